@@ -1,0 +1,136 @@
+"""What flows through hero_pl: frozen records without behaviour.
+
+A *trajectory* is one episode. It has *turns*; a turn is one sampled reply of the policy (the *action*) and the
+*observation* that came directly after it. A *reflection* holds one *diagnosis* (or ``None``) per turn. A *hint* is the
+rendered block of ids that only the teacher sees. This module imports neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal, TypeAlias
+
+JSON: TypeAlias = "None | bool | int | float | str | Sequence[JSON] | Mapping[str, JSON]"
+Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
+Confidence: TypeAlias = Literal["low", "medium", "high"]
+
+
+class StopReason(StrEnum):
+    """Why an episode ended."""
+
+    TERMINATED = "terminated"
+    """The environment reached a terminal state."""
+    TRUNCATED = "truncated"
+    """The environment's own step limit."""
+    MAX_TURNS = "max_turns"
+    """The rollout limit on assistant turns."""
+    CONTEXT_FULL = "context_full"
+    """The next prompt plus one action would not fit into the model's context."""
+    ENV_ERROR = "env_error"
+    """The environment raised; the text is in ``Trajectory.info['error']``."""
+
+
+class FinishReason(StrEnum):
+    """Why sampling of one action stopped."""
+
+    STOP = "stop"
+    """An end-of-turn token was sampled (it is part of ``action_ids``)."""
+    LENGTH = "length"
+    """``max_action_tokens`` was reached."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """Chat text as the template sees it."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One decision: exactly what the policy was fed, what it sampled, what the environment answered."""
+
+    number: int
+    """Counts from 1."""
+    prompt_ids: tuple[int, ...]
+    """The decision context ``c_t``: the ids the policy was fed. Never re-encoded."""
+    action_ids: tuple[int, ...]
+    """The sampled ids ``a_t``, end-of-turn id included if it was sampled."""
+    action_logprobs: tuple[float, ...]
+    """Log-probability of each sampled id at the sampling temperature, in nats."""
+    text: str
+    """The decoded reply without control tokens (for the environment, the reflector and logs only)."""
+    action: str
+    """The canonical action that was sent to the environment."""
+    observation: str
+    """What the environment returned after the action; may be empty on the last turn."""
+    role: Role
+    """Role of the observation: ``user`` or ``tool``."""
+    finish_reason: FinishReason = FinishReason.STOP
+    malformed: str | None = None
+    """Why the reply could not be read as an action, or ``None``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trajectory:
+    """One whole episode."""
+
+    task_id: str
+    env_id: str
+    seed: int
+    group: int
+    """Trajectories of one task drawn together share this number."""
+    system_prompt: str
+    tools: tuple[Mapping[str, Any], ...]
+    first_observation: str
+    turns: tuple[Turn, ...]
+    reward: float
+    """Final scalar reward, in [0, 1]."""
+    stop_reason: StopReason
+    policy_version: int = 0
+    """Number of optimizer steps the weights had seen when this was sampled."""
+    info: Mapping[str, Any] = field(default_factory=dict)
+    """What the environment reported at the end (JSON values only)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """What the reflector says about one turn, knowing how the trajectory ended."""
+
+    text: str
+    """Never empty: a turn without a usable diagnosis has ``None`` in its place."""
+    confidence: Confidence
+    next_action_target: Mapping[str, Any] | None = None
+    """The corrected action, only when it is unambiguous."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reflection:
+    """One reflector output, parsed: a diagnosis or ``None`` per turn of one trajectory."""
+
+    diagnoses: tuple[Diagnosis | None, ...]
+    status: Literal["ok", "repaired", "rejected"]
+    strict: bool = False
+    """The raw text was itself one JSON object and nothing had to be repaired."""
+    issues: tuple[tuple[str, int], ...] = ()
+    """``(code, turn)`` pairs; turn 0 means the whole output."""
+    raw: str = ""
+    """The text the reflector wrote."""
+    tokens: int = 0
+    """Tokens the reflector generated for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """The rendered block that only the teacher sees at one turn."""
+
+    turn: int
+    """Number of the turn, from 1."""
+    ids: tuple[int, ...]
+    """The message ids (wrapper included) that are spliced in before the generation prompt; may be empty."""
+    text: str
+    confidence: Confidence = "high"
+    """Confidence of the diagnosis inside; scales the turn's weight."""
