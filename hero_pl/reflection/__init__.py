@@ -1,0 +1,1 @@
+"""Reflection: a finished trajectory becomes one diagnosis, or none, per turn."""

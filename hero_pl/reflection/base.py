@@ -1,0 +1,46 @@
+"""The base of everything that diagnoses turns in hindsight.
+
+A reflector sees whole, finished trajectories. What it returns is data: an unreadable answer is a rejected
+:class:`~hero_pl.types.Reflection` with its issues, never an exception.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from hero_pl.types import Reflection, Trajectory
+
+if TYPE_CHECKING:
+    from hero_pl.policy.base import Policy
+
+
+class Reflector(ABC):
+    """Turns trajectories into reflections: one diagnosis or None per turn."""
+
+    @abstractmethod
+    def reflect(self, trajectories: Sequence[Trajectory], policy: Policy | None) -> list[Reflection]:
+        """Diagnose every turn of every trajectory.
+
+        Args:
+            trajectories: Finished episodes, successful ones too.
+            policy: The live policy, for reflectors that ask it. Others accept ``None`` and ignore it.
+
+        Returns:
+            One reflection per trajectory, in the same order, with ``len(diagnoses) == len(turns)``.
+
+        Raises:
+            ReflectionError: If the reflector could not be run at all.
+        """
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs to continue bit by bit; empty unless the reflector keeps state."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027 - stateless reflectors need nothing
+        """Continue from what :meth:`state_dict` returned.
+
+        Args:
+            state: The saved state of a reflector built with the same arguments.
+        """
