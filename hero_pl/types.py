@@ -2,7 +2,7 @@
 
 A *trajectory* is one episode. It has *turns*; a turn is one sampled reply of the policy (the *action*) and the
 *observation* that came directly after it. A *reflection* holds one *diagnosis* (or ``None``) per turn. A *hint* is the
-rendered block of ids that only the teacher sees. This module imports neither torch nor transformers.
+rendered block that only the teacher sees. This module imports neither torch nor transformers.
 """
 
 from __future__ import annotations
@@ -125,12 +125,13 @@ class Reflection:
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """The rendered block that only the teacher sees at one turn."""
+    """What only the teacher sees at one turn."""
 
     turn: int
     """Number of the turn, from 1."""
-    ids: tuple[int, ...]
-    """The message ids (wrapper included) that are spliced in before the generation prompt; may be empty."""
     text: str
+    """The rendered block; empty means that the teacher sees exactly what the student sees."""
     confidence: Confidence = "high"
     """Confidence of the diagnosis inside; scales the turn's weight."""
+    is_failure: bool = False
+    """The reflector proposed another action for this turn."""

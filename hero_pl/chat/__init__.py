@@ -1,0 +1,1 @@
+"""Prompts as ids: rendering, splicing hints, reading actions."""

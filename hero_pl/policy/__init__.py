@@ -1,0 +1,1 @@
+"""Policies: weights, tokenizer, and how tokens are sampled and scored."""

@@ -1,0 +1,94 @@
+"""A policy whose replies are written down: tests and demonstrations run without a network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from hero_pl.chat.actions import ActionParser, PlainText
+from hero_pl.chat.template import ChatTemplate
+from hero_pl.policy.base import Policy, SampledAction, Sampler, Sampling, ScoreRow, Session
+from hero_pl.types import FinishReason
+
+Script = Callable[[str, int], str]
+"""Decoded decision context and seed of the conversation in, reply out."""
+
+
+class ScriptedPolicy(Policy):
+    """Says what its script says; scores tokens with a trainable table of bigrams.
+
+    Args:
+        script: Replies in order (the last one repeats), or a function of the decoded context and the seed.
+        template: Default: one id per byte (:func:`hero_pl.chat.byte_tokenizer.byte_tokenizer`).
+        parser: Dialect of actions.
+    """
+
+    def __init__(
+        self,
+        script: list[str] | Script = ("",),  # type: ignore[assignment]
+        template: ChatTemplate | None = None,
+        parser: ActionParser | None = None,
+    ) -> None:
+        super().__init__()
+        self.script = script
+        self.parser = parser or PlainText()
+        self.sampler = ScriptedSampler()
+        self.max_length = 1 << 20
+        if template is not None:
+            self.template = template
+
+    def load(self) -> None:
+        """Make the template and the table."""
+        if hasattr(self, "table"):
+            return
+        if not hasattr(self, "template"):
+            from hero_pl.chat.byte_tokenizer import byte_tokenizer
+
+            self.template = ChatTemplate(byte_tokenizer())
+        vocabulary = len(self.template.tokenizer)
+        self.table = nn.Embedding(vocabulary, vocabulary)
+        nn.init.zeros_(self.table.weight)
+
+    def score(self, rows: Sequence[ScoreRow], weights: str = "live") -> Tensor:
+        """Logits of the bigram table; only ``live`` weights exist."""
+        previous = [row.ids[i - 1] for row in rows for start, stop in row.spans for i in range(start, stop)]
+        return self.table(torch.tensor(previous, dtype=torch.long, device=self.table.weight.device))  # type: ignore[no-any-return]
+
+    def reply(self, context: str, turn: int, seed: int) -> str:
+        """The scripted reply to a decoded context."""
+        if callable(self.script):
+            return self.script(context, seed)
+        return self.script[min(turn, len(self.script) - 1)]
+
+
+class ScriptedSampler(Sampler):
+    """Encodes what the script says."""
+
+    def open(self, policy: Policy, sampling: Sampling, seeds: Sequence[int], weights: str = "live") -> ScriptedSession:
+        """See :meth:`Sampler.open`; ``weights`` does not matter."""
+        assert isinstance(policy, ScriptedPolicy), "ScriptedSampler needs a ScriptedPolicy"
+        return ScriptedSession(policy, sampling, seeds)
+
+
+class ScriptedSession(Session):
+    """Counts the turns of each conversation."""
+
+    def __init__(self, policy: ScriptedPolicy, sampling: Sampling, seeds: Sequence[int]) -> None:
+        self.policy, self.limit, self.seeds = policy, sampling.max_action_tokens, seeds
+        self.turns = [0] * len(seeds)
+
+    def act(self, rows: Sequence[int], prompts: Sequence[tuple[int, ...]]) -> list[SampledAction]:
+        """See :meth:`Session.act`; every token has probability 1."""
+        actions = []
+        template = self.policy.template
+        for row, prompt in zip(rows, prompts, strict=True):
+            context = str(template.tokenizer.decode(list(prompt)))
+            reply = self.policy.reply(context, self.turns[row], self.seeds[row])
+            ids = (*template.encoder.outside(reply), int(template.tokenizer.eos_token_id))
+            finish = FinishReason.STOP if len(ids) <= self.limit else FinishReason.LENGTH
+            ids = ids[: self.limit]
+            self.turns[row] += 1
+            actions.append(SampledAction(ids, (0.0,) * len(ids), finish))
+        return actions

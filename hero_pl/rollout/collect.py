@@ -1,0 +1,221 @@
+"""Play tasks to the end: the policy acts, the environments answer, everything sampled is kept as ids."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from hero_pl.errors import ConfigError
+from hero_pl.policy.base import Policy, SampledAction, Sampling
+from hero_pl.rollout import environments
+from hero_pl.types import Role, StopReason, Trajectory, Turn
+
+UNREADABLE = "Your reply could not be read as an action: {reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of a rollout.
+
+    Args:
+        max_turns: Assistant turns per episode at most.
+        parallel: Episodes in flight at once.
+        threads: Threads that step environments; 0 steps them one after the other (best for environments in Python;
+            more helps when a user simulator waits for a network).
+    """
+
+    max_turns: int = 30
+    parallel: int = 64
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("max_turns", "parallel"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"limits.{name}={getattr(self, name)}: must be at least 1.")
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """One episode to play."""
+
+    task_id: str
+    group: int
+    seed: int
+
+    @staticmethod
+    def seeds(*entropy: int, count: int) -> list[int]:
+        """Seeds that depend on all of ``entropy`` and differ from each other."""
+        state = np.random.SeedSequence([abs(x) for x in entropy]).generate_state(count, np.uint32)
+        return [int(x) for x in state]
+
+
+@dataclass(slots=True)
+class _Episode:
+    """An episode in flight."""
+
+    draw: Draw
+    env: environments.Env
+    system_prompt: str
+    tools: tuple[Any, ...]
+    first_observation: str
+    prompt_ids: tuple[int, ...]
+    turns: list[Turn] = field(default_factory=list)
+    reward: float = 0.0
+    stop: StopReason | None = None
+    info: dict[str, Any] = field(default_factory=dict)
+
+
+class Collector:
+    """Plays episodes of one environment; keeps the environments for the next call.
+
+    Args:
+        env_id: Gymnasium id.
+        env_args: Arguments of the environment.
+        split: Which tasks, if the environment knows splits.
+        limits: Bounds.
+        seed_tasks: Number of tasks of an environment that names none.
+    """
+
+    def __init__(
+        self,
+        env_id: str,
+        env_args: dict[str, Any] | None = None,
+        split: str | None = None,
+        limits: Limits | None = None,
+        seed_tasks: int = 1000,
+    ) -> None:
+        self.env_id, self.env_args, self.split = env_id, dict(env_args or {}), split
+        self.limits = limits or Limits()
+        self.envs: list[environments.Env] = [environments.make(env_id, split, **self.env_args)]
+        self.task_ids = environments.task_ids(self.envs[0], seed_tasks)
+        if not self.task_ids:
+            raise ConfigError(f"The environment {env_id!r} has no task in split {split!r}.")
+
+    def collect(
+        self,
+        draws: Sequence[Draw],
+        policy: Policy,
+        sampling: Sampling,
+        weights: str = "live",
+        on_episode: Callable[[Trajectory], None] = lambda trajectory: None,
+    ) -> list[Trajectory]:
+        """Play every draw to its end.
+
+        Args:
+            draws: Episodes to play, ``limits.parallel`` at a time.
+            policy: Loaded; evaluation mode and ``no_grad`` are set here.
+            sampling: How actions are drawn.
+            weights: Which weights act.
+            on_episode: Called with each finished episode.
+
+        Returns:
+            One trajectory per draw, in the order of ``draws``.
+        """
+        trajectories: list[Trajectory] = []
+        with policy.sampling():
+            for first in range(0, len(draws), self.limits.parallel):
+                wave = draws[first : first + self.limits.parallel]
+                for episode in self._play(wave, policy, sampling, weights):
+                    trajectories.append(self._finish(episode, policy))
+                    on_episode(trajectories[-1])
+        return trajectories
+
+    def _play(self, wave: Sequence[Draw], policy: Policy, sampling: Sampling, weights: str) -> list[_Episode]:
+        while len(self.envs) < len(wave):
+            self.envs.append(environments.make(self.env_id, self.split, **self.env_args))
+        episodes = [self._begin(draw, env, policy) for draw, env in zip(wave, self.envs, strict=False)]
+        session = policy.sampler.open(policy, sampling, [draw.seed for draw in wave], weights)
+        room = policy.max_length - sampling.max_action_tokens
+        while True:
+            for episode in episodes:
+                if episode.stop is None and len(episode.prompt_ids) > room:
+                    episode.stop = StopReason.CONTEXT_FULL
+            active = [i for i, episode in enumerate(episodes) if episode.stop is None]
+            if not active:
+                return episodes
+            actions = session.act(active, [episodes[i].prompt_ids for i in active])
+            playing = [episodes[i] for i in active]
+            if self.limits.threads:
+                with ThreadPoolExecutor(self.limits.threads) as threads:
+                    list(threads.map(self._step, playing, actions, [policy] * len(playing)))
+            else:
+                for episode, action in zip(playing, actions, strict=True):
+                    self._step(episode, action, policy)
+
+    def _begin(self, draw: Draw, env: environments.Env, policy: Policy) -> _Episode:
+        observation, info = environments.begin(env, draw.task_id, draw.seed)
+        tools = tuple(info.get("tools", ()))
+        system_prompt, described = policy.parser.describe(str(info.get("system_prompt", "")), tools)
+        prompt_ids = policy.template.opening(system_prompt, observation, info.get("role", "user"), described)
+        return _Episode(draw, env, str(info.get("system_prompt", "")), tools, observation, prompt_ids)
+
+    def _step(self, episode: _Episode, sampled: SampledAction, policy: Policy) -> None:
+        """Let the environment answer one sampled reply and append the turn."""
+        text = policy.template.encoder.decode(sampled.ids)
+        parsed = policy.parser.parse(text)
+        role: Role = "user"
+        if parsed.malformed is not None:
+            observation = UNREADABLE.format(reason=parsed.malformed)
+        else:
+            observation, role = self._answer(episode, parsed.action)
+        number = len(episode.turns) + 1
+        episode.turns.append(
+            Turn(
+                number=number,
+                prompt_ids=episode.prompt_ids,
+                action_ids=sampled.ids,
+                action_logprobs=sampled.logprobs,
+                text=text,
+                action=parsed.action,
+                observation=observation,
+                role=role,
+                finish_reason=sampled.finish_reason,
+                malformed=parsed.malformed,
+            )
+        )
+        if episode.stop is None and number >= self.limits.max_turns:
+            episode.stop = StopReason.MAX_TURNS
+        if episode.stop is None:
+            episode.prompt_ids = policy.template.following(episode.prompt_ids, sampled.ids, observation, role)
+
+    @staticmethod
+    def _answer(episode: _Episode, action: str) -> tuple[str, Role]:
+        try:
+            observation, reward, terminated, truncated, info = episode.env.step(action)
+        except Exception as error:
+            # An environment must answer mistakes with an observation. One that raises must not stop the run: the
+            # episode ends, and the reason is in its record and in the counter `rollout/env_error`.
+            episode.stop = StopReason.ENV_ERROR
+            episode.info = {"error": repr(error)}
+            return "", "user"
+        episode.reward += float(reward)
+        if terminated or truncated:
+            episode.stop = StopReason.TERMINATED if terminated else StopReason.TRUNCATED
+            episode.info = environments.json_only(info)
+        return str(observation), info.get("role", "user")
+
+    def _finish(self, episode: _Episode, policy: Policy) -> Trajectory:
+        assert episode.stop is not None
+        return Trajectory(
+            task_id=episode.draw.task_id,
+            env_id=self.env_id,
+            seed=episode.draw.seed,
+            group=episode.draw.group,
+            system_prompt=episode.system_prompt,
+            tools=episode.tools,
+            first_observation=episode.first_observation,
+            turns=tuple(episode.turns),
+            reward=episode.reward,
+            stop_reason=episode.stop,
+            policy_version=policy.version,
+            info=episode.info,
+        )
+
+    def close(self) -> None:
+        """Close the environments."""
+        for env in self.envs:
+            env.close()

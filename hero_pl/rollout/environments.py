@@ -1,0 +1,109 @@
+"""Make environments; with ``check_env`` the only module of hero_pl that touches Gymnasium."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import gymnasium
+
+from hero_pl.errors import ConfigError, EnvError
+
+Env = gymnasium.Env[str, str]
+
+
+def register() -> None:
+    """Make the project's own environments known to Gymnasium."""
+    import hero_envs
+
+    gymnasium.register_envs(hero_envs)
+
+
+def check_id(env_id: str) -> None:
+    """Refuse an unknown environment, with the nearest known name.
+
+    Raises:
+        ConfigError: No such id is registered.
+    """
+    register()
+    if ":" in env_id:  # "package:Name-v0" is imported by Gymnasium itself
+        return
+    if env_id not in gymnasium.registry:
+        near = difflib.get_close_matches(env_id, list(gymnasium.registry), n=1, cutoff=0.4)
+        raise ConfigError(
+            f"No environment {env_id!r}. {f'Did you mean {near[0]!r}? ' if near else ''}List them with: hero_pl envs. "
+            "An environment of your own needs its package in front: your_package:YourEnv-v0."
+        )
+
+
+def make(env_id: str, split: str | None = None, **kwargs: Any) -> Env:
+    """One environment; ``split`` is passed on only if the environment knows the word.
+
+    Raises:
+        ConfigError: Unknown id or arguments that the environment refuses.
+    """
+    check_id(env_id)
+    if split is not None and _accepts(env_id, "split"):
+        kwargs["split"] = split
+    try:
+        return gymnasium.make(env_id, disable_env_checker=True, **kwargs)
+    except (TypeError, ValueError, FileNotFoundError, gymnasium.error.Error) as error:
+        raise ConfigError(f"The environment {env_id!r} cannot be made with {kwargs}: {error}") from error
+
+
+def _accepts(env_id: str, argument: str) -> bool:
+    module, _, name = env_id.rpartition(":")
+    if module:
+        __import__(module)
+    entry_point = gymnasium.spec(name).entry_point
+    if isinstance(entry_point, str):
+        entry_point = gymnasium.envs.registration.load_env_creator(entry_point)
+    return entry_point is not None and argument in inspect.signature(entry_point).parameters
+
+
+def task_ids(env: Env, seeds: int) -> list[str]:
+    """The tasks of an environment; one that names none gets ``seeds`` tasks, each a reset seed."""
+    named = getattr(env.unwrapped, "task_ids", None)
+    return [str(task) for task in named] if named is not None else [str(seed) for seed in range(seeds)]
+
+
+def begin(env: Env, task_id: str, seed: int) -> tuple[str, dict[str, Any]]:
+    """Start the episode of one task.
+
+    Raises:
+        EnvError: The environment failed or broke its contract; the task is named.
+    """
+    try:
+        if getattr(env.unwrapped, "task_ids", None) is None:
+            observation, info = env.reset(seed=int(task_id))
+        else:
+            observation, info = env.reset(seed=seed, options={"task": task_id})
+    except Exception as error:
+        raise EnvError(f"Task {task_id!r} of {_name(env)} could not be started: {error!r}") from error
+    if not isinstance(observation, str):
+        raise EnvError(
+            f"{_name(env)} returned an observation of type {type(observation).__name__}; text (str) is expected. "
+            f"Prove an environment with: hero_pl check-env {_name(env)}"
+        )
+    return observation, info
+
+
+def json_only(info: Mapping[str, Any], drop: Sequence[str] = ("tools", "system_prompt", "available_actions")) -> Any:
+    """What of an ``info`` dictionary can be written to a record."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {str(key): plain(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [plain(item) for item in value]
+        if value is None or isinstance(value, (bool, int, float, str)):
+            return value
+        return value.item() if hasattr(value, "item") and getattr(value, "size", 0) == 1 else str(value)
+
+    return plain({key: value for key, value in info.items() if key not in drop})
+
+
+def _name(env: Env) -> str:
+    return env.spec.id if env.spec else type(env.unwrapped).__name__
