@@ -1,0 +1,101 @@
+"""What every distillation loss promises, and the log-probabilities they are all made of.
+
+A loss knows logits and nothing else: no masks, no turns, no trajectories. It gets the logits of the sampled action
+tokens from both sides and returns one number per token, in nats. Which tokens are scored, how they are weighted and
+by what they are divided is decided outside (see ``hero_pl.losses.normalize``).
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from hero_pl.errors import ConfigError, TokenAlignmentError
+
+
+class DistillationLoss(nn.Module, ABC):
+    """Distance of the student from the self-teacher, one value per token.
+
+    Subclass this for a loss that autograd can differentiate by itself; subclass
+    ``hero_pl.losses.divergence.VocabularyDivergence`` for a sum over the vocabulary with a known derivative.
+
+    Args:
+        temperature: Divides the logits of both sides; equal to the sampling temperature unless you have a reason.
+
+    Attributes:
+        diagnostics: Detached scalars about the last call, by metric name; replaced by every call.
+    """
+
+    def __init__(self, *, temperature: float = 1.0) -> None:
+        super().__init__()
+        if not (math.isfinite(temperature) and temperature > 0.0):
+            raise ConfigError(
+                f"{type(self).__name__}(temperature={temperature}): the temperature divides the logits of both sides "
+                "and must be a positive number. Use the sampling temperature of the rollouts, usually 1.0."
+            )
+        self.temperature = temperature
+        self.diagnostics: dict[str, Tensor] = {}
+
+    @abstractmethod
+    def forward(self, student_logits: Tensor, teacher_logits: Tensor, action_ids: Tensor | None = None) -> Tensor:
+        """Divergence per token, in nats.
+
+        Args:
+            student_logits: ``(..., vocab)``; gradients flow here.
+            teacher_logits: Same shape; treated as a constant.
+            action_ids: ``(...)`` ids that were sampled; only losses on the sampled token need them.
+
+        Returns:
+            ``(...)`` in float32, or in float64 when both sides are float64. Masking and averaging are the caller's.
+
+        Raises:
+            TokenAlignmentError: The two sides differ in shape.
+        """
+
+
+def check_same_shape(student_logits: Tensor, teacher_logits: Tensor) -> None:
+    """Refuse logits that cannot belong to the same tokens.
+
+    Raises:
+        TokenAlignmentError: The shapes differ.
+    """
+    if student_logits.shape != teacher_logits.shape:
+        raise TokenAlignmentError(
+            f"Student logits have shape {tuple(student_logits.shape)}, teacher logits {tuple(teacher_logits.shape)}. "
+            "Both sides must score the same sampled ids over the same vocabulary; "
+            "cut or pad the two vocabularies alike before the loss."
+        )
+
+
+def log_probabilities(logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """Log-softmax over the last axis in at least float32, at a temperature.
+
+    bfloat16 and float16 are raised to float32 first: their log-softmax over a large vocabulary is too coarse.
+    """
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    return (logits if temperature == 1.0 else logits / temperature).log_softmax(-1)
+
+
+def action_log_probabilities(logits: Tensor, action_ids: Tensor, temperature: float = 1.0) -> Tensor:
+    """Log-probability of each sampled id.
+
+    Args:
+        logits: ``(..., vocab)``; gradients flow.
+        action_ids: ``(...)`` ids.
+        temperature: Divides the logits.
+
+    Returns:
+        ``(...)`` log-probabilities in nats.
+
+    Raises:
+        TokenAlignmentError: There is not exactly one id per row of logits.
+    """
+    if logits.shape[:-1] != action_ids.shape:
+        raise TokenAlignmentError(
+            f"Logits have shape {tuple(logits.shape)}, action ids {tuple(action_ids.shape)}. "
+            "There must be exactly one sampled id per row of logits."
+        )
+    return log_probabilities(logits, temperature).gather(-1, action_ids.unsqueeze(-1)).squeeze(-1)
