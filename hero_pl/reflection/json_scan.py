@@ -79,9 +79,8 @@ def scan(text: str) -> Iterator[Span]:
         reader = _Reader(text, start)
         value = reader.read()
         budget -= reader.position - start + 32
-        if value.complete or reader.stop != "deep":
-            repaired = reader.repaired or reader.stop == "broken"
-            yield Span(start, reader.position, value, repaired, reader.stop == "truncated")
+        repaired = reader.repaired or reader.stop in ("broken", "deep")
+        yield Span(start, reader.position, value, repaired, reader.stop == "truncated")
         position = reader.position if value.complete or reader.stop == "deep" else start + 1
 
 
@@ -104,14 +103,15 @@ _BARE_WORD = re.compile(r"[\w.%+-]+(?=\s*[,}\]])")
 _BARE_KEY = re.compile(r"\w{1,64}(?:[ -]\w{1,16})?(?=\s{0,8}:)")
 _STRICT_STRING = re.compile(r'"[^"\\\x00-\x1f]*(?:\\.[^"\\\x00-\x1f]*)*"')
 _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|.)", re.DOTALL)
-_CONTROL = re.compile(r"[\x00-\x1f]")
 _UNESCAPED = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
 _WORDS = {"true": True, "false": False, "null": None, "True": True, "False": False, "None": None}
 _STRICT_WORDS = {"true", "false", "null"}
 # A quote ends a string only where the string may end; any other quote is part of the text.
 _NEXT_KEY = rf"[{_ANY_QUOTE}]\w[\w -]{{0,64}}[{_ANY_QUOTE}]\s*:"
 _AFTER_KEY = re.compile(r"\s*:")
-_AFTER_MEMBER = re.compile(rf"\s*(?:\Z|\}}|,\s*(?:[{_ANY_QUOTE},}}]|\w+\s*:|\Z)|{_NEXT_KEY})")
+_MORE_MEMBERS = rf"\Z|,\s*(?:[{_ANY_QUOTE},}}]|\w+\s*:|\Z)|{_NEXT_KEY}"
+_AFTER_OUTER_MEMBER = re.compile(rf"\s*(?:\}}|{_MORE_MEMBERS})")
+_AFTER_INNER_MEMBER = re.compile(rf"\s*(?:\}}\s*(?:[,}}\]{_ANY_QUOTE}]|```|\Z)|{_MORE_MEMBERS})")
 _AFTER_ITEM = re.compile(r"\s*(?:\Z|[,\]])")
 _INCOMPLETE = object()
 
@@ -164,7 +164,7 @@ class _Reader:
 
     def _member(self, pairs: list[tuple[str, Any]], key: str, depth: int) -> bool:
         """Read one value; False when reading has to stop."""
-        value = self._value(depth, _AFTER_MEMBER)
+        value = self._value(depth, _AFTER_INNER_MEMBER if depth else _AFTER_OUTER_MEMBER)
         if value is not _INCOMPLETE:
             pairs.append((key, value))
         if self.stop:

@@ -1,0 +1,110 @@
+"""Does a diagnosis of turn t tell what only later turns reveal?
+
+A teacher that is shown the future scores actions the student cannot know to be right: the loss falls and nothing is
+learned. Two signs are looked for, each only if it first occurs in the episode after the reply to turn t: a run of
+``ngram`` words, and an identifier (four characters or more with a digit among them).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Literal
+
+from hero_pl.reflection.context import ReflectionContext
+
+REDACTED = "[redacted]"
+_WORD = re.compile(r"[A-Za-z0-9]+(?:[-_.@#][A-Za-z0-9]+)*")
+_PART = re.compile(r"[-_.@#]")
+_ESCAPED_SPACE = re.compile(r"\\[nrt]")
+
+
+def words(text: str) -> list[str]:
+    r"""Lower-cased runs of ``[a-z0-9]``, joined across single ``-_.@#``; ``\n`` of JSON text is a space.
+
+    Example:
+        >>> words("Mail mia@shop.test, order #W4410 - item 12.")
+        ['mail', 'mia@shop.test', 'order', 'w4410', 'item', '12']
+    """
+    return [found.group().lower() for found in _word_spans(text)]
+
+
+def is_identifier(word: str) -> bool:
+    """Four characters or more, with a digit."""
+    return len(word) >= 4 and any(character.isdigit() for character in word)
+
+
+class LeakIndex:
+    """When each word run and each identifier of one episode occurs first.
+
+    Something leaks at turn t exactly when its first occurrence is after turn t, because the task, the final reward
+    and turns 1 to t (actions and replies) are what a diagnosis of turn t may repeat.
+
+    Args:
+        episode: The episode.
+        ngram: Length of a word run that counts as quoted.
+    """
+
+    def __init__(self, episode: ReflectionContext, ngram: int = 6) -> None:
+        self.ngram = ngram
+        self._first_run: dict[tuple[str, ...], int] = {}
+        self._first_identifier: dict[str, int] = {}
+        self._in_whole: set[str] = set()
+        reward = episode.final_reward
+        self._add(0, words(f"{episode.context}\n{reward} {reward:.2f} {reward:g}"))
+        texts = episode.texts or episode.actions
+        for number, (text, action, reply) in enumerate(
+            zip(texts, episode.actions, episode.observations, strict=True), 1
+        ):
+            self._add(number, words(f"{action}\n{reply}"))
+            if text != action:
+                self._add(number, words(f"{text}\n{reply}"))
+
+    def find(self, text: str, turn: int) -> Literal["leak_ngram", "leak_identifier"] | None:
+        """The code of the first leak in ``text`` as a diagnosis of ``turn``, or ``None``."""
+        found = words(text)
+        if any(True for _ in self._leaking_runs(found, turn)):
+            return "leak_ngram"
+        return "leak_identifier" if any(self._leaking_identifier(word, turn) for word in found) else None
+
+    def redact(self, text: str, turn: int) -> str:
+        """Put a marker in the place of every leaking word run and identifier."""
+        spans = _word_spans(text)
+        found = [span.group().lower() for span in spans]
+        leaking = {i for i, word in enumerate(found) if self._leaking_identifier(word, turn)}
+        for start in self._leaking_runs(found, turn):
+            leaking.update(range(start, start + self.ngram))
+        pieces: list[str] = []
+        position = 0
+        for i in sorted(leaking):
+            if i - 1 not in leaking:
+                pieces += [text[position : spans[i].start()], REDACTED]
+            position = spans[i].end()
+        return "".join([*pieces, text[position:]])
+
+    def _add(self, turn: int, found: list[str]) -> None:
+        for i in range(len(found) - self.ngram + 1):
+            self._first_run.setdefault(tuple(found[i : i + self.ngram]), turn)
+        for word in filter(is_identifier, found):
+            self._in_whole.add(word)
+            for name in (word, *_parts(word)):
+                self._first_identifier.setdefault(name, turn)
+
+    def _leaking_runs(self, found: list[str], turn: int) -> Iterable[int]:
+        for i in range(len(found) - self.ngram + 1):
+            if self._first_run.get(tuple(found[i : i + self.ngram]), 0) > turn:
+                yield i
+
+    def _leaking_identifier(self, word: str, turn: int) -> bool:
+        """A joined word (``item_8301557``, ``8301557.then``) also leaks by a part that stands alone in the future."""
+        candidates = (name for name in (word, *_parts(word)) if name in self._in_whole)
+        return any(self._first_identifier.get(name, 0) > turn for name in candidates)
+
+
+def _parts(word: str) -> list[str]:
+    pieces = _PART.split(word)
+    return [piece for piece in pieces if is_identifier(piece)] if len(pieces) > 1 else []
+
+
+def _word_spans(text: str) -> list[re.Match[str]]:
+    return list(_WORD.finditer(_ESCAPED_SPACE.sub("  ", text)))  # two characters for two: offsets stay

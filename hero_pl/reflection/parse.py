@@ -1,0 +1,249 @@
+"""From what a reflector wrote to one diagnosis or ``None`` per turn, with a code for everything that was changed.
+
+The rule above all others: a diagnosis must never be paired with the wrong action. Keys that start at 0 are shifted only
+when they are exactly ``0..T-1``; a key 0 in any other pattern rejects the whole output.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, get_args
+
+from hero_pl.errors import ConfigError, ReflectionError
+from hero_pl.reflection.context import ReflectionContext
+from hero_pl.reflection.fields import read_confidence, read_diagnosis, read_target
+from hero_pl.reflection.json_scan import Items, Members, Span, is_complete, plain, scan, scrub
+from hero_pl.reflection.leak import REDACTED, LeakIndex
+from hero_pl.types import Diagnosis, Reflection
+
+__all__ = ["LeakPolicy", "ReflectionContext", "dump_reflection", "parse_reflection"]
+
+LeakPolicy: TypeAlias = Literal["drop", "redact", "flag"]
+Issues: TypeAlias = list[tuple[str, int]]
+
+_KEY = re.compile(r"\s*(turn[\s_#-]*)?0*([0-9]{1,6})\s*", re.IGNORECASE | re.ASCII)
+_THINKING_END = "</think>"
+_MAX_WRAPPING = 3
+
+
+def parse_reflection(
+    raw: str,
+    *,
+    turns: int,
+    context: ReflectionContext,
+    leak_policy: LeakPolicy = "drop",
+    leak_ngram: int = 6,
+    max_diagnosis_chars: int = 800,
+    window: tuple[int, int] | None = None,
+) -> Reflection:
+    """Read one reflector output; never raises because of ``raw``.
+
+    Args:
+        raw: What the reflector wrote.
+        turns: Number of turns of the episode.
+        context: The episode.
+        leak_policy: What happens to a diagnosis that tells the future: ``drop`` the turn, ``redact`` the words, or
+            ``flag`` it and change nothing. A leaking target is dropped except under ``flag``.
+        leak_ngram: Words in a row that count as quoted.
+        max_diagnosis_chars: Longer diagnoses are cut at a sentence end.
+        window: First and last turn that this output was asked to cover; the whole episode by default. Turns outside
+            stay ``None`` without an issue.
+
+    Returns:
+        One entry per turn of the episode. ``issues`` are in order of discovery.
+
+    Raises:
+        ConfigError: If a setting is out of range.
+        ReflectionError: If ``context`` has another number of turns.
+
+    Example:
+        >>> episode = ReflectionContext("Buy tea.", ("search[tea]",), ("3 results",), (), 1.0)
+        >>> parse_reflection('{"1": {"diagnosis": "Right.", "confidence": "high"}}', turns=1, context=episode).issues
+        (('key_normalised', 0),)
+    """
+    _check(turns, context, leak_policy, leak_ngram, max_diagnosis_chars)
+    first, last = window or (1, turns)
+    raw = scrub(raw)
+    issues: Issues = []
+    text = raw.rpartition(_THINKING_END)[2]
+    if len(text) < len(raw):
+        issues.append(("thinking_stripped", 0))
+    best = _best(text, first, last, whole=(first, last) == (1, turns))
+    entries = _by_turn(best, first, last, turns, issues)
+    leaks = LeakIndex(context, leak_ngram) if entries else None
+    diagnoses: list[Diagnosis | None] = [None] * turns
+    for number in range(first, last + 1) if leaks else ():
+        if number not in entries:
+            issues.append(("missing_turn", number))
+        elif leaks:
+            codes: list[str] = []
+            diagnosis = _read_turn(entries[number], number, context, max_diagnosis_chars, codes)
+            if diagnosis:
+                diagnosis = _without_leak(diagnosis, number, leaks, leak_policy, max_diagnosis_chars, codes)
+            diagnoses[number - 1] = diagnosis
+            issues += [(code, number) for code in codes]
+    rejected = not any(diagnoses)
+    strict = not issues and best is not None and _is_one_object(best.span, raw)
+    status: Literal["ok", "repaired", "rejected"] = "rejected" if rejected else "repaired" if issues else "ok"
+    return Reflection(tuple(diagnoses), status, strict and not rejected, tuple(issues), raw)
+
+
+def dump_reflection(reflection: Reflection) -> str:
+    """Write the diagnoses in the format reflectors are asked for; turns without one are left out."""
+    turns = {
+        f"turn{number}": {
+            "diagnosis": diagnosis.text,
+            "confidence": diagnosis.confidence,
+            "next_action_target": diagnosis.next_action_target,
+        }
+        for number, diagnosis in enumerate(reflection.diagnoses, 1)
+        if diagnosis
+    }
+    return json.dumps(turns, ensure_ascii=False)
+
+
+# --- which JSON, and which turn --------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Candidate:
+    """A span that names turns: ``(number, value, key was canonical)`` as written."""
+
+    span: Span
+    entries: list[tuple[int, Any, bool]]
+    score: int
+
+
+def _best(text: str, first: int, last: int, whole: bool) -> _Candidate | None:
+    """The span that covers most turns; the later one on a tie."""
+    best: _Candidate | None = None
+    inside = 0  # containers inside a candidate are part of it
+    for span in scan(text):
+        entries = _entries(span.value, wrapped=0) if span.start >= inside else []
+        if not entries:
+            continue
+        inside = span.end
+        numbers = {number for number, _, _ in entries}
+        shifted = {number + 1 for number in numbers} if whole and _zero_indexed(numbers, last) else numbers
+        score = sum(first <= number <= last for number in shifted)
+        if best is None or score >= best.score:
+            best = _Candidate(span, entries, score)
+    return best
+
+
+def _entries(value: Any, wrapped: int) -> list[tuple[int, Any, bool]]:
+    """Turns of an object with turn keys, of a list of objects with ``turn``, or of either under one wrapping key."""
+    if isinstance(value, Items):
+        numbered = [(_listed_turn(item), item, False) for item in value.values if is_complete(item)]
+        return [(number, item, False) for number, item, _ in numbered if number is not None]
+    if not isinstance(value, Members):
+        return []
+    found = [(_key_turn(key), item, key) for key, item in value.pairs if is_complete(item)]
+    entries = [(number, item, key == f"turn{number}") for number, item, key in found if number is not None]
+    if entries or wrapped >= _MAX_WRAPPING:
+        return entries
+    inner = [turns for turns in (_entries(item, wrapped + 1) for _, item in value.pairs) if turns]
+    return [(number, item, False) for number, item, _ in inner[0]] if len(inner) == 1 else []
+
+
+def _key_turn(key: str) -> int | None:
+    found = _KEY.fullmatch(key)
+    return int(found[2]) if found else None
+
+
+def _listed_turn(item: Any) -> int | None:
+    value = plain(item).get("turn") if isinstance(item, Members) else None
+    if isinstance(value, str):
+        return _key_turn(value)
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
+        return None
+    return int(value)
+
+
+def _zero_indexed(numbers: Iterable[int], turns: int) -> bool:
+    return set(numbers) == set(range(turns))
+
+
+def _by_turn(best: _Candidate | None, first: int, last: int, turns: int, issues: Issues) -> dict[int, Any]:
+    """Values by turn number, from 1; empty when the output is rejected."""
+    if best is None:
+        issues.append(("no_json", 0))
+        return {}
+    if best.span.truncated:
+        issues.append(("truncated_output", 0))
+    if best.span.repaired:
+        issues.append(("json_repaired", 0))
+    if not all(canonical for _, _, canonical in best.entries):
+        issues.append(("key_normalised", 0))
+    by_turn = {number: value for number, value, _ in best.entries}  # of duplicates the last wins
+    if len(by_turn) < len(best.entries):
+        issues.append(("duplicate_key", 0))
+    if 0 in by_turn:
+        if (first, last) != (1, turns) or not _zero_indexed(by_turn, turns):
+            issues.append(("ambiguous_indexing", 0))
+            return {}
+        issues.append(("zero_indexed", 0))
+        by_turn = {number + 1: value for number, value in by_turn.items()}
+    issues += [("extra_turn", number) for number in sorted(by_turn) if not first <= number <= last]
+    in_range = {number: value for number, value in by_turn.items() if first <= number <= last}
+    if not in_range:
+        issues.append(("no_turn_in_range", 0))
+    return in_range
+
+
+# --- one turn --------------------------------------------------------------------------------------------------------
+
+
+def _read_turn(
+    value: Any, number: int, context: ReflectionContext, max_chars: int, codes: list[str]
+) -> Diagnosis | None:
+    if isinstance(value, str):
+        codes.append("bare_string_turn")
+        value = Members([("diagnosis", value)])
+    fields = plain(value) if isinstance(value, Members) else {}
+    text, text_codes = read_diagnosis(fields.get("diagnosis"), max_chars)
+    codes += text_codes
+    if not text:
+        return None
+    confidence, confidence_codes = read_confidence(fields.get("confidence"))
+    target, target_codes = read_target(fields.get("next_action_target"), confidence, context, number)
+    codes += confidence_codes + target_codes
+    return Diagnosis(text, confidence, target)
+
+
+def _without_leak(
+    diagnosis: Diagnosis, number: int, leaks: LeakIndex, policy: LeakPolicy, max_chars: int, codes: list[str]
+) -> Diagnosis | None:
+    text, target = diagnosis.text, diagnosis.next_action_target
+    if code := leaks.find(text, number):
+        codes.append(code)
+        if policy == "redact":
+            text = read_diagnosis(leaks.redact(text, number), max_chars)[0]
+        if policy == "drop" or not read_diagnosis(text.replace(REDACTED, ""), max_chars)[0]:
+            return None
+    if target is not None and leaks.find(json.dumps(target, ensure_ascii=False), number):
+        codes.append("target_leak")
+        target = target if policy == "flag" else None
+    return Diagnosis(text, diagnosis.confidence, target)
+
+
+def _is_one_object(span: Span, raw: str) -> bool:
+    """Nothing but white space around one JSON object."""
+    return isinstance(span.value, Members) and not raw[: span.start].strip() and not raw[span.end :].strip()
+
+
+def _check(turns: int, context: ReflectionContext, leak_policy: str, leak_ngram: int, max_chars: int) -> None:
+    if leak_policy not in get_args(LeakPolicy):
+        raise ConfigError(f"leak_policy={leak_policy!r}: expected one of {', '.join(get_args(LeakPolicy))}.")
+    if leak_ngram < 2:
+        raise ConfigError(f"leak_ngram={leak_ngram}: expected at least 2 words in a row; the default is 6.")
+    if max_chars < 1:
+        raise ConfigError(f"max_diagnosis_chars={max_chars}: expected at least 1; the default is 800.")
+    if len(context.actions) != turns:
+        raise ReflectionError(
+            f"A reflection over {turns} turns was given the context of an episode with {len(context.actions)} turns. "
+            "Build it with ReflectionContext.of(trajectory) from the same trajectory."
+        )
