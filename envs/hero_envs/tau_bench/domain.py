@@ -1,0 +1,122 @@
+"""A domain: its records, tools, policy text and tasks, loaded once per process and shared by all environments."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+from hero_envs.tau_bench import airline_tools, retail_tools
+from hero_envs.tau_bench.database import BaseData, Database, Delta, copy_json
+from hero_envs.tau_bench.tasks import Task, tasks_from_json
+from hero_envs.tau_bench.tool import Tool
+
+DATA_VARIABLE = "HERO_TAU_BENCH_DATA"
+"""Environment variable with the folder that the importer wrote."""
+
+TABLES = {"retail": ("orders", "products", "users"), "airline": ("flights", "reservations", "users")}
+SPLITS = {"retail": ("train", "dev", "test"), "airline": ("test",)}
+TOOLS: dict[str, tuple[Tool, ...]] = {"retail": retail_tools.TOOLS, "airline": airline_tools.TOOLS}
+
+
+class Domain:
+    """Everything about a domain that no episode changes.
+
+    Args:
+        name: ``retail``, ``airline`` or ``pocket_retail``.
+        base: The records at the start of every episode.
+        tools: In the order in which the schemas are shown.
+        tool_schemas: OpenAI-style function schemas, in the order of ``tools``.
+        policy: The policy text (system prompt).
+        splits: Split name to tasks.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        base: BaseData,
+        tools: Sequence[Tool],
+        tool_schemas: Sequence[Mapping[str, Any]],
+        policy: str,
+        splits: Mapping[str, tuple[Task, ...]],
+    ) -> None:
+        self.name = name
+        self.base = base
+        self.tools = {tool.name: tool for tool in tools}
+        self.tool_schemas = tuple(tool_schemas)
+        self.policy = policy
+        self.splits = dict(splits)
+        self._end_states: dict[str, tuple[Delta, str]] = {}
+
+    @cached_property
+    def tasks(self) -> dict[str, Task]:
+        """Task id to task, over all splits."""
+        return {task.id: task for tasks in self.splits.values() for task in tasks}
+
+    def end_state(self, task: Task) -> tuple[Delta, str]:
+        """What the ground truth changes, and the official hash of the database it leaves; computed once per task."""
+        if task.id not in self._end_states:
+            data = Database(self.base)
+            for action in task.actions:
+                tool = self.tools.get(action.name)
+                if tool is not None and not tool.terminal:
+                    tool.call(data, copy_json(dict(action.kwargs)))
+            self._end_states[task.id] = (data.delta(), data.official_hash())
+        return self._end_states[task.id]
+
+
+def default_data_dir() -> Path:
+    """Where the importer writes and the environments read when nothing is said: the user's data folder."""
+    if os.environ.get(DATA_VARIABLE):
+        return Path(os.environ[DATA_VARIABLE])
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Application Support"
+    else:
+        base = Path(os.environ.get("XDG_DATA_HOME", Path.home() / ".local" / "share"))
+    return base / "hero_pl" / "tau_bench"
+
+
+def load_official(name: str, data_dir: str | Path | None = None) -> Domain:
+    """Load a domain of the public benchmark that ``import_official`` stored.
+
+    Args:
+        name: ``retail`` or ``airline``.
+        data_dir: Folder with ``retail/`` and ``airline/``; by default ``default_data_dir()``.
+
+    Raises:
+        FileNotFoundError: The data is not there; the message names the import command.
+    """
+    if name not in TABLES:
+        raise ValueError(f"No official TauBench domain {name!r}; there are: {', '.join(TABLES)}.")
+    return _load(name, Path(data_dir or default_data_dir()).resolve())
+
+
+@lru_cache(maxsize=8)
+def _load(name: str, root: Path) -> Domain:
+    folder = root / name
+    needed = [f"{table}.json" for table in TABLES[name]] + [f"tasks_{split}.json" for split in SPLITS[name]]
+    missing = [file for file in [*needed, "tools.json", "policy.md"] if not (folder / file).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"TauBench {name}: {', '.join(missing)} missing in {folder}. The official data is not part of this "
+            "package. Import it once from a checkout of github.com/sierra-research/tau-bench with: "
+            f"hero_pl import-tau-bench PATH (or set {DATA_VARIABLE}, or pass data_dir). Without it, use hero_pl/PocketRetail-v0."
+        )
+
+    def read(file: str) -> Any:
+        return json.loads((folder / file).read_text(encoding="utf-8"))
+
+    return Domain(
+        name=name,
+        base=BaseData({table: read(f"{table}.json") for table in TABLES[name]}),
+        tools=TOOLS[name],
+        tool_schemas=read("tools.json"),
+        policy=(folder / "policy.md").read_bytes().decode("utf-8"),
+        splits={split: tasks_from_json(split, read(f"tasks_{split}.json")) for split in SPLITS[name]},
+    )

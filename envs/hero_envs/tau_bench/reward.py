@@ -1,0 +1,47 @@
+"""The reward: the same end state as the ground truth, and every required text said to the user."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from hero_envs.tau_bench.database import Database, copy_json
+from hero_envs.tau_bench.domain import Domain
+from hero_envs.tau_bench.tasks import Action, Task
+
+
+def score(domain: Domain, task: Task, data: Database, log: Sequence[Action]) -> dict[str, Any]:
+    """Score one finished episode.
+
+    Args:
+        domain: Gives the ground-truth end state.
+        task: The task that was played.
+        data: The episode's database; not changed.
+        log: All actions of the episode; only what was said with ``respond`` counts for the outputs.
+
+    Returns:
+        ``{"reward": 0.0 or 1.0, "info": ..., "actions": ...}`` with JSON values only. As in the benchmark, ``info``
+        tells of the outputs if the task has any, otherwise of the end state.
+    """
+    wanted, official_hash = domain.end_state(task)
+    state_is_right = data.delta() == wanted
+    reward = 1.0 if state_is_right else 0.0
+    info: dict[str, Any] = {"r_actions": reward, "gt_data_hash": official_hash}
+    if task.outputs:
+        said = [
+            _text(action.kwargs.get("content")).lower().replace(",", "") for action in log if action.name == "respond"
+        ]
+        found = {output: any(output.lower() in text for text in said) for output in task.outputs}
+        if not all(found.values()):
+            reward = 0.0
+        info = {"r_outputs": 1.0 if all(found.values()) else 0.0, "outputs": found}
+    actions = [
+        {"name": action.name, "kwargs": copy_json(dict(action.kwargs))}
+        for action in task.actions
+        if action.name != "respond"
+    ]
+    return {"reward": reward, "info": info, "actions": actions}
+
+
+def _text(content: Any) -> str:
+    return "" if content is None else str(content)

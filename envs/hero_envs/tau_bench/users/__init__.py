@@ -1,0 +1,1 @@
+"""Users: scripted, recorded, a local chat model, or any OpenAI-compatible endpoint."""
