@@ -1,0 +1,20 @@
+"""The reflector that says nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from hero_pl.reflection.base import Reflector
+from hero_pl.types import Reflection, Trajectory
+
+if TYPE_CHECKING:
+    from hero_pl.policy.base import Policy
+
+
+class NoReflector(Reflector):
+    """Gives no diagnosis at all, for arms that learn from the environment's replies alone."""
+
+    def reflect(self, trajectories: Sequence[Trajectory], policy: Policy | None) -> list[Reflection]:
+        """One reflection without diagnoses per trajectory; status ``ok``, because nothing was asked."""
+        return [Reflection((None,) * len(trajectory.turns), "ok", strict=True) for trajectory in trajectories]
