@@ -3,24 +3,87 @@
 Nothing here knows of text, trajectories or training loops. Tokens arrive flat, one entry per sampled action token.
 """
 
-from hero_pl.losses.base import DistillationLoss
+from hero_pl.losses.advantages import (
+    ReinforceBaseline,
+    dr_grpo_advantages,
+    frac_zero_std,
+    grpo_advantages,
+    maxrl_advantages,
+    rloo_advantages,
+)
+from hero_pl.losses.base import DistillationLoss, action_log_probabilities, log_probabilities
 from hero_pl.losses.divergence import VocabularyDivergence
+from hero_pl.losses.ema import ema_update_, trust_region_log_probs
+from hero_pl.losses.gates import (
+    Contrastive,
+    Gate,
+    GateInputs,
+    HighEntropy,
+    NoGate,
+    SigmoidGap,
+    StepDivergence,
+    TeacherConfidence,
+)
+from hero_pl.losses.importance import (
+    DropFallen,
+    ImportanceCorrection,
+    NoCorrection,
+    SequenceMask,
+    SequenceRatioMask,
+    TokenMask,
+    TruncatedRatio,
+    importance_ratio,
+    mismatch,
+)
 from hero_pl.losses.jensen_shannon import JensenShannon
 from hero_pl.losses.kl import ForwardKL, ReverseKL, SkewForwardKL, SkewReverseKL
+from hero_pl.losses.mix import mix_losses, mix_weights
 from hero_pl.losses.normalize import Normalization, coefficients, normalised_sum, zero_loss
+from hero_pl.losses.policy_gradient import ClippedPolicyGradient, kl_to_reference
 from hero_pl.losses.sampled_token import SampledToken
 
 __all__ = [
+    "ClippedPolicyGradient",
+    "Contrastive",
     "DistillationLoss",
+    "DropFallen",
     "ForwardKL",
+    "Gate",
+    "GateInputs",
+    "HighEntropy",
+    "ImportanceCorrection",
     "JensenShannon",
+    "NoCorrection",
+    "NoGate",
     "Normalization",
+    "ReinforceBaseline",
     "ReverseKL",
     "SampledToken",
+    "SequenceMask",
+    "SequenceRatioMask",
+    "SigmoidGap",
     "SkewForwardKL",
     "SkewReverseKL",
+    "StepDivergence",
+    "TeacherConfidence",
+    "TokenMask",
+    "TruncatedRatio",
     "VocabularyDivergence",
+    "action_log_probabilities",
     "coefficients",
+    "dr_grpo_advantages",
+    "ema_update_",
+    "frac_zero_std",
+    "grpo_advantages",
+    "importance_ratio",
+    "kl_to_reference",
+    "log_probabilities",
+    "maxrl_advantages",
+    "mismatch",
+    "mix_losses",
+    "mix_weights",
     "normalised_sum",
+    "rloo_advantages",
+    "trust_region_log_probs",
     "zero_loss",
 ]

@@ -1,0 +1,160 @@
+"""From rewards to advantages: one number per trajectory, compared within the group of its task.
+
+A *group* holds the trajectories of one task that were drawn together. Group ids may come in any order and need not be
+contiguous. Estimators that compare within a group give exactly zero to a group without spread, and a group of one
+never has any: a single trajectory carries no signal for them.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from hero_pl.errors import ConfigError
+
+EQUAL_REWARDS = 1e-8
+"""Rewards of one group that differ by no more than this are equal: their spread is float noise."""
+
+BaselineKind = Literal["none", "batch", "running"]
+
+
+def grpo_advantages(rewards: Tensor, groups: Tensor, eps: float = 1e-4, ddof: int = 1) -> Tensor:
+    """``(R - mean) / (std + eps)`` within each group.
+
+    Args:
+        rewards: ``(trajectories,)``.
+        groups: ``(trajectories,)`` integer group ids.
+        eps: Added to the standard deviation.
+        ddof: 1 divides the squared deviations by the group size minus one, 0 by the group size.
+
+    Returns:
+        ``(trajectories,)``, zero in groups of one and in groups without spread.
+
+    Example:
+        >>> grpo_advantages(torch.tensor([0.0, 1.0, 1.0]), torch.tensor([0, 0, 1]), eps=0.0)
+        tensor([-0.7071,  0.7071,  0.0000])
+    """
+    group = _Groups(rewards, groups)
+    deviation = group.deviation()
+    variance = group.total(deviation**2) / (group.size - ddof).clamp(min=1)
+    return deviation / (variance.sqrt() + eps).masked_fill(group.without_spread, 1.0)[group.index]
+
+
+def dr_grpo_advantages(rewards: Tensor, groups: Tensor) -> Tensor:
+    """``R - mean`` within each group, without division by the spread."""
+    return _Groups(rewards, groups).deviation()
+
+
+def rloo_advantages(rewards: Tensor, groups: Tensor) -> Tensor:
+    """``R`` minus the mean of the *other* trajectories of the group."""
+    group = _Groups(rewards, groups)
+    # R - (sum - R) / (G - 1) = (R - mean) G / (G - 1)
+    return group.deviation() * (group.size / (group.size - 1).clamp(min=1))[group.index]
+
+
+def maxrl_advantages(rewards: Tensor, groups: Tensor) -> Tensor:
+    """``(R - mean) / mean`` within each group: rarely solved tasks weigh more. Zero where the mean is zero."""
+    group = _Groups(rewards, groups)
+    mean = group.mean.masked_fill(group.mean.abs() <= EQUAL_REWARDS, torch.inf)
+    return group.deviation() / mean[group.index]
+
+
+def frac_zero_std(rewards: Tensor, groups: Tensor) -> float:
+    """Share of groups whose rewards do not differ; 1.0 means that no group-wise estimator can learn anything.
+
+    Groups of one count as not differing. An empty batch has a share of 0.0.
+    """
+    group = _Groups(rewards, groups)
+    return float(group.without_spread.double().mean()) if group.size.numel() else 0.0
+
+
+class ReinforceBaseline:
+    """``A = R - b`` without groups: the policy-gradient estimator that works with one trajectory per task.
+
+    Args:
+        kind: ``none`` subtracts nothing, ``batch`` the mean reward of the batch, ``running`` the running mean of
+            *earlier* batches (so the baseline does not depend on the rewards it is subtracted from).
+        decay: Weight of the past in the running mean, in [0, 1).
+
+    Example:
+        >>> baseline = ReinforceBaseline("running", decay=0.5)
+        >>> baseline.advantages(torch.tensor([1.0, 0.0]))
+        tensor([1., 0.])
+        >>> baseline.advantages(torch.tensor([1.0, 0.0]))
+        tensor([ 0.5000, -0.5000])
+    """
+
+    def __init__(self, kind: BaselineKind = "none", decay: float = 0.95) -> None:
+        if kind not in ("none", "batch", "running"):
+            raise ConfigError(f"ReinforceBaseline(kind={kind!r}): choose one of none, batch, running.")
+        if not 0.0 <= decay < 1.0:
+            raise ConfigError(
+                f"ReinforceBaseline(decay={decay}): the weight of the past must lie in [0, 1). 0.95 is a common choice."
+            )
+        self.kind: BaselineKind = kind
+        self.decay = decay
+        self._sum = 0.0  # sum over past batches of decay^age * mean reward ...
+        self._weight = 0.0  # ... and of decay^age, so that the first batches are not pulled towards zero
+
+    @property
+    def running_mean(self) -> float:
+        """Running mean of the batch means so far; 0.0 before the first batch."""
+        return self._sum / self._weight if self._weight else 0.0
+
+    def advantages(self, rewards: Tensor) -> Tensor:
+        """Advantages ``(trajectories,)`` of one batch; a running mean moves on afterwards."""
+        rewards = _real(rewards)
+        if self.kind == "none" or rewards.numel() == 0:
+            return rewards.clone()
+        mean = float(rewards.mean())
+        if self.kind == "batch":
+            return rewards - mean
+        baseline = self.running_mean
+        self._sum = self.decay * self._sum + mean
+        self._weight = self.decay * self._weight + 1.0
+        return rewards - baseline
+
+    def state_dict(self) -> dict[str, float]:
+        """What a checkpoint has to keep."""
+        return {"sum": self._sum, "weight": self._weight}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        """Continue from a checkpoint."""
+        self._sum, self._weight = float(state["sum"]), float(state["weight"])
+
+
+class _Groups:
+    """Sizes, means and spread of the groups of one batch."""
+
+    def __init__(self, rewards: Tensor, groups: Tensor) -> None:
+        if rewards.ndim != 1 or rewards.shape != groups.shape:
+            raise ConfigError(
+                f"Rewards {tuple(rewards.shape)} and groups {tuple(groups.shape)} must be flat and equally long: "
+                "one entry per trajectory."
+            )
+        self.rewards = _real(rewards)
+        ids, self.index = torch.unique(groups, return_inverse=True)
+        self._groups = ids.numel()
+        self.size = self.total(torch.ones_like(self.rewards))
+        self.mean = self.total(self.rewards) / self.size
+        highest = self._extreme("amax", -math.inf)
+        self.without_spread = highest - self._extreme("amin", math.inf) <= EQUAL_REWARDS
+
+    def total(self, values: Tensor) -> Tensor:
+        """Sum over each group."""
+        return values.new_zeros(self._groups).index_add_(0, self.index, values)
+
+    def deviation(self) -> Tensor:
+        """``R - mean`` per trajectory, exactly zero where the group has no spread."""
+        return (self.rewards - self.mean[self.index]).masked_fill(self.without_spread[self.index], 0.0)
+
+    def _extreme(self, reduce: Literal["amax", "amin"], start: float) -> Tensor:
+        return self.rewards.new_full((self._groups,), start).scatter_reduce_(0, self.index, self.rewards, reduce)
+
+
+def _real(rewards: Tensor) -> Tensor:
+    rewards = rewards.detach()
+    return rewards if rewards.dtype == torch.float64 else rewards.float()

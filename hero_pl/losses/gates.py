@@ -1,0 +1,179 @@
+"""Gates: detached factors in [0, 1] that decide how much of the teacher's opinion on a token is believed.
+
+A gate scales numerators only; the token stays in the denominators. Gates that compare tokens with each other
+(``StepDivergence``, ``HighEntropy``) see the tokens of one call: keep turns whole when splitting into micro-batches.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from hero_pl.errors import ConfigError
+from hero_pl.losses.base import action_log_probabilities, log_probabilities
+from hero_pl.losses.policy_gradient import mean_per_row
+
+
+@dataclass(frozen=True, slots=True)
+class GateInputs:
+    """What a gate may look at, flat over action tokens."""
+
+    student_logits: Tensor
+    """``(N, vocab)``."""
+    teacher_logits: Tensor
+    """``(N, vocab)``, teacher under the true hint."""
+    action_ids: Tensor
+    """``(N,)`` sampled ids."""
+    turn: Tensor
+    """``(N,)`` turn of each token, unique over all trajectories of the call."""
+    per_token: Tensor
+    """``(N,)`` divergence."""
+    temperature: float = 1.0
+    """The temperature of the divergence."""
+    wrong_hint_log_probs: Tensor | None = None
+    """``(K, N)`` log-probabilities of the sampled ids under the teacher with each of K wrong hints."""
+
+
+class Gate(nn.Module, ABC):
+    """Factor per token, computed from both sides and never differentiated."""
+
+    @abstractmethod
+    def forward(self, inputs: GateInputs) -> Tensor:
+        """Factor in [0, 1] per token, ``(N,)``, detached."""
+
+
+class NoGate(Gate):
+    """Every token counts in full."""
+
+    def forward(self, inputs: GateInputs) -> Tensor:
+        """All ones."""
+        return torch.ones_like(inputs.per_token.detach())
+
+
+class SigmoidGap(Gate):
+    """``sigmoid((log p(a) - log q(a)) / t)``: what the teacher endorses passes, what it rejects is softened (SDAR).
+
+    Args:
+        gate_temperature: ``t``, in nats; smaller is harder.
+    """
+
+    def __init__(self, gate_temperature: float = 1.0) -> None:
+        super().__init__()
+        self.gate_temperature = _checked_positive(self, "gate_temperature", gate_temperature)
+
+    @torch.no_grad()
+    def forward(self, inputs: GateInputs) -> Tensor:
+        """One half where both sides agree on the sampled token."""
+        log_q = action_log_probabilities(inputs.student_logits, inputs.action_ids, inputs.temperature)
+        log_p = action_log_probabilities(inputs.teacher_logits, inputs.action_ids, inputs.temperature)
+        return torch.sigmoid((log_p - log_q) / self.gate_temperature)
+
+
+class TeacherConfidence(Gate):
+    """A teacher that hesitates is believed less (SAGE-OPD).
+
+    Args:
+        measure: ``entropy`` is ``1 - H(p) / log V``; ``max_probability`` is the probability of the teacher's favourite.
+    """
+
+    def __init__(self, measure: Literal["entropy", "max_probability"] = "entropy") -> None:
+        super().__init__()
+        if measure not in ("entropy", "max_probability"):
+            raise ConfigError(f"TeacherConfidence(measure={measure!r}): choose entropy or max_probability.")
+        self.measure = measure
+
+    @torch.no_grad()
+    def forward(self, inputs: GateInputs) -> Tensor:
+        """Zero for a uniform teacher (``entropy``), one for a certain one."""
+        log_p = log_probabilities(inputs.teacher_logits, inputs.temperature)
+        if self.measure == "max_probability":
+            return log_p.amax(-1).exp()
+        return (1.0 - entropy(log_p) / math.log(log_p.shape[-1])).clamp(0.0, 1.0)
+
+
+class StepDivergence(Gate):
+    """``exp(-mean divergence of the turn / c)``: turns where student and teacher are far apart weigh less (SOD).
+
+    Args:
+        scale: ``c``, in nats.
+    """
+
+    def __init__(self, scale: float = 0.1) -> None:
+        super().__init__()
+        self.scale = _checked_positive(self, "scale", scale)
+
+    @torch.no_grad()
+    def forward(self, inputs: GateInputs) -> Tensor:
+        """The same factor for all tokens of a turn."""
+        return (-mean_per_row(inputs.per_token.detach(), inputs.turn) / self.scale).exp().clamp(max=1.0)
+
+
+class Contrastive(Gate):
+    """Subtracts what *any* hint would do, so that a mere change of style does not pass (RLCSD).
+
+    The gap ``log p(a) - log mean_k p_k(a)`` between the true hint and K wrong ones goes through a sigmoid.
+
+    Args:
+        gate_temperature: Divides the gap, in nats; smaller is harder.
+    """
+
+    def __init__(self, gate_temperature: float = 1.0) -> None:
+        super().__init__()
+        self.gate_temperature = _checked_positive(self, "gate_temperature", gate_temperature)
+
+    @torch.no_grad()
+    def forward(self, inputs: GateInputs) -> Tensor:
+        """One half where the true hint is worth no more than a wrong one.
+
+        Raises:
+            ConfigError: The wrong hints were not scored.
+        """
+        wrong = inputs.wrong_hint_log_probs
+        if wrong is None or wrong.ndim != 2 or wrong.shape[0] == 0:
+            raise ConfigError(
+                "Contrastive needs wrong_hint_log_probs of shape (K, N): the sampled ids scored by the teacher under "
+                "at least one shuffled hint."
+            )
+        log_p = action_log_probabilities(inputs.teacher_logits, inputs.action_ids, inputs.temperature)
+        usual = wrong.to(log_p.dtype).logsumexp(0) - math.log(wrong.shape[0])
+        return torch.sigmoid((log_p - usual) / self.gate_temperature)
+
+
+class HighEntropy(Gate):
+    """Keep only the tokens at which the student is least certain.
+
+    Args:
+        quantile: Share of the tokens of one call that is kept, in (0, 1].
+    """
+
+    def __init__(self, quantile: float = 0.2) -> None:
+        super().__init__()
+        if not 0.0 < quantile <= 1.0:
+            raise ConfigError(f"HighEntropy(quantile={quantile}): the share of tokens to keep lies in (0, 1].")
+        self.quantile = quantile
+
+    @torch.no_grad()
+    def forward(self, inputs: GateInputs) -> Tensor:
+        """One for the kept tokens, zero for the others; ties at the threshold are kept."""
+        uncertainty = entropy(log_probabilities(inputs.student_logits, inputs.temperature))
+        if uncertainty.numel() == 0:
+            return uncertainty
+        kept = max(1, math.ceil(self.quantile * uncertainty.numel()))
+        return (uncertainty >= uncertainty.topk(kept).values[-1]).to(uncertainty.dtype)
+
+
+def entropy(log_probs: Tensor) -> Tensor:
+    """Entropy in nats over the last axis; entries of probability zero contribute nothing."""
+    per_entry: Tensor = torch.special.entr(log_probs.exp())
+    return per_entry.sum(-1)
+
+
+def _checked_positive(gate: Gate, name: str, value: float) -> float:
+    if not (math.isfinite(value) and value > 0.0):
+        raise ConfigError(f"{type(gate).__name__}({name}={value}): must be a positive number of nats.")
+    return value

@@ -1,0 +1,190 @@
+"""Corrections for rollouts that lag behind the student: a detached factor per token.
+
+``rho = exp(log q(a) - log mu(a))`` compares the student with the policy version ``mu`` that sampled the token. A
+divergence over the whole vocabulary does not depend on the token that was sampled at its position, so multiplying it
+by that token's ``rho`` only adds variance: use ``NoCorrection`` or ``SequenceMask`` there. ``SampledToken`` needs
+``TruncatedRatio``.
+
+A factor of zero drops a token's loss but not the token: it stays in the denominators, which are fixed before the
+student is scored.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from hero_pl.errors import ConfigError
+from hero_pl.losses.policy_gradient import mean_per_row
+
+LOG_RATIO_CLAMP = 20.0
+"""Largest absolute log-ratio, in nats, before it is exponentiated."""
+
+
+def importance_ratio(log_probs: Tensor, rollout_log_probs: Tensor, clamp: float = LOG_RATIO_CLAMP) -> Tensor:
+    """``rho`` per token, detached.
+
+    Args:
+        log_probs: ``(N,)`` of the sampled ids under the student.
+        rollout_log_probs: ``(N,)`` as recorded when they were sampled.
+        clamp: Bound on the absolute log-ratio, in nats.
+    """
+    return (log_probs - rollout_log_probs).detach().clamp(-clamp, clamp).exp()
+
+
+def mismatch(log_probs: Tensor, rollout_log_probs: Tensor) -> dict[str, Tensor]:
+    """How far recomputed log-probabilities are from the recorded ones; at step 0 they should agree.
+
+    A jump means stale weights, another temperature, other ids or another template, long before the reward moves.
+
+    Returns:
+        Mean and largest absolute difference and ``mean(rho - log rho - 1)``, which estimates a KL divergence. Empty
+        when there are no tokens.
+    """
+    difference = (log_probs - rollout_log_probs).detach()
+    if difference.numel() == 0:
+        return {}
+    clamped = difference.clamp(-LOG_RATIO_CLAMP, LOG_RATIO_CLAMP)
+    return {
+        "mismatch/abs_mean": difference.abs().mean(),
+        "mismatch/abs_max": difference.abs().max(),
+        "mismatch/kl": (torch.expm1(clamped) - clamped).mean(),
+    }
+
+
+class ImportanceCorrection(nn.Module, ABC):
+    """Factor per token that makes up for rollouts from an older policy."""
+
+    @abstractmethod
+    def forward(self, log_probs: Tensor, rollout_log_probs: Tensor, row: Tensor) -> Tensor:
+        """Factor by which each token's loss is multiplied.
+
+        Args:
+            log_probs: ``(N,)`` of the sampled ids under the student; used as a constant.
+            rollout_log_probs: ``(N,)`` as recorded when they were sampled.
+            row: ``(N,)`` integer row of each token; corrections per row need whole rows in one call.
+
+        Returns:
+            ``(N,)``, non-negative and detached.
+        """
+
+
+class NoCorrection(ImportanceCorrection):
+    """Every token as it is: right when the rollouts come from the current weights."""
+
+    def forward(self, log_probs: Tensor, rollout_log_probs: Tensor, row: Tensor) -> Tensor:
+        """All ones."""
+        return torch.ones_like(log_probs.detach())
+
+
+class TruncatedRatio(ImportanceCorrection):
+    """``min(rho, cap)`` per token.
+
+    Args:
+        cap: Largest factor; ``None`` leaves the ratio as it is.
+        log_ratio_clamp: Bound on the absolute log-ratio, in nats.
+    """
+
+    def __init__(self, cap: float | None = 2.0, log_ratio_clamp: float = LOG_RATIO_CLAMP) -> None:
+        super().__init__()
+        if cap is not None and not cap > 0.0:
+            raise ConfigError(f"TruncatedRatio(cap={cap}): the cap must be positive. 2.0 is a common choice.")
+        if not log_ratio_clamp > 0.0:
+            raise ConfigError(f"TruncatedRatio(log_ratio_clamp={log_ratio_clamp}): must be a positive number of nats.")
+        self.cap = cap
+        self.log_ratio_clamp = log_ratio_clamp
+
+    def forward(self, log_probs: Tensor, rollout_log_probs: Tensor, row: Tensor) -> Tensor:
+        """``min(rho, cap)``."""
+        ratio = importance_ratio(log_probs, rollout_log_probs, self.log_ratio_clamp)
+        return ratio if self.cap is None else ratio.clamp(max=self.cap)
+
+
+class TokenMask(ImportanceCorrection):
+    """Drop tokens whose ratio lies outside an interval.
+
+    Args:
+        low: Smallest ratio that is kept.
+        high: Largest ratio that is kept.
+    """
+
+    def __init__(self, low: float = 0.5, high: float = 2.0) -> None:
+        super().__init__()
+        self.low, self.high = _checked_interval(self, low, high)
+
+    def forward(self, log_probs: Tensor, rollout_log_probs: Tensor, row: Tensor) -> Tensor:
+        """One inside the interval, zero outside."""
+        ratio = importance_ratio(log_probs, rollout_log_probs)
+        return ((ratio >= self.low) & (ratio <= self.high)).to(ratio.dtype)
+
+
+class SequenceMask(ImportanceCorrection):
+    """Drop rows whose geometric mean of ratios lies outside an interval.
+
+    Args:
+        low: Smallest geometric mean that is kept.
+        high: Largest geometric mean that is kept.
+    """
+
+    def __init__(self, low: float = 0.99, high: float = 1.01) -> None:
+        super().__init__()
+        self.low, self.high = _checked_interval(self, low, high)
+
+    def forward(self, log_probs: Tensor, rollout_log_probs: Tensor, row: Tensor) -> Tensor:
+        """One for all tokens of a row that is kept, zero for those of the others."""
+        log_ratio = (log_probs - rollout_log_probs).detach()
+        mean = mean_per_row(log_ratio, row).clamp(-LOG_RATIO_CLAMP, LOG_RATIO_CLAMP).exp()
+        return ((mean >= self.low) & (mean <= self.high)).to(mean.dtype)
+
+
+class SequenceRatioMask(ImportanceCorrection):
+    """Drop rows whose *product* of ratios exceeds a cap: rows that have become far more likely than they were.
+
+    Args:
+        cap: Largest product that is kept.
+    """
+
+    def __init__(self, cap: float = 3.0) -> None:
+        super().__init__()
+        if not cap > 0.0:
+            raise ConfigError(f"SequenceRatioMask(cap={cap}): the cap must be positive. 3.0 is a common choice.")
+        self.cap = cap
+
+    def forward(self, log_probs: Tensor, rollout_log_probs: Tensor, row: Tensor) -> Tensor:
+        """One for all tokens of a row that is kept, zero for those of the others."""
+        log_ratio = (log_probs - rollout_log_probs).detach()
+        if log_ratio.numel() == 0:
+            return log_ratio
+        _, index = torch.unique(row, return_inverse=True)
+        total = torch.zeros_like(log_ratio).index_add_(0, index, log_ratio)[index]
+        return (total.clamp(-LOG_RATIO_CLAMP, LOG_RATIO_CLAMP).exp() <= self.cap).to(log_ratio.dtype)
+
+
+class DropFallen(ImportanceCorrection):
+    """Drop tokens whose probability has fallen by more than a threshold since they were sampled.
+
+    Args:
+        threshold: Largest fall in probability that is kept, in (0, 1].
+    """
+
+    def __init__(self, threshold: float = 0.2) -> None:
+        super().__init__()
+        if not 0.0 < threshold <= 1.0:
+            raise ConfigError(f"DropFallen(threshold={threshold}): a difference of probabilities lies in (0, 1].")
+        self.threshold = threshold
+
+    def forward(self, log_probs: Tensor, rollout_log_probs: Tensor, row: Tensor) -> Tensor:
+        """One where the probability held, zero where it fell."""
+        fall = rollout_log_probs.detach().exp() - log_probs.detach().exp()
+        return (fall <= self.threshold).to(fall.dtype)
+
+
+def _checked_interval(correction: ImportanceCorrection, low: float, high: float) -> tuple[float, float]:
+    if not 0.0 <= low <= 1.0 <= high:
+        raise ConfigError(
+            f"{type(correction).__name__}(low={low}, high={high}): the interval must contain 1, the ratio of a rollout "
+            "from the current weights."
+        )
+    return low, high

@@ -1,0 +1,139 @@
+"""The clipped policy-gradient loss of GRPO and its relatives, one value per action token."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from hero_pl.errors import ConfigError
+
+RatioLevel = Literal["token", "sequence"]
+KLEstimator = Literal["k1", "k3"]
+
+
+class ClippedPolicyGradient(nn.Module):
+    """``-min(r A, clip(r, 1 - epsilon, 1 + epsilon_high) A)``, plus a penalty for leaving a reference policy.
+
+    Args:
+        epsilon: How far the ratio may fall below 1 before its gradient stops.
+        epsilon_high: How far it may rise above 1; ``None`` means ``epsilon``.
+        ratio_level: ``token`` takes the ratio of each token; ``sequence`` (GSPO) gives all tokens of a row the
+            geometric mean of their ratios, so a row must not be split over micro-batches.
+        kl_weight: Weight of the penalty; 0.0 needs no reference policy.
+        kl_estimator: Estimator of the penalty, see ``kl_to_reference``.
+    """
+
+    def __init__(
+        self,
+        epsilon: float = 0.2,
+        epsilon_high: float | None = None,
+        ratio_level: RatioLevel = "token",
+        kl_weight: float = 0.0,
+        kl_estimator: KLEstimator = "k3",
+    ) -> None:
+        super().__init__()
+        epsilon_high = epsilon if epsilon_high is None else epsilon_high
+        if not (0.0 <= epsilon < 1.0 and epsilon_high >= 0.0):
+            raise ConfigError(
+                f"ClippedPolicyGradient(epsilon={epsilon}, epsilon_high={epsilon_high}): the ratio is kept within "
+                "[1 - epsilon, 1 + epsilon_high], so epsilon must lie in [0, 1) and epsilon_high must not be negative."
+            )
+        if ratio_level not in ("token", "sequence"):
+            raise ConfigError(f"ClippedPolicyGradient(ratio_level={ratio_level!r}): choose token or sequence.")
+        if kl_estimator not in ("k1", "k3"):
+            raise ConfigError(f"ClippedPolicyGradient(kl_estimator={kl_estimator!r}): choose k1 or k3.")
+        if kl_weight < 0.0:
+            raise ConfigError(f"ClippedPolicyGradient(kl_weight={kl_weight}): a penalty must not be negative.")
+        self.epsilon = epsilon
+        self.epsilon_high = epsilon_high
+        self.ratio_level: RatioLevel = ratio_level
+        self.kl_weight = kl_weight
+        self.kl_estimator: KLEstimator = kl_estimator
+        self.diagnostics: dict[str, Tensor] = {}
+
+    def forward(
+        self,
+        log_probs: Tensor,
+        old_log_probs: Tensor,
+        advantages: Tensor,
+        row: Tensor | None = None,
+        reference_log_probs: Tensor | None = None,
+    ) -> Tensor:
+        """Loss per token; only action tokens may be passed.
+
+        Args:
+            log_probs: ``(N,)`` of the sampled ids under the student; gradients flow here.
+            old_log_probs: ``(N,)`` under the policy that sampled them; a constant.
+            advantages: ``(N,)`` advantage of the token's trajectory; a constant.
+            row: ``(N,)`` integer row of each token; required for ``ratio_level="sequence"``.
+            reference_log_probs: ``(N,)`` under the reference policy; required if ``kl_weight`` is not 0.
+
+        Returns:
+            ``(N,)``. Normalisation is the caller's.
+
+        Raises:
+            ConfigError: ``row`` or ``reference_log_probs`` is missing.
+        """
+        log_ratio = log_probs - old_log_probs.detach()
+        if self.ratio_level == "sequence":
+            if row is None:
+                raise ConfigError("ClippedPolicyGradient(ratio_level='sequence') needs the row of every token.")
+            log_ratio = mean_per_row(log_ratio, row)
+        ratio = log_ratio.exp()
+        clipped = ratio.clamp(1.0 - self.epsilon, 1.0 + self.epsilon_high)
+        advantages = advantages.detach()
+        per_token = -torch.minimum(ratio * advantages, clipped * advantages)
+        self.diagnostics = _ratio_metrics(ratio.detach(), clipped.detach(), advantages)
+        if self.kl_weight == 0.0:
+            return per_token
+        if reference_log_probs is None:
+            raise ConfigError(
+                f"ClippedPolicyGradient(kl_weight={self.kl_weight}) needs reference_log_probs. "
+                "Score the sampled ids with the reference policy, or set kl_weight to 0."
+            )
+        penalty = kl_to_reference(log_probs, reference_log_probs, self.kl_estimator)
+        if penalty.numel():
+            self.diagnostics["policy_gradient/kl"] = penalty.detach().mean()
+        return per_token + self.kl_weight * penalty
+
+
+def kl_to_reference(log_probs: Tensor, reference_log_probs: Tensor, estimator: KLEstimator = "k3") -> Tensor:
+    """Estimate of ``KL(student || reference)`` from each sampled token.
+
+    Args:
+        log_probs: ``(N,)`` under the student; gradients flow here.
+        reference_log_probs: ``(N,)`` under the reference policy; a constant.
+        estimator: ``k1`` is ``log q - log ref``: unbiased as a value, may be negative, and its expected gradient is
+            zero, so log it but do not minimise it. ``k3`` is ``exp(d) - d - 1`` with ``d = log ref - log q``: never
+            negative.
+    """
+    gap = reference_log_probs.detach() - log_probs
+    return -gap if estimator == "k1" else torch.expm1(gap) - gap
+
+
+def mean_per_row(values: Tensor, row: Tensor) -> Tensor:
+    """Every token gets the mean over its row's tokens; gradients flow to all of them.
+
+    Args:
+        values: ``(N,)``.
+        row: ``(N,)`` integer row of each token.
+    """
+    if values.numel() == 0:
+        return values
+    _, index, count = torch.unique(row, return_inverse=True, return_counts=True)
+    mean: Tensor = values.new_zeros(count.numel()).index_add(0, index, values) / count
+    return mean.index_select(0, index)
+
+
+@torch.no_grad()
+def _ratio_metrics(ratio: Tensor, clipped: Tensor, advantages: Tensor) -> dict[str, Tensor]:
+    if ratio.numel() == 0:
+        return {}
+    binding = clipped * advantages < ratio * advantages  # the clipped branch is the minimum: no gradient
+    return {
+        "policy_gradient/ratio_mean": ratio.mean(),
+        "policy_gradient/ratio_max": ratio.max(),
+        "policy_gradient/clip_fraction": binding.to(ratio.dtype).mean(),
+    }
