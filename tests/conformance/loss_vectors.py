@@ -130,9 +130,9 @@ def real(values: Any) -> Tensor:
 
 def build_loss(params: Tracked, divergence: str | None = None) -> DistillationLoss:
     name = divergence or params["divergence"]
-    options = {
-        RENAMED_OPTIONS.get(key, key): params[key] for key in (*DIVERGENCE_OPTIONS, *RENAMED_OPTIONS) if key in params
-    }
+    options = {own: params[theirs] for theirs, own in DIVERGENCE_OPTIONS.items() if theirs in params}
+    if name == "jsd" and options.get("beta") in (0.0, 1.0):  # the convention of the peers at the end points
+        name = "reverse_kl" if options.pop("beta") else "forward_kl"
     return DIVERGENCES[name](**options)
 
 
@@ -336,7 +336,10 @@ def end_to_end(params: Tracked, inputs: Tracked) -> Found:
         zip(inputs["action_ids"], inputs["observation_ids"], inputs["hint_ids"], inputs["turn_weights"], strict=True)
     )
     body: list[int] = list(inputs["prompt_ids"])
-    student, teacher, weight, turn = [], [], [], []
+    student: list[Tensor] = []
+    teacher: list[Tensor] = []
+    weight: list[float] = []
+    turn: list[int] = []
     for number, (action, observation, hint, turn_weight) in enumerate(turns):
         if hint is not None:
             for side, context in ((student, body + generation_prompt), (teacher, body + hint + generation_prompt)):
