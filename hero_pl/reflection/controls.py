@@ -1,0 +1,214 @@
+"""Falsification controls: the same hints in every respect but the content of the diagnosis.
+
+If training with one of these does as well as with the true diagnoses, the diagnoses did nothing. Which turns carry a
+hint and with which confidence is always taken from the wrapped reflector; ``next_action_target`` is dropped. What could
+not be done as intended is an issue of its turn: ``control_unchanged`` (the same words came from another turn),
+``control_from_buffer`` (the words come from an earlier batch), ``control_generic`` (a sentence of the bank stood in)
+and ``control_dropped`` (there was nothing to take, the turn lost its hint).
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+
+from hero_pl.errors import ConfigError
+from hero_pl.reflection.base import Reflector
+from hero_pl.reflection.derange import Placed, derange, mismatch
+from hero_pl.types import Diagnosis, Reflection, Trajectory
+
+if TYPE_CHECKING:
+    from hero_pl.policy.base import Policy
+
+ShuffleMode: TypeAlias = Literal["batch", "turns", "generic", "random_tokens"]
+Replacement: TypeAlias = tuple[str | None, tuple[str, ...]]
+"""The new text (``None`` drops the hint) and the issues that come with it."""
+
+
+class ShuffledReflector(Reflector):
+    """Gives every turn the diagnosis of another turn: the random-diagnosis control.
+
+    Args:
+        inner: The reflector whose diagnoses are exchanged.
+        mode: ``batch`` exchanges across episodes of the same environment, other tasks first. ``turns`` exchanges
+            inside each episode. ``generic`` takes context-free sentences. ``random_tokens`` draws words at random
+            from the diagnoses of other turns. All keep the length bucket where they can.
+        seed: Fixes the exchange.
+        buffer_size: Diagnoses of earlier batches that are kept for turns without a partner.
+    """
+
+    def __init__(self, inner: Reflector, mode: ShuffleMode = "batch", seed: int = 0, buffer_size: int = 256) -> None:
+        if mode not in get_args(ShuffleMode):
+            raise ConfigError(f"ShuffledReflector(mode={mode!r}): expected one of {', '.join(get_args(ShuffleMode))}.")
+        if buffer_size < 0:
+            raise ConfigError(f"ShuffledReflector(buffer_size={buffer_size}): expected 0 or more diagnoses.")
+        self.inner = inner
+        self.mode = mode
+        self.seed = seed
+        self._buffer: deque[Placed] = deque(maxlen=buffer_size)
+        self._calls = 0
+
+    def reflect(self, trajectories: Sequence[Trajectory], policy: Policy | None) -> list[Reflection]:
+        """Ask ``inner``, then exchange the texts of its diagnoses."""
+        reflections = self.inner.reflect(trajectories, policy)
+        items = _place(trajectories, reflections)
+        rng = random.Random(f"{self.seed}/{self._calls}")
+        self._calls += 1
+        if self.mode == "generic":
+            replacements = [_generic(item, rng) for item in items]
+        elif self.mode == "random_tokens":
+            replacements = [self._random_words(item, items, rng) for item in items]
+        else:
+            replacements = self._exchange(items, rng)
+        self._buffer.extend(replace(item, episode=-1) for item in items)
+        return _with_texts(reflections, items, replacements)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Batches so far (which fix the randomness of the next one), the buffer, and the inner reflector's state."""
+        return {
+            "calls": self._calls,
+            "buffer": [[item.env_id, item.task_id, item.turn, item.text] for item in self._buffer],
+            "inner": self.inner.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Exchange from here on as the saved run would have done."""
+        self._calls = int(state["calls"])
+        self._buffer.clear()
+        for env_id, task_id, turn, text in state["buffer"]:
+            self._buffer.append(Placed(text, env_id, task_id, -1, turn))
+        self.inner.load_state_dict(state["inner"])
+
+    def _exchange(self, items: list[Placed], rng: random.Random) -> list[Replacement]:
+        group_of: Callable[[Placed], object] = (
+            (lambda item: item.env_id) if self.mode == "batch" else (lambda item: item.episode)
+        )
+        replacements: list[Replacement] = [(None, ())] * len(items)
+        for group in dict.fromkeys(map(group_of, items)):
+            members = [i for i, item in enumerate(items) if group_of(item) == group]
+            taken = derange([items[i] for i in members], rng)
+            for place, i in enumerate(members):
+                giver = items[members[taken[place]]] if taken else None
+                assert giver is not items[i]
+                replacements[i] = self._settle(items[i], giver, rng)
+        return replacements
+
+    def _settle(self, item: Placed, giver: Placed | None, rng: random.Random) -> Replacement:
+        """Take the giver's words unless they are the same, or (in ``batch``) stem from the same episode."""
+        same_words = giver is not None and giver.text == item.text
+        too_close = self.mode == "batch" and giver is not None and giver.episode == item.episode
+        if giver is None or same_words or too_close:
+            kept = [old for old in self._buffer if old.env_id == item.env_id and old.text != item.text]
+            if kept:
+                least = min(mismatch(item, old) for old in kept)
+                return rng.choice([old for old in kept if mismatch(item, old) == least]).text, ("control_from_buffer",)
+        if giver is None:
+            return None, ("control_dropped",)
+        return giver.text, ("control_unchanged",) if same_words else ()
+
+    def _random_words(self, item: Placed, items: list[Placed], rng: random.Random) -> Replacement:
+        """As many words as before, drawn from the diagnoses of other turns (or from the bank if there are none)."""
+        others = [other for other in (*items, *self._buffer) if other is not item and other.env_id == item.env_id]
+        pool = [word for other in others for word in other.text.split()] or " ".join(generic_bank()).split()
+        text = " ".join(rng.choice(pool) for _ in item.text.split())
+        return text, ("control_unchanged",) if text == item.text else ()
+
+
+class BlindReflector(Reflector):
+    """Takes its words from a reflector that saw the actions but no reply: how much is guessed from style alone.
+
+    The wrapped reflector is asked twice, about the episodes as they were and about the same episodes without replies,
+    so reflection costs twice as much.
+
+    Args:
+        inner: The reflector to blind.
+        seed: Fixes the sentence that stands in where the blind answer has none.
+    """
+
+    def __init__(self, inner: Reflector, seed: int = 0) -> None:
+        self.inner = inner
+        self.seed = seed
+        self._calls = 0
+
+    def reflect(self, trajectories: Sequence[Trajectory], policy: Policy | None) -> list[Reflection]:
+        """Ask with and without replies; keep the turns and confidences of the first, the words of the second."""
+        reflections = self.inner.reflect(trajectories, policy)
+        blind = self.inner.reflect([without_replies(trajectory) for trajectory in trajectories], policy)
+        rng = random.Random(f"{self.seed}/{self._calls}")
+        self._calls += 1
+        items = _place(trajectories, reflections)
+        replacements: list[Replacement] = []
+        for item in items:
+            diagnosis = blind[item.episode].diagnoses[item.turn - 1]
+            if diagnosis is None:
+                text, codes = _generic(item, rng)
+                replacements.append((text, (*codes, "control_generic")))
+            else:
+                same = diagnosis.text == item.text
+                replacements.append((diagnosis.text, ("control_unchanged",) if same else ()))
+        joined = _with_texts(reflections, items, replacements)
+        return [replace(real, tokens=real.tokens + other.tokens) for real, other in zip(joined, blind, strict=True)]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Batches so far and the inner reflector's state."""
+        return {"calls": self._calls, "inner": self.inner.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on as the saved run would have done."""
+        self._calls = int(state["calls"])
+        self.inner.load_state_dict(state["inner"])
+
+
+def without_replies(trajectory: Trajectory) -> Trajectory:
+    """The same episode with every reply blanked, in the text, in the prompt ids and in what was reported at the end."""
+    turns = tuple(replace(turn, observation="", prompt_ids=()) for turn in trajectory.turns)
+    return replace(trajectory, turns=turns, info={})
+
+
+@functools.cache
+def generic_bank() -> tuple[str, ...]:
+    """Context-free sentences of many lengths; they fit every turn and help none."""
+    path = Path(__file__).parent / "prompts" / "generic_bank.txt"
+    return tuple(path.read_text(encoding="utf-8").splitlines())
+
+
+def _generic(item: Placed, rng: random.Random) -> Replacement:
+    bank = [sentence for sentence in generic_bank() if sentence != item.text]
+    distance = [abs(len(sentence).bit_length() - item.bucket) for sentence in bank]
+    return rng.choice([bank[i] for i in range(len(bank)) if distance[i] == min(distance)]), ()
+
+
+def _place(trajectories: Sequence[Trajectory], reflections: Sequence[Reflection]) -> list[Placed]:
+    return [
+        Placed(diagnosis.text, trajectory.env_id, trajectory.task_id, episode, turn)
+        for episode, (trajectory, reflection) in enumerate(zip(trajectories, reflections, strict=True))
+        for turn, diagnosis in enumerate(reflection.diagnoses, 1)
+        if diagnosis
+    ]
+
+
+def _with_texts(
+    reflections: Sequence[Reflection], items: list[Placed], replacements: list[Replacement]
+) -> list[Reflection]:
+    """Put the new texts in; nothing else changes except that targets go."""
+    diagnoses: list[list[Diagnosis | None]] = [list(reflection.diagnoses) for reflection in reflections]
+    issues: list[list[tuple[str, int]]] = [list(reflection.issues) for reflection in reflections]
+    for item, (text, codes) in zip(items, replacements, strict=True):
+        old = diagnoses[item.episode][item.turn - 1]
+        assert old is not None
+        diagnoses[item.episode][item.turn - 1] = Diagnosis(text, old.confidence) if text else None
+        issues[item.episode] += [(code, item.turn) for code in codes]
+    return [
+        replace(
+            reflection,
+            diagnoses=tuple(new),
+            issues=tuple(codes),
+            status="rejected" if any(reflection.diagnoses) and not any(new) else reflection.status,
+        )
+        for reflection, new, codes in zip(reflections, diagnoses, issues, strict=True)
+    ]

@@ -1,0 +1,94 @@
+"""Exchange texts among turns so that no turn keeps its own: a derangement, as different as it can be."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+_PASSES = 4
+_PARTNERS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A diagnosis text and where it stands."""
+
+    text: str
+    env_id: str
+    task_id: str
+    episode: int
+    """Index of the trajectory in the batch; -1 for an earlier batch."""
+    turn: int
+
+    @property
+    def bucket(self) -> int:
+        """Length bucket: the length doubles from one bucket to the next."""
+        return len(self.text).bit_length()
+
+
+def mismatch(taker: Placed, giver: Placed) -> int:
+    """How bad a replacement is: same words, same episode, same task, other length, in this order of weight."""
+    return (
+        1000 * (taker.text == giver.text)
+        + 200 * (taker.episode == giver.episode)
+        + 50 * (taker.task_id == giver.task_id)
+        + abs(taker.bucket - giver.bucket)
+    )
+
+
+def derange(
+    items: Sequence[Placed], rng: random.Random, cost: Callable[[Placed, Placed], int] = mismatch
+) -> list[int] | None:
+    """A random permutation without fixed points, improved by exchanges until ``cost`` no longer falls.
+
+    Args:
+        items: What to permute.
+        rng: Source of randomness.
+        cost: Cost of giving the second item's text to the first.
+
+    Returns:
+        For each item the index of the item whose text it takes, or ``None`` if there are fewer than two items.
+    """
+    size = len(items)
+    if size < 2:
+        return None
+    order = list(range(size))
+    rng.shuffle(order)
+    order.sort(key=lambda i: items[i].bucket)  # stable: random inside a bucket
+    source = [0] * size
+    for place, i in enumerate(order):
+        source[i] = order[(place + 1) % size]  # one cycle, hence no fixed point
+    for _ in range(_PASSES):
+        if not _improve(items, source, order, rng, cost):
+            break
+    assert all(source[i] != i for i in range(size))
+    return source
+
+
+def _improve(
+    items: Sequence[Placed],
+    source: list[int],
+    order: list[int],
+    rng: random.Random,
+    cost: Callable[[Placed, Placed], int],
+) -> bool:
+    """One pass of pairwise exchanges; True if any lowered the total cost."""
+    improved = False
+    for i in order:
+        own = cost(items[i], items[source[i]])
+        if own == 0:
+            continue
+        partners = order if len(order) <= _PARTNERS else rng.sample(order, _PARTNERS)
+        best, gain = i, 0
+        for k in partners:
+            if k == i or source[k] == i or source[i] == k:
+                continue
+            before = own + cost(items[k], items[source[k]])
+            after = cost(items[i], items[source[k]]) + cost(items[k], items[source[i]])
+            if before - after > gain:
+                best, gain = k, before - after
+        if gain:
+            source[i], source[best] = source[best], source[i]
+            improved = True
+    return improved
