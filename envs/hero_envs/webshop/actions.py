@@ -1,0 +1,70 @@
+"""From an action string to a command of the page machine.
+
+Two spellings are read: the benchmark's own ``search[...]`` and ``click[...]``, and a tool call as JSON.
+"""
+
+import json
+from typing import Any
+
+_ARGUMENT_OF_TOOL = {"search": "query", "click": "element"}
+
+TOOLS: list[dict[str, Any]] = [
+    {
+        "type": "function",
+        "function": {
+            "name": name,
+            "description": description,
+            "parameters": {
+                "type": "object",
+                "properties": {argument: {"type": "string", "description": meaning}},
+                "required": [argument],
+            },
+        },
+    }
+    for name, description, argument, meaning in (
+        ("search", "Look for products; the results page replaces the current page.", "query", "A few keywords."),
+        ("click", "Press a button, open a product or choose an option.", "element", "The text exactly as shown."),
+    )
+]
+"""JSON schemas of the two tools."""
+
+
+def parse_native(action: str) -> tuple[str | None, str | None]:
+    r"""Name and argument of a native action, ``(None, None)`` when it is not one.
+
+    The original matches ``(.+)\[(.+)\]`` at the start of the text. Said without a regular expression, which would
+    need quadratic time for a line of brackets: on the first line, the last ``]`` and the last ``[`` with something
+    before it and something between the two. The argument is put in lower case and otherwise untouched.
+
+    Example:
+        >>> parse_native("click[Buy Now] please"), parse_native("buy it")
+        (('click', 'buy now'), (None, None))
+    """
+    line = action.partition("\n")[0]
+    end = line.rfind("]")
+    start = line.rfind("[", 1, max(end - 1, 1))
+    if start == -1:
+        return None, None
+    return line[:start], line[start + 1 : end].lower()
+
+
+def parse(action: str) -> tuple[str | None, str | None, bool]:
+    """Name, argument and whether the action is a tool call. What cannot be read gives ``(None, None, ...)``.
+
+    Example:
+        >>> parse('{"name": "click", "arguments": {"element": "Buy Now"}}')
+        ('click', 'buy now', True)
+    """
+    if not action.lstrip().startswith("{"):
+        return (*parse_native(action), False)
+    try:
+        call = json.loads(action)
+    except (ValueError, RecursionError):
+        return (*parse_native(action), False)
+    if not isinstance(call, dict) or not isinstance(call.get("name"), str):
+        return None, None, True
+    name, arguments = call["name"], call.get("arguments")
+    argument = arguments.get(_ARGUMENT_OF_TOOL.get(name, "")) if isinstance(arguments, dict) else None
+    if not isinstance(argument, str) or not argument:
+        return None, None, True
+    return name, argument.lower(), True

@@ -1,0 +1,46 @@
+"""Which goals belong to which split: fixed, disjoint, the same in every process."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+
+from hero_envs.webshop.goals import Goal
+
+Splits = Mapping[str, Sequence[int]]
+"""Split name -> goal indices in task order."""
+
+POCKET_SIZES = {"warmup": 400, "train": 250, "validation": 100, "test": 250}
+GENERATED_SHARES = {"warmup": 0.2, "train": 0.5, "validation": 0.1, "test": 0.2}
+OFFICIAL_BOUNDS = {"test": (0, 500), "validation": (500, 1500), "train": (1500, None)}
+"""Goal indices of the original baselines (their name for the second is *eval*)."""
+
+
+def official_splits(goals: Sequence[Goal]) -> Splits:
+    """The original's index ranges over the shuffled goals."""
+    return {name: range(*slice(*bounds).indices(len(goals))) for name, bounds in OFFICIAL_BOUNDS.items()}
+
+
+def hashed_splits(task_ids: Sequence[str], sizes: Mapping[str, int | float]) -> Splits:
+    """Splits by the order of a hash of the task ids, so they depend on nothing else.
+
+    Args:
+        task_ids: Id per goal index.
+        sizes: Tasks per split, or shares that add up to 1.
+    """
+    ranked = sorted(range(len(task_ids)), key=lambda i: hashlib.sha256(task_ids[i].encode()).digest())
+    splits: dict[str, Sequence[int]] = {}
+    start = 0.0
+    for name, size in sizes.items():
+        end = start + (size * len(ranked) if isinstance(size, float) else size)
+        splits[name] = ranked[round(start) : round(end)]
+        start = end
+    return splits
+
+
+def content_hash(goal: Goal) -> str:
+    """Twelve hex digits over everything that a goal asks for."""
+    text = json.dumps(asdict(goal), sort_keys=True, ensure_ascii=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
