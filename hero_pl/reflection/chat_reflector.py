@@ -1,0 +1,154 @@
+"""Reflections from any OpenAI-compatible chat endpoint."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from hero_pl.errors import ConfigError
+from hero_pl.reflection.base import Reflector
+from hero_pl.reflection.chat_endpoint import ChatEndpoint
+from hero_pl.reflection.parse import LeakPolicy, ReflectionContext, parse_reflection
+from hero_pl.reflection.prompt import ReflectorRequest, merge_windows, requests, retry_message
+from hero_pl.types import Message, Reflection, Trajectory
+
+if TYPE_CHECKING:
+    from hero_pl.policy.base import Policy
+
+OnInvalid = Literal["skip", "retry"]
+_WARMER = 0.2
+
+
+class ChatReflector(Reflector):
+    """Asks another model behind an OpenAI-compatible chat endpoint for the diagnoses.
+
+    Args:
+        base_url: For example ``http://localhost:8000/v1``.
+        model: Name the endpoint knows.
+        api_key_env: Environment variable that holds the key; empty if the endpoint wants none.
+        temperature: 0 is greedy.
+        on_invalid: ``skip`` leaves turns without a usable diagnosis out. ``retry`` asks once more, with the list of
+            errors and a temperature 0.2 higher, and keeps the answer that covers more turns.
+        max_request_chars: Longer episodes are reviewed in windows of turns.
+        max_reply_chars: Longer replies of the environment are cut in the middle.
+        concurrency: Requests in flight.
+        timeout_s: Per request, in seconds.
+        max_retries: Further attempts after a transient error.
+        backoff_s: Wait before the first retry, in seconds; doubled each time.
+        max_total_tokens: Tokens, prompt and answer, that the whole run may spend; no cap if null.
+        extra_body: Merged into every request, for example ``{chat_template_kwargs: {enable_thinking: false}}``; a null
+            value removes a field.
+        leak_policy: What happens to a diagnosis that tells the future.
+        leak_ngram: Words in a row that count as quoted.
+        max_diagnosis_chars: Longer diagnoses are cut at a sentence end.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        model: str,
+        api_key_env: str = "",
+        temperature: float = 0.0,
+        on_invalid: OnInvalid = "skip",
+        max_request_chars: int = 60_000,
+        max_reply_chars: int = 4000,
+        concurrency: int = 8,
+        timeout_s: float = 120.0,
+        max_retries: int = 4,
+        backoff_s: float = 1.0,
+        max_total_tokens: int | None = None,
+        extra_body: dict[str, Any] | None = None,
+        leak_policy: LeakPolicy = "drop",
+        leak_ngram: int = 6,
+        max_diagnosis_chars: int = 800,
+    ) -> None:
+        if on_invalid not in get_args(OnInvalid):
+            raise ConfigError(f"ChatReflector(on_invalid={on_invalid!r}): expected one of {get_args(OnInvalid)}.")
+        if temperature < 0:
+            raise ConfigError(f"ChatReflector(temperature={temperature}): expected 0 (greedy) or more.")
+        if concurrency < 1:
+            raise ConfigError(f"ChatReflector(concurrency={concurrency}): expected at least 1 request in flight.")
+        key = os.environ.get(api_key_env, "") if api_key_env else ""
+        if api_key_env and not key:
+            raise ConfigError(
+                f"ChatReflector(api_key_env={api_key_env!r}): this environment variable is not set. "
+                "Export the key, or leave api_key_env empty for an endpoint without keys."
+            )
+        self.endpoint = ChatEndpoint(
+            base_url,
+            model,
+            key,
+            timeout_s=timeout_s,
+            max_retries=max_retries,
+            backoff_s=backoff_s,
+            max_total_tokens=max_total_tokens,
+            extra_body=extra_body,
+        )
+        self.temperature = temperature
+        self.on_invalid = on_invalid
+        self.max_request_chars = max_request_chars
+        self.max_reply_chars = max_reply_chars
+        self.concurrency = concurrency
+        self.leak_policy = leak_policy
+        self.leak_ngram = leak_ngram
+        self.max_diagnosis_chars = max_diagnosis_chars
+
+    def reflect(self, trajectories: Sequence[Trajectory], policy: Policy | None) -> list[Reflection]:
+        """Ask about all trajectories at once; the policy is not used.
+
+        A request that fails for good leaves its turns without a diagnosis and the issue ``request_failed`` or
+        ``request_refused``.
+
+        Raises:
+            ReflectionError: If the spend cap is reached or the endpoint cannot be used at all.
+        """
+        pool = ThreadPoolExecutor(max_workers=self.concurrency)
+        try:
+            return list(pool.map(self._reflect, trajectories))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tokens spent so far, so that the cap holds for the whole run."""
+        return {"spent_tokens": self.endpoint.spent_tokens}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Count on from the saved run."""
+        self.endpoint.spent_tokens = int(state["spent_tokens"])
+
+    def _reflect(self, trajectory: Trajectory) -> Reflection:
+        context = ReflectionContext.of(trajectory)
+        asked = requests(trajectory, max_size=self.max_request_chars, max_reply_chars=self.max_reply_chars)
+        return merge_windows([self._answer(request, context) for request in asked], len(trajectory.turns))
+
+    def _answer(self, request: ReflectorRequest, context: ReflectionContext) -> Reflection:
+        first = self._ask(request, request.messages, context, self.temperature)
+        wanted = range(request.window[0] - 1, request.window[1])
+        failed = any(code.startswith("request_") for code, _ in first.issues)
+        if self.on_invalid == "skip" or failed or all(first.diagnoses[i] for i in wanted):
+            return first
+        again = (*request.messages, Message("assistant", first.raw), retry_message(first, request.window))
+        second = self._ask(request, again, context, self.temperature + _WARMER)
+        better = second if sum(map(bool, second.diagnoses)) > sum(map(bool, first.diagnoses)) else first
+        return replace(better, issues=(*better.issues, ("retried", 0)), tokens=first.tokens + second.tokens)
+
+    def _ask(
+        self, request: ReflectorRequest, messages: Sequence[Message], context: ReflectionContext, temperature: float
+    ) -> Reflection:
+        reply = self.endpoint.ask(messages, request.max_new_tokens, temperature)
+        turns = len(context.actions)
+        if reply.failure:
+            return Reflection((None,) * turns, "rejected", issues=((reply.failure, 0),))
+        parsed = parse_reflection(
+            reply.text,
+            turns=turns,
+            context=context,
+            leak_policy=self.leak_policy,
+            leak_ngram=self.leak_ngram,
+            max_diagnosis_chars=self.max_diagnosis_chars,
+            window=request.window,
+        )
+        return replace(parsed, tokens=reply.tokens)
