@@ -24,6 +24,7 @@ class Catalogue:
         row_of_document: Row per document, -1 where the document is no product of this shop.
         ranges: ``(rows, 2)`` lowest and highest price in dollars, NaN in the second column for a fixed price.
         instructed: Rows that have human instructions.
+        document_asins: Asin per document.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class Catalogue:
         row_of_document: NDArray[np.int32],
         ranges: NDArray[np.float64],
         instructed: Sequence[int],
+        document_asins: Sequence[str] | NDArray[np.str_],
     ) -> None:
         self.name = name
         self.products = products
@@ -43,6 +45,7 @@ class Catalogue:
         self.row_of_document = row_of_document
         self.ranges = ranges
         self.instructed = instructed
+        self.document_asins = document_asins
 
     def search(self, query: str) -> list[int]:
         """Rows of the best products, best first."""
@@ -123,6 +126,7 @@ def catalogue_in_memory(name: str, products: Iterable[Product], indexed: Iterabl
         row_of_document=np.array([row_of.get(product.asin, -1) for product in documents], dtype=np.int32),
         ranges=price_ranges(rows),
         instructed=[row for row, product in enumerate(rows) if product.instructions],
+        document_asins=[product.asin for product in documents],
     )
 
 

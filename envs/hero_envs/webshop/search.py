@@ -89,18 +89,27 @@ class SearchIndex:
                     scored.append(self._term_scores(number, count))
         if not found:
             return np.empty(0, np.int64), np.empty(0, np.float32)
-        totals = np.bincount(
-            np.concatenate(found) if len(found) > 1 else found[0],
-            weights=np.concatenate(scored) if len(scored) > 1 else scored[0],
-            minlength=0,
-        ).astype(np.float32)
+        holders = np.concatenate(found) if len(found) > 1 else found[0]
+        weights = np.concatenate(scored) if len(scored) > 1 else scored[0]
+        return self._best(holders, weights, hits)
+
+    def _best(
+        self, holders: NDArray[np.int32], weights: NDArray[np.float32], hits: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Add up the term scores per document (in double precision, as Lucene does) and take the best."""
+        names: NDArray[np.int32] | None
+        places: NDArray[np.signedinteger]
+        if len(holders) * 16 < len(self.postings.norms):  # few documents of many: do not touch the rest
+            names, places = np.unique(holders, return_inverse=True)
+        else:
+            names, places = None, holders
+        totals = np.bincount(places, weights=weights).astype(np.float32)
         best = np.flatnonzero(totals)
         if len(best) > hits:
             threshold = np.partition(totals, len(totals) - hits)[len(totals) - hits]
             best = np.flatnonzero(totals >= threshold)
-        order = np.argsort(-totals[best], kind="stable")[:hits]
-        best = best[order]
-        return best, totals[best]
+        best = best[np.argsort(-totals[best], kind="stable")[:hits]]
+        return (best if names is None else names[best].astype(np.int64)), totals[best]
 
     def _term_scores(self, number: int, count: int) -> NDArray[np.float32]:
         """Score of one term in each of its documents, single precision as in Lucene."""

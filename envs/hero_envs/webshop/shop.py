@@ -181,7 +181,7 @@ class Shop:
         return 0.0, False
 
     def _page_name(self) -> str:
-        """The first known page name anywhere in the URL: a query that contains one misleads it, as in the original."""
+        """The first known page name anywhere in the URL: a query can mislead it, as in the original."""
         return next((name for name in _PAGE_NAMES if name in self.page.url), "")
 
     def _open_index(self, name: str) -> None:

@@ -1,0 +1,167 @@
+"""The official data files: found, read one entry at a time, checked."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from hero_envs.webshop.catalogue import Catalogue, catalogue_in_memory
+from hero_envs.webshop.goals import Goal
+from hero_envs.webshop.products import DataError, clean_products
+from hero_envs.webshop.store import Inputs, open_store
+
+STORE_ABOVE_BYTES = 64 << 20
+"""Product files larger than this are converted once to an on-disk store."""
+_CHUNK = 1 << 20
+_PRICE_CLAUSE = re.compile(r",? and price lower than.*$", re.DOTALL)
+_QUOTES = str.maketrans("", "", "'\"`")
+
+
+def load_official(
+    directory: str | Path, num_products: int | None = None, store_dir: str | Path | None = None
+) -> Catalogue:
+    """The catalogue in a folder of official files.
+
+    Args:
+        directory: Holds ``items_shuffle.json`` (or ``items_shuffle_1000.json``), the ``items_ins_v2`` file of the
+            same size and, for human goals, ``items_human_ins.json``.
+        num_products: Load only the first raw entries. As in the original the search index then holds the first
+            *cleaned* entries of the whole file, so it knows a few products that the shop does not have.
+        store_dir: Where the on-disk store of a large file is kept; by default beside the data.
+
+    Raises:
+        DataError: A file is missing, is not JSON, or is not in the official schema.
+    """
+    inputs = find_files(Path(directory))
+    if num_products is not None and num_products < 1:
+        raise DataError(f"num_products={num_products}: expected at least 1, or None for the whole file.")
+    if num_products is None and inputs.products.stat().st_size > STORE_ABOVE_BYTES:
+        root = Path(store_dir) if store_dir is not None else inputs.products.parent
+        return open_store(inputs, root / f"{inputs.products.stem}.store", lambda: _products(inputs))
+    products = _products(inputs, num_products)
+    indexed = None if num_products is None else islice(_products(inputs), num_products)
+    return catalogue_in_memory("official", products, indexed)
+
+
+def find_files(directory: Path) -> Inputs:
+    """The files of a data folder; human instructions may be missing.
+
+    Raises:
+        DataError: The product file or its instructions are missing.
+    """
+    for suffix in ("", "_1000"):
+        products, instructions = (directory / f"{stem}{suffix}.json" for stem in ("items_shuffle", "items_ins_v2"))
+        if products.is_file():
+            if not instructions.is_file():
+                raise DataError(
+                    f"{instructions} is missing: {products.name} needs the instruction file of the same size."
+                )
+            human = directory / "items_human_ins.json"
+            return Inputs(products, instructions, human if human.is_file() else None)
+    raise DataError(
+        f"{directory} has no items_shuffle.json or items_shuffle_1000.json. Expected a folder with the official WebShop "
+        'files (see the WebShop repository for the download), or use catalogue="generated".'
+    )
+
+
+def iterate_json_list(path: Path) -> Iterator[Any]:
+    """Items of a JSON list one by one, in memory for one item.
+
+    Raises:
+        DataError: The file is not a JSON list; the message says where.
+    """
+    decoder = json.JSONDecoder()
+    with path.open(encoding="utf-8") as file:
+        buffer, position, number, ended = "", 0, 0, False
+
+        def fill() -> bool:
+            nonlocal buffer, position, ended
+            more = _read(file, path)
+            buffer, position = buffer[position:] + more, 0
+            ended = not more
+            return not ended
+
+        def skip(separators: str) -> str:
+            """Go over blanks and separators; the next character, or nothing at the end."""
+            nonlocal position
+            while True:
+                while position < len(buffer) and buffer[position] in separators:
+                    position += 1
+                if position < len(buffer) or not fill():
+                    return buffer[position : position + 1]
+
+        if skip(" \t\n\r\ufeff") != "[":
+            raise DataError(f"{path}: expected a JSON list of entries. Get the file again.")
+        position += 1
+        while (first := skip(" \t\n\r,")) != "]":
+            if not first:
+                raise DataError(f"{path}: the file ends inside the list after {number} entries. Get it again.")
+            size = _CHUNK
+            while True:
+                try:
+                    item, end = decoder.raw_decode(buffer, position)
+                    break
+                except ValueError as error:
+                    # cut off or malformed: read on in growing steps, and blame the file when there is no more
+                    grown = False
+                    while len(buffer) - position < size and fill():
+                        grown = True
+                    size *= 2
+                    if not grown and ended:
+                        raise DataError(
+                            f"{path}: entry {number} is not valid JSON ({error}). Get the file again."
+                        ) from error
+            position = end
+            yield item
+            number += 1
+            if len(buffer) - position < _CHUNK and not ended:
+                fill()
+
+
+def goal_text(instruction: str) -> str:
+    """An instruction as ``human_goals.json`` writes it: lower case, without quotes and price clause."""
+    return _PRICE_CLAUSE.sub("", instruction.lower().translate(_QUOTES)).strip()
+
+
+def differing_goals(goals: Sequence[Goal], human_goals_file: Path) -> list[int]:
+    """Positions where the goals are not those of ``human_goals.json``: empty for the full official data.
+
+    Raises:
+        DataError: The file is not a list of texts.
+    """
+    texts = _load(human_goals_file)
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise DataError(f"{human_goals_file}: expected a JSON list of texts.")
+    made = [goal_text(goal.instruction_text).strip(" .") for goal in goals]
+    known = [text.strip(" .") for text in texts]
+    length = max(len(made), len(known))
+    made += [""] * (length - len(made))
+    known += [""] * (length - len(known))
+    return [i for i, (mine, theirs) in enumerate(zip(made, known, strict=True)) if mine != theirs]
+
+
+def _products(inputs: Inputs, num_products: int | None = None) -> Iterator[Any]:
+    human = _load(inputs.human) if inputs.human is not None else {}
+    instructions = _load(inputs.instructions)
+    for path, value in ((inputs.instructions, instructions), (inputs.human, human)):
+        if not isinstance(value, dict):
+            raise DataError(f"{path}: expected one JSON object from asin to instructions. Get the file again.")
+    return clean_products(iterate_json_list(inputs.products), instructions, human, num_products)
+
+
+def _load(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: not readable as JSON ({error}). Get the file again.") from error
+
+
+def _read(file: Any, path: Path) -> str:
+    try:
+        return str(file.read(_CHUNK))
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text ({error}). Get the file again.") from error
