@@ -431,6 +431,7 @@ def decoy_problem(name: str, value: float, found: Found, rtol: float, atol: floa
         (entry for key, entry in found.items() if key.startswith("grad_") and isinstance(entry, Tensor)), None
     )
     actual = gradient.norm() if name.endswith("norm") and gradient is not None else found["loss"]
+    actual = torch.as_tensor(actual).detach()
     matches = difference(actual, value, rtol, atol) is None
     if matches == name.startswith("correct_"):
         return None

@@ -1,0 +1,106 @@
+"""Gates by hand."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from hero_pl.errors import ConfigError
+from hero_pl.losses import (
+    Contrastive,
+    Gate,
+    GateInputs,
+    HighEntropy,
+    NoGate,
+    SigmoidGap,
+    StepDivergence,
+    TeacherConfidence,
+)
+
+INPUTS = GateInputs(
+    student_logits=torch.tensor([[0.5, 0.5], [0.9, 0.1], [0.2, 0.8]], dtype=torch.float64).log(),
+    teacher_logits=torch.tensor([[0.8, 0.2], [0.5, 0.5], [1.0, 0.0]], dtype=torch.float64).log(),
+    action_ids=torch.tensor([0, 0, 1]),
+    turn=torch.tensor([4, 4, 7]),
+    per_token=torch.tensor([0.1, 0.3, 0.5], dtype=torch.float64),
+)
+GATES = [NoGate(), SigmoidGap(), TeacherConfidence(), StepDivergence(), Contrastive(), HighEntropy()]
+
+
+def test_sigmoid_gap_endorses_and_softens() -> None:
+    # sigmoid(log(p/q)) = p / (p + q)
+    assert SigmoidGap()(INPUTS).tolist() == pytest.approx([0.8 / 1.3, 0.5 / 1.4, 0.0])
+    # at temperature 1/2: p^2 / (p^2 + q^2)
+    assert SigmoidGap(0.5)(INPUTS)[0].item() == pytest.approx(0.64 / 0.89)
+
+
+def test_sigmoid_gap_reads_both_sides_at_the_temperature_of_the_loss() -> None:
+    tempered = replace(INPUTS, temperature=2.0)
+    halved = replace(INPUTS, student_logits=INPUTS.student_logits / 2, teacher_logits=INPUTS.teacher_logits / 2)
+    torch.testing.assert_close(SigmoidGap()(tempered), SigmoidGap()(halved))
+
+
+def test_an_uncertain_teacher_is_not_believed() -> None:
+    by_entropy = TeacherConfidence()(INPUTS)
+    h = -(0.8 * math.log(0.8) + 0.2 * math.log(0.2))
+    assert by_entropy.tolist() == pytest.approx([1 - h / math.log(2), 0.0, 1.0])
+    assert TeacherConfidence("max_probability")(INPUTS).tolist() == pytest.approx([0.8, 0.5, 1.0])
+
+
+def test_turns_far_apart_weigh_less_as_a_whole() -> None:
+    gate = StepDivergence(scale=0.4)(INPUTS)
+    assert gate.tolist() == pytest.approx([math.exp(-0.5), math.exp(-0.5), math.exp(-1.25)])
+
+
+def test_what_any_hint_does_cancels_in_the_contrast() -> None:
+    wrong = torch.tensor([[0.8, 0.2, 0.5], [0.8, 0.4, 0.1]], dtype=torch.float64).log()
+    # mean of the wrong ones: 0.8, 0.3, 0.3; true hint: 0.8, 0.5, 0.0
+    assert Contrastive()(replace(INPUTS, wrong_hint_log_probs=wrong)).tolist() == pytest.approx([0.5, 0.5 / 0.8, 0.0])
+    with pytest.raises(ConfigError, match="shuffled hint"):
+        Contrastive()(INPUTS)
+
+
+def test_only_the_most_uncertain_tokens_are_kept() -> None:
+    assert HighEntropy(0.3)(INPUTS).tolist() == [1.0, 0.0, 0.0]
+    assert HighEntropy(0.6)(INPUTS).tolist() == [1.0, 0.0, 1.0]
+    assert HighEntropy(1.0)(INPUTS).tolist() == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("gate", GATES)
+def test_gates_are_constants_between_zero_and_one(gate: Gate) -> None:
+    torch.manual_seed(0)
+    inputs = GateInputs(
+        student_logits=(20 * torch.randn(9, 5)).requires_grad_(),
+        teacher_logits=20 * torch.randn(9, 5),
+        action_ids=torch.randint(5, (9,)),
+        turn=torch.arange(9) // 3,
+        per_token=torch.rand(9, requires_grad=True),
+        wrong_hint_log_probs=torch.randn(2, 9),
+    )
+    factor = gate(inputs)
+    assert factor.shape == (9,)
+    assert not factor.requires_grad
+    assert 0.0 <= factor.min() <= factor.max() <= 1.0
+
+
+@pytest.mark.parametrize("gate", GATES)
+def test_gates_accept_a_call_without_tokens(gate: Gate) -> None:
+    none = torch.zeros(0)
+    inputs = GateInputs(torch.zeros(0, 5), torch.zeros(0, 5), none.long(), none.long(), none, 1.0, torch.zeros(1, 0))
+    assert gate(inputs).shape == (0,)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: SigmoidGap(0.0),
+        lambda: TeacherConfidence("median"),
+        lambda: StepDivergence(-1.0),
+        lambda: Contrastive(math.nan),
+        lambda: HighEntropy(0.0),
+    ],
+)
+def test_unusable_options_are_refused(build) -> None:
+    with pytest.raises(ConfigError):
+        build()
