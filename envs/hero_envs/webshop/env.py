@@ -44,12 +44,13 @@ class WebShopEnv(gym.Env[str, str]):
         catalogue: ``pocket``, ``generated`` or ``official``; by default ``official`` with a ``data_dir`` and
             ``generated`` without.
         data_dir: Folder with the official data files.
+        store_dir: Where the on-disk form of large official files is kept; by default beside them.
         products: Size of the generated catalogue, or how many raw entries of the official one are loaded (default
             all).
         difficulty: Of the generated catalogue: ``easy``, ``medium`` or ``hard``.
         catalogue_seed: Of a generated catalogue.
         split: ``train``, ``validation``, ``test`` or ``all``; generated catalogues have ``warmup`` too.
-        human_goals: Goals from human instructions; by default for the official catalogue only.
+        human_goals: Goals from human instructions; by default for all but the pocket catalogue.
         price_seed: Seed of prices and price bounds. Rewards of runs with other seeds are not comparable.
         limit_goals: Keep a weighted choice of this many goals, -1 for all.
         nouns: Noun extractor of the type match, see :func:`hero_envs.webshop.nouns.get_nouns`; by default the rules.
@@ -69,6 +70,7 @@ class WebShopEnv(gym.Env[str, str]):
         self,
         catalogue: str | None = None,
         data_dir: str | os.PathLike[str] | None = None,
+        store_dir: str | os.PathLike[str] | None = None,
         products: int | None = None,
         difficulty: str = "medium",
         catalogue_seed: int = 0,
@@ -89,9 +91,18 @@ class WebShopEnv(gym.Env[str, str]):
         if observation not in OBSERVATIONS:
             raise ValueError(f"observation={observation!r}: expected one of {', '.join(OBSERVATIONS)}.")
         catalogue = catalogue or ("official" if data_dir is not None else "generated")
-        human = catalogue == "official" if human_goals is None else human_goals
-        directory = None if data_dir is None else os.fspath(data_dir)
-        self.source = Source(catalogue, directory, products, difficulty, catalogue_seed, human, price_seed, limit_goals)
+        human = catalogue != "pocket" if human_goals is None else human_goals
+        self.source = Source(
+            catalogue=catalogue,
+            data_dir=None if data_dir is None else os.fspath(data_dir),
+            store_dir=None if store_dir is None else os.fspath(store_dir),
+            products=products,
+            difficulty=difficulty,
+            catalogue_seed=catalogue_seed,
+            human_goals=human,
+            price_seed=price_seed,
+            limit_goals=limit_goals,
+        )
         tasks = self._tasks = open_tasks(self.source)
         splits = {**tasks.splits, "all": range(len(tasks.ids))}
         if split not in splits:
@@ -124,8 +135,9 @@ class WebShopEnv(gym.Env[str, str]):
 
         Args:
             seed: Seed of the task draw and of random product lists.
-            options: ``{"task": id}`` or ``{"goal": index}`` selects the task (of any split), ``{"instruction":
-                text}`` replaces its text; without a choice one of the split is drawn.
+            options: ``{"task": id}`` or ``{"goal": index}`` selects the task (of any split), ``{"session": name}``
+                the task of the split that belongs to this name, ``{"instruction": text}`` replaces the text of the
+                goal; without a choice a task of the split is drawn.
 
         Raises:
             ValueError: There is no such task.
@@ -136,6 +148,8 @@ class WebShopEnv(gym.Env[str, str]):
         self.task = self._tasks.ids[index]
         self._shop.rng = Random(int(self.np_random.integers(1 << 31)))
         instruction = options.get("instruction", self._instruction)
+        if not isinstance(instruction, str | None):
+            raise ValueError(f"instruction={instruction!r}: expected a text or None.")
         self._shop.start(index, instruction)
         self._steps = self._noops = 0
         self._over = False
@@ -180,15 +194,17 @@ class WebShopEnv(gym.Env[str, str]):
 
     def _choose(self, options: Mapping[str, Any]) -> int:
         if (task := options.get("task")) is not None:
-            if task not in self._tasks.index_of:
+            if not isinstance(task, str) or task not in self._tasks.index_of:
                 raise ValueError(
                     f"task={task!r} is unknown: expected one of task_ids, for example {self.task_ids[0]!r}."
                 )
             return self._tasks.index_of[task]
         if (goal := options.get("goal")) is not None:
-            if not isinstance(goal, int) or not 0 <= goal < len(self._tasks.ids):
+            if not isinstance(goal, int) or isinstance(goal, bool) or not 0 <= goal < len(self._tasks.ids):
                 raise ValueError(f"goal={goal!r}: expected an index from 0 to {len(self._tasks.ids) - 1}.")
             return goal
+        if (session := options.get("session")) is not None:
+            return Random(f"session {session}").choice(self._indices)
         return self._indices[int(self.np_random.integers(len(self._indices)))]
 
     def _show(self) -> str:

@@ -63,8 +63,8 @@ def find_files(directory: Path) -> Inputs:
             human = directory / "items_human_ins.json"
             return Inputs(products, instructions, human if human.is_file() else None)
     raise DataError(
-        f"{directory} has no items_shuffle.json or items_shuffle_1000.json. Expected a folder with the official WebShop "
-        'files (see the WebShop repository for the download), or use catalogue="generated".'
+        f"{directory} has no items_shuffle.json or items_shuffle_1000.json. Expected a folder with the official "
+        'WebShop files (see the WebShop repository for the download), or use catalogue="generated".'
     )
 
 

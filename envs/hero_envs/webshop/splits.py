@@ -14,13 +14,21 @@ Splits = Mapping[str, Sequence[int]]
 
 POCKET_SIZES = {"warmup": 400, "train": 250, "validation": 100, "test": 250}
 GENERATED_SHARES = {"warmup": 0.2, "train": 0.5, "validation": 0.1, "test": 0.2}
-OFFICIAL_BOUNDS = {"test": (0, 500), "validation": (500, 1500), "train": (1500, None)}
+SMALL_SHARES = {"train": 0.7, "validation": 0.1, "test": 0.2}
+"""Of official data with fewer goals than the ranges need (the original then takes all goals for every split)."""
+OFFICIAL_BOUNDS: Mapping[str, tuple[int, int | None]] = {
+    "test": (0, 500),
+    "validation": (500, 1500),
+    "train": (1500, None),
+}
 """Goal indices of the original baselines (their name for the second is *eval*)."""
 
 
 def official_splits(goals: Sequence[Goal]) -> Splits:
-    """The original's index ranges over the shuffled goals."""
-    return {name: range(*slice(*bounds).indices(len(goals))) for name, bounds in OFFICIAL_BOUNDS.items()}
+    """The original's index ranges over the shuffled goals; shares of them when there are too few for the ranges."""
+    if len(goals) > OFFICIAL_BOUNDS["train"][0]:
+        return {name: range(*slice(*bounds).indices(len(goals))) for name, bounds in OFFICIAL_BOUNDS.items()}
+    return hashed_splits([f"{index:05d}-{goal.asin}" for index, goal in enumerate(goals)], SMALL_SHARES)
 
 
 def hashed_splits(task_ids: Sequence[str], sizes: Mapping[str, int | float]) -> Splits:
@@ -41,6 +49,14 @@ def hashed_splits(task_ids: Sequence[str], sizes: Mapping[str, int | float]) -> 
 
 
 def content_hash(goal: Goal) -> str:
-    """Twelve hex digits over everything that a goal asks for."""
-    text = json.dumps(asdict(goal), sort_keys=True, ensure_ascii=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    """Twelve hex digits over everything that a goal says."""
+    return _hash(asdict(goal))[:12]
+
+
+def request_hash(goal: Goal) -> str:
+    """Eight hex digits over what a goal asks for, whatever its price bound is."""
+    return _hash([goal.asin, goal.name, goal.attributes, goal.goal_options])[:8]
+
+
+def _hash(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
-from hero_envs.webshop.catalogue import World, catalogue_in_memory
+from hero_envs.webshop.catalogue import Catalogue, World, catalogue_in_memory
+from hero_envs.webshop.generated import DEFAULT_PRODUCTS, generated_products
 from hero_envs.webshop.goals import Goal
+from hero_envs.webshop.official import differing_goals, load_official
 from hero_envs.webshop.pocket import pocket_products
 from hero_envs.webshop.splits import (
+    GENERATED_SHARES,
     POCKET_SIZES,
     Splits,
     hashed_splits,
+    official_splits,
+    request_hash,
 )
 
 CATALOGUES = ("pocket", "generated", "official")
@@ -24,6 +32,7 @@ class Source:
 
     catalogue: str
     data_dir: str | None = None
+    store_dir: str | None = None
     products: int | None = None
     difficulty: str = "medium"
     catalogue_seed: int = 0
@@ -51,13 +60,56 @@ def open_tasks(source: Source) -> Tasks:
         ValueError: The options do not fit together.
         hero_envs.webshop.products.DataError: A data file cannot be used.
     """
+    world = World(_catalogue(source), source.human_goals, source.price_seed, source.limit_goals)
+    goals = world.goals
     if source.catalogue == "pocket":
-        world = World(catalogue_in_memory("pocket", pocket_products(source.catalogue_seed)), False, source.price_seed)
-        ids = tuple(map(_pocket_id, world.goals))
-        splits = hashed_splits(ids, POCKET_SIZES)
+        ids = [_pocket_id(goal) for goal in goals]
+        splits = hashed_splits(ids, POCKET_SIZES if len(ids) == sum(POCKET_SIZES.values()) else GENERATED_SHARES)
+    elif source.catalogue == "generated":
+        ids = _numbered(f"{goal.asin}-{request_hash(goal)}" for goal in goals)
+        splits = hashed_splits(ids, GENERATED_SHARES)
     else:
-        raise ValueError(f"catalogue={source.catalogue!r}: expected one of {', '.join(CATALOGUES)}.")
-    return Tasks(world, ids, splits, {task: index for index, task in enumerate(ids)})
+        ids = [f"{index:05d}-{goal.asin}" for index, goal in enumerate(goals)]
+        splits = official_splits(goals)
+        _warn_about_other_goals(source, goals)
+    return Tasks(world, tuple(ids), splits, {task: index for index, task in enumerate(ids)})
+
+
+def _catalogue(source: Source) -> Catalogue:
+    if source.catalogue == "pocket":
+        return catalogue_in_memory("pocket", pocket_products(source.catalogue_seed))
+    if source.catalogue == "generated":
+        count = DEFAULT_PRODUCTS if source.products is None else source.products
+        name = f"generated:{count}:{source.difficulty}:{source.catalogue_seed}"
+        return catalogue_in_memory(name, generated_products(count, source.difficulty, source.catalogue_seed))
+    if source.catalogue == "official":
+        if source.data_dir is None:
+            raise ValueError('catalogue="official" needs data_dir, the folder with the official files.')
+        return load_official(source.data_dir, source.products, source.store_dir)
+    raise ValueError(f"catalogue={source.catalogue!r}: expected one of {', '.join(CATALOGUES)}.")
+
+
+def _warn_about_other_goals(source: Source, goals: Sequence[Goal]) -> None:
+    """The full official data has a published list of its goals in final order: say when ours are others."""
+    path = Path(source.data_dir or "") / "human_goals.json"
+    if not source.human_goals or source.products is not None or source.limit_goals != -1 or not path.is_file():
+        return
+    if different := differing_goals(goals, path):
+        warnings.warn(
+            f"{path} names other goals than this data at {len(different)} positions (first: {different[0]}). "
+            "Results are not comparable with published ones: check that the data files are complete.",
+            stacklevel=2,
+        )
+
+
+def _numbered(ids: Iterable[str]) -> list[str]:
+    """Ids with a number behind the second and later ones of a kind."""
+    seen: Counter[str] = Counter()
+    out = []
+    for task in ids:
+        seen[task] += 1
+        out.append(task if seen[task] == 1 else f"{task}-{seen[task]}")
+    return out
 
 
 def _pocket_id(goal: Goal) -> str:
