@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from random import Random
 
 import numpy as np
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 from hero_envs.webshop.goals import GoalFilter, GoalSet, human_goals, order_goals, synthetic_goals
 from hero_envs.webshop.products import Product, index_text
 from hero_envs.webshop.search import SearchIndex, build_postings
+
+_REMEMBERED_QUERIES = 256
 
 
 class Catalogue:
@@ -46,9 +49,10 @@ class Catalogue:
         self.ranges = ranges
         self.instructed = instructed
         self.document_asins = document_asins
+        self.search = lru_cache(maxsize=_REMEMBERED_QUERIES)(self._search)
+        """Rows of the best products for a query, best first. Going from page to page asks the same query again."""
 
-    def search(self, query: str) -> list[int]:
-        """Rows of the best products, best first."""
+    def _search(self, query: str) -> list[int]:
         rows: list[int] = self.row_of_document[self.index.search(query)].tolist()
         return [row for row in rows if row >= 0]
 

@@ -32,6 +32,9 @@ class Element(NamedTuple):
     """Name of the option group or asin of the product."""
 
 
+_BUTTON = Element(BUTTON)
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """One page as it was when it was built."""
@@ -62,7 +65,7 @@ class Page:
 def index_page(url: str, instruction: str) -> Page:
     """The start page."""
     pieces = [(TEXT, "WebShop"), (TEXT, "Instruction: "), *_pieces((TEXT, instruction)), (BUTTON, "Search")]
-    return Page("index", url, pieces, {"search": Element(BUTTON)})
+    return Page("index", url, pieces, {"search": _BUTTON})
 
 
 def results_page(
@@ -78,7 +81,7 @@ def results_page(
     pieces = [*_head(instruction), (TEXT, f"Page {number} (Total results: {total})")]
     buttons = ["Back to Search", *(["< Prev"] if number > 1 else []), "Next >"]
     pieces += [(BUTTON, label) for label in buttons[1:]]
-    clickables = {label.lower(): Element(BUTTON) for label in buttons}
+    clickables = {label.lower(): _BUTTON for label in buttons}
     for product in products:
         pieces += _pieces((LINK, product.asin), (TEXT, product.title), (TEXT, product.price_tag))
         clickables[product.asin.lower()] = Element(LINK, product.asin)
@@ -89,7 +92,7 @@ def item_page(url: str, instruction: str, product: Product, show_attributes: boo
     """One product with its options."""
     pieces = [*_head(instruction), (BUTTON, "< Prev")]
     labels = ["Description", "Features", "Reviews", *(["Attributes"] if show_attributes else []), "Buy Now"]
-    clickables = {label.lower(): Element(BUTTON) for label in ("Back to Search", "< Prev", *labels)}
+    clickables = {label.lower(): _BUTTON for label in ("Back to Search", "< Prev", *labels)}
     for group, values in product.options.items():
         pieces += _pieces((TEXT, group), *((OPTION, value) for value in values))
         for value in values:
@@ -106,7 +109,7 @@ def sub_page(url: str, instruction: str, product: Product, sub: str) -> Page:
         (BUTTON, "< Prev"),
         *_pieces(*((TEXT, text) for text in sub_page_texts(product, sub))),
     ]
-    clickables = {"back to search": Element(BUTTON), "< prev": Element(BUTTON)}
+    clickables = {"back to search": _BUTTON, "< prev": _BUTTON}
     return Page("sub", url, pieces, clickables, sub=sub)
 
 
