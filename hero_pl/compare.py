@@ -1,0 +1,335 @@
+"""Compare runs task by task: is the difference between two methods bigger than their noise?
+
+Every run folder holds ``eval.jsonl`` with one object per evaluated episode: ``stage``, ``turns_budget``, ``seed``,
+``method``, ``task_id``, ``success``, ``reward`` and ``turns``. Two methods are compared on the seeds and tasks that
+both have (a paired comparison), at equal stage and budget.
+
+The interval is a two-level bootstrap: seeds are drawn with replacement, then tasks within each drawn seed (Davison and
+Hinkley, Bootstrap Methods and their Application, section 3.8). It has no model of the noise between seeds beyond those
+that were run: below five seeds it can be too narrow, and with a single seed it speaks about the tasks alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from hero_pl.errors import ConfigError, HeroError
+from hero_pl.jsonl import read_lines
+
+Metric: TypeAlias = Literal["success", "reward", "turns"]
+METRICS: tuple[Metric, ...] = ("success", "reward", "turns")
+EVAL_FILE = "eval.jsonl"
+FEW_SEEDS = 5
+
+Z_INTERVAL = 1.959964
+"""97.5 % quantile of the standard normal distribution: a 95 % interval that leaves 0 out."""
+Z_POWER = 0.841621
+"""80 % quantile: the chance of seeing an effect that is there."""
+
+Cell: TypeAlias = tuple[str, int]
+"""Stage and turns budget: only equal ones are compared."""
+Values: TypeAlias = dict[int, dict[str, list[float]]]
+"""Seed -> task id -> the value of every episode."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One method against the baseline, at one stage and budget."""
+
+    stage: str
+    turns_budget: int
+    metric: Metric
+    baseline: str
+    method: str
+    seeds: int
+    """Seeds that both have."""
+    tasks: int
+    """Different tasks that both have, over all seeds."""
+    unpaired: int
+    """Pairs of seed and task that only one of the two has; they are left out."""
+    baseline_mean: float
+    method_mean: float
+    effect: float
+    """``method_mean - baseline_mean``."""
+    low: float
+    high: float
+    """Ends of the 95 % interval of the effect."""
+    runs_needed: int | None
+    """Seeds per method at which an effect of this size is resolved with 80 % chance; ``None`` when one seed cannot tell
+    or when there is no effect."""
+
+    @property
+    def resolved(self) -> bool:
+        """Whether the interval leaves 0 out."""
+        return self.low > 0.0 or self.high < 0.0
+
+    @property
+    def verdict(self) -> str:
+        """The outcome in words."""
+        if not self.resolved:
+            return "not resolved"
+        return "higher" if self.effect > 0 else "lower"
+
+
+def compare_runs(
+    runs: Sequence[Path],
+    baseline: str | None = None,
+    metric: Metric = "success",
+    resamples: int = 10_000,
+) -> list[Comparison]:
+    """Compare every method in the runs with the baseline.
+
+    Args:
+        runs: Run folders with an ``eval.jsonl``, or such files.
+        baseline: Name of the method to compare with; the first method read when not given. Where it was only evaluated
+            at a budget of 0 turns (an untrained policy), it is compared with every budget.
+        metric: What is averaged: ``success``, ``reward`` or ``turns``.
+        resamples: Number of bootstrap draws.
+
+    Raises:
+        ConfigError: The baseline or the metric is unknown, or ``resamples`` is too small.
+        HeroError: A run has no results, a line is unusable, two runs are the same, or nothing can be paired.
+    """
+    if metric not in METRICS:
+        raise ConfigError(f"metric is {metric!r}; give one of {', '.join(METRICS)}.")
+    if resamples < 100:
+        raise ConfigError(f"resamples is {resamples}; an interval needs at least 100, 10000 are usual.")
+    methods = load_results(runs, metric)
+    first = baseline if baseline is not None else next(iter(methods))
+    if first not in methods:
+        raise ConfigError(f"No run of the baseline {first!r}. The runs hold: {', '.join(methods)}.")
+    if len(methods) < 2:
+        raise HeroError(f"The runs hold one method only ({first}). Name runs of at least two: hero_pl compare RUN RUN")
+    comparisons = []
+    for method, cells in methods.items():
+        if method == first:
+            continue
+        for cell, values in sorted(cells.items()):
+            other = methods[first].get(cell) or methods[first].get((cell[0], 0))
+            if other is not None:
+                comparisons.append(_compare(cell, metric, (first, other), (method, values), resamples))
+    if not comparisons:
+        raise HeroError(
+            f"No method was evaluated at the same stage and turns budget as {first!r}. "
+            "Compare runs of one budget, or give another baseline."
+        )
+    return comparisons
+
+
+def load_results(runs: Sequence[Path], metric: Metric) -> dict[str, dict[Cell, Values]]:
+    """Read the runs: method -> stage and budget -> seed -> task -> values.
+
+    Raises:
+        HeroError: A file cannot be read, a line lacks a field, or two files hold the same method, seed and budget.
+    """
+    methods: dict[str, dict[Cell, Values]] = {}
+    source: dict[tuple[str, Cell, int], Path] = {}
+    for run in runs:
+        path = run / EVAL_FILE if run.is_dir() else run
+        empty = True
+        for number, row in read_lines(path):
+            method, cell, seed, task, value = _row(path, number, row, metric)
+            owner = source.setdefault((method, cell, seed), path)
+            if owner != path:
+                raise HeroError(
+                    f"{owner} and {path} both hold {method!r} with seed {seed} at {cell[1]} turns ({cell[0]}). "
+                    "Leave one of them out, or give the runs different seeds or names."
+                )
+            tasks = methods.setdefault(method, {}).setdefault(cell, {}).setdefault(seed, {})
+            tasks.setdefault(task, []).append(value)
+            empty = False
+        if empty:
+            raise HeroError(f"{path}: holds no evaluated episode. Did the run end before its evaluation?")
+    if not methods:
+        raise HeroError("No runs were given. Name run folders: hero_pl compare runs/a runs/b")
+    return methods
+
+
+def paired_differences(baseline: Values, method: Values) -> dict[int, NDArray[np.float64]]:
+    """Per seed that both have, the differences of the task means over the tasks that both have.
+
+    Returns:
+        Seed -> array of shape ``(tasks,)``, in the order of the task ids.
+    """
+    differences = {}
+    for seed in sorted(baseline.keys() & method.keys()):
+        tasks = sorted(baseline[seed].keys() & method[seed].keys())
+        if tasks:
+            differences[seed] = np.array([np.mean(method[seed][t]) - np.mean(baseline[seed][t]) for t in tasks])
+    return differences
+
+
+def bootstrap(differences: Sequence[NDArray[np.float64]], resamples: int, seed: int = 0) -> NDArray[np.float64]:
+    """Mean effects after drawing seeds with replacement, then tasks within each drawn seed.
+
+    Args:
+        differences: One array of shape ``(tasks,)`` per seed.
+        resamples: Number of draws.
+        seed: Of the generator, so that the same runs give the same interval.
+
+    Returns:
+        ``(resamples,)``.
+    """
+    generator = np.random.default_rng(seed)
+    total = np.zeros(resamples)
+    for _ in differences:  # one place of the drawn set of seeds after the other
+        drawn = generator.integers(len(differences), size=resamples)
+        for i, values in enumerate(differences):
+            rows = np.flatnonzero(drawn == i)
+            for part in np.array_split(rows, 1 + len(rows) * len(values) // 4_000_000):  # at most about 64 MB at once
+                picks = generator.integers(len(values), size=(len(part), len(values)))
+                total[part] += values[picks].mean(axis=1)
+    return total / len(differences)
+
+
+def runs_needed(seed_effects: Sequence[float]) -> int | None:
+    """Seeds per method that resolve an effect of the observed size with 80 % chance at the 95 % level.
+
+    With mean ``d`` and standard deviation ``s`` of the effects per seed, the normal approximation of a paired test asks
+    for ``n = ((z_0.975 + z_0.8) s / d)^2``, and a spread cannot be seen with fewer than two.
+
+    Example:
+        >>> runs_needed([0.0, 0.2])  # d = 0.1, s = 0.1414: (2.8016 * 1.4142)^2 = 15.7
+        16
+    """
+    effect = float(np.mean(seed_effects))
+    if len(seed_effects) < 2 or abs(effect) < 1e-12:
+        return None
+    spread = float(np.std(seed_effects, ddof=1))
+    return max(2, math.ceil(((Z_INTERVAL + Z_POWER) * spread / effect) ** 2))
+
+
+def to_table(comparisons: Sequence[Comparison]) -> Table:
+    """For the terminal."""
+    table = Table(*_HEAD, title=f"effect on {comparisons[0].metric}, 95 % interval" if comparisons else None)
+    for comparison in comparisons:
+        style = "" if comparison.resolved else "dim"
+        table.add_row(*(Text(cell) for cell in _cells(comparison)), style=style)
+    return table
+
+
+def to_markdown(comparisons: Sequence[Comparison]) -> str:
+    """For a document; ends with the notes."""
+    rows = [_HEAD, ["---"] * len(_HEAD), *(_cells(one) for one in comparisons)]
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return "\n".join([*lines, "", *notes(comparisons), ""])
+
+
+def notes(comparisons: Sequence[Comparison]) -> list[str]:
+    """What a reader must know beside the figures."""
+    said = ["Runs needed: seeds per method that resolve an effect of this size with 80 % chance."]
+    if any(one.seeds == 1 for one in comparisons):
+        said.append("One seed: the interval covers the choice of tasks only, not the noise between training runs.")
+    if any(1 < one.seeds < FEW_SEEDS for one in comparisons):
+        said.append(f"Fewer than {FEW_SEEDS} seeds: the interval can be too narrow.")
+    left_out = sum(one.unpaired for one in comparisons)
+    if left_out:
+        said.append(f"{left_out} results without a partner of the same seed and task were left out.")
+    return said
+
+
+def print_comparison(comparisons: Sequence[Comparison], console: Console | None = None) -> None:
+    """Print the table and its notes."""
+    console = console or Console()
+    console.print(to_table(comparisons))
+    for note in notes(comparisons):
+        console.print(Text(note))
+
+
+_HEAD = ["stage", "budget", "method", "baseline", "seeds", "tasks", "means", "effect", "verdict", "runs needed"]
+
+
+def _cells(one: Comparison) -> list[str]:
+    """One row of either table."""
+    return [
+        one.stage,
+        str(one.turns_budget),
+        one.method,
+        one.baseline,
+        str(one.seeds),
+        str(one.tasks),
+        f"{one.method_mean:.3f} vs {one.baseline_mean:.3f}",
+        f"{one.effect:+.3f} [{one.low:+.3f}, {one.high:+.3f}]",
+        one.verdict,
+        "unknown" if one.runs_needed is None else str(one.runs_needed),
+    ]
+
+
+def _compare(
+    cell: Cell, metric: Metric, baseline: tuple[str, Values], method: tuple[str, Values], resamples: int
+) -> Comparison:
+    """One method against the baseline."""
+    differences = paired_differences(baseline[1], method[1])
+    if not differences:
+        raise HeroError(
+            f"{method[0]!r} and {baseline[0]!r} share no seed with a common task at {cell[1]} turns ({cell[0]}): seeds "
+            f"{sorted(method[1])} and {sorted(baseline[1])}. Evaluate both on the same tasks with the same seeds."
+        )
+    pairs = [_pairs(values) for values in (baseline[1], method[1])]
+    common = pairs[0] & pairs[1]
+    draws = bootstrap(list(differences.values()), resamples)
+    low, high = np.quantile(draws, [0.025, 0.975])
+    effects = [float(values.mean()) for values in differences.values()]
+    means = [_mean(values[1], common) for values in (baseline, method)]
+    return Comparison(
+        stage=cell[0],
+        turns_budget=cell[1],
+        metric=metric,
+        baseline=baseline[0],
+        method=method[0],
+        seeds=len(differences),
+        tasks=len({task for _, task in common}),
+        unpaired=len(pairs[0] ^ pairs[1]),
+        baseline_mean=means[0],
+        method_mean=means[1],
+        effect=float(np.mean(effects)),
+        low=float(low),
+        high=float(high),
+        runs_needed=runs_needed(effects),
+    )
+
+
+def _pairs(values: Values) -> set[tuple[int, str]]:
+    return {(seed, task) for seed, tasks in values.items() for task in tasks}
+
+
+def _mean(values: Values, common: set[tuple[int, str]]) -> float:
+    """Mean over seeds of the mean over tasks of the mean over episodes."""
+    by_seed: dict[int, list[float]] = {}
+    for seed, task in sorted(common):
+        by_seed.setdefault(seed, []).append(float(np.mean(values[seed][task])))
+    return float(np.mean([np.mean(tasks) for tasks in by_seed.values()]))
+
+
+def _row(path: Path, number: int, row: Mapping[str, Any], metric: Metric) -> tuple[str, Cell, int, str, float]:
+    """The fields that are needed, checked."""
+    kinds: dict[str, tuple[type, ...]] = {
+        "stage": (str,),
+        "turns_budget": (int,),
+        "seed": (int,),
+        "method": (str,),
+        "task_id": (str,),
+        metric: (bool,) if metric == "success" else (int, float),
+    }
+    for name, accepted in kinds.items():
+        given = row.get(name)
+        if not isinstance(given, accepted) or (isinstance(given, bool) and bool not in accepted):
+            wanted = " or ".join(kind.__name__ for kind in accepted)
+            raise HeroError(
+                f"{path}, line {number}: {name} is {given!r}; expected {wanted}. "
+                "Every line of this file describes one evaluated episode."
+            )
+    value = float(row[metric])
+    if not math.isfinite(value):
+        raise HeroError(f"{path}, line {number}: {metric} is {value}; expected a finite number. Evaluate again.")
+    return row["method"], (row["stage"], row["turns_budget"]), row["seed"], row["task_id"], value

@@ -1,0 +1,163 @@
+"""Differences between methods come with their noise, and small ones are called not resolved."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from hero_pl.compare import bootstrap, compare_runs, paired_differences, print_comparison, runs_needed, to_markdown
+from hero_pl.errors import ConfigError, HeroError
+
+
+def run(
+    root: Path, method: str, seed: int, successes: dict[str, list[bool]], budget: int = 500, **change: object
+) -> Path:
+    folder = root / f"{method}-{seed}-{budget}"
+    folder.mkdir()
+    rows = [
+        {"stage": "test", "turns_budget": budget, "seed": seed, "method": method, "task_id": task}
+        | {"success": success, "reward": 1.0 if success else 0.25, "turns": 3 if success else 5}
+        for task, episodes in successes.items()
+        for success in episodes
+    ]
+    (folder / "eval.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def tasks(successes: int, count: int = 10) -> dict[str, list[bool]]:
+    return {f"task{i}": [i < successes] for i in range(count)}
+
+
+def test_the_effect_is_the_mean_over_seeds_of_the_mean_over_tasks(tmp_path: Path) -> None:
+    runs = [
+        run(tmp_path, "base", 0, {"a": [False, True], "b": [False]}),
+        run(tmp_path, "base", 1, {"a": [False]}),
+        run(tmp_path, "hero", 0, {"a": [True, True], "b": [False]}),
+        run(tmp_path, "hero", 1, {"a": [True]}),
+    ]
+    (one,) = compare_runs(runs)
+    # Seed 0: a rises from 1/2 to 1, b stays: 1/4. Seed 1: a rises from 0 to 1. Mean of 1/4 and 1: 5/8.
+    assert one.effect == pytest.approx(0.625)
+    assert one.baseline_mean == pytest.approx(0.125)  # (1/4 + 0) / 2
+    assert one.method_mean == pytest.approx(0.75)  # (1/2 + 1) / 2
+    assert (one.baseline, one.method, one.seeds, one.tasks, one.unpaired) == ("base", "hero", 2, 2, 0)
+
+
+@pytest.mark.parametrize(("metric", "effect"), [("success", 0.5), ("reward", 0.375), ("turns", -1.0)])
+def test_every_metric_can_be_compared(tmp_path: Path, metric: str, effect: float) -> None:
+    runs = [run(tmp_path, "a", 0, tasks(2)), run(tmp_path, "b", 0, tasks(7))]
+    (one,) = compare_runs(runs, metric=metric)  # type: ignore[arg-type]
+    assert one.effect == pytest.approx(effect)
+
+
+def test_two_seeds_that_disagree_are_not_resolved() -> None:
+    # Drawing twice from the effects 0 and 1 gives 0, 1/2 and 1 with probability 1/4, 1/2, 1/4.
+    draws = bootstrap([np.array([0.0]), np.array([1.0])], 4000)
+    values, counts = np.unique(draws, return_counts=True)
+    assert values.tolist() == [0.0, 0.5, 1.0]
+    assert counts / 4000 == pytest.approx([0.25, 0.5, 0.25], abs=0.04)
+
+
+def test_tasks_are_drawn_within_their_seed() -> None:
+    # One seed, tasks 0 and 1: two draws of tasks, the same three outcomes. Drawing seeds alone would give 1/2 always.
+    draws = bootstrap([np.array([0.0, 1.0])], 4000)
+    values, counts = np.unique(draws, return_counts=True)
+    assert values.tolist() == [0.0, 0.5, 1.0]
+    assert counts / 4000 == pytest.approx([0.25, 0.5, 0.25], abs=0.04)
+
+
+def test_the_spread_of_the_draws_adds_the_noise_of_seeds_and_of_tasks() -> None:
+    # Effects per seed 0.2 and 0.6, tasks +-0.4 around them (4 each). Variance of the mean over 2 drawn seeds:
+    # (variance of seed means 0.04 + variance of a mean of 4 drawn tasks 0.16 / 4) / 2 = 0.04.
+    spread = np.array([-0.4, 0.4, -0.4, 0.4])
+    draws = bootstrap([0.2 + spread, 0.6 + spread], 40_000)
+    assert draws.mean() == pytest.approx(0.4, abs=0.01)
+    assert draws.var() == pytest.approx(0.04, rel=0.05)
+
+
+def test_runs_needed_by_hand() -> None:
+    # (1.959964 + 0.841621) * s / d = 2.801585 * 0.1 / 0.1 for effects 0, 0.1, 0.2: 7.85 runs, so 8.
+    assert runs_needed([0.0, 0.1, 0.2]) == 8
+    assert runs_needed([-0.2, -0.1, 0.0]) == 8
+    assert runs_needed([0.3, 0.3]) == 2
+    assert runs_needed([0.3]) is None
+    assert runs_needed([-0.1, 0.1]) is None
+
+
+def test_a_clear_effect_is_resolved_and_no_effect_is_called_not_resolved(tmp_path: Path) -> None:
+    runs = [run(tmp_path, "base", seed, tasks(2 + seed % 2)) for seed in range(5)]
+    runs += [run(tmp_path, "hero", seed, tasks(9)) for seed in range(5)]
+    runs += [run(tmp_path, "shuffled", seed, tasks(3 - seed % 2)) for seed in range(5)]
+    hero, shuffled = compare_runs(runs)
+    assert hero.resolved
+    assert hero.verdict == "higher"
+    assert 0 < hero.low < hero.effect < hero.high
+    assert not shuffled.resolved
+    text = to_markdown([hero, shuffled])
+    assert "| test | 500 | hero | base | 5 | 10 | 0.900 vs 0.240 | +0.660 [" in text
+    assert text.count("not resolved") == 1
+    assert "seeds:" not in text
+
+
+def test_the_same_runs_give_the_same_interval(tmp_path: Path) -> None:
+    runs = [run(tmp_path, "a", 0, tasks(2)), run(tmp_path, "b", 0, tasks(4))]
+    assert compare_runs(runs) == compare_runs(runs)
+
+
+def test_only_equal_budgets_are_compared_but_an_untrained_baseline_with_all(tmp_path: Path) -> None:
+    runs = [run(tmp_path, "base", 0, tasks(2), budget=0)]
+    runs += [run(tmp_path, "grpo", 0, tasks(3), budget=100), run(tmp_path, "hero", 0, tasks(5), budget=100)]
+    runs += [run(tmp_path, "hero", 0, tasks(9), budget=500)]
+    against_base = compare_runs(runs)
+    assert [(one.method, one.turns_budget) for one in against_base] == [("grpo", 100), ("hero", 100), ("hero", 500)]
+    against_grpo = compare_runs(runs, baseline="grpo")
+    assert [(one.method, one.turns_budget) for one in against_grpo] == [("hero", 100)]
+
+
+def test_results_without_a_partner_are_left_out_and_counted(tmp_path: Path) -> None:
+    runs = [run(tmp_path, "a", 0, tasks(0)), run(tmp_path, "b", 0, tasks(4, 12)), run(tmp_path, "b", 1, tasks(1, 3))]
+    (one,) = compare_runs(runs)
+    assert (one.seeds, one.tasks, one.unpaired) == (1, 10, 5)  # two tasks of seed 0 and three of seed 1
+    assert "5 results without a partner" in to_markdown([one])
+    assert "One seed" in to_markdown([one])
+    assert paired_differences({0: {"x": [1.0]}}, {0: {"y": [1.0]}}) == {}
+
+
+def test_the_table_names_method_verdict_and_the_few_seeds(tmp_path: Path) -> None:
+    runs = [run(tmp_path, name, seed, tasks(count)) for name, count in (("a", 2), ("b", 3)) for seed in (0, 1)]
+    out = io.StringIO()
+    print_comparison(compare_runs(runs), Console(file=out, width=160))
+    assert "not resolved" in out.getvalue()
+    assert "Fewer than 5 seeds" in out.getvalue()
+
+
+def test_runs_that_cannot_be_compared_are_refused_with_the_reason(tmp_path: Path) -> None:
+    a, b = run(tmp_path, "a", 0, tasks(2)), run(tmp_path, "b", 1, tasks(2))
+    with pytest.raises(HeroError, match=r"share no seed .* \[1\] and \[0\]"):
+        compare_runs([a, b])
+    with pytest.raises(HeroError, match="one method only"):
+        compare_runs([a])
+    with pytest.raises(ConfigError, match=r"No run of the baseline 'c'. The runs hold: a, b"):
+        compare_runs([a, b], baseline="c")
+    with pytest.raises(HeroError, match="No method was evaluated at the same"):
+        compare_runs([a, run(tmp_path, "c", 0, tasks(2), budget=7)])
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    (copy / "eval.jsonl").write_bytes((a / "eval.jsonl").read_bytes())
+    with pytest.raises(HeroError, match="both hold 'a' with seed 0"):
+        compare_runs([a, b, copy])
+    with pytest.raises(HeroError, match=r"eval\.jsonl: cannot be read"):
+        compare_runs([tmp_path])
+
+
+@pytest.mark.parametrize("change", [{"success": 1}, {"seed": True}, {"task_id": 3}, {"stage": None}])
+def test_a_line_of_another_kind_is_named(tmp_path: Path, change: dict) -> None:
+    path = run(tmp_path, "a", 0, tasks(2))
+    rows = [json.loads(line) for line in (path / "eval.jsonl").read_text().splitlines()]
+    rows[2] |= change
+    (path / "eval.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(HeroError, match=rf"line 3: {next(iter(change))} is "):
+        compare_runs([path])
