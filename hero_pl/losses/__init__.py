@@ -37,6 +37,7 @@ from hero_pl.losses.importance import (
 )
 from hero_pl.losses.jensen_shannon import JensenShannon
 from hero_pl.losses.kl import ForwardKL, ReverseKL, SkewForwardKL, SkewReverseKL
+from hero_pl.losses.linear import LinearDivergence, linear_divergence
 from hero_pl.losses.mix import mix_losses, mix_weights
 from hero_pl.losses.normalize import Normalization, coefficients, normalised_sum, zero_loss
 from hero_pl.losses.policy_gradient import ClippedPolicyGradient, kl_to_reference
@@ -53,6 +54,7 @@ __all__ = [
     "HighEntropy",
     "ImportanceCorrection",
     "JensenShannon",
+    "LinearDivergence",
     "NoCorrection",
     "NoGate",
     "Normalization",
@@ -77,6 +79,7 @@ __all__ = [
     "grpo_advantages",
     "importance_ratio",
     "kl_to_reference",
+    "linear_divergence",
     "log_probabilities",
     "maxrl_advantages",
     "mismatch",

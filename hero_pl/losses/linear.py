@@ -1,0 +1,179 @@
+"""The divergence straight from hidden states: logits exist for a few tokens at a time, never for all of them.
+
+One row of logits over a large vocabulary takes more memory than the hidden states of a whole trajectory, and autograd
+keeps several copies per side. Here the output projection, the divergence and its gradient are computed chunk by chunk
+in the forward pass; what is kept is the gradient with respect to the hidden states and, if it is trained, the head.
+
+The result is that of ``normalised_sum(coefficients, loss(student logits, teacher logits))``. A full-vocabulary
+divergence uses its closed form; any other loss is differentiated by autograd within the chunk.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from hero_pl.errors import ConfigError, TokenAlignmentError
+from hero_pl.losses.base import DistillationLoss, log_probabilities
+from hero_pl.losses.divergence import VocabularyDivergence
+
+
+class LinearDivergence(NamedTuple):
+    """What ``linear_divergence`` returns."""
+
+    loss: Tensor
+    """Scalar ``sum(coefficient * per_token)``; gradients flow."""
+    per_token: Tensor
+    """``(N,)`` divergence per token, detached: for metrics and the viewer."""
+
+
+def linear_divergence(
+    loss: DistillationLoss,
+    student_hidden: Tensor,
+    student_head_weight: Tensor,
+    teacher_hidden: Tensor,
+    teacher_head_weight: Tensor,
+    coefficients: Tensor,
+    chunk: int = 64,
+    action_ids: Tensor | None = None,
+) -> LinearDivergence:
+    """Normalised divergence of ``hidden @ head_weight.T`` on both sides, in chunks of tokens.
+
+    The head must be a plain matrix: no bias, no soft cap on the logits.
+
+    Args:
+        loss: The divergence. Its ``diagnostics`` cover all chunks afterwards.
+        student_hidden: ``(N, d)`` last hidden states at the positions that score action tokens; gradients flow.
+        student_head_weight: ``(vocab, d)``; gradients flow if it requires them.
+        teacher_hidden: ``(N, d_teacher)``; a constant.
+        teacher_head_weight: ``(vocab, d_teacher)``; a constant, and may be the student's own matrix.
+        coefficients: ``(N,)`` from ``hero_pl.losses.coefficients``.
+        chunk: Tokens whose logits exist at the same time.
+        action_ids: ``(N,)`` sampled ids, for losses that need them.
+
+    Returns:
+        The loss, attached to the graph even for ``N == 0``, and the value of each token.
+
+    Raises:
+        TokenAlignmentError: Both sides do not have the same tokens and vocabulary.
+        ConfigError: ``chunk`` is not positive.
+    """
+    if chunk < 1:
+        raise ConfigError(f"linear_divergence(chunk={chunk}): at least one token must be projected at a time.")
+    tokens = student_hidden.shape[0]
+    per_token = {"teacher_hidden": teacher_hidden, "coefficients": coefficients, "action_ids": action_ids}
+    for name, tensor in per_token.items():
+        if tensor is not None and tensor.shape[0] != tokens:
+            raise TokenAlignmentError(
+                f"student_hidden has {tokens} tokens, {name} has {tensor.shape[0]}. "
+                "Both sides must score the same sampled ids, one row per id."
+            )
+    if student_head_weight.shape[0] != teacher_head_weight.shape[0]:
+        raise TokenAlignmentError(
+            f"The student's head knows {student_head_weight.shape[0]} ids, the teacher's "
+            f"{teacher_head_weight.shape[0]}. Cut or pad the two vocabularies alike."
+        )
+    total, values = _LinearDivergence.apply(  # type: ignore[no-untyped-call]
+        student_hidden,
+        student_head_weight,
+        teacher_hidden.detach(),
+        teacher_head_weight.detach(),
+        coefficients.detach(),
+        action_ids,
+        loss,
+        chunk,
+    )
+    return LinearDivergence(total, values)
+
+
+class _LinearDivergence(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        head: Tensor,
+        teacher_hidden: Tensor,
+        teacher_head: Tensor,
+        coefficients: Tensor,
+        action_ids: Tensor | None,
+        loss: DistillationLoss,
+        chunk: int,
+    ) -> tuple[Tensor, Tensor]:
+        wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+        grad_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        # many small contributions: summed in at least float32, whatever the head is kept in
+        grad_head = torch.zeros_like(head, dtype=wide) if ctx.needs_input_grad[1] else None
+        values = hidden.new_empty(hidden.shape[0], dtype=wide)
+        described: list[tuple[int, dict[str, Tensor]]] = []
+        for start in range(0, hidden.shape[0], chunk):
+            part = slice(start, start + chunk)
+            values[part], grad_logits = _value_and_logit_gradient(
+                loss,
+                hidden[part] @ head.T,
+                teacher_hidden[part] @ teacher_head.T,
+                coefficients[part],
+                None if action_ids is None else action_ids[part],
+            )
+            described.append((values[part].numel(), loss.diagnostics))
+            grad_logits = grad_logits.to(hidden.dtype)
+            if grad_hidden is not None:
+                grad_hidden[part] = grad_logits @ head
+            if grad_head is not None:
+                _add_product(grad_head, grad_logits.T, hidden[part])
+        loss.diagnostics = _combined(described)
+        ctx.save_for_backward(grad_hidden, None if grad_head is None else grad_head.to(head.dtype))
+        ctx.mark_non_differentiable(values)
+        return (coefficients.to(wide) * values).sum(), values
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_total: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        scaled = (None if saved is None else saved * grad_total.to(saved.dtype) for saved in ctx.saved_tensors)
+        return *scaled, None, None, None, None, None, None
+
+
+def _value_and_logit_gradient(
+    loss: DistillationLoss,
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    coefficients: Tensor,
+    action_ids: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Values of one chunk and the gradient of its weighted sum with respect to the student's logits."""
+    if isinstance(loss, VocabularyDivergence) and loss.support == "full":
+        log_q = log_probabilities(student_logits, loss.temperature)
+        log_p = log_probabilities(teacher_logits, loss.temperature)
+        value, slope = loss.value_and_slope(log_q, log_p)
+        loss.diagnostics = loss.describe(value)
+        q = log_q.exp_()
+        gradient = slope.sub_(q.mul_(slope.sum(-1, keepdim=True)))  # d/dz = (h - q sum h) / s
+        return value, gradient.mul_((coefficients / loss.temperature).to(gradient.dtype).unsqueeze(-1))
+    with torch.enable_grad():
+        logits = student_logits.detach().requires_grad_()
+        value = loss(logits, teacher_logits, action_ids)
+        (gradient,) = torch.autograd.grad((coefficients.to(value.dtype) * value).sum(), logits)
+    return value.detach(), gradient
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """``total += left @ right`` without a second matrix of that size where the precisions allow it."""
+    if left.dtype == total.dtype:
+        total.addmm_(left, right)
+    else:
+        total.add_(left @ right)
+
+
+def _combined(described: list[tuple[int, dict[str, Tensor]]]) -> dict[str, Tensor]:
+    """Diagnostics of all chunks: the largest of maxima, else the mean over tokens."""
+    if not described:
+        return {}
+    tokens = sum(count for count, _ in described)
+    combined = {}
+    for name in described[0][1]:
+        parts = torch.stack([diagnostics[name] for _, diagnostics in described])
+        shares = parts.new_tensor([count / tokens for count, _ in described])
+        combined[name] = parts.max() if name == "loss/max_token" else (shares * parts).sum()
+    return combined

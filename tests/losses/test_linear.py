@@ -1,0 +1,168 @@
+"""The chunked linear divergence equals the plain one, in value, gradients and diagnostics."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from hero_pl.errors import ConfigError, TokenAlignmentError
+from hero_pl.losses import (
+    DistillationLoss,
+    ForwardKL,
+    JensenShannon,
+    ReverseKL,
+    SampledToken,
+    SkewForwardKL,
+    SkewReverseKL,
+    linear_divergence,
+    normalised_sum,
+)
+
+LOSSES: dict[str, Callable[[], DistillationLoss]] = {
+    "jsd": JensenShannon,
+    "jsd_rescaled": lambda: JensenShannon(0.2, rescale=True, temperature=1.5),
+    "forward": ForwardKL,
+    "reverse": lambda: ReverseKL(temperature=0.7),
+    "skew_forward": SkewForwardKL,
+    "skew_reverse": SkewReverseKL,
+    "token_clip": lambda: ForwardKL(clip_mode="token", clip=0.5),
+    "pointwise_clip": lambda: ForwardKL(clip_mode="pointwise", clip=0.02),
+    "union": lambda: JensenShannon(support="union", top_k=5),
+    "student_renormalised": lambda: ReverseKL(support="student", top_k=7, tail=False, clip_mode="token", clip=0.5),
+    "sampled": SampledToken,
+}
+
+
+def inputs(dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    tokens, vocab, width = 23, 41, 8
+    return {
+        "student_hidden": torch.randn(tokens, width, generator=generator, dtype=dtype).requires_grad_(),
+        "student_head_weight": torch.randn(vocab, width, generator=generator, dtype=dtype).requires_grad_(),
+        "teacher_hidden": torch.randn(tokens, 6, generator=generator, dtype=dtype).requires_grad_(),
+        "teacher_head_weight": torch.randn(vocab, 6, generator=generator, dtype=dtype).requires_grad_(),
+        "coefficients": torch.rand(tokens, generator=generator, dtype=dtype),
+        "action_ids": torch.randint(vocab, (tokens,), generator=generator),
+    }
+
+
+def plain(loss: DistillationLoss, given: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    per_token = loss(
+        given["student_hidden"] @ given["student_head_weight"].T,
+        given["teacher_hidden"] @ given["teacher_head_weight"].T,
+        given["action_ids"],
+    )
+    return normalised_sum(given["coefficients"], per_token), per_token
+
+
+@pytest.mark.parametrize("chunk", [1, 8, 23, 64])
+@pytest.mark.parametrize("name", LOSSES)
+def test_equals_the_plain_path(name: str, chunk: int) -> None:
+    loss, given = LOSSES[name](), inputs()
+    expected, expected_per_token = plain(loss, given)
+    diagnostics = loss.diagnostics
+    trained = given["student_hidden"], given["student_head_weight"]
+    expected_gradients = torch.autograd.grad(3.0 * expected, trained)
+    found = linear_divergence(loss, **given, chunk=chunk)
+    torch.testing.assert_close(found.loss, expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found.per_token, expected_per_token.detach(), rtol=1e-5, atol=1e-6)
+    (3.0 * found.loss).backward()
+    for tensor, gradient in zip(trained, expected_gradients, strict=True):
+        assert tensor.grad is not None
+        assert (tensor.grad - gradient).norm() <= 1e-5 * gradient.norm()
+    assert loss.diagnostics.keys() == diagnostics.keys()
+    for metric, value in diagnostics.items():
+        torch.testing.assert_close(loss.diagnostics[metric], value, rtol=1e-5, atol=1e-6)
+
+
+def test_bug_02_the_teacher_receives_no_gradient() -> None:
+    given = inputs()
+    linear_divergence(JensenShannon(), **given).loss.backward()
+    assert given["teacher_hidden"].grad is None
+    assert given["teacher_head_weight"].grad is None
+
+
+def test_a_head_shared_by_both_sides_learns_from_the_student_only() -> None:
+    given = inputs(torch.float64)
+    head = given["student_head_weight"]
+    given["teacher_hidden"] = torch.randn(23, 8, dtype=torch.float64)
+    given["teacher_head_weight"] = head
+    linear_divergence(JensenShannon(), **given, chunk=4).loss.backward()
+    fixed = {**given, "teacher_head_weight": head.detach()}
+    (expected,) = torch.autograd.grad(plain(JensenShannon(), fixed)[0], head)
+    torch.testing.assert_close(head.grad, expected)
+
+
+def test_gradients_match_finite_differences() -> None:
+    given = inputs(torch.float64)
+    hidden, head = given.pop("student_hidden"), given.pop("student_head_weight")
+
+    def total(hidden: Tensor, head: Tensor) -> Tensor:
+        return linear_divergence(JensenShannon(0.3), hidden, head, **given, chunk=7).loss
+
+    assert torch.autograd.gradcheck(total, (hidden, head))
+
+
+def test_a_frozen_head_gets_no_gradient_and_the_hidden_states_still_do() -> None:
+    given = inputs()
+    given["student_head_weight"].requires_grad_(False)
+    linear_divergence(ForwardKL(), **given).loss.backward()
+    assert given["student_head_weight"].grad is None
+    assert given["student_hidden"].grad is not None
+
+
+def test_equal_sides_have_exactly_zero_loss_and_gradient() -> None:
+    given = inputs()
+    given["teacher_hidden"], given["teacher_head_weight"] = given["student_hidden"], given["student_head_weight"]
+    found = linear_divergence(JensenShannon(), **given, chunk=5)
+    found.loss.backward()
+    assert found.loss.item() == 0.0
+    assert given["student_hidden"].grad is not None
+    assert not given["student_hidden"].grad.any()
+
+
+def test_bug_18_no_tokens_give_zero_on_the_graph() -> None:
+    given = {name: tensor if "weight" in name else tensor[:0] for name, tensor in inputs().items()}
+    head = given["student_head_weight"]
+    found = linear_divergence(JensenShannon(), **given)
+    found.loss.backward()
+    assert found.loss.item() == 0.0
+    assert head.grad is not None
+    assert not head.grad.any()
+
+
+def test_logits_exist_for_one_chunk_only() -> None:
+    seen: list[int] = []
+
+    class Counting(JensenShannon):
+        def terms(self, q: Tensor, p: Tensor, gap: Tensor) -> tuple[Tensor, Tensor]:
+            seen.append(q.shape[0])
+            return super().terms(q, p, gap)
+
+    linear_divergence(Counting(), **inputs(), chunk=10)
+    assert seen == [10, 10, 3]
+
+
+def test_bfloat16_heads_keep_their_dtype_and_small_contributions() -> None:
+    given = inputs(torch.bfloat16)
+    exact = {
+        name: tensor.detach().double().requires_grad_() if tensor.is_floating_point() else tensor
+        for name, tensor in given.items()
+    }
+    linear_divergence(JensenShannon(), **given, chunk=1).loss.backward()
+    (expected,) = torch.autograd.grad(plain(JensenShannon(), exact)[0], exact["student_head_weight"])
+    found = given["student_head_weight"].grad
+    assert found is not None
+    assert found.dtype == torch.bfloat16
+    assert (found.double() - expected).norm() <= 0.02 * expected.norm()
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    given = inputs()
+    with pytest.raises(ConfigError, match="chunk=0"):
+        linear_divergence(JensenShannon(), **given, chunk=0)
+    with pytest.raises(TokenAlignmentError, match="23 tokens, teacher_hidden has 22"):
+        linear_divergence(JensenShannon(), **{**given, "teacher_hidden": given["teacher_hidden"][1:]})
+    with pytest.raises(TokenAlignmentError, match="41 ids, the teacher's 40"):
+        linear_divergence(JensenShannon(), **{**given, "teacher_head_weight": given["teacher_head_weight"][1:]})
