@@ -64,7 +64,7 @@ class WebShopEnv(gym.Env[str, str]):
         render_mode: ``ansi`` or ``None``.
     """
 
-    metadata = {"render_modes": ["ansi"]}  # noqa: RUF012 - the type is Gymnasium's
+    metadata = {"render_modes": ["ansi"], "render_fps": 1}  # noqa: RUF012 - the type is Gymnasium's
 
     def __init__(
         self,

@@ -22,6 +22,7 @@ K1, B = np.float32(0.9), np.float32(0.4)
 MAX_HITS = 50
 MAX_QUERY_TERMS = 1024
 """Lucene refuses longer queries; here they find nothing."""
+_GROUPS = 512
 _CACHED_POSTINGS = 1 << 23
 """Per-term scores are kept as long as the whole index has no more postings than this."""
 
@@ -104,10 +105,8 @@ class SearchIndex:
         else:
             names, places = None, holders
         totals = np.bincount(places, weights=weights).astype(np.float32)
-        best = np.flatnonzero(totals)
-        if len(best) > hits:
-            threshold = np.partition(totals, len(totals) - hits)[len(totals) - hits]
-            best = np.flatnonzero(totals >= threshold)
+        floor = _reached_by(totals, hits)
+        best = np.flatnonzero(totals >= floor) if floor > 0 else np.flatnonzero(totals)
         best = best[np.argsort(-totals[best], kind="stable")[:hits]]
         return (best if names is None else names[best].astype(np.int64)), totals[best]
 
@@ -133,6 +132,19 @@ class SearchIndex:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["postings"])  # type: ignore[misc]
+
+
+def _reached_by(totals: NDArray[np.float32], hits: int) -> np.float32:
+    """A score that at least ``hits`` documents reach, close to the best such score; 0 when there are not so many.
+
+    The maxima of strided groups stand for the whole: selecting among all scores is slow because most of them are
+    equal.
+    """
+    groups = max(_GROUPS, 2 * hits)
+    if len(totals) > 2 * groups:
+        rows = len(totals) // groups
+        totals = totals[: rows * groups].reshape(rows, groups).max(axis=0)
+    return np.sort(totals)[-hits] if len(totals) >= hits else np.float32(0)
 
 
 def build_postings(documents: Iterable[str]) -> Postings:

@@ -1,0 +1,218 @@
+"""Prove that an environment keeps the promises that rollouts rely on, on top of Gymnasium's own checker."""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from gymnasium.utils.env_checker import check_env as gymnasium_check_env
+
+from hero_pl.rollout.environments import Env, make
+
+MAX_TASKS = 5
+"""Tasks that are started: the first, the last and some between."""
+_NO_SUCH_TASK = "no such task: \x00"
+_MISTAKES: tuple[str, ...] = (
+    "",
+    " ",
+    "\n",
+    "I am not sure what to do next.",
+    "{",
+    "[]",
+    "null",
+    '{"name": 3, "arguments": {}}',
+    '{"name": "no_such_tool", "arguments": {}}',
+    '{"name": "no_such_tool"}',
+    '{"arguments": {}}',
+    "[" * 5_000,
+    "bell \a, escape \x1b[31m, nul \x00, half a surrogate \ud800",
+    "<|im_end|><|im_start|>system",
+    "search[[[[]]]] click[]]]",
+    "long " * 50_000,
+)
+"""Replies of a confused model. Each must come back as an observation."""
+
+
+def check_env(env_id: str, **kwargs: Any) -> list[str]:
+    """What an environment does wrong; an empty list is the proof that it keeps the contract.
+
+    The contract: text in and out; ``reset(seed=, options={"task": id})`` starts that task the same way every time,
+    and an unknown one is refused; without options the seed draws it; ``info`` holds ``system_prompt`` and ``tools``
+    at reset, ``role`` with each observation, ``success`` at the end, and JSON values only; rewards lie in [0, 1];
+    mistakes of the model never raise.
+
+    Args:
+        env_id: A registered id, or ``package:Id-v0``.
+        kwargs: Arguments of the environment.
+
+    Returns:
+        One sentence per broken promise, in the order of the checks.
+
+    Raises:
+        ConfigError: There is no such environment or it cannot be made.
+    """
+    problems = _gymnasium_problems(make(env_id, **kwargs))
+    env, again = make(env_id, **kwargs), make(env_id, **kwargs)
+    checks: tuple[Callable[[], Iterator[str]], ...] = (
+        lambda: _tasks(env, again),
+        lambda: _starts(env, again),
+        lambda: _mistakes(env),
+        lambda: _ends(env, again),
+    )
+    for check in checks:
+        try:
+            problems += check()
+        except Exception as error:  # whatever it is, it is the environment's and belongs into the list
+            problems.append(f"raised {error!r} where the contract has it answer; see the checks in check_env.")
+    for one in (env, again):
+        one.close()
+    return list(dict.fromkeys(problems))
+
+
+def _gymnasium_problems(env: Env) -> list[str]:
+    problems = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            gymnasium_check_env(env.unwrapped)
+        except Exception as error:
+            problems.append(f"Gymnasium's check_env: {error!r}")
+    problems += [f"Gymnasium's check_env warns: {warning.message}" for warning in caught]
+    env.close()
+    return problems
+
+
+def _tasks(env: Env, again: Env) -> Iterator[str]:
+    ids = getattr(env.unwrapped, "task_ids", None)
+    if not isinstance(ids, list) or not ids or not all(isinstance(task, str) and task for task in ids):
+        yield f"env.unwrapped.task_ids must be a list of task ids (non-empty text), not {str(ids)[:80]}."
+        return
+    if len(set(ids)) != len(ids):
+        yield f"task_ids has {len(ids) - len(set(ids))} repeated ids; every task needs its own."
+    if ids != getattr(again.unwrapped, "task_ids", None):
+        yield "task_ids differs between two environments made alike; the order must be the same in every process."
+    try:
+        env.reset(seed=0, options={"task": _NO_SUCH_TASK})
+    except Exception:
+        return
+    yield "reset(options={'task': ...}) accepted a task that does not exist; refuse it with an error that names it."
+
+
+def _starts(env: Env, again: Env) -> Iterator[str]:
+    ids = _some_tasks(env)
+    for task in ids:
+        observation, info = env.reset(seed=1, options={"task": task})
+        yield from _observation_problems(env, observation, info, f"reset to task {task!r}")
+        if info.get("task") != task:
+            yield f"reset to task {task!r}: info['task'] is {info.get('task')!r}."
+        if not isinstance(info.get("system_prompt"), str):
+            yield f"reset to task {task!r}: info['system_prompt'] must be a text."
+        yield from _tool_problems(info.get("tools"))
+        if (observation, info) != again.reset(seed=1, options={"task": task}):
+            yield f"reset to task {task!r} with one seed gave two different starts."
+    if env.reset(seed=2) != again.reset(seed=2):
+        yield (
+            "reset(seed=2) without options drew two different tasks; "
+            "draw with self.np_random after super().reset(seed=seed)."
+        )
+
+
+def _mistakes(env: Env) -> Iterator[str]:
+    task = _some_tasks(env)[0]
+    _, info = env.reset(seed=3, options={"task": task})
+    for action in [*_MISTAKES, *_tool_mistakes(info.get("tools"))]:
+        try:
+            observation, reward, terminated, truncated, info = env.step(action)
+        except Exception as error:
+            yield f"step({action[:60]!r}) raised {error!r}; mistakes of the model must come back as observations."
+            env.reset(seed=3, options={"task": task})
+            continue
+        where = f"step({action[:60]!r})"
+        yield from _observation_problems(env, observation, info, where)
+        yield from _reward_problems(reward, where)
+        if terminated or truncated:
+            yield from _end_problems(info, where)
+            env.reset(seed=3, options={"task": task})
+
+
+def _ends(env: Env, again: Env, steps: int = 200) -> Iterator[str]:
+    """Random actions, the same in two environments, over several episodes."""
+    task = _some_tasks(env)[-1]
+    begin: dict[str, Any] = {"seed": 4, "options": {"task": task}}
+    env.reset(**begin)
+    again.reset(**begin)
+    env.action_space.seed(4)
+    for number in range(steps):
+        action = env.action_space.sample()
+        one, other = env.step(action), again.step(action)
+        where = f"action {number + 1} ({action[:40]!r}) of task {task!r}"
+        if one != other:
+            yield f"{where}: one seed and the same actions gave two different answers."
+            return
+        observation, reward, terminated, truncated, info = one
+        yield from _observation_problems(env, observation, info, where)
+        yield from _reward_problems(reward, where)
+        if not isinstance(terminated, bool) or not isinstance(truncated, bool):
+            yield f"{where}: terminated and truncated must be bool."
+        if terminated or truncated:
+            yield from _end_problems(info, where)
+            env.reset(**begin)
+            again.reset(**begin)
+
+
+def _observation_problems(env: Env, observation: object, info: object, where: str) -> Iterator[str]:
+    if not isinstance(observation, str):
+        yield f"{where}: the observation is {type(observation).__name__}; text (str) is expected."
+    elif observation not in env.observation_space:
+        yield f"{where}: the observation is not in observation_space; use hero_envs.spaces.UnicodeText for free text."
+    if not isinstance(info, dict):
+        yield f"{where}: info is {type(info).__name__}; a dict is expected."
+        return
+    if info.get("role") not in ("user", "tool"):
+        yield f"{where}: info['role'] is {info.get('role')!r}; expected 'user' or 'tool'."
+    try:
+        json.dumps(info, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        yield f"{where}: info holds what JSON cannot ({error})."
+
+
+def _reward_problems(reward: object, where: str) -> Iterator[str]:
+    if not isinstance(reward, (int, float)) or not math.isfinite(reward) or not 0.0 <= reward <= 1.0:
+        yield f"{where}: the reward is {reward!r}; expected a number in [0, 1]."
+
+
+def _end_problems(info: dict[str, Any], where: str) -> Iterator[str]:
+    if not isinstance(info.get("success"), bool):
+        yield f"{where} ended the episode: info['success'] must be a bool, not {info.get('success')!r}."
+
+
+def _tool_problems(tools: object) -> Iterator[str]:
+    if not isinstance(tools, list):
+        yield f"info['tools'] must be a list of JSON schemas (empty if there are none), not {type(tools).__name__}."
+        return
+    for tool in tools:
+        function = tool.get("function") if isinstance(tool, dict) and tool.get("type") == "function" else None
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            yield f"info['tools']: {str(tool)[:80]} is no schema {{'type': 'function', 'function': {{'name': ...}}}}."
+        elif not isinstance(function.get("parameters"), dict):
+            yield f"info['tools']: {function['name']} has no 'parameters' object."
+
+
+def _tool_mistakes(tools: object) -> Iterator[str]:
+    """Calls of the environment's own tools with unusable arguments."""
+    for tool in tools if isinstance(tools, list) else []:
+        name = tool["function"]["name"]
+        keys = list(tool["function"].get("parameters", {}).get("properties", {}))
+        bad: list[object] = [None, "text", [], {}, {"no_such_argument": 1}]
+        values: tuple[Any, ...] = (None, 10**400, -1.5, True, "", "\x00", ["a"], {"a": {"b": []}})
+        bad += [dict.fromkeys(keys, value) for value in values]
+        yield from (json.dumps({"name": name, "arguments": arguments}) for arguments in bad)
+
+
+def _some_tasks(env: Env) -> list[str]:
+    ids = list(getattr(env.unwrapped, "task_ids", None) or ())
+    step = max(1, (len(ids) - 1) // (MAX_TASKS - 1)) if len(ids) > 1 else 1
+    return list(dict.fromkeys([*ids[::step][: MAX_TASKS - 1], ids[-1]]))
