@@ -106,7 +106,8 @@ def _load(name: str, root: Path) -> Domain:
         raise FileNotFoundError(
             f"TauBench {name}: {', '.join(missing)} missing in {folder}. The official data is not part of this "
             "package. Import it once from a checkout of github.com/sierra-research/tau-bench with: "
-            f"hero_pl import-tau-bench PATH (or set {DATA_VARIABLE}, or pass data_dir). Without it, use hero_pl/PocketRetail-v0."
+            f"hero_pl import-tau-bench PATH (or set {DATA_VARIABLE}, or pass data_dir). "
+            "Without it, use hero_pl/PocketRetail-v0."
         )
 
     def read(file: str) -> Any:

@@ -1,0 +1,215 @@
+"""TauBench as a Gymnasium environment: text in, text out, a synchronous user.
+
+``reset(seed=, options={"task": "test-12"})`` gives the user's opening message and, in ``info``, the policy text and the
+tool schemas. An action is plain text for the user, or ``{"name": ..., "arguments": {...}}`` for a tool. Whatever the
+policy writes is answered by an observation.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+
+from hero_envs.spaces import UnicodeText
+from hero_envs.tau_bench.compact import compact_observation
+from hero_envs.tau_bench.domain import Domain, load_official
+from hero_envs.tau_bench.episode import RESPOND, Episode
+from hero_envs.tau_bench.generate import pocket_retail
+from hero_envs.tau_bench.goals import KINDS, Kind
+from hero_envs.tau_bench.prompts import COMPACT_POLICY
+from hero_envs.tau_bench.users.base import User
+from hero_envs.tau_bench.users.scripted import ScriptedUser
+
+MAX_DEPTH = 64
+"""Arguments that are nested deeper are answered with an error text."""
+
+_DEFAULT_SPLIT = {"retail": "test", "airline": "test", "pocket_retail": "train"}
+
+
+class TauBenchEnv(gymnasium.Env[str, str]):
+    """One dialogue with a user per episode; reward 1.0 at the end if the database is as it should be, else 0.0.
+
+    Args:
+        domain: ``retail`` or ``airline`` (official data, imported once), or ``pocket_retail`` (generated).
+        split: retail: ``train``, ``dev``, ``test``; airline: ``test``; pocket_retail: ``warmup``, ``train``,
+            ``validation``, ``test``. Chooses ``task_ids``; ``reset`` takes a task of any split.
+        user: ``scripted`` (says everything at once), ``scripted_on_demand``, or a ``User``.
+        data_dir: Where the importer wrote; by default ``HERO_TAU_BENCH_DATA`` or the user's data folder.
+        compact: Short system prompt without schemas, short observations; for small policies.
+        max_steps: Truncate after so many actions; ``None`` never does, as in the benchmark.
+        size: Users of ``pocket_retail``.
+        tasks: Tasks of ``pocket_retail`` over all splits.
+        data_seed: Seed of ``pocket_retail``.
+        kinds: Kinds of goals in ``pocket_retail``.
+        max_goals: Goals per task of ``pocket_retail``, at most.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 (declared so by Gymnasium)
+
+    def __init__(
+        self,
+        domain: str = "retail",
+        split: str | None = None,
+        user: str | User = "scripted",
+        data_dir: str | Path | None = None,
+        compact: bool = False,
+        max_steps: int | None = None,
+        size: int = 240,
+        tasks: int = 2000,
+        data_seed: int = 0,
+        kinds: Sequence[Kind] = KINDS,
+        max_goals: int = 2,
+    ) -> None:
+        super().__init__()
+        self.action_space = UnicodeText()
+        self.observation_space = UnicodeText()
+        if domain == "pocket_retail":
+            self.domain: Domain = pocket_retail(size, tasks, data_seed, tuple(kinds), max_goals)
+        else:
+            self.domain = load_official(domain, data_dir)
+        self.split = split or _DEFAULT_SPLIT[domain]
+        if self.split not in self.domain.splits:
+            raise ValueError(
+                f"TauBenchEnv(domain={domain!r}, split={split!r}): there is no such split; "
+                f"choose one of {', '.join(self.domain.splits)}."
+            )
+        self.user = _make_user(user)
+        self.compact = compact
+        self._max_steps = max_steps
+        self._episode: Episode | None = None
+        self._steps = 0
+
+    @property
+    def task_ids(self) -> list[str]:
+        """Ids of the chosen split, in file order, the same in every process."""
+        return [task.id for task in self.domain.splits[self.split]]
+
+    def reset(self, *, seed: int | None = None, options: Mapping[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        """Start a dialogue.
+
+        Args:
+            seed: Decides the task if ``options`` does not.
+            options: ``{"task": id}``.
+
+        Returns:
+            The user's opening message, and ``info`` with ``system_prompt``, ``tools``, ``role``, ``task``, ``user``.
+
+        Raises:
+            ValueError: The task id does not exist.
+            UserError: The user simulator failed.
+        """
+        super().reset(seed=seed)
+        ids = self.task_ids
+        task_id = (options or {}).get("task", None)
+        if task_id is None:
+            task_id = ids[int(self.np_random.integers(len(ids)))]
+        if not isinstance(task_id, str) or task_id not in self.domain.tasks:
+            raise ValueError(
+                f"No task {task_id!r} in TauBench {self.domain.name}; ids look like {ids[0]!r} "
+                f"({', '.join(f'{name}: {len(tasks)}' for name, tasks in self.domain.splits.items())})."
+            )
+        self._episode = Episode(self.domain, self.domain.tasks[task_id], self.user)
+        self._steps = 0
+        return _printable(self._episode.start()), {
+            "system_prompt": COMPACT_POLICY if self.compact else self.domain.policy,
+            "tools": [] if self.compact else [dict(schema) for schema in self.domain.tool_schemas],
+            "role": "user",
+            "task": task_id,
+            "user": self.user.label,
+        }
+
+    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        """Carry out one action.
+
+        Args:
+            action: Plain text, or ``{"name": ..., "arguments": {...}}``.
+
+        Returns:
+            Observation, reward, terminated, truncated, ``info`` with ``role`` and ``source``; at the end also
+            ``success``, ``reward_info``, ``user`` and ``user_cost``.
+
+        Raises:
+            UserError: The user simulator failed; the episode cannot be evaluated.
+        """
+        if self._episode is None:
+            raise RuntimeError("TauBenchEnv.step() before reset(); call reset() first.")
+        self._steps += 1
+        name, kwargs, problem = read_action(action)
+        if problem:
+            result = None
+            observation, reward, done, role = problem, 0.0, False, "tool"
+        else:
+            result = self._episode.step(name, kwargs)
+            role = "user" if result.source == "user" else "tool"
+            observation, reward, done = result.observation, result.reward, result.done
+            if self.compact and role == "tool":
+                observation = compact_observation(name, observation)
+        info: dict[str, Any] = {"role": role, "source": name}
+        truncated = not done and self._max_steps is not None and self._steps >= self._max_steps
+        if done or truncated:
+            info["success"] = reward == 1.0
+            info["reward_info"] = dict(result.reward_info) if result is not None and result.reward_info else None
+            info["user"] = self.user.label
+            info["user_cost"] = self.user.cost
+        return _printable(observation), reward, done, truncated, info
+
+
+def read_action(action: str) -> tuple[str, dict[str, Any], str | None]:
+    """Name, arguments and, if the call cannot be made, the text that says why.
+
+    Text that is not a JSON object with a ``name`` is said to the user.
+
+    Example:
+        >>> read_action('{"name": "think", "arguments": {"thought": "x"}}')
+        ('think', {'thought': 'x'}, None)
+        >>> read_action("Hello {there}")
+        ('respond', {'content': 'Hello {there}'}, None)
+    """
+    text = action if isinstance(action, str) else str(action)
+    try:
+        value = json.loads(text) if text.lstrip().startswith("{") else None
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict) or "name" not in value:
+        return RESPOND, {"content": text}, None
+    name, arguments = value["name"], value.get("arguments", {})
+    if not isinstance(name, str):
+        return "", {}, f"Error: the name of a tool must be text, not {type(name).__name__}"
+    if not isinstance(arguments, dict):
+        return name, {}, f"Error: the arguments of {name} must be a JSON object, not {type(arguments).__name__}"
+    if _deeper_than(arguments, MAX_DEPTH):
+        return name, {}, f"Error: the arguments of {name} are nested deeper than {MAX_DEPTH} levels"
+    return name, arguments, None
+
+
+def _deeper_than(value: Any, limit: int) -> bool:
+    level = [value]
+    for _ in range(limit):
+        level = [
+            item
+            for node in level
+            if isinstance(node, dict | list)
+            for item in (node.values() if isinstance(node, dict) else node)
+        ]
+        if not level:
+            return False
+    return True
+
+
+def _printable(text: str) -> str:
+    """The text with lone surrogates replaced, so that every tokenizer can encode it."""
+    return text.encode("utf-8", "replace").decode("utf-8") if not text.isascii() else text
+
+
+def _make_user(user: str | User) -> User:
+    if isinstance(user, User):
+        return user
+    if user in ("scripted", "scripted_full"):
+        return ScriptedUser("full")
+    if user == "scripted_on_demand":
+        return ScriptedUser("on_demand")
+    raise ValueError(f"TauBenchEnv(user={user!r}): there are 'scripted' and 'scripted_on_demand', or pass a User.")
