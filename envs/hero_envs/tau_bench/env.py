@@ -22,6 +22,7 @@ from hero_envs.tau_bench.generate import pocket_retail
 from hero_envs.tau_bench.goals import KINDS, Kind
 from hero_envs.tau_bench.prompts import COMPACT_POLICY
 from hero_envs.tau_bench.users.base import User
+from hero_envs.tau_bench.users.endpoint import EndpointUser
 from hero_envs.tau_bench.users.scripted import ScriptedUser
 
 MAX_DEPTH = 64
@@ -37,7 +38,8 @@ class TauBenchEnv(gymnasium.Env[str, str]):
         domain: ``retail`` or ``airline`` (official data, imported once), or ``pocket_retail`` (generated).
         split: retail: ``train``, ``dev``, ``test``; airline: ``test``; pocket_retail: ``warmup``, ``train``,
             ``validation``, ``test``. Chooses ``task_ids``; ``reset`` takes a task of any split.
-        user: ``scripted`` (says everything at once), ``scripted_on_demand``, or a ``User``.
+        user: ``scripted`` (says everything at once), ``scripted_on_demand``, the arguments of an ``EndpointUser`` as a
+            mapping (``{"url": ..., "model": ..., "strategy": ...}``), or a ``User``.
         data_dir: Where the importer wrote; by default ``HERO_TAU_BENCH_DATA`` or the user's data folder.
         compact: Short system prompt without schemas, short observations; for small policies.
         max_steps: Truncate after so many actions; ``None`` never does, as in the benchmark.
@@ -54,7 +56,7 @@ class TauBenchEnv(gymnasium.Env[str, str]):
         self,
         domain: str = "retail",
         split: str | None = None,
-        user: str | User = "scripted",
+        user: str | Mapping[str, Any] | User = "scripted",
         data_dir: str | Path | None = None,
         compact: bool = False,
         max_steps: int | None = None,
@@ -205,11 +207,16 @@ def _printable(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8") if not text.isascii() else text
 
 
-def _make_user(user: str | User) -> User:
+def _make_user(user: str | Mapping[str, Any] | User) -> User:
     if isinstance(user, User):
         return user
+    if isinstance(user, Mapping):
+        return EndpointUser(**user)
     if user in ("scripted", "scripted_full"):
         return ScriptedUser("full")
     if user == "scripted_on_demand":
         return ScriptedUser("on_demand")
-    raise ValueError(f"TauBenchEnv(user={user!r}): there are 'scripted' and 'scripted_on_demand', or pass a User.")
+    raise ValueError(
+        f"TauBenchEnv(user={user!r}): there are 'scripted' and 'scripted_on_demand'; "
+        "or give the arguments of an EndpointUser as a mapping, or a User."
+    )

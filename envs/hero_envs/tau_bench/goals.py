@@ -94,7 +94,8 @@ class Request:
 _DICT = r"\{[^{}]*\}"
 _NAME = r"[^#;:{}.]+?"
 _IDENTITY = re.compile(
-    r"\b(?:[Yy]our|[Mm]y) name is (\S+) (\S+?),? and (?:your|my) (?:zip code is (\w+)|email is ([^\s@]+@[^\s@]+?))\.(?=\s|$)"
+    r"\b(?:[Yy]our|[Mm]y) name is (\S+) (\S+?),? and (?:your|my) "
+    r"(?:zip code is (\w+)|email is ([^\s@]+@[^\s@]+?))\.(?=\s|$)"
 )
 _RETURN_ITEM = re.compile(rf"\s*({_NAME})(?: ({_DICT}))?;")
 _CHANGE_ITEM = re.compile(rf"\s*({_NAME}) ({_DICT}) to ({_DICT});")

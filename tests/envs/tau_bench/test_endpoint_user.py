@@ -1,0 +1,227 @@
+"""The endpoint user against a real HTTP server on this machine that misbehaves on request."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from hero_envs.tau_bench.users.base import UserError
+from hero_envs.tau_bench.users.endpoint import Endpoint, EndpointUser
+
+HELLO = [{"role": "user", "content": "Hello"}]
+
+
+class Server(ThreadingHTTPServer):
+    """Answers the n-th request with the n-th behaviour; the last one repeats."""
+
+    def __init__(self, behaviours: list[Callable[["Handler"], None]]) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.behaviours = behaviours
+        self.requests: list[dict[str, Any]] = []
+        self.authorizations: list[str | None] = []
+        self.release = threading.Event()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        number = len(self.server.requests)
+        self.server.requests.append({"path": self.path, **json.loads(body)})
+        self.server.authorizations.append(self.headers.get("Authorization"))
+        self.server.behaviours[min(number, len(self.server.behaviours) - 1)](self)
+
+    def answer(self, status: int, body: bytes, **headers: str) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+def says(text: str | None, prompt: int = 100, reply: int = 10) -> Callable[[Handler], None]:
+    value = {
+        "choices": [{"message": {"role": "assistant", "content": text}}],
+        "usage": {"prompt_tokens": prompt, "completion_tokens": reply},
+    }
+    return lambda handler: handler.answer(200, json.dumps(value).encode(), Content_Type="application/json")
+
+
+def fails(status: int, **headers: str) -> Callable[[Handler], None]:
+    return lambda handler: handler.answer(status, b'{"error": "no"}', **headers)
+
+
+def sends(body: bytes) -> Callable[[Handler], None]:
+    return lambda handler: handler.answer(200, body)
+
+
+def hangs(handler: Handler) -> None:
+    handler.server.release.wait(20)
+
+
+def drips(handler: Handler) -> None:
+    handler.send_response(200)
+    handler.send_header("Content-Length", "1000")
+    handler.end_headers()
+    for _ in range(200):
+        if handler.server.release.wait(0.05):
+            return
+        try:
+            handler.wfile.write(b" ")
+            handler.wfile.flush()
+        except OSError:
+            return
+
+
+@contextmanager
+def serving(*behaviours: Callable[[Handler], None]) -> Iterator[Server]:
+    server = Server(list(behaviours))
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.release.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def test_a_reply_arrives_and_its_cost_is_booked() -> None:
+    with serving(says("Hi there.", prompt=1000, reply=200)) as server:
+        endpoint = Endpoint(server.url, "tiny", prompt_price=1.0, reply_price=10.0)
+        assert endpoint(HELLO) == "Hi there."
+        # 1000 / 1e6 * 1 + 200 / 1e6 * 10
+        assert endpoint.spent == pytest.approx(0.003)
+        assert server.requests[0]["path"] == "/v1/chat/completions"
+        assert server.requests[0]["messages"] == HELLO
+        assert server.requests[0]["model"] == "tiny"
+
+
+def test_429_is_retried_after_the_seconds_that_the_server_asks_for() -> None:
+    waits: list[float] = []
+    with serving(fails(429, Retry_After="7"), fails(429), says("Now.")) as server:
+        assert Endpoint(server.url, "tiny", sleep=waits.append)(HELLO) == "Now."
+    assert waits == [7.0, 1.0]
+
+
+def test_retry_after_may_be_a_date() -> None:
+    waits: list[float] = []
+    with serving(fails(429, Retry_After=formatdate(usegmt=True)), says("Now.")) as server:
+        assert Endpoint(server.url, "tiny", sleep=waits.append)(HELLO) == "Now."
+    assert waits == [0.0]
+
+
+def test_a_server_that_asks_for_too_long_a_pause_is_given_up_at_once() -> None:
+    waits: list[float] = []
+    with serving(fails(429, Retry_After="3600"), says("Never.")) as server:
+        with pytest.raises(UserError, match="longer than max_wait_s"):
+            Endpoint(server.url, "tiny", max_wait_s=60, sleep=waits.append)(HELLO)
+        assert len(server.requests) == 1
+    assert waits == []
+
+
+def test_a_failing_server_is_asked_again_a_bounded_number_of_times() -> None:
+    waits: list[float] = []
+    with serving(fails(500), fails(503), says("Back.")) as server:
+        assert Endpoint(server.url, "tiny", sleep=waits.append)(HELLO) == "Back."
+    assert waits == [0.5, 1.0]
+    with serving(fails(502)) as server:
+        with pytest.raises(UserError, match="3 tries: status 502"):
+            Endpoint(server.url, "tiny", max_retries=2, sleep=waits.append)(HELLO)
+        assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize("behaviour", [hangs, drips])
+def test_a_hung_reply_is_cut_off_and_asked_for_again(behaviour: Callable[[Handler], None]) -> None:
+    with serving(behaviour, says("Awake.")) as server:
+        endpoint = Endpoint(server.url, "tiny", timeout_s=0.3, sleep=lambda _: None)
+        assert endpoint(HELLO) == "Awake."
+        assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"not json",
+        b"",
+        b"[]",
+        b'{"choices": []}',
+        b'{"choices": [{"message": null}]}',
+        b'{"choices": [{"message": {"content": 5}}]}',
+        b'{"choices": ' + b"[" * 10_000 + b"]" * 10_000 + b"}",
+        b"\xff\xfe",
+    ],
+)
+def test_a_malformed_response_is_asked_for_again(body: bytes) -> None:
+    with serving(sends(body), says("Fine.")) as server:
+        assert Endpoint(server.url, "tiny", sleep=lambda _: None)(HELLO) == "Fine."
+
+
+def test_a_refused_request_is_not_repeated() -> None:
+    with serving(fails(401)) as server:
+        with pytest.raises(UserError, match="status 401"):
+            Endpoint(server.url, "tiny", sleep=lambda _: None)(HELLO)
+        assert len(server.requests) == 1
+
+
+def test_a_server_that_is_not_there_is_a_user_error() -> None:
+    with serving(says("Hi.")) as server:
+        url = server.url
+    with pytest.raises(UserError, match="connection failed"):
+        Endpoint(url, "tiny", max_retries=1, sleep=lambda _: None)(HELLO)
+
+
+def test_the_spend_cap_stops_before_it_is_passed() -> None:
+    with serving(says("Hi.", prompt=0, reply=100)) as server:
+        # Each call costs 100 tokens, 0.0001 a token: 0.01. The cap lets two calls through.
+        endpoint = Endpoint(server.url, "tiny", max_tokens=100, reply_price=100.0, spend_cap=0.025)
+        endpoint(HELLO)
+        endpoint(HELLO)
+        with pytest.raises(UserError, match="spend cap"):
+            endpoint(HELLO)
+        assert len(server.requests) == 2
+        assert endpoint.spent == pytest.approx(0.02)
+
+
+def test_the_key_goes_into_the_header_and_never_unencrypted_to_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HERO_TEST_KEY", "secret")
+    with serving(says("Hi.")) as server:
+        Endpoint(server.url, "tiny", api_key_variable="HERO_TEST_KEY")(HELLO)
+        assert server.authorizations == ["Bearer secret"]
+    with pytest.raises(UserError, match="unencrypted") as error:
+        Endpoint("http://example.invalid/v1", "tiny", api_key_variable="HERO_TEST_KEY")(HELLO)
+    assert "secret" not in str(error.value)
+
+
+def test_lone_surrogates_are_neither_sent_nor_received() -> None:
+    with serving(says("bad \ud800 reply")) as server:
+        assert Endpoint(server.url, "tiny")([{"role": "user", "content": "x\udfff"}]) == "bad ? reply"
+        assert server.requests[0]["messages"][0]["content"] == "x?"
+
+
+def test_a_dialogue_is_played_over_http_and_its_cost_is_added_up() -> None:
+    with serving(says("Hi, I need help."), says("It is 19122."), says("###STOP###")) as server:
+        user = EndpointUser(server.url, "tiny", prompt_price=1.0)
+        assert user.reset("You are Yusuf in 19122.") == "Hi, I need help."
+        assert user.step("Your zip code?") == "It is 19122."
+        assert user.step("Done.") == "###STOP###"
+        assert user.cost == pytest.approx(3 * 100 / 1e6)
+        roles = [message["role"] for message in server.requests[2]["messages"]]
+        assert roles == ["system", "user", "assistant", "user", "assistant", "user"]
+        user.reset("You are Mia.")
+        assert user.cost == pytest.approx(100 / 1e6)
