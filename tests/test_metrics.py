@@ -1,0 +1,135 @@
+"""Metrics against numbers computed by hand."""
+
+import math
+from itertools import combinations
+
+import pytest
+import torch
+
+from hero_pl.errors import ConfigError
+from hero_pl.metrics import (
+    DoNothingFloor,
+    MalformedReplies,
+    MeanTurns,
+    NonEvaluable,
+    PassAtK,
+    PassHatK,
+    Success,
+    ToolErrors,
+    pass_at_k,
+    pass_hat_k,
+)
+from hero_pl.types import Role, StopReason, Trajectory, Turn
+
+
+def turn(number: int, observation: str = "ok", role: Role = "tool", malformed: str | None = None) -> Turn:
+    return Turn(number, (1,), (2,), (0.0,), "text", "action", observation, role, malformed=malformed)
+
+
+def episode(
+    task_id: str, reward: float, turns: tuple[Turn, ...] = (), stop: StopReason = StopReason.TERMINATED
+) -> Trajectory:
+    return Trajectory(task_id, "env", 0, 0, "", (), "hi", turns, reward, stop)
+
+
+def test_success_counts_rewards_within_a_millionth_of_one() -> None:
+    metric = Success()
+    metric.update([episode("a", 1.0), episode("b", 1.0 - 1e-7), episode("c", 0.999), episode("d", 0.0)])
+    assert metric.compute().item() == pytest.approx(0.5)
+
+
+def test_broken_episodes_are_counted_apart_and_left_out_everywhere_else() -> None:
+    broken = episode("a", 0.0, (turn(1), turn(2, "Error: x")), StopReason.ENV_ERROR)
+    batch = [broken, episode("a", 1.0, (turn(1),)), broken]
+    for metric, expected in (
+        (Success(), 1.0),
+        (MeanTurns(), 1.0),
+        (ToolErrors(), 0.0),
+        (NonEvaluable(), 2.0),
+        (PassHatK(["a"], k=1), 1.0),
+        (DoNothingFloor(["a"]), 1.0),
+    ):
+        metric.update(batch)
+        assert metric.compute().item() == expected, type(metric).__name__
+
+
+def test_without_episodes_a_mean_is_nan_and_a_count_is_zero() -> None:
+    assert math.isnan(Success().compute().item())
+    assert math.isnan(PassHatK(["a"]).compute().item())
+    assert NonEvaluable().compute().item() == 0
+
+
+@pytest.mark.parametrize("n", [1, 4, 6])
+def test_the_estimators_equal_counting_all_draws(n: int) -> None:
+    for c in range(n + 1):
+        outcomes = [True] * c + [False] * (n - c)
+        for k in range(1, n + 1):
+            draws = list(combinations(outcomes, k))
+            assert pass_hat_k(n, c, k) == pytest.approx(sum(map(all, draws)) / len(draws))
+            assert pass_at_k(n, c, k) == pytest.approx(sum(map(any, draws)) / len(draws))
+
+
+def test_pass_hat_k_golden_numbers() -> None:
+    # Four trials a task: a succeeds 4, b 3, c 2, d 0 times.
+    # k=1: (1 + 3/4 + 2/4 + 0) / 4 = 9/16; k=2: (1 + 3/6 + 1/6 + 0) / 4 = 5/12
+    # k=3: (1 + 1/4 + 0 + 0) / 4 = 5/16; k=4: 1/4
+    for k, expected in ((1, 9 / 16), (2, 5 / 12), (3, 5 / 16), (4, 1 / 4)):
+        metric = PassHatK(["a", "b", "c", "d"], k=k)
+        for task_id, successes in (("a", 4), ("b", 3), ("c", 2), ("d", 0)):
+            metric.update([episode(task_id, float(i < successes)) for i in range(4)])
+        assert metric.compute().item() == pytest.approx(expected)
+
+
+def test_pass_at_k_golden_numbers() -> None:
+    # As above: k=2: (1 + 1 + (1 - 1/6) + 0) / 4 = 17/24
+    metric = PassAtK(["a", "b", "c", "d"], k=2)
+    for task_id, successes in (("a", 4), ("b", 3), ("c", 2), ("d", 0)):
+        metric.update([episode(task_id, float(i < successes)) for i in range(4)])
+    assert metric.compute().item() == pytest.approx(17 / 24)
+
+
+def test_tasks_with_too_few_trials_are_left_out_and_counted() -> None:
+    metric = PassHatK(["a", "b", "c"], k=2)
+    metric.update([episode("a", 1.0), episode("a", 1.0), episode("b", 0.0)])
+    assert metric.compute().item() == 1.0
+    assert metric.skipped == 1
+
+
+def test_an_unknown_task_is_an_error_that_names_it() -> None:
+    with pytest.raises(ConfigError, match="'z'"):
+        PassHatK(["a"]).update([episode("z", 1.0)])
+
+
+def test_tool_errors_and_malformed_replies_are_shares_of_turns() -> None:
+    turns = (
+        turn(1, "Error: order not found"),
+        turn(2, "Unknown action fly"),
+        turn(3, "Error: this is what the user says", role="user"),
+        turn(4, "Error: not JSON", malformed="not JSON"),
+        turn(5, "{}"),
+    )
+    errors, malformed, mean = ToolErrors(), MalformedReplies(), MeanTurns()
+    for metric in (errors, malformed, mean):
+        metric.update([episode("a", 0.0, turns)])
+    assert errors.compute().item() == pytest.approx(2 / 5)
+    assert malformed.compute().item() == pytest.approx(1 / 5)
+    assert mean.compute().item() == 5.0
+
+
+def test_the_floor_follows_the_episodes_that_were_played() -> None:
+    floor = DoNothingFloor(["a", "b"])
+    floor.update([episode("a", 0.0), episode("c", 1.0), episode("d", 1.0), episode("b", 1.0)])
+    assert floor.compute().item() == pytest.approx(0.5)
+
+
+def test_batches_and_ranks_add_up() -> None:
+    first, second, both = (PassHatK(["a", "b"], k=1) for _ in range(3))
+    one, two = [episode("a", 1.0)], [episode("a", 0.0), episode("b", 1.0)]
+    first.update(one)
+    second.update(two)
+    both.update(one)
+    both.update(two)
+    # What a sum over ranks does with the states:
+    assert torch.equal(first.trials + second.trials, both.trials)
+    assert torch.equal(first.successes + second.successes, both.successes)
+    assert both.compute().item() == pytest.approx(0.75)
