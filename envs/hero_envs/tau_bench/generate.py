@@ -150,7 +150,7 @@ def generate_tasks(
     Args:
         base: The database.
         split: Name used in the task ids; also part of the seed.
-        count: How many; no two have the same instruction.
+        count: How many; no two have the same identity and goals.
         seed: Same seed, same tasks, on every machine.
         users: Users who may ask; by default all.
         kinds: Kinds of goals.
@@ -172,14 +172,17 @@ def generate_tasks(
             return tuple(tasks)
         user_id = draw.choice(user_ids)
         made = _task(draw, base, user_id, kinds, draw.randint(1, max_goals))
-        if made is None or made[0] in seen:
+        if made is None:
             continue
-        instruction, actions = made
+        identity, goals, actions = made
+        if identity + goals in seen:
+            continue
         data = Database(base)
         if any(tools[action.name].call(data, copy_json(dict(action.kwargs))).startswith("Error") for action in actions):
             continue
-        seen.add(instruction)
-        tasks.append(Task(f"{split}-{len(tasks)}", user_id, instruction, actions))
+        seen.add(identity + goals)
+        persona = f"You are {', '.join(draw.sample(_PERSONAS, 2))}. "
+        tasks.append(Task(f"{split}-{len(tasks)}", user_id, identity + persona + goals, actions))
     raise ValueError(
         f"generate_tasks(split={split!r}, count={count}): only {len(tasks)} different tasks of the kinds "
         f"{tuple(kinds)} with at most {max_goals} goals were found for {len(user_ids)} users. Ask for fewer tasks, "
@@ -189,7 +192,8 @@ def generate_tasks(
 
 def _task(
     draw: random.Random, base: BaseData, user_id: str, kinds: Sequence[Kind], count: int
-) -> tuple[str, tuple[Action, ...]] | None:
+) -> tuple[str, str, tuple[Action, ...]] | None:
+    """Identity, goals and ground truth of one task, or ``None`` if these draws make none."""
     user = base.tables["users"][user_id]
     name = user["name"]
     by_email = draw.random() < 0.5
@@ -205,8 +209,7 @@ def _task(
             actions.append(made[1])
     if not goals:
         return None
-    persona = f"You are {', '.join(draw.sample(_PERSONAS, 2))}. "
-    return str(identity) + persona + "".join(map(str, goals)), tuple(actions)
+    return str(identity), "".join(map(str, goals)), tuple(actions)
 
 
 _Made = tuple[Goal, Action] | None

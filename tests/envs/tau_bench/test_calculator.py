@@ -1,0 +1,68 @@
+"""The calculator against Python's own evaluation, and against input that is meant to hurt."""
+
+import random
+from typing import Any
+
+import pytest
+
+from hero_envs.tau_bench.calculator import calculate
+
+
+def python_says(expression: str) -> str:
+    try:
+        return str(round(float(eval(expression, {"__builtins__": None}, {})), 2))
+    except Exception as error:
+        return f"Error: {error}"
+
+
+@pytest.mark.filterwarnings("ignore::SyntaxWarning")
+def test_random_expressions_give_what_python_gives() -> None:
+    draw = random.Random(1)
+    for _ in range(3000):
+        expression = "".join(draw.choices("0123456789.+-*/() ", k=draw.randint(0, 9)))
+        if "**" not in expression:
+            assert calculate(expression) == python_says(expression), expression
+
+
+@pytest.mark.parametrize(
+    ("expression", "answer"),
+    [
+        ("2 + 2", "4.0"),
+        ("10/3", "3.33"),
+        ("2**10", "1024.0"),
+        ("0.0 - 0.004", "-0.0"),
+        ("10**30", "1e+30"),
+        ("1/10**400", "0.0"),
+        ("(1", "Error: '(' was never closed (<string>, line 1)"),
+        ("1 % 2", "Error: invalid characters in expression"),
+        ("__import__('os')", "Error: invalid characters in expression"),
+        ("1e5", "Error: invalid characters in expression"),
+    ],
+)
+def test_known_answers(expression: str, answer: str) -> None:
+    assert calculate(expression) == answer
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "9**9**9**9",
+        "9**9**9",
+        "(9**9**5)*(9**9**5)",
+        "2**-9999999",
+        "9" * 5000,
+        "(" * 4000,
+        "-" * 4000 + "1",
+        "1+" * 2000 + "1",
+        "9**" * 1000 + "9",
+        "()*" + "9" * 300,
+        "8**8**8//7**7**7",
+    ],
+)
+def test_expressions_that_would_keep_an_evaluator_busy_are_answered(expression: str) -> None:
+    assert isinstance(calculate(expression), str)
+
+
+@pytest.mark.parametrize("value", [None, 5, 2.5, True, [], [1], ["1", "+"], {}, {"1": 2}, [None]])
+def test_values_that_are_not_text_are_answered_with_an_error(value: Any) -> None:
+    assert calculate(value).startswith("Error: ")
