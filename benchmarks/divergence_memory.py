@@ -1,0 +1,119 @@
+"""Memory and time of a full-vocabulary divergence: plain logits against the chunked linear form.
+
+    python benchmarks/divergence_memory.py --vocab 151936 --csv divergence_memory.csv
+
+Each variant runs forward and backward, gradient of the output head included, in its own process; memory is the rise
+of its peak over its peak with the inputs in place, time is CPU time on one thread. Only ratios mean something
+across machines. The gradients of every variant are compared with those of the plain one on a small problem first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from hero_pl.losses import DistillationLoss, ForwardKL, JensenShannon, ReverseKL, linear_divergence, normalised_sum
+
+LOSSES = {"JensenShannon": JensenShannon, "ForwardKL": ForwardKL, "ReverseKL": ReverseKL}
+PLAIN = 0
+
+
+def build_inputs(tokens: int, width: int, vocab: int) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    head = torch.randn(vocab, width, generator=generator).mul_(width**-0.5).requires_grad_()
+    return {
+        "student_hidden": torch.randn(tokens, width, generator=generator).requires_grad_(),
+        "student_head_weight": head,
+        "teacher_hidden": torch.randn(tokens, width, generator=generator),
+        "teacher_head_weight": head,
+        "coefficients": torch.full((tokens,), 1.0 / tokens),
+    }
+
+
+def step(loss: DistillationLoss, inputs: dict[str, Tensor], chunk: int) -> list[Tensor]:
+    """One forward and backward pass; gradients of hidden states and head. ``chunk`` 0 builds all logits at once."""
+    trained = [inputs["student_hidden"], inputs["student_head_weight"]]
+    if chunk == PLAIN:
+        with torch.no_grad():
+            teacher_logits = inputs["teacher_hidden"] @ inputs["teacher_head_weight"].T
+        student_logits = inputs["student_hidden"] @ inputs["student_head_weight"].T
+        total = normalised_sum(inputs["coefficients"], loss(student_logits, teacher_logits))
+    else:
+        total = linear_divergence(loss, **inputs, chunk=chunk).loss
+    return list(torch.autograd.grad(total, trained))
+
+
+def peak_mib() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def measure(name: str, tokens: int, width: int, vocab: int, chunk: int) -> dict[str, float]:
+    """One variant, in this process."""
+    torch.set_num_threads(1)
+    loss = LOSSES[name]()
+    step(loss, build_inputs(8, width, 64), chunk)  # load the kernels before measuring
+    inputs = build_inputs(tokens, width, vocab)
+    memory, start = peak_mib(), time.process_time()
+    step(loss, inputs, chunk)
+    return {"chunk": chunk, "extra_mib": peak_mib() - memory, "cpu_s": time.process_time() - start}
+
+
+def worst_gradient_error(name: str, chunk: int) -> float:
+    """Largest relative error of either gradient against the plain path, on 200 tokens over 997 ids."""
+    inputs = build_inputs(200, 32, 997)
+    plain, chunked = step(LOSSES[name](), inputs, PLAIN), step(LOSSES[name](), inputs, chunk)
+    return max(float((one - other).norm() / one.norm()) for one, other in zip(plain, chunked, strict=True))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--loss", choices=LOSSES, default="JensenShannon")
+    parser.add_argument("--tokens", type=int, default=1024, help="action tokens N")
+    parser.add_argument("--width", type=int, default=256, help="hidden size d")
+    parser.add_argument("--vocab", type=int, default=32_000, help="vocabulary V")
+    parser.add_argument("--chunks", type=int, nargs="+", default=[256, 64], help="tokens projected at a time")
+    parser.add_argument("--csv", type=Path, help="also write the table here")
+    parser.add_argument("--variant", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.variant is not None:
+        print(json.dumps(measure(options.loss, options.tokens, options.width, options.vocab, options.variant)))
+        return
+
+    rows = []
+    for chunk in (PLAIN, *options.chunks):
+        command = [sys.executable, __file__, *sys.argv[1:], "--variant", str(chunk)]
+        found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        first = rows[0] if rows else found
+        rows.append(
+            {
+                "variant": "plain" if chunk == PLAIN else f"chunks of {chunk}",
+                "extra_mib": round(found["extra_mib"], 1),
+                "cpu_s": round(found["cpu_s"], 2),
+                "memory_ratio": round(found["extra_mib"] / first["extra_mib"], 3),
+                "time_ratio": round(found["cpu_s"] / first["cpu_s"], 3),
+                "gradient_error": 0.0 if chunk == PLAIN else float(f"{worst_gradient_error(options.loss, chunk):.1e}"),
+            }
+        )
+    print(f"{options.loss}, N={options.tokens}, d={options.width}, V={options.vocab}, forward and backward")
+    print("".join(f"{name:>16}" for name in rows[0]))
+    for row in rows:
+        print("".join(f"{value:>16}" for value in row.values()))
+    if options.csv:
+        with options.csv.open("w", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()
