@@ -37,6 +37,10 @@ class ActionParser(ABC):
     def parse(self, text: str) -> ParsedAction:
         """Read ``text`` (the decoded reply, without control tokens)."""
 
+    def write(self, call: Mapping[str, Any]) -> str:
+        """A tool call ``{"name": ..., "arguments": {...}}`` as a model of this dialect would write it."""
+        return json.dumps(dict(call))
+
 
 class PlainText(ActionParser):
     """The whole reply is the action; tools are not described (environments with a text grammar, small policies)."""
@@ -57,6 +61,18 @@ class PlainText(ActionParser):
         action = text.strip()
         return ParsedAction(action) if action else ParsedAction("", "The reply was empty.")
 
+    def write(self, call: Mapping[str, Any]) -> str:
+        """``name[argument]`` for calls with one argument, the bracket grammar of WebShop; else JSON.
+
+        Example:
+            >>> PlainText().write({"name": "click", "arguments": {"element": "red"}})
+            'click[red]'
+        """
+        arguments = call.get("arguments")
+        if isinstance(arguments, Mapping) and len(arguments) == 1:
+            return f"{call.get('name')}[{next(iter(arguments.values()))}]"
+        return super().write(call)
+
 
 class ToolCall(ActionParser):
     """Hermes-style ``<tool_call>{"name": ..., "arguments": ...}</tool_call>``, a bare JSON call, or a plain reply.
@@ -65,6 +81,10 @@ class ToolCall(ActionParser):
     """
 
     _call = re.compile(r"<tool_call>\s*(.*?)\s*(?:</tool_call>|\Z)", re.DOTALL)
+
+    def write(self, call: Mapping[str, Any]) -> str:
+        """The call between its tags."""
+        return f"<tool_call>\n{json.dumps(dict(call))}\n</tool_call>"
 
     def parse(self, text: str) -> ParsedAction:
         """Read the first tool call; text without one is a plain reply.

@@ -18,9 +18,7 @@ class ToyEnv(gymnasium.Env[str, str]):
         self.observation_space = self.action_space = UnicodeText()
         self.task_ids = [f"want-{color}" for color in COLORS]
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[str, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         """Start the task ``options["task"]``, or a random one."""
         super().reset(seed=seed)
         task = (options or {}).get("task") or self.task_ids[int(self.np_random.integers(len(self.task_ids)))]

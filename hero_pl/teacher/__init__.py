@@ -1,0 +1,1 @@
+"""What the self-teacher is shown, and which weights it uses."""

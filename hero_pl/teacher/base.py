@@ -1,0 +1,31 @@
+"""What a teacher is: it decides what the self-teacher sees before it re-scores the student's action."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from hero_pl.types import Hint, Reflection, Trajectory
+
+if TYPE_CHECKING:
+    from hero_pl.policy.base import Policy
+
+
+class Teacher(ABC):
+    """Renders privileged context; knows nothing of losses or weights."""
+
+    needs_group: int = 1
+    """Smallest group size that gives this teacher anything to show."""
+
+    @abstractmethod
+    def advise(
+        self, trajectories: Sequence[Trajectory], reflections: Sequence[Reflection], policy: Policy
+    ) -> list[list[Hint | None]]:
+        """One hint or ``None`` per turn of each trajectory; turns without a hint leave the loss.
+
+        Args:
+            trajectories: One rollout batch.
+            reflections: One per trajectory, with one diagnosis or ``None`` per turn.
+            policy: For its tokenizer (lengths) and its dialect of actions.
+        """

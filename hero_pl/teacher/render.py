@@ -1,0 +1,91 @@
+"""Render a hint block within its token budget."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from hero_pl.errors import ConfigError
+
+CUT = " [... cut ...] "
+"""Marks the place where the middle of a long text was left out."""
+
+
+class HintTemplate:
+    """A Jinja file that turns the privileged facts of one turn into text.
+
+    Args:
+        path: File, or ``None`` for the packaged ``hint.jinja``. Known names: ``next_observation``, ``reward`` (text
+            with two decimals or none), ``outcome``, ``diagnosis``, ``confidence``, ``target``.
+        max_observation_tokens: The observation is cut in the middle beyond this.
+        max_hint_tokens: Of the whole block; the observation gives way first, then the target, never the diagnosis.
+    """
+
+    def __init__(self, path: str | None, max_observation_tokens: int, max_hint_tokens: int) -> None:
+        file = Path(path) if path else Path(__file__).parent / "hint.jinja"
+        try:
+            source = file.read_text(encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"The hint template {str(file)!r} cannot be read: {error}.") from error
+        if max_observation_tokens < 8 or max_hint_tokens < 16:
+            raise ConfigError(
+                f"max_observation_tokens={max_observation_tokens}, max_hint_tokens={max_hint_tokens}: at least 8 and 16 "
+                "are needed to say anything."
+            )
+        self.digest = hashlib.sha256(source.encode()).hexdigest()[:12]
+        """Identifies the wording in logs."""
+        self._template = _compile(source)
+        self.max_observation_tokens, self.max_hint_tokens = max_observation_tokens, max_hint_tokens
+        self.cut_observations = 0
+        self.dropped_targets = 0
+
+    def render(self, count: Callable[[str], int], facts: dict[str, Any]) -> str:
+        """The block, stripped.
+
+        Args:
+            count: Number of tokens of a text.
+            facts: Values for the names above.
+        """
+        facts = dict(facts)
+        if facts["next_observation"]:
+            facts["next_observation"] = self._shorten(count, facts["next_observation"], self.max_observation_tokens)
+        text = self._template.render(facts).strip()
+        excess = count(text) - self.max_hint_tokens
+        if excess > 0 and facts["next_observation"]:
+            room = max(count(facts["next_observation"]) - excess - 4, 0)
+            facts["next_observation"] = self._shorten(count, facts["next_observation"], room)
+            text = self._template.render(facts).strip()
+        if facts["target"] and count(text) > self.max_hint_tokens:
+            facts["target"] = None
+            self.dropped_targets += 1
+            text = self._template.render(facts).strip()
+        return text
+
+    def _shorten(self, count: Callable[[str], int], text: str, limit: int) -> str:
+        if count(text) <= limit:
+            return text
+        self.cut_observations += 1
+        keep = len(text)
+        while keep > 0:
+            half = keep // 2
+            shorter = text[:half] + CUT + text[len(text) - half :] if half else ""
+            if not shorter or count(shorter) <= limit:
+                return shorter
+            keep = min(keep - 1, int(keep * max(limit, 1) / count(shorter)))
+        return ""
+
+
+@lru_cache(maxsize=16)
+def _compile(source: str) -> Any:
+    import jinja2
+
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
+    )
+    try:
+        return environment.from_string(source)
+    except jinja2.TemplateError as error:
+        raise ConfigError(f"The hint template does not compile: {error}.") from error

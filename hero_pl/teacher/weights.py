@@ -1,0 +1,205 @@
+"""Which weights the self-teacher scores with (algorithm brief, section 7)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hero_pl.errors import ConfigError
+from hero_pl.losses.ema import ema_update_
+from hero_pl.policy.base import Policy, ScoreRow
+from hero_pl.policy.huggingface import HuggingFacePolicy
+
+
+class TeacherWeights(ABC):
+    """The teacher's side of the network; never receives a gradient, never enters the optimizer."""
+
+    copy: str = "live"
+    """Name of the weights that score: ``live`` or a frozen copy of the policy."""
+
+    def start(self, policy: Policy) -> None:
+        """Called once when training starts, before the first step."""
+        if self.copy != "live":
+            _with_copies(policy, self).keep(self.copy)
+
+    def score(self, policy: Policy, rows: Sequence[ScoreRow]) -> Tensor:
+        """Logits ``(action tokens, vocab)`` in evaluation mode, without gradient."""
+        with policy.sampling():
+            return policy.score(rows, self.copy)
+
+    def after_step(self, policy: Policy, reward: float, action_length_p95: float) -> None:  # noqa: B027
+        """Called after each successful optimizer step.
+
+        Args:
+            policy: With its new weights.
+            reward: Mean reward of the batch that was trained on.
+            action_length_p95: 95th percentile of its action lengths, in tokens.
+        """
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that decides the next refresh, except the copies themselves (the policy saves those)."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027
+        """Restore :meth:`state_dict`."""
+
+
+class LiveWeights(TeacherWeights):
+    """The student's own present weights, stop-gradient (the paper's choice; drifts late in long runs)."""
+
+
+class InitialWeights(TeacherWeights):
+    """The weights at the start of training; with LoRA the adapter is switched off, at no cost."""
+
+    copy = "initial"
+
+
+class EMAWeights(TeacherWeights):
+    """Exponential moving average of the student, kept in float32.
+
+    Args:
+        update_rate: Weight of the *student* in each update: 0 is frozen, 1 copies. (SDPO and TRL call this alpha, 0.05.)
+    """
+
+    copy = "ema"
+
+    def __init__(self, update_rate: float = 0.05) -> None:
+        if not 0.0 <= update_rate <= 1.0:
+            raise ConfigError(f"EMAWeights(update_rate={update_rate}): it is the student's weight, between 0 and 1.")
+        self.update_rate = update_rate
+
+    def start(self, policy: Policy) -> None:
+        """Start from the student, in float32: in bfloat16 small updates would be lost."""
+        _with_copies(policy, self).keep(self.copy, torch.float32)
+
+    def after_step(self, policy: Policy, reward: float, action_length_p95: float) -> None:
+        """Move towards the student; buffers are copied."""
+        owner = _with_copies(policy, self)
+        teacher = owner.copies[self.copy]
+        ema_update_(list(teacher.parameters()), list(owner.model.parameters()), self.update_rate)
+        for mine, theirs in zip(teacher.buffers(), owner.model.buffers(), strict=True):
+            mine.copy_(theirs)
+
+
+class PeriodicWeights(TeacherWeights):
+    """A copy of the student, refreshed every few steps and frozen between.
+
+    Args:
+        sync_every: Optimizer steps between two copies.
+    """
+
+    copy = "periodic"
+
+    def __init__(self, sync_every: int = 75) -> None:
+        if sync_every < 1:
+            raise ConfigError(f"{type(self).__name__}(sync_every={sync_every}): must be at least 1 optimizer step.")
+        self.sync_every = sync_every
+        self.steps = 0
+
+    def after_step(self, policy: Policy, reward: float, action_length_p95: float) -> None:
+        """Copy when the period is over."""
+        self.steps += 1
+        if self.steps % self.sync_every == 0 and self.may_refresh(reward, action_length_p95):
+            self.refresh(policy)
+
+    def may_refresh(self, reward: float, action_length_p95: float) -> bool:
+        """Always."""
+        return True
+
+    def refresh(self, policy: Policy) -> None:
+        """Copy the student now."""
+        owner = _with_copies(policy, self)
+        owner.copies[self.copy].load_state_dict(owner.model.state_dict())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Step counter."""
+        return {"steps": self.steps}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the step counter."""
+        self.steps = int(state["steps"])
+
+
+class GatedWeights(PeriodicWeights):
+    """Periodic, but only if the smoothed reward rose and actions did not grow (arXiv 2606.03532).
+
+    Args:
+        sync_every: Optimizer steps between two tries.
+        length_guard: The 95th percentile of action lengths may grow by this factor since the last copy.
+        smoothing: Weight of the newest batch in the smoothed reward.
+    """
+
+    copy = "gated"
+
+    def __init__(self, sync_every: int = 75, length_guard: float = 1.5, smoothing: float = 0.1) -> None:
+        super().__init__(sync_every)
+        if length_guard < 1.0 or not 0.0 < smoothing <= 1.0:
+            raise ConfigError(
+                f"GatedWeights(length_guard={length_guard}, smoothing={smoothing}): expected >= 1 and in (0, 1]."
+            )
+        self.length_guard, self.smoothing = length_guard, smoothing
+        self.reward: float | None = None
+        self.reward_at_copy: float | None = None
+        self.length_at_copy: float | None = None
+        self.refused = 0
+
+    def after_step(self, policy: Policy, reward: float, action_length_p95: float) -> None:
+        """Smooth the reward, then try."""
+        self.reward = reward if self.reward is None else self.reward + self.smoothing * (reward - self.reward)
+        if self.reward_at_copy is None:
+            self.reward_at_copy, self.length_at_copy = reward, action_length_p95
+        super().after_step(policy, reward, action_length_p95)
+
+    def may_refresh(self, reward: float, action_length_p95: float) -> bool:
+        """Whether reward rose and lengths did not since the last copy."""
+        assert self.reward is not None and self.reward_at_copy is not None and self.length_at_copy is not None
+        good = self.reward > self.reward_at_copy and action_length_p95 <= self.length_guard * self.length_at_copy
+        if good:
+            self.reward_at_copy, self.length_at_copy = self.reward, action_length_p95
+        else:
+            self.refused += 1
+        return good
+
+    def state_dict(self) -> dict[str, Any]:
+        """Counters and the values at the last copy."""
+        names = ("reward", "reward_at_copy", "length_at_copy", "refused")
+        return {**super().state_dict(), **{name: getattr(self, name) for name in names}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore :meth:`state_dict`."""
+        super().load_state_dict(state)
+        for name in ("reward", "reward_at_copy", "length_at_copy", "refused"):
+            setattr(self, name, state[name])
+
+
+class TrustRegionWeights(TeacherWeights):
+    """Geometric mix of initial and live weights: logits ``(1 - mix) * initial + mix * live`` (SDPO's option).
+
+    Args:
+        mix: Share of the live logits.
+    """
+
+    copy = "initial"
+
+    def __init__(self, mix: float = 0.05) -> None:
+        if not 0.0 <= mix <= 1.0:
+            raise ConfigError(f"TrustRegionWeights(mix={mix}): must lie between 0 and 1.")
+        self.mix = mix
+
+    def score(self, policy: Policy, rows: Sequence[ScoreRow]) -> Tensor:
+        """Interpolated logits."""
+        with policy.sampling():
+            return torch.lerp(policy.score(rows, "initial"), policy.score(rows, "live"), self.mix)
+
+
+def _with_copies(policy: Policy, wanted_by: TeacherWeights) -> HuggingFacePolicy:
+    if not isinstance(policy, HuggingFacePolicy):
+        raise ConfigError(
+            f"{type(wanted_by).__name__} keeps a copy of the network, which {type(policy).__name__} has not. "
+            "Use LiveWeights, or a HuggingFacePolicy."
+        )
+    return policy
