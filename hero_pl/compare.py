@@ -19,6 +19,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -210,11 +211,24 @@ def runs_needed(seed_effects: Sequence[float]) -> int | None:
 
 
 def to_table(comparisons: Sequence[Comparison]) -> Table:
-    """For the terminal."""
-    table = Table(*_HEAD, title=f"effect on {comparisons[0].metric}, 95 % interval" if comparisons else None)
-    for comparison in comparisons:
-        style = "" if comparison.resolved else "dim"
-        table.add_row(*(Text(cell) for cell in _cells(comparison)), style=style)
+    """For the terminal: two lines per comparison, so that it fits into 80 columns."""
+    table = Table(title=f"{comparisons[0].metric}, 95 % interval" if comparisons else None, box=SIMPLE)
+    table.add_column("stage\nbudget")
+    table.add_column("method\nvs baseline")
+    for head in ("seeds\ntasks", "mean", "effect", "verdict", "runs\nneeded"):
+        table.add_column(head, no_wrap=True)
+    for one in comparisons:
+        stage, budget, method, baseline, seeds, tasks, _, effect, verdict, needed = _cells(one)
+        cells = (
+            f"{stage}\n{budget}",
+            f"{method}\nvs {baseline}",
+            f"{seeds}\n{tasks}",
+            f"{one.method_mean:.3f}\n{one.baseline_mean:.3f}",
+            effect.replace(" [", "\n["),
+            verdict,
+            needed,
+        )
+        table.add_row(*(Text(cell) for cell in cells), style="" if one.resolved else "dim")
     return table
 
 

@@ -129,7 +129,7 @@ def test_results_without_a_partner_are_left_out_and_counted(tmp_path: Path) -> N
 def test_the_table_names_method_verdict_and_the_few_seeds(tmp_path: Path) -> None:
     runs = [run(tmp_path, name, seed, tasks(count)) for name, count in (("a", 2), ("b", 3)) for seed in (0, 1)]
     out = io.StringIO()
-    print_comparison(compare_runs(runs), Console(file=out, width=160))
+    print_comparison(compare_runs(runs), Console(file=out, width=80))
     assert "not resolved" in out.getvalue()
     assert "Fewer than 5 seeds" in out.getvalue()
 

@@ -24,7 +24,7 @@ def test_appending_twice_keeps_the_order(tmp_path: Path) -> None:
 
 def test_outside_text_comes_back_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
-    text = "line\nbreak \u2028 \ud800 half a pair, caf\u00e9 \x00 \r\n"
+    text = "line\nbreak \u2028 \ud800 half a pair, \u00fcber \x00 \r\n"
     append_lines(path, [{"text": text}])
     assert rows(path) == [{"text": text}]
     assert path.read_bytes().count(b"\n") == 1

@@ -1,0 +1,163 @@
+"""The repository keeps its own promises: what is tracked, documented and short stays so."""
+
+import ast
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("hero_pl", "envs/hero_envs")
+LONGEST = 400
+LONGER_FOR_A_REASON = {
+    "tests/conformance/loss_vectors.py": "one stand-alone script with one check per family of the vector files",
+}
+"""Path -> why the file may have more lines (a table or a specification)."""
+
+# Put together from parts, so that this file does not contain what it looks for.
+MACHINE_PATHS = [f"/{name}/" for name in ("work", "root", "tmp", "home", "Users", "opt")]
+REGISTRY_HOSTS = [
+    "pypi" + ".org",
+    "pythonhosted" + ".org",
+    "npmjs" + ".org",
+    "download" + ".pytorch.org",
+    "--extra" + "-index-url",
+]
+READABLE = {".py", ".md", ".toml", ".yaml", ".yml", ".txt", ".jinja", ".html", ".css", ".js", ".cfg", ".csv", ""}
+
+
+def tracked() -> list[Path]:
+    """Tracked files that exist; every file where the tree is not a git checkout."""
+    listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listing.returncode != 0:
+        pytest.skip("not a git checkout")
+    return [ROOT / name for name in listing.stdout.split("\0") if name and (ROOT / name).is_file()]
+
+
+def python_files(*folders: str) -> list[Path]:
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def test_no_tracked_file_names_a_machine_path_or_a_registry() -> None:
+    pattern = re.compile(
+        "|".join(
+            [rf"(?<![\w.~}}]){re.escape(path)}" for path in MACHINE_PATHS] + [re.escape(h) for h in REGISTRY_HOSTS]
+        )
+    )
+    found = []
+    for path in tracked():
+        if path.suffix in READABLE:
+            for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+                if match := pattern.search(line):
+                    found.append(f"{name_of(path)}:{number}: {match[0]}")
+    assert found == []
+
+
+def test_every_module_says_what_it_is_for() -> None:
+    silent = [
+        name_of(path)
+        for path in python_files(*PACKAGES, "benchmarks")
+        if not ast.get_docstring(ast.parse(path.read_text()))
+    ]
+    assert silent == []
+
+
+def test_no_file_grows_beyond_one_idea() -> None:
+    lengths = {
+        name_of(path): len(path.read_text().splitlines()) for path in python_files(*PACKAGES, "benchmarks", "tests")
+    }
+    too_long = {
+        name: length for name, length in lengths.items() if length > LONGEST and name not in LONGER_FOR_A_REASON
+    }
+    assert too_long == {}, f"split these files (at most {LONGEST} lines), or give a reason in LONGER_FOR_A_REASON"
+
+
+def test_every_exception_to_the_length_is_still_needed() -> None:
+    stale = [
+        name
+        for name in LONGER_FOR_A_REASON
+        if not (ROOT / name).is_file() or len((ROOT / name).read_text().splitlines()) <= LONGEST
+    ]
+    assert stale == []
+
+
+def test_every_configuration_begins_with_its_command() -> None:
+    wrong = {}
+    for path in sorted((ROOT / "configs").rglob("*.yaml")):
+        first = path.read_text().partition("\n")[0]
+        if not re.match(rf"# (hero_pl|python) .*\b{re.escape(name_of(path))}\b", first):
+            wrong[name_of(path)] = first
+    assert wrong == {}, "the first line of a configuration is a comment with the command that uses it"
+
+
+def test_both_packages_are_typed() -> None:
+    assert all((ROOT / package / "py.typed").is_file() for package in PACKAGES)
+
+
+def test_the_licence_is_apache_2() -> None:
+    text = (ROOT / "LICENSE").read_text()
+    assert re.search(r"Apache License\s+Version 2\.0, January 2004", text)
+    assert "END OF TERMS AND CONDITIONS" in text
+
+
+def test_tools_are_configured_in_one_place() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert {"ruff", "mypy", "codespell", "importlinter", "pytest"} <= set(settings["tool"])
+    assert settings["tool"]["mypy"]["strict"] is True
+    assert settings["project"]["license"] == "Apache-2.0"
+
+
+def test_at_most_ten_direct_dependencies() -> None:
+    dependencies = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    assert len(dependencies) <= 10
+
+
+def package_name(requirement: str) -> str:
+    name = re.match(r"[\w.-]+", requirement)
+    assert name is not None, requirement
+    return re.sub(r"[-_.]+", "-", name[0]).lower()
+
+
+def test_every_dependency_has_one_exact_version() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *(one for extra in ("lora", "api", "plot", "dev") for one in extras[extra])]
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]
+    assert [
+        line for line in lines if not re.fullmatch(r"[\w.-]+==[\w.]+", line)
+    ] == []  # no ranges, hosts, local versions
+    pinned = [package_name(line) for line in lines]
+    assert len(pinned) == len(set(pinned))
+    assert {package_name(one) for one in wanted} - set(pinned) <= {"hero-pl"}
+    assert "torch==2.13.0" in lines
+
+
+def test_ci_runs_the_commands_of_the_readme() -> None:
+    readme, script = ((ROOT / name).read_text() for name in ("README.md", ".ci/run"))
+    commands = [line for line in readme.splitlines() if line.startswith("python -m pip install -c constraints.txt")]
+    assert len(commands) >= 2, "the README gives the command for the quickstart and the one for the tests"
+    missing = [part for line in commands for part in map(str.strip, line.split("&&")) if part not in script]
+    assert missing == []
+
+
+@pytest.mark.parametrize("name", [".ci/run", ".ci/newest"])
+def test_scripts_are_executable_and_readable_by_bash(name: str) -> None:
+    path = ROOT / name
+    assert path.stat().st_mode & 0o100
+    assert subprocess.run(["bash", "-n", path], capture_output=True, text=True, check=False).stderr == ""
+
+
+def test_actions_are_pinned_by_hash() -> None:
+    uses = [
+        line.split("uses:")[1].strip()
+        for path in (ROOT / ".github").rglob("*.yml")
+        for line in path.read_text().splitlines()
+        if "uses:" in line
+    ]
+    assert [one for one in uses if not re.match(r"[\w./-]+@[0-9a-f]{40}\b", one)] == []
