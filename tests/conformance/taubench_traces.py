@@ -78,7 +78,7 @@ def replay(trace: dict[str, Any], domain: Domain, report: Report) -> None:
             info = step.reward_info["info"]
             keep = ("r_actions",) if "r_actions" in info else ("r_outputs", "outputs")
             got["reward_info"] = {key: info[key] for key in keep}
-            got["gt_data_hash"] = domain.end_state(episode.task)[1]
+            got["gt_data_hash"] = domain.end_state_hash(episode.task)
             got["gt_db"] = canonical_end_state(domain, episode)
         wrong = [key for key, value in got.items() if recorded.get(key) != value]
         if wrong:

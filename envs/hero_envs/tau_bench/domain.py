@@ -50,23 +50,38 @@ class Domain:
         self.tool_schemas = tuple(tool_schemas)
         self.policy = policy
         self.splits = dict(splits)
-        self._end_states: dict[str, tuple[Delta, str]] = {}
+        self._end_states: dict[str, Delta] = {}
+        self._end_hashes: dict[str, str] = {}
 
     @cached_property
     def tasks(self) -> dict[str, Task]:
         """Task id to task, over all splits."""
         return {task.id: task for tasks in self.splits.values() for task in tasks}
 
-    def end_state(self, task: Task) -> tuple[Delta, str]:
-        """What the ground truth changes, and the official hash of the database it leaves; computed once per task."""
+    def end_state(self, task: Task) -> Delta:
+        """What the ground truth changes; computed once per task."""
         if task.id not in self._end_states:
-            data = Database(self.base)
-            for action in task.actions:
-                tool = self.tools.get(action.name)
-                if tool is not None and not tool.terminal:
-                    tool.call(data, copy_json(dict(action.kwargs)))
-            self._end_states[task.id] = (data.delta(), data.official_hash())
+            self._end_states[task.id] = self._replay(task).delta()
         return self._end_states[task.id]
+
+    def end_state_hash(self, task: Task) -> str:
+        """The benchmark's own hash of the database that the ground truth leaves; computed once per task."""
+        if task.id not in self._end_hashes:
+            self._end_hashes[task.id] = self._replay(task).official_hash()
+        return self._end_hashes[task.id]
+
+    def _replay(self, task: Task) -> Database:
+        """A fresh database after the ground-truth calls; those that fail change nothing or what they change."""
+        data = Database(self.base)
+        for action in task.actions:
+            tool = self.tools.get(action.name)
+            if tool is not None and not tool.terminal:
+                tool.call(data, copy_json(dict(action.kwargs)))
+        return data
+
+    def do_nothing_ids(self, split: str) -> list[str]:
+        """Tasks of a split that an agent gets right by doing nothing: unchanged end state, nothing to be said."""
+        return [task.id for task in self.splits[split] if not task.outputs and not self.end_state(task)]
 
 
 def default_data_dir() -> Path:

@@ -39,9 +39,9 @@ class TauBenchEnv(gymnasium.Env[str, str]):
         split: retail: ``train``, ``dev``, ``test``; airline: ``test``; pocket_retail: ``warmup``, ``train``,
             ``validation``, ``test``. Chooses ``task_ids``; ``reset`` takes a task of any split.
         user: ``scripted`` (says everything at once), ``scripted_on_demand``, the arguments of an ``EndpointUser`` as a
-            mapping (``{"url": ..., "model": ..., "strategy": ...}``), or a ``User``.
+            mapping (``{"url": ..., "model": ..., "strategy": ...}``), or a ``User`` that no other environment uses.
         data_dir: Where the importer wrote; by default ``HERO_TAU_BENCH_DATA`` or the user's data folder.
-        compact: Short system prompt without schemas, short observations; for small policies.
+        compact: Short system prompt without schemas, short observations; for small policies, retail only.
         max_steps: Truncate after so many actions; ``None`` never does, as in the benchmark.
         size: Users of ``pocket_retail``.
         tasks: Tasks of ``pocket_retail`` over all splits.
@@ -79,6 +79,8 @@ class TauBenchEnv(gymnasium.Env[str, str]):
                 f"TauBenchEnv(domain={domain!r}, split={split!r}): there is no such split; "
                 f"choose one of {', '.join(self.domain.splits)}."
             )
+        if compact and domain == "airline":
+            raise ValueError("TauBenchEnv(domain='airline', compact=True): the compact form is for retail only.")
         self.user = _make_user(user)
         self.compact = compact
         self._max_steps = max_steps
@@ -89,6 +91,11 @@ class TauBenchEnv(gymnasium.Env[str, str]):
     def task_ids(self) -> list[str]:
         """Ids of the chosen split, in file order, the same in every process."""
         return [task.id for task in self.domain.splits[self.split]]
+
+    @property
+    def do_nothing_ids(self) -> list[str]:
+        """Tasks of the chosen split that are right when nothing is done; their share is the floor of every score."""
+        return self.domain.do_nothing_ids(self.split)
 
     def reset(self, *, seed: int | None = None, options: Mapping[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         """Start a dialogue.

@@ -1,7 +1,7 @@
 """Generated retail: a database of the benchmark's schema and templated tasks on it, the same for the same seed.
 
 ``generate_base`` makes a small shop; ``generate_tasks`` makes tasks on any retail database, the official one
-included. Every task is checked when it is made: all its ground-truth calls succeed.
+included. Every task is checked when it is made: all its ground-truth calls succeed, and they change something.
 """
 
 from __future__ import annotations
@@ -179,6 +179,8 @@ def generate_tasks(
             continue
         data = Database(base)
         if any(tools[action.name].call(data, copy_json(dict(action.kwargs))).startswith("Error") for action in actions):
+            continue
+        if not data.delta():
             continue
         seen.add(identity + goals)
         persona = f"You are {', '.join(draw.sample(_PERSONAS, 2))}. "

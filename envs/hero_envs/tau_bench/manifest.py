@@ -62,10 +62,7 @@ def build_manifest(domain: Domain) -> dict[str, Any]:
         "database_sha256": Database(domain.base).canonical_hash(),
         "files": contents,
         "tasks": {split: {task.id: task.sha256() for task in tasks} for split, tasks in domain.splits.items()},
-        "do_nothing": {
-            split: [task.id for task in tasks if not task.outputs and not domain.end_state(task)[0]]
-            for split, tasks in domain.splits.items()
-        },
+        "do_nothing": {split: domain.do_nothing_ids(split) for split in domain.splits},
         "scripted_user": {
             split: [task.id for task in tasks if plays_faithfully(task)] for split, tasks in domain.splits.items()
         },
@@ -81,5 +78,4 @@ def stored_manifest() -> Mapping[str, Any]:
 
 def do_nothing_floor(domain: Domain, split: str) -> float:
     """Share of a split's tasks that are right when the agent does nothing, in [0, 1]; print it next to any score."""
-    tasks = domain.splits[split]
-    return sum(not task.outputs and not domain.end_state(task)[0] for task in tasks) / len(tasks)
+    return len(domain.do_nothing_ids(split)) / len(domain.splits[split])

@@ -13,6 +13,7 @@ from hero_envs.tau_bench.env import TauBenchEnv
 from hero_envs.tau_bench.expert import ScriptedExpert
 from hero_envs.tau_bench.generate import generate_base, generate_tasks, pocket_retail
 from hero_envs.tau_bench.manifest import build_manifest
+from hero_envs.tau_bench.users.base import UserError
 from hero_envs.tau_bench.users.recorded import RecordedUser
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -104,7 +105,11 @@ def test_splits_share_neither_tasks_nor_users() -> None:
     assert list(domain.splits) == ["warmup", "train", "validation", "test"]
     assert len(set(texts)) == len(texts) == 60
     assert sum(map(len, users)) == len(set().union(*users))
-    assert domain.end_state(domain.tasks["test-0"])[0] != {}
+
+
+def test_doing_nothing_solves_no_generated_task() -> None:
+    domain = pocket_retail(30, 60)
+    assert [domain.do_nothing_ids(split) for split in domain.splits] == [[], [], [], []]
 
 
 def test_too_many_tasks_for_a_small_shop_is_an_error_that_says_so() -> None:
@@ -198,6 +203,25 @@ def test_unknown_splits_and_users_are_refused_with_the_choices() -> None:
         small(split="dev")
     with pytest.raises(ValueError, match="'scripted'"):
         small(user="human")
+
+
+@needs_data
+def test_the_compact_form_works_on_official_retail_and_is_refused_on_airline() -> None:
+    env = TauBenchEnv("retail", split="train", data_dir=DATA, compact=True)
+    for task_id in env.task_ids[:100]:
+        observation, _ = env.reset(options={"task": task_id})
+        expert, terminated, reward = ScriptedExpert(brief=True), False, 0.0
+        while not terminated:
+            observation, reward, terminated, _, _ = env.step(expert.act(observation))
+        assert reward == 1.0, task_id
+    with pytest.raises(ValueError, match="compact"):
+        TauBenchEnv("airline", data_dir=DATA, compact=True)
+
+
+def test_a_user_that_fails_is_an_error_and_no_score() -> None:
+    user = {"url": "http://127.0.0.1:9/v1", "model": "none", "max_retries": 0, "timeout_s": 1.0}
+    with pytest.raises(UserError):
+        small(user=user).reset(options={"task": "train-0"})
 
 
 def test_an_episode_is_truncated_at_the_step_limit() -> None:

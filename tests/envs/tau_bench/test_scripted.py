@@ -147,3 +147,15 @@ def test_the_expert_sees_only_text() -> None:
     assert "name" in expert.act("I want to cancel an order.")
     action = json.loads(expert.act("My name is Ann Lee and my zip code is 19031."))
     assert action["arguments"] == {"first_name": "Ann", "last_name": "Lee", "zip": "19031"}
+
+
+def test_the_expert_takes_each_of_two_like_items_once() -> None:
+    expert = ScriptedExpert()
+    mugs = [
+        {"name": "Mug", "product_id": "p", "item_id": item_id, "options": {"size": size}}
+        for item_id, size in (("1", "small"), ("2", "small"), ("3", "large"))
+    ]
+    expert.act("My name is Ann Lee and my zip code is 1. Return #W1 via paypal_7: Mug {'size': 'small'}; Mug; Mug; ")
+    expert.act("ann_lee")
+    assert "confirm" in expert.act(json.dumps({"status": "delivered", "items": mugs}))
+    assert json.loads(expert.act("Yes."))["arguments"]["item_ids"] == ["1", "2", "3"]

@@ -63,8 +63,8 @@ def day(price: int, seats: int = 5) -> dict[str, Any]:
 
 def airline() -> Database:
     flights = {
-        "F1": flight("F1", "JFKORD", "22:00:00 01:00:00+1", d8=day(1), d20=day(100)),
-        "F2": flight("F2", "ORDSEA", "06:00:00 09:00:00", d8=day(2), d9=day(3), d20=day(200), d21=day(300)),
+        "F1": flight("F1", "JFKORD", "22:00:00 01:00:00+1", d08=day(1), d20=day(100)),
+        "F2": flight("F2", "ORDSEA", "06:00:00 09:00:00", d08=day(2), d09=day(3), d20=day(200), d21=day(300)),
     }
     user = {
         "name": {"first_name": "Mia", "last_name": "Li"},
