@@ -150,8 +150,8 @@ class ChatEndpoint:
                 OSError,
                 http.client.HTTPException,
                 ValueError,
-            ):  # connection, time-out, or an answer that is not a chat completion
-                pass
+            ):
+                pass  # no connection, no answer in time, or an answer that is not a chat completion
             if attempt < self._max_retries:
                 time.sleep(min(max(wait_s, 0.0), self._max_wait_s))
         return "request_failed"

@@ -1,0 +1,72 @@
+"""Check the reflection parser against case files: ``python tests/conformance/reflection_cases.py FILE...``.
+
+A file holds one ``trajectory`` and ``cases`` of ``{id, raw, expected: {status, strict, turns, issues}}``. The settings
+``leak_policy``, ``leak_ngram`` and ``max_diagnosis_chars`` and the trajectory may be given for the file or for a case.
+Failing cases are printed with what differs; the last line counts. The exit status is 1 if any case fails.
+"""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # for a checkout that is not installed
+
+from hero_pl.reflection.parse import ReflectionContext, parse_reflection  # noqa: E402
+
+SETTINGS = ("leak_policy", "leak_ngram", "max_diagnosis_chars")
+
+
+def check_file(path: Path) -> Iterator[tuple[str, list[str]]]:
+    """Yield each case's id with its differences (none if it passes)."""
+    file = json.loads(path.read_text(encoding="utf-8"))
+    for case in file["cases"]:
+        yield case["id"], differences({**file, **case})
+
+
+def differences(case: Mapping[str, Any]) -> list[str]:
+    episode = case["trajectory"]
+    context = ReflectionContext(
+        context=episode["context"],
+        actions=tuple(episode["actions"]),
+        observations=tuple(episode["observations"]),
+        tools=tuple(episode["tools"]),
+        final_reward=episode["final_reward"],
+    )
+    settings = {name: case[name] for name in SETTINGS if name in case}
+    found = parse_reflection(case["raw"], turns=len(context.actions), context=context, **settings)
+    got = {
+        "status": found.status,
+        "strict": found.strict,
+        "issues": sorted([code, turn] for code, turn in found.issues),
+        "turns": [
+            diagnosis
+            and {
+                "diagnosis": diagnosis.text,
+                "confidence": diagnosis.confidence,
+                "next_action_target": diagnosis.next_action_target,
+            }
+            for diagnosis in found.diagnoses
+        ],
+    }
+    wanted = {**case["expected"], "issues": sorted(case["expected"]["issues"])}
+    return [f"{name}: expected {wanted[name]!r}, got {got[name]!r}" for name in wanted if got[name] != wanted[name]]
+
+
+def main(paths: list[str]) -> int:
+    if not paths:
+        print("usage: python tests/conformance/reflection_cases.py FILE...")
+        return 2
+    passed = failed = 0
+    for path in map(Path, paths):
+        for name, found in check_file(path):
+            passed, failed = passed + (not found), failed + bool(found)
+            if found:
+                print("\n  ".join([f"FAILED {path.name}::{name}", *found]))
+    print(f"{passed} passed, {failed} failed")
+    return 1 if failed or not passed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
