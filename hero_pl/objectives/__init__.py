@@ -1,0 +1,1 @@
+"""Training signals: each turns a rollout batch into a loss."""

@@ -1,0 +1,78 @@
+"""What an objective is: it prepares one optimizer step from trajectories, and gives the loss of its micro-batches."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from hero_pl.batch import ReduceSum, TokenizedBatch
+from hero_pl.policy.base import Policy
+from hero_pl.types import Reflection, Trajectory
+
+
+@dataclass(slots=True)
+class Step:
+    """One optimizer step, laid out before its first backward pass."""
+
+    batch: TokenizedBatch
+    metrics: dict[str, float] = field(default_factory=dict)
+    reflections: list[Reflection] | None = None
+    advantages: list[float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LossOutput:
+    """Loss of one micro-batch: its share of the step's loss, ready for ``backward``."""
+
+    loss: Tensor
+    """Scalar; the shares of all micro-batches and ranks add up to the step's loss."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """Means over this micro-batch's tokens."""
+    per_token: Tensor | None = None
+    """``(n,)`` detached loss per token, in nats."""
+    student_logprobs: Tensor | None = None
+    """``(n,)`` detached log-probability of the sampled ids."""
+    teacher_logprobs: Tensor | None = None
+    """``(n,)`` the teacher's, if there is one."""
+
+
+class Objective(ABC):
+    """One training signal."""
+
+    def check(self, group_size: int) -> None:  # noqa: B027
+        """Refuse settings that cannot work, before any model is loaded.
+
+        Raises:
+            ConfigError: With the reason and the cure.
+        """
+
+    def start(self, policy: Policy) -> None:  # noqa: B027
+        """Called once when training starts."""
+
+    @abstractmethod
+    def prepare(self, trajectories: Sequence[Trajectory], policy: Policy, reduce_sum: ReduceSum) -> Step:
+        """Everything that precedes the first backward pass; gradients are off.
+
+        Args:
+            trajectories: One rollout batch.
+            policy: With the weights that sampled it.
+            reduce_sum: Sums a denominator over ranks; to be called the same number of times on every rank.
+        """
+
+    @abstractmethod
+    def loss(self, policy: Policy, micro: TokenizedBatch) -> LossOutput:
+        """Loss of one micro-batch; gradients flow through the student alone."""
+
+    def after_step(self, policy: Policy, trajectories: Sequence[Trajectory]) -> None:  # noqa: B027
+        """Called after each successful optimizer step."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs to go on bit by bit."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027
+        """Restore :meth:`state_dict`."""

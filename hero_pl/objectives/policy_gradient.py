@@ -1,0 +1,172 @@
+"""Policy-gradient baselines: GRPO and its switches, RLOO, REINFORCE."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from hero_pl.batch import ReduceSum, TokenizedBatch, tokenize
+from hero_pl.errors import ConfigError
+from hero_pl.losses.advantages import (
+    ReinforceBaseline,
+    dr_grpo_advantages,
+    frac_zero_std,
+    grpo_advantages,
+    rloo_advantages,
+)
+from hero_pl.losses.base import action_log_probabilities
+from hero_pl.losses.importance import mismatch
+from hero_pl.losses.normalize import Normalization, normalised_sum, zero_loss
+from hero_pl.losses.policy_gradient import ClippedPolicyGradient
+from hero_pl.objectives.base import LossOutput, Objective, Step
+from hero_pl.policy.base import Policy
+from hero_pl.types import Trajectory
+
+
+class PolicyGradient(Objective):
+    """REINFORCE: reward minus a baseline on every action token; works with one trajectory per task.
+
+    Args:
+        baseline: ``none``, the mean of the ``batch``, or the ``running`` mean of earlier batches.
+        normalize: What the loss is an average over.
+        constant: Tokens per trajectory, for ``seq_mean_token_sum_norm``.
+        epsilon: Clip range of the ratio below 1.
+        epsilon_high: Clip range above 1; default: ``epsilon``.
+        ratio_level: Ratio per ``token`` or per ``sequence`` (GSPO).
+        beta_kl: Weight of the k3 penalty towards the initial weights.
+        zero_variance: Groups with equal rewards ``keep`` their tokens in the denominator, or ``mask`` them out.
+    """
+
+    def __init__(
+        self,
+        baseline: Literal["none", "batch", "running"] = "running",
+        normalize: Normalization = Normalization.TOKEN_MEAN,
+        constant: float | None = None,
+        epsilon: float = 0.2,
+        epsilon_high: float | None = None,
+        ratio_level: Literal["token", "sequence"] = "token",
+        beta_kl: float = 0.0,
+        zero_variance: Literal["keep", "mask"] = "keep",
+    ) -> None:
+        self.baseline = ReinforceBaseline(baseline)
+        self.normalize, self.constant, self.zero_variance = normalize, constant, zero_variance
+        self.surrogate = ClippedPolicyGradient(epsilon, epsilon_high, ratio_level, beta_kl)
+
+    def start(self, policy: Policy) -> None:
+        """Keep the initial weights if a penalty needs them."""
+        if self.surrogate.kl_weight:
+            from hero_pl.policy.huggingface import HuggingFacePolicy
+
+            if not isinstance(policy, HuggingFacePolicy):
+                raise ConfigError("beta_kl needs a HuggingFacePolicy, which can keep its initial weights.")
+            policy.keep("initial")
+
+    def advantages(self, rewards: Tensor, groups: Tensor) -> Tensor:
+        """One advantage per trajectory."""
+        return self.baseline.advantages(rewards)
+
+    def prepare(self, trajectories: Sequence[Trajectory], policy: Policy, reduce_sum: ReduceSum) -> Step:
+        """Advantages, then every action token of every turn."""
+        rewards = torch.tensor([trajectory.reward for trajectory in trajectories], dtype=torch.float64)
+        groups = torch.tensor([trajectory.group for trajectory in trajectories], dtype=torch.long)
+        advantages = [float(x) for x in self.advantages(rewards, groups)]
+        masked = self.zero_variance == "mask"
+        batch = tokenize(
+            trajectories,
+            None,
+            policy,
+            self.normalize,
+            weight=lambda row, turn, hint: 0.0 if masked and advantages[row] == 0.0 else 1.0,
+            advantage=advantages,
+            constant=self.constant,
+            reduce_sum=reduce_sum,
+            device=next(policy.parameters()).device,
+        )
+        return Step(batch, {"rollout/frac_reward_zero_std": frac_zero_std(rewards, groups)}, None, advantages)
+
+    def loss(self, policy: Policy, micro: TokenizedBatch) -> LossOutput:
+        """Clipped surrogate on the recorded log-probabilities."""
+        logits = policy.score(micro.student)
+        if len(micro) == 0:
+            return LossOutput(zero_loss(logits))
+        log_q = action_log_probabilities(logits, micro.action_ids)
+        reference = None
+        if self.surrogate.kl_weight:
+            with policy.sampling():
+                reference = action_log_probabilities(policy.score(micro.student, "initial"), micro.action_ids)
+        per_token = self.surrogate(log_q, micro.rollout_logprobs, micro.advantage, micro.row, reference)
+        metrics = {k: float(v) for k, v in mismatch(log_q, micro.rollout_logprobs).items()}
+        metrics |= {k: float(v) for k, v in self.surrogate.diagnostics.items()}
+        return LossOutput(
+            normalised_sum(micro.coefficient, per_token), metrics, per_token.detach(), log_q.detach(), None
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Running baseline."""
+        return {"baseline": self.baseline.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore :meth:`state_dict`."""
+        self.baseline.load_state_dict(state["baseline"])
+
+
+class _GroupObjective(PolicyGradient):
+    """Objectives whose baseline is the trajectory's group."""
+
+    def check(self, group_size: int) -> None:
+        """A group of one has no one to compare with: its advantage would always be zero."""
+        if group_size < 2:
+            raise ConfigError(
+                f"{type(self).__name__} compares trajectories of one task, so group_size={group_size} gives advantage "
+                "0 everywhere and nothing is learnt. Set data.group_size to 2 or more (8 is usual), or use "
+                "PolicyGradient (REINFORCE) for single trajectories."
+            )
+
+
+class GRPO(_GroupObjective):
+    """Group-relative policy optimisation, with the switches of Dr.GRPO, DAPO, BNPO and GSPO.
+
+    Args:
+        scale_rewards: Divide by the standard deviation of the ``group``, or ``none`` (Dr.GRPO).
+        normalize: What the loss is an average over.
+        constant: Tokens per trajectory, for ``seq_mean_token_sum_norm`` (Dr.GRPO).
+        epsilon: Clip range of the ratio below 1.
+        epsilon_high: Clip range above 1 (DAPO: 0.28); default: ``epsilon``.
+        ratio_level: Ratio per ``token`` or per ``sequence`` (GSPO).
+        beta_kl: Weight of the k3 penalty towards the initial weights.
+        zero_variance: Groups with equal rewards ``keep`` their tokens in the denominator, or ``mask`` them out.
+    """
+
+    def __init__(
+        self,
+        scale_rewards: Literal["group", "none"] = "group",
+        normalize: Normalization = Normalization.SEQ_MEAN_TOKEN_MEAN_KEEP_EMPTY,
+        constant: float | None = None,
+        epsilon: float = 0.2,
+        epsilon_high: float | None = None,
+        ratio_level: Literal["token", "sequence"] = "token",
+        beta_kl: float = 0.0,
+        zero_variance: Literal["keep", "mask"] = "keep",
+    ) -> None:
+        super().__init__("none", normalize, constant, epsilon, epsilon_high, ratio_level, beta_kl, zero_variance)
+        self.scale_rewards = scale_rewards
+
+    def advantages(self, rewards: Tensor, groups: Tensor) -> Tensor:
+        """Reward minus group mean, over the group's standard deviation."""
+        if self.scale_rewards == "none":
+            return dr_grpo_advantages(rewards, groups)
+        return grpo_advantages(rewards, groups)
+
+
+class RLOO(_GroupObjective):
+    """REINFORCE with the mean reward of the other trajectories of the group as baseline."""
+
+    def __init__(self, normalize: Normalization = Normalization.TOKEN_MEAN) -> None:
+        super().__init__("none", normalize)
+
+    def advantages(self, rewards: Tensor, groups: Tensor) -> Tensor:
+        """Reward minus the mean of the others."""
+        return rloo_advantages(rewards, groups)

@@ -1,0 +1,152 @@
+"""HERO: the student is pulled to the same network that knows what came of each decision (arXiv 2606.11559)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from hero_pl.batch import ReduceSum, TokenizedBatch, tokenize
+from hero_pl.errors import ConfigError
+from hero_pl.losses.base import DistillationLoss, action_log_probabilities
+from hero_pl.losses.gates import Gate, GateInputs
+from hero_pl.losses.importance import ImportanceCorrection, mismatch
+from hero_pl.losses.jensen_shannon import JensenShannon
+from hero_pl.losses.normalize import Normalization, normalised_sum, zero_loss
+from hero_pl.objectives.base import LossOutput, Objective, Step
+from hero_pl.policy.base import Policy
+from hero_pl.reflection.base import Reflector
+from hero_pl.reflection.self_reflector import SelfReflector
+from hero_pl.reflection.statistics import reflection_statistics
+from hero_pl.teacher.base import Teacher
+from hero_pl.teacher.hindsight import HindsightTeacher
+from hero_pl.teacher.weights import LiveWeights, TeacherWeights
+from hero_pl.types import Hint, Trajectory, Turn
+
+
+class SelfDistillation(Objective):
+    """Reflect on each episode, re-score its actions with the hint in view, distil on the hinted turns.
+
+    Args:
+        reflector: Diagnoses turns; default: the policy itself.
+        teacher: Renders what the self-teacher sees.
+        weights: Which weights the self-teacher scores with.
+        divergence: Distance per token.
+        normalize: What the loss is an average over.
+        confidence_weights: Weight of a turn by the confidence of its diagnosis.
+        gate: Optional factor per token.
+        correction: Optional correction for rollouts of an older policy.
+        failures_only: Keep only turns for which the reflector proposed another action (HinT-SD).
+    """
+
+    def __init__(
+        self,
+        reflector: Reflector | None = None,
+        teacher: Teacher | None = None,
+        weights: TeacherWeights | None = None,
+        divergence: DistillationLoss | None = None,
+        normalize: Normalization = Normalization.TOKEN_MEAN,
+        confidence_weights: dict[str, float] | None = None,
+        gate: Gate | None = None,
+        correction: ImportanceCorrection | None = None,
+        failures_only: bool = False,
+    ) -> None:
+        self.reflector = reflector or SelfReflector()
+        self.teacher = teacher or HindsightTeacher()
+        self.weights = weights or LiveWeights()
+        self.divergence = divergence or JensenShannon()
+        self.normalize = normalize
+        self.confidence_weights = {"low": 1.0, "medium": 1.0, "high": 1.0, **(confidence_weights or {})}
+        if set(self.confidence_weights) != {"low", "medium", "high"} or min(self.confidence_weights.values()) < 0.0:
+            raise ConfigError(
+                f"confidence_weights={confidence_weights}: expected non-negative numbers for low, medium and high."
+            )
+        self.gate, self.correction, self.failures_only = gate, correction, failures_only
+
+    def check(self, group_size: int) -> None:
+        """A teacher that shows peers' demonstrations needs peers."""
+        if group_size < self.teacher.needs_group:
+            raise ConfigError(
+                f"{type(self.teacher).__name__} needs group_size >= {self.teacher.needs_group}, given {group_size}: "
+                "its hints come from other trajectories of the same task. Raise data.group_size."
+            )
+
+    def start(self, policy: Policy) -> None:
+        """Let the teacher's weights take their copy."""
+        self.weights.start(policy)
+        start = getattr(self.reflector, "start", None)
+        if start is not None:
+            start(policy)
+
+    def prepare(self, trajectories: Sequence[Trajectory], policy: Policy, reduce_sum: ReduceSum) -> Step:
+        """Steps 2 and 3 of the algorithm box: reflect, render hints, lay out both sides."""
+        reflections = self.reflector.reflect(trajectories, policy)
+        hints = self.teacher.advise(trajectories, reflections, policy)
+        batch = tokenize(
+            trajectories,
+            hints,
+            policy,
+            self.normalize,
+            weight=self._weight,
+            reduce_sum=reduce_sum,
+            device=_device(policy),
+        )
+        turns = sum(len(trajectory.turns) for trajectory in trajectories)
+        metrics = {f"reflection/{name}": value for name, value in reflection_statistics(reflections).items()}
+        metrics |= batch.counters
+        metrics["hero/hinted_turns"] = len(batch.places) / max(turns, 1)
+        metrics["hero/empty_batches"] = float(len(batch) == 0)
+        metrics["teacher/tokens"] = float(sum(len(row.ids) for row in batch.teacher))
+        return Step(batch, metrics, reflections)
+
+    def _weight(self, row: int, turn: Turn, hint: Hint | None) -> float:
+        if hint is None or (self.failures_only and not hint.is_failure):
+            return 0.0
+        return self.confidence_weights[hint.confidence]
+
+    def loss(self, policy: Policy, micro: TokenizedBatch) -> LossOutput:
+        """Step 4: divergence per token of the sampled ids, teacher detached."""
+        student = policy.score(micro.student)
+        if len(micro) == 0:
+            return LossOutput(zero_loss(student))
+        teacher = self.weights.score(policy, micro.teacher).detach()
+        per_token = self.divergence(student, teacher, micro.action_ids)
+        q = action_log_probabilities(student.detach(), micro.action_ids)
+        p = action_log_probabilities(teacher, micro.action_ids)
+        weighted = per_token
+        if self.gate is not None:
+            weighted = weighted * self.gate(
+                GateInputs(student, teacher, micro.action_ids, micro.turn, per_token, self.divergence.temperature)
+            )
+        if self.correction is not None:
+            weighted = weighted * self.correction(q, micro.rollout_logprobs, micro.row)
+        metrics = {
+            "teacher/divergence": float(per_token.detach().mean()),
+            "loss/max_token": float(per_token.detach().max()),
+            "teacher/endorsement": float((p - q).mean()),
+            **{f"loss/{k}": float(v) for k, v in self.divergence.diagnostics.items()},
+            **{k: float(v) for k, v in mismatch(q, micro.rollout_logprobs).items()},
+        }
+        return LossOutput(normalised_sum(micro.coefficient, weighted), metrics, per_token.detach(), q, p)
+
+    def after_step(self, policy: Policy, trajectories: Sequence[Trajectory]) -> None:
+        """Let the teacher's weights follow, by their rule."""
+        lengths = [len(turn.action_ids) for trajectory in trajectories for turn in trajectory.turns]
+        reward = float(np.mean([trajectory.reward for trajectory in trajectories])) if trajectories else 0.0
+        with torch.no_grad():
+            self.weights.after_step(policy, reward, float(np.percentile(lengths, 95)) if lengths else 0.0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Reflector and refresh rule."""
+        return {"reflector": self.reflector.state_dict(), "weights": self.weights.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore :meth:`state_dict`."""
+        self.reflector.load_state_dict(state["reflector"])
+        self.weights.load_state_dict(state["weights"])
+
+
+def _device(policy: Policy) -> torch.device:
+    return next(policy.parameters()).device

@@ -1,0 +1,59 @@
+"""Supervised training on actions: demonstrations, or the policy's own successes (rejection sampling)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from hero_pl.batch import ReduceSum, TokenizedBatch, tokenize
+from hero_pl.losses.base import action_log_probabilities
+from hero_pl.losses.normalize import Normalization, normalised_sum, zero_loss
+from hero_pl.objectives.base import LossOutput, Objective, Step
+from hero_pl.policy.base import Policy
+from hero_pl.types import Trajectory
+
+
+class SFT(Objective):
+    """Negative log-likelihood of action tokens.
+
+    Args:
+        reward_threshold: Keep trajectories with at least this reward; ``None`` keeps all (demonstrations).
+        max_per_task: Trajectories of one task in a batch at most; ``None``: any number.
+        normalize: What the loss is an average over.
+    """
+
+    def __init__(
+        self,
+        reward_threshold: float | None = None,
+        max_per_task: int | None = None,
+        normalize: Normalization = Normalization.TOKEN_MEAN,
+    ) -> None:
+        self.reward_threshold, self.max_per_task, self.normalize = reward_threshold, max_per_task, normalize
+
+    def prepare(self, trajectories: Sequence[Trajectory], policy: Policy, reduce_sum: ReduceSum) -> Step:
+        """Select; exact duplicates count once when selecting by reward."""
+        kept: list[Trajectory] = []
+        per_task: Counter[str] = Counter()
+        seen: set[tuple[tuple[int, ...], ...]] = set()
+        for trajectory in trajectories:
+            actions = tuple(turn.prompt_ids + turn.action_ids for turn in trajectory.turns)
+            if self.reward_threshold is not None and (trajectory.reward < self.reward_threshold or actions in seen):
+                continue
+            if self.max_per_task is not None and per_task[trajectory.task_id] >= self.max_per_task:
+                continue
+            seen.add(actions)
+            per_task[trajectory.task_id] += 1
+            kept.append(trajectory)
+        batch = tokenize(
+            kept, None, policy, self.normalize, reduce_sum=reduce_sum, device=next(policy.parameters()).device
+        )
+        return Step(batch, {"sft/kept": len(kept) / max(len(trajectories), 1)})
+
+    def loss(self, policy: Policy, micro: TokenizedBatch) -> LossOutput:
+        """Mean negative log-likelihood."""
+        logits = policy.score(micro.student)
+        if len(micro) == 0:
+            return LossOutput(zero_loss(logits))
+        log_q = action_log_probabilities(logits, micro.action_ids)
+        metrics = {"sft/accuracy": float((logits.argmax(-1) == micro.action_ids).float().mean())}
+        return LossOutput(normalised_sum(micro.coefficient, -log_q), metrics, -log_q.detach(), log_q.detach(), None)
