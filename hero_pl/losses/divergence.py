@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -27,17 +27,6 @@ ClipMode = Literal["none", "token", "pointwise"]
 
 _EXCLUDED_GAP = 1e4
 """Nats between the two sides where one of them rules a token out altogether (a logit of minus infinity)."""
-
-
-class DivergenceOptions(TypedDict, total=False):
-    """The keyword arguments that every vocabulary divergence shares; see ``VocabularyDivergence``."""
-
-    temperature: float
-    support: Support
-    top_k: int
-    tail: bool
-    clip_mode: ClipMode
-    clip: float
 
 
 class VocabularyDivergence(DistillationLoss):
@@ -189,7 +178,8 @@ def mixture_log_ratios(gap: Tensor, teacher_weight: float) -> tuple[Tensor, Tens
     # scalar tensors in the dtype of gap: a plain number in torch.where would be rounded to float32
     of_student, of_teacher = gap.new_full((), 1.0 - teacher_weight), gap.new_full((), teacher_weight)
     weight_of_smaller = torch.where(gap > 0, of_student, of_teacher)
-    below_larger = torch.log1p(weight_of_smaller * torch.expm1(-gap.abs()))  # log(m / max(q, p)), at most 0
+    # log(m / max(q, p)) = log1p(w_smaller * expm1(-|gap|)), at most 0; in place, one vocabulary-sized tensor is enough
+    below_larger = gap.abs().neg_().expm1_().mul_(weight_of_smaller).log1p_()
     return below_larger + gap.clamp(min=0.0), below_larger - gap.clamp(max=0.0)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Unpack
+from typing import Any
 
 from torch import Tensor
 
 from hero_pl.errors import ConfigError
-from hero_pl.losses.divergence import DivergenceOptions, VocabularyDivergence, mixture_log_ratios
+from hero_pl.losses.divergence import VocabularyDivergence, mixture_log_ratios
 
 
 class JensenShannon(VocabularyDivergence):
@@ -30,7 +30,7 @@ class JensenShannon(VocabularyDivergence):
         tensor([[0., 0., 0.]])
     """
 
-    def __init__(self, beta: float = 0.5, rescale: bool = False, **options: Unpack[DivergenceOptions]) -> None:
+    def __init__(self, beta: float = 0.5, rescale: bool = False, **options: Any) -> None:
         super().__init__(**options)
         if not 0.0 < beta < 1.0:
             raise ConfigError(
@@ -44,5 +44,5 @@ class JensenShannon(VocabularyDivergence):
         """``f = (1 - beta) q log(q/m) + beta p log(p/m)``, slope ``(1 - beta) q log(q/m)``."""
         scale = 1.0 / (self.beta * (1.0 - self.beta)) if self.rescale else 1.0
         m_over_q, m_over_p = mixture_log_ratios(gap, self.beta)
-        from_student = q * m_over_q * (scale * (self.beta - 1.0))
-        return from_student - p * m_over_p * (scale * self.beta), from_student
+        from_student = m_over_q.mul_(q).mul_(scale * (self.beta - 1.0))
+        return from_student - m_over_p.mul_(p).mul_(scale * self.beta), from_student

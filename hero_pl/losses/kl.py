@@ -7,13 +7,13 @@ little of the first distribution into the second, which bounds them by ``log(1 /
 
 from __future__ import annotations
 
-from typing import Unpack
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from hero_pl.errors import ConfigError
-from hero_pl.losses.divergence import DivergenceOptions, VocabularyDivergence, mixture_log_ratios
+from hero_pl.losses.divergence import VocabularyDivergence, mixture_log_ratios
 
 
 class ForwardKL(VocabularyDivergence):
@@ -57,7 +57,7 @@ class SkewForwardKL(VocabularyDivergence):
         options: Options of every divergence, see ``VocabularyDivergence``.
     """
 
-    def __init__(self, alpha: float = 0.1, **options: Unpack[DivergenceOptions]) -> None:
+    def __init__(self, alpha: float = 0.1, **options: Any) -> None:
         super().__init__(**options)
         self.alpha = _checked_alpha(self, alpha)
         self.slope_offset = alpha - 1.0
@@ -76,7 +76,7 @@ class SkewReverseKL(VocabularyDivergence):
         options: Options of every divergence, see ``VocabularyDivergence``.
     """
 
-    def __init__(self, alpha: float = 0.1, **options: Unpack[DivergenceOptions]) -> None:
+    def __init__(self, alpha: float = 0.1, **options: Any) -> None:
         super().__init__(**options)
         self.alpha = _checked_alpha(self, alpha)
         self.slope_offset = 1.0 - alpha

@@ -5,10 +5,12 @@ import math
 
 import pytest
 import torch
+from jsonargparse import ArgumentParser
 from torch import Tensor
 
 from hero_pl.errors import ConfigError, TokenAlignmentError
 from hero_pl.losses import (
+    DistillationLoss,
     ForwardKL,
     JensenShannon,
     ReverseKL,
@@ -262,3 +264,12 @@ def test_a_divergence_of_ones_own_needs_only_its_terms() -> None:
 
     student, teacher = logits(tokens=2, vocab=4)
     assert torch.autograd.gradcheck(lambda z: SquaredDistance()(z, teacher), (student,))
+
+
+def test_a_configuration_names_the_class_and_sees_the_shared_options() -> None:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--loss", type=DistillationLoss)
+    parsed = parser.parse_args(["--loss=JensenShannon", "--loss.beta=0.3", "--loss.support=union"])
+    options = parsed.loss.init_args
+    assert (options.beta, options.support, options.top_k, options.clip_mode) == (0.3, "union", 100, "none")
+    assert parser.parse_args(["--loss=SampledToken"]).loss.init_args.temperature == 1.0
