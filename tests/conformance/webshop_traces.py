@@ -37,6 +37,9 @@ FILTERS: dict[str, Callable[[int, Goal], bool]] = {
 }
 
 
+SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "webshop"
+
+
 class Report:
     """Counts checks per kind and shows the first failures."""
 
@@ -61,16 +64,20 @@ class Report:
 
 def records(directory: Path, name: str) -> Iterator[dict[str, Any]]:
     """Lines of one trace file; none when the file is not there."""
-    path = directory / "traces" / f"{name}.jsonl.gz"
-    if path.exists():
-        with gzip.open(path, "rt", encoding="utf-8") as lines:
-            for line in lines:
-                yield json.loads(line)
+    for path in (directory / "traces" / f"{name}.jsonl.gz", directory / f"{name}.jsonl.gz"):
+        if path.exists():
+            with gzip.open(path, "rt", encoding="utf-8") as lines:
+                yield from map(json.loads, lines)
+            return
 
 
 def fixture_nouns(directory: Path) -> Nouns:
     """The noun rule of the recordings."""
-    rule = json.loads((directory / "fn1.json").read_text(encoding="utf-8"))
+    places = [directory / "fn1.json", directory.parent / "fn1.json", SHARED / "fn1.json"]
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
+        raise SystemExit(f"No noun rule: expected fn1.json in {directory}, the folder above, or {SHARED}.")
+    rule = json.loads(path.read_text(encoding="utf-8"))
     pattern, drop = re.compile(rule["pattern"]), set(rule["drop"])
 
     def nouns(title: str) -> list[str]:
@@ -165,9 +172,9 @@ def check_episodes(directory: Path, setup: str, shop: Shop, report: Report) -> N
 def check_search(directory: Path, catalogues: dict[str, Catalogue], report: Report) -> None:
     overlap = total = ordered = queries = 0
     for record in records(directory, "search"):
-        catalogue = catalogues.get(record["index"])
-        if catalogue is None:
-            continue
+        if (name := record["index"]) not in catalogues:
+            catalogues[name] = load_official(directory, num_products=None if name == "all" else int(name))
+        catalogue = catalogues[name]
         documents, scores = catalogue.index.search_scored(record["q"])
         got = [catalogue.document_asins[document] for document in documents]
         expected = record["ids"]
@@ -219,7 +226,7 @@ def run(directory: Path, search: str = "native", max_failures: int = 20) -> int:
             human=bool(options.get("human_goals")),
             price_seed=setup["price_seed"],
             limit_goals=options.get("limit_goals", -1),
-            filter_goals=FILTERS.get(options.get("filter_goals", "")),
+            filter_goals=FILTERS[options["filter_goals"]] if options.get("filter_goals") else None,
         )
         shop = Shop(
             world,
@@ -227,6 +234,7 @@ def run(directory: Path, search: str = "native", max_failures: int = 20) -> int:
             show_attributes=options.get("show_attrs", False),
             num_prev_obs=options.get("num_prev_obs", 0),
             num_prev_actions=options.get("num_prev_actions", 0),
+            session_prefix=options.get("session_prefix") or "",
         )
         worlds[name] = world
         check_setup(setup, world, shop, report)

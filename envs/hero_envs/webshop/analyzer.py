@@ -51,7 +51,10 @@ def terms(text: str) -> list[str]:
 
 def tokens(text: str) -> list[str]:
     """Words of a text before any of them is changed or dropped."""
-    found = _ASCII_WORD.findall(text) if text.isascii() else [match[0] for match in _unicode_word().finditer(text)]
+    if text.isascii():
+        found = _ASCII_WORD.findall(text)
+    else:
+        found = [match[0] for match in _unicode_word().finditer(text) if match[1] is None]
     out: list[str] = []
     for token in found:
         for start in range(0, len(token), MAX_TOKEN_LENGTH):
@@ -88,7 +91,7 @@ def _unicode_word() -> re.Pattern[str]:
     )
     picture = f"[{_PICTOGRAPHS}][\U0001f3fb-\U0001f3ff]?{e}"
     return re.compile(
-        f"{links}{word}(?:(?:{connector})+{word})*{links}"
+        f"{links}{word}(?:(?:{connector})+{word})*{links}|((?:{connector})+)"  # the group: links alone are no word
         f"|[{ideographs}]{e}|(?:[{no_spaces}]{e})+"
         f"|[\U0001f1e6-\U0001f1ff]{e}[\U0001f1e6-\U0001f1ff]{e}"
         f"|[0-9#*]\ufe0f?\u20e3|{picture}(?:(?<=\u200d){picture})*"
@@ -106,7 +109,7 @@ def _classify() -> tuple[list[int], ...]:
             continue
         if category in ("Mn", "Me", "Mc") or (category == "Cf" and code != 0x200B):
             extend.append(code)
-        elif category == "Nd":
+        elif category == "Nd" or code == 0x066B:
             digits.append(code)
         elif category == "Pc":
             connectors.append(code)

@@ -21,17 +21,16 @@ from hero_envs.webshop.tasks import Source, open_tasks
 OBSERVATIONS = ("text", "text_rich", "compact")
 POCKET_PROMPT = "shop"
 SYSTEM_PROMPT = """\
-You are shopping for someone else. Their request names a kind of product, properties it must have, options to choose
-and \ sometimes a price limit. Find the product that fits best, choose every requested option on its page, then buy
-it.
+You are shopping for someone else. Their request names a kind of product, properties it must have, options to
+choose and sometimes a price limit. Find the product that fits best, choose every requested option on its page,
+then buy it.
 
 Send exactly one action per message:
 search[words]   looks for products; use a few keywords, not the whole request
 click[text]     presses a button, opens a product or chooses an option; copy the text exactly as the page shows it
 
-A purchase ends the task and is scored by how much of the request it meets. An action that is not possible leaves the
-page as \
-it is."""
+A purchase ends the task and is scored by how much of the request it meets. An action that is not possible leaves
+the page as it is."""
 
 
 class WebShopEnv(gym.Env[str, str]):

@@ -17,6 +17,8 @@ from hero_envs.webshop.store import Inputs, open_store
 STORE_ABOVE_BYTES = 64 << 20
 """Product files larger than this are converted once to an on-disk store."""
 _CHUNK = 1 << 20
+_LARGEST_ENTRY = 1 << 27
+"""Characters after which an entry that cannot be read is taken for malformed, not for unfinished."""
 _PRICE_CLAUSE = re.compile(r",? and price lower than.*$", re.DOTALL)
 _QUOTES = str.maketrans("", "", "'\"`")
 
@@ -80,10 +82,11 @@ def iterate_json_list(path: Path) -> Iterator[Any]:
 
         def fill() -> bool:
             nonlocal buffer, position, ended
-            more = _read(file, path)
+            if not (more := _read(file, path)):
+                ended = True
+                return False
             buffer, position = buffer[position:] + more, 0
-            ended = not more
-            return not ended
+            return True
 
         def skip(separators: str) -> str:
             """Go over blanks and separators; the next character, or nothing at the end."""
@@ -100,21 +103,19 @@ def iterate_json_list(path: Path) -> Iterator[Any]:
         while (first := skip(" \t\n\r,")) != "]":
             if not first:
                 raise DataError(f"{path}: the file ends inside the list after {number} entries. Get it again.")
-            size = _CHUNK
             while True:
+                whole = ended
                 try:
                     item, end = decoder.raw_decode(buffer, position)
-                    break
+                    if end < len(buffer) or not fill():  # a number may go on behind the cut
+                        break
                 except ValueError as error:
-                    # cut off or malformed: read on in growing steps, and blame the file when there is no more
-                    grown = False
+                    # cut off or malformed: read on in growing steps, and blame the file when that does not help
+                    size = 2 * max(len(buffer) - position, _CHUNK)
+                    if whole or size > _LARGEST_ENTRY:
+                        raise DataError(f"{path}: entry {number} is not valid JSON ({error}). Get it again.") from error
                     while len(buffer) - position < size and fill():
-                        grown = True
-                    size *= 2
-                    if not grown and ended:
-                        raise DataError(
-                            f"{path}: entry {number} is not valid JSON ({error}). Get the file again."
-                        ) from error
+                        pass
             position = end
             yield item
             number += 1

@@ -1,0 +1,96 @@
+"""check_env accepts environments that keep the contract and names each promise that one breaks."""
+
+import gymnasium as gym
+import pytest
+from gymnasium.spaces import Text
+
+import hero_envs
+from hero_envs.spaces import UnicodeText
+from hero_pl.errors import ConfigError
+from hero_pl.rollout.check_env import check_env
+
+gym.register_envs(hero_envs)
+
+
+class Echo(gym.Env):
+    """Keeps the contract: three tasks, ended by the word stop."""
+
+    metadata = {"render_modes": []}  # noqa: RUF012
+
+    def __init__(self, fault=""):
+        self.fault = fault
+        self.action_space = UnicodeText()
+        self.observation_space = Text(3) if fault == "space" else UnicodeText()
+        self.task_ids = ["a", "a", "c"] if fault == "repeated ids" else ["a", "b", "c"]
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        task = (options or {}).get("task")
+        if task is None:
+            task = self.task_ids[int(self.np_random.integers(3))]
+        if task not in self.task_ids and self.fault != "any task":
+            raise ValueError(f"unknown task {task!r}")
+        info = {"role": "user", "task": task, "system_prompt": "echo", "tools": []}
+        if self.fault == "no role":
+            del info["role"]
+        if self.fault == "no tools":
+            del info["tools"]
+        if self.fault == "other task":
+            info["task"] = "b"
+        if self.fault == "not json":
+            info["extra"] = {1, 2}
+        return f"task {task}", info
+
+    def step(self, action):
+        if self.fault == "raises" and not action.strip():
+            raise KeyError(action)
+        reward = 7.0 if self.fault == "reward" else 0.5
+        done = len(action) > 10
+        info = {"role": "tool"}
+        if done and self.fault != "no success":
+            info["success"] = False
+        if self.fault == "random":
+            action += str(id(self))
+        return action, reward, done, False, info
+
+
+gym.register("hero_pl_tests/Echo-v0", entry_point=Echo, disable_env_checker=True, order_enforce=False)
+
+
+@pytest.mark.parametrize(
+    ("env_id", "options"),
+    [
+        ("hero_pl_tests/Echo-v0", {}),
+        ("hero_pl/WebShopPocket-v0", {}),
+        ("hero_pl/WebShop-v0", {"observation": "text_rich"}),
+        ("hero_pl/WebShop-v0", {"observation": "compact", "split": "test"}),
+    ],
+)
+def test_an_environment_that_keeps_the_contract_has_no_problems(env_id, options):
+    assert check_env(env_id, **options) == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("space", "not in observation_space"),
+        ("repeated ids", "1 repeated ids"),
+        ("any task", "accepted a task that does not exist"),
+        ("no role", "info['role'] is None"),
+        ("no tools", "info['tools'] must be a list"),
+        ("other task", "info['task'] is 'b'"),
+        ("not json", "info holds what JSON cannot"),
+        ("raises", "mistakes of the model must come back as observations"),
+        ("reward", "expected a number in [0, 1]"),
+        ("no success", "info['success'] must be a bool"),
+        ("random", "gave two different answers"),
+    ],
+)
+def test_each_broken_promise_is_named(fault, words):
+    problems = check_env("hero_pl_tests/Echo-v0", fault=fault)
+    assert any(words in problem for problem in problems), problems
+
+
+def test_an_unknown_environment_is_refused():
+    with pytest.raises(ConfigError, match="WebShop"):
+        check_env("hero_pl/WebShopp-v0")
