@@ -12,9 +12,12 @@ import pytest
 from hero_envs.webshop import official
 from hero_envs.webshop.catalogue import World
 from hero_envs.webshop.generated import generated_entries, write_official
+from hero_envs.webshop.noun_table import noun_table
+from hero_envs.webshop.nouns import get_nouns
 from hero_envs.webshop.official import differing_goals, goal_text, iterate_json_list, load_official
 from hero_envs.webshop.products import DataError
-from hero_envs.webshop.store import decode_row, encode_row
+from hero_envs.webshop.store import decode_row
+from hero_envs.webshop.store_writer import encode_row
 
 
 @pytest.fixture
@@ -112,7 +115,7 @@ def test_a_store_is_the_same_catalogue_as_the_one_in_memory(folder, monkeypatch)
 
 
 def test_postings_spilled_in_many_pieces_come_together(folder, monkeypatch, tmp_path):
-    monkeypatch.setattr("hero_envs.webshop.store._SPILL_EVERY", 100)
+    monkeypatch.setattr("hero_envs.webshop.store_writer._SPILL_EVERY", 100)
     store = stored(folder, monkeypatch, store_dir=tmp_path / "elsewhere" / "deep")
     monkeypatch.setattr(official, "STORE_ABOVE_BYTES", 1 << 40)
     memory = load_official(folder)
@@ -162,3 +165,14 @@ def test_goal_texts_are_compared_in_the_published_form(folder):
     published.write_text("{}")
     with pytest.raises(DataError, match="expected a JSON list of texts"):
         differing_goals(goals, published)
+
+
+def test_a_noun_table_of_the_catalogue_replaces_its_extractor(folder):
+    titles = [product.title for product in load_official(folder).products]
+    rules = get_nouns("rules")
+    (folder / "nouns.json").write_text(json.dumps(noun_table(titles, rules)))
+    table = get_nouns(str(folder / "nouns.json"))
+    assert [table.of(title) for title in titles] == [rules.of(title) for title in titles]
+    env = gym.make("hero_pl/WebShop-v0", data_dir=folder, nouns=str(folder / "nouns.json"), split="all", max_steps=1)
+    env.reset(seed=0)
+    assert env.step("search[tea]")[4]["nouns"] == "table:nouns.json"
