@@ -1,0 +1,1 @@
+"""What happens around training: budget, held-out evaluation, logs, export."""

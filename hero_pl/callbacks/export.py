@@ -1,0 +1,29 @@
+"""Write the policy as a Hugging Face folder at the end of training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning
+
+from hero_pl.callbacks.trajectories import run_folder
+
+
+class Export(lightning.Callback):
+    """Saves model (or adapter), tokenizer and chat template for transformers, vLLM and lm-eval.
+
+    Args:
+        folder: Where; default: ``huggingface`` in the run folder.
+        enabled: Write at the end of training.
+    """
+
+    def __init__(self, folder: str | None = None, enabled: bool = False) -> None:
+        self.folder, self.enabled = folder, enabled
+
+    def on_train_end(self, trainer: lightning.Trainer, module: Any) -> None:
+        """Save once, on the first process."""
+        root = run_folder(trainer)
+        target = Path(self.folder) if self.folder else root / "huggingface" if root else None
+        if self.enabled and target is not None and trainer.is_global_zero:
+            module.policy.save_pretrained(target)

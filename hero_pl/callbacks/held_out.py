@@ -1,0 +1,188 @@
+"""Evaluate on held-out tasks before, during and after training, and say what changed."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning
+from rich.console import Console
+from rich.table import Table
+
+from hero_pl.callbacks.trajectories import run_folder
+from hero_pl.errors import ConfigError
+from hero_pl.jsonl import append_lines
+from hero_pl.metrics import evaluable, succeeded
+from hero_pl.policy.base import Sampling
+from hero_pl.records import Record, append_records
+from hero_pl.types import Trajectory
+
+
+class HeldOut(lightning.Callback):
+    """Plays held-out episodes at given training turns; writes ``eval.jsonl`` and ``summary.json``.
+
+    Args:
+        episodes: Episodes per evaluation; 0 switches this off.
+        stage: ``test`` or ``validate``: which held-out tasks.
+        at_turns: Training turns at which to evaluate, besides before and after.
+        greedy: Evaluate greedily as well.
+        method: Name under which ``hero_pl compare`` and the plots know this run; default: name of the run folder.
+    """
+
+    def __init__(
+        self,
+        episodes: int = 0,
+        stage: Literal["test", "validate"] = "test",
+        at_turns: list[int] | None = None,
+        greedy: bool = False,
+        method: str | None = None,
+    ) -> None:
+        if episodes < 0:
+            raise ConfigError(f"held_out.episodes={episodes}: must be positive, or 0 for no evaluation.")
+        self.episodes, self.stage, self.greedy, self.method = episodes, stage, greedy, method
+        self.at_turns = sorted(at_turns or [])
+        self.results: dict[str, dict[str, Any]] = {}
+        """By training turns, as text."""
+        self.elapsed_s = 0.0
+        self._started = 0.0
+
+    def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        """The agent as it is before training."""
+        self._started = time.monotonic()
+        if self.episodes and "0" not in self.results:
+            self._evaluate(trainer, module, 0)
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, module: Any, *args: Any) -> None:
+        """Evaluate at each mark that was just passed."""
+        for mark in self.at_turns if self.episodes else []:
+            if module.turns >= mark and str(mark) not in self.results:
+                self._evaluate(trainer, module, mark)
+
+    def on_train_end(self, trainer: lightning.Trainer, module: Any) -> None:
+        """The agent after training; write the summary, the curve and the page."""
+        folder = run_folder(trainer)
+        if not self.episodes or not trainer.is_global_zero:
+            return
+        if not any(result["turns_used"] == module.turns for result in self.results.values()):
+            self._evaluate(trainer, module, int(module.turns))
+        last = max(self.results.values(), key=lambda result: result["turns_used"])
+        keep = ("success", "success_ci", "turns", "reward", "episodes", "success_greedy")
+        summary = {
+            "before": {key: self.results["0"][key] for key in keep if key in self.results["0"]},
+            "after": {key: last[key] for key in keep if key in last},
+            "training_turns": int(module.turns),
+            "seed": trainer.datamodule.seed,  # type: ignore[attr-defined]
+            "wall_time_s": round(self.elapsed_s + time.monotonic() - self._started, 1),
+            "method": self._name(folder),
+            "curve": self.results,
+        }
+        _print(summary)
+        if folder is not None:
+            (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+            self._draw(folder, module)
+
+    def _evaluate(self, trainer: lightning.Trainer, module: Any, mark: int) -> None:
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        played = data.evaluate(module.policy, self.stage, self.episodes)
+        result = {**summarise(played), "turns_used": int(module.turns)}
+        if self.greedy:
+            greedy = Sampling(0.0, data.eval_sampling.max_action_tokens)
+            result["success_greedy"] = summarise(data.evaluate(module.policy, self.stage, self.episodes, greedy))[
+                "success"
+            ]
+        self.results[str(mark)] = result
+        folder = run_folder(trainer)
+        if trainer.logger is not None:
+            values = {f"test/{key}": result[key] for key in ("success", "turns", "reward")}
+            trainer.logger.log_metrics({**values, "train/turns": float(module.turns)}, step=trainer.global_step)
+        if folder is not None and trainer.is_global_zero:
+            append_lines(folder / "eval.jsonl", (self._row(folder, data.seed, mark, t) for t in played))
+            append_records(
+                folder / "trajectories.jsonl", (Record(self.stage, trainer.global_step, t) for t in played[:20])
+            )
+
+    def _row(self, folder: Path, seed: int, mark: int, trajectory: Trajectory) -> dict[str, Any]:
+        return {
+            "stage": self.stage,
+            "turns_budget": mark,
+            "seed": seed,
+            "method": self._name(folder),
+            "task_id": trajectory.task_id,
+            "success": succeeded(trajectory),
+            "reward": trajectory.reward,
+            "turns": len(trajectory.turns),
+        }
+
+    def _name(self, folder: Path | None) -> str:
+        return self.method or (folder.parent.name if folder else "run")
+
+    def _draw(self, folder: Path, module: Any) -> None:
+        from hero_pl.plots import plot_run
+        from hero_pl.viewer.page import write_html
+
+        for logger in module.loggers:
+            logger.save()
+        tokenizer = module.policy.template.tokenizer
+        write_html(
+            folder / "trajectories.jsonl",
+            folder / "trajectories.html",
+            lambda ids: [tokenizer.decode([i]) for i in ids],
+        )
+        try:
+            plot_run(folder, folder / "curves.png")
+        except ConfigError as error:
+            Console().print(f"No curve was drawn: {error}")
+        Console().print(f"Wrote summary.json, metrics.csv, curves.png and trajectories.html to {folder}")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Results so far."""
+        return {"results": self.results, "elapsed_s": self.elapsed_s + time.monotonic() - self._started}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on."""
+        self.results, self.elapsed_s = dict(state_dict["results"]), float(state_dict["elapsed_s"])
+
+
+def summarise(trajectories: list[Trajectory]) -> dict[str, Any]:
+    """Success with its 95 % Wilson interval, mean turns and mean reward; broken episodes are counted apart."""
+    judged = [trajectory for trajectory in trajectories if evaluable(trajectory)]
+    wins, count = sum(map(succeeded, judged)), len(judged)
+    return {
+        "success": wins / count if count else math.nan,
+        "success_ci": list(wilson(wins, count)),
+        "turns": sum(len(t.turns) for t in judged) / count if count else math.nan,
+        "reward": sum(t.reward for t in judged) / count if count else math.nan,
+        "episodes": count,
+        "non_evaluable": len(trajectories) - count,
+    }
+
+
+def wilson(wins: int, count: int) -> tuple[float, float]:
+    """95 % Wilson score interval of a share (Wilson, JASA 22, 1927).
+
+    Example:
+        >>> [round(x, 3) for x in wilson(5, 10)]
+        [0.237, 0.763]
+    """
+    if count == 0:
+        return (0.0, 1.0)
+    z, share = 1.959964, wins / count
+    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    return (max(0.0, centre - half), min(1.0, centre + half))
+
+
+def _print(summary: dict[str, Any]) -> None:
+    table = Table(title=f"Held-out tasks, {summary['training_turns']} training turns, {summary['wall_time_s']} s")
+    for name in ("", "success", "95 % interval", "mean turns", "episodes"):
+        table.add_column(name)
+    for when in ("before", "after"):
+        row = summary[when]
+        low, high = row["success_ci"]
+        table.add_row(
+            when, f"{row['success']:.3f}", f"{low:.3f} to {high:.3f}", f"{row['turns']:.2f}", str(row["episodes"])
+        )
+    Console().print(table)

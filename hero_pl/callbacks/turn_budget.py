@@ -1,0 +1,27 @@
+"""Stop after a number of training turns: the unit in which methods are compared."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning
+
+from hero_pl.errors import ConfigError
+
+
+class TurnBudget(lightning.Callback):
+    """Stops training once the policy has used its turns.
+
+    Args:
+        max_turns: Assistant turns sampled for training, hinted or not; 0 means no budget.
+    """
+
+    def __init__(self, max_turns: int = 0) -> None:
+        if max_turns < 0:
+            raise ConfigError(f"turn_budget.max_turns={max_turns}: must be positive, or 0 for no budget.")
+        self.max_turns = max_turns
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *args: Any) -> None:
+        """Look at the counter after every step."""
+        if self.max_turns and trainer.lightning_module.turns >= self.max_turns:  # type: ignore[operator]
+            trainer.should_stop = True

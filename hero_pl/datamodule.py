@@ -1,0 +1,197 @@
+"""Online rollouts as a Lightning DataModule: the loader counts steps, the episodes are played right before each one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import lightning
+import numpy as np
+
+from hero_pl.errors import ConfigError
+from hero_pl.policy.base import Policy, Sampling
+from hero_pl.rollout.collect import Collector, Draw, Limits
+from hero_pl.rollout.demonstrations import Demonstrations
+from hero_pl.rollout.environments import check_id
+from hero_pl.types import Trajectory
+
+TRAIN, EVALUATE = 1, 2
+"""First entries of the seed sequences, so that training and evaluation never share randomness."""
+
+
+class TaskStream:
+    """A sized stream of step numbers; which tasks a step plays follows from seed and number alone.
+
+    Args:
+        tasks: Number of tasks.
+        per_step: Tasks per step and rank.
+        seed: Of the order.
+        rank: Of this process.
+        world: Number of processes.
+    """
+
+    def __init__(self, tasks: int, per_step: int, seed: int, rank: int = 0, world: int = 1) -> None:
+        self.tasks, self.per_step, self.seed, self.rank, self.world = tasks, per_step, seed, rank, world
+
+    def __len__(self) -> int:
+        return max(1, self.tasks // (self.per_step * self.world))
+
+    def __iter__(self) -> Iterator[int]:
+        yield from range(len(self))
+
+    def batch(self, step: int) -> list[int]:
+        """Task numbers of a step: a new permutation for each pass, no task twice within a pass."""
+        first = (step * self.world + self.rank) * self.per_step
+        return [self._task(position) for position in range(first, first + self.per_step)]
+
+    def _task(self, position: int) -> int:
+        turn, place = divmod(position, self.tasks)
+        return int(np.random.default_rng([self.seed, turn]).permutation(self.tasks)[place])
+
+
+class RolloutDataModule(lightning.LightningDataModule):
+    """Plays episodes of a Gymnasium environment with the policy that is being trained.
+
+    Args:
+        env: Gymnasium id, or ``package:Id`` for an environment of your own.
+        env_args: Arguments of the environment.
+        tasks_per_step: Different tasks per optimizer step and process.
+        group_size: Episodes per task; 1 is enough for HERO, GRPO needs more.
+        temperature: Of sampling while training.
+        max_action_tokens: Tokens per action at most.
+        limits: Turns per episode, episodes in flight.
+        splits: Names of the environment's splits for training, validation and test.
+        eval_episodes: Episodes of one evaluation; 0 plays every task of the split once.
+        eval_temperature: Of sampling while evaluating.
+        seed: Of task order, environments and sampling.
+        seed_tasks: Number of tasks of an environment that names none.
+        demonstrations: Makes labelled trajectories instead of playing the policy (warm-up with ``SFT``).
+    """
+
+    def __init__(
+        self,
+        env: str,
+        env_args: dict[str, Any] | None = None,
+        tasks_per_step: int = 8,
+        group_size: int = 1,
+        temperature: float = 1.0,
+        max_action_tokens: int = 256,
+        limits: Limits | None = None,
+        splits: dict[str, str] | None = None,
+        eval_episodes: int = 0,
+        eval_temperature: float = 1.0,
+        seed: int = 0,
+        seed_tasks: int = 1000,
+        demonstrations: Demonstrations | None = None,
+    ) -> None:
+        super().__init__()
+        for name, value in (("tasks_per_step", tasks_per_step), ("group_size", group_size)):
+            if value < 1:
+                raise ConfigError(f"data.{name}={value}: must be at least 1.")
+        if eval_episodes < 0:
+            raise ConfigError(f"data.eval_episodes={eval_episodes}: must be 0 (every task) or positive.")
+        check_id(env)
+        self.env, self.env_args = env, dict(env_args or {})
+        self.tasks_per_step, self.group_size, self.seed, self.seed_tasks = tasks_per_step, group_size, seed, seed_tasks
+        self.sampling = Sampling(temperature, max_action_tokens)
+        self.eval_sampling = Sampling(eval_temperature, max_action_tokens)
+        self.limits = limits or Limits()
+        self.splits = {"train": "train", "validate": "validation", "test": "test", **(splits or {})}
+        self.eval_episodes = eval_episodes
+        self.demonstrations = demonstrations
+        self.steps = 0
+        """Training batches drawn so far, those without an optimizer step included."""
+        self._collectors: dict[str, Collector] = {}
+
+    def collector(self, stage: str) -> Collector:
+        """Environments of a stage: ``train``, ``validate`` or ``test``."""
+        split = self.splits.get(stage, stage)
+        if split not in self._collectors:
+            self._collectors[split] = Collector(self.env, self.env_args, split, self.limits, self.seed_tasks)
+        return self._collectors[split]
+
+    # -- training ----------------------------------------------------------------------------------------------
+
+    def _stream(self, tasks: int) -> TaskStream:
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        return TaskStream(tasks, self.tasks_per_step, self.seed, rank, world)
+
+    def train_dataloader(self) -> TaskStream:
+        """Numbers of steps; the episodes are played in :meth:`on_before_batch_transfer`."""
+        return self._stream(len(self.collector("train").task_ids))
+
+    def draws(self, step: int) -> list[Draw]:
+        """Episodes of a training step."""
+        collector = self.collector("train")
+        stream = self._stream(len(collector.task_ids))
+        tasks = stream.batch(step)
+        count = len(tasks) * self.group_size
+        seeds = Draw.seeds(TRAIN, self.seed, step, stream.rank, count=count)
+        first = (step * stream.world + stream.rank) * len(tasks)
+        return [
+            Draw(collector.task_ids[tasks[i // self.group_size]], first + i // self.group_size, seeds[i])
+            for i in range(count)
+        ]
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> list[Trajectory]:
+        """Play the episodes of the step; runs right before it, so the policy is never stale."""
+        assert self.trainer is not None
+        policy: Policy = self.trainer.lightning_module.policy  # type: ignore[assignment]
+        if self.trainer.training:
+            draws = self.draws(self.steps)
+            self.steps += 1
+            if self.demonstrations is not None:
+                return self.demonstrations.make(draws, policy, self.collector("train"))
+            return self.collector("train").collect(draws, policy, self.sampling)
+        return self.evaluate(policy, str(batch))
+
+    def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
+        """Trajectories stay where they are; ids become tensors when a step is laid out."""
+        return batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """How far the task stream has got."""
+        return {"steps": self.steps}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on where the checkpoint was made."""
+        self.steps = int(state_dict["steps"])
+
+    # -- evaluation --------------------------------------------------------------------------------------------
+
+    def evaluate(
+        self,
+        policy: Policy,
+        stage: str,
+        episodes: int | None = None,
+        sampling: Sampling | None = None,
+        on_episode: Callable[[Trajectory], None] = lambda trajectory: None,
+    ) -> list[Trajectory]:
+        """Play held-out tasks; the policy sees what it will see when deployed, no hints.
+
+        Args:
+            policy: Loaded.
+            stage: ``validate`` or ``test``.
+            episodes: How many; tasks repeat when there are fewer. Default: ``eval_episodes``.
+            sampling: Default: the evaluation settings.
+            on_episode: Called with each finished episode.
+        """
+        collector = self.collector(stage)
+        episodes = self.eval_episodes if episodes is None else episodes
+        ids = collector.task_ids
+        count = episodes or len(ids)
+        seeds = Draw.seeds(EVALUATE, self.seed, len(stage), count=count)
+        draws = [Draw(ids[i % len(ids)], i, seeds[i]) for i in range(count)]
+        return collector.collect(draws, policy, sampling or self.eval_sampling, on_episode=on_episode)
+
+    def val_dataloader(self) -> list[str]:
+        """One batch: all episodes of the evaluation."""
+        return ["validate"]
+
+    def test_dataloader(self) -> list[str]:
+        """One batch: all episodes of the evaluation."""
+        return ["test"]
+
+    def predict_dataloader(self) -> list[str]:
+        """One batch: all episodes of the test split."""
+        return ["test"]
