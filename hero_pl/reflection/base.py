@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 class Reflector(ABC):
     """Turns trajectories into reflections: one diagnosis or None per turn."""
 
+    def start(self, policy: Policy) -> None:  # noqa: B027 - most reflectors have nothing to prepare
+        """Called once before training, with the policy at its initial weights. Wrappers pass it on.
+
+        Args:
+            policy: The policy that will be trained.
+        """
+
     @abstractmethod
     def reflect(self, trajectories: Sequence[Trajectory], policy: Policy | None) -> list[Reflection]:
         """Diagnose every turn of every trajectory.

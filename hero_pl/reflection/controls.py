@@ -53,6 +53,10 @@ class ShuffledReflector(Reflector):
         self._buffer: deque[Placed] = deque(maxlen=buffer_size)
         self._calls = 0
 
+    def start(self, policy: Policy) -> None:
+        """Prepare the inner reflector."""
+        self.inner.start(policy)
+
     def reflect(self, trajectories: Sequence[Trajectory], policy: Policy | None) -> list[Reflection]:
         """Ask ``inner``, then exchange the texts of its diagnoses."""
         reflections = self.inner.reflect(trajectories, policy)
@@ -131,9 +135,18 @@ class BlindReflector(Reflector):
     """
 
     def __init__(self, inner: Reflector, seed: int = 0) -> None:
+        if getattr(inner, "mode", None) == "continue":
+            raise ConfigError(
+                f"BlindReflector(inner={type(inner).__name__}(mode='continue')): that mode reads the episode's own ids, "
+                "which hold the replies. Use mode='transcript'."
+            )
         self.inner = inner
         self.seed = seed
         self._calls = 0
+
+    def start(self, policy: Policy) -> None:
+        """Prepare the inner reflector."""
+        self.inner.start(policy)
 
     def reflect(self, trajectories: Sequence[Trajectory], policy: Policy | None) -> list[Reflection]:
         """Ask with and without replies; keep the turns and confidences of the first, the words of the second."""

@@ -25,6 +25,7 @@ _SYNONYMS: dict[str, Confidence] = {
     **dict.fromkeys(("low", "very low", "uncertain", "very uncertain"), "low"),
 }
 _NUMBER = re.compile(r"\+?([0-9]{1,12}(?:\.[0-9]{0,12})?|\.[0-9]{1,12})\s*(%?)")
+_BRACKETS = re.compile(r"(\w+)\[(.*)\]")
 _SENTENCE_END = re.compile(r"[.!?…。！？][\"'”’)\]]*(?=\s|$)")
 
 
@@ -75,7 +76,7 @@ def read_target(
 
     Args:
         value: What stands under ``next_action_target``. Where the episode has no tools, actions are plain text, and a
-            text is kept as ``{"action": text}``.
+            text like ``click[red]`` is kept as a call of ``click`` with one argument.
         confidence: The confidence that was read for the turn.
         episode: Names the tools and the actions taken.
         turn: Number of the turn, from 1.
@@ -115,13 +116,17 @@ def _decode(value: Any, text_actions: bool) -> tuple[Mapping[str, Any] | None, l
         if (span.start, span.end) == (0, len(text)) and isinstance(span.value, Members) and span.value.complete:
             return plain(span.value), ["target_decoded"]
         break
-    return ({"action": text}, []) if text_actions else (None, ["bad_target"])
+    call = _BRACKETS.fullmatch(text) if text_actions else None
+    return ({"name": call[1], "arguments": {"argument": call[2]}}, []) if call else (None, ["bad_target"])
 
 
 def _same_action(target: Mapping[str, Any], action: str) -> bool:
-    """Equal as JSON, key order aside; missing arguments are empty arguments."""
-    if set(target) == {"action"} and isinstance(target["action"], str):
-        return target["action"].strip() == action.strip()
+    """Equal as JSON, key order aside, missing arguments being empty; or equal as ``name[argument]``."""
+    arguments = target.get("arguments")
+    if isinstance(arguments, dict) and len(arguments) == 1:
+        (argument,) = arguments.values()
+        if action.strip() == f"{target.get('name')}[{argument}]":
+            return True
     try:
         taken = json.loads(action)
     except (ValueError, RecursionError):  # a plain reply

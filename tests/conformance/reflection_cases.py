@@ -13,7 +13,7 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))  # for a checkout that is not installed
 
-from hero_pl.reflection.parse import ReflectionContext, parse_reflection  # noqa: E402
+from hero_pl.reflection.parse import ReflectionContext, parse_reflection
 
 SETTINGS = ("leak_policy", "leak_ngram", "max_diagnosis_chars")
 
