@@ -137,8 +137,8 @@ class BlindReflector(Reflector):
     def __init__(self, inner: Reflector, seed: int = 0) -> None:
         if getattr(inner, "mode", None) == "continue":
             raise ConfigError(
-                f"BlindReflector(inner={type(inner).__name__}(mode='continue')): that mode reads the episode's own ids, "
-                "which hold the replies. Use mode='transcript'."
+                f"BlindReflector(inner={type(inner).__name__}(mode='continue')): that mode reads the ids of the "
+                "episode, which hold the replies. Use mode='transcript'."
             )
         self.inner = inner
         self.seed = seed

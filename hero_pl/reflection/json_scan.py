@@ -69,8 +69,8 @@ def is_complete(value: Any) -> bool:
 def scan(text: str) -> Iterator[Span]:
     """Yield the JSON containers of ``text`` in order.
 
-    Complete containers do not overlap. An incomplete one is yielded with what it held, and reading goes on inside it,
-    because its opening brace may have been prose.
+    Clean containers do not overlap. One that is incomplete or needed repairs is yielded with what it held, and reading
+    goes on inside it, because its opening brace may have been prose.
     """
     budget = 8 * len(text) + 65536  # characters looked at, over all attempts
     position = 0
@@ -81,7 +81,8 @@ def scan(text: str) -> Iterator[Span]:
         budget -= reader.position - start + 32
         repaired = reader.repaired or reader.stop in ("broken", "deep")
         yield Span(start, reader.position, value, repaired, reader.stop == "truncated")
-        position = reader.position if value.complete or reader.stop == "deep" else start + 1
+        clean = value.complete and not reader.repaired
+        position = reader.position if clean or reader.stop == "deep" else start + 1
 
 
 def scrub(text: str) -> str:
