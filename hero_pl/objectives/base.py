@@ -5,13 +5,25 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
 from hero_pl.batch import ReduceSum, TokenizedBatch
 from hero_pl.policy.base import Policy
 from hero_pl.types import Reflection, Trajectory
+
+Normalize = Literal[
+    "token_mean",
+    "token_mean_weighted",
+    "seq_mean_token_mean",
+    "seq_mean_token_mean_keep_empty",
+    "seq_mean_token_sum",
+    "seq_mean_token_sum_norm",
+    "turn_mean",
+    "traj_mean_turn_mean",
+]
+"""Values of :class:`~hero_pl.losses.normalize.Normalization`, as they are written in a configuration."""
 
 
 @dataclass(slots=True)

@@ -19,9 +19,9 @@ from hero_pl.losses.advantages import (
 )
 from hero_pl.losses.base import action_log_probabilities
 from hero_pl.losses.importance import mismatch
-from hero_pl.losses.normalize import Normalization, normalised_sum, zero_loss
+from hero_pl.losses.normalize import normalised_sum, zero_loss
 from hero_pl.losses.policy_gradient import ClippedPolicyGradient
-from hero_pl.objectives.base import LossOutput, Objective, Step
+from hero_pl.objectives.base import LossOutput, Normalize, Objective, Step
 from hero_pl.policy.base import Policy
 from hero_pl.types import Trajectory
 
@@ -43,7 +43,7 @@ class PolicyGradient(Objective):
     def __init__(
         self,
         baseline: Literal["none", "batch", "running"] = "running",
-        normalize: Normalization = Normalization.TOKEN_MEAN,
+        normalize: Normalize = "token_mean",
         constant: float | None = None,
         epsilon: float = 0.2,
         epsilon_high: float | None = None,
@@ -143,7 +143,7 @@ class GRPO(_GroupObjective):
     def __init__(
         self,
         scale_rewards: Literal["group", "none"] = "group",
-        normalize: Normalization = Normalization.SEQ_MEAN_TOKEN_MEAN_KEEP_EMPTY,
+        normalize: Normalize = "seq_mean_token_mean_keep_empty",
         constant: float | None = None,
         epsilon: float = 0.2,
         epsilon_high: float | None = None,
@@ -164,7 +164,7 @@ class GRPO(_GroupObjective):
 class RLOO(_GroupObjective):
     """REINFORCE with the mean reward of the other trajectories of the group as baseline."""
 
-    def __init__(self, normalize: Normalization = Normalization.TOKEN_MEAN) -> None:
+    def __init__(self, normalize: Normalize = "token_mean") -> None:
         super().__init__("none", normalize)
 
     def advantages(self, rewards: Tensor, groups: Tensor) -> Tensor:

@@ -14,8 +14,8 @@ from hero_pl.losses.base import DistillationLoss, action_log_probabilities
 from hero_pl.losses.gates import Gate, GateInputs
 from hero_pl.losses.importance import ImportanceCorrection, mismatch
 from hero_pl.losses.jensen_shannon import JensenShannon
-from hero_pl.losses.normalize import Normalization, normalised_sum, zero_loss
-from hero_pl.objectives.base import LossOutput, Objective, Step
+from hero_pl.losses.normalize import normalised_sum, zero_loss
+from hero_pl.objectives.base import LossOutput, Normalize, Objective, Step
 from hero_pl.policy.base import Policy
 from hero_pl.reflection.base import Reflector
 from hero_pl.reflection.self_reflector import SelfReflector
@@ -47,7 +47,7 @@ class SelfDistillation(Objective):
         teacher: Teacher | None = None,
         weights: TeacherWeights | None = None,
         divergence: DistillationLoss | None = None,
-        normalize: Normalization = Normalization.TOKEN_MEAN,
+        normalize: Normalize = "token_mean",
         confidence_weights: dict[str, float] | None = None,
         gate: Gate | None = None,
         correction: ImportanceCorrection | None = None,

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from hero_pl.batch import ReduceSum, TokenizedBatch, tokenize
 from hero_pl.losses.base import action_log_probabilities
-from hero_pl.losses.normalize import Normalization, normalised_sum, zero_loss
-from hero_pl.objectives.base import LossOutput, Objective, Step
+from hero_pl.losses.normalize import normalised_sum, zero_loss
+from hero_pl.objectives.base import LossOutput, Normalize, Objective, Step
 from hero_pl.policy.base import Policy
 from hero_pl.types import Trajectory
 
@@ -26,7 +26,7 @@ class SFT(Objective):
         self,
         reward_threshold: float | None = None,
         max_per_task: int | None = None,
-        normalize: Normalization = Normalization.TOKEN_MEAN,
+        normalize: Normalize = "token_mean",
     ) -> None:
         self.reward_threshold, self.max_per_task, self.normalize = reward_threshold, max_per_task, normalize
 

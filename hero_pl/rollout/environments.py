@@ -107,3 +107,18 @@ def json_only(info: Mapping[str, Any], drop: Sequence[str] = ("tools", "system_p
 
 def _name(env: Env) -> str:
     return env.spec.id if env.spec else type(env.unwrapped).__name__
+
+
+def import_tau_bench_data(source: Any, target: Any = None) -> str:
+    """Import the official TauBench data; see :func:`hero_envs.tau_bench.importer.import_official`.
+
+    Raises:
+        ConfigError: The source is not the official data; nothing was written.
+    """
+    from hero_envs.tau_bench.domain import default_data_dir
+    from hero_envs.tau_bench.importer import DataImportError, import_official
+
+    try:
+        return str(import_official(source, target or default_data_dir()))
+    except (DataImportError, OSError) as error:
+        raise ConfigError(f"The TauBench data could not be imported from {source}: {error}") from error

@@ -25,7 +25,7 @@ class HintTemplate:
     """
 
     def __init__(self, path: str | None, max_observation_tokens: int, max_hint_tokens: int) -> None:
-        file = Path(path) if path else Path(__file__).parent / "hint.jinja"
+        file = _file(path)
         try:
             source = file.read_text(encoding="utf-8")
         except OSError as error:
@@ -76,6 +76,14 @@ class HintTemplate:
                 return shorter
             keep = min(keep - 1, int(keep * max(limit, 1) / count(shorter)))
         return ""
+
+
+def _file(path: str | None) -> Path:
+    """A file of the package (``hero_pl:pocket/hint.jinja``), of the user, or the default."""
+    package = Path(__file__).parent.parent
+    if path is None:
+        return package / "teacher" / "hint.jinja"
+    return package / path.removeprefix("hero_pl:") if path.startswith("hero_pl:") else Path(path)
 
 
 @lru_cache(maxsize=16)

@@ -1,0 +1,166 @@
+"""Warm-up data for the pocket base policy: imperfect acting, reviewing, and obeying hints.
+
+The demonstrator has *habits*: in some slots of some categories it takes the first listed wrong value most of the time.
+Greedy decoding therefore does not undo its mistakes. Hint-following rows obey the hint whatever it says, so that a
+wrong hint misleads the teacher and a constant one is worth nothing.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from hero_pl.errors import ConfigError
+from hero_pl.pocket.reflector import ShopRules
+from hero_pl.pocket.rules import Page, Request, Slot, action
+from hero_pl.policy.base import Policy, Sampling
+from hero_pl.policy.scripted import ScriptedPolicy
+from hero_pl.reflection.parse import dump_reflection
+from hero_pl.reflection.self_reflector import review_prompt
+from hero_pl.rollout.collect import Collector, Draw
+from hero_pl.rollout.demonstrations import Demonstrations
+from hero_pl.teacher.hindsight import HindsightTeacher
+from hero_pl.types import Diagnosis, FinishReason, Reflection, Trajectory, Turn
+
+HINT = str(Path(__file__).parent / "hint.jinja")
+OPTION_SLOTS: tuple[Slot, ...] = ("item", "color", "size")
+MODES = {"full": 0.45, "no_target": 0.15, "feedback": 0.25, "diagnosis_only": 0.15}
+"""Shares of the hint modes among hint-following rows."""
+
+
+class ShopDemonstrations(Demonstrations):
+    """Acting, reviewing and hint-following rows from a demonstrator with habits.
+
+    Args:
+        habit: Probability of the first listed wrong value in a habit slot.
+        noise: Probability of a random wrong value elsewhere.
+        wasted: Probability of a needless page, per item page.
+        invalid: Probability of an action that the page does not offer.
+        branches: Hint-following rows per episode.
+        obedience: Share of diagnosis rows on option turns whose verdict is random; the label follows the hint.
+        clean: Demonstrate without any mistake and without other rows (the learnability check).
+    """
+
+    def __init__(
+        self,
+        habit: float = 0.6,
+        noise: float = 0.2,
+        wasted: float = 0.1,
+        invalid: float = 0.05,
+        branches: int = 3,
+        obedience: float = 0.4,
+        clean: bool = False,
+    ) -> None:
+        for name, value in (("habit", habit), ("noise", noise), ("wasted", wasted), ("invalid", invalid)):
+            if not 0.0 <= value < 1.0:
+                raise ConfigError(f"ShopDemonstrations({name}={value}): a probability in [0, 1) is expected.")
+        self.habit, self.noise, self.wasted, self.invalid = habit, noise, wasted, invalid
+        self.branches, self.obedience, self.clean = branches, obedience, clean
+        self.rules = ShopRules()
+        self.teachers = {
+            "full": HindsightTeacher(template=HINT),
+            "no_target": HindsightTeacher(template=HINT, include_action_target="never"),
+            "feedback": HindsightTeacher(template=HINT, include_diagnosis=False),
+            "diagnosis_only": HindsightTeacher(template=HINT, include_next_observation=False, include_reward=False),
+        }
+
+    def make(self, draws: Sequence[Draw], policy: Policy, collector: Collector) -> list[Trajectory]:
+        """Play the demonstrator, then add a review and hint-following rows for each episode."""
+        expert = ScriptedPolicy(self._reply, policy.template, policy.parser)
+        expert.max_length = policy.max_length
+        played = collector.collect(draws, expert, Sampling(1.0, 256))
+        if self.clean:
+            return played
+        rows: list[Trajectory] = []
+        for trajectory in played:
+            rng = random.Random(trajectory.seed)
+            reflection = self.rules.reflect([trajectory], policy)[0]
+            rows += [trajectory, self._review(trajectory, reflection, policy)]
+            turns = rng.sample(trajectory.turns, min(self.branches, len(trajectory.turns)))
+            rows += [self._branch(trajectory, turn, reflection, policy, rng) for turn in turns]
+        return rows
+
+    # -- acting ------------------------------------------------------------------------------------------------
+
+    def _reply(self, context: str, seed: int) -> str:
+        """The demonstrator's next action, from the text of the conversation."""
+        request = Request.read(context)
+        assert request is not None, "the pocket shop names its request on the first page"
+        pages = context.split("<|im_start|>user\n")[1:]
+        page_text = pages[-1].partition("<|im_end|>")[0]
+        rng = random.Random(seed * 1009 + len(pages))
+        page = Page.read(page_text)
+        right = request.value(page.slot)
+        if self.clean:
+            return action(page.slot, right)
+        if page.slot in ("color", "size") and rng.random() < self.wasted:
+            return f"click[{rng.choice(('description', 'features', 'reviews'))}]"
+        if page.slot in OPTION_SLOTS and rng.random() < self.invalid:
+            return "click[buy now]" if page.slot == "item" else "click[purple]"
+        return action(page.slot, self.choose(request, page, rng))
+
+    def choose(self, request: Request, page: Page, rng: random.Random) -> str:
+        """The demonstrator's value: right, or wrong by habit or by chance."""
+        right = request.value(page.slot)
+        wrong = [value for value in page.values if value != right]
+        if page.slot not in OPTION_SLOTS or not wrong:
+            return right
+        if page.slot in habits(request.category):
+            return wrong[0] if rng.random() < self.habit else right
+        return rng.choice(wrong) if rng.random() < self.noise else right
+
+    # -- reviewing and obeying ---------------------------------------------------------------------------------
+
+    def _review(self, trajectory: Trajectory, reflection: Reflection, policy: Policy) -> Trajectory:
+        prompt = review_prompt(trajectory, policy)
+        return _labelled(trajectory, trajectory.turns[-1], prompt, dump_reflection(reflection), policy)
+
+    def _branch(
+        self, trajectory: Trajectory, turn: Turn, reflection: Reflection, policy: Policy, rng: random.Random
+    ) -> Trajectory:
+        request = Request.read(trajectory.first_observation)
+        assert request is not None
+        before = trajectory.first_observation if turn.number == 1 else trajectory.turns[turn.number - 2].observation
+        page = Page.read(before)
+        mode = rng.choices(list(MODES), list(MODES.values()))[0]
+        diagnosis = reflection.diagnoses[turn.number - 1]
+        assert diagnosis is not None
+        label = action(page.slot, request.value(page.slot))
+        if mode == "feedback":
+            good = trajectory.reward >= 1.0
+            label = label if good else action(page.slot, self.choose(request, page, rng))
+        elif page.slot in OPTION_SLOTS and rng.random() < self.obedience:
+            diagnosis, label = self._arbitrary(page, turn, rng, mode)
+        diagnoses = list(reflection.diagnoses)
+        diagnoses[turn.number - 1] = diagnosis
+        hints = self.teachers[mode].advise([trajectory], [Reflection(tuple(diagnoses), "ok")], policy)[0]
+        hint = hints[turn.number - 1]
+        prompt = policy.template.splice(turn.prompt_ids, hint.text if hint else "")
+        return _labelled(trajectory, turn, prompt, label, policy)
+
+    @staticmethod
+    def _arbitrary(page: Page, turn: Turn, rng: random.Random, mode: str) -> tuple[Diagnosis, str]:
+        """A random verdict, and the action that obeys it."""
+        named = rng.choice(page.values)
+        if rng.random() < 0.4:
+            return Diagnosis(f"right: {named}", "high"), action(page.slot, named)
+        other = rng.choice([value for value in page.values if value != named])
+        target = {"name": "click", "arguments": {"element": other}}
+        return Diagnosis(f"wrong: {named}", "high", target), action(page.slot, other)
+
+
+def habits(category: str) -> tuple[Slot, ...]:
+    """Slots with a habit: none, one or two per category, the same for every policy of this shop."""
+    rng = np.random.default_rng([7, *category.encode()])
+    count = int(rng.integers(1, 3))
+    return tuple(OPTION_SLOTS[i] for i in sorted(rng.permutation(3)[:count]))
+
+
+def _labelled(trajectory: Trajectory, turn: Turn, prompt: tuple[int, ...], label: str, policy: Policy) -> Trajectory:
+    ids = (*policy.template.encoder.outside(label), int(policy.template.tokenizer.eos_token_id))
+    row = Turn(1, prompt, ids, (0.0,) * len(ids), label, label, "", turn.role, FinishReason.STOP)
+    return replace(trajectory, turns=(row,))

@@ -1,0 +1,65 @@
+"""Make the pocket shop's tokenizer: ``python -m hero_pl.pocket.make_tokenizer FOLDER``."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from hero_pl.chat.byte_tokenizer import byte_tokenizer
+from hero_pl.chat.template import ChatTemplate
+from hero_pl.pocket.demonstrations import ShopDemonstrations
+from hero_pl.pocket.tokenizer import train_tokenizer
+from hero_pl.policy.scripted import ScriptedPolicy
+from hero_pl.rollout.collect import Collector, Draw
+
+ENV = "hero_pl/WebShopPocket-v0"
+GLUE = (
+    '{"turn1": {"diagnosis": "',
+    *(f', "turn{i}": {{"diagnosis": "' for i in range(2, 13)),
+    '", "confidence": "high", "next_action_target": null}',
+    '", "confidence": "high", "next_action_target": {"name": "click", "arguments": {"element": "',
+    '", "confidence": "high", "next_action_target": {"name": "search", "arguments": {"query": "',
+    '"}}}',
+    "click[",
+    "search[",
+    "find: buy a",
+    " with color:",
+    ", and size:",
+    " ; color:",
+    " ; size:",
+    " ; color",
+    " ; size",
+    " ; buy now",
+    "buy now",
+    "< prev",
+    " |",
+    "review: reward",
+    "system\n",
+    "user\n",
+    "assistant\n",
+)
+"""Strings of the shop and of the review format that become one piece each."""
+
+
+def main(folder: Path, episodes: int = 400) -> None:
+    """Learn pieces from warm-up episodes and save the tokenizer."""
+    policy = ScriptedPolicy([""], ChatTemplate(byte_tokenizer()))
+    policy.load()
+    collector = Collector(ENV, split="warmup")
+    draws = [Draw(task, i, 1 + i) for i, task in enumerate(collector.task_ids[:episodes])]
+    rows = ShopDemonstrations().make(draws, policy, collector)
+    texts = [
+        line
+        for row in rows
+        for turn in row.turns
+        for line in (policy.template.encoder.decode(turn.prompt_ids) + turn.text).split("\n")
+    ]
+    words = sorted({word for line in texts for word in re.findall(r"[a-z]{2,}", line)})
+    tokenizer = train_tokenizer(texts, 768, [*GLUE, *words, *(" " + word for word in words)])
+    tokenizer.save_pretrained(folder)
+    print(f"{len(tokenizer)} ids saved to {folder}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

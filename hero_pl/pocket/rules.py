@@ -1,0 +1,117 @@
+"""What is right in the pocket shop, read from the pages alone.
+
+The rules know what a shopper knows: the request and the page in front of it. They follow a fixed order (search, item,
+options in page order, buy) and never revise. A turn that was right given the page is right, whatever went wrong
+before: blame falls on the turn that caused the trouble.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+_REQUEST = re.compile(r"buy an? (\w+) (\w+) with color: (\w+), and size: (\w+)")
+
+Slot = Literal["search", "item", "color", "size", "buy", "back"]
+Kind = Literal["right", "wrong", "wasted", "invalid"]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the customer wants."""
+
+    material: str
+    category: str
+    color: str
+    size: str
+
+    @staticmethod
+    def read(text: str) -> Request | None:
+        """Find the request in a page or a task."""
+        found = _REQUEST.search(text)
+        return Request(*found.groups()) if found else None
+
+    def value(self, slot: Slot) -> str:
+        """The value wanted in a slot."""
+        return {
+            "search": self.category,
+            "item": f"{self.material} {self.category}",
+            "color": self.color,
+            "size": self.size,
+            "buy": "buy now",
+            "back": "< prev",
+        }[slot]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """The decision that a page asks for."""
+
+    slot: Slot
+    values: tuple[str, ...]
+    """What can be clicked for it, in page order."""
+
+    @staticmethod
+    def read(text: str) -> Page:
+        """Read a compact page."""
+        text = text.removeprefix("error: ")
+        if text.startswith("find:"):
+            return Page("search", ())
+        if text.startswith("results:"):
+            return Page("item", _values(text.removeprefix("results:").partition(" ; ")[0]))
+        for slot in ("color", "size"):
+            if f"; {slot}:" in text:
+                return Page(slot, _values(text.partition(f"; {slot}:")[2].partition(" ; ")[0]))  # type: ignore[arg-type]
+        if text.endswith("; buy now"):
+            return Page("buy", ("buy now",))
+        return Page("back", ("< prev",))
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A judged action."""
+
+    kind: Kind
+    slot: Slot
+    value: str
+    """What was clicked or searched."""
+    right: str
+    """What should have been."""
+
+    @property
+    def text(self) -> str:
+        """The diagnosis in words."""
+        return f"{self.kind}: {self.value}"
+
+
+def action(slot: Slot, value: str) -> str:
+    """The action in the shop's grammar."""
+    return f"search[{value}]" if slot == "search" else f"click[{value}]"
+
+
+def call(slot: Slot, value: str) -> dict[str, object]:
+    """The same as a tool call."""
+    if slot == "search":
+        return {"name": "search", "arguments": {"query": value}}
+    return {"name": "click", "arguments": {"element": value}}
+
+
+def judge(request: Request, page_text: str, taken: str, answer: str) -> Verdict:
+    """Judge one action from the page before it and the answer after it."""
+    page = Page.read(page_text)
+    right = request.value(page.slot)
+    found = re.fullmatch(r"(?:search|click)\[(.*)\]", taken.strip())
+    value = found.group(1) if found else (taken.strip() or "nothing")
+    kind: Kind = "wrong"
+    if taken.strip() == action(page.slot, right):
+        kind = "right"
+    elif answer.startswith("error"):
+        kind = "invalid"
+    elif Page.read(answer).slot == "back" and answer != "done":
+        kind = "wasted"
+    return Verdict(kind, page.slot, value, right)
+
+
+def _values(text: str) -> tuple[str, ...]:
+    return tuple(value.strip() for value in text.split("|") if value.strip())
