@@ -13,6 +13,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -54,16 +55,13 @@ def open_store(inputs: Inputs, directory: Path, products: Callable[[], Iterable[
     if not _belongs(directory, inputs):
         try:
             directory.parent.mkdir(parents=True, exist_ok=True)
-            aside = Path(tempfile.mkdtemp(prefix=f"{directory.name}.", dir=directory.parent))
+            with _one_at_a_time(directory.with_name(f"{directory.name}.lock")):
+                if not _belongs(directory, inputs):  # another process may have made it while this one waited
+                    _make(inputs, directory, products)
         except OSError as error:
             raise DataError(
                 f"The store {directory} cannot be written ({error}). Name a writable folder as store_dir."
             ) from error
-        try:
-            write_store(aside, products(), [_fingerprint(path) for path in inputs.paths()])
-            _put_in_place(aside, directory)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
     return read_store(directory)
 
 
@@ -230,15 +228,29 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _put_in_place(aside: Path, directory: Path) -> None:
-    """Rename; a stale store goes first, and when another process was faster, its store stays."""
-    os.chmod(aside, 0o755)
-    for _ in range(2):
-        try:
-            os.replace(aside, directory)
-            return
-        except OSError:
-            stale = Path(tempfile.mkdtemp(prefix=f"{directory.name}.old.", dir=directory.parent))
-            os.replace(directory, stale)
+def _make(inputs: Inputs, directory: Path, products: Callable[[], Iterable[Product]]) -> None:
+    """Build aside, then rename; a stale store goes first."""
+    aside = Path(tempfile.mkdtemp(prefix=f"{directory.name}.", dir=directory.parent))
+    try:
+        write_store(aside, products(), [_fingerprint(path) for path in inputs.paths()])
+        aside.chmod(0o755)
+        if directory.exists():
+            stale = Path(tempfile.mkdtemp(prefix=f"{directory.name}.", dir=directory.parent))
+            os.replace(directory, stale / "old")
             shutil.rmtree(stale, ignore_errors=True)
-    raise DataError(f"The store {directory} cannot be put in place. Remove that folder and try again.")
+        os.replace(aside, directory)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
+def _one_at_a_time(lock: Path) -> Iterator[None]:
+    """Let the processes of a machine in one by one (where the system has file locks)."""
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -19,6 +19,8 @@ from hero_envs.webshop.products import DataError
 from hero_envs.webshop.store import decode_row
 from hero_envs.webshop.store_writer import encode_row
 
+QUERY = "oak coffee for gifts"
+
 
 @pytest.fixture
 def folder(tmp_path):
@@ -103,7 +105,7 @@ def test_a_store_is_the_same_catalogue_as_the_one_in_memory(folder, monkeypatch)
     assert [store.products[row] for row in range(60)] == memory.products
     assert dict(store.row_of) == memory.row_of
     assert list(store.instructed) == memory.instructed
-    for query in ("table", "oak coffee for gifts", "rust free garden hose", "zzz"):
+    for query in ("table", QUERY, "rust free garden hose", "zzz"):
         assert store.search(query) == memory.search(query)
         assert np.array_equal(store.index.search_scored(query)[1], memory.index.search_scored(query)[1])
     assert store.with_query("garden hose") == memory.with_query("garden hose")
@@ -119,8 +121,9 @@ def test_postings_spilled_in_many_pieces_come_together(folder, monkeypatch, tmp_
     store = stored(folder, monkeypatch, store_dir=tmp_path / "elsewhere" / "deep")
     monkeypatch.setattr(official, "STORE_ABOVE_BYTES", 1 << 40)
     memory = load_official(folder)
-    assert store.search("oak coffee for gifts") == memory.search("oak coffee for gifts") != []
-    assert sorted(path.name for path in (tmp_path / "elsewhere" / "deep").iterdir()) == ["items_shuffle.store"]
+    assert store.search(QUERY) == memory.search(QUERY) != []
+    made = sorted(path.name for path in (tmp_path / "elsewhere" / "deep").iterdir())
+    assert made == ["items_shuffle.store", "items_shuffle.store.lock"]
 
 
 def test_a_store_is_reused_until_its_inputs_change(folder, monkeypatch):
@@ -140,14 +143,23 @@ def test_rows_survive_any_text(make_product):
 
 def search_in_child(folder):
     official.STORE_ABOVE_BYTES = 0
-    return load_official(folder).search("oak coffee for gifts")
+    return load_official(folder).search(QUERY)
 
 
 def test_processes_that_start_together_all_get_the_same_store(folder):
     with ProcessPoolExecutor(3, mp_context=get_context("spawn")) as pool:
         results = list(pool.map(search_in_child, [folder] * 3))
-    assert results[0] == results[1] == results[2] == load_official(folder).search("oak coffee for gifts")
+    assert results[0] == results[1] == results[2] == load_official(folder).search(QUERY)
     assert [path.name for path in folder.iterdir() if path.is_dir()] == ["items_shuffle.store"]
+
+
+def test_processes_that_find_a_stale_store_make_it_anew_together(folder, monkeypatch):
+    stored(folder, monkeypatch)
+    write_official(folder, 61)
+    monkeypatch.setattr(official, "STORE_ABOVE_BYTES", 1 << 40)
+    expected = load_official(folder).search(QUERY)
+    with ProcessPoolExecutor(4, mp_context=get_context("spawn")) as pool:
+        assert list(pool.map(search_in_child, [folder] * 4)) == [expected] * 4
 
 
 def test_goal_texts_are_compared_in_the_published_form(folder):
