@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 TURNS = "train/turns"
 """Assistant turns used for training so far."""
 PANELS = (
-    ("success", ("val/success", "rollout/success")),
-    ("turns per episode", ("rollout/turns_per_episode", "val/turns")),
+    ("success", ("val/success", "test/success", "rollout/success")),
+    ("turns per episode", ("rollout/turns_per_episode", "val/turns", "test/turns")),
     ("reflection coverage", ("reflection/coverage",)),
 )
-"""Title of each panel and the columns that can fill it; the first one that a run has is drawn."""
+"""Title of each panel and the columns that can fill it: the first one of which a run has a line, not just a point."""
 SMOOTHING = 9
 """Training rollouts are few per step: their curves are moving means over this many points."""
 
@@ -185,7 +185,7 @@ def _draw(axes: Any, title: str, columns: Sequence[str], methods: Mapping[str, S
     """Fill one panel."""
     drawn = set()
     for i, (method, runs) in enumerate(methods.items()):
-        name = next((column for column in columns if any(column in run for run in runs)), None)
+        name = _best_column(columns, runs)
         if name is None:
             continue
         curves = [run[name] for run in runs if name in run]
@@ -207,6 +207,12 @@ def _draw(axes: Any, title: str, columns: Sequence[str], methods: Mapping[str, S
             axes.set_ylim(bottom=0)
     else:
         axes.text(0.5, 0.5, "not logged", ha="center", va="center", transform=axes.transAxes, color="0.5")
+
+
+def _best_column(columns: Sequence[str], runs: Sequence[Mapping[str, Curve]]) -> str | None:
+    """The first column with at least two points in some run, else the first with any."""
+    points = {column: max((len(run[column].turns) for run in runs if column in run), default=0) for column in columns}
+    return next((column for least in (2, 1) for column in columns if points[column] >= least), None)
 
 
 def _draw_method(axes: Any, method: str, curves: Sequence[Curve], runs: int, color: str) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hero_pl.errors import HeroError
-from hero_pl.plots import Curve, band, find_metrics, method_name, plot_run, plot_runs, read_curves, smooth
+from hero_pl.plots import Curve, _best_column, band, find_metrics, method_name, plot_run, plot_runs, read_curves, smooth
 
 SPARSE = """\
 new,step,train/loss,train/turns,val/success,rollout/success
@@ -86,6 +86,15 @@ def test_a_single_run_has_no_width() -> None:
 def test_the_moving_mean_keeps_every_point() -> None:
     curve = Curve(np.arange(4.0), np.array([0.0, 1.0, 0.0, 1.0]))
     assert smooth(curve, 3).values.tolist() == pytest.approx([0.5, 1 / 3, 2 / 3, 0.5])
+
+
+def test_held_out_success_is_drawn_before_training_rollouts_unless_it_is_a_single_point() -> None:
+    line, point = Curve(np.array([0.0, 9.0]), np.zeros(2)), Curve(np.array([9.0]), np.zeros(1))
+    columns = ("val/success", "test/success", "rollout/success")
+    assert _best_column(columns, [{"rollout/success": line, "test/success": line}]) == "test/success"
+    assert _best_column(columns, [{"rollout/success": line, "test/success": point}]) == "rollout/success"
+    assert _best_column(columns, [{"test/success": point}, {}]) == "test/success"
+    assert _best_column(columns, [{}]) is None
 
 
 def test_methods_with_gaps_and_without_overlap_are_drawn(tmp_path: Path) -> None:
