@@ -13,7 +13,6 @@ PACKAGES = ("hero_pl", "envs/hero_envs")
 LONGEST = 400
 LONGER_FOR_A_REASON = {
     "tests/conformance/loss_vectors.py": "one stand-alone script with one check per family of the vector files",
-    "tests/reflection/test_parse.py": "one test per rule of the tolerant parser",
 }
 """Path -> why the file may have more lines (a table or a specification)."""
 
