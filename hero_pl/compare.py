@@ -214,14 +214,14 @@ def to_table(comparisons: Sequence[Comparison]) -> Table:
     """For the terminal: two lines per comparison, so that it fits into 80 columns."""
     table = Table(title=f"{comparisons[0].metric}, 95 % interval" if comparisons else None, box=SIMPLE)
     table.add_column("stage\nbudget")
-    table.add_column("method\nvs baseline")
+    table.add_column("method\nagainst")
     for head in ("seeds\ntasks", "mean", "effect", "verdict", "runs\nneeded"):
         table.add_column(head, no_wrap=True)
     for one in comparisons:
         stage, budget, method, baseline, seeds, tasks, _, effect, verdict, needed = _cells(one)
         cells = (
             f"{stage}\n{budget}",
-            f"{method}\nvs {baseline}",
+            f"{method}\n{baseline}",
             f"{seeds}\n{tasks}",
             f"{one.method_mean:.3f}\n{one.baseline_mean:.3f}",
             effect.replace(" [", "\n["),
