@@ -62,7 +62,7 @@ def read_confidence(value: Any) -> tuple[Confidence, list[str]]:
     level: Confidence | None = None
     if isinstance(value, str):
         word = re.sub(r"[\s_-]+", " ", value).strip().casefold()
-        number = _NUMBER.fullmatch(word)
+        number = _NUMBER.fullmatch(value.strip())
         level = _level(float(number[1]), bool(number[2])) if number else _SYNONYMS.get(word)
     elif isinstance(value, int | float) and not isinstance(value, bool):
         level = _level(value, percent=False)

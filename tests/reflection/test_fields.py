@@ -1,0 +1,141 @@
+import json
+from typing import Any
+
+import pytest
+
+from hero_pl.reflection.context import ReflectionContext
+from hero_pl.reflection.fields import read_confidence, read_diagnosis, read_target
+
+CALL = {"name": "order", "arguments": {"id": "W4410"}}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, 3, True, ["x"], {"text": "x"}, "", "   ", "n/a", "N/A.", "None", "null", "-", "--", "TBD", "...", "…", "?"]
+    + ["“none”", "(none)", "<diagnosis>", "todo", "Not applicable."],
+)
+def test_no_text_or_a_placeholder_is_no_diagnosis(value: Any) -> None:
+    assert read_diagnosis(value, 800) == ("", ["empty_diagnosis"])
+
+
+@pytest.mark.parametrize("text", ["Fine.", "None of the calls was needed.", "No.", "Верно.", "7 is wrong"])
+def test_a_short_diagnosis_is_a_diagnosis(text: str) -> None:
+    assert read_diagnosis(text, 800) == (text, [])
+
+
+def test_white_space_is_folded_without_an_issue() -> None:
+    assert read_diagnosis("  two\n lines\t here ", 800) == ("two lines here", [])
+
+
+def test_length_is_counted_after_folding() -> None:
+    assert read_diagnosis("a" * 10 + " " * 50 + "b" * 10, 21) == ("a" * 10 + " " + "b" * 10, [])
+
+
+def test_a_long_diagnosis_is_cut_at_the_last_sentence_end_that_fits() -> None:
+    text = "First one. Second v1.2 one! Third one is long."
+    assert read_diagnosis(text, len(text)) == (text, [])
+    assert read_diagnosis(text, len(text) - 1) == ("First one. Second v1.2 one!", ["too_long"])
+    assert read_diagnosis(text, 27) == ("First one. Second v1.2 one!", ["too_long"])
+    assert read_diagnosis(text, 26) == ("First one.", ["too_long"])
+
+
+def test_without_a_sentence_end_the_cut_is_between_words_or_hard() -> None:
+    assert read_diagnosis("abc def ghi", 8) == ("abc def", ["too_long"])
+    assert read_diagnosis("abc def ghi", 7) == ("abc def", ["too_long"])
+    assert read_diagnosis("a" * 30, 8) == ("a" * 8, ["too_long"])
+
+
+@pytest.mark.parametrize("level", ["low", "medium", "high"])
+def test_the_three_levels_pass_unchanged(level: str) -> None:
+    assert read_confidence(level) == (level, [])
+
+
+@pytest.mark.parametrize(
+    ("value", "level"),
+    [("HIGH", "high"), (" low ", "low"), ("Med", "medium"), ("moderate", "medium"), ("mid", "medium")]
+    + [("certain", "high"), ("uncertain", "low"), ("very high", "high"), ("Very-Low", "low"), ("very_high", "high")]
+    + [(0, "low"), (1, "high"), (0.0, "low"), (0.39, "low"), (0.4, "medium"), (0.74, "medium"), (0.75, "high")]
+    + [(1.0, "high"), (2, "low"), (39, "low"), (40, "medium"), (74, "medium"), (75, "high"), (100, "high")]
+    + [("85%", "high"), ("85 %", "high"), ("39.9%", "low"), ("0%", "low"), ("1%", "low"), ("100%", "high")]
+    + [("0.5", "medium"), ("1", "high"), ("50", "medium"), (".8", "high"), (85.0, "high")],
+)
+def test_words_fractions_and_percents_are_normalised(value: Any, level: str) -> None:
+    assert read_confidence(value) == (level, ["confidence_normalised"])
+
+
+@pytest.mark.parametrize(
+    "value",
+    [True, False, None, "", "super sure", "high-ish", -0.1, -1, 1.5, 85.5, 101, "101", "150%", "-5%", "8/10"]
+    + [float("nan"), float("inf"), [], ["high"], {"level": "high"}, "medium high", 10**400],
+)
+def test_anything_else_is_low_and_reported(value: Any) -> None:
+    assert read_confidence(value) == ("low", ["bad_confidence"])
+
+
+@pytest.mark.parametrize("value", [None, "null", "None", " NULL ", "", "n/a", "-", '"null"'])
+def test_a_target_like_null_is_none_without_an_issue(value: Any, episode: ReflectionContext) -> None:
+    assert read_target(value, "high", episode, 2) == (None, [])
+
+
+def test_a_call_of_a_known_tool_is_kept(episode: ReflectionContext) -> None:
+    assert read_target(CALL, "high", episode, 2) == (CALL, [])
+    assert read_target(CALL, "medium", episode, 2) == (CALL, [])
+
+
+@pytest.mark.parametrize(
+    "text", [json.dumps(CALL), f"  {json.dumps(CALL, indent=1)}\n", json.dumps(CALL).replace('"', "'")]
+)
+def test_a_json_string_is_decoded(text: str, episode: ReflectionContext) -> None:
+    assert read_target(text, "high", episode, 2) == (CALL, ["target_decoded"])
+
+
+@pytest.mark.parametrize(
+    "value", [["order"], 1, 0.5, True, "call order", "[1]", '{"name": "order"', f"do {json.dumps(CALL)}"]
+)
+def test_another_type_is_a_bad_target(value: Any, episode: ReflectionContext) -> None:
+    assert read_target(value, "high", episode, 2) == (None, ["bad_target"])
+
+
+@pytest.mark.parametrize("value", [{"name": "drop_table"}, {}, {"arguments": {}}, {"name": ["order"]}, {"name": None}])
+def test_a_name_that_is_no_tool_is_reported(value: Any, episode: ReflectionContext) -> None:
+    assert read_target(value, "high", episode, 2) == (None, ["unknown_tool"])
+
+
+def test_every_check_of_a_decoded_target_is_reported(episode: ReflectionContext) -> None:
+    assert read_target('{"name": "x"}', "high", episode, 2) == (None, ["target_decoded", "unknown_tool"])
+
+
+def test_a_guess_carries_no_target(episode: ReflectionContext) -> None:
+    assert read_target(CALL, "low", episode, 2) == (None, ["target_without_confidence"])
+
+
+def test_the_action_taken_is_no_correction(episode: ReflectionContext) -> None:
+    taken = {"arguments": {"id": "W4401"}, "name": "order"}
+    assert read_target(taken, "high", episode, 2) == (None, ["target_equals_action"])
+    assert read_target(taken, "high", episode, 1) == (taken, [])
+
+
+def test_true_and_one_are_different_arguments() -> None:
+    episode = ReflectionContext("", ('{"name": "order", "arguments": {"n": 1}}',), ("",), ("order",), 0.0)
+    assert read_target({"name": "order", "arguments": {"n": True}}, "high", episode, 1)[1] == []
+    assert read_target({"name": "order", "arguments": {"n": 1}}, "high", episode, 1)[1] == ["target_equals_action"]
+
+
+def test_missing_arguments_are_empty_arguments() -> None:
+    episode = ReflectionContext("", ('{"name": "order", "arguments": {}}',), ("",), ("order",), 0.0)
+    assert read_target({"name": "order"}, "high", episode, 1)[1] == ["target_equals_action"]
+
+
+def test_without_tools_a_bracket_action_is_a_target() -> None:
+    episode = ReflectionContext("", ("click[red]", "Hello"), ("", ""), (), 0.0)
+    call = {"name": "click", "arguments": {"argument": "blue [large]"}}
+    assert read_target("click[blue [large]]", "high", episode, 1) == (call, [])
+    assert read_target("click[red]", "high", episode, 1) == (None, ["target_equals_action"])
+    assert read_target("buy it", "high", episode, 1) == (None, ["bad_target"])
+    assert read_target({"name": "click", "arguments": {"element": "red"}}, "high", episode, 1)[1] == [
+        "target_equals_action"
+    ]
+
+
+def test_with_tools_a_bracket_action_is_a_bad_target(episode: ReflectionContext) -> None:
+    assert read_target("order[W4410]", "high", episode, 2) == (None, ["bad_target"])
