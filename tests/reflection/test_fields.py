@@ -11,8 +11,10 @@ CALL = {"name": "order", "arguments": {"id": "W4410"}}
 
 @pytest.mark.parametrize(
     "value",
-    [None, 3, True, ["x"], {"text": "x"}, "", "   ", "n/a", "N/A.", "None", "null", "-", "--", "TBD", "...", "…", "?"]
-    + ["“none”", "(none)", "<diagnosis>", "todo", "Not applicable."],
+    [
+        *(None, 3, True, ["x"], {"text": "x"}, "", "   ", "Not applicable."),
+        *["n/a", "N/A.", "None", "null", "-", "--", "TBD", "...", "…", "?", "“none”", "(none)", "<diagnosis>", "todo"],
+    ],
 )
 def test_no_text_or_a_placeholder_is_no_diagnosis(value: Any) -> None:
     assert read_diagnosis(value, 800) == ("", ["empty_diagnosis"])
@@ -52,12 +54,12 @@ def test_the_three_levels_pass_unchanged(level: str) -> None:
 
 @pytest.mark.parametrize(
     ("value", "level"),
-    [("HIGH", "high"), (" low ", "low"), ("Med", "medium"), ("moderate", "medium"), ("mid", "medium")]
-    + [("certain", "high"), ("uncertain", "low"), ("very high", "high"), ("Very-Low", "low"), ("very_high", "high")]
-    + [(0, "low"), (1, "high"), (0.0, "low"), (0.39, "low"), (0.4, "medium"), (0.74, "medium"), (0.75, "high")]
-    + [(1.0, "high"), (2, "low"), (39, "low"), (40, "medium"), (74, "medium"), (75, "high"), (100, "high")]
-    + [("85%", "high"), ("85 %", "high"), ("39.9%", "low"), ("0%", "low"), ("1%", "low"), ("100%", "high")]
-    + [("0.5", "medium"), ("1", "high"), ("50", "medium"), (".8", "high"), (85.0, "high")],
+    [
+        *[(value, "low") for value in (" low ", "uncertain", "Very-Low", 0, 0.0, 0.39, 2, 39, "39.9%", "0%", "1%")],
+        *[(value, "medium") for value in ("Med", "moderate", "mid", 0.4, 0.74, 40, 74, "0.5", "50")],
+        *[(value, "high") for value in ("HIGH", "certain", "very high", "very_high", 1, 0.75, 1.0, 75, 85.0, 100)],
+        *[(value, "high") for value in ("85%", "85 %", "100%", "1", ".8")],
+    ],
 )
 def test_words_fractions_and_percents_are_normalised(value: Any, level: str) -> None:
     assert read_confidence(value) == (level, ["confidence_normalised"])
@@ -65,8 +67,10 @@ def test_words_fractions_and_percents_are_normalised(value: Any, level: str) -> 
 
 @pytest.mark.parametrize(
     "value",
-    [True, False, None, "", "super sure", "high-ish", -0.1, -1, 1.5, 85.5, 101, "101", "150%", "-5%", "8/10"]
-    + [float("nan"), float("inf"), [], ["high"], {"level": "high"}, "medium high", 10**400],
+    [
+        *(True, False, None, [], ["high"], {"level": "high"}, -0.1, -1, 1.5, 85.5, 101, 10**400),
+        *(float("nan"), float("inf"), "", "super sure", "high-ish", "medium high", "101", "150%", "-5%", "8/10"),
+    ],
 )
 def test_anything_else_is_low_and_reported(value: Any) -> None:
     assert read_confidence(value) == ("low", ["bad_confidence"])

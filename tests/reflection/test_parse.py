@@ -41,7 +41,7 @@ def parse(episode: ReflectionContext) -> Any:
     return call
 
 
-# --- status, strict ------------------------------------------------------------------------------------------------------
+# --- status, strict ---------------------------------------------------------------------------------------------------
 
 
 def test_one_clean_object_is_ok_and_strict(parse: Any) -> None:
@@ -156,7 +156,7 @@ def test_unfinished_forms_other_than_the_plain_one_keep_complete_turns_too(form:
     assert set(found.issues) == {("truncated_output", 0), ("key_normalised", 0), ("missing_turn", 3)}
 
 
-# --- keys ------------------------------------------------------------------------------------------------------------
+# --- keys -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ def test_the_order_of_keys_changes_nothing(parse: Any) -> None:
         assert (found.diagnoses, found.status, found.issues) == (expected.diagnoses, expected.status, expected.issues)
 
 
-# --- fields in their turn ----------------------------------------------------------------------------------------------
+# --- fields in their turn ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("value", [None, 5, True, [], ["x"], {}, {"confidence": "high"}, {"diagnosis": ["x"]}])
@@ -294,7 +294,7 @@ def test_the_longest_diagnosis_is_a_setting(parse: Any) -> None:
     assert texts(parse(whole(turn1=entry(long)), max_diagnosis_chars=60))[0] == (long[:59])
 
 
-# --- leaks -------------------------------------------------------------------------------------------------------------
+# --- leaks ------------------------------------------------------------------------------------------------------------
 
 LATER_WORDS = "Good, the refund goes to the card on file within ten days."
 LATER_NAME = "Should have refunded item 8301557 at once."
@@ -348,7 +348,7 @@ def test_bug_31_a_canary_of_the_last_reply_survives_in_no_earlier_turn(turns: in
         assert {turn for code, turn in found.issues if code == "leak_identifier"} == set(range(1, turns))
 
 
-# --- windows, settings -------------------------------------------------------------------------------------------------
+# --- windows, settings ------------------------------------------------------------------------------------------------
 
 
 def test_a_window_asks_only_for_its_turns(parse: Any) -> None:
