@@ -42,7 +42,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         import zipfile
 
         try:
-            return super().load_checkpoint(path, map_location, weights_only)  # type: ignore[no-any-return]
+            return super().load_checkpoint(path, map_location, weights_only)
         except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
             raise HeroError(
                 f"The checkpoint {path} cannot be read: {str(error).splitlines()[0] if str(error) else error!r}. It is "

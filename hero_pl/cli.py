@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -44,7 +45,7 @@ def main(args: list[str] | None = None) -> None:
         elif command in COMMANDS:
             from jsonargparse import auto_cli
 
-            auto_cli(COMMANDS[command], args=args[1:], prog=f"hero_pl {command}")
+            auto_cli(COMMANDS[command], args=_one_list(command, args[1:]), prog=f"hero_pl {command}")
         else:
             near = difflib.get_close_matches(command, [*TRAINING, *COMMANDS], n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
@@ -52,6 +53,14 @@ def main(args: list[str] | None = None) -> None:
     except HeroError as error:
         print(f"hero_pl: {error}", file=sys.stderr)
         raise SystemExit(1) from error
+
+
+def _one_list(command: str, args: list[str]) -> list[str]:
+    """Several run folders in a row become the one list that the parser expects."""
+    if command not in ("plot", "compare"):
+        return args
+    count = next((i for i, word in enumerate(args) if word.startswith("-")), len(args))
+    return [json.dumps(args[:count]), *args[count:]] if count and not args[0].startswith("[") else args
 
 
 def run_lightning(args: list[str]) -> Any:

@@ -8,11 +8,12 @@ import re
 from pathlib import Path
 from typing import Any, NoReturn
 
+import torch
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 import hero_pl.objectives.policy_gradient
-import hero_pl.objectives.sft
 import hero_pl.objectives.self_distillation
+import hero_pl.objectives.sft
 import hero_pl.pocket.demonstrations
 import hero_pl.policy.scripted
 import hero_pl.reflection.chat_reflector
@@ -57,7 +58,7 @@ BASES = (
 class HeroParser(LightningArgumentParser):
     """Adds the nearest known name to an error about an unknown component."""
 
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # type: ignore[override]
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Exit with the message, and a suggestion where a class name is wrong."""
         names = sorted({cls.__name__ for classes in registered().values() for cls in classes})
         for word in dict.fromkeys(re.findall(r"\b[A-Z][A-Za-z0-9]{3,}\b", message)):
@@ -72,6 +73,14 @@ class HeroCLI(LightningCLI):
     """``fit``, ``validate``, ``test``, ``predict`` for :class:`HeroModule` and :class:`RolloutDataModule`."""
 
     def __init__(self, args: list[str] | None = None, run: bool = True) -> None:
+        import sys
+        import warnings
+
+        if args is not None:  # jsonargparse and Lightning look at sys.argv, which tests and main() bypass
+            sys.argv = [sys.argv[0], *args]
+            args = None
+        for text in ("Unable to serialize instance", "isinstance\\(treespec", ".*does not have many workers"):
+            warnings.filterwarnings("ignore", message=f"(?s).*{text}")
         super().__init__(
             HeroModule,
             RolloutDataModule,
@@ -94,18 +103,32 @@ class HeroCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Callbacks that every run has, each under its own key."""
+        parser.add_argument(
+            "--torch_threads",
+            type=int,
+            default=0,
+            help="Threads of torch on CPU; 0 lets torch choose. Small policies are fastest with 1.",
+        )
         parser.add_lightning_class_args(TurnBudget, "turn_budget")
         parser.add_lightning_class_args(HeldOut, "held_out")
         parser.add_lightning_class_args(TrajectoryLog, "trajectories")
         parser.add_lightning_class_args(Export, "export")
 
+    def before_instantiate_classes(self) -> None:
+        """Threads are set before anything computes."""
+        config = self.config.get(self.subcommand) if getattr(self, "subcommand", None) else self.config
+        if config is not None and config.get("torch_threads"):
+            torch.set_num_threads(config["torch_threads"])
+
 
 def registered() -> dict[str, list[type]]:
     """Concrete classes of every swappable base, by the base's name."""
 
-    def below(base: type) -> list[type]:
-        found = [cls for direct in base.__subclasses__() for cls in (direct, *below(direct))]
-        return sorted({c for c in found if not inspect.isabstract(c) and c.__name__[0] != "_"}, key=lambda c: c.__name__)
+    def below(base: Any) -> list[type]:
+        found: list[type] = [cls for direct in base.__subclasses__() for cls in (direct, *below(direct))]
+        return sorted(
+            {c for c in found if not inspect.isabstract(c) and c.__name__[0] != "_"}, key=lambda c: c.__name__
+        )
 
     return {base.__name__: below(base) for base in BASES}
 
@@ -152,6 +175,4 @@ def export_checkpoint(checkpoint: Path, folder: Path, config: Path | None) -> No
     state = AtomicCheckpointIO().load_checkpoint(checkpoint, map_location="cpu")
     cli.model.policy.load()
     cli.model.load_state_dict(state["state_dict"])
-    cli.model.policy.save_pretrained(folder)  # type: ignore[operator]
-
-
+    cli.model.policy.save_pretrained(folder)

@@ -79,7 +79,7 @@ class HeroModule(lightning.LightningModule):
         """Read or make the weights."""
         self.policy.load()
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         """AdamW on the student's trainable parameters and nothing else."""
         parameters = [p for p in self.policy.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(parameters, **self.adam)
@@ -117,7 +117,7 @@ class HeroModule(lightning.LightningModule):
 
     def _update(self, step: Step) -> tuple[_Outputs, bool]:
         """Backward over all micro-batches, then step; a step without tokens or with broken gradients is skipped."""
-        optimizer = self.optimizers()
+        optimizer: Any = self.optimizers()
         world = self.trainer.world_size
         outputs = _Outputs()
         anywhere = float(self._reduce_sum(torch.tensor([float(len(step.batch))])))
@@ -128,10 +128,11 @@ class HeroModule(lightning.LightningModule):
         for i, micro in enumerate(micros):
             with optimizer.toggle_model(sync_grad=i == len(micros) - 1):
                 out = self.objective.loss(self.policy, micro)
-                self.manual_backward(out.loss * world)  # DDP averages over ranks; the shares must add up
+                self.manual_backward(out.loss * float(world))  # DDP averages over ranks; the shares must add up
             outputs.add(micro, out)
         if not micros:  # other ranks have tokens: take part in their collective
-            self.manual_backward(sum(p.sum() for p in self.policy.parameters() if p.requires_grad) * 0.0)
+            attached = [p.sum() * 0.0 for p in self.policy.parameters() if p.requires_grad]
+            self.manual_backward(torch.stack(attached).sum())
         norm = torch.nn.utils.clip_grad_norm_(
             [p for p in self.policy.parameters() if p.requires_grad], self.clip or math.inf
         )
@@ -140,14 +141,14 @@ class HeroModule(lightning.LightningModule):
             optimizer.zero_grad()
             return outputs, False
         optimizer.step()
-        schedule = self.lr_schedulers()
-        schedule.step()  # type: ignore[union-attr]
+        schedule: Any = self.lr_schedulers()
+        schedule.step()
         return outputs, True
 
     def _reduce_sum(self, local: Tensor) -> Tensor:
         if self.trainer.world_size == 1:
             return local
-        return self.trainer.strategy.reduce(local.to(self.device), reduce_op="sum")  # type: ignore[return-value]
+        return self.trainer.strategy.reduce(local.to(self.device), reduce_op="sum")
 
     # -- evaluation --------------------------------------------------------------------------------------------
 
@@ -174,7 +175,7 @@ class HeroModule(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what the weights alone do not tell."""
-        copies = getattr(self.policy, "copies_state", dict)()
+        copies: dict[str, Any] = getattr(self.policy, "copies_state", dict)()
         checkpoint["hero"] = {
             "turns": self.turns,
             "version": self.policy.version,
@@ -251,7 +252,8 @@ def _records(trajectories: list[Trajectory], step: Step, outputs: _Outputs, numb
                     i, j = micro.places[turn]
                     if i < len(column):
                         column[i][j - 1] = [*(column[i][j - 1] or []), value]
-    reflections = step.reflections or [None] * len(trajectories)
+    missing: list[Any] = [None] * len(trajectories)
+    reflections = step.reflections or missing
     pack = [[tuple(None if v is None else tuple(v) for v in rows) for rows in column] for column in columns]
     return [
         Record("train", number, t, reflections[i], pack[0][i], pack[1][i], pack[2][i])

@@ -29,7 +29,8 @@ class HeldOut(lightning.Callback):
         stage: ``test`` or ``validate``: which held-out tasks.
         at_turns: Training turns at which to evaluate, besides before and after.
         greedy: Evaluate greedily as well.
-        method: Name under which ``hero_pl compare`` and the plots know this run; default: name of the run folder.
+        method: Name under which ``hero_pl compare`` knows this run; default: the run's name without its seed.
+        logged_episodes: Episodes per evaluation that go into ``trajectories.jsonl``; ``eval.jsonl`` has all of them.
     """
 
     def __init__(
@@ -39,11 +40,12 @@ class HeldOut(lightning.Callback):
         at_turns: list[int] | None = None,
         greedy: bool = False,
         method: str | None = None,
+        logged_episodes: int = 20,
     ) -> None:
         if episodes < 0:
             raise ConfigError(f"held_out.episodes={episodes}: must be positive, or 0 for no evaluation.")
         self.episodes, self.stage, self.greedy, self.method = episodes, stage, greedy, method
-        self.at_turns = sorted(at_turns or [])
+        self.at_turns, self.logged_episodes = sorted(at_turns or []), logged_episodes
         self.results: dict[str, dict[str, Any]] = {}
         """By training turns, as text."""
         self.elapsed_s = 0.0
@@ -101,7 +103,7 @@ class HeldOut(lightning.Callback):
         if folder is not None and trainer.is_global_zero:
             append_lines(folder / "eval.jsonl", (self._row(folder, data.seed, mark, t) for t in played))
             append_records(
-                folder / "trajectories.jsonl", (Record(self.stage, trainer.global_step, t) for t in played[:20])
+                folder / "trajectories.jsonl", (Record(self.stage, trainer.global_step, t) for t in played[: self.logged_episodes])
             )
 
     def _row(self, folder: Path, seed: int, mark: int, trajectory: Trajectory) -> dict[str, Any]:
@@ -117,7 +119,9 @@ class HeldOut(lightning.Callback):
         }
 
     def _name(self, folder: Path | None) -> str:
-        return self.method or (folder.parent.name if folder else "run")
+        from hero_pl.plots import method_name
+
+        return self.method or (method_name(folder / "metrics.csv") if folder else "run")
 
     def _draw(self, folder: Path, module: Any) -> None:
         from hero_pl.plots import plot_run

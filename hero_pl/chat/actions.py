@@ -127,14 +127,14 @@ class ReAct(ActionParser):
         return system_prompt + self.instructions.format(tools=json.dumps(list(tools))), ()
 
     def parse(self, text: str) -> ParsedAction:
-        """Read what follows the last ``Action:``.
+        r"""Read what follows the last ``Action:``.
 
         Example:
-            >>> ReAct().parse("Thought: search first.\\nAction: search[red mug]").action
+            >>> ReAct().parse("Thought: search first.\nAction: search[red mug]").action
             'search[red mug]'
         """
         reply = text.rpartition("</think>")[2]
-        head, found, tail = reply.rpartition("Action:")
+        _, found, tail = reply.rpartition("Action:")
         if not found:
             return ParsedAction("", "The reply has no line 'Action: ...'.")
         action = tail.strip().removeprefix("```json").strip("`").strip()

@@ -239,7 +239,7 @@ class ChatTemplate:
     def _render(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], generate: bool) -> str:
         rendered = self.tokenizer.apply_chat_template(
             [{"role": m.role, "content": m.content} for m in messages],
-            tools=list(tools) or None,
+            tools=[dict(tool) for tool in tools] or None,
             add_generation_prompt=generate,
             tokenize=False,
         )
@@ -266,9 +266,7 @@ class ChatTemplate:
         return whole[len(head) :]
 
 
-def _without_overlap(
-    action_ids: Sequence[int], glue: tuple[int, ...], end_ids: frozenset[int]
-) -> tuple[int, ...]:
+def _without_overlap(action_ids: Sequence[int], glue: tuple[int, ...], end_ids: frozenset[int]) -> tuple[int, ...]:
     """Glue after an action, less the end-of-turn id that the policy has already sampled."""
     if action_ids and glue and action_ids[-1] in end_ids and glue[0] in end_ids:
         return glue[1:]

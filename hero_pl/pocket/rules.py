@@ -62,7 +62,7 @@ class Page:
             return Page("item", _values(text.removeprefix("results:").partition(" ; ")[0]))
         for slot in ("color", "size"):
             if f"; {slot}:" in text:
-                return Page(slot, _values(text.partition(f"; {slot}:")[2].partition(" ; ")[0]))  # type: ignore[arg-type]
+                return Page(slot, _values(text.partition(f"; {slot}:")[2].partition(" ; ")[0]))
         if text.endswith("; buy now"):
             return Page("buy", ("buy now",))
         return Page("back", ("< prev",))

@@ -50,14 +50,12 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int, whole: Iterable[str] 
     )
     pieces = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
     # sentencepiece keeps blanks of user-defined pieces; the others hold the visible blank
-    scores = [
-        (pieces.id_to_piece(i).replace(" ", BLANK), pieces.get_score(i)) for i in range(pieces.get_piece_size())
-    ]
+    scores = [(pieces.id_to_piece(i).replace(" ", BLANK), pieces.get_score(i)) for i in range(pieces.get_piece_size())]
     tokenizer = Tokenizer(models.Unigram(scores, unk_id=pieces.unk_id(), byte_fallback=True))
     tokenizer.normalizer = normalizers.Replace(" ", BLANK)
     tokenizer.decoder = decoders.Sequence([decoders.Replace(BLANK, " "), decoders.ByteFallback(), decoders.Fuse()])
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in CONTROL])
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
         pad_token=CONTROL[0],
         eos_token=CONTROL[2],

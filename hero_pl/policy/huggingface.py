@@ -97,7 +97,7 @@ class HuggingFacePolicy(Policy):
         self.lora, self.seed = lora, seed
         self.gradient_checkpointing = gradient_checkpointing
         self._max_length = max_length
-        self.model: PreTrainedModel | Any = None
+        self.model: Any = None
         self.copies: dict[str, nn.Module] = {}
         """Frozen copies by name; not part of ``parameters()`` or ``state_dict()``."""
 
@@ -142,7 +142,8 @@ class HuggingFacePolicy(Policy):
             except (ValueError, TypeError) as error:
                 raise ConfigError(f"HuggingFacePolicy(config={self.config}): {error}") from error
         try:
-            return AutoConfig.from_pretrained(self.pretrained)
+            config: PretrainedConfig = AutoConfig.from_pretrained(str(self.pretrained))
+            return config
         except (OSError, ValueError) as error:
             raise PolicyError(
                 f"No model configuration can be read from {self.pretrained!r}: {_first_line(error)} "
@@ -156,11 +157,13 @@ class HuggingFacePolicy(Policy):
         if self.config is not None:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.seed)
-                model = AutoModelForCausalLM.from_config(config, attn_implementation=self.attention)
+                model: Any = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+                    config, attn_implementation=self.attention
+                )
             return model.to(dtype)  # type: ignore[no-any-return]
         try:
-            return AutoModelForCausalLM.from_pretrained(  # type: ignore[no-any-return]
-                self.pretrained, dtype=dtype, attn_implementation=self.attention
+            return AutoModelForCausalLM.from_pretrained(
+                str(self.pretrained), dtype=dtype, attn_implementation=self.attention
             )
         except (OSError, ValueError, RuntimeError, json.JSONDecodeError, _SafetensorError()) as error:
             raise PolicyError(
@@ -183,7 +186,7 @@ class HuggingFacePolicy(Policy):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next(self.model.parameters()).device  # type: ignore[no-any-return]
+        return next(self.parameters()).device
 
     def run(self, weights: str, **inputs: Any) -> Any:
         """One forward pass of the named weights (``live``, or a frozen copy)."""
@@ -252,7 +255,7 @@ class HuggingFacePolicy(Policy):
             self.copies[name].load_state_dict(dict(weights))
 
     def save_pretrained(self, folder: Path) -> None:
-        """Write model (or adapter), tokenizer and chat template so that transformers, vLLM and lm-eval can read them."""
+        """Write model (or adapter), tokenizer and chat template for transformers, vLLM and lm-eval."""
         folder.mkdir(parents=True, exist_ok=True)
         try:
             self.model.save_pretrained(folder)
@@ -277,13 +280,15 @@ def _load_tokenizer(source: str) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     path = Path(source)
-    if path.is_dir() and not any((path / name).exists() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
+    if path.is_dir() and not any(
+        (path / name).exists() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")
+    ):
         raise PolicyError(
             f"The folder {source!r} has no tokenizer (tokenizer.json). Save one there with "
             "tokenizer.save_pretrained(folder), or name another with tokenizer=."
         )
     try:
-        return AutoTokenizer.from_pretrained(source)  # type: ignore[no-any-return]
+        return AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError) as error:
         raise PolicyError(
             f"No tokenizer can be read from {source!r}: {_first_line(error)} Give a folder that holds one, or a hub id "
@@ -317,13 +322,11 @@ def _without_dropout(model: nn.Module) -> None:
             module.attention_dropout = 0.0  # type: ignore[assignment]
 
 
-def _SafetensorError() -> type[Exception]:  # noqa: N802
+def _SafetensorError() -> type[Exception]:
     from safetensors import SafetensorError
 
-    return SafetensorError  # type: ignore[no-any-return]
+    return SafetensorError
 
 
 def _first_line(error: BaseException) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-
-

@@ -76,12 +76,12 @@ class SelfReflector(Reflector):
                 leak_policy=self.leak_policy,
                 window=window,
             )
-            parts[i].append(
-                Reflection(parsed.diagnoses, parsed.status, parsed.strict, parsed.issues, text, tokens)
-            )
+            parts[i].append(Reflection(parsed.diagnoses, parsed.status, parsed.strict, parsed.issues, text, tokens))
         return [
-            merge_windows(found, len(trajectory.turns)) if len(found) > 1
-            else found[0] if found
+            merge_windows(found, len(trajectory.turns))
+            if len(found) > 1
+            else found[0]
+            if found
             else Reflection((), "rejected")
             for found, trajectory in zip(parts, trajectories, strict=True)
         ]

@@ -57,7 +57,7 @@ def _accepts(env_id: str, argument: str) -> bool:
     module, _, name = env_id.rpartition(":")
     if module:
         __import__(module)
-    entry_point = gymnasium.spec(name).entry_point
+    entry_point: Any = gymnasium.spec(name).entry_point
     if isinstance(entry_point, str):
         entry_point = gymnasium.envs.registration.load_env_creator(entry_point)
     return entry_point is not None and argument in inspect.signature(entry_point).parameters

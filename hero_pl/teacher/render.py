@@ -32,12 +32,12 @@ class HintTemplate:
             raise ConfigError(f"The hint template {str(file)!r} cannot be read: {error}.") from error
         if max_observation_tokens < 8 or max_hint_tokens < 16:
             raise ConfigError(
-                f"max_observation_tokens={max_observation_tokens}, max_hint_tokens={max_hint_tokens}: at least 8 and 16 "
-                "are needed to say anything."
+                f"max_observation_tokens={max_observation_tokens}, max_hint_tokens={max_hint_tokens}: "
+                "at least 8 and 16 are needed to say anything."
             )
         self.digest = hashlib.sha256(source.encode()).hexdigest()[:12]
         """Identifies the wording in logs."""
-        self._template = _compile(source)
+        self._template: Any = _compile(source)
         self.max_observation_tokens, self.max_hint_tokens = max_observation_tokens, max_hint_tokens
         self.cut_observations = 0
         self.dropped_targets = 0
@@ -52,16 +52,16 @@ class HintTemplate:
         facts = dict(facts)
         if facts["next_observation"]:
             facts["next_observation"] = self._shorten(count, facts["next_observation"], self.max_observation_tokens)
-        text = self._template.render(facts).strip()
+        text = str(self._template.render(facts)).strip()
         excess = count(text) - self.max_hint_tokens
         if excess > 0 and facts["next_observation"]:
             room = max(count(facts["next_observation"]) - excess - 4, 0)
             facts["next_observation"] = self._shorten(count, facts["next_observation"], room)
-            text = self._template.render(facts).strip()
+            text = str(self._template.render(facts)).strip()
         if facts["target"] and count(text) > self.max_hint_tokens:
             facts["target"] = None
             self.dropped_targets += 1
-            text = self._template.render(facts).strip()
+            text = str(self._template.render(facts)).strip()
         return text
 
     def _shorten(self, count: Callable[[str], int], text: str, limit: int) -> str:

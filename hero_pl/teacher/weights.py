@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import ABC
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,7 +15,7 @@ from hero_pl.policy.base import Policy, ScoreRow
 from hero_pl.policy.huggingface import HuggingFacePolicy
 
 
-class TeacherWeights(ABC):
+class TeacherWeights(ABC):  # noqa: B024
     """The teacher's side of the network; never receives a gradient, never enters the optimizer."""
 
     copy: str = "live"
@@ -62,7 +62,7 @@ class EMAWeights(TeacherWeights):
     """Exponential moving average of the student, kept in float32.
 
     Args:
-        update_rate: Weight of the *student* in each update: 0 is frozen, 1 copies. (SDPO and TRL call this alpha, 0.05.)
+        update_rate: Weight of the *student* in each update: 0 is frozen, 1 copies. (TRL and SDPO call it alpha.)
     """
 
     copy = "ema"
@@ -156,7 +156,9 @@ class GatedWeights(PeriodicWeights):
 
     def may_refresh(self, reward: float, action_length_p95: float) -> bool:
         """Whether reward rose and lengths did not since the last copy."""
-        assert self.reward is not None and self.reward_at_copy is not None and self.length_at_copy is not None
+        assert self.reward is not None
+        assert self.reward_at_copy is not None
+        assert self.length_at_copy is not None
         good = self.reward > self.reward_at_copy and action_length_p95 <= self.length_guard * self.length_at_copy
         if good:
             self.reward_at_copy, self.length_at_copy = self.reward, action_length_p95
