@@ -10,6 +10,7 @@ probability of the right action under no hint and under each kind of hint. The g
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -36,7 +37,10 @@ def probabilities(policy: HuggingFacePolicy, contexts: Sequence[tuple[int, ...]]
     end = (int(policy.template.tokenizer.eos_token_id),)
     for first in range(0, len(contexts), 16):
         ids = [policy.template.encoder.outside(label) + end for label in labels[first : first + 16]]
-        rows = [ScoreRow(c + a, ((len(c), len(c) + len(a)),)) for c, a in zip(contexts[first : first + 16], ids)]
+        rows = [
+            ScoreRow(c + a, ((len(c), len(c) + len(a)),))
+            for c, a in zip(contexts[first : first + 16], ids, strict=False)
+        ]
         with policy.sampling():
             log_q = policy.score(rows).log_softmax(-1)
         flat = log_q.gather(-1, torch.tensor([i for a in ids for i in a])[:, None])[:, 0]
@@ -62,8 +66,10 @@ def main() -> None:
     own = SelfReflector(mode="continue", tokens_per_turn=16).reflect(played, policy)
     shuffled = ShuffledReflector(ShopRules(), seed=args.seed).reflect(played, policy)
     constant = [
-        replace(r, diagnoses=tuple(d and Diagnosis(f"right: {clicked(t, i)}", "high") for i, d in enumerate(r.diagnoses)))
-        for r, t in zip(truth, played)
+        replace(
+            r, diagnoses=tuple(d and Diagnosis(f"right: {clicked(t, i)}", "high") for i, d in enumerate(r.diagnoses))
+        )
+        for r, t in zip(truth, played, strict=False)
     ]
     full = HindsightTeacher(template=HINT, on_invalid="env_feedback")
     feedback = HindsightTeacher(template=HINT, include_diagnosis=False, on_invalid="env_feedback")
@@ -103,7 +109,7 @@ def main() -> None:
     for name, value in {**result, **extra}.items():
         print(f"{name:45} {value:.3f}")
     order = [result[k] for k in ("true diagnosis", "its own diagnosis", "observation and reward only", "no hint")]
-    passed = all(a > b for a, b in zip(order, order[1:]))
+    passed = all(a > b for a, b in itertools.pairwise(order))
     print("gate:", "passed" if passed else "FAILED", "(true > own > observation and reward > none)")
     if args.out:
         args.out.write_text(json.dumps({**result, **extra, "passed": passed}, indent=2) + "\n")

@@ -103,7 +103,8 @@ class HeldOut(lightning.Callback):
         if folder is not None and trainer.is_global_zero:
             append_lines(folder / "eval.jsonl", (self._row(folder, data.seed, mark, t) for t in played))
             append_records(
-                folder / "trajectories.jsonl", (Record(self.stage, trainer.global_step, t) for t in played[: self.logged_episodes])
+                folder / "trajectories.jsonl",
+                (Record(self.stage, trainer.global_step, t) for t in played[: self.logged_episodes]),
             )
 
     def _row(self, folder: Path, seed: int, mark: int, trajectory: Trajectory) -> dict[str, Any]:

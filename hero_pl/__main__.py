@@ -1,0 +1,5 @@
+"""``python -m hero_pl``: the same as the command ``hero_pl``."""
+
+from hero_pl.cli import main
+
+main()
