@@ -1,0 +1,99 @@
+"""A policy so small that a whole training run takes a second, and the run itself."""
+
+import lightning
+import pytest
+import torch
+
+from hero_pl.chat.actions import PlainText
+from hero_pl.checkpoints import AtomicCheckpointIO
+from hero_pl.datamodule import RolloutDataModule
+from hero_pl.module import HeroModule
+from hero_pl.objectives.self_distillation import SelfDistillation
+from hero_pl.pocket.reflector import ShopRules
+from hero_pl.policy.huggingface import HuggingFacePolicy
+from hero_pl.rollout.collect import Limits
+
+TINY = {
+    "model_type": "qwen3",
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": 512,
+    "tie_word_embeddings": True,
+}
+
+
+@pytest.fixture
+def tiny_config():
+    """Configuration of the model, to be put into YAML."""
+    return dict(TINY)
+
+
+@pytest.fixture
+def tiny_policy():
+    """Makes a policy with random weights; it has never won an episode of the pocket shop."""
+
+    def make(**kwargs):
+        return HuggingFacePolicy(config=dict(TINY), tokenizer="hero_pl:pocket-shop", parser=PlainText(), **kwargs)
+
+    return make
+
+
+@pytest.fixture
+def tiny_module(tiny_policy):
+    """Makes a module that trains such a policy, by default with HERO and rule labels."""
+
+    def make(objective=None, **kwargs):
+        torch.manual_seed(0)
+        objective = objective or SelfDistillation(reflector=ShopRules())
+        return HeroModule(tiny_policy(), objective, **{"lr": 1e-2, "warmup_steps": 0, **kwargs})
+
+    return make
+
+
+@pytest.fixture
+def tiny_data():
+    """Makes the pocket shop with two short episodes per step."""
+
+    def make(**kwargs):
+        defaults = {
+            "env": "hero_pl/WebShopPocket-v0",
+            "tasks_per_step": 2,
+            "max_action_tokens": 4,
+            "limits": Limits(max_turns=3),
+        }
+        return RolloutDataModule(**{**defaults, **kwargs})
+
+    return make
+
+
+@pytest.fixture
+def fit(tmp_path):
+    """Trains a module on the CPU; returns the trainer."""
+
+    def run(module, data, steps=3, ckpt_path=None, **kwargs):
+        trainer = lightning.Trainer(
+            **{
+                "accelerator": "cpu",
+                "devices": 1,
+                "max_steps": steps,
+                "max_epochs": -1,
+                "logger": False,
+                "enable_checkpointing": False,
+                "enable_progress_bar": False,
+                "enable_model_summary": False,
+                "use_distributed_sampler": False,
+                "limit_val_batches": 0,
+                "log_every_n_steps": 1,
+                "default_root_dir": tmp_path,
+                "plugins": [AtomicCheckpointIO()],
+                **kwargs,
+            }
+        )
+        trainer.fit(module, data, ckpt_path=ckpt_path)
+        return trainer
+
+    return run

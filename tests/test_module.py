@@ -1,0 +1,221 @@
+"""Training through the real module: steps, budget, metrics, and resuming bit for bit."""
+
+import csv
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+
+from hero_pl.callbacks.turn_budget import TurnBudget
+from hero_pl.errors import ConfigError
+from hero_pl.module import HeroModule
+from hero_pl.objectives.policy_gradient import GRPO, PolicyGradient
+from hero_pl.objectives.self_distillation import SelfDistillation
+from hero_pl.pocket.reflector import ShopRules
+from hero_pl.reflection.controls import ShuffledReflector
+from hero_pl.reflection.none import NoReflector
+from hero_pl.teacher.hindsight import HindsightTeacher
+from hero_pl.teacher.weights import EMAWeights, GatedWeights, InitialWeights, LiveWeights, PeriodicWeights
+
+
+class Seen(Callback):
+    """Keeps what each step logged and drew."""
+
+    def __init__(self):
+        self.metrics, self.records = [], []
+
+    def on_train_batch_end(self, trainer, module, *args):
+        self.metrics.append({key: float(value) for key, value in trainer.callback_metrics.items()})
+        self.records.append(module.last_records)
+
+
+def weights_of(module):
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def same(left, right):
+    """Equal bit for bit, through nested containers."""
+    if isinstance(left, torch.Tensor):
+        return torch.equal(left, right)
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
+    if isinstance(left, (list, tuple)):
+        return len(left) == len(right) and all(map(same, left, right))
+    return left == right
+
+
+# -- a run -----------------------------------------------------------------------------------------------------------
+
+
+def test_three_steps_of_hero_change_the_weights_and_log_what_happened(tiny_module, tiny_data, fit, tmp_path):
+    module, data, seen = tiny_module(), tiny_data(), Seen()
+    module.policy.load()
+    before = weights_of(module)
+    trainer = fit(module, data, 3, callbacks=[seen], logger=CSVLogger(tmp_path))
+
+    assert trainer.global_step == 3
+    assert module.policy.version == 3
+    assert data.steps == 3
+    assert not same(before, weights_of(module))
+    with open(f"{trainer.log_dir}/metrics.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3
+    for name in ("train/loss", "train/grad_norm", "train/tokens", "rollout/success", "hero/hinted_turns"):
+        assert all(float(row[name]) >= 0.0 for row in rows), name
+    played = [sum(len(record.trajectory.turns) for record in records) for records in seen.records]
+    assert [float(row["train/turns"]) for row in rows] == [sum(played[: i + 1]) for i in range(3)]
+    assert module.turns == sum(played)
+
+
+def test_each_record_has_one_loss_and_two_probabilities_per_action_token_of_a_hinted_turn(tiny_module, tiny_data, fit):
+    module = tiny_module()
+    fit(module, tiny_data(), 1)
+    for record in module.last_records:
+        columns = (record.token_loss, record.token_student, record.token_teacher)
+        for turn, *values in zip(record.trajectory.turns, *columns, strict=True):
+            assert [len(column) for column in values] == [len(turn.action_ids)] * 3
+
+
+def test_training_stops_at_the_first_step_that_reaches_the_turn_budget(tiny_module, tiny_data, fit):
+    module, seen = tiny_module(), Seen()
+    fit(module, tiny_data(), 50, callbacks=[TurnBudget(10), seen])
+    turns = [row["train/turns"] for row in seen.metrics]
+    assert turns[-1] >= 10 > turns[-2]
+
+
+def test_the_first_step_samples_with_the_weights_it_updates(tiny_module, tiny_data, fit):
+    module, seen = tiny_module(), Seen()
+    fit(module, tiny_data(), 3, callbacks=[seen])
+    assert [records[0].trajectory.policy_version for records in seen.records] == [0, 1, 2]
+
+
+# -- who learns from failure -----------------------------------------------------------------------------------------
+
+
+def test_hero_has_a_gradient_where_every_episode_failed_and_grpo_has_exactly_none(tiny_module, tiny_data, fit):
+    results = {}
+    for objective in (SelfDistillation(reflector=ShopRules()), GRPO()):
+        module, seen = tiny_module(objective), Seen()
+        module.policy.load()
+        before = weights_of(module)
+        fit(module, tiny_data(tasks_per_step=1, group_size=2), 1, callbacks=[seen])
+        assert all(record.trajectory.reward == 0.0 for record in seen.records[0])
+        results[type(objective).__name__] = (seen.metrics[0]["train/grad_norm"], same(before, weights_of(module)))
+    assert results["SelfDistillation"][0] > 0.0
+    assert not results["SelfDistillation"][1]
+    assert results["GRPO"] == (0.0, True)
+
+
+def test_a_step_without_any_hint_is_counted_and_leaves_weights_and_schedule_alone(tiny_module, tiny_data, fit):
+    objective = SelfDistillation(
+        reflector=NoReflector(), teacher=HindsightTeacher(include_next_observation=False, include_reward=False)
+    )
+    module, seen = tiny_module(objective), Seen()
+    module.policy.load()
+    before = weights_of(module)
+    fit(module, tiny_data(), 50, callbacks=[seen, TurnBudget(10)])
+    assert [row["train/skipped_steps"] for row in seen.metrics] == [1.0] * len(seen.metrics)
+    assert same(before, weights_of(module))
+    assert module.policy.version == 0
+    assert module.turns >= 10
+
+
+@pytest.mark.parametrize("tokens", [1, 200, 100_000])
+def test_the_size_of_micro_batches_does_not_change_the_update(tiny_module, tiny_data, fit, tokens):
+    results, norms = [], []
+    for size in (tokens, 5_000):
+        module, seen = tiny_module(tokens_per_micro_batch=size), Seen()
+        fit(module, tiny_data(tasks_per_step=4), 1, callbacks=[seen])
+        results.append(torch.cat([p.detach().flatten() for p in module.policy.parameters()]))
+        norms.append((seen.metrics[0]["train/grad_norm"], seen.metrics[0]["train/loss"]))
+    assert norms[0] == pytest.approx(norms[1], rel=1e-4)
+    torch.testing.assert_close(results[0], results[1], rtol=1e-4, atol=2e-5)
+
+
+# -- resuming --------------------------------------------------------------------------------------------------------
+
+
+def objectives():
+    shuffled = {
+        mode: lambda mode=mode: ShuffledReflector(ShopRules(), mode=mode) for mode in ("batch", "random_tokens")
+    }
+    return {
+        "live": lambda: SelfDistillation(reflector=ShopRules(), weights=LiveWeights()),
+        "initial": lambda: SelfDistillation(reflector=ShopRules(), weights=InitialWeights()),
+        "ema": lambda: SelfDistillation(reflector=ShopRules(), weights=EMAWeights(0.3)),
+        "periodic": lambda: SelfDistillation(reflector=ShopRules(), weights=PeriodicWeights(3)),
+        "gated": lambda: SelfDistillation(reflector=ShopRules(), weights=GatedWeights(1, length_guard=2.0)),
+        "shuffled": lambda: SelfDistillation(reflector=shuffled["batch"]()),
+        "random words": lambda: SelfDistillation(reflector=shuffled["random_tokens"](), weights=EMAWeights(0.3)),
+        "reinforce": lambda: PolicyGradient(beta_kl=0.1),
+    }
+
+
+def whole_state(module, data, trainer):
+    return {
+        "weights": module.state_dict(),
+        "optimizer": trainer.optimizers[0].state_dict(),
+        "schedule": trainer.lr_scheduler_configs[0].scheduler.state_dict()["last_epoch"],
+        "copies": module.policy.copies_state(),
+        "objective": module.objective.state_dict(),
+        "turns": (module.turns, module.policy.version, data.steps, trainer.global_step),
+        "episodes": [record.trajectory for record in module.last_records],
+    }
+
+
+@pytest.mark.parametrize("kind", objectives())
+@pytest.mark.parametrize("at", [1, 3])
+def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(kind, at, tiny_module, tiny_data, fit, tmp_path):
+    def run(steps, ckpt_path=None, callbacks=()):
+        module = tiny_module(objectives()[kind](), schedule="linear", total_steps=6)
+        data = tiny_data(tasks_per_step=3)
+        torch.manual_seed(0 if ckpt_path is None else 99)  # nothing may hang on the global generator
+        trainer = fit(module, data, steps, ckpt_path, enable_checkpointing=bool(callbacks), callbacks=[*callbacks])
+        return whole_state(module, data, trainer)
+
+    whole = run(5, callbacks=[ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=1, save_top_k=-1)])
+    resumed = run(5, tmp_path / f"step={at}.ckpt")
+    for part in whole:
+        assert same(whole[part], resumed[part]), part
+
+
+def test_a_checkpoint_of_another_program_is_refused(tiny_module, tiny_data, fit, tmp_path):
+    module = tiny_module()
+    trainer = fit(module, tiny_data(), 1)
+    trainer.save_checkpoint(tmp_path / "run.ckpt")
+    state = torch.load(tmp_path / "run.ckpt", weights_only=False)
+    del state["hero"]
+    torch.save(state, tmp_path / "foreign.ckpt")
+    with pytest.raises(ConfigError, match="not written by hero_pl fit"):
+        fit(tiny_module(), tiny_data(), 2, tmp_path / "foreign.ckpt")
+
+
+# -- refused ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_group_of_one_with_grpo_is_refused_before_the_weights_are_made(tiny_module, tiny_data, fit):
+    module = tiny_module(GRPO())
+    with pytest.raises(ConfigError, match="group_size"):
+        fit(module, tiny_data(group_size=1), 1)
+    assert module.policy.model is None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"lr": 0.0}, "lr"),
+        ({"clip": -1.0}, "clip"),
+        ({"tokens_per_micro_batch": 0}, "tokens_per_micro_batch"),
+        ({"warmup_steps": -1}, "warmup_steps"),
+        ({"schedule": "linear"}, "total_steps"),
+    ],
+)
+def test_a_wrong_number_is_refused_by_name(tiny_policy, wrong, named):
+    with pytest.raises(ConfigError, match=named):
+        HeroModule(tiny_policy(), SelfDistillation(), **wrong)
+
+
+def test_the_learning_rate_warms_up_and_then_falls_to_zero(tiny_policy):
+    module = HeroModule(tiny_policy(), SelfDistillation(), schedule="linear", warmup_steps=2, total_steps=8)
+    assert [module._rate(step) for step in (0, 1, 4, 8)] == [0.5, 7 / 8, 0.5, 0.0]
