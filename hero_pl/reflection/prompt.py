@@ -22,6 +22,8 @@ from hero_pl.types import Message, Reflection, Trajectory
 _FOLDER = Path(__file__).parent / "prompts"
 EARLIER_CHARS = 160
 """Length to which actions and replies of turns before the window are cut, in characters."""
+EARLIER_TURNS = 8
+"""Turns before the window that are shown; older ones are named as left out, so that late windows stay small."""
 
 _EXPLANATIONS = {
     "no_json": "no JSON object with turn keys was found",
@@ -111,7 +113,8 @@ def render_request(
 
     Args:
         trajectory: A finished episode.
-        window: First and last turn to be diagnosed; all by default. Earlier turns are shown shortened, later ones not.
+        window: First and last turn to be diagnosed; all by default. The turns just before are shown shortened, later
+            ones not at all.
         max_reply_chars: Longer replies are cut in the middle.
 
     Raises:
@@ -125,7 +128,8 @@ def render_request(
         )
     if max_reply_chars < 100:
         raise ConfigError(f"max_reply_chars={max_reply_chars}: expected at least 100, or nothing of a reply is left.")
-    reviewed, earlier = trajectory.turns[first - 1 : last], trajectory.turns[: first - 1]
+    reviewed = trajectory.turns[first - 1 : last]
+    earlier = trajectory.turns[max(0, first - 1 - EARLIER_TURNS) : first - 1]
     values = {
         "first": first,
         "last": last,

@@ -1,0 +1,51 @@
+import pytest
+
+from hero_pl.reflection.statistics import reflection_statistics
+from hero_pl.types import Diagnosis, Reflection
+
+CALL = {"name": "x"}
+BATCH = [
+    Reflection((Diagnosis("abcd", "high", CALL), Diagnosis("ab", "low")), "ok", strict=True, tokens=10),
+    Reflection(
+        (None, Diagnosis("abcdef", "high"), None, None),
+        "repaired",
+        issues=(
+            ("leak_ngram", 1),
+            ("target_leak", 2),
+            ("leak_identifier", 2),
+            ("missing_turn", 3),
+            ("missing_turn", 4),
+        ),
+        tokens=20,
+    ),
+    Reflection((None, None), "rejected", issues=(("no_json", 0),), tokens=3),
+    Reflection((), "rejected"),
+]
+
+
+def test_every_number_by_hand() -> None:
+    found = reflection_statistics(BATCH)
+    assert found == pytest.approx(
+        {
+            "strict_rate": 1 / 4,
+            "repaired_rate": 1 / 4,
+            "rejected_rate": 2 / 4,
+            "coverage": 3 / 8,
+            "leak_rate": 2 / 8,
+            "target_rate": 1 / 3,
+            "diagnosis_chars": (4 + 2 + 6) / 3,
+            "tokens": 33,
+            "confidence/low": 1 / 3,
+            "confidence/medium": 0,
+            "confidence/high": 2 / 3,
+            "issues/leak_identifier": 1,
+            "issues/leak_ngram": 1,
+            "issues/missing_turn": 2,
+            "issues/no_json": 1,
+            "issues/target_leak": 1,
+        }
+    )
+
+
+def test_nothing_gives_zeros() -> None:
+    assert set(reflection_statistics([]).values()) == {0.0}
