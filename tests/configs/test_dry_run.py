@@ -1,0 +1,238 @@
+"""Every overlay composes with the quickstart and runs; the configurations for a 4B model build without memory."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+import hero_pl.losses as losses
+import hero_pl.reflection.controls as controls
+import hero_pl.teacher.hindsight as hindsight
+import hero_pl.teacher.weights as weights
+from hero_pl.chat.actions import ReAct, ToolCall
+from hero_pl.chat.byte_tokenizer import byte_tokenizer
+from hero_pl.errors import ConfigError
+from hero_pl.lightning_cli import instantiate
+from hero_pl.objectives.policy_gradient import GRPO, RLOO, PolicyGradient
+from hero_pl.objectives.self_distillation import SelfDistillation
+from hero_pl.objectives.sft import SFT
+from hero_pl.pocket.reflector import ShopRules
+from hero_pl.reflection.none import NoReflector
+from hero_pl.reflection.self_reflector import SelfReflector
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = ROOT / "configs"
+QUICKSTART = CONFIGS / "quickstart.yaml"
+OVERLAYS = sorted(path for folder in ("baselines", "controls") for path in (CONFIGS / folder).glob("*.yaml"))
+SHARED = ROOT / ".." / "shared"
+QWEN3_4B = {
+    "model_type": "qwen3",
+    "hidden_size": 2560,
+    "num_hidden_layers": 36,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "intermediate_size": 9728,
+    "vocab_size": 151936,
+    "max_position_embeddings": 262144,
+    "tie_word_embeddings": True,
+}
+"""Shape of Qwen3-4B; the adapter of rank 32 comes on top."""
+
+
+def name(path):
+    return path.stem
+
+
+def compose(*files, arguments=()):
+    return instantiate([*(word for file in files for word in ("--config", str(file))), *arguments])
+
+
+def scratch(config, tokenizer):
+    policy = "--model.policy.init_args"
+    return [f"{policy}.pretrained=null", f"{policy}.tokenizer={tokenizer}", f"{policy}.config={json.dumps(config)}"]
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS, ids=name)
+def test_every_overlay_runs_two_steps_of_the_quickstart(overlay, tiny_config, tmp_path) -> None:
+    arguments = [
+        *scratch(tiny_config, "hero_pl:pocket-shop"),
+        "--data.limits.max_turns=2",
+        "--held_out.episodes=0",
+        "--trajectories.every_n_steps=0",
+        "--turn_budget.max_turns=0",
+        "--trainer.logger=false",
+        "--trainer.enable_checkpointing=false",
+        "--trainer.enable_progress_bar=false",
+        f"--trainer.default_root_dir={tmp_path}",
+        "--trainer.limit_train_batches=2",
+        "--trainer.max_epochs=1",
+    ]
+    cli = compose(QUICKSTART, overlay, arguments=arguments)
+    cli.trainer.fit(cli.model, cli.datamodule)
+    assert cli.datamodule.steps == 2
+    assert 2 * 8 <= cli.model.turns <= 2 * 8 * 2  # eight episodes a step, of one or two turns
+    assert all(parameter.isfinite().all() for parameter in cli.model.policy.parameters())
+
+
+@pytest.mark.parametrize("overlay", [*OVERLAYS, *(CONFIGS / "hardware").glob("*.yaml")], ids=name)
+def test_an_overlay_starts_with_the_command_that_runs_it(overlay) -> None:
+    command = overlay.read_text(encoding="utf-8").splitlines()[0]
+    named = re.findall(r"--config (\S+)", command)
+    assert command.startswith("# hero_pl fit --config configs/")
+    assert named[-1] == str(overlay.relative_to(ROOT))
+    assert all((ROOT / path).exists() for path in named)
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS, ids=name)
+def test_each_run_is_recorded_under_a_name_of_its_own(overlay) -> None:
+    cli = compose(QUICKSTART, overlay)
+    assert cli.config.held_out.method == overlay.stem
+    assert cli.config.trainer.logger.init_args.name == overlay.stem.replace("_", "-")
+
+
+EXPECTED = {
+    "grpo": (GRPO, {"normalize": "seq_mean_token_mean_keep_empty", "scale_rewards": "group"}),
+    "dr_grpo": (GRPO, {"normalize": "seq_mean_token_sum_norm", "constant": 144.0, "scale_rewards": "none"}),
+    "dapo": (GRPO, {"normalize": "token_mean", "zero_variance": "mask"}),
+    "gspo": (GRPO, {"normalize": "seq_mean_token_mean_keep_empty"}),
+    "rloo": (RLOO, {"normalize": "token_mean"}),
+    "reinforce": (PolicyGradient, {"normalize": "token_mean"}),
+    "rejection_sft": (SFT, {"normalize": "token_mean", "reward_threshold": 1.0, "max_per_task": 4}),
+}
+
+
+@pytest.mark.parametrize("baseline", EXPECTED)
+def test_another_objective_inherits_no_setting_of_hero(baseline) -> None:
+    objective = compose(QUICKSTART, CONFIGS / "baselines" / f"{baseline}.yaml").model.objective
+    expected, settings = EXPECTED[baseline]
+    assert type(objective) is expected
+    assert {key: getattr(objective, key) for key in settings} == settings
+
+
+VARIANTS = {
+    "feedback_only": ("teacher", hindsight.FeedbackOnlyTeacher),
+    "reflection_only": ("teacher", hindsight.HindsightTeacher),
+    "rule_reflector": ("reflector", ShopRules),
+    "live_teacher": ("weights", weights.LiveWeights),
+    "ema_teacher": ("weights", weights.EMAWeights),
+    "forward_kl": ("divergence", losses.ForwardKL),
+    "reverse_kl": ("divergence", losses.ReverseKL),
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_variant_of_hero_changes_one_component(variant) -> None:
+    changed, expected = VARIANTS[variant]
+    kept = compose(QUICKSTART).model.objective
+    objective = compose(QUICKSTART, CONFIGS / "baselines" / f"{variant}.yaml").model.objective
+    assert type(objective) is SelfDistillation
+    assert type(getattr(objective, changed)) is expected
+    same = {"reflector", "teacher", "weights", "divergence"} - {changed}
+    if variant == "feedback_only":  # it shows no diagnosis, so none is made
+        same -= {"reflector"}
+        assert type(objective.reflector) is NoReflector
+    assert all(type(getattr(objective, part)) is type(getattr(kept, part)) for part in same)
+    assert objective.normalize == kept.normalize
+
+
+MODES = {
+    "shuffled_diagnosis": "batch",
+    "shuffled_without_feedback": "batch",
+    "generic_diagnosis": "generic",
+    "random_tokens": "random_tokens",
+    "shuffled_turns": "turns",
+    "blind_reflector": None,
+}
+
+
+@pytest.mark.parametrize("control", MODES)
+def test_a_control_wraps_the_rules_and_keeps_the_hint(control) -> None:
+    objective = compose(QUICKSTART, CONFIGS / "controls" / f"{control}.yaml").model.objective
+    expected = controls.BlindReflector if MODES[control] is None else controls.ShuffledReflector
+    assert type(objective.reflector) is expected
+    assert type(objective.reflector.inner) is ShopRules
+    assert getattr(objective.reflector, "mode", None) == MODES[control]
+    feedback = control != "shuffled_without_feedback"
+    assert objective.teacher.include_next_observation is objective.teacher.include_reward is feedback
+
+
+def test_every_overlay_is_described_by_a_test() -> None:
+    assert {path.stem for path in OVERLAYS} == {*EXPECTED, *VARIANTS, *MODES}
+
+
+def test_the_robust_preset_freezes_teacher_and_reflector_and_keeps_the_reflector_s_mode() -> None:
+    objective = compose(QUICKSTART, CONFIGS / "hero_robust.yaml").model.objective
+    assert isinstance(objective.weights, weights.InitialWeights)
+    assert isinstance(objective.reflector, SelfReflector)
+    assert (objective.reflector.weights, objective.reflector.mode) == ("initial", "continue")
+    assert (objective.divergence.clip_mode, objective.divergence.clip) == ("token", 0.5)
+    assert objective.confidence_weights == {"low": 0.5, "medium": 1.0, "high": 1.0}
+
+
+def test_hardware_overlays_change_no_part_of_the_method() -> None:
+    kept = compose(QUICKSTART).config
+    for file in ("one_gpu.yaml", "data_parallel.yaml"):  # on the CPU, so that they parse on every machine
+        cli = compose(
+            QUICKSTART, CONFIGS / "hardware" / file, arguments=["--trainer.accelerator=cpu", "--trainer.devices=1"]
+        )
+        assert cli.config.model == kept.model
+        assert cli.config.data == kept.data
+
+
+LARGE = {"webshop_qwen3_4b": ("hero_pl/WebShop-v0", ReAct), "retail_qwen3_4b": ("hero_pl/TauBenchRetail-v0", ToolCall)}
+
+
+@pytest.mark.parametrize("config", LARGE)
+@pytest.mark.parametrize("preset", [(), ("hero_robust",), ("hardware/small_memory",)], ids=str)
+def test_a_4b_configuration_builds_its_model_without_memory(config, preset, tmp_path) -> None:
+    pytest.importorskip("peft", reason="the adapter needs the extra `lora`")
+    byte_tokenizer().save_pretrained(tmp_path)
+    files = [CONFIGS / f"{part}.yaml" for part in (config, *preset)]
+    cli = compose(*files, arguments=[*scratch(QWEN3_4B, tmp_path), "--trainer.accelerator=cpu"])
+    environment, parser = LARGE[config]
+    assert cli.datamodule.env == environment
+    assert cli.datamodule.group_size == 1
+    assert cli.model.adam["lr"] == 1e-5
+    policy = cli.model.policy
+    assert type(policy.parser) is parser
+    with torch.device("meta"):
+        policy.load()
+    frozen = [parameter for parameter in policy.parameters() if not parameter.requires_grad]
+    trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
+    assert all(parameter.is_meta for parameter in (*frozen, *trained))
+    assert sum(parameter.numel() for parameter in frozen) == pytest.approx(4.02e9, rel=0.01)
+    assert 0 < sum(parameter.numel() for parameter in trained) < 0.02 * 4.02e9
+    assert {parameter.dtype for parameter in frozen} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("config", LARGE)
+def test_a_4b_configuration_names_its_model(config) -> None:
+    text = (CONFIGS / f"{config}.yaml").read_text(encoding="utf-8")
+    assert "pretrained: Qwen/Qwen3-4B-Instruct-2507" in text
+
+
+def test_the_webshop_configuration_finds_its_tasks() -> None:
+    data = compose(CONFIGS / "webshop_qwen3_4b.yaml", arguments=["--data.env_args={products: 50}"]).datamodule
+    assert all(data.collector(stage).task_ids for stage in ("train", "validate", "test"))
+
+
+def test_the_retail_configuration_finds_its_tasks() -> None:
+    folder = SHARED / "data" / "taubench"
+    if not folder.is_dir():
+        pytest.skip("the folder shared/data/taubench is not beside the repository")
+    arguments = [f"--data.env_args={{data_dir: {folder.resolve()}}}"]
+    data = compose(CONFIGS / "retail_qwen3_4b.yaml", arguments=arguments).datamodule
+    assert {stage: len(data.collector(stage).task_ids) for stage in ("train", "validate", "test")} == {
+        "train": 500,
+        "validate": 20,
+        "test": 115,
+    }
+
+
+def test_grpo_without_groups_is_refused_before_a_model_is_read() -> None:
+    cli = compose(QUICKSTART, CONFIGS / "baselines" / "grpo.yaml", arguments=["--data.group_size=1"])
+    with pytest.raises(ConfigError, match="group_size=1"):
+        cli.model.objective.check(cli.datamodule.group_size)
