@@ -27,7 +27,7 @@ from hero_pl.callbacks.turn_budget import TurnBudget
 from hero_pl.chat.actions import ActionParser
 from hero_pl.checkpoints import AtomicCheckpointIO
 from hero_pl.datamodule import RolloutDataModule
-from hero_pl.errors import HeroError
+from hero_pl.errors import ConfigError, HeroError
 from hero_pl.losses.base import DistillationLoss
 from hero_pl.losses.gates import Gate
 from hero_pl.losses.importance import ImportanceCorrection
@@ -72,7 +72,7 @@ class HeroParser(LightningArgumentParser):
 class HeroCLI(LightningCLI):
     """``fit``, ``validate``, ``test``, ``predict`` for :class:`HeroModule` and :class:`RolloutDataModule`."""
 
-    def __init__(self, args: list[str] | None = None, run: bool = True) -> None:
+    def __init__(self, args: list[str] | dict[str, Any] | None = None, run: bool = True) -> None:
         import sys
         import warnings
 
@@ -96,7 +96,7 @@ class HeroCLI(LightningCLI):
                 "log_every_n_steps": 1,
                 "num_sanity_val_steps": 0,
                 "use_distributed_sampler": False,
-                "plugins": [AtomicCheckpointIO()],
+                "plugins": [{"class_path": "hero_pl.checkpoints.AtomicCheckpointIO"}],
                 "enable_model_summary": False,
             },
         )
@@ -133,14 +133,28 @@ def registered() -> dict[str, list[type]]:
     return {base.__name__: below(base) for base in BASES}
 
 
-def instantiate(args: list[str]) -> HeroCLI:
+def instantiate(args: list[str] | dict[str, Any]) -> HeroCLI:
     """Module, data module and trainer of a configuration, without running anything."""
     return HeroCLI(args=args, run=False)
 
 
+def of_file(config: Path) -> HeroCLI:
+    """The same for a YAML file, also for the ``config.yaml`` of a run, which holds arguments of ``fit`` as well.
+
+    Raises:
+        ConfigError: There is no such file.
+    """
+    import yaml
+
+    if not config.is_file():
+        raise ConfigError(f"No configuration {config}. Name a YAML file, for example the config.yaml of a run.")
+    values: dict[str, Any] = yaml.safe_load(config.read_text(encoding="utf-8"))
+    return instantiate({key: value for key, value in values.items() if key not in ("ckpt_path", "weights_only")})
+
+
 def play(config: Path, episodes: int, out: Path, stage: str) -> str:
     """Play a configuration's policy and write its trajectories; returns a line about them."""
-    cli = instantiate(["--config", str(config)])
+    cli = of_file(config)
     cli.model.policy.load()
     played = cli.datamodule.evaluate(cli.model.policy, stage, episodes)
     append_records(out, (Record("rollout", 0, trajectory) for trajectory in played))
@@ -161,17 +175,7 @@ def export_checkpoint(checkpoint: Path, folder: Path, config: Path | None) -> No
     found = config or next((p / "config.yaml" for p in checkpoint.parents if (p / "config.yaml").exists()), None)
     if found is None or not found.exists():
         raise HeroError(f"No config.yaml beside {checkpoint}. Name the run's configuration with --config.")
-    import yaml
-
-    values: dict[str, Any] = yaml.safe_load(found.read_text(encoding="utf-8"))
-    values.pop("ckpt_path", None)
-    plain = folder.parent / f".{folder.name}.config.yaml"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    plain.write_text(yaml.safe_dump(values), encoding="utf-8")
-    try:
-        cli = instantiate(["--config", str(plain)])
-    finally:
-        plain.unlink(missing_ok=True)
+    cli = of_file(found)
     state = AtomicCheckpointIO().load_checkpoint(checkpoint, map_location="cpu")
     cli.model.policy.load()
     cli.model.load_state_dict(state["state_dict"])

@@ -14,7 +14,7 @@ from hero_pl.errors import ConfigError
 from hero_pl.metrics import MeanTurns, Success
 from hero_pl.objectives.base import LossOutput, Objective, Step
 from hero_pl.policy.base import Policy
-from hero_pl.records import Record
+from hero_pl.records import Record, to_record
 from hero_pl.types import FinishReason, StopReason, Trajectory
 
 
@@ -160,9 +160,9 @@ class HeroModule(lightning.LightningModule):
         """Success and turns of held-out episodes."""
         self._log_evaluation("test", trajectories)
 
-    def predict_step(self, trajectories: list[Trajectory], batch_idx: int) -> list[Trajectory]:
-        """The episodes themselves."""
-        return trajectories
+    def predict_step(self, trajectories: list[Trajectory], batch_idx: int) -> list[dict[str, Any]]:
+        """The episodes as JSON records; Lightning cannot move frozen dataclasses."""
+        return [to_record(Record("predict", self.global_step, trajectory)) for trajectory in trajectories]
 
     def _log_evaluation(self, stage: str, trajectories: list[Trajectory]) -> None:
         success, turns = Success(), MeanTurns()

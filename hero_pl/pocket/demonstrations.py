@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,7 @@ class ShopDemonstrations(Demonstrations):
         branches: Hint-following rows per episode.
         obedience: Share of diagnosis rows on option turns whose verdict is random; the label follows the hint.
         clean: Demonstrate without any mistake and without other rows (the learnability check).
+        clean_episodes: So many episodes of a run are clean before the others begin: copying is learnt first.
     """
 
     def __init__(
@@ -54,12 +56,14 @@ class ShopDemonstrations(Demonstrations):
         branches: int = 3,
         obedience: float = 0.4,
         clean: bool = False,
+        clean_episodes: int = 0,
     ) -> None:
         for name, value in (("habit", habit), ("noise", noise), ("wasted", wasted), ("invalid", invalid)):
             if not 0.0 <= value < 1.0:
                 raise ConfigError(f"ShopDemonstrations({name}={value}): a probability in [0, 1) is expected.")
         self.habit, self.noise, self.wasted, self.invalid = habit, noise, wasted, invalid
         self.branches, self.obedience, self.clean = branches, obedience, clean
+        self.clean_left = clean_episodes
         self.rules = ShopRules()
         self.teachers = {
             "full": HindsightTeacher(template=HINT),
@@ -70,10 +74,12 @@ class ShopDemonstrations(Demonstrations):
 
     def make(self, draws: Sequence[Draw], policy: Policy, collector: Collector) -> list[Trajectory]:
         """Play the demonstrator, then add a review and hint-following rows for each episode."""
-        expert = ScriptedPolicy(self._reply, policy.template, policy.parser)
+        clean = self.clean or self.clean_left > 0
+        self.clean_left = max(0, self.clean_left - len(draws))
+        expert = ScriptedPolicy(partial(self._reply, clean), policy.template, policy.parser)
         expert.max_length = policy.max_length
         played = collector.collect(draws, expert, Sampling(1.0, 256))
-        if self.clean:
+        if clean:
             return played
         rows: list[Trajectory] = []
         for trajectory in played:
@@ -86,7 +92,7 @@ class ShopDemonstrations(Demonstrations):
 
     # -- acting ------------------------------------------------------------------------------------------------
 
-    def _reply(self, context: str, seed: int) -> str:
+    def _reply(self, clean: bool, context: str, seed: int) -> str:
         """The demonstrator's next action, from the text of the conversation."""
         request = Request.read(context)
         assert request is not None, "the pocket shop names its request on the first page"
@@ -95,7 +101,7 @@ class ShopDemonstrations(Demonstrations):
         rng = random.Random(seed * 1009 + len(pages))
         page = Page.read(page_text)
         right = request.value(page.slot)
-        if self.clean:
+        if clean:
             return action(page.slot, right)
         if page.slot in ("color", "size") and rng.random() < self.wasted:
             return f"click[{rng.choice(('description', 'features', 'reviews'))}]"

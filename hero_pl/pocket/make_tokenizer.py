@@ -23,23 +23,39 @@ GLUE = (
     '"}}}',
     "click[",
     "search[",
-    "find: buy a",
-    " with color:",
-    ", and size:",
-    " ; color:",
-    " ; size:",
-    " ; color",
-    " ; size",
+    "find: buy a ",
+    " with color: ",
+    ", and size: ",
+    " ; color: ",
+    " ; size: ",
+    " ; color ",
+    " ; size ",
     " ; buy now",
     "buy now",
     "< prev",
-    " |",
-    "review: reward",
+    " | ",
+    "results: ",
+    "error: ",
+    "right: ",
+    "wrong: ",
+    "wasted: ",
+    "invalid: ",
+    "review: reward ",
+    "note:",
+    " then ",
+    " reward ",
+    " right: ",
+    " wrong: ",
+    " wasted: ",
+    " invalid: ",
+    " do ",
+    " ",
     "system\n",
     "user\n",
     "assistant\n",
 )
-"""Strings of the shop and of the review format that become one piece each."""
+"""Strings of the shop and of the review format that become one piece each. They carry their blanks, so that a word is the same
+piece wherever it stands: a small policy has to copy it, and copying an id is what attention learns first."""
 
 
 def main(folder: Path, episodes: int = 400) -> None:
@@ -56,7 +72,7 @@ def main(folder: Path, episodes: int = 400) -> None:
         for line in (policy.template.encoder.decode(turn.prompt_ids) + turn.text).split("\n")
     ]
     words = sorted({word for line in texts for word in re.findall(r"[a-z]{2,}", line)})
-    tokenizer = train_tokenizer(texts, 768, [*GLUE, *words, *(" " + word for word in words)])
+    tokenizer = train_tokenizer(texts, 768, [*GLUE, *words])
     tokenizer.save_pretrained(folder)
     print(f"{len(tokenizer)} ids saved to {folder}")
 
