@@ -43,16 +43,33 @@ def main(args: list[str] | None = None) -> None:
         elif command in TRAINING:
             run_lightning(args)
         elif command in COMMANDS:
-            from jsonargparse import auto_cli
-
-            auto_cli(COMMANDS[command], args=_one_list(command, args[1:]), prog=f"hero_pl {command}")
+            _run(command, _one_list(command, args[1:]))
         else:
             near = difflib.get_close_matches(command, [*TRAINING, *COMMANDS], n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise ConfigError(f"No command {command!r}.{hint} List them with: hero_pl --help")
-    except HeroError as error:
-        print(f"hero_pl: {error}", file=sys.stderr)
+    except (HeroError, ValueError) as error:
+        known = _cause(error)
+        if known is None:
+            raise
+        print(f"hero_pl: {known}", file=sys.stderr)
         raise SystemExit(1) from error
+
+
+def _cause(error: BaseException | None) -> HeroError | None:
+    """The project's own error behind one that the parser of the configuration has wrapped."""
+    while error is not None and not isinstance(error, HeroError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _run(command: str, args: list[str]) -> None:
+    """Required arguments go by position; ``rollout`` takes ``--config``, as the training commands do."""
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(prog=f"hero_pl {command}", description=(COMMANDS[command].__doc__ or "").split("\n")[0])
+    parser.add_function_arguments(COMMANDS[command], as_positional=command != "rollout")
+    COMMANDS[command](**parser.instantiate_classes(parser.parse_args(args)).as_dict())
 
 
 def _one_list(command: str, args: list[str]) -> list[str]:

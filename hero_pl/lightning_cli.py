@@ -72,7 +72,7 @@ class HeroParser(LightningArgumentParser):
 class HeroCLI(LightningCLI):
     """``fit``, ``validate``, ``test``, ``predict`` for :class:`HeroModule` and :class:`RolloutDataModule`."""
 
-    def __init__(self, args: list[str] | dict[str, Any] | None = None, run: bool = True) -> None:
+    def __init__(self, args: list[str] | None = None, run: bool = True) -> None:
         import sys
         import warnings
 
@@ -133,7 +133,7 @@ def registered() -> dict[str, list[type]]:
     return {base.__name__: below(base) for base in BASES}
 
 
-def instantiate(args: list[str] | dict[str, Any]) -> HeroCLI:
+def instantiate(args: list[str]) -> HeroCLI:
     """Module, data module and trainer of a configuration, without running anything."""
     return HeroCLI(args=args, run=False)
 
@@ -149,7 +149,8 @@ def of_file(config: Path) -> HeroCLI:
     if not config.is_file():
         raise ConfigError(f"No configuration {config}. Name a YAML file, for example the config.yaml of a run.")
     values: dict[str, Any] = yaml.safe_load(config.read_text(encoding="utf-8"))
-    return instantiate({key: value for key, value in values.items() if key not in ("ckpt_path", "weights_only")})
+    plain = {key: value for key, value in values.items() if key not in ("ckpt_path", "weights_only")}
+    return instantiate(["--config", yaml.safe_dump(plain)])
 
 
 def play(config: Path, episodes: int, out: Path, stage: str) -> str:

@@ -1,0 +1,220 @@
+"""The command line refuses what cannot work before a model is loaded, and names the cure."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hero_pl.cli import main
+from hero_pl.lightning_cli import instantiate, registered
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def config(tmp_path, tiny_config):
+    """Writes a configuration of a short run, changed at dotted keys."""
+
+    def write(name="run.yaml", **changes):
+        values = {
+            "model": {
+                "policy": {
+                    "class_path": "HuggingFacePolicy",
+                    "init_args": {"config": tiny_config, "tokenizer": "hero_pl:pocket-shop", "parser": "PlainText"},
+                },
+                "objective": {"class_path": "SelfDistillation", "init_args": {"reflector": "ShopRules"}},
+                "warmup_steps": 0,
+            },
+            "data": {
+                "env": "hero_pl/WebShopPocket-v0",
+                "tasks_per_step": 1,
+                "max_action_tokens": 4,
+                "limits": {"max_turns": 2},
+            },
+            "trainer": {
+                "accelerator": "cpu",
+                "max_steps": 2,
+                "limit_val_batches": 0,
+                "enable_progress_bar": False,
+                "logger": {
+                    "class_path": "lightning.pytorch.loggers.CSVLogger",
+                    "init_args": {"save_dir": str(tmp_path / "runs"), "name": "tiny"},
+                },
+            },
+        }
+        for key, value in changes.items():
+            *parents, last = key.split("__")
+            place = values
+            for parent in parents:
+                place = place.setdefault(parent, {})
+            place[last] = value
+        path = tmp_path / name
+        path.write_text(yaml.safe_dump(values), encoding="utf-8")
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def loads_no_model(monkeypatch):
+    """Ends the test if weights or a tokenizer are read."""
+
+    def refuse(self):
+        pytest.fail("a model was loaded before the mistake was refused")
+
+    monkeypatch.setattr("hero_pl.policy.huggingface.HuggingFacePolicy.load", refuse)
+
+
+def message(capsys, args):
+    """What a refused command prints."""
+    with pytest.raises(SystemExit) as exit_:
+        main(args)
+    assert exit_.value.code not in (0, None)
+    return capsys.readouterr().err
+
+
+# -- refused ---------------------------------------------------------------------------------------------------------
+
+MISTAKES = {
+    "unknown key": ({"data__tasks_per_stop": 3}, "tasks_per_stop", "not expected|does not accept|not allowed"),
+    "unknown key of a component": (
+        {"model__objective": {"class_path": "SelfDistillation", "init_args": {"reflektor": "ShopRules"}}},
+        "reflektor",
+        "SelfDistillation",
+    ),
+    "misspelt component": (
+        {"model__objective": {"class_path": "SelfDistilation"}},
+        "SelfDistilation",
+        "SelfDistillation",
+    ),
+    "misspelt reflector": (
+        {"model__objective": {"class_path": "SelfDistillation", "init_args": {"reflector": "ShopRule"}}},
+        "ShopRule",
+        "ShopRules",
+    ),
+    "negative budget": ({"turn_budget__max_turns": -1}, "max_turns", "0 for no budget"),
+    "negative evaluation": ({"held_out__episodes": -5}, "held_out.episodes", "0 for no evaluation"),
+    "negative log": ({"trajectories__every_n_steps": -1}, "every_n_steps", "0 for no log"),
+    "group of one": ({"model__objective": "GRPO"}, "group_size", "Set data.group_size to 2 or more"),
+    "empty group": ({"data__group_size": 0}, "data.group_size", "at least 1"),
+    "unknown environment": ({"data__env": "hero_pl/WebShopPoket-v0"}, "WebShopPoket", "hero_pl/WebShopPocket-v0"),
+    "no turn": ({"data__limits": {"max_turns": 0}}, "max_turns", "at least 1"),
+    "wrong number": ({"model__lr": -1.0}, "lr", "lr > 0"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_refused_before_a_model_is_loaded(mistake, config, capsys, loads_no_model):
+    changes, thing, cure = MISTAKES[mistake]
+    text = message(capsys, ["fit", "--config", config(**changes)])
+    assert thing in text
+    assert any(word in text for word in cure.split("|")), text
+    assert "Traceback" not in text
+
+
+def test_a_misspelt_component_is_answered_with_the_nearest_one(config, capsys):
+    text = message(capsys, ["fit", "--config", config(model__objective={"class_path": "SelfDistilation"})])
+    assert "Did you mean 'SelfDistillation'?" in text
+    assert "hero_pl components" in text
+
+
+def test_an_unknown_command_is_answered_with_the_nearest_one(capsys):
+    assert "Did you mean 'rollout'?" in message(capsys, ["rolout"])
+    assert "hero_pl --help" in message(capsys, ["xyzzy"])
+
+
+def test_a_missing_configuration_file_is_named(capsys):
+    assert "nowhere.yaml" in message(capsys, ["fit", "--config", "nowhere.yaml"])
+
+
+def test_a_missing_checkpoint_is_named(config, capsys, tmp_path):
+    text = message(capsys, ["fit", "--config", config(), "--ckpt_path", str(tmp_path / "gone.ckpt")])
+    assert "gone.ckpt" in text
+
+
+def test_the_installed_program_exits_with_a_message_and_no_traceback(config):
+    path = config(turn_budget__max_turns=-1)
+    done = subprocess.run(
+        [sys.executable, "-c", "from hero_pl.cli import main; main()", "fit", "--config", path],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode != 0
+    assert "turn_budget.max_turns=-1" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# -- accepted --------------------------------------------------------------------------------------------------------
+
+
+def test_a_later_configuration_overlays_an_earlier_one(config, capsys, tmp_path):
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text("data: {group_size: 4}\nmodel: {objective: GRPO}\n", encoding="utf-8")
+    with pytest.raises(SystemExit) as exit_:
+        main(["fit", "--config", config(), "--config", str(overlay), "--data.seed", "7", "--print_config"])
+    assert exit_.value.code in (0, None)
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert shown["data"]["group_size"] == 4
+    assert shown["data"]["seed"] == 7
+    assert shown["data"]["tasks_per_step"] == 1
+    assert shown["model"]["objective"]["class_path"].endswith(".GRPO")
+
+
+def test_the_shown_configuration_can_be_read_again(config, capsys, tmp_path):
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", config(turn_budget__max_turns=9), "--print_config"])
+    first = capsys.readouterr().out
+    (tmp_path / "again.yaml").write_text(first, encoding="utf-8")
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", str(tmp_path / "again.yaml"), "--print_config"])
+    assert yaml.safe_load(capsys.readouterr().out) == yaml.safe_load(first)
+
+
+def test_fit_then_resume_then_export_then_rollout(config, capsys, tmp_path):
+    changes = {"held_out__episodes": 2, "export__enabled": True}
+    main(["fit", "--config", config(**changes)])
+    run = tmp_path / "runs" / "tiny" / "version_0"
+    assert {"config.yaml", "metrics.csv", "trajectories.jsonl", "summary.json", "eval.jsonl", "huggingface"} <= {
+        path.name for path in run.iterdir()
+    }
+    checkpoint = next(run.glob("checkpoints/*.ckpt"))
+    main(["fit", "--config", config(trainer__max_steps=3), "--ckpt_path", str(checkpoint)])
+    main(["export", str(checkpoint), str(tmp_path / "exported"), "--config", str(run / "config.yaml")])
+    assert (tmp_path / "exported" / "model.safetensors").read_bytes() == (
+        run / "huggingface" / "model.safetensors"
+    ).read_bytes()
+    capsys.readouterr()
+    main(["rollout", "--config", str(run / "config.yaml"), "--episodes", "3", "--out", str(tmp_path / "played.jsonl")])
+    assert "3 episodes: success 0.000" in capsys.readouterr().out
+    assert len((tmp_path / "played.jsonl").read_text(encoding="utf-8").splitlines()) == 3
+
+
+@pytest.mark.parametrize("command", ["validate", "test", "predict"])
+def test_an_evaluation_command_runs(command, config):
+    main([command, "--config", config(data__eval_episodes=2, trainer__limit_val_batches=1.0)])
+
+
+def test_help_and_version_and_lists_need_no_model(capsys, loads_no_model):
+    for args in (["--help"], ["--version"], ["envs"], ["components"]):
+        main(args)
+    out = capsys.readouterr().out
+    assert "hero_pl/WebShopPocket-v0" in out
+    assert "ShopRules" in out
+    assert "EMAWeights" in out
+
+
+def test_every_listed_component_says_what_it_is():
+    for classes in registered().values():
+        assert classes
+        for cls in classes:
+            assert (cls.__doc__ or "").strip(), cls
+
+
+def test_a_seed_gives_the_same_run_twice(config):
+    first, second = (instantiate(["--config", config()]) for _ in range(2))
+    assert first.datamodule.draws(3) == second.datamodule.draws(3)
