@@ -48,7 +48,7 @@ class Encoder:
         Raises:
             PolicyError: The tokenizer still yields a control id, even letter by letter.
         """
-        text = text.encode("utf-8", "replace").decode("utf-8") if _has_surrogate(text) else text
+        text = text.encode("utf-8", "replace").decode("utf-8") if has_surrogate(text) else text
         ids: list[int] = []
         for part in self._parts(text):
             ids += self._encode_plain(part)
@@ -91,5 +91,6 @@ class Encoder:
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
 
 
-def _has_surrogate(text: str) -> bool:
+def has_surrogate(text: str) -> bool:
+    """Whether ``text`` holds half a surrogate pair, which no tokenizer can encode."""
     return any(0xD800 <= ord(letter) <= 0xDFFF for letter in text)

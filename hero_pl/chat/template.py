@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from hero_pl.chat.encode import Encoder
+from hero_pl.chat.encode import Encoder, has_surrogate
 from hero_pl.errors import ConfigError, PolicyError, TokenAlignmentError
 from hero_pl.types import Message, Role
 
@@ -227,12 +227,12 @@ class ChatTemplate:
         return [*pieces, (rest, False)]
 
     def _slot_tool(self, value: Any, slot: Any) -> Any:
-        """Tool schemas come from outside too: strings that hold a control string go through a slot."""
+        """Tool schemas come from outside too: strings that cannot be glue go through a slot."""
         if isinstance(value, Mapping):
             return {self._slot_tool(key, slot): self._slot_tool(item, slot) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
             return [self._slot_tool(item, slot) for item in value]
-        if isinstance(value, str) and (len(self.encoder._parts(value)) > 1 or _SLOT[:8] in value):
+        if isinstance(value, str) and (len(self.encoder._parts(value)) > 1 or _SLOT[:8] in value or has_surrogate(value)):
             return slot(json.dumps(value, ensure_ascii=False)[1:-1])
         return value
 
