@@ -221,10 +221,14 @@ def test_bug_18_a_batch_without_hints_is_empty_and_splits_into_nothing(scripted:
     assert list(batch.split(100)) == []
 
 
-@pytest.mark.parametrize("switch", ["attention_dropout", "hidden_dropout"])
-def test_bug_23_dropout_of_a_configuration_never_reaches_the_scores(tmp_path: Path, switch: str) -> None:
+GPT2 = {"model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 512}
+GPT2_DROPOUT = {"resid_pdrop": 0.5, "embd_pdrop": 0.5, "attn_pdrop": 0.5}
+
+
+@pytest.mark.parametrize("config", [{**TINY, "attention_dropout": 0.5}, {**GPT2, **GPT2_DROPOUT}])
+def test_bug_23_dropout_of_a_configuration_never_reaches_the_scores(tmp_path: Path, config: dict[str, object]) -> None:
     byte_tokenizer().save_pretrained(tmp_path)
-    dropping = HuggingFacePolicy(config={**TINY, switch: 0.5}, tokenizer=str(tmp_path))
+    dropping = HuggingFacePolicy(config=config, tokenizer=str(tmp_path))
     dropping.load()
     dropping.train()
     trajectory = episode(dropping, [("one two three", "o1")])

@@ -214,7 +214,7 @@ class HuggingFacePolicy(Policy):
 
     def _trunk(self, model: Any, **inputs: Any) -> Tensor:
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
-        return base.model(**inputs).last_hidden_state  # type: ignore[no-any-return]
+        return base.base_model(**inputs).last_hidden_state  # type: ignore[no-any-return]
 
     def _head(self, model: Any = None) -> nn.Module:
         return (model or self.model).get_output_embeddings()  # type: ignore[no-any-return]
