@@ -1,0 +1,63 @@
+"""The table of silent bugs names tests that exist. ``python tests/configs/test_bug_table.py`` fills its last column."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "bugs.md"
+ROW = re.compile(r"^\| (\d+) \| ([^|]+) \| ([^|]*) \|$", re.MULTILINE)
+NAMED = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
+MISSING = "not covered yet"
+ALSO = {
+    17: [("tests/losses/test_normalize.py", "test_bug_18_two_ranks_give_what_one_rank_gives_even_if_one_is_empty")],
+    21: [("tests/test_module.py", "test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit")],
+    33: [("tests/test_module.py", "test_the_first_step_samples_with_the_weights_it_updates")],
+}
+"""Tests of a bug that do not carry its number."""
+
+
+def functions():
+    """``(file, name)`` of every test function."""
+    for file in sorted((ROOT / "tests").rglob("test_*.py")):
+        for name in re.findall(r"^def (test_\w+)\(", file.read_text(encoding="utf-8"), re.MULTILINE):
+            yield str(file.relative_to(ROOT)), name
+
+
+def covering(tests):
+    """Tests by number of the bug; ``test_bug_15_and_16_...`` covers both."""
+    found = {}
+    for file, name in tests:
+        head = re.match(r"test_bug_(\d+(?:_and_\d+)*)_", name)
+        for number in head.group(1).split("_and_") if head else ():
+            found.setdefault(int(number), []).append((file, name))
+    for number, also in ALSO.items():
+        found.setdefault(number, []).extend(one for one in also if one in tests)
+    return found
+
+
+def test_the_table_has_every_number_once() -> None:
+    rows = ROW.findall(PAGE.read_text(encoding="utf-8"))
+    assert [int(number) for number, _, _ in rows] == list(range(1, 41))
+
+
+def test_every_named_test_exists_and_every_row_names_one_or_says_that_there_is_none() -> None:
+    existing = set(functions())
+    for number, what, tests in ROW.findall(PAGE.read_text(encoding="utf-8")):
+        named = NAMED.findall(tests)
+        assert set(named) <= existing, f"{number} ({what})"
+        assert bool(named) != (tests == MISSING), f"{number} ({what})"
+
+
+def fill() -> None:
+    """Write the tests that exist into the last column."""
+    found = covering(list(functions()))
+
+    def row(match: re.Match[str]) -> str:
+        tests = dict.fromkeys(found.get(int(match[1]), []))
+        return f"| {match[1]} | {match[2]} | {'<br>'.join(f'`{f}::{n}`' for f, n in tests) or MISSING} |"
+
+    PAGE.write_text(ROW.sub(row, PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    fill()
