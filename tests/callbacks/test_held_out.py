@@ -1,0 +1,84 @@
+"""Held-out evaluation: what is written, when, and the interval around a share."""
+
+import json
+import math
+
+import pytest
+from lightning.pytorch.loggers import CSVLogger
+
+from hero_pl.callbacks.export import Export
+from hero_pl.callbacks.held_out import HeldOut, summarise, wilson
+from hero_pl.callbacks.trajectories import TrajectoryLog
+from hero_pl.callbacks.turn_budget import TurnBudget
+from hero_pl.errors import ConfigError
+from hero_pl.types import StopReason, Trajectory
+
+
+def episode(success, stop=StopReason.TERMINATED):
+    return Trajectory("t", "e", 0, 0, "", (), "", (), float(success), stop, info={"success": success})
+
+
+def test_the_wilson_interval_solves_its_equation():
+    for wins, count in [(1, 10), (5, 10), (9, 10), (37, 250), (0, 4), (4, 4)]:
+        for bound in wilson(wins, count):
+            if 1e-9 < bound < 1.0 - 1e-9:  # |p - share| = z * sqrt(p (1 - p) / n)
+                assert abs(bound - wins / count) == pytest.approx(1.959964 * math.sqrt(bound * (1 - bound) / count))
+
+
+def test_the_wilson_interval_by_hand():
+    assert wilson(5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-4)
+    assert wilson(0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
+    assert wilson(0, 0) == (0.0, 1.0)
+
+
+def test_broken_episodes_are_counted_apart():
+    result = summarise([episode(True), episode(False), episode(False, StopReason.ENV_ERROR)])
+    assert (result["success"], result["episodes"], result["non_evaluable"]) == (0.5, 2, 1)
+
+
+def test_the_summary_has_before_and_after_and_the_files_are_written(tiny_module, tiny_data, fit, tmp_path):
+    module, data = tiny_module(), tiny_data(seed=3)
+    callbacks = [HeldOut(4, at_turns=[5]), TurnBudget(12), TrajectoryLog(2), Export(enabled=True)]
+    trainer = fit(module, data, 50, callbacks=callbacks, logger=CSVLogger(tmp_path))
+    folder = tmp_path / "lightning_logs" / "version_0"
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    for when in ("before", "after"):
+        assert {"success", "success_ci", "turns", "episodes"} <= summary[when].keys()
+        assert summary[when]["success_ci"] == list(wilson(0, 4))
+        assert summary[when]["episodes"] == 4
+    assert summary["training_turns"] == module.turns >= 12
+    assert summary["seed"] == 3
+    assert summary["wall_time_s"] > 0
+    assert list(summary["curve"])[:2] == ["0", "5"]
+    assert summary["curve"]["0"]["turns_used"] == 0
+    rows = [json.loads(line) for line in (folder / "eval.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert len(rows) == 4 * len(summary["curve"])
+    assert {row["stage"] for row in rows} == {"test"}
+    lines = (folder / "trajectories.jsonl").read_text(encoding="utf-8").splitlines()
+    training = [row["step"] for row in map(json.loads, lines) if row.get("stage") == "train"]
+    assert training
+    assert len(training) == 2 * (trainer.global_step // 2)
+    assert (folder / "huggingface" / "model.safetensors").exists()
+
+
+def test_evaluation_does_not_touch_training(tiny_module, tiny_data, fit):
+    results = []
+    for callbacks in ([], [HeldOut(3, at_turns=[1, 4], greedy=True)]):
+        module = tiny_module()
+        fit(module, tiny_data(), 2, callbacks=callbacks)
+        results.append([record.trajectory for record in module.last_records])
+    assert results[0] == results[1]
+
+
+def test_every_evaluation_plays_the_same_held_out_tasks(tiny_module, tiny_data, fit):
+    module, data = tiny_module(), tiny_data()
+    module.policy.load()
+    first, second = data.evaluate(module.policy, "test", 5), data.evaluate(module.policy, "test", 5)
+    assert first == second
+    assert not {t.task_id for t in first} & set(data.collector("train").task_ids)
+
+
+@pytest.mark.parametrize("make", [lambda: HeldOut(-1), lambda: TurnBudget(-1), lambda: TrajectoryLog(-1)])
+def test_negative_numbers_are_refused_with_the_meaning_of_zero(make):
+    with pytest.raises(ConfigError, match="or 0 for no"):
+        make()

@@ -1,0 +1,56 @@
+"""Which tasks a step plays, and with which seeds."""
+
+import pytest
+
+from hero_pl.datamodule import RolloutDataModule, TaskStream
+from hero_pl.errors import ConfigError
+
+
+def test_no_task_comes_twice_within_a_pass_and_every_pass_has_its_own_order():
+    stream = TaskStream(tasks=12, per_step=3, seed=0)
+    passes = [[task for step in range(4 * k, 4 * k + 4) for task in stream.batch(step)] for k in range(3)]
+    assert all(sorted(tasks) == list(range(12)) for tasks in passes)
+    assert passes[0] != passes[1] != passes[2]
+
+
+def test_ranks_share_a_pass_without_overlap():
+    ranks = [TaskStream(12, 3, seed=5, rank=rank, world=2) for rank in range(2)]
+    assert sorted(task for step in range(2) for stream in ranks for task in stream.batch(step)) == list(range(12))
+    assert len(ranks[0]) == 2
+
+
+def test_two_ranks_play_together_what_one_process_with_twice_the_tasks_plays():
+    one = TaskStream(12, 4, seed=1)
+    two = [TaskStream(12, 2, seed=1, rank=rank, world=2) for rank in range(2)]
+    assert one.batch(7) == two[0].batch(7) + two[1].batch(7)
+
+
+def test_the_order_depends_on_the_seed_alone():
+    assert TaskStream(50, 5, 1).batch(3) == TaskStream(50, 5, 1).batch(3)
+    assert TaskStream(50, 5, 1).batch(3) != TaskStream(50, 5, 2).batch(3)
+
+
+def test_a_group_is_one_task_with_different_seeds(tiny_data):
+    draws = tiny_data(tasks_per_step=2, group_size=3).draws(4)
+    assert [draw.group for draw in draws] == [8, 8, 8, 9, 9, 9]
+    assert len({draw.task_id for draw in draws}) == 2
+    assert len({draw.seed for draw in draws}) == 6
+
+
+def test_the_state_is_the_number_of_batches_drawn(tiny_data):
+    data = tiny_data()
+    data.load_state_dict({"steps": 17})
+    assert data.state_dict() == {"steps": 17}
+
+
+def test_splits_share_no_task(tiny_data):
+    data = tiny_data()
+    found = [set(data.collector(stage).task_ids) for stage in ("train", "validate", "test", "warmup")]
+    assert all(found)
+    assert sum(map(len, found)) == len(set.union(*found))
+
+
+@pytest.mark.parametrize("wrong", [{"tasks_per_step": 0}, {"group_size": 0}, {"eval_episodes": -1}])
+def test_a_wrong_count_is_refused_by_its_key(wrong):
+    with pytest.raises(ConfigError, match=f"data.{next(iter(wrong))}"):
+        RolloutDataModule("hero_pl/Toy-v0", **wrong)
