@@ -232,7 +232,9 @@ class ChatTemplate:
             return {self._slot_tool(key, slot): self._slot_tool(item, slot) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
             return [self._slot_tool(item, slot) for item in value]
-        if isinstance(value, str) and (len(self.encoder._parts(value)) > 1 or _SLOT[:8] in value or has_surrogate(value)):
+        if isinstance(value, str) and (
+            len(self.encoder._parts(value)) > 1 or _SLOT[:8] in value or has_surrogate(value)
+        ):
             return slot(json.dumps(value, ensure_ascii=False)[1:-1])
         return value
 
