@@ -1,0 +1,262 @@
+"""Sampling and scoring agree, frozen copies stay frozen, adapters come back, and wrong folders are named."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hero_pl.chat.byte_tokenizer import byte_tokenizer
+from hero_pl.errors import ConfigError, PolicyError
+from hero_pl.policy.base import SampledAction, Sampling, ScoreRow
+from hero_pl.policy.huggingface import HuggingFacePolicy, Lora
+from hero_pl.teacher.weights import InitialWeights
+from hero_pl.types import FinishReason
+
+TINY: dict[str, Any] = {
+    "model_type": "qwen3",
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 16,
+    "max_position_embeddings": 512,
+    "initializer_range": 0.3,
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("bytes")
+    byte_tokenizer().save_pretrained(path)
+    return path
+
+
+def tiny(folder: Path, **settings: Any) -> HuggingFacePolicy:
+    policy = HuggingFacePolicy(config=TINY, tokenizer=str(folder), **settings)
+    policy.load()
+    return policy
+
+
+@pytest.fixture(scope="module")
+def policy(folder: Path) -> HuggingFacePolicy:
+    return tiny(folder)
+
+
+def row_of(prompt: Sequence[int], action: SampledAction) -> ScoreRow:
+    return ScoreRow((*prompt, *action.ids), ((len(prompt), len(prompt) + len(action.ids)),))
+
+
+def logprobs_of(policy: HuggingFacePolicy, prompt: Sequence[int], action: SampledAction, temperature: float) -> Any:
+    """What a plain forward pass over one row says, without cache, padding or batch."""
+    ids = torch.tensor([[*prompt, *action.ids]])
+    with policy.sampling():
+        logits = policy.model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1] / temperature
+    return logits.log_softmax(-1).gather(-1, torch.tensor(action.ids)[:, None])[:, 0]
+
+
+Replies = dict[int, list[tuple[tuple[int, ...], SampledAction]]]
+
+
+def play(policy: HuggingFacePolicy, openings: Sequence[str], seeds: Sequence[int], sampling: Sampling) -> Replies:
+    """Three turns; conversation ``i`` is over after ``3 - i % 3`` of them; observations of unequal length."""
+    template = policy.template
+    prompts = {i: template.opening("", text) for i, text in enumerate(openings)}
+    replies: Replies = {i: [] for i in prompts}
+    with policy.sampling():
+        session = policy.sampler.open(policy, sampling, seeds)
+        for turn in range(3):
+            rows = [i for i in prompts if turn < 3 - i % 3]
+            for i, action in zip(rows, session.act(rows, [prompts[i] for i in rows]), strict=True):
+                replies[i].append((prompts[i], action))
+                prompts[i] = template.following(prompts[i], action.ids, f"{'z' * (3 * i)} turn {turn}")
+    return replies
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_sampled_log_probabilities_equal_unbatched_scoring(policy: HuggingFacePolicy, temperature: float) -> None:
+    openings = ["a", "a longer opening", "b", "the longest opening of all of them", "cc", "d"]
+    replies = play(policy, openings, range(6), Sampling(temperature, 24))
+    assert {len(action.ids) for turns in replies.values() for _, action in turns} != {24}  # some rows ended early
+    for turns in replies.values():
+        for prompt, action in turns:
+            expected = logprobs_of(policy, prompt, action, temperature)
+            torch.testing.assert_close(torch.tensor(action.logprobs), expected, atol=1e-5, rtol=0)
+
+
+def test_a_rewritten_history_is_fed_again_from_its_start(policy: HuggingFacePolicy) -> None:
+    first, other = policy.template.opening("", "first, and long"), policy.template.opening("", "other")
+    with policy.sampling():
+        session = policy.sampler.open(policy, Sampling(1.0, 8), [3, 4])
+        session.act([0, 1], [first, first])
+        actions = session.act([0, 1], [other, (*first, 65, *policy.template.generation_ids)])
+    expected = logprobs_of(policy, other, actions[0], 1.0)
+    torch.testing.assert_close(torch.tensor(actions[0].logprobs), expected, atol=1e-5, rtol=0)
+
+
+def test_an_action_depends_on_its_seed_and_prompt_and_not_on_the_batch(policy: HuggingFacePolicy) -> None:
+    openings, seeds = ["a", "somewhat longer", "b", "c"], [11, 12, 13, 14]
+    together = play(policy, openings, seeds, Sampling(1.0, 16))
+    alone = play(policy, openings[:1], seeds[:1], Sampling(1.0, 16))
+    assert [action.ids for _, action in alone[0]] == [action.ids for _, action in together[0]]
+    other = play(policy, openings[:1], [99], Sampling(1.0, 16))
+    assert other[0][0][1].ids != alone[0][0][1].ids
+
+
+def test_bug_35_equal_prompts_with_other_seeds_draw_other_actions(policy: HuggingFacePolicy) -> None:
+    prompt = policy.template.opening("", "same")
+    with policy.sampling():
+        drawn = policy.sampler.open(policy, Sampling(1.0, 16), range(8)).act(range(8), [prompt] * 8)
+    assert len({action.ids for action in drawn}) == 8
+
+
+def test_greedy_takes_the_most_probable_token_whatever_the_seed(policy: HuggingFacePolicy) -> None:
+    prompt = policy.template.opening("", "same")
+    with policy.sampling():
+        one, two = policy.sampler.open(policy, Sampling(0.0, 12), [1, 2]).act([0, 1], [prompt] * 2)
+        logits = policy.score([row_of(prompt, one)])
+    assert one == two
+    assert tuple(logits.argmax(-1).tolist()) == one.ids
+
+
+def test_actions_end_with_the_end_token_or_at_the_limit(policy: HuggingFacePolicy) -> None:
+    prompt = policy.template.opening("", "same")
+    with policy.sampling():
+        drawn = policy.sampler.open(policy, Sampling(1.5, 30), range(64)).act(range(64), [prompt] * 64)
+    ends = policy.template.end_ids
+    assert {action.finish_reason for action in drawn} == {FinishReason.STOP, FinishReason.LENGTH}
+    for action in drawn:
+        assert not ends & set(action.ids[:-1])
+        assert (action.ids[-1] in ends) == (action.finish_reason is FinishReason.STOP)
+        assert len(action.ids) == 30 or action.finish_reason is FinishReason.STOP
+
+
+def test_scoring_does_not_depend_on_padding(policy: HuggingFacePolicy) -> None:
+    rows = [ScoreRow(tuple(range(5)), ((2, 5),)), ScoreRow(tuple(range(20, 60)), ((1, 4), (30, 40)))]
+    with policy.sampling():
+        alone = torch.cat([policy.score([row]) for row in rows])
+        torch.testing.assert_close(policy.score(rows), alone, atol=1e-5, rtol=0)
+    assert len(alone) == sum(row.scored for row in rows) == 16
+
+
+def test_frozen_copies_keep_their_weights_and_stay_out_of_parameters_and_state(folder: Path) -> None:
+    policy = tiny(folder)
+    before = len(list(policy.parameters())), set(policy.state_dict())
+    policy.keep("initial")
+    row = ScoreRow(tuple(range(9)), ((3, 9),))
+    start = policy.score([row]).detach()
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.add_(0.05)
+    policy.keep("initial")  # a second call must not take the new weights
+    assert torch.equal(policy.score([row], "initial"), start)
+    assert not torch.equal(policy.score([row]), start)
+    assert (len(list(policy.parameters())), set(policy.state_dict())) == before
+    assert not policy.score([row], "initial").requires_grad
+
+
+def test_an_unknown_copy_is_an_error_that_names_it(policy: HuggingFacePolicy) -> None:
+    with pytest.raises((ConfigError, PolicyError), match="nothing"):
+        policy.score([ScoreRow((1, 2), ((1, 2),))], "nothing")
+
+
+def trained_adapter(folder: Path) -> HuggingFacePolicy:
+    policy = tiny(folder, lora=Lora(rank=2, alpha=4))
+    with torch.no_grad():
+        for name, parameter in policy.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(generator=torch.Generator().manual_seed(0))
+    return policy
+
+
+def test_initial_weights_of_an_adapter_are_the_model_without_it(folder: Path) -> None:
+    policy = trained_adapter(folder)
+    row = ScoreRow(tuple(range(9)), ((3, 9),))
+    InitialWeights().start(policy)
+    assert policy.copies == {}
+    base = tiny(folder).score([row]).detach()
+    torch.testing.assert_close(InitialWeights().score(policy, [row]), base)
+    assert (policy.score([row]) - base).abs().max() > 1e-3
+    assert all("lora" in name for name, parameter in policy.named_parameters() if parameter.requires_grad)
+
+
+def test_bug_24_the_adapter_comes_back_after_an_exception_in_the_teacher_pass(folder: Path) -> None:
+    policy = trained_adapter(folder)
+    row = ScoreRow(tuple(range(9)), ((3, 9),))
+    live = policy.score([row]).detach()
+    trainable = [name for name, parameter in policy.named_parameters() if parameter.requires_grad]
+    policy.train()
+    with pytest.raises(IndexError):
+        InitialWeights().score(policy, [ScoreRow((10**6, 1), ((1, 2),))])
+    assert torch.equal(policy.score([row]).detach(), live)
+    assert [name for name, parameter in policy.named_parameters() if parameter.requires_grad] == trainable
+    assert policy.training
+
+
+def test_what_is_saved_is_loaded_again(policy: HuggingFacePolicy, tmp_path: Path) -> None:
+    policy.save_pretrained(tmp_path)
+    again = HuggingFacePolicy(pretrained=str(tmp_path))
+    again.load()
+    row = ScoreRow(tuple(range(9)), ((3, 9),))
+    assert torch.equal(again.score([row]), policy.score([row]))
+    assert again.template.generation_ids == policy.template.generation_ids
+
+
+def test_a_folder_without_a_tokenizer_is_named(policy: HuggingFacePolicy, tmp_path: Path) -> None:
+    policy.model.save_pretrained(tmp_path)
+    with pytest.raises(PolicyError, match="has no tokenizer"):
+        HuggingFacePolicy(pretrained=str(tmp_path)).load()
+
+
+def test_a_tokenizer_without_a_chat_template_is_refused(tmp_path: Path) -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = None
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(PolicyError, match="no chat template"):
+        tiny(tmp_path)
+
+
+def test_a_vocabulary_smaller_than_the_tokenizer_is_refused(folder: Path) -> None:
+    with pytest.raises(PolicyError, match="259 ids"):
+        HuggingFacePolicy(config={**TINY, "vocab_size": 100}, tokenizer=str(folder)).load()
+
+
+def test_damaged_weights_name_the_folder(policy: HuggingFacePolicy, tmp_path: Path) -> None:
+    policy.save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"broken")
+    with pytest.raises(PolicyError, match="cannot be read"):
+        HuggingFacePolicy(pretrained=str(tmp_path)).load()
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "no such model"}))
+    with pytest.raises(PolicyError, match="configuration"):
+        HuggingFacePolicy(pretrained=str(tmp_path)).load()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({}, "exactly one"),
+        ({"pretrained": "x", "config": {"model_type": "qwen3"}}, "exactly one"),
+        ({"config": {"model_type": "qwen3"}}, "tokenizer"),
+        ({"config": {"hidden_size": 8}, "tokenizer": "x"}, "model_type"),
+        ({"pretrained": "x", "max_length": 3}, "max_length"),
+        ({"pretrained": "hero_pl:no-such"}, "packaged"),
+        ({"pretrained": "hero_pl:../../policy"}, "packaged"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_before_loading(arguments: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        HuggingFacePolicy(**arguments)
+
+
+def test_the_same_seed_makes_the_same_initial_weights(folder: Path) -> None:
+    row = ScoreRow(tuple(range(9)), ((3, 9),))
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    one = tiny(folder, seed=1)
+    assert torch.equal(torch.rand(1), expected)  # the caller's randomness is left alone
+    assert torch.equal(one.score([row]), tiny(folder, seed=1).score([row]))
+    assert not torch.equal(one.score([row]), tiny(folder, seed=2).score([row]))
