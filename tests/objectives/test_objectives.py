@@ -1,0 +1,107 @@
+"""What each objective learns from a batch without any success, and from a single trajectory."""
+
+import pytest
+import torch
+
+from hero_pl.errors import ConfigError
+from hero_pl.objectives.base import Objective
+from hero_pl.objectives.policy_gradient import GRPO, RLOO, PolicyGradient
+from hero_pl.objectives.self_distillation import SelfDistillation
+from hero_pl.objectives.sft import SFT
+from hero_pl.policy.scripted import ScriptedPolicy
+from hero_pl.reflection.scripted import ScriptedReflector
+from hero_pl.types import Diagnosis, Reflection, StopReason, Trajectory, Turn
+
+
+@pytest.fixture
+def policy() -> ScriptedPolicy:
+    """Bigrams: a hint before the generation prompt changes nothing, so every action starts inside a table of noise."""
+    made = ScriptedPolicy()
+    made.load()
+    torch.nn.init.normal_(made.table.weight, generator=torch.Generator().manual_seed(0))
+    return made
+
+
+def episode(policy: ScriptedPolicy, reply: str, reward: float, group: int = 0) -> Trajectory:
+    prompt = policy.template.opening("", "hi")
+    ids = (*policy.template.encoder.outside(reply), int(policy.template.tokenizer.eos_token_id))
+    turn = Turn(1, prompt, ids, (-5.0,) * len(ids), reply, reply, "no", "user")
+    return Trajectory("t", "e", 0, group, "", (), "hi", (turn,), reward, StopReason.TERMINATED)
+
+
+def gradient(objective: Objective, policy: ScriptedPolicy, trajectories: list[Trajectory]) -> torch.Tensor:
+    policy.zero_grad()
+    step = objective.prepare(trajectories, policy, lambda local: local)
+    objective.loss(policy, step.batch).loss.backward()
+    assert policy.table.weight.grad is not None
+    return policy.table.weight.grad.clone()
+
+
+class SharperTeacher(SelfDistillation):
+    """HERO whose teacher is made to disagree, because a table of bigrams cannot read a hint."""
+
+    def start_disagreeing(self) -> "SharperTeacher":
+        score = self.weights.score
+        self.weights.score = lambda policy, rows: 2.0 * score(policy, rows)  # type: ignore[method-assign]
+        return self
+
+
+def hero(count: int) -> SelfDistillation:
+    reflections = [Reflection((Diagnosis("a miss", "high"),), "ok")] * count
+    return SharperTeacher(ScriptedReflector(reflections)).start_disagreeing()
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_hindsight_learns_from_failures_alone_and_from_a_single_episode(policy: ScriptedPolicy, size: int) -> None:
+    objective = hero(size)
+    objective.check(1)
+    assert gradient(objective, policy, [episode(policy, f"try {i}", 0.0) for i in range(size)]).abs().max() > 0
+
+
+@pytest.mark.parametrize("objective", [GRPO(), GRPO(scale_rewards="none"), RLOO(), GRPO(zero_variance="mask")])
+def test_group_baselines_learn_exactly_nothing_where_rewards_are_equal(
+    policy: ScriptedPolicy, objective: Objective
+) -> None:
+    for reward in (0.0, 1.0):
+        trajectories = [episode(policy, f"try {i}", reward) for i in range(4)]
+        step = objective.prepare(trajectories, policy, lambda local: local)
+        assert step.metrics["rollout/frac_reward_zero_std"] == 1.0
+        if len(step.batch):
+            assert not gradient(objective, policy, trajectories).any()
+    mixed = [episode(policy, f"try {i}", float(i == 0)) for i in range(4)]
+    assert gradient(objective, policy, mixed).abs().max() > 0
+
+
+@pytest.mark.parametrize("objective", [GRPO(), RLOO()])
+def test_bug_26_group_baselines_refuse_groups_of_one(objective: Objective) -> None:
+    with pytest.raises(ConfigError, match="group_size"):
+        objective.check(1)
+    objective.check(2)
+
+
+def test_reinforce_works_with_groups_of_one(policy: ScriptedPolicy) -> None:
+    objective = PolicyGradient("none")
+    objective.check(1)
+    assert gradient(objective, policy, [episode(policy, "yes", 1.0)]).abs().max() > 0
+
+
+def test_low_confidence_can_be_weighted_out_of_the_loss(policy: ScriptedPolicy) -> None:
+    diagnoses = [Reflection((Diagnosis("x", "low"),), "ok"), Reflection((Diagnosis("x", "high"),), "ok")]
+    objective = SelfDistillation(ScriptedReflector(diagnoses), confidence_weights={"low": 0.0})
+    trajectories = [episode(policy, "a", 0.0), episode(policy, "b", 0.0)]
+    assert objective.prepare(trajectories, policy, lambda local: local).batch.places == ((1, 1),)
+
+
+def test_failures_only_keeps_turns_with_another_action(policy: ScriptedPolicy) -> None:
+    target = {"name": "x", "arguments": {}}
+    given = [Reflection((Diagnosis("x", "high", t),), "ok") for t in (None, target)]
+    objective = SelfDistillation(ScriptedReflector(given), failures_only=True)
+    trajectories = [episode(policy, "a", 0.0), episode(policy, "b", 0.0)]
+    assert objective.prepare(trajectories, policy, lambda local: local).batch.places == ((1, 1),)
+
+
+def test_rejection_sampling_keeps_successes_once(policy: ScriptedPolicy) -> None:
+    trajectories = [episode(policy, "good", 1.0), episode(policy, "good", 1.0), episode(policy, "bad", 0.0)]
+    step = SFT(reward_threshold=1.0).prepare(trajectories, policy, lambda local: local)
+    assert len(step.batch) == len(trajectories[0].turns[0].action_ids)
+    assert step.metrics["sft/kept"] == pytest.approx(1 / 3)

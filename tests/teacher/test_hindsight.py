@@ -1,0 +1,112 @@
+"""What the hint says, what it leaves out, and what gives way when it is too long."""
+
+from pathlib import Path
+
+import pytest
+
+from hero_pl.chat.actions import PlainText
+from hero_pl.errors import ConfigError
+from hero_pl.policy.scripted import ScriptedPolicy
+from hero_pl.teacher.hindsight import FeedbackOnlyTeacher, HindsightTeacher
+from hero_pl.teacher.render import CUT, HintTemplate
+from hero_pl.types import Diagnosis, Reflection, StopReason, Trajectory, Turn
+
+POLICY = ScriptedPolicy(parser=PlainText())
+POLICY.load()
+TARGET = {"name": "click", "arguments": {"element": "red"}}
+
+
+def hints(teacher: HindsightTeacher, diagnosis: Diagnosis | None, observation: str = "SEEN", reward: float = 0.0):
+    turn = Turn(1, (), (1,), (0.0,), "a", "a", observation, "user")
+    trajectory = Trajectory("t", "e", 0, 0, "", (), "", (turn,), reward, StopReason.TERMINATED)
+    return teacher.advise([trajectory], [Reflection((diagnosis,), "ok")], POLICY)[0][0]
+
+
+def test_the_default_hint_shows_observation_outcome_diagnosis_and_target() -> None:
+    hint = hints(HindsightTeacher(), Diagnosis("WHY", "high", TARGET), reward=0.25)
+    assert hint.text.splitlines() == [
+        "[Review notes for the decision you are about to make - not visible at deployment]",
+        "What the environment answered after this decision:",
+        "SEEN",
+        "Episode outcome: partial (reward 0.25)",
+        "Assessment of this decision (high confidence): WHY",
+        "A clearly better action would have been: click[red]",
+        "Now produce the assistant turn for the conversation above.",
+    ]
+    assert (hint.confidence, hint.is_failure) == ("high", True)
+
+
+@pytest.mark.parametrize(("reward", "outcome"), [(0.0, "failure"), (0.5, "partial"), (1.0, "success")])
+def test_the_outcome_follows_the_reward(reward: float, outcome: str) -> None:
+    assert f"outcome: {outcome} " in hints(HindsightTeacher(), Diagnosis("x", "low"), reward=reward).text
+
+
+def test_empty_fields_vanish_with_their_headings() -> None:
+    text = hints(HindsightTeacher(include_reward=False), Diagnosis("WHY", "low"), observation=" ").text
+    assert [line.partition(":")[0][:10] for line in text.splitlines()] == ["[Review no", "Assessment", "Now produc"]
+
+
+def test_targets_are_shown_by_confidence() -> None:
+    medium = Diagnosis("x", "medium", TARGET)
+    assert "click[red]" not in hints(HindsightTeacher(), medium).text
+    assert "click[red]" in hints(HindsightTeacher(include_action_target="always"), medium).text
+    assert (
+        "click[red]" not in hints(HindsightTeacher(include_action_target="never"), Diagnosis("x", "high", TARGET)).text
+    )
+
+
+def test_missing_and_unsure_diagnoses_are_skipped_or_fall_back() -> None:
+    assert hints(HindsightTeacher(), None) is None
+    assert hints(HindsightTeacher(min_confidence="medium"), Diagnosis("x", "low")) is None
+    fallback = hints(HindsightTeacher(on_invalid="env_feedback"), None)
+    assert "SEEN" in fallback.text
+    assert "Assessment" not in fallback.text
+    assert hints(HindsightTeacher(on_invalid="env_feedback"), None, observation="") is None
+
+
+def test_feedback_only_never_shows_the_diagnosis() -> None:
+    hint = hints(FeedbackOnlyTeacher(), Diagnosis("WHY", "high", TARGET))
+    assert "SEEN" in hint.text
+    assert "WHY" not in hint.text
+    assert "click[red]" not in hint.text
+    assert hints(FeedbackOnlyTeacher(), None) is not None
+    assert hints(FeedbackOnlyTeacher(mask_like_hero=True), None) is None
+    assert hints(FeedbackOnlyTeacher(), None, observation="") is None
+
+
+def render(template: HintTemplate, observation: str, target: str | None) -> str:
+    facts = {"next_observation": observation, "reward": None, "outcome": "", "diagnosis": "D" * 100}
+    return template.render(len, {**facts, "confidence": "high", "target": target})
+
+
+def test_the_observation_gives_way_first_then_the_target_never_the_diagnosis() -> None:
+    whole = len(render(HintTemplate(None, 10**4, 10**4), "o" * 300, "t" * 50))
+    shorter = HintTemplate(None, 10**4, whole - 100)
+    text = render(shorter, "o" * 300, "t" * 50)
+    assert CUT in text
+    assert "t" * 50 in text
+    assert len(text) <= whole - 100
+    tight = HintTemplate(None, 10**4, whole - 420)
+    text = render(tight, "o" * 300, "t" * 50)
+    assert "ttt" not in text
+    assert "D" * 100 in text
+    assert (shorter.cut_observations, shorter.dropped_targets, tight.dropped_targets) == (1, 0, 1)
+
+
+def test_a_long_observation_loses_its_middle() -> None:
+    text = render(HintTemplate(None, 60, 10**4), "START" + "o" * 300 + "END.", None)
+    line = text.splitlines()[2]
+    assert len(line) <= 60
+    assert line.startswith("START")
+    assert line.endswith("END.")
+    assert CUT in line
+
+
+def test_teachers_that_see_nothing_and_templates_that_are_missing_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="nothing"):
+        HindsightTeacher(False, False, False)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        HindsightTeacher(template=str(tmp_path / "none.jinja"))
+    (tmp_path / "bad.jinja").write_text("{% if %}")
+    with pytest.raises(ConfigError, match="compile"):
+        HindsightTeacher(template=str(tmp_path / "bad.jinja"))
