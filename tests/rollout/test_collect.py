@@ -1,0 +1,96 @@
+"""Episodes are played to their end, and everything that was sampled is kept."""
+
+from typing import Any
+
+import gymnasium
+import pytest
+
+from hero_pl.policy.base import Sampling
+from hero_pl.policy.scripted import ScriptedPolicy
+from hero_pl.rollout.collect import Collector, Draw, Limits
+from hero_pl.types import StopReason, Trajectory
+
+
+class Echo(gymnasium.Env[str, str]):
+    """Repeats what it hears; ``done`` ends the episode with reward 1, ``boom`` raises."""
+
+    observation_space = action_space = gymnasium.spaces.Text(1000)  # type: ignore[assignment]
+    task_ids = ("a", "b", "c")
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        super().reset(seed=seed)
+        return f"task {(options or {})['task']}", {"system_prompt": "rules"}
+
+    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        if action == "boom":
+            raise ValueError("broken")
+        return f"heard {action}", float(action == "done"), action == "done", False, {"role": "tool", "last": action}
+
+
+@pytest.fixture(autouse=True)
+def _registered() -> Any:
+    gymnasium.register("EchoTest-v0", Echo)
+    yield
+    gymnasium.registry.pop("EchoTest-v0")
+
+
+def play(script: Any, draws: list[Draw] | None = None, max_length: int = 1 << 20, **limits: int) -> list[Trajectory]:
+    policy = ScriptedPolicy(script)
+    policy.load()
+    policy.max_length = max_length
+    collector = Collector("EchoTest-v0", limits=Limits(**limits))
+    return collector.collect(draws or [Draw("a", 0, 1)], policy, Sampling(max_action_tokens=32))
+
+
+def test_an_episode_keeps_its_turns_reward_and_end() -> None:
+    (episode,) = play(["go", "done"])
+    assert [(turn.number, turn.action, turn.observation, turn.role) for turn in episode.turns] == [
+        (1, "go", "heard go", "tool"),
+        (2, "done", "heard done", "tool"),
+    ]
+    assert (episode.reward, episode.stop_reason, episode.info["last"]) == (1.0, StopReason.TERMINATED, "done")
+    first, second = episode.turns
+    assert second.prompt_ids[: len(first.prompt_ids + first.action_ids)] == first.prompt_ids + first.action_ids
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_episodes_come_back_in_the_order_of_their_draws(threads: int) -> None:
+    draws = [Draw(task, group, seed) for seed, (task, group) in enumerate([("c", 0), ("a", 1), ("b", 2), ("a", 1)])]
+    episodes = play(
+        lambda context, seed: "done" if seed % 2 else f"say {seed}",
+        draws,
+        1 << 20,
+        **{"parallel": 3, "max_turns": 2, "threads": threads},
+    )
+    assert [(e.task_id, e.group, e.seed) for e in episodes] == [(d.task_id, d.group, d.seed) for d in draws]
+    assert [e.first_observation for e in episodes] == [f"task {d.task_id}" for d in draws]
+    assert [len(e.turns) for e in episodes] == [2, 1, 2, 1]
+    assert [e.stop_reason for e in episodes[:2]] == [StopReason.MAX_TURNS, StopReason.TERMINATED]
+
+
+def test_an_unreadable_reply_is_answered_and_play_goes_on() -> None:
+    (episode,) = play(["  ", "done"])
+    assert episode.turns[0].malformed
+    assert "could not be read" in episode.turns[0].observation
+    assert episode.reward == 1.0
+
+
+def test_an_environment_that_raises_ends_its_own_episode_only() -> None:
+    draws = [Draw("a", 0, 0), Draw("b", 1, 1)]
+    broken, fine = play(lambda context, seed: "done" if seed else "boom", draws)
+    assert broken.stop_reason is StopReason.ENV_ERROR
+    assert "broken" in broken.info["error"]
+    assert fine.reward == 1.0
+
+
+def test_an_episode_stops_before_the_context_is_full() -> None:
+    (episode,) = play(["go"], max_length=300)
+    assert episode.stop_reason is StopReason.CONTEXT_FULL
+    assert all(len(turn.prompt_ids) + 32 <= 300 for turn in episode.turns)
+
+
+def test_seeds_depend_on_all_of_their_entropy_and_differ() -> None:
+    seeds = Draw.seeds(1, 2, count=50)
+    assert len(set(seeds)) == 50
+    assert seeds == Draw.seeds(1, 2, count=50)
+    assert not set(seeds) & set(Draw.seeds(1, 3, count=50))

@@ -1,0 +1,108 @@
+"""Which weights the teacher scores with, and when they follow the student."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from hero_pl.chat.byte_tokenizer import byte_tokenizer
+from hero_pl.errors import ConfigError
+from hero_pl.policy.base import ScoreRow
+from hero_pl.policy.huggingface import HuggingFacePolicy
+from hero_pl.policy.scripted import ScriptedPolicy
+from hero_pl.teacher.weights import (
+    EMAWeights,
+    GatedWeights,
+    InitialWeights,
+    LiveWeights,
+    PeriodicWeights,
+    TeacherWeights,
+    TrustRegionWeights,
+)
+
+ROW = ScoreRow(tuple(range(9)), ((3, 9),))
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> HuggingFacePolicy:
+    byte_tokenizer().save_pretrained(tmp_path)
+    config = {"model_type": "qwen3", "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1}
+    config |= {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16, "max_position_embeddings": 64}
+    made = HuggingFacePolicy(config=config, tokenizer=str(tmp_path))
+    made.load()
+    return made
+
+
+def move(policy: HuggingFacePolicy) -> None:
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.add_(0.1)
+
+
+def follows(weights: TeacherWeights, policy: HuggingFacePolicy, reward: float = 0.0, length: float = 10.0) -> bool:
+    """Whether the teacher equals the student after one more step."""
+    move(policy)
+    weights.after_step(policy, reward, length)
+    return torch.equal(weights.score(policy, [ROW]), LiveWeights().score(policy, [ROW]))
+
+
+def test_live_weights_follow_and_never_carry_a_gradient(policy: HuggingFacePolicy) -> None:
+    weights = LiveWeights()
+    weights.start(policy)
+    assert follows(weights, policy)
+    policy.train()
+    assert not weights.score(policy, [ROW]).requires_grad
+    assert policy.training
+
+
+def test_initial_weights_stay(policy: HuggingFacePolicy) -> None:
+    weights = InitialWeights()
+    weights.start(policy)
+    start = weights.score(policy, [ROW])
+    assert not follows(weights, policy)
+    assert torch.equal(weights.score(policy, [ROW]), start)
+
+
+def test_bug_20_the_rate_of_the_average_is_the_students_share(policy: HuggingFacePolicy) -> None:
+    weights = EMAWeights(0.25)
+    weights.start(policy)
+    before = next(policy.parameters()).detach().clone()
+    move(policy)
+    weights.after_step(policy, 0.0, 1.0)
+    torch.testing.assert_close(next(policy.copies["ema"].parameters()).detach(), before + 0.025)
+
+
+def test_periodic_weights_follow_every_so_many_steps_also_after_a_resume(policy: HuggingFacePolicy) -> None:
+    weights = PeriodicWeights(3)
+    weights.start(policy)
+    assert [follows(weights, policy) for _ in range(4)] == [False, False, True, False]
+    resumed = PeriodicWeights(3)
+    resumed.load_state_dict(weights.state_dict())
+    assert [follows(resumed, policy) for _ in range(2)] == [False, True]
+
+
+def test_gated_weights_follow_only_better_rewards_with_actions_of_like_length(policy: HuggingFacePolicy) -> None:
+    weights = GatedWeights(1, length_guard=1.5, smoothing=1.0)
+    weights.start(policy)
+    steps = [(0.5, 10.0), (0.4, 10.0), (0.6, 16.0), (0.6, 15.0), (0.6, 15.0), (0.7, 22.0)]
+    assert [follows(weights, policy, *step) for step in steps] == [False, False, False, True, False, True]
+    assert weights.refused == 4
+    resumed = GatedWeights(1)
+    resumed.load_state_dict(weights.state_dict())
+    assert resumed.state_dict() == weights.state_dict()
+
+
+def test_a_trust_region_mixes_initial_and_live_logits(policy: HuggingFacePolicy) -> None:
+    weights = TrustRegionWeights(0.25)
+    weights.start(policy)
+    move(policy)
+    first, now = InitialWeights().score(policy, [ROW]), LiveWeights().score(policy, [ROW])
+    torch.testing.assert_close(weights.score(policy, [ROW]), 0.75 * first + 0.25 * now)
+
+
+def test_settings_and_policies_that_cannot_work_are_refused() -> None:
+    for make in (lambda: EMAWeights(1.5), lambda: PeriodicWeights(0), lambda: GatedWeights(5, 0.5)):
+        with pytest.raises(ConfigError):
+            make()
+    with pytest.raises(ConfigError, match="LiveWeights"):
+        InitialWeights().start(ScriptedPolicy())
