@@ -79,7 +79,13 @@ class HeroCLI(LightningCLI):
         if args is not None:  # jsonargparse and Lightning look at sys.argv, which tests and main() bypass
             sys.argv = [sys.argv[0], *args]
             args = None
-        for text in ("Unable to serialize instance", "isinstance\\(treespec", ".*does not have many workers"):
+        for text in (
+            "Unable to serialize instance",
+            "isinstance\\(treespec",
+            "does not have many workers",
+            "train_dataloader. is not resumable",
+            "Trying to infer the .batch_size",
+        ):
             warnings.filterwarnings("ignore", message=f"(?s).*{text}")
         super().__init__(
             HeroModule,

@@ -63,7 +63,7 @@ class HeroModule(lightning.LightningModule):
         self.schedule, self.warmup_steps, self.total_steps = schedule, warmup_steps, total_steps
         self.clip, self.tokens_per_micro_batch = clip, tokens_per_micro_batch
         self.turns = 0
-        """Assistant turns sampled for training so far, hinted or not."""
+        """Assistant turns sampled for training so far on all ranks, hinted or not."""
         self.last_records: list[Record] = []
         """The latest training batch with its reflections and losses, for the trajectory log."""
 
@@ -102,7 +102,8 @@ class HeroModule(lightning.LightningModule):
         """Prepare once, then one backward pass per micro-batch and one optimizer step."""
         with torch.no_grad():
             step = self.objective.prepare(trajectories, self.policy, self._reduce_sum)
-        self.turns += sum(len(trajectory.turns) for trajectory in trajectories)
+        played = torch.tensor([float(sum(len(trajectory.turns) for trajectory in trajectories))])
+        self.turns += int(self._reduce_sum(played))  # all ranks count alike, so the budget ends them together
         metrics = {**_rollout_metrics(trajectories), **step.metrics, "train/turns": float(self.turns)}
         outputs, updated = self._update(step)
         metrics |= outputs.metrics

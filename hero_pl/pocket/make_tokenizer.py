@@ -54,8 +54,10 @@ GLUE = (
     "user\n",
     "assistant\n",
 )
-"""Strings of the shop and of the review format that become one piece each. They carry their blanks, so that a word is the same
-piece wherever it stands: a small policy has to copy it, and copying an id is what attention learns first."""
+"""Strings of the shop and of the review format that become one piece each.
+
+They carry their blanks, so that a word is the same piece wherever it stands: a small policy has to copy it, and copying
+an id is what attention learns first."""
 
 
 def main(folder: Path, episodes: int = 400) -> None:

@@ -56,7 +56,13 @@ def make(env_id: str, split: str | None = None, **kwargs: Any) -> Env:
 def _accepts(env_id: str, argument: str) -> bool:
     module, _, name = env_id.rpartition(":")
     if module:
-        __import__(module)
+        try:
+            __import__(module)
+        except ImportError as error:
+            raise ConfigError(
+                f"The package {module!r} of the environment {env_id!r} cannot be imported: {error}. Install it, or set "
+                "PYTHONPATH to its folder."
+            ) from error
     entry_point: Any = gymnasium.spec(name).entry_point
     if isinstance(entry_point, str):
         entry_point = gymnasium.envs.registration.load_env_creator(entry_point)

@@ -66,3 +66,11 @@ def test_the_weights_are_in_the_stated_order() -> None:
     costs = [mismatch(own, other) for other in worse]
     assert costs == sorted(costs)
     assert costs[0] == 0
+
+
+def test_of_one_task_another_episode_is_preferred() -> None:
+    items = [placed(f"text {e}{t}", e, t) for e in range(3) for t in range(1, 5)]
+    for seed in range(20):
+        source = derange(items, random.Random(seed))
+        assert source is not None
+        assert all(items[i].episode != items[source[i]].episode for i in range(len(items)))

@@ -22,6 +22,8 @@ class ToyEnv(gymnasium.Env[str, str]):
         """Start the task ``options["task"]``, or a random one."""
         super().reset(seed=seed)
         task = (options or {}).get("task") or self.task_ids[int(self.np_random.integers(len(self.task_ids)))]
+        if task not in self.task_ids:
+            raise ValueError(f"No task {task!r}; there are {', '.join(self.task_ids)}.")
         self.wanted, self.tries = task.removeprefix("want-"), 0
         return f"I want {self.wanted}.", {"task": task, "system_prompt": "Name a colour.", "tools": [], "role": "user"}
 
