@@ -36,9 +36,9 @@ ARMS = {
 
 
 def test_cohen_kappa_by_hand() -> None:
-    # yes/yes 20, yes/no 5, no/yes 10, no/no 15: p_o = 35/50; p_e = (25*30 + 25*20)/2500 = 1/2; (0.7 - 0.5)/0.5 = 0.4
-    first = [True] * 25 + [False] * 25
-    second = [True] * 20 + [False] * 5 + [True] * 10 + [False] * 15
+    # yes/yes 20, yes/no 10, no/yes 5, no/no 15: p_o = 35/50; p_e = (30*25 + 20*25)/2500 = 1/2; (0.7 - 0.5)/0.5 = 0.4
+    first = [True] * 30 + [False] * 20
+    second = [True] * 20 + [False] * 10 + [True] * 5 + [False] * 15
     assert cohen_kappa(first, second) == pytest.approx(0.4)
     assert cohen_kappa([*first, None, True], [*second, True, None]) == pytest.approx(0.4)
 
@@ -128,6 +128,14 @@ def test_the_same_turns_are_drawn_for_every_arm_without_naming_it() -> None:
         assert row["before"] == ("hello" if row["turn"] == 1 else f"o{row['turn'] - 1}")
         shown = json.dumps({name: value for name, value in row.items() if name != "diagnosis"})
         assert not any(arm in shown for arm in ARMS)
+
+
+def test_the_order_of_the_rows_does_not_tell_the_arm() -> None:
+    orders = set()
+    for seed in range(8):
+        rows, key = sample_turns(EPISODES, ARMS, turns=4, seed=seed)
+        orders.add(tuple(key[row["id"]] for row in rows))
+    assert len(orders) > 4
 
 
 def test_turns_without_a_diagnosis_in_some_arm_are_never_drawn() -> None:
