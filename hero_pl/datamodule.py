@@ -42,11 +42,9 @@ class TaskStream:
     def batch(self, step: int) -> list[int]:
         """Task numbers of a step: a new permutation for each pass, no task twice within a pass."""
         first = (step * self.world + self.rank) * self.per_step
-        return [self._task(position) for position in range(first, first + self.per_step)]
-
-    def _task(self, position: int) -> int:
-        turn, place = divmod(position, self.tasks)
-        return int(np.random.default_rng([self.seed, turn]).permutation(self.tasks)[place])
+        places = [divmod(position, self.tasks) for position in range(first, first + self.per_step)]
+        orders = {turn: np.random.default_rng([self.seed, turn]).permutation(self.tasks) for turn, _ in places}
+        return [int(orders[turn][place]) for turn, place in places]
 
 
 class RolloutDataModule(lightning.LightningDataModule):

@@ -76,9 +76,7 @@ class SelfDistillation(Objective):
     def start(self, policy: Policy) -> None:
         """Let the teacher's weights take their copy."""
         self.weights.start(policy)
-        start = getattr(self.reflector, "start", None)
-        if start is not None:
-            start(policy)
+        self.reflector.start(policy)
 
     def prepare(self, trajectories: Sequence[Trajectory], policy: Policy, reduce_sum: ReduceSum) -> Step:
         """Steps 2 and 3 of the algorithm box: reflect, render hints, lay out both sides."""
