@@ -8,7 +8,8 @@ context starts with the previous one and its action, so a trajectory is one forw
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,10 +37,18 @@ class TokenizedBatch:
     """``(N,)`` number of the trajectory."""
     turn: Tensor
     """``(N,)`` number of the turn, unique over the batch."""
+    position: Tensor
+    """``(N,)`` place of the token among its turn's ``action_ids``, from 0."""
+    taught: Tensor
+    """``(N,)`` bool: the teacher scores the token, too."""
     coefficient: Tensor
     """``(N,)`` the step's loss is ``sum(coefficient * per_token)``, over all micro-batches and ranks."""
+    policy_coefficient: Tensor
+    """``(N,)`` the same for the policy-gradient term, where there is one beside the teacher's."""
     advantage: Tensor
     """``(N,)`` advantage of the token's trajectory; zero without policy gradient."""
+    wrong: tuple[tuple[ScoreRow, ...], ...] = ()
+    """The teacher's rows again under hints of other turns, once or more; empty unless a gate needs them."""
     student_of_row: tuple[int, ...] = ()
     """Trajectory of each student row."""
     teacher_of_row: tuple[int, ...] = ()
@@ -55,7 +64,9 @@ class TokenizedBatch:
     def split(self, max_tokens: int) -> Iterator[TokenizedBatch]:
         """Micro-batches of whole trajectories with at most ``max_tokens`` tokens in their rows (at least one each)."""
         cost: dict[int, int] = {}
-        for rows, owners in ((self.student, self.student_of_row), (self.teacher, self.teacher_of_row)):
+        sides = [(self.student, self.student_of_row)]
+        sides += [(rows, self.teacher_of_row) for rows in (self.teacher, *self.wrong)]
+        for rows, owners in sides:
             for row, owner in zip(rows, owners, strict=True):
                 cost[owner] = cost.get(owner, 0) + len(row.ids)
         wanted: list[int] = []
@@ -69,23 +80,46 @@ class TokenizedBatch:
         if wanted:
             yield self._of(wanted)
 
+    def only_taught(self) -> TokenizedBatch:
+        """The tokens that the teacher scores, in its order; ``student`` still has the rows of all."""
+        return replace(self, **self._tokens(self.taught))
+
     def _of(self, owners: Sequence[int]) -> TokenizedBatch:
-        chosen = set(owners)
-        keep = torch.isin(self.row, torch.tensor(sorted(chosen), device=self.row.device))
-        pick = {
-            name: getattr(self, name)[keep]
-            for name in ("action_ids", "rollout_logprobs", "row", "turn", "coefficient", "advantage")
-        }
-        students = [(r, o) for r, o in zip(self.student, self.student_of_row, strict=True) if o in chosen]
-        teachers = [(r, o) for r, o in zip(self.teacher, self.teacher_of_row, strict=True) if o in chosen]
+        keep = torch.isin(self.row, torch.tensor(sorted(owners), device=self.row.device))
+        of_student = [k for k, owner in enumerate(self.student_of_row) if owner in owners]
+        of_teacher = [k for k, owner in enumerate(self.teacher_of_row) if owner in owners]
         return TokenizedBatch(
-            student=tuple(r for r, _ in students),
-            teacher=tuple(r for r, _ in teachers),
-            student_of_row=tuple(o for _, o in students),
-            teacher_of_row=tuple(o for _, o in teachers),
+            student=tuple(self.student[k] for k in of_student),
+            teacher=tuple(self.teacher[k] for k in of_teacher),
+            wrong=tuple(tuple(rows[k] for k in of_teacher) for rows in self.wrong),
+            student_of_row=tuple(self.student_of_row[k] for k in of_student),
+            teacher_of_row=tuple(self.teacher_of_row[k] for k in of_teacher),
             places=self.places,
-            **pick,
+            **self._tokens(keep),
         )
+
+    def _tokens(self, keep: Tensor) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name)[keep] for f in fields(self) if f.type == "Tensor"}
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyTerm:
+    """A policy-gradient term over every turn, hinted or not, beside the teacher's: own mask, own denominator."""
+
+    advantage: Sequence[float]
+    """One per trajectory."""
+    weight: Sequence[float]
+    """One per trajectory; a trajectory of weight 0 leaves the term and its denominator."""
+    normalize: Normalization | str = Normalization.TOKEN_MEAN
+    constant: float | None = None
+    """For ``seq_mean_token_sum_norm``."""
+    taught_only: bool = False
+    """Only tokens that the teacher scores count."""
+
+
+def whole_action(turn: Turn) -> tuple[int, int]:
+    """Every sampled id of a turn."""
+    return 0, len(turn.action_ids)
 
 
 def tokenize(
@@ -97,6 +131,9 @@ def tokenize(
     weight: Callable[[int, Turn, Hint | None], float] = lambda row, turn, hint: 1.0,
     advantage: Sequence[float] | None = None,
     constant: float | None = None,
+    scope: Callable[[Turn], tuple[int, int]] = whole_action,
+    wrong_hints: Sequence[Sequence[Sequence[str]]] = (),
+    policy_term: PolicyTerm | None = None,
     reduce_sum: ReduceSum = lambda local: local,
     device: torch.device | None = None,
 ) -> TokenizedBatch:
@@ -109,45 +146,54 @@ def tokenize(
         policy: For its chat template and context length.
         normalize: See :class:`~hero_pl.losses.normalize.Normalization`.
         weight: Weight of a turn; a turn of weight 0 leaves the loss and its denominator.
-        advantage: One per trajectory.
+        advantage: One per trajectory; ``policy_term`` brings its own.
         constant: For ``seq_mean_token_sum_norm``.
-        reduce_sum: Sums the outermost denominator over ranks; called exactly once.
+        scope: First and last place (exclusive) of the sampled ids that count; an empty range drops the turn.
+        wrong_hints: Hint texts of other turns, each laid out like ``hints``.
+        policy_term: Adds every turn to the student's side, with coefficients of its own.
+        reduce_sum: Sums the outermost denominator over ranks; called exactly once per term.
         device: Of the tensors.
 
     Raises:
         TokenAlignmentError: Student and teacher would score different ids.
     """
-    layout = _Layout(policy)
+    layout = _Layout(policy, scope)
     for i, trajectory in enumerate(trajectories):
         for j, turn in enumerate(trajectory.turns):
             hint = hints[i][j] if hints is not None else None
-            if hints is not None and hint is None:
-                continue
-            scale = weight(i, turn, hint)
-            if scale > 0.0:
-                layout.add(i, trajectory, turn, hint, scale)
+            scale = weight(i, turn, hint) if hints is None or hint is not None else 0.0
+            share = policy_term.weight[i] if policy_term is not None else 0.0
+            if scale > 0.0 or share > 0.0:
+                others = [texts[i][j] for texts in wrong_hints]
+                layout.add(i, trajectory, turn, hint if scale > 0.0 else None, scale, share, others)
     layout.close_rows()
     row, number = layout.tensor(layout.row, device), layout.tensor(layout.turn, device)
     scales = torch.tensor(layout.scale, dtype=torch.float32, device=device)
+    shares = torch.tensor(layout.share, dtype=torch.float32, device=device)
+    taught = torch.tensor(layout.taught, dtype=torch.bool, device=device)
+    where: Any = {"turn": number, "row": row, "rows": len(trajectories), "reduce_sum": reduce_sum}
+    of_policy = torch.zeros_like(shares)
+    if policy_term is not None:
+        advantage = policy_term.advantage
+        counted = (shares > 0.0) & taught if policy_term.taught_only else shares > 0.0
+        of_policy = coefficients(
+            policy_term.normalize, weight=shares, mask=counted, constant=policy_term.constant, **where
+        )
     per_row = torch.tensor(list(advantage) if advantage is not None else [0.0] * len(trajectories), device=device)
     return TokenizedBatch(
         student=tuple(layout.student),
         teacher=tuple(layout.teacher),
+        wrong=tuple(tuple(rows) for rows in zip(*layout.wrong, strict=True)),
         student_of_row=tuple(layout.student_of_row),
         teacher_of_row=tuple(layout.teacher_of_row),
         action_ids=layout.tensor(layout.ids, device),
         rollout_logprobs=torch.tensor(layout.logprobs, dtype=torch.float32, device=device),
         row=row,
         turn=number,
-        coefficient=coefficients(
-            normalize,
-            turn=number,
-            row=row,
-            weight=scales,
-            rows=len(trajectories),
-            constant=constant,
-            reduce_sum=reduce_sum,
-        ),
+        position=layout.tensor(layout.position, device),
+        taught=taught,
+        coefficient=coefficients(normalize, weight=scales, mask=scales > 0.0, constant=constant, **where),
+        policy_coefficient=of_policy,
         advantage=per_row.float()[row] if len(trajectories) else torch.zeros(0, device=device),
         places=tuple(layout.places),
         counters=layout.counters,
@@ -157,46 +203,93 @@ def tokenize(
 class _Layout:
     """Rows and flat token lists under construction."""
 
-    def __init__(self, policy: Policy) -> None:
-        self.policy = policy
+    def __init__(self, policy: Policy, scope: Callable[[Turn], tuple[int, int]]) -> None:
+        self.policy, self.scope = policy, scope
         self.student: list[ScoreRow] = []
         self.teacher: list[ScoreRow] = []
+        self.wrong: list[list[ScoreRow]] = []
         self.student_of_row: list[int] = []
         self.teacher_of_row: list[int] = []
         self.ids: list[int] = []
         self.logprobs: list[float] = []
         self.row: list[int] = []
         self.turn: list[int] = []
+        self.position: list[int] = []
+        self.taught: list[bool] = []
         self.scale: list[float] = []
+        self.share: list[float] = []
         self.places: list[tuple[int, int]] = []
-        self.counters: dict[str, float] = {"teacher/overflow_turns": 0.0}
+        self.counters: dict[str, float] = {"teacher/overflow_turns": 0.0, "hero/out_of_scope_turns": 0.0}
         self._open: tuple[int, tuple[int, ...], list[tuple[int, int]]] | None = None
 
-    def add(self, i: int, trajectory: Trajectory, turn: Turn, hint: Hint | None, scale: float) -> None:
+    def add(
+        self,
+        i: int,
+        trajectory: Trajectory,
+        turn: Turn,
+        hint: Hint | None,
+        scale: float,
+        share: float,
+        wrong_hints: Sequence[str],
+    ) -> None:
         """Add one turn of trajectory ``i`` to both sides."""
+        start, stop = self.scope(turn)
+        if scale > 0.0 and stop <= start:
+            self.counters["hero/out_of_scope_turns"] += 1.0
+            scale = 0.0
+        if hint is not None and scale > 0.0 and not self._teach(i, trajectory, turn, hint, wrong_hints, (start, stop)):
+            self.counters["teacher/overflow_turns"] += 1.0
+            scale = 0.0
+        if share > 0.0:
+            first, last = whole_action(turn)
+        elif scale > 0.0:
+            first, last = start, stop
+        else:
+            return
         context, action = turn.prompt_ids, turn.action_ids
-        if hint is not None:
-            spliced = self.policy.template.splice(context, hint.text)
-            if len(spliced) + len(action) > self.policy.max_length:
-                self.counters["teacher/overflow_turns"] += 1.0  # never cut: the teacher would lose the task
-                return
-            row = ScoreRow(spliced + action, ((len(spliced), len(spliced) + len(action)),))
-            check_alignment(trajectory, turn, row)
-            self.teacher.append(row)
-            self.teacher_of_row.append(i)
         whole = context + action
-        span = (len(context), len(whole))
+        span = (len(context) + first, len(context) + last)
         if self._open is not None and self._open[0] == i and context[: len(self._open[1])] == self._open[1]:
             self._open = (i, whole, [*self._open[2], span])
         else:  # another trajectory, or a template that rewrote the history: a new row
             self.close_rows()
             self._open = (i, whole, [span])
-        self.ids += action
-        self.logprobs += turn.action_logprobs
-        self.row += [i] * len(action)
-        self.turn += [len(self.places)] * len(action)
-        self.scale += [scale] * len(action)
+        counted = [scale > 0.0 and start <= place < stop for place in range(first, last)]
+        self.ids += action[first:last]
+        self.logprobs += turn.action_logprobs[first:last]
+        self.row += [i] * (last - first)
+        self.turn += [len(self.places)] * (last - first)
+        self.position += range(first, last)
+        self.taught += [inside and hint is not None for inside in counted]
+        self.scale += [scale if inside else 0.0 for inside in counted]
+        self.share += [share] * (last - first)
         self.places.append((i, turn.number))
+
+    def _teach(
+        self,
+        i: int,
+        trajectory: Trajectory,
+        turn: Turn,
+        hint: Hint,
+        wrong_hints: Sequence[str],
+        span: tuple[int, int],
+    ) -> bool:
+        """Add the teacher's row of a turn, unless it does not fit: a cut context would lose the task."""
+        row = self._teacher_row(turn, hint.text, span)
+        if len(row.ids) > self.policy.max_length:
+            return False
+        check_alignment(trajectory, turn, row, span)
+        others = [self._teacher_row(turn, text, span) for text in wrong_hints]
+        # another turn's hint may be too long for this one: what any hint does is then measured by none
+        fitting = [r if len(r.ids) <= self.policy.max_length else self._teacher_row(turn, "", span) for r in others]
+        self.teacher.append(row)
+        self.teacher_of_row.append(i)
+        self.wrong.append(fitting)
+        return True
+
+    def _teacher_row(self, turn: Turn, text: str, span: tuple[int, int]) -> ScoreRow:
+        spliced = self.policy.template.splice(turn.prompt_ids, text)
+        return ScoreRow(spliced + turn.action_ids[: span[1]], ((len(spliced) + span[0], len(spliced) + span[1]),))
 
     def close_rows(self) -> None:
         """Finish the student row that is being extended."""
@@ -212,18 +305,19 @@ class _Layout:
         return torch.tensor(values, dtype=torch.long, device=device)
 
 
-def check_alignment(trajectory: Trajectory, turn: Turn, row: ScoreRow) -> None:
-    """Both sides must score the sampled ids, and nothing else.
+def check_alignment(trajectory: Trajectory, turn: Turn, row: ScoreRow, span: tuple[int, int] | None = None) -> None:
+    """Both sides must score the sampled ids, or the same part of them, and nothing else.
 
     Raises:
         TokenAlignmentError: They would not; names task, turn and position.
     """
     scored = [token for start, stop in row.spans for token in row.ids[start:stop]]
-    if tuple(scored) == turn.action_ids:
+    wanted = turn.action_ids[slice(*span)] if span else turn.action_ids
+    if tuple(scored) == wanted:
         return
-    same = next((k for k, (a, b) in enumerate(zip(turn.action_ids, scored, strict=False)) if a != b), len(scored))
+    same = next((k for k, (a, b) in enumerate(zip(wanted, scored, strict=False)) if a != b), len(scored))
     raise TokenAlignmentError(
         f"Task {trajectory.task_id}, turn {turn.number}: teacher and student would score different tokens (first "
-        f"difference at position {same} of {len(turn.action_ids)}). Both sides must score the sampled ids. Do not "
+        f"difference at position {same} of {len(wanted)}). Both sides must score the sampled ids. Do not "
         "re-encode the reply; splice Turn.action_ids after the context."
     )

@@ -15,7 +15,7 @@ from hero_pl.rollout.demonstrations import Demonstrations
 from hero_pl.rollout.environments import check_id
 from hero_pl.types import Trajectory
 
-TRAIN, EVALUATE = 1, 2
+TRAIN, EVALUATE, RESAMPLE = 1, 2, 3
 """First entries of the seed sequences, so that training and evaluation never share randomness."""
 
 
@@ -99,6 +99,8 @@ class RolloutDataModule(lightning.LightningDataModule):
         self.demonstrations = demonstrations
         self.steps = 0
         """Training batches drawn so far, those without an optimizer step included."""
+        self.discarded: list[Trajectory] = []
+        """Episodes of the latest training batch that were replaced (dynamic sampling); they count as played."""
         self._collectors: dict[str, Collector] = {}
 
     def collector(self, stage: str) -> Collector:
@@ -140,8 +142,30 @@ class RolloutDataModule(lightning.LightningDataModule):
             self.steps += 1
             if self.demonstrations is not None:
                 return self.demonstrations.make(draws, policy, self.collector("train"))
-            return self.collector("train").collect(draws, policy, self.sampling)
+            return self._resampled(self.collector("train").collect(draws, policy, self.sampling), policy)
         return self.evaluate(policy, str(batch))
+
+    def _resampled(self, trajectories: list[Trajectory], policy: Policy) -> list[Trajectory]:
+        """Replace the groups that the objective rejects by groups of tasks drawn at random, until it is content."""
+        assert self.trainer is not None
+        objective = self.trainer.lightning_module.objective
+        collector = self.collector("train")
+        self.discarded = []
+        attempt = 1
+        while again := objective.redraw(trajectories, attempt):  # type: ignore[operator, union-attr]
+            # step, rank and attempt fix tasks and seeds, so that a resumed run replaces the same by the same
+            key = (RESAMPLE, abs(self.seed), self.steps - 1, self.trainer.global_rank, attempt)
+            tasks = np.random.default_rng((*key, 0)).integers(len(collector.task_ids), size=len(again))
+            seeds = Draw.seeds(*key, 1, count=len(again) * self.group_size)
+            draws = [
+                Draw(collector.task_ids[int(tasks[i // self.group_size])], again[i // self.group_size], seed)
+                for i, seed in enumerate(seeds)
+            ]
+            fresh = collector.collect(draws, policy, self.sampling)
+            self.discarded += [trajectory for trajectory in trajectories if trajectory.group in again]
+            trajectories = [trajectory for trajectory in trajectories if trajectory.group not in again] + fresh
+            attempt += 1
+        return trajectories
 
     def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
         """Trajectories stay where they are; ids become tensors when a step is laid out."""

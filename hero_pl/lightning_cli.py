@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import torch
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+import hero_pl.objectives.mixed
 import hero_pl.objectives.policy_gradient
 import hero_pl.objectives.self_distillation
 import hero_pl.objectives.sft

@@ -33,6 +33,10 @@ class HeroModule(lightning.LightningModule):
         total_steps: Optimizer steps of the whole run; needed by ``linear``.
         clip: Largest norm of the gradient; 0 switches clipping off.
         tokens_per_micro_batch: Tokens of both sides in one forward and backward pass.
+        updates_per_batch: Optimizer steps on each rollout batch; the recorded log-probabilities stay those of the
+            rollout, and from the second step on the policy is no longer the one that sampled.
+        max_staleness: Optimizer steps by which a rollout may lag behind the weights that learn from it. Beyond it an
+            objective without a correction is refused.
     """
 
     def __init__(
@@ -48,12 +52,18 @@ class HeroModule(lightning.LightningModule):
         total_steps: int | None = None,
         clip: float = 1.0,
         tokens_per_micro_batch: int = 16384,
+        updates_per_batch: int = 1,
+        max_staleness: int = 0,
     ) -> None:
         super().__init__()
         if lr <= 0.0 or clip < 0.0 or tokens_per_micro_batch < 1 or warmup_steps < 0:
             raise ConfigError(
                 f"lr={lr}, clip={clip}, tokens_per_micro_batch={tokens_per_micro_batch}, warmup_steps={warmup_steps}: "
                 "expected lr > 0, clip >= 0, tokens_per_micro_batch >= 1, warmup_steps >= 0."
+            )
+        if updates_per_batch < 1 or max_staleness < 0:
+            raise ConfigError(
+                f"updates_per_batch={updates_per_batch}, max_staleness={max_staleness}: expected at least 1 and 0."
             )
         if schedule == "linear" and not total_steps:
             raise ConfigError("schedule: linear needs total_steps, the optimizer steps of the whole run.")
@@ -62,6 +72,7 @@ class HeroModule(lightning.LightningModule):
         self.adam: dict[str, Any] = {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay}
         self.schedule, self.warmup_steps, self.total_steps = schedule, warmup_steps, total_steps
         self.clip, self.tokens_per_micro_batch = clip, tokens_per_micro_batch
+        self.updates_per_batch, self.max_staleness = updates_per_batch, max_staleness
         self.turns = 0
         """Assistant turns sampled for training so far on all ranks, hinted or not."""
         self.last_records: list[Record] = []
@@ -74,6 +85,16 @@ class HeroModule(lightning.LightningModule):
         data = getattr(self.trainer, "datamodule", None)
         if stage == "fit" and data is not None:
             self.objective.check(data.group_size)
+            self._check_staleness(self.updates_per_batch - 1, f"updates_per_batch={self.updates_per_batch}")
+
+    def _check_staleness(self, steps: int, why: str) -> None:
+        if steps > self.max_staleness and not self.objective.tolerates_stale:
+            raise ConfigError(
+                f"{why}: rollouts lag up to {steps} optimizer steps behind the weights, max_staleness is "
+                f"{self.max_staleness}, and {type(self.objective).__name__} corrects nothing. Give the objective a "
+                "correction (SequenceMask for divergences over the vocabulary, TruncatedRatio for SampledToken), or "
+                "raise model.max_staleness to accept it."
+            )
 
     def configure_model(self) -> None:
         """Read or make the weights."""
@@ -94,23 +115,35 @@ class HeroModule(lightning.LightningModule):
     def on_train_start(self) -> None:
         """Training mode; frozen copies are taken here, unless a checkpoint has brought them."""
         self.policy.train()
+        data = getattr(self.trainer, "datamodule", None)
+        if data is not None:
+            self.objective.use(data.collector("train"))
         self.objective.start(self.policy)
 
     # -- one step ----------------------------------------------------------------------------------------------
 
     def training_step(self, trajectories: list[Trajectory], batch_idx: int) -> None:
-        """Prepare once, then one backward pass per micro-batch and one optimizer step."""
+        """Prepare once, then one backward pass per micro-batch and one optimizer step, ``updates_per_batch`` times."""
+        stale = self.policy.version - min((t.policy_version for t in trajectories), default=self.policy.version)
+        self._check_staleness(stale, f"policy_version of step {self.global_step}")
         with torch.no_grad():
             step = self.objective.prepare(trajectories, self.policy, self._reduce_sum)
-        played = torch.tensor([float(sum(len(trajectory.turns) for trajectory in trajectories))])
+        discarded = getattr(getattr(self.trainer, "datamodule", None), "discarded", [])
+        played = torch.tensor([float(sum(len(t.turns) for t in (*trajectories, *discarded)))])
         self.turns += int(self._reduce_sum(played))  # all ranks count alike, so the budget ends them together
         metrics = {**_rollout_metrics(trajectories), **step.metrics, "train/turns": float(self.turns)}
-        outputs, updated = self._update(step)
+        metrics["rollout/discarded_turns"] = float(sum(len(t.turns) for t in discarded))
+        metrics["train/staleness"] = float(stale)
+        outputs, updated = _Outputs(), True
+        for _ in range(self.updates_per_batch):
+            if not updated:
+                break
+            outputs, updated = self._update(step)
+            if updated:
+                self.objective.after_step(self.policy, trajectories)
+                self.policy.version += 1
         metrics |= outputs.metrics
         metrics["train/skipped_steps"] = float(not updated)
-        if updated:
-            self.objective.after_step(self.policy, trajectories)
-            self.policy.version += 1
         self.last_records = _records(trajectories, step, outputs, self.global_step)
         bar = {"success": metrics["rollout/success"], "turns": metrics["train/turns"]}
         self.log_dict(metrics, batch_size=len(trajectories))
@@ -211,12 +244,11 @@ class _Outputs:
     def finish(self, grad_norm: float) -> None:
         """Combine."""
         total = sum(len(micro) for micro, _ in self.tokens)
-        for micro, out in self.tokens:
-            for name, value in out.metrics.items():
-                if "max" in name:
-                    self.metrics[name] = max(self.metrics.get(name, -math.inf), value)
-                else:
-                    self.metrics[name] = self.metrics.get(name, 0.0) + value * len(micro) / max(total, 1)
+        for name in dict.fromkeys(name for _, out in self.tokens for name in out.metrics):
+            # a metric of the teacher has no value in a micro-batch without a hint
+            parts = [(out.metrics[name], len(micro)) for micro, out in self.tokens if name in out.metrics]
+            largest, count = max(value for value, _ in parts), max(sum(size for _, size in parts), 1)
+            self.metrics[name] = largest if "max" in name else sum(value * size / count for value, size in parts)
         self.metrics |= {"train/loss": self._loss, "train/grad_norm": grad_norm, "train/tokens": float(total)}
 
 
@@ -240,19 +272,23 @@ def _rollout_metrics(trajectories: list[Trajectory]) -> dict[str, float]:
 
 def _records(trajectories: list[Trajectory], step: Step, outputs: _Outputs, number: int) -> list[Record]:
     """Trajectories with reflections and per-token values in the order of their turns."""
-    empty: list[list[list[float] | None]] = [[None] * len(t.turns) for t in trajectories]
-    columns = [[list(rows) for rows in empty] for _ in range(3)]
+    columns: list[list[list[list[float] | None]]] = [[[None] * len(t.turns) for t in trajectories] for _ in range(3)]
     for micro, out in outputs.tokens:
         if out.per_token is None or len(step.batch.places) == 0:
             continue
         q = out.student_logprobs.exp() if out.student_logprobs is not None else None
         p = out.teacher_logprobs.exp() if out.teacher_logprobs is not None else None
         for column, values in zip(columns, (out.per_token, q, p), strict=True):
-            if values is not None:
-                for turn, value in zip(micro.turn.tolist(), values.tolist(), strict=True):
-                    i, j = micro.places[turn]
-                    if i < len(column):
-                        column[i][j - 1] = [*(column[i][j - 1] or []), value]
+            if values is None:
+                continue
+            for turn, position, value in zip(
+                micro.turn.tolist(), micro.position.tolist(), values.tolist(), strict=True
+            ):
+                i, j = micro.places[turn]
+                if i < len(column):
+                    place = column[i][j - 1] or [math.nan] * len(trajectories[i].turns[j - 1].action_ids)
+                    place[position] = value
+                    column[i][j - 1] = place
     missing: list[Any] = [None] * len(trajectories)
     reflections = step.reflections or missing
     pack = [[tuple(None if v is None else tuple(v) for v in rows) for rows in column] for column in columns]

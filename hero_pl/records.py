@@ -23,7 +23,7 @@ SCHEMA_VERSION = 1
 """Rises when an older reader would misread a line; a new field with a default does not raise it."""
 
 PerToken: TypeAlias = "tuple[tuple[float, ...] | None, ...]"
-"""Per turn one number per id of ``Turn.action_ids``, or ``None`` for a turn that was not scored."""
+"""Per turn one number per id of ``Turn.action_ids`` (NaN where it was not scored), or ``None`` for a whole turn."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,14 @@ class ActionParser(ABC):
     def parse(self, text: str) -> ParsedAction:
         """Read ``text`` (the decoded reply, without control tokens)."""
 
+    def locate(self, reply: str) -> tuple[int, int] | None:
+        """Where the action stands in a reply whose reasoning was cut off, or ``None`` if the reply has none.
+
+        Returns:
+            First letter and the one behind the last.
+        """
+        return 0, len(reply)
+
     def write(self, call: Mapping[str, Any]) -> str:
         """A tool call ``{"name": ..., "arguments": {...}}`` as a model of this dialect would write it."""
         return json.dumps(dict(call))
@@ -82,6 +90,17 @@ class ToolCall(ActionParser):
 
     _call = re.compile(r"<tool_call>\s*(.*?)\s*(?:</tool_call>|\Z)", re.DOTALL)
 
+    def locate(self, reply: str) -> tuple[int, int] | None:
+        """The first call with its tags, or a bare JSON call; a plain reply calls no tool.
+
+        Example:
+            >>> ToolCall().locate("Let me see. <tool_call>{}</tool_call> Done.")
+            (12, 37)
+        """
+        if match := self._call.search(reply):
+            return match.span()
+        return (0, len(reply)) if reply.lstrip().startswith("{") and '"name"' in reply else None
+
     def write(self, call: Mapping[str, Any]) -> str:
         """The call between its tags."""
         return f"<tool_call>\n{json.dumps(dict(call))}\n</tool_call>"
@@ -125,6 +144,11 @@ class ReAct(ActionParser):
         if not tools:
             return system_prompt + self.plain_instructions, ()
         return system_prompt + self.instructions.format(tools=json.dumps(list(tools))), ()
+
+    def locate(self, reply: str) -> tuple[int, int] | None:
+        """From the last ``Action:`` to the end."""
+        start = reply.rfind("Action:")
+        return (start, len(reply)) if start >= 0 else None
 
     def parse(self, text: str) -> ParsedAction:
         r"""Read what follows the last ``Action:``.

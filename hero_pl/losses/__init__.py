@@ -10,8 +10,11 @@ from hero_pl.losses.advantages import (
     grpo_advantages,
     maxrl_advantages,
     rloo_advantages,
+    soft_overlong_penalty,
+    without_spread,
 )
 from hero_pl.losses.base import DistillationLoss, action_log_probabilities, log_probabilities
+from hero_pl.losses.credit import gap_magnitudes, reweighted_advantages, turn_credits
 from hero_pl.losses.divergence import VocabularyDivergence
 from hero_pl.losses.ema import ema_update_, trust_region_log_probs
 from hero_pl.losses.gates import (
@@ -76,6 +79,7 @@ __all__ = [
     "dr_grpo_advantages",
     "ema_update_",
     "frac_zero_std",
+    "gap_magnitudes",
     "grpo_advantages",
     "importance_ratio",
     "kl_to_reference",
@@ -86,7 +90,11 @@ __all__ = [
     "mix_losses",
     "mix_weights",
     "normalised_sum",
+    "reweighted_advantages",
     "rloo_advantages",
+    "soft_overlong_penalty",
     "trust_region_log_probs",
+    "turn_credits",
+    "without_spread",
     "zero_loss",
 ]

@@ -62,6 +62,29 @@ def maxrl_advantages(rewards: Tensor, groups: Tensor) -> Tensor:
     return group.deviation() / mean[group.index]
 
 
+def without_spread(rewards: Tensor, groups: Tensor) -> Tensor:
+    """``(trajectories,)`` bool: the rewards of the trajectory's group do not differ. True for groups of one."""
+    group = _Groups(rewards, groups)
+    return group.without_spread[group.index]
+
+
+def soft_overlong_penalty(lengths: Tensor, longest: int, buffer: int) -> Tensor:
+    """DAPO's penalty on trajectories that come near the length limit, to be added to the reward.
+
+    Zero up to ``longest - buffer`` tokens, from there falling in a straight line to -1 at ``longest``, and -1 beyond.
+
+    Args:
+        lengths: ``(trajectories,)`` action tokens of each.
+        longest: Tokens at which the penalty is whole.
+        buffer: Tokens before that over which it grows; at least 1.
+
+    Example:
+        >>> soft_overlong_penalty(torch.tensor([80, 90, 95, 200]), longest=100, buffer=20)
+        tensor([ 0.0000, -0.5000, -0.7500, -1.0000])
+    """
+    return (((longest - buffer) - lengths.float()) / buffer).clamp(-1.0, 0.0)
+
+
 def frac_zero_std(rewards: Tensor, groups: Tensor) -> float:
     """Share of groups whose rewards do not differ; 1.0 means that no group-wise estimator can learn anything.
 

@@ -42,6 +42,9 @@ class GateInputs:
 class Gate(nn.Module, ABC):
     """Factor per token, computed from both sides and never differentiated."""
 
+    wrong_hints: int = 0
+    """How many hints of other turns the teacher has to score beside the true one."""
+
     @abstractmethod
     def forward(self, inputs: GateInputs) -> Tensor:
         """Factor in [0, 1] per token, ``(N,)``, detached."""
@@ -120,11 +123,15 @@ class Contrastive(Gate):
 
     Args:
         gate_temperature: Divides the gap, in nats; smaller is harder.
+        wrong_hints: K; each costs one more pass of the teacher.
     """
 
-    def __init__(self, gate_temperature: float = 1.0) -> None:
+    def __init__(self, gate_temperature: float = 1.0, wrong_hints: int = 1) -> None:
         super().__init__()
         self.gate_temperature = _checked_positive(self, "gate_temperature", gate_temperature)
+        if wrong_hints < 1:
+            raise ConfigError(f"Contrastive(wrong_hints={wrong_hints}): at least one hint of another turn is needed.")
+        self.wrong_hints = wrong_hints
 
     @torch.no_grad()
     def forward(self, inputs: GateInputs) -> Tensor:

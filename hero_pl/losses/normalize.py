@@ -54,6 +54,7 @@ def coefficients(
     weight: Tensor,
     rows: int,
     constant: float | None = None,
+    mask: Tensor | None = None,
     reduce_sum: Callable[[Tensor], Tensor] = _on_one_rank,
 ) -> Tensor:
     """Coefficient of every token, so that ``(coefficient * per_token).sum()`` is the normalised loss.
@@ -66,6 +67,7 @@ def coefficients(
         weight: ``(N,)`` non-negative weight of each token (confidence, gates known in advance).
         rows: Number of rows on this rank, those without tokens included.
         constant: Tokens per row to divide by; required by ``seq_mean_token_sum_norm`` and used by nothing else.
+        mask: ``(N,)`` bool; tokens outside get a coefficient of zero and count in no denominator. Default: all count.
         reduce_sum: Sums a one-element tensor over all ranks. It is called exactly once on every rank, also on one
             without tokens.
 
@@ -84,6 +86,11 @@ def coefficients(
     _check_tokens(turn, row, weight, rows)
     weight = weight.detach()
     weight = weight if weight.dtype == torch.float64 else weight.float()
+    if mask is not None:
+        inside = {"turn": turn[mask], "row": row[mask], "weight": weight[mask]}
+        spread = torch.zeros_like(weight)
+        spread[mask] = coefficients(mode, **inside, rows=rows, constant=constant, reduce_sum=reduce_sum)
+        return spread
     tokens = float(weight.numel())
 
     _, turn_of_token, tokens_of_turn = _count(torch.stack([row, turn], dim=-1))

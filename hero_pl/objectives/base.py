@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hero_pl.batch import ReduceSum, TokenizedBatch
 from hero_pl.policy.base import Policy
+from hero_pl.rollout.collect import Collector
 from hero_pl.types import Reflection, Trajectory
 
 Normalize = Literal[
@@ -55,12 +56,33 @@ class LossOutput:
 class Objective(ABC):
     """One training signal."""
 
+    @property
+    def tolerates_stale(self) -> bool:
+        """Whether actions of an older policy are corrected for, or do not matter."""
+        return False
+
     def check(self, group_size: int) -> None:  # noqa: B027
         """Refuse settings that cannot work, before any model is loaded.
 
         Raises:
             ConfigError: With the reason and the cure.
         """
+
+    def use(self, collector: Collector) -> None:  # noqa: B027
+        """Called once before training.
+
+        Args:
+            collector: The environments of the training split, for components that play them.
+        """
+
+    def redraw(self, trajectories: Sequence[Trajectory], attempt: int) -> list[int]:
+        """Groups of a rollout batch that are to be replaced by other tasks before the step (dynamic sampling).
+
+        Args:
+            trajectories: One rollout batch.
+            attempt: How often this batch has been looked at, from 1.
+        """
+        return []
 
     def start(self, policy: Policy) -> None:  # noqa: B027
         """Called once when training starts."""

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from hero_pl.batch import ReduceSum, TokenizedBatch, tokenize
+from hero_pl.batch import PolicyTerm, ReduceSum, TokenizedBatch, tokenize
 from hero_pl.errors import ConfigError
 from hero_pl.losses.advantages import (
+    EQUAL_REWARDS,
     ReinforceBaseline,
     dr_grpo_advantages,
     frac_zero_std,
     grpo_advantages,
     rloo_advantages,
+    soft_overlong_penalty,
+    without_spread,
 )
 from hero_pl.losses.base import action_log_probabilities
 from hero_pl.losses.importance import mismatch
@@ -64,32 +68,57 @@ class PolicyGradient(Objective):
                 raise ConfigError("beta_kl needs a HuggingFacePolicy, which can keep its initial weights.")
             policy.keep("initial")
 
+    @property
+    def tolerates_stale(self) -> bool:
+        """Its ratio and its clipping are the correction."""
+        return True
+
     def advantages(self, rewards: Tensor, groups: Tensor) -> Tensor:
         """One advantage per trajectory."""
         return self.baseline.advantages(rewards)
 
-    def prepare(self, trajectories: Sequence[Trajectory], policy: Policy, reduce_sum: ReduceSum) -> Step:
-        """Advantages, then every action token of every turn."""
+    def without_signal(self, advantages: Tensor, groups: Tensor, rewards: Tensor) -> Tensor:
+        """``(trajectories,)`` bool: what ``zero_variance: mask`` takes out of the loss."""
+        return advantages == 0.0
+
+    def shape(self, rewards: Tensor, trajectories: Sequence[Trajectory]) -> Tensor:
+        """Rewards that the advantages are made of."""
+        return rewards
+
+    def term(self, trajectories: Sequence[Trajectory]) -> tuple[PolicyTerm, dict[str, float]]:
+        """Advantages and weights of a rollout batch, and what to log about them."""
         rewards = torch.tensor([trajectory.reward for trajectory in trajectories], dtype=torch.float64)
         groups = torch.tensor([trajectory.group for trajectory in trajectories], dtype=torch.long)
-        advantages = [float(x) for x in self.advantages(rewards, groups)]
-        masked = self.zero_variance == "mask"
+        shaped = self.shape(rewards, trajectories)
+        advantages = self.advantages(shaped, groups)
+        weight = torch.ones_like(advantages)
+        if self.zero_variance != "keep":
+            weight = weight.masked_fill(self.without_signal(advantages, groups, shaped), 0.0)
+        metrics = {"rollout/frac_reward_zero_std": frac_zero_std(rewards, groups)}
+        return PolicyTerm(advantages.tolist(), weight.tolist(), self.normalize, self.constant), metrics
+
+    def prepare(self, trajectories: Sequence[Trajectory], policy: Policy, reduce_sum: ReduceSum) -> Step:
+        """Advantages, then every action token of every turn."""
+        term, metrics = self.term(trajectories)
         batch = tokenize(
             trajectories,
             None,
             policy,
             self.normalize,
-            weight=lambda row, turn, hint: 0.0 if masked and advantages[row] == 0.0 else 1.0,
-            advantage=advantages,
+            weight=lambda row, turn, hint: term.weight[row],
+            advantage=term.advantage,
             constant=self.constant,
             reduce_sum=reduce_sum,
             device=next(policy.parameters()).device,
         )
-        return Step(batch, {"rollout/frac_reward_zero_std": frac_zero_std(rewards, groups)}, None, advantages)
+        return Step(batch, metrics, None, list(term.advantage))
 
     def loss(self, policy: Policy, micro: TokenizedBatch) -> LossOutput:
         """Clipped surrogate on the recorded log-probabilities."""
-        logits = policy.score(micro.student)
+        return self.surrogate_loss(policy, policy.score(micro.student), micro, micro.coefficient)
+
+    def surrogate_loss(self, policy: Policy, logits: Tensor, micro: TokenizedBatch, coefficient: Tensor) -> LossOutput:
+        """The loss from the student's logits ``(n, vocab)`` for the ids of ``micro``."""
         if len(micro) == 0:
             return LossOutput(zero_loss(logits))
         log_q = action_log_probabilities(logits, micro.action_ids)
@@ -100,9 +129,7 @@ class PolicyGradient(Objective):
         per_token = self.surrogate(log_q, micro.rollout_logprobs, micro.advantage, micro.row, reference)
         metrics = {k: float(v) for k, v in mismatch(log_q, micro.rollout_logprobs).items()}
         metrics |= {k: float(v) for k, v in self.surrogate.diagnostics.items()}
-        return LossOutput(
-            normalised_sum(micro.coefficient, per_token), metrics, per_token.detach(), log_q.detach(), None
-        )
+        return LossOutput(normalised_sum(coefficient, per_token), metrics, per_token.detach(), log_q.detach(), None)
 
     def state_dict(self) -> dict[str, Any]:
         """Running baseline."""
@@ -116,6 +143,10 @@ class PolicyGradient(Objective):
 class _GroupObjective(PolicyGradient):
     """Objectives whose baseline is the trajectory's group."""
 
+    def without_signal(self, advantages: Tensor, groups: Tensor, rewards: Tensor) -> Tensor:
+        """Groups whose rewards do not differ."""
+        return without_spread(rewards, groups)
+
     def check(self, group_size: int) -> None:
         """A group of one has no one to compare with: its advantage would always be zero."""
         if group_size < 2:
@@ -123,6 +154,26 @@ class _GroupObjective(PolicyGradient):
                 f"{type(self).__name__} compares trajectories of one task, so group_size={group_size} gives advantage "
                 "0 everywhere and nothing is learnt. Set data.group_size to 2 or more (8 is usual), or use "
                 "PolicyGradient (REINFORCE) for single trajectories."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class SoftOverlong:
+    """DAPO's penalty on episodes that come near a length limit, from 0 to -1 on the reward.
+
+    Args:
+        longest: Action tokens of an episode at which the penalty is whole.
+        buffer: Action tokens before that over which it grows.
+    """
+
+    longest: int
+    buffer: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.buffer <= self.longest:
+            raise ConfigError(
+                f"overlong: longest={self.longest}, buffer={self.buffer}: the penalty grows over the last `buffer` "
+                "action tokens before `longest`, so 1 <= buffer <= longest is expected."
             )
 
 
@@ -137,7 +188,11 @@ class GRPO(_GroupObjective):
         epsilon_high: Clip range above 1 (DAPO: 0.28); default: ``epsilon``.
         ratio_level: Ratio per ``token`` or per ``sequence`` (GSPO).
         beta_kl: Weight of the k3 penalty towards the initial weights.
-        zero_variance: Groups with equal rewards ``keep`` their tokens in the denominator, or ``mask`` them out.
+        zero_variance: Groups with equal rewards ``keep`` their tokens in the denominator, ``mask`` them out, or are
+            replaced by groups of other tasks (``resample``, DAPO's dynamic sampling); what is still equal after
+            ``max_resample`` tries is masked out. Discarded turns count towards the turn budget.
+        max_resample: Tries per batch.
+        overlong: Penalty on episodes that come near a length limit (DAPO).
     """
 
     def __init__(
@@ -149,10 +204,34 @@ class GRPO(_GroupObjective):
         epsilon_high: float | None = None,
         ratio_level: Literal["token", "sequence"] = "token",
         beta_kl: float = 0.0,
-        zero_variance: Literal["keep", "mask"] = "keep",
+        zero_variance: Literal["keep", "mask", "resample"] = "keep",
+        max_resample: int = 10,
+        overlong: SoftOverlong | None = None,
     ) -> None:
-        super().__init__("none", normalize, constant, epsilon, epsilon_high, ratio_level, beta_kl, zero_variance)
-        self.scale_rewards = scale_rewards
+        masked: Literal["keep", "mask"] = "keep" if zero_variance == "keep" else "mask"
+        super().__init__("none", normalize, constant, epsilon, epsilon_high, ratio_level, beta_kl, masked)
+        if max_resample < 1:
+            raise ConfigError(
+                f"GRPO(max_resample={max_resample}): at least 1; zero_variance: mask draws no group again."
+            )
+        self.scale_rewards, self.overlong = scale_rewards, overlong
+        self.max_resample = max_resample if zero_variance == "resample" else 0
+
+    def redraw(self, trajectories: Sequence[Trajectory], attempt: int) -> list[int]:
+        """Groups whose rewards do not differ, while there are tries left."""
+        if attempt > self.max_resample:
+            return []
+        rewards: dict[int, list[float]] = {}
+        for trajectory in trajectories:
+            rewards.setdefault(trajectory.group, []).append(trajectory.reward)
+        return [group for group, values in rewards.items() if max(values) - min(values) <= EQUAL_REWARDS]
+
+    def shape(self, rewards: Tensor, trajectories: Sequence[Trajectory]) -> Tensor:
+        """Rewards with the penalty on length."""
+        if self.overlong is None:
+            return rewards
+        lengths = torch.tensor([sum(len(turn.action_ids) for turn in t.turns) for t in trajectories])
+        return rewards + soft_overlong_penalty(lengths, self.overlong.longest, self.overlong.buffer)
 
     def advantages(self, rewards: Tensor, groups: Tensor) -> Tensor:
         """Reward minus group mean, over the group's standard deviation."""

@@ -7,19 +7,24 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from hero_pl.batch import ReduceSum, TokenizedBatch, tokenize
+from hero_pl.batch import PolicyTerm, ReduceSum, TokenizedBatch, tokenize
 from hero_pl.errors import ConfigError
 from hero_pl.losses.base import DistillationLoss, action_log_probabilities
 from hero_pl.losses.gates import Gate, GateInputs
-from hero_pl.losses.importance import ImportanceCorrection, mismatch
+from hero_pl.losses.importance import ImportanceCorrection, TruncatedRatio, mismatch
 from hero_pl.losses.jensen_shannon import JensenShannon
 from hero_pl.losses.normalize import normalised_sum, zero_loss
+from hero_pl.losses.sampled_token import SampledToken
 from hero_pl.objectives.base import LossOutput, Normalize, Objective, Step
+from hero_pl.objectives.scope import LossScope, Scope
+from hero_pl.objectives.wrong_hints import wrong_hints
 from hero_pl.policy.base import Policy
 from hero_pl.reflection.base import Reflector
 from hero_pl.reflection.self_reflector import SelfReflector
 from hero_pl.reflection.statistics import reflection_statistics
+from hero_pl.rollout.collect import Collector
 from hero_pl.teacher.base import Teacher
 from hero_pl.teacher.hindsight import HindsightTeacher
 from hero_pl.teacher.weights import LiveWeights, TeacherWeights
@@ -37,8 +42,12 @@ class SelfDistillation(Objective):
         normalize: What the loss is an average over.
         confidence_weights: Weight of a turn by the confidence of its diagnosis.
         gate: Optional factor per token.
-        correction: Optional correction for rollouts of an older policy.
+        correction: Correction for rollouts of an older policy; default: ``TruncatedRatio`` for ``SampledToken``, whose
+            gradient needs it, and none for divergences over the vocabulary, which do not depend on the sampled id.
         failures_only: Keep only turns for which the reflector proposed another action (HinT-SD).
+        loss_scope: Which sampled ids count: ``all``, those ``after_thinking``, or the action alone
+            (``tool_call_only``).
+        skip_first_tokens: Sampled ids at the start of each turn that never count.
     """
 
     def __init__(
@@ -52,6 +61,8 @@ class SelfDistillation(Objective):
         gate: Gate | None = None,
         correction: ImportanceCorrection | None = None,
         failures_only: bool = False,
+        loss_scope: Scope = "all",
+        skip_first_tokens: int = 0,
     ) -> None:
         self.reflector = reflector or SelfReflector()
         self.teacher = teacher or HindsightTeacher()
@@ -63,7 +74,15 @@ class SelfDistillation(Objective):
             raise ConfigError(
                 f"confidence_weights={confidence_weights}: expected non-negative numbers for low, medium and high."
             )
+        if correction is None and isinstance(self.divergence, SampledToken):
+            correction = TruncatedRatio()
         self.gate, self.correction, self.failures_only = gate, correction, failures_only
+        self.scope = LossScope(loss_scope, skip_first_tokens)
+
+    @property
+    def tolerates_stale(self) -> bool:
+        """Only with a correction."""
+        return self.correction is not None
 
     def check(self, group_size: int) -> None:
         """A teacher that shows peers' demonstrations needs peers."""
@@ -73,6 +92,10 @@ class SelfDistillation(Objective):
                 "its hints come from other trajectories of the same task. Raise data.group_size."
             )
 
+    def use(self, collector: Collector) -> None:
+        """For teachers that play the environment."""
+        self.teacher.use(collector)
+
     def start(self, policy: Policy) -> None:
         """Let the teacher's weights take their copy."""
         self.weights.start(policy)
@@ -80,6 +103,16 @@ class SelfDistillation(Objective):
 
     def prepare(self, trajectories: Sequence[Trajectory], policy: Policy, reduce_sum: ReduceSum) -> Step:
         """Steps 2 and 3 of the algorithm box: reflect, render hints, lay out both sides."""
+        return self.lay_out(trajectories, policy, reduce_sum)
+
+    def lay_out(
+        self,
+        trajectories: Sequence[Trajectory],
+        policy: Policy,
+        reduce_sum: ReduceSum,
+        policy_term: PolicyTerm | None = None,
+    ) -> Step:
+        """:meth:`prepare`, with room for a policy gradient on the same rollouts."""
         reflections = self.reflector.reflect(trajectories, policy)
         hints = self.teacher.advise(trajectories, reflections, policy)
         batch = tokenize(
@@ -88,14 +121,17 @@ class SelfDistillation(Objective):
             policy,
             self.normalize,
             weight=self._weight,
+            scope=lambda turn: self.scope(turn, policy),
+            wrong_hints=wrong_hints(trajectories, hints, self.gate.wrong_hints if self.gate else 0),
+            policy_term=policy_term,
             reduce_sum=reduce_sum,
             device=_device(policy),
         )
         turns = sum(len(trajectory.turns) for trajectory in trajectories)
         metrics = {f"reflection/{name}": value for name, value in reflection_statistics(reflections).items()}
-        metrics |= batch.counters
-        metrics["hero/hinted_turns"] = len(batch.places) / max(turns, 1)
-        metrics["hero/empty_batches"] = float(len(batch) == 0)
+        metrics |= batch.counters | {f"teacher/{name}": value for name, value in self.teacher.metrics().items()}
+        metrics["hero/hinted_turns"] = len(batch.teacher) / max(turns, 1)
+        metrics["hero/empty_batches"] = float(not batch.taught.any())
         metrics["teacher/tokens"] = float(sum(len(row.ids) for row in batch.teacher))
         return Step(batch, metrics, reflections)
 
@@ -106,17 +142,23 @@ class SelfDistillation(Objective):
 
     def loss(self, policy: Policy, micro: TokenizedBatch) -> LossOutput:
         """Step 4: divergence per token of the sampled ids, teacher detached."""
-        student = policy.score(micro.student)
+        return self.distil(policy, policy.score(micro.student), micro)
+
+    def distil(self, policy: Policy, student: Tensor, micro: TokenizedBatch) -> LossOutput:
+        """The loss from the student's logits ``(n, vocab)`` for the ids of ``micro``, each of them taught."""
         if len(micro) == 0:
             return LossOutput(zero_loss(student))
+        ids, temperature = micro.action_ids, self.divergence.temperature
         teacher = self.weights.score(policy, micro.teacher).detach()
-        per_token = self.divergence(student, teacher, micro.action_ids)
-        q = action_log_probabilities(student.detach(), micro.action_ids)
-        p = action_log_probabilities(teacher, micro.action_ids)
+        per_token = self.divergence(student, teacher, ids)
+        q = action_log_probabilities(student.detach(), ids, temperature)
+        p = action_log_probabilities(teacher, ids, temperature)
         weighted = per_token
         if self.gate is not None:
+            others = [self.weights.score(policy, rows) for rows in micro.wrong]
+            wrong = torch.stack([action_log_probabilities(o, ids, temperature) for o in others]) if others else None
             weighted = weighted * self.gate(
-                GateInputs(student, teacher, micro.action_ids, micro.turn, per_token, self.divergence.temperature)
+                GateInputs(student, teacher, ids, micro.turn, per_token, temperature, wrong)
             )
         if self.correction is not None:
             weighted = weighted * self.correction(q, micro.rollout_logprobs, micro.row)
@@ -137,12 +179,17 @@ class SelfDistillation(Objective):
             self.weights.after_step(policy, reward, float(np.percentile(lengths, 95)) if lengths else 0.0)
 
     def state_dict(self) -> dict[str, Any]:
-        """Reflector and refresh rule."""
-        return {"reflector": self.reflector.state_dict(), "weights": self.weights.state_dict()}
+        """Reflector, teacher and refresh rule."""
+        return {
+            "reflector": self.reflector.state_dict(),
+            "teacher": self.teacher.state_dict(),
+            "weights": self.weights.state_dict(),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore :meth:`state_dict`."""
         self.reflector.load_state_dict(state["reflector"])
+        self.teacher.load_state_dict(state["teacher"])
         self.weights.load_state_dict(state["weights"])
 
 

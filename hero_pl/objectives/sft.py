@@ -30,12 +30,17 @@ class SFT(Objective):
     ) -> None:
         self.reward_threshold, self.max_per_task, self.normalize = reward_threshold, max_per_task, normalize
 
+    @property
+    def tolerates_stale(self) -> bool:
+        """Labels are not samples of the student."""
+        return True
+
     def prepare(self, trajectories: Sequence[Trajectory], policy: Policy, reduce_sum: ReduceSum) -> Step:
         """Select; exact duplicates count once when selecting by reward."""
-        kept: list[Trajectory] = []
+        kept: set[int] = set()
         per_task: Counter[str] = Counter()
         seen: set[tuple[tuple[int, ...], ...]] = set()
-        for trajectory in trajectories:
+        for i, trajectory in enumerate(trajectories):
             actions = tuple(turn.prompt_ids + turn.action_ids for turn in trajectory.turns)
             if self.reward_threshold is not None and (trajectory.reward < self.reward_threshold or actions in seen):
                 continue
@@ -43,9 +48,15 @@ class SFT(Objective):
                 continue
             seen.add(actions)
             per_task[trajectory.task_id] += 1
-            kept.append(trajectory)
+            kept.add(i)
         batch = tokenize(
-            kept, None, policy, self.normalize, reduce_sum=reduce_sum, device=next(policy.parameters()).device
+            trajectories,
+            None,
+            policy,
+            self.normalize,
+            weight=lambda row, turn, hint: float(row in kept),
+            reduce_sum=reduce_sum,
+            device=next(policy.parameters()).device,
         )
         return Step(batch, {"sft/kept": len(kept) / max(len(trajectories), 1)})
 

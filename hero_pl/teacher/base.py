@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from hero_pl.types import Hint, Reflection, Trajectory
 
 if TYPE_CHECKING:
     from hero_pl.policy.base import Policy
+    from hero_pl.rollout.collect import Collector
 
 
 class Teacher(ABC):
@@ -17,6 +18,13 @@ class Teacher(ABC):
 
     needs_group: int = 1
     """Smallest group size that gives this teacher anything to show."""
+
+    def use(self, collector: Collector) -> None:  # noqa: B027
+        """Called once before training; for teachers that play the environment.
+
+        Args:
+            collector: The environments of the training split.
+        """
 
     @abstractmethod
     def advise(
@@ -29,3 +37,14 @@ class Teacher(ABC):
             reflections: One per trajectory, with one diagnosis or ``None`` per turn.
             policy: For its tokenizer (lengths) and its dialect of actions.
         """
+
+    def metrics(self) -> dict[str, float]:
+        """What the last :meth:`advise` left out or cut, by name."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs to go on bit by bit; empty unless the teacher keeps state."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027
+        """Restore :meth:`state_dict`."""

@@ -66,7 +66,7 @@ def build_page(records_path: Path, decode: Decode | None = None) -> tuple[str, i
     for record in read_records(records_path):
         stages.setdefault(record.stage, StageSummary(record.stage)).add(record)
         losses += [loss for values in record.token_loss or () for loss in values or ()]
-        means += [sum(values) / len(values) for values in record.token_loss or () if values]
+        means += [mean for values in record.token_loss or () if (mean := _mean(values)) is not None]
         episodes.append(_episode(record, shared, decode))
     name = f"{records_path.resolve().parent.name}/{records_path.name}"
     data = {
@@ -200,7 +200,8 @@ def _turn(turn: Turn, loss: _Values, student: _Values, teacher: _Values, decode:
 
 
 def _mean(values: _Values) -> float | None:
-    return _short(sum(values) / len(values)) if values else None
+    scored = [value for value in values or () if not math.isnan(value)]
+    return _short(sum(scored) / len(scored)) if scored else None
 
 
 def _short(value: float | None) -> float | None:

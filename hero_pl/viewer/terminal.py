@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from itertools import islice
 from pathlib import Path
@@ -95,7 +96,8 @@ def _append_turn(body: Text, turn: Turn, loss: float | None, largest: float) -> 
 
 
 def _mean(values: tuple[float, ...] | None) -> float:
-    return sum(values) / len(values) if values else 0.0
+    scored = [value for value in values or () if not math.isnan(value)]
+    return sum(scored) / len(scored) if scored else 0.0
 
 
 def _summary(stages: list[StageSummary]) -> Table:

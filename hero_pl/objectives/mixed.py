@@ -1,0 +1,214 @@
+"""Policy gradient beside distillation (SDPO), and distillation as credit for a policy gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal, TypeAlias, get_args
+
+import torch
+from torch import Tensor
+
+from hero_pl.batch import PolicyTerm, ReduceSum, TokenizedBatch
+from hero_pl.errors import ConfigError
+from hero_pl.losses.base import action_log_probabilities
+from hero_pl.losses.credit import gap_magnitudes, reweighted_advantages, turn_credits
+from hero_pl.losses.mix import MixMode, mix_losses, mix_weights
+from hero_pl.losses.normalize import zero_loss
+from hero_pl.objectives.base import LossOutput, Step
+from hero_pl.objectives.policy_gradient import PolicyGradient
+from hero_pl.objectives.self_distillation import SelfDistillation
+from hero_pl.policy.base import Policy
+from hero_pl.types import Trajectory
+
+Rule: TypeAlias = Literal["advantage_reweight", "magnitude_only", "bayes_turn"]
+
+
+class _WithPolicyGradient(SelfDistillation):
+    """HERO with a policy gradient that shares its rollouts."""
+
+    def __init__(self, policy_gradient: PolicyGradient | None, **distillation: Any) -> None:
+        super().__init__(**distillation)
+        self.policy_gradient = policy_gradient or PolicyGradient()
+
+    def check(self, group_size: int) -> None:
+        """Both parts have to work at this group size."""
+        super().check(group_size)
+        self.policy_gradient.check(group_size)
+
+    def start(self, policy: Policy) -> None:
+        """Start both parts."""
+        super().start(policy)
+        self.policy_gradient.start(policy)
+
+    def redraw(self, trajectories: Sequence[Trajectory], attempt: int) -> list[int]:
+        """What the policy gradient cannot learn from."""
+        return self.policy_gradient.redraw(trajectories, attempt)
+
+    def state_dict(self) -> dict[str, Any]:
+        """State of both parts."""
+        return {**super().state_dict(), "policy_gradient": self.policy_gradient.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore :meth:`state_dict`."""
+        super().load_state_dict(state)
+        self.policy_gradient.load_state_dict(state["policy_gradient"])
+
+
+class Mixed(_WithPolicyGradient):
+    """Policy gradient and distillation in one loss, each with its own mask and its own denominator (SDPO).
+
+    The policy gradient reaches every turn, the distillation the hinted ones; gating one does not rescale the other. The
+    student is scored once for both.
+
+    Args:
+        policy_gradient: ``PolicyGradient`` (default, works with single trajectories), ``GRPO`` or ``RLOO``.
+        distillation_weight: Weight ``w`` of the distillation.
+        mix: ``convex`` is ``(1 - w) L_policy + w L_distil``, ``additive`` is ``L_policy + w L_distil``.
+        distillation: Settings of the distillation, see ``SelfDistillation``.
+    """
+
+    def __init__(
+        self,
+        policy_gradient: PolicyGradient | None = None,
+        distillation_weight: float = 0.7,
+        mix: MixMode = "convex",
+        **distillation: Any,
+    ) -> None:
+        super().__init__(policy_gradient, **distillation)
+        mix_weights(distillation_weight, mix)
+        self.distillation_weight, self.mix = distillation_weight, mix
+
+    def prepare(self, trajectories: Sequence[Trajectory], policy: Policy, reduce_sum: ReduceSum) -> Step:
+        """Reflect and hint as HERO does, and give every turn its advantage."""
+        term, metrics = self.policy_gradient.term(trajectories)
+        step = self.lay_out(trajectories, policy, reduce_sum, term)
+        step.metrics |= metrics
+        step.advantages = list(term.advantage)
+        return step
+
+    def loss(self, policy: Policy, micro: TokenizedBatch) -> LossOutput:
+        """Both losses from one pass of the student."""
+        student = policy.score(micro.student)
+        if len(micro) == 0:
+            return LossOutput(zero_loss(student))
+        of_policy = self.policy_gradient.surrogate_loss(policy, student, micro, micro.policy_coefficient)
+        distil = self.distil(policy, student[micro.taught], micro.only_taught())
+        metrics = {
+            **distil.metrics,
+            **of_policy.metrics,
+            "mix/policy_loss": float(of_policy.loss.detach()),
+            "mix/distillation_loss": float(distil.loss.detach()),
+        }
+        return LossOutput(
+            mix_losses(of_policy.loss, distil.loss, self.distillation_weight, self.mix),
+            metrics,
+            _at(micro.taught, distil.per_token),
+            of_policy.student_logprobs,
+            _at(micro.taught, distil.teacher_logprobs),
+        )
+
+
+class Credit(_WithPolicyGradient):
+    """Policy gradient whose advantages are shaped by the hinted teacher; the distillation is never a loss itself.
+
+    The *gap* of a token is the teacher's log-probability minus the recorded one. Of the distillation's settings those
+    of the loss (divergence, gate, correction) have no effect and are refused where they would mislead.
+
+    Args:
+        rule: ``advantage_reweight`` multiplies each advantage by a bounded function of the gap (SGCD).
+            ``magnitude_only`` takes the sign from the advantage and the size from the gap (RLSD). ``bayes_turn`` feeds
+            the sum of the gaps of each turn to the estimator in place of a reward (PBSD).
+        policy_gradient: The estimator: ``PolicyGradient`` (default), ``GRPO`` or ``RLOO``.
+        strength: Of ``advantage_reweight``: largest relative change, in [0, 1).
+        scale: Of ``advantage_reweight``: gap, in nats, that counts as large.
+        cap: Of ``magnitude_only``: largest size, in nats.
+        tokens_per_teacher_batch: Tokens that the teacher scores in one pass.
+        distillation: Reflector, teacher, weights and scope, see ``SelfDistillation``.
+    """
+
+    def __init__(
+        self,
+        rule: Rule = "advantage_reweight",
+        policy_gradient: PolicyGradient | None = None,
+        strength: float = 0.5,
+        scale: float = 1.0,
+        cap: float = 2.0,
+        tokens_per_teacher_batch: int = 16384,
+        **distillation: Any,
+    ) -> None:
+        super().__init__(policy_gradient, **distillation)
+        if rule not in get_args(Rule):
+            raise ConfigError(f"Credit(rule={rule!r}): expected one of {', '.join(get_args(Rule))}.")
+        if self.gate is not None or (distillation.get("correction") is not None):
+            raise ConfigError("Credit makes no distillation loss, so a gate or a correction has nothing to act on.")
+        reweighted_advantages(torch.zeros(1), torch.zeros(1), strength, scale)
+        gap_magnitudes(torch.zeros(1), torch.zeros(1), cap)
+        self.rule, self.strength, self.scale, self.cap = rule, strength, scale, cap
+        self.tokens_per_teacher_batch = tokens_per_teacher_batch
+
+    @property
+    def tolerates_stale(self) -> bool:
+        """The policy gradient's ratio is the correction."""
+        return True
+
+    def prepare(self, trajectories: Sequence[Trajectory], policy: Policy, reduce_sum: ReduceSum) -> Step:
+        """Score with the hinted teacher, then turn gaps into advantages; unhinted turns keep theirs or leave."""
+        estimator = self.policy_gradient
+        if self.rule == "bayes_turn":  # the estimator sees credits instead of rewards
+            nothing, everything = [0.0] * len(trajectories), [1.0] * len(trajectories)
+            term = PolicyTerm(nothing, everything, estimator.normalize, estimator.constant)
+            metrics: dict[str, float] = {}
+        else:
+            term, metrics = estimator.term(trajectories)
+        term = replace(term, taught_only=self.rule != "advantage_reweight")
+        step = self.lay_out(trajectories, policy, reduce_sum, term)
+        batch = step.batch
+        gap = self._gaps(policy, batch)
+        advantage = self._advantages(trajectories, batch, gap)
+        step.batch = replace(
+            batch, teacher=(), teacher_of_row=(), wrong=(), advantage=advantage, coefficient=batch.policy_coefficient
+        )
+        step.metrics |= metrics
+        if batch.taught.any():
+            step.metrics["credit/gap_mean"] = float(gap[batch.taught].mean())
+            step.metrics["credit/advantage_abs"] = float(advantage[batch.taught].abs().mean())
+        return step
+
+    def loss(self, policy: Policy, micro: TokenizedBatch) -> LossOutput:
+        """The policy gradient's."""
+        return self.policy_gradient.loss(policy, micro)
+
+    def _gaps(self, policy: Policy, batch: TokenizedBatch) -> Tensor:
+        """``(N,)`` in nats, zero where there is no hint."""
+        gap = torch.zeros_like(batch.rollout_logprobs)
+        found = []
+        for micro in batch.split(self.tokens_per_teacher_batch):
+            if micro.teacher:
+                hinted = micro.only_taught()
+                log_p = action_log_probabilities(self.weights.score(policy, micro.teacher), hinted.action_ids)
+                found.append(log_p - hinted.rollout_logprobs)
+        if found:
+            gap[batch.taught] = torch.cat(found).detach()
+        return gap
+
+    def _advantages(self, trajectories: Sequence[Trajectory], batch: TokenizedBatch, gap: Tensor) -> Tensor:
+        if self.rule == "advantage_reweight":
+            return reweighted_advantages(batch.advantage, gap, self.strength, self.scale)
+        if self.rule == "magnitude_only":
+            return gap_magnitudes(batch.advantage, gap, self.cap)
+        advantage = torch.zeros_like(gap)
+        numbers, credits, index = turn_credits(gap[batch.taught], batch.turn[batch.taught])
+        owners = [batch.places[number][0] for number in numbers.tolist()]
+        groups = torch.tensor([trajectories[owner].group for owner in owners], dtype=torch.long)
+        per_turn = self.policy_gradient.advantages(credits.cpu().double(), groups)
+        advantage[batch.taught] = per_turn.to(gap)[index]
+        return advantage
+
+
+def _at(taught: Tensor, values: Tensor | None) -> Tensor:
+    """Values of the taught tokens in their places, NaN elsewhere."""
+    spread = torch.full(taught.shape, torch.nan, device=taught.device)
+    if values is not None:
+        spread[taught] = values.to(spread.dtype)
+    return spread

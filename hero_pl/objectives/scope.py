@@ -1,0 +1,74 @@
+"""Which of the sampled ids of a turn are in the loss.
+
+A hinted teacher disagrees most on deliberation, and it likes to open differently. Both can be left out. The range is
+found by decoding ever longer prefixes of the sampled ids; nothing is encoded again.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable
+from typing import Literal, TypeAlias, get_args
+
+from hero_pl.errors import ConfigError
+from hero_pl.policy.base import Policy
+from hero_pl.types import Turn
+
+Scope: TypeAlias = Literal["all", "after_thinking", "tool_call_only"]
+
+OPENED, CLOSED = "<think>", "</think>"
+
+
+class LossScope:
+    """The range of sampled ids that counts.
+
+    Args:
+        scope: ``all`` ids; those ``after_thinking``, that is after the last ``</think>`` (all if there was no
+            reasoning, none if it never ended); or those of the action alone, as the parser finds it in the reply
+            (``tool_call_only``; none if the reply calls no tool).
+        skip_first_tokens: Ids at the start of each turn that never count.
+    """
+
+    def __init__(self, scope: Scope = "all", skip_first_tokens: int = 0) -> None:
+        if scope not in get_args(Scope):
+            raise ConfigError(f"loss_scope={scope!r}: expected one of {', '.join(get_args(Scope))}.")
+        if skip_first_tokens < 0:
+            raise ConfigError(f"skip_first_tokens={skip_first_tokens}: must be 0 or more tokens per turn.")
+        self.scope, self.skip_first_tokens = scope, skip_first_tokens
+
+    def __call__(self, turn: Turn, policy: Policy) -> tuple[int, int]:
+        """First place and the one behind the last; an empty range if nothing counts."""
+        start, stop = (0, len(turn.action_ids)) if self.scope == "all" else _part(turn, policy, self.scope)
+        return max(start, min(self.skip_first_tokens, stop)), stop
+
+
+def _part(turn: Turn, policy: Policy, scope: Scope) -> tuple[int, int]:
+    ids = turn.action_ids
+    text = _decode(policy, ids)
+    opening = _decode(policy, policy.template.generation_ids)
+    closed = text.count(CLOSED)
+    if not closed and OPENED in (opening.rpartition(CLOSED)[2] + text):
+        return 0, 0
+    thought = _first(ids, lambda prefix: _decode(policy, prefix).count(CLOSED) >= closed) if closed else 0
+    if scope == "after_thinking":
+        return thought, len(ids)
+    reply = _decode(policy, ids[thought:])
+    located = policy.parser.locate(reply)
+    if located is None:
+        return 0, 0
+    # the first id whose text reaches beyond the start of the action, and the first prefix that holds all of it
+    start = _first(ids[thought:], lambda prefix: len(_decode(policy, prefix)) > located[0]) - 1
+    stop = _first(ids[thought:], lambda prefix: len(_decode(policy, prefix)) >= located[1])
+    whole = located[1] >= len(reply)  # then the end-of-turn id belongs to it, although it has no text
+    return thought + max(start, 0), len(ids) if whole else thought + stop
+
+
+def _decode(policy: Policy, ids: tuple[int, ...]) -> str:
+    """Text with ``</think>`` in it, which some tokenizers hold for a special token; end-of-turn ids have no text."""
+    kept = [token for token in ids if token not in policy.template.end_ids]
+    return str(policy.template.tokenizer.decode(kept, skip_special_tokens=False))
+
+
+def _first(ids: tuple[int, ...], reached: Callable[[tuple[int, ...]], bool]) -> int:
+    """Length of the shortest prefix that has ``reached`` it; by bisection, since longer prefixes have, too."""
+    return bisect_left(range(len(ids) + 1), True, key=lambda size: reached(ids[:size]))
