@@ -16,11 +16,13 @@ import hero_pl.objectives.policy_gradient
 import hero_pl.objectives.self_distillation
 import hero_pl.objectives.sft
 import hero_pl.pocket.demonstrations
+import hero_pl.pocket.expert
 import hero_pl.policy.scripted
 import hero_pl.reflection.chat_reflector
 import hero_pl.reflection.controls
 import hero_pl.reflection.none
-import hero_pl.reflection.scripted  # noqa: F401
+import hero_pl.reflection.scripted
+import hero_pl.teacher.full_demo  # noqa: F401
 from hero_pl.callbacks.export import Export
 from hero_pl.callbacks.held_out import HeldOut, summarise
 from hero_pl.callbacks.trajectories import TrajectoryLog

@@ -67,6 +67,14 @@ class HindsightTeacher(Teacher):
             for trajectory, reflection in zip(trajectories, reflections, strict=True)
         ]
 
+    def metrics(self) -> dict[str, float]:
+        """Observations cut and targets left out since the start, for want of room."""
+        template = self.template
+        return {
+            "cut_observations": float(template.cut_observations),
+            "dropped_targets": float(template.dropped_targets),
+        }
+
     def _usable(self, diagnosis: Diagnosis | None) -> Diagnosis | None:
         if diagnosis is None or LEVELS[diagnosis.confidence] < LEVELS[self.min_confidence]:
             return None

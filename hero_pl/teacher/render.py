@@ -25,11 +25,7 @@ class HintTemplate:
     """
 
     def __init__(self, path: str | None, max_observation_tokens: int, max_hint_tokens: int) -> None:
-        file = _file(path)
-        try:
-            source = file.read_text(encoding="utf-8")
-        except OSError as error:
-            raise ConfigError(f"The hint template {str(file)!r} cannot be read: {error}.") from error
+        source = read_template(path, "hint.jinja")
         if max_observation_tokens < 8 or max_hint_tokens < 16:
             raise ConfigError(
                 f"max_observation_tokens={max_observation_tokens}, max_hint_tokens={max_hint_tokens}: "
@@ -37,7 +33,7 @@ class HintTemplate:
             )
         self.digest = hashlib.sha256(source.encode()).hexdigest()[:12]
         """Identifies the wording in logs."""
-        self._template: Any = _compile(source)
+        self._template: Any = compile_template(source)
         self.max_observation_tokens, self.max_hint_tokens = max_observation_tokens, max_hint_tokens
         self.cut_observations = 0
         self.dropped_targets = 0
@@ -65,29 +61,59 @@ class HintTemplate:
         return text
 
     def _shorten(self, count: Callable[[str], int], text: str, limit: int) -> str:
-        if count(text) <= limit:
-            return text
-        self.cut_observations += 1
-        keep = len(text)
-        while keep > 0:
-            half = keep // 2
-            shorter = text[:half] + CUT + text[len(text) - half :] if half else ""
-            if not shorter or count(shorter) <= limit:
-                return shorter
-            keep = min(keep - 1, int(keep * max(limit, 1) / count(shorter)))
-        return ""
+        shorter = shorten(count, text, limit)
+        self.cut_observations += shorter != text
+        return shorter
 
 
-def _file(path: str | None) -> Path:
-    """A file of the package (``hero_pl:pocket/hint.jinja``), of the user, or the default."""
+def shorten(count: Callable[[str], int], text: str, limit: int) -> str:
+    """``text`` with its middle cut out so that it has at most ``limit`` tokens; nothing if even the mark is too long.
+
+    Args:
+        count: Number of tokens of a text.
+        text: Any.
+        limit: In tokens.
+    """
+    if count(text) <= limit:
+        return text
+    keep = len(text)
+    while keep > 0:
+        half = keep // 2
+        shorter = text[:half] + CUT + text[len(text) - half :] if half else ""
+        if not shorter or count(shorter) <= limit:
+            return shorter
+        keep = min(keep - 1, int(keep * max(limit, 1) / count(shorter)))
+    return ""
+
+
+def read_template(path: str | None, default: str) -> str:
+    """Source of a template of the user, of the package (``hero_pl:pocket/hint.jinja``), or of the default.
+
+    Args:
+        path: As in the configuration; ``None`` takes the default.
+        default: Name of a file beside this one.
+
+    Raises:
+        ConfigError: It cannot be read.
+    """
     package = Path(__file__).parent.parent
     if path is None:
-        return package / "teacher" / "hint.jinja"
-    return package / path.removeprefix("hero_pl:") if path.startswith("hero_pl:") else Path(path)
+        file = package / "teacher" / default
+    else:
+        file = package / path.removeprefix("hero_pl:") if path.startswith("hero_pl:") else Path(path)
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"The hint template {str(file)!r} cannot be read: {error}.") from error
 
 
 @lru_cache(maxsize=16)
-def _compile(source: str) -> Any:
+def compile_template(source: str) -> Any:
+    """A Jinja template; unknown names are errors.
+
+    Raises:
+        ConfigError: It does not compile.
+    """
     import jinja2
 
     environment = jinja2.Environment(

@@ -1,0 +1,243 @@
+"""A teacher that has seen the task solved: one whole successful episode in its context (in the manner of SDPO).
+
+The demonstration comes from elsewhere, so its states need not be the student's. The ``state_matched`` variant shows a
+step only where everything seen before it was the same.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+
+from hero_pl.errors import ConfigError
+from hero_pl.rollout.collect import Draw
+from hero_pl.rollout.demonstrations import Demonstrations
+from hero_pl.teacher.base import Teacher
+from hero_pl.teacher.render import compile_template, read_template, shorten
+from hero_pl.types import Hint, Reflection, Trajectory
+
+if TYPE_CHECKING:
+    from hero_pl.policy.base import Policy
+    from hero_pl.rollout.collect import Collector
+
+Source: TypeAlias = Literal["peer", "buffer", "oracle"]
+
+_ROOM = (2048, 1024, 512, 256, 128, 64, 32, 16)
+"""Tokens per reply that are tried, one after the other, for a demonstration that is too long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One turn of a demonstration."""
+
+    number: int
+    action: str
+    """Without reasoning, in the policy's dialect."""
+    observation: str
+
+
+@dataclass(frozen=True, slots=True)
+class Demonstration:
+    """A successful episode as text."""
+
+    env_id: str
+    task_id: str
+    task: str
+    """The first observation."""
+    steps: tuple[Step, ...]
+
+    def seen(self, turns: int) -> tuple[str, ...]:
+        """What had been observed before turn ``turns + 1``."""
+        return (self.task, *(step.observation for step in self.steps[:turns]))
+
+
+class FullDemoTeacher(Teacher):
+    """Sees one successful episode of the same task, the same block at every turn; no diagnosis is needed.
+
+    An episode for which there is no demonstration leaves the loss. Of several, one is drawn at random.
+
+    Args:
+        source: ``peer``: another episode of the batch (needs groups). ``buffer``: also episodes of earlier batches.
+            ``oracle``: what ``expert`` does with the task.
+        expert: Plays tasks for ``oracle``, for example ``ShopExpert``.
+        state_matched: Show only the step whose state is the turn's own, that is, before which the same had been
+            observed; a turn without such a step leaves the loss.
+        success_threshold: A demonstration has at least this reward.
+        max_demonstration_tokens: Of the whole block; replies in it give way first, and if the actions alone are too
+            long, the demonstration is not used.
+        buffer_size: Demonstrations that ``buffer`` keeps, the newest.
+        template: Path of a template of your own, with ``task`` and ``steps`` (``number``, ``action``, ``observation``).
+        seed: Of the draw.
+    """
+
+    def __init__(
+        self,
+        source: Source = "peer",
+        expert: Demonstrations | None = None,
+        state_matched: bool = False,
+        success_threshold: float = 1.0,
+        max_demonstration_tokens: int = 10240,
+        buffer_size: int = 1024,
+        template: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        if source not in get_args(Source):
+            raise ConfigError(f"FullDemoTeacher(source={source!r}): expected one of {', '.join(get_args(Source))}.")
+        if (source == "oracle") != (expert is not None):
+            raise ConfigError(
+                f"FullDemoTeacher(source={source!r}, expert={expert}): an expert belongs to source: oracle, and that "
+                "needs one, for example expert: ShopExpert for the pocket shop."
+            )
+        if buffer_size < 1 or max_demonstration_tokens < 16:
+            raise ConfigError(
+                f"buffer_size={buffer_size}, max_demonstration_tokens={max_demonstration_tokens}: at least 1 and 16."
+            )
+        self.source, self.expert, self.state_matched = source, expert, state_matched
+        self.success_threshold, self.max_demonstration_tokens = success_threshold, max_demonstration_tokens
+        self.needs_group = 2 if source == "peer" else 1
+        self.template = compile_template(read_template(template, "demonstration.jinja"))
+        self.seed = seed
+        self.calls = 0
+        self.buffer: deque[Demonstration] = deque(maxlen=buffer_size)
+        self.counts: Counter[str] = Counter()
+        self._collector: Collector | None = None
+
+    def use(self, collector: Collector) -> None:
+        """The expert plays these environments."""
+        self._collector = collector
+
+    def advise(
+        self, trajectories: Sequence[Trajectory], reflections: Sequence[Reflection], policy: Policy
+    ) -> list[list[Hint | None]]:
+        """See :meth:`Teacher.advise`; the reflections are not looked at."""
+        rng = random.Random(f"{self.seed}/{self.calls}")
+        self.calls += 1
+        self.counts = Counter(
+            dict.fromkeys(("no_demonstration", "long_demonstrations", "cut_demonstrations", "unmatched_turns"), 0)
+        )
+        candidates = self._candidates(trajectories, policy)
+        hints = [self._hints(t, found, policy, rng) for t, found in zip(trajectories, candidates, strict=True)]
+        if self.source == "buffer":
+            self.buffer.extend(self._successes(trajectories, policy).values())
+        return hints
+
+    def metrics(self) -> dict[str, float]:
+        """Episodes without a demonstration, turns without a matching step, demonstrations cut or too long."""
+        return {name: float(count) for name, count in self.counts.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Batches so far, which fix the next draw, the buffer and the expert's state."""
+        return {"calls": self.calls, "buffer": [asdict(demonstration) for demonstration in self.buffer]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore :meth:`state_dict`."""
+        self.calls = int(state["calls"])
+        self.buffer.clear()
+        for kept in state["buffer"]:
+            self.buffer.append(Demonstration(**{**kept, "steps": tuple(Step(**step) for step in kept["steps"])}))
+
+    # -- finding demonstrations ---------------------------------------------------------------------------------
+
+    def _candidates(self, trajectories: Sequence[Trajectory], policy: Policy) -> list[list[Demonstration]]:
+        """Per trajectory the demonstrations of its task, never the trajectory itself."""
+        if self.source == "oracle":
+            return self._played(trajectories, policy)
+        successes = self._successes(trajectories, policy)
+        return [
+            [
+                demonstration
+                for k, demonstration in [*successes.items(), *((-1, kept) for kept in self.buffer)]
+                if k != i and (demonstration.env_id, demonstration.task_id) == (t.env_id, t.task_id)
+            ]
+            for i, t in enumerate(trajectories)
+        ]
+
+    def _successes(self, trajectories: Sequence[Trajectory], policy: Policy) -> dict[int, Demonstration]:
+        return {
+            i: _demonstration(trajectory, policy)
+            for i, trajectory in enumerate(trajectories)
+            if trajectory.reward >= self.success_threshold
+        }
+
+    def _played(self, trajectories: Sequence[Trajectory], policy: Policy) -> list[list[Demonstration]]:
+        """What the expert does with each task; a try that fails is no demonstration."""
+        assert self.expert is not None
+        if self._collector is None:
+            raise ConfigError(
+                "FullDemoTeacher(source='oracle') needs environments to play: train with a RolloutDataModule, or call "
+                "use(collector) before the first batch."
+            )
+        draws = {(t.task_id, t.seed): Draw(t.task_id, t.group, t.seed) for t in trajectories}
+        played = self.expert.make(list(draws.values()), policy, self._collector)
+        found = {(t.task_id, t.seed): _demonstration(t, policy) for t in played if t.reward >= self.success_threshold}
+        return [[found[t.task_id, t.seed]] if (t.task_id, t.seed) in found else [] for t in trajectories]
+
+    # -- showing them ---------------------------------------------------------------------------------------------
+
+    def _hints(
+        self, trajectory: Trajectory, candidates: list[Demonstration], policy: Policy, rng: random.Random
+    ) -> list[Hint | None]:
+        if not candidates:
+            self.counts["no_demonstration"] += 1
+            return [None] * len(trajectory.turns)
+        if self.state_matched:
+            return [self._matched(trajectory, turn, candidates, policy, rng) for turn in range(len(trajectory.turns))]
+        chosen = rng.choice(candidates)
+        text = self._render(chosen.task, chosen.steps, policy)
+        return [Hint(turn.number, text) if text is not None else None for turn in trajectory.turns]
+
+    def _matched(
+        self, trajectory: Trajectory, turn: int, candidates: list[Demonstration], policy: Policy, rng: random.Random
+    ) -> Hint | None:
+        seen = (trajectory.first_observation, *(earlier.observation for earlier in trajectory.turns[:turn]))
+        fitting = [d for d in candidates if len(d.steps) > turn and d.seen(turn) == seen]
+        if not fitting:
+            self.counts["unmatched_turns"] += 1
+            return None
+        chosen = rng.choice(fitting)
+        text = self._render(chosen.task, chosen.steps[turn : turn + 1], policy)
+        return None if text is None else Hint(turn + 1, text)
+
+    def _render(self, task: str, steps: Sequence[Step], policy: Policy) -> str | None:
+        def count(words: str) -> int:
+            return len(policy.template.encoder.outside(words))
+
+        def block(room: int | None) -> str:
+            shown = [
+                Step(s.number, s.action, s.observation if room is None else shorten(count, s.observation, room))
+                for s in steps
+            ]
+            return str(self.template.render(task=task, steps=shown)).strip()
+
+        for room in (None, *_ROOM, 0):
+            text = block(room)
+            if count(text) <= self.max_demonstration_tokens:
+                self.counts["cut_demonstrations"] += room is not None
+                return text
+        self.counts["long_demonstrations"] += 1
+        return None
+
+
+def _demonstration(trajectory: Trajectory, policy: Policy) -> Demonstration:
+    steps = tuple(
+        Step(turn.number, _without_reasoning(turn.action or turn.text, policy), turn.observation)
+        for turn in trajectory.turns
+    )
+    return Demonstration(trajectory.env_id, trajectory.task_id, trajectory.first_observation, steps)
+
+
+def _without_reasoning(action: str, policy: Policy) -> str:
+    """The canonical action in the policy's dialect; of a reply that was no action, what follows the reasoning."""
+    action = action.rpartition("</think>")[2].strip()
+    if action.startswith("{"):
+        try:
+            call = json.loads(action)
+        except ValueError:
+            return action
+        if isinstance(call, dict) and "name" in call:
+            return policy.parser.write(call)
+    return action
