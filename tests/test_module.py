@@ -9,12 +9,17 @@ from lightning.pytorch.loggers import CSVLogger
 
 from hero_pl.callbacks.turn_budget import TurnBudget
 from hero_pl.errors import ConfigError
+from hero_pl.losses.gates import Contrastive
+from hero_pl.losses.importance import NoCorrection
+from hero_pl.losses.sampled_token import SampledToken
 from hero_pl.module import HeroModule
+from hero_pl.objectives.mixed import Credit, Mixed
 from hero_pl.objectives.policy_gradient import GRPO, PolicyGradient
 from hero_pl.objectives.self_distillation import SelfDistillation
 from hero_pl.pocket.reflector import ShopRules
 from hero_pl.reflection.controls import ShuffledReflector
 from hero_pl.reflection.none import NoReflector
+from hero_pl.teacher.full_demo import FullDemoTeacher
 from hero_pl.teacher.hindsight import HindsightTeacher
 from hero_pl.teacher.weights import EMAWeights, GatedWeights, InitialWeights, LiveWeights, PeriodicWeights
 
@@ -133,6 +138,52 @@ def test_the_size_of_micro_batches_does_not_change_the_update(tiny_module, tiny_
     torch.testing.assert_close(results[0], results[1], rtol=1e-4, atol=2e-5)
 
 
+# -- several updates per rollout -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("updates", [1, 3])
+def test_bug_34_old_log_probabilities_stay_those_of_the_rollout(updates, tiny_module, tiny_data, fit):
+    module, seen = tiny_module(PolicyGradient("none"), updates_per_batch=updates), Seen()
+    trained = module.objective.advantages
+    module.objective.advantages = lambda rewards, groups: trained(rewards, groups) + 1.0  # no episode succeeds here
+    fit(module, tiny_data(), updates, callbacks=[seen])
+    away = seen.metrics[0]["policy_gradient/ratio_max"] - 1.0  # of the last update on the batch
+    assert (away < 1e-4) == (updates == 1)
+    assert module.policy.version == updates
+    assert module.turns == seen.metrics[0]["train/turns"]  # the episodes count once
+
+
+def test_rollouts_that_lag_behind_are_refused_unless_they_are_corrected_or_accepted(tiny_module, tiny_data, fit):
+    def run(objective, **kwargs):
+        module = tiny_module(objective, updates_per_batch=2, **kwargs)
+        fit(module, tiny_data(), 2)
+        return module
+
+    with pytest.raises(ConfigError, match=r"updates_per_batch=2.*max_staleness is 0"):
+        run(SelfDistillation(reflector=ShopRules()))
+    assert run(SelfDistillation(reflector=ShopRules()), max_staleness=1).policy.version == 2
+    assert run(SelfDistillation(reflector=ShopRules(), correction=NoCorrection())).policy.version == 2
+    assert run(SelfDistillation(reflector=ShopRules(), divergence=SampledToken())).policy.version == 2
+
+
+class OldEpisodes(Callback):
+    """Makes the weights two steps older than what sampled the batch."""
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        module.policy.version += 2
+
+
+@pytest.mark.parametrize("accepted", [1, 2])
+def test_an_episode_of_a_policy_that_is_too_old_is_refused(accepted, tiny_module, tiny_data, fit):
+    module, seen = tiny_module(max_staleness=accepted), Seen()
+    if accepted == 1:
+        with pytest.raises(ConfigError, match="policy_version"):
+            fit(module, tiny_data(), 1, callbacks=[OldEpisodes()])
+    else:
+        fit(module, tiny_data(), 1, callbacks=[OldEpisodes(), seen])
+        assert seen.metrics[0]["train/staleness"] == 2.0
+
+
 # -- resuming --------------------------------------------------------------------------------------------------------
 
 
@@ -149,6 +200,12 @@ def objectives():
         "shuffled": lambda: SelfDistillation(reflector=shuffled["batch"]()),
         "random words": lambda: SelfDistillation(reflector=shuffled["random_tokens"](), weights=EMAWeights(0.3)),
         "reinforce": lambda: PolicyGradient(beta_kl=0.1),
+        "mixed": lambda: Mixed(PolicyGradient("running"), 0.7, reflector=ShopRules()),
+        "credit": lambda: Credit("bayes_turn", PolicyGradient("running"), reflector=ShopRules()),
+        "demonstrations": lambda: SelfDistillation(
+            reflector=NoReflector(), teacher=FullDemoTeacher("buffer", success_threshold=0.0)
+        ),
+        "contrastive": lambda: SelfDistillation(reflector=ShopRules(), gate=Contrastive()),
     }
 
 
@@ -209,6 +266,8 @@ def test_a_group_of_one_with_grpo_is_refused_before_the_weights_are_made(tiny_mo
         ({"tokens_per_micro_batch": 0}, "tokens_per_micro_batch"),
         ({"warmup_steps": -1}, "warmup_steps"),
         ({"schedule": "linear"}, "total_steps"),
+        ({"updates_per_batch": 0}, "updates_per_batch"),
+        ({"max_staleness": -1}, "max_staleness"),
     ],
 )
 def test_a_wrong_number_is_refused_by_name(tiny_policy, wrong, named):

@@ -94,15 +94,9 @@ class Mixed(_WithPolicyGradient):
             return LossOutput(zero_loss(student))
         of_policy = self.policy_gradient.surrogate_loss(policy, student, micro, micro.policy_coefficient)
         distil = self.distil(policy, student[micro.taught], micro.only_taught())
-        metrics = {
-            **distil.metrics,
-            **of_policy.metrics,
-            "mix/policy_loss": float(of_policy.loss.detach()),
-            "mix/distillation_loss": float(distil.loss.detach()),
-        }
         return LossOutput(
             mix_losses(of_policy.loss, distil.loss, self.distillation_weight, self.mix),
-            metrics,
+            {**distil.metrics, **of_policy.metrics},
             _at(micro.taught, distil.per_token),
             of_policy.student_logprobs,
             _at(micro.taught, distil.teacher_logprobs),

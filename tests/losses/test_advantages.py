@@ -13,6 +13,8 @@ from hero_pl.losses import (
     grpo_advantages,
     maxrl_advantages,
     rloo_advantages,
+    soft_overlong_penalty,
+    without_spread,
 )
 
 REWARDS = torch.tensor([0.0, 1.0, 1.0, 0.5, 0.25, 0.75], dtype=torch.float64)
@@ -105,3 +107,14 @@ def test_what_does_not_fit_is_refused() -> None:
         ReinforceBaseline("mean")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"decay=1\.0"):
         ReinforceBaseline("running", decay=1.0)
+
+
+def test_the_soft_overlong_penalty_by_hand() -> None:
+    penalty = soft_overlong_penalty(torch.tensor([0, 15, 16, 18, 20, 99]), longest=20, buffer=5)
+    torch.testing.assert_close(penalty, torch.tensor([0.0, 0.0, -0.2, -0.6, -1.0, -1.0]))
+
+
+def test_spread_is_found_per_trajectory_of_each_group() -> None:
+    equal = without_spread(torch.tensor([1.0, 0.5, 1.0, 0.5 + 1e-9]), torch.tensor([7, 2, 7, 2]))
+    assert equal.tolist() == [True] * 4
+    assert without_spread(torch.tensor([0.0, 1.0, 1.0]), torch.tensor([0, 0, 1])).tolist() == [False, False, True]

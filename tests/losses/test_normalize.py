@@ -234,3 +234,14 @@ def test_coefficients_are_constants_of_the_step() -> None:
 def test_what_does_not_fit_is_refused(call: Callable[[], Tensor], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         call()
+
+
+@pytest.mark.parametrize("mode", list(Normalization))
+def test_tokens_outside_the_mask_count_nowhere(mode) -> None:
+    turn, row = torch.tensor([0, 0, 1, 2, 2, 3]), torch.tensor([0, 0, 0, 1, 1, 2])
+    weight = torch.tensor([1.0, 0.5, 1.0, 1.0, 2.0, 1.0])
+    mask = torch.tensor([True, False, True, True, True, False])
+    masked = coefficients(mode, turn=turn, row=row, weight=weight, rows=4, constant=3.0, mask=mask)
+    alone = coefficients(mode, turn=turn[mask], row=row[mask], weight=weight[mask], rows=4, constant=3.0)
+    assert torch.equal(masked[mask], alone)
+    assert not masked[~mask].any()

@@ -1,0 +1,32 @@
+"""A policy of bigrams, and an objective whose teacher disagrees although such a table cannot read a hint."""
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from hero_pl.policy.base import Policy, ScoreRow
+from hero_pl.policy.scripted import ScriptedPolicy
+from hero_pl.teacher.weights import TeacherWeights
+
+
+class Doubled(TeacherWeights):
+    """Twice the student's logits."""
+
+    def score(self, policy: Policy, rows: Sequence[ScoreRow]) -> Tensor:
+        with policy.sampling():
+            return 2.0 * policy.score(rows)
+
+
+@pytest.fixture
+def doubled() -> TeacherWeights:
+    return Doubled()
+
+
+@pytest.fixture
+def bigrams() -> ScriptedPolicy:
+    made = ScriptedPolicy()
+    made.load()
+    torch.nn.init.normal_(made.table.weight, generator=torch.Generator().manual_seed(0))
+    return made

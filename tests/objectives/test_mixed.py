@@ -1,0 +1,177 @@
+"""Two losses on one batch, each over its own tokens; and advantages that the teacher shapes."""
+
+import pytest
+import torch
+
+from hero_pl.errors import ConfigError
+from hero_pl.losses.base import action_log_probabilities
+from hero_pl.losses.gates import SigmoidGap
+from hero_pl.objectives.base import Objective
+from hero_pl.objectives.mixed import Credit, Mixed
+from hero_pl.objectives.policy_gradient import GRPO, PolicyGradient
+from hero_pl.objectives.self_distillation import SelfDistillation
+from hero_pl.policy.scripted import ScriptedPolicy
+from hero_pl.reflection.scripted import ScriptedReflector
+from hero_pl.teacher.weights import TeacherWeights
+from hero_pl.types import Diagnosis, Reflection, StopReason, Trajectory, Turn
+
+REWARDS = (1.0, 0.0, 0.25, 0.25)
+GROUPS = (0, 0, 1, 1)
+HINTED = ((True, False), (False, True), (True, True), (False, False))
+
+
+def episodes(policy: ScriptedPolicy) -> list[Trajectory]:
+    """Four of two turns, in two groups; the second group has equal rewards."""
+    found = []
+    for i, (reward, group) in enumerate(zip(REWARDS, GROUPS, strict=True)):
+        prompt = policy.template.opening("", f"task {group}")
+        turns = []
+        for number in (1, 2):
+            reply = f"say {i}{number}" * (1 + (i + number) % 3)
+            ids = (*policy.template.encoder.outside(reply), int(policy.template.tokenizer.eos_token_id))
+            log_q = action_log_probabilities(policy.table(torch.tensor((prompt[-1], *ids[:-1]))), torch.tensor(ids))
+            turns.append(Turn(number, prompt, ids, tuple(log_q.tolist()), reply, reply, "no", "user"))
+            prompt = policy.template.following(prompt, ids, "no")
+        found.append(Trajectory(f"t{group}", "e", i, group, "", (), "", tuple(turns), reward, StopReason.TERMINATED))
+    return found
+
+
+def settings(weights: TeacherWeights) -> dict[str, object]:
+    reflections = [
+        Reflection(tuple(Diagnosis(f"note {i}{j}", "high") if hinted else None for j, hinted in enumerate(row)), "ok")
+        for i, row in enumerate(HINTED)
+    ]
+    return {"reflector": ScriptedReflector(reflections * 2), "weights": weights, "normalize": "traj_mean_turn_mean"}
+
+
+def gradient(objective: Objective, policy: ScriptedPolicy, max_tokens: int = 10**6) -> torch.Tensor:
+    policy.zero_grad()
+    step = objective.prepare(episodes(policy), policy, lambda local: local)
+    for micro in step.batch.split(max_tokens):
+        objective.loss(policy, micro).loss.backward()
+    assert policy.table.weight.grad is not None
+    return policy.table.weight.grad.clone()
+
+
+@pytest.mark.parametrize(("mix", "of_policy"), [("convex", 0.3), ("additive", 1.0)])
+@pytest.mark.parametrize("zero_variance", ["keep", "mask"])
+@pytest.mark.parametrize("max_tokens", [1, 10**6])
+def test_a_mix_is_the_weighted_sum_of_both_gradients_each_with_its_own_denominator(
+    bigrams: ScriptedPolicy, doubled: TeacherWeights, mix, of_policy, zero_variance, max_tokens
+) -> None:
+    estimator = GRPO(normalize="token_mean", zero_variance=zero_variance)
+    alone = [gradient(estimator, bigrams), gradient(SelfDistillation(**settings(doubled)), bigrams)]
+    assert all(part.abs().max() > 0 for part in alone)
+    mixed = Mixed(estimator, distillation_weight=0.7, mix=mix, **settings(doubled))
+    mixed.check(2)
+    torch.testing.assert_close(gradient(mixed, bigrams, max_tokens), of_policy * alone[0] + 0.7 * alone[1])
+
+
+def test_the_student_is_scored_once_and_only_hinted_tokens_have_a_teacher(
+    bigrams: ScriptedPolicy, doubled: TeacherWeights
+) -> None:
+    objective = Mixed(PolicyGradient("none"), **settings(doubled))
+    step = objective.prepare(episodes(bigrams), bigrams, lambda local: local)
+    lengths = [len(turn.action_ids) for trajectory in episodes(bigrams) for turn in trajectory.turns]
+    hinted = [length for length, shown in zip(lengths, sum(HINTED, ()), strict=True) if shown]
+    assert len(step.batch) == sum(lengths)
+    assert int(step.batch.taught.sum()) == sum(hinted) == sum(row.scored for row in step.batch.teacher)
+    out = objective.loss(bigrams, step.batch)
+    assert torch.equal(out.per_token.isnan(), ~step.batch.taught)
+    assert torch.equal(out.teacher_logprobs.isnan(), ~step.batch.taught)
+    assert not out.student_logprobs.isnan().any()
+    assert step.metrics["hero/hinted_turns"] == pytest.approx(4 / 8)
+
+
+def test_without_any_hint_the_policy_gradient_goes_on_alone(bigrams: ScriptedPolicy) -> None:
+    silent = ScriptedReflector([Reflection((None, None), "rejected")] * 4)
+    estimator = PolicyGradient("none")
+    mixed = Mixed(estimator, distillation_weight=0.5, reflector=silent)
+    torch.testing.assert_close(gradient(mixed, bigrams), 0.5 * gradient(estimator, bigrams))
+
+
+def test_a_weight_that_does_not_suit_the_mix_is_refused() -> None:
+    with pytest.raises(ConfigError, match="distillation_weight"):
+        Mixed(distillation_weight=1.5, mix="convex")
+    Mixed(distillation_weight=1.5, mix="additive")
+
+
+def test_both_parts_are_checked_and_saved(doubled: TeacherWeights) -> None:
+    with pytest.raises(ConfigError, match="group_size"):
+        Mixed(GRPO(), **settings(doubled)).check(1)
+    first, second = (Mixed(PolicyGradient("running"), **settings(doubled)) for _ in range(2))
+    first.policy_gradient.advantages(torch.tensor([1.0]), torch.tensor([0]))
+    second.load_state_dict(first.state_dict())
+    assert second.policy_gradient.baseline.running_mean == first.policy_gradient.baseline.running_mean != 0.0
+
+
+# -- credit ----------------------------------------------------------------------------------------------------------
+
+
+def credited(policy: ScriptedPolicy, weights: TeacherWeights, **options: object):
+    """The laid-out batch of a credit objective, and the gap of each hinted token by hand."""
+    objective = Credit(**{"policy_gradient": PolicyGradient("batch"), **options}, **settings(weights))
+    batch = objective.prepare(episodes(policy), policy, lambda local: local).batch
+    logits = policy.score(batch.student)
+    gap = action_log_probabilities(2.0 * logits, batch.action_ids) - action_log_probabilities(logits, batch.action_ids)
+    plain = torch.tensor(REWARDS)[batch.row] - sum(REWARDS) / 4
+    return batch, gap.detach(), plain, objective
+
+
+def test_reweighting_never_flips_the_sign_of_an_advantage_and_leaves_unhinted_turns_alone(
+    bigrams: ScriptedPolicy, doubled: TeacherWeights
+) -> None:
+    batch, gap, plain, _ = credited(bigrams, doubled, rule="advantage_reweight", strength=0.9, scale=0.1)
+    factor = batch.advantage / plain
+    assert factor.min() >= 0.1 - 1e-6
+    assert factor.max() <= 1.9 + 1e-6
+    torch.testing.assert_close(factor[~batch.taught], torch.ones(int((~batch.taught).sum())))
+    endorsed = gap * plain.sign() > 0
+    assert (factor[batch.taught & endorsed] > 1).all()
+    assert (factor[batch.taught & ~endorsed] < 1).all()
+    assert batch.coefficient.sum().item() == pytest.approx(1.0)
+    assert batch.teacher == ()  # the loss pays for no second pass
+
+
+def test_magnitudes_take_the_sign_from_the_reward_and_the_size_from_the_gap(
+    bigrams: ScriptedPolicy, doubled: TeacherWeights
+) -> None:
+    batch, gap, plain, _ = credited(bigrams, doubled, rule="magnitude_only", cap=1.5)
+    hinted = batch.taught
+    assert gap[hinted].abs().max() > 1.5
+    torch.testing.assert_close(batch.advantage[hinted], plain[hinted].sign() * gap[hinted].abs().clamp(max=1.5))
+    assert not batch.coefficient[~hinted].any()
+    assert batch.coefficient.sum().item() == pytest.approx(1.0)
+
+
+def test_turn_credit_replaces_the_reward_by_the_summed_gap_of_the_turn(
+    bigrams: ScriptedPolicy, doubled: TeacherWeights
+) -> None:
+    batch, gap, _, _ = credited(bigrams, doubled, rule="bayes_turn")
+    sums = {n: float(gap[batch.taught & (batch.turn == n)].sum()) for n in batch.turn[batch.taught].unique().tolist()}
+    mean = sum(sums.values()) / len(sums)
+    wanted = torch.tensor([sums[n] - mean for n in batch.turn[batch.taught].tolist()])
+    torch.testing.assert_close(batch.advantage[batch.taught], wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_micro_batches_of_the_teacher_do_not_change_the_credit(
+    bigrams: ScriptedPolicy, doubled: TeacherWeights
+) -> None:
+    whole, *_ = credited(bigrams, doubled)
+    parts, _, _, objective = credited(bigrams, doubled, tokens_per_teacher_batch=1)
+    torch.testing.assert_close(parts.advantage, whole.advantage)
+    assert gradient(objective, bigrams).abs().max() > 0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"strength": 1.0}, "strength"),
+        ({"scale": 0.0}, "scale"),
+        ({"cap": 0.0}, "cap"),
+        ({"gate": SigmoidGap()}, "gate"),
+    ],
+)
+def test_credit_refuses_what_would_mislead(wrong, named) -> None:
+    with pytest.raises(ConfigError, match=named):
+        Credit(**wrong)
