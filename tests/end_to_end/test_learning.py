@@ -21,7 +21,7 @@ from hero_pl.policy.huggingface import HuggingFacePolicy
 from hero_pl.reflection.base import Reflector
 from hero_pl.reflection.controls import ShuffledReflector
 from hero_pl.teacher.hindsight import HindsightTeacher
-from hero_pl.teacher.weights import InitialWeights
+from hero_pl.teacher.weights import GatedWeights, InitialWeights, LiveWeights, TeacherWeights
 from hero_pl.types import Diagnosis, Message, Reflection, StopReason, Trajectory, Turn
 
 TASKS = 12
@@ -165,13 +165,13 @@ def play(policy: HuggingFacePolicy, group_size: int, generator: torch.Generator)
     return trajectories
 
 
-def train(policy: HuggingFacePolicy, objective: Objective, group_size: int = 1) -> float:
+def train(policy: HuggingFacePolicy, objective: Objective, group_size: int = 1, updates: int = UPDATES) -> float:
     """Probability of the right action without hints, after the updates."""
     objective.check(group_size)
     objective.start(policy)
     optimizer = torch.optim.Adam([p for p in policy.parameters() if p.requires_grad], lr=3e-4)
     generator = torch.Generator().manual_seed(1)
-    for _ in range(UPDATES):
+    for _ in range(updates):
         trajectories = play(policy, group_size, generator)
         with torch.no_grad():
             step = objective.prepare(trajectories, policy, lambda local: local)
@@ -233,3 +233,19 @@ def test_grpo_on_as_many_samples_learns_less_than_hindsight_and_more_than_feedba
     learnt = train(fresh(world, obedient), GRPO(), group_size=4)
     print(f"grpo {learnt:.3f}")
     assert 0.15 < learnt < 0.9
+
+
+@pytest.mark.slow
+def test_a_teacher_that_stays_behind_survives_300_updates_in_which_a_live_one_decays(
+    world: Path, obedient: Weights
+) -> None:
+    def after_300_updates(weights: TeacherWeights) -> float:
+        objective = distillation(world, Oracle(names_the_right_action))
+        objective.weights = weights
+        return train(fresh(world, obedient), objective, updates=300)
+
+    initial, gated, live = (after_300_updates(weights) for weights in (InitialWeights(), GatedWeights(), LiveWeights()))
+    print(f"initial {initial:.3f}, gated {gated:.3f}, live {live:.3f}")
+    assert initial >= 0.95
+    assert gated >= 0.6
+    assert live <= 0.4

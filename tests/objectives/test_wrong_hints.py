@@ -1,13 +1,19 @@
 """Hints of other turns: which turn gets whose, and that a gate reads them."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
 import torch
 
 from hero_pl.losses.base import action_log_probabilities
-from hero_pl.losses.gates import Contrastive, Gate, GateInputs
+from hero_pl.losses.gates import Contrastive, Gate, GateInputs, SigmoidGap
 from hero_pl.objectives.self_distillation import SelfDistillation
 from hero_pl.objectives.wrong_hints import wrong_hints
+from hero_pl.policy.base import Policy, ScoreRow
 from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.reflection.scripted import ScriptedReflector
+from hero_pl.teacher.weights import TeacherWeights
 from hero_pl.types import Diagnosis, Hint, Reflection, StopReason, Trajectory, Turn
 
 
@@ -72,3 +78,64 @@ def test_the_gate_gets_the_sampled_ids_under_each_wrong_hint_in_every_micro_batc
         torch.testing.assert_close(gate.seen.wrong_hint_log_probs, torch.stack(by_hand).detach())
         assert gate.seen.wrong_hint_log_probs.shape == (2, len(micro))
         assert all(rows[0].ids != micro.teacher[0].ids for rows in micro.wrong)
+
+
+class Recorded(Gate):
+    """Another gate, whose factors are kept."""
+
+    def __init__(self, inner: Gate) -> None:
+        super().__init__()
+        self.inner, self.wrong_hints = inner, inner.wrong_hints
+
+    def forward(self, inputs: GateInputs) -> torch.Tensor:
+        self.factor = self.inner(inputs)
+        return self.factor
+
+
+class Styled(TeacherWeights):
+    """Any hint makes one id likelier (style); what the hint names is likelier still (content)."""
+
+    def __init__(self, policy: ScriptedPolicy, style: int, strength: float, content: dict[str, int]) -> None:
+        self.tokenizer, self.style, self.strength, self.content = policy.template.tokenizer, style, strength, content
+
+    def score(self, policy: Policy, rows: Sequence[ScoreRow]) -> torch.Tensor:
+        logits = policy.score(rows).detach().clone()
+        owners = [row for row in rows for _ in range(row.scored)]
+        for i, row in enumerate(owners):
+            text = self.tokenizer.decode(list(row.ids))
+            logits[i, self.style] += self.strength
+            for words, token in self.content.items():
+                logits[i, token] += 6.0 * (words in text)
+        return logits
+
+
+@pytest.mark.parametrize("strength", [2.0, 4.0])
+def test_the_contrastive_gate_cancels_a_style_that_any_hint_brings_and_the_sigmoid_gap_does_not(
+    strength: float,
+) -> None:
+    policy = ScriptedPolicy()
+    policy.load()
+    style, *named = policy.template.encoder.outside("sxy")
+    content = {"says x": named[0], "says y": named[1]}
+    trajectories = [episode(policy, i) for i in range(2)]
+    for i, trajectory in enumerate(trajectories):
+        ids = (style, named[i])
+        turn = replace(trajectory.turns[0], action_ids=ids, action_logprobs=(-1.0, -1.0))
+        trajectories[i] = replace(trajectory, turns=(turn,))
+    given = [Reflection((Diagnosis(words, "high"),), "ok") for words in content]
+
+    def factors(gate: Gate) -> tuple[float, float]:
+        """Of the style id and of the id that the true hint names, both in the first episode."""
+        weights = Styled(policy, style, strength, content)
+        watching = Recorded(gate)
+        objective = SelfDistillation(ScriptedReflector(list(given)), weights=weights, gate=watching)
+        batch = objective.prepare(trajectories, policy, lambda local: local).batch
+        objective.loss(policy, batch)
+        return float(watching.factor[0]), float(watching.factor[1])
+
+    of_style, of_content = factors(Contrastive())
+    assert of_style == pytest.approx(0.5, abs=1e-4)
+    assert of_content > 0.95
+    of_style, of_content = factors(SigmoidGap())
+    assert of_style > 0.6
+    assert of_content > 0.95
