@@ -26,8 +26,8 @@ class HeroModule(lightning.LightningModule):
         policy: Weights, tokenizer, dialect.
         objective: Training signal.
         lr: Learning rate of AdamW.
-        matrix_lr: Give the hidden matrices to Muon with this learning rate, and the rest to AdamW: for models that start
-            from random weights. Default: AdamW for all.
+        matrix_lr: Give the hidden matrices to Muon with this learning rate and only the rest to AdamW (for models that
+            start from random weights). Default: AdamW for all.
         betas: Of AdamW.
         eps: Of AdamW; 1e-5 keeps steps small when gradients vanish late in training.
         weight_decay: Of AdamW.

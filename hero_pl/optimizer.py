@@ -65,7 +65,7 @@ class MuonAdamW(torch.optim.Optimizer):
                 self.state[parameter] = part.state[parameter]
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step of both parts."""
         loss = None
         if closure is not None:

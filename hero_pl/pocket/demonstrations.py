@@ -1,8 +1,8 @@
 """Warm-up data for the pocket base policy: imperfect acting, reviewing, and obeying hints.
 
 The demonstrator has *habits*: in one or two slots of every category it takes the first listed value most of the time,
-right or wrong. Greedy decoding therefore does not undo its mistakes. Hint-following rows obey the hint whatever it says, so that a
-wrong hint misleads the teacher and a constant one is worth nothing.
+right or wrong. Greedy decoding therefore does not undo its mistakes. Hint-following rows obey the hint whatever it
+says, so that a wrong hint misleads the teacher and a constant one is worth nothing.
 """
 
 from __future__ import annotations
