@@ -14,9 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
+from hero_envs.webshop.pocket import KINDS
 from hero_pl.errors import ConfigError
 from hero_pl.pocket.reflector import ShopRules
-from hero_pl.pocket.rules import Page, Request, Slot, action
+from hero_pl.pocket.rules import Page, Request, Slot, action, decision
 from hero_pl.policy.base import Policy, Sampling
 from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.reflection.parse import dump_reflection
@@ -38,6 +39,7 @@ class ShopDemonstrations(Demonstrations):
     Args:
         habit: Probability of the first listed value, right or wrong, in a habit slot.
         noise: Probability of a random wrong value elsewhere.
+        astray: Probability of searching for another kind of thing.
         wasted: Probability of a needless page, per item page.
         invalid: Probability of an action that the page does not offer.
         branches: Hint-following rows per episode.
@@ -49,16 +51,18 @@ class ShopDemonstrations(Demonstrations):
         self,
         habit: float = 0.65,
         noise: float = 0.1,
+        astray: float = 0.05,
         wasted: float = 0.1,
         invalid: float = 0.05,
         branches: int = 3,
         obedience: float = 0.4,
         clean: bool = False,
     ) -> None:
-        for name, value in (("habit", habit), ("noise", noise), ("wasted", wasted), ("invalid", invalid)):
+        chances = {"habit": habit, "noise": noise, "astray": astray, "wasted": wasted, "invalid": invalid}
+        for name, value in chances.items():
             if not 0.0 <= value < 1.0:
                 raise ConfigError(f"ShopDemonstrations({name}={value}): a probability in [0, 1) is expected.")
-        self.habit, self.noise, self.wasted, self.invalid = habit, noise, wasted, invalid
+        self.habit, self.noise, self.astray, self.wasted, self.invalid = habit, noise, astray, wasted, invalid
         self.branches, self.obedience, self.clean = branches, obedience, clean
         self.rules = ShopRules()
         self.teachers = {
@@ -97,20 +101,24 @@ class ShopDemonstrations(Demonstrations):
         page_text = pages[-1].partition("<|im_end|>")[0]
         rng = random.Random(seed * 1009 + len(pages))
         page = Page.read(page_text)
-        right = request.value(page.slot)
         if self.clean:
-            return action(page.slot, right)
+            return action(*decision(request, page))
         if page.slot in ("color", "size") and rng.random() < self.wasted:
             return f"click[{rng.choice(('description', 'features', 'reviews'))}]"
         if page.slot in OPTION_SLOTS and rng.random() < self.invalid:
             return "click[buy now]" if page.slot == "item" else "click[purple]"
-        return action(page.slot, self.choose(request, page, rng))
+        return self.choose(request, page, rng)
 
     def choose(self, request: Request, page: Page, rng: random.Random) -> str:
-        """The demonstrator's value: right, or wrong by habit or by chance."""
-        right = request.value(page.slot)
+        """The demonstrator's action: right, or wrong by habit or by chance."""
+        slot, right = decision(request, page)
+        return action(slot, self._value(request, page, slot, right, rng))
+
+    def _value(self, request: Request, page: Page, slot: Slot, right: str, rng: random.Random) -> str:
+        if slot == "search" and rng.random() < self.astray:
+            return rng.choice([kind for kind in KINDS if kind != right])
         wrong = [value for value in page.values if value != right]
-        if page.slot not in OPTION_SLOTS or not wrong:
+        if slot not in OPTION_SLOTS or not wrong:
             return right
         if page.slot in habits(request.category):
             return page.values[0] if rng.random() < self.habit else right
@@ -134,11 +142,11 @@ class ShopDemonstrations(Demonstrations):
         mode = rng.choices(list(MODES), list(MODES.values()))[0]
         diagnosis = reflection.diagnoses[turn.number - 1]
         assert diagnosis is not None
-        label = action(page.slot, request.value(page.slot))
+        slot, right = decision(request, page)
+        label = action(slot, right)
         if mode == "feedback":
-            good = trajectory.reward >= 1.0
-            label = label if good else action(page.slot, self.choose(request, page, rng))
-        elif page.slot in OPTION_SLOTS and rng.random() < self.obedience:
+            label = label if trajectory.reward >= 1.0 else self.choose(request, page, rng)
+        elif slot in OPTION_SLOTS and rng.random() < self.obedience:
             diagnosis, label = self._arbitrary(page, turn, rng, mode)
         diagnoses = list(reflection.diagnoses)
         diagnoses[turn.number - 1] = diagnosis
