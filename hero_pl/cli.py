@@ -128,19 +128,23 @@ def compare(
     runs: list[Path],
     baseline: str | None = None,
     metric: Literal["success", "reward", "turns"] = "success",
+    budget: int | None = None,
+    stage: str | None = None,
     markdown: bool = False,
 ) -> None:
-    """Difference between methods, paired by task and seed, with a 95 % interval.
+    """Difference between methods, paired by task and run, with a 95 % interval, or "not resolved".
 
     Args:
-        runs: Run folders with eval.jsonl.
+        runs: Run folders with eval.jsonl, or folders of such folders.
         baseline: Method that the others are compared with.
         metric: What is compared.
+        budget: Only at this number of training turns.
+        stage: Only at this stage: test or validate.
         markdown: Print a Markdown table.
     """
     from hero_pl.compare import compare_runs, print_comparison, to_markdown
 
-    found = compare_runs(runs, baseline, metric)
+    found = compare_runs(runs, baseline, metric, budget=budget, stage=stage)
     if markdown:
         print(to_markdown(found))
     else:
