@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from cells import CRASHED, DONE, Cell, result_of, rows_of, run_cells
+from cells import CRASHED, DONE, Cell, result_of, rows_of
 from suites import BASE, METHODS, SUITES, available, why_not
 from tables import choose, draw, read_rows, report, tuning_table, write_rows
+from workers import run_cells
 
 BUDGETS = (100, 250, 500, 1000, 2000, 4000)
 TUNING_SEED = 100

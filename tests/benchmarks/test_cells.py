@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import yaml
 from cell_endings import all_done, by_seed
-from cells import Cell, curve, keep, result_of, rows_of, run_cell, run_cells
+from cells import Cell, curve, keep, result_of, rows_of, run_cell
+from workers import run_cells
 
 CELL = Cell("pocket-webshop", "feedback_only", "hero_pl:pocket-shop", 1e-3, 0, (10, 20), "test", 4)
 
