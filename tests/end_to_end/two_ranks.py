@@ -1,4 +1,4 @@
-"""Runs of the real module on any number of processes, for ``test_data_parallel.py``; as a script it is one of two ranks.
+"""Runs of the real module on any number of processes, for ``test_data_parallel.py``; as a script, one of two ranks.
 
 ``python two_ranks.py FILE`` expects the variables that a launcher sets (LOCAL_RANK, MASTER_ADDR, MASTER_PORT); both
 ranks play every scenario in turn, and each writes what it found to FILE and its rank.
