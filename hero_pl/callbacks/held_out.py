@@ -70,11 +70,13 @@ class HeldOut(lightning.Callback):
 
     def on_train_end(self, trainer: lightning.Trainer, module: Any) -> None:
         """The agent after training; write the summary, the curve and the page."""
-        folder = run_folder(trainer)
-        if not self.episodes or not trainer.is_global_zero:
+        if not self.episodes:
             return
+        folder = run_folder(trainer)  # asks all processes, and so does the evaluation: each has to get here
         if not any(result["turns_used"] == module.turns for result in self.results.values()):
             self._evaluate(trainer, module, int(module.turns))
+        if not trainer.is_global_zero:
+            return
         last = max(self.results.values(), key=lambda result: result["turns_used"])
         keep = ("success", "success_ci", "turns", "reward", "episodes", "success_greedy")
         summary = {
