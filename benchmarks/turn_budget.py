@@ -1,128 +1,176 @@
-"""Methods x training-turn budgets x seeds, on the pocket shop; one resumable command.
+"""Methods x training-turn budgets x seeds on a named suite; one resumable command.
 
-    python benchmarks/turn_budget.py --out runs/turn_budget --seeds 0 1 2
+    python benchmarks/turn_budget.py --suite pocket-webshop --seeds 0 1 2 --lr 1e-3 --out runs/turn_budget
+    python benchmarks/turn_budget.py --suite pocket-webshop --seeds 0 1 2 3 4 --tune --out runs/tuned
+    python benchmarks/turn_budget.py --list
+    python benchmarks/turn_budget.py --suite webshop --dry-run
 
-Every cell is an ordinary ``hero_pl fit`` of ``configs/quickstart.yaml`` with one overlay, evaluated at every budget. A
-finished cell (it has ``summary.json``) is not run again; a crashed one is reported and run again next time.
-Writes ``results.csv``, ``table.md`` and ``curves.png``. This suite is a mechanism check whose answer is built in: the
-base policy was taught to review and to obey hints, from rule labels.
+Every cell is an ordinary ``hero_pl fit`` with overlays, evaluated at every budget. Finished cells are not run again, so
+the same command goes on after an interruption; crashed cells stay in the table and are tried again. With ``--tune``
+every method first runs the same learning rates on the validation split with seeds of their own, all of which are kept
+in ``tuning.csv``; the rate with the best mean over the budgets is then used on the test split.
+
+Writes ``results.csv`` (one row per run and budget), ``table.md`` and ``curves.png``. Compare methods with intervals by
+``hero_pl compare OUT/cells --budget 500``.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import json
-import os
-import statistics
-import subprocess
-import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-METHODS = {
-    "hero_self": [],
-    "hero_rule": ["configs/baselines/rule_reflector.yaml"],
-    "feedback_only": ["configs/baselines/feedback_only.yaml"],
-    "grpo": ["configs/baselines/grpo.yaml"],
-    "reinforce": ["configs/baselines/reinforce.yaml"],
-    "shuffled": ["configs/controls/shuffled_diagnosis.yaml"],
-}
+import yaml
+from cells import CRASHED, DONE, Cell, result_of, rows_of
+from suites import BASE, METHODS, SUITES, available, why_not
+from tables import choose, draw, read_rows, report, tuning_table, write_rows
+from workers import run_cells
+
+BUDGETS = (100, 250, 500, 1000, 2000, 4000)
+TUNING_SEED = 100
 
 
-def run_cell(out: Path, method: str, seed: int, policy: str, budgets: Sequence[int], episodes: int) -> str:
-    """Train one cell unless it is finished; returns what happened."""
-    base = policy.rsplit(":", 1)[-1].replace("/", "-")
-    name = f"{method}-{base}-seed{seed}"
-    if list((out / name).rglob("summary.json")):
-        return f"{name}: finished before"
-    command = [sys.executable, "-m", "hero_pl", "fit", "--config", "configs/quickstart.yaml"]
-    for overlay in METHODS[method]:
-        command += ["--config", overlay]
-    command += [
-        *("--seed_everything", str(seed), "--data.seed", str(seed)),
-        *("--model.policy.init_args.pretrained", policy),
-        *("--turn_budget.max_turns", str(max(budgets)), "--held_out.at_turns", json.dumps(list(budgets))),
-        *("--held_out.episodes", str(episodes), "--held_out.method", method, "--held_out.greedy", "true"),
-        *("--trajectories.every_n_steps", "0"),
-        *("--trainer.logger.init_args.save_dir", str(out), "--trainer.logger.init_args.name", name),
-        *("--trainer.enable_progress_bar", "false", "--trainer.enable_checkpointing", "false"),
+def options(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line, checked before anything runs."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--suite", default="pocket-webshop", choices=list(SUITES))
+    parser.add_argument("--methods", nargs="+", help="default: all that the suite can run here")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--policies", nargs="+", help="base policies (warm starts), a factor of the table")
+    parser.add_argument("--budgets", nargs="+", type=int, default=list(BUDGETS), help="training turns, up to 20000")
+    rate = parser.add_mutually_exclusive_group()
+    rate.add_argument("--lr", type=float, help="the rate of every method; default: what the suite's configuration says")
+    rate.add_argument("--tune", action="store_true", help="choose the rate of each method on the validation split")
+    parser.add_argument("--rates", nargs="+", type=float, help="what --tune tries, the same for every method")
+    parser.add_argument("--tune-seeds", nargs="+", type=int, default=[TUNING_SEED])
+    parser.add_argument("--tune-budgets", nargs="+", type=int, help="default: --budgets")
+    parser.add_argument("--episodes", type=int, default=250, help="held-out episodes per evaluation")
+    parser.add_argument("--endpoint", nargs=2, metavar=("URL", "MODEL"), help="external reflector of hero_external")
+    parser.add_argument("--parallel", type=int, default=2, help="worker processes, one thread each")
+    parser.add_argument("--out", type=Path, default=Path("runs/turn_budget"))
+    parser.add_argument("--list", action="store_true", help="show suites and methods")
+    parser.add_argument("--dry-run", action="store_true", help="show the command of every cell and run none")
+    args = parser.parse_args(words)
+    suite = SUITES[args.suite]
+    known = available(suite, args.endpoint)
+    for method in args.methods or []:
+        if method not in known:
+            parser.error(f"--methods {method}: {why_not(suite, method)}.")
+    args.methods = args.methods or known
+    args.policies = args.policies or list(suite.policies)
+    args.rates = args.rates or list(suite.rates)
+    args.budgets = sorted(set(args.budgets))
+    args.tune_budgets = sorted(set(args.tune_budgets or args.budgets))
+    if min(args.budgets + args.tune_budgets) < 1 or max(args.budgets + args.tune_budgets) > 20_000:
+        parser.error("--budgets: expected training turns from 1 to 20000; the base policy at 0 is always evaluated.")
+    if args.episodes < 1 or args.parallel < 1:
+        parser.error("--episodes and --parallel must be at least 1.")
+    if args.tune and set(args.tune_seeds) & set(args.seeds):
+        parser.error(f"--tune-seeds {args.tune_seeds} and --seeds {args.seeds} overlap: a rate is chosen on others.")
+    if not (args.list or args.dry_run or suite.on_cpu):
+        parser.error(f"the suite {suite.name} is here as configurations: add --dry-run and run its commands on a GPU.")
+    args.out = args.out.resolve()
+    return args
+
+
+def tuning_cells(args: argparse.Namespace) -> list[Cell]:
+    """The same rates for every method that learns."""
+    return [
+        Cell(
+            args.suite, method, policy, rate, seed, tuple(args.tune_budgets), "validate", args.episodes, endpoint(args)
+        )
+        for seed in args.tune_seeds
+        for policy in args.policies
+        for method in args.methods
+        if method != BASE
+        for rate in args.rates
     ]
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / f"{name}.log").open("w") as log:
-        code = subprocess.run(
-            command, cwd=ROOT, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False
-        ).returncode
-    return f"{name}: {'done' if code == 0 else f'CRASHED (exit status {code}), see {name}.log'}"
 
 
-def collect(out: Path, budgets: Sequence[int]) -> list[dict[str, object]]:
-    """One row per method, base, seed and budget."""
-    rows: list[dict[str, object]] = []
-    for path in sorted(out.rglob("summary.json")):
-        summary = json.loads(path.read_text())
-        base = path.parent.parent.name.removeprefix(summary["method"] + "-").rsplit("-seed", 1)[0]
-        for mark in (0, *budgets):
-            found = summary["curve"].get(str(mark))
-            if found:
-                rows.append(
-                    {
-                        "method": summary["method"],
-                        "base": base,
-                        "seed": summary["seed"],
-                        "budget": mark,
-                        **{key: found.get(key) for key in ("turns_used", "success", "success_greedy", "turns")},
-                    }
-                )
-    return rows
+def main_cells(args: argparse.Namespace, rates: dict[str, float]) -> list[Cell]:
+    """Seed by seed, so that an interrupted grid is balanced."""
+    return [
+        Cell(
+            args.suite, method, policy, rates[method], seed, tuple(args.budgets), "test", args.episodes, endpoint(args)
+        )
+        for seed in args.seeds
+        for policy in args.policies
+        for method in args.methods
+    ]
 
 
-def table(rows: list[dict[str, object]], budgets: Sequence[int]) -> str:
-    """Mean success (smallest to largest run) per method and budget, as Markdown."""
-    lines = ["| method | runs | " + " | ".join(map(str, (0, *budgets))) + " |", "|---" * (len(budgets) + 3) + "|"]
-    for method in METHODS:
-        cells, runs = [], 0
-        for mark in (0, *budgets):
-            values = [float(str(r["success"])) for r in rows if r["method"] == method and r["budget"] == mark]
-            runs = max(runs, len(values))
-            cells.append(
-                f"{statistics.mean(values):.2f} ({min(values):.2f}-{max(values):.2f})" if values else "not run"
-            )
-        if runs:
-            lines.append(f"| {method} | {runs} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+def endpoint(args: argparse.Namespace) -> tuple[str, str] | None:
+    """As a cell holds it."""
+    return (args.endpoint[0], args.endpoint[1]) if args.endpoint else None
+
+
+def collect(cells: Sequence[Cell], out: Path, tuned: bool) -> list[dict[str, Any]]:
+    """Rows of all cells, crashed ones and those that were not run included."""
+    return [row for cell in cells for row in rows_of(cell, out, tuned and cell.method != BASE)]
+
+
+def tune(args: argparse.Namespace) -> dict[str, float]:
+    """Run the tuning cells and choose; writes ``tuning.csv``."""
+    cells = tuning_cells(args)
+    run_cells(cells, args.out / "tuning", args.parallel)
+    write_rows(args.out / "tuning.csv", collect(cells, args.out / "tuning", True))
+    rows = read_rows(args.out / "tuning.csv")
+    (args.out / "tuning.md").write_text(tuning_table(rows), encoding="utf-8")
+    print(tuning_table(rows))
+    return {method: float(choose(rows, method)) for method in args.methods if method != BASE}
+
+
+def show(args: argparse.Namespace) -> None:
+    """Suites and methods, and why one of them cannot run here."""
+    for suite in SUITES.values():
+        print(f"{suite.name}: {suite.config}, {'CPU' if suite.on_cpu else 'GPU'}. {suite.says}")
+    print(f"\nMethods of {args.suite}:")
+    known = available(SUITES[args.suite], args.endpoint)
+    for name, method in METHODS.items():
+        reason = "" if name in known else f" (not here: {why_not(SUITES[args.suite], name)})"
+        print(f"  {name:26} {method.title}{reason}")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/turn_budget"))
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--policies", nargs="+", default=["hero_pl:pocket-shop"], help="base policies (warm starts)")
-    parser.add_argument("--budgets", nargs="+", type=int, default=[250, 500, 1000])
-    parser.add_argument("--episodes", type=int, default=250)
-    parser.add_argument("--parallel", type=int, default=2)
-    args = parser.parse_args()
-    out = args.out.resolve()
-    cells = [(m, s, p) for s in args.seeds for p in args.policies for m in args.methods]
-    with ThreadPoolExecutor(args.parallel) as pool:
-        done = [pool.submit(run_cell, out, m, s, p, args.budgets, args.episodes) for m, s, p in cells]
-        for job in done:
-            print(job.result(), flush=True)
-    rows = collect(out, args.budgets)
-    if not rows:
-        raise SystemExit("No cell finished; see the logs.")
-    with (out / "results.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    (out / "table.md").write_text(table(rows, args.budgets))
-    print(table(rows, args.budgets))
-    from hero_pl.plots import plot_runs
+    """Tune if asked, run, report."""
+    args = options()
+    if args.list:
+        show(args)
+        return
+    suite = SUITES[args.suite]
+    default = args.lr if args.lr is not None else float(suite.values["model"].get("lr", 1e-5))
+    rates = dict.fromkeys(args.methods, default)
+    if args.dry_run:
+        for cell in [*(tuning_cells(args) if args.tune else []), *main_cells(args, rates)]:
+            folder = cell.folder(args.out)
+            print(
+                f"hero_pl {' '.join(cell.arguments(folder))}  # overlay.yaml: {yaml.safe_dump(cell.overlay(folder))!r}"
+            )
+        return
+    args.out.mkdir(parents=True, exist_ok=True)
+    if args.tune:
+        rates |= tune(args)
+    cells, folder = main_cells(args, rates), args.out / "cells"
+    try:
+        run_cells(cells, folder, args.parallel)
+    finally:
+        if any(result_of(cell, folder) for cell in cells):
+            finish(cells, folder, args, suite.says)
+    bad = [cell for cell in cells if (result_of(cell, folder) or {}).get("status") == CRASHED]
+    if bad:
+        raise SystemExit(f"{len(bad)} of {len(cells)} cells crashed; the same command tries them again.")
 
-    plot_runs([out], out / "curves.png")
+
+def finish(cells: Sequence[Cell], folder: Path, args: argparse.Namespace, says: str) -> None:
+    """Write results, tables and curves of what there is."""
+    write_rows(args.out / "results.csv", collect(cells, folder, args.tune))
+    rows = read_rows(args.out / "results.csv")
+    (args.out / "table.md").write_text(report(rows, says), encoding="utf-8")
+    done = sum((result_of(cell, folder) or {}).get("status") == DONE for cell in cells)
+    print(report(rows, says))
+    print(f"{done} of {len(cells)} cells are done. Wrote results.csv, table.md and curves.png to {args.out}")
+    draw(rows, args.out / "curves.png")
 
 
 if __name__ == "__main__":

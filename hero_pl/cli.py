@@ -24,6 +24,7 @@ Look at runs and environments (hero_pl COMMAND --help):
   rollout     play a policy and write trajectories.jsonl
   export      write the weights of a checkpoint as a Hugging Face folder
   envs        list the environments     check-env        prove that an environment keeps the contract
+  annotate    quality of diagnoses: sample, label, form, judge, oracle, report
   components  list what a configuration can swap
   import-tau-bench  import the official TauBench data from a checkout
 """
@@ -42,10 +43,12 @@ def main(args: list[str] | None = None) -> None:
             print(__version__)
         elif command in TRAINING:
             run_lightning(args)
+        elif command == "annotate":
+            annotate(args[1:])
         elif command in COMMANDS:
-            _run(command, _one_list(command, args[1:]))
+            _run(command, COMMANDS[command], _one_list(command, args[1:]))
         else:
-            near = difflib.get_close_matches(command, [*TRAINING, *COMMANDS], n=1)
+            near = difflib.get_close_matches(command, [*TRAINING, *COMMANDS, "annotate"], n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise ConfigError(f"No command {command!r}.{hint} List them with: hero_pl --help")
     except (HeroError, ValueError) as error:
@@ -63,21 +66,35 @@ def _cause(error: BaseException | None) -> HeroError | None:
     return error
 
 
-def _run(command: str, args: list[str]) -> None:
+def _run(command: str, function: Callable[..., None], args: list[str]) -> None:
     """Required arguments go by position; ``rollout`` takes ``--config``, as the training commands do."""
     from jsonargparse import ArgumentParser
 
-    parser = ArgumentParser(prog=f"hero_pl {command}", description=(COMMANDS[command].__doc__ or "").split("\n")[0])
-    parser.add_function_arguments(COMMANDS[command], as_positional=command != "rollout")
-    COMMANDS[command](**parser.instantiate_classes(parser.parse_args(args)).as_dict())
+    parser = ArgumentParser(prog=f"hero_pl {command}", description=(function.__doc__ or "").split("\n")[0])
+    parser.add_function_arguments(function, as_positional=command != "rollout")
+    function(**parser.instantiate_classes(parser.parse_args(args)).as_dict())
 
 
 def _one_list(command: str, args: list[str]) -> list[str]:
     """Several run folders in a row become the one list that the parser expects."""
-    if command not in ("plot", "compare"):
+    if command not in ("plot", "compare", "annotate report"):
         return args
     count = next((i for i, word in enumerate(args) if word.startswith("-")), len(args))
     return [json.dumps(args[:count]), *args[count:]] if count and not args[0].startswith("[") else args
+
+
+def annotate(args: list[str]) -> None:
+    """One of the commands of :mod:`hero_pl.annotate.commands`."""
+    from hero_pl.annotate import commands
+
+    name = args[0] if args else "--help"
+    if name in ("-h", "--help"):
+        print(commands.__doc__)
+        return
+    if name not in commands.COMMANDS:
+        known = ", ".join(commands.COMMANDS)
+        raise ConfigError(f"hero_pl annotate has no command {name!r}. There are: {known}. See hero_pl annotate --help")
+    _run(f"annotate {name}", commands.COMMANDS[name], _one_list(f"annotate {name}", args[1:]))
 
 
 def run_lightning(args: list[str]) -> Any:
@@ -128,19 +145,23 @@ def compare(
     runs: list[Path],
     baseline: str | None = None,
     metric: Literal["success", "reward", "turns"] = "success",
+    budget: int | None = None,
+    stage: str | None = None,
     markdown: bool = False,
 ) -> None:
-    """Difference between methods, paired by task and seed, with a 95 % interval.
+    """Difference between methods, paired by task and run, with a 95 % interval, or "not resolved".
 
     Args:
-        runs: Run folders with eval.jsonl.
+        runs: Run folders with eval.jsonl, or folders of such folders.
         baseline: Method that the others are compared with.
         metric: What is compared.
+        budget: Only at this number of training turns.
+        stage: Only at this stage: test or validate.
         markdown: Print a Markdown table.
     """
     from hero_pl.compare import compare_runs, print_comparison, to_markdown
 
-    found = compare_runs(runs, baseline, metric)
+    found = compare_runs(runs, baseline, metric, budget=budget, stage=stage)
     if markdown:
         print(to_markdown(found))
     else:

@@ -1,12 +1,13 @@
 """Compare runs task by task: is the difference between two methods bigger than their noise?
 
 Every run folder holds ``eval.jsonl`` with one object per evaluated episode: ``stage``, ``turns_budget``, ``seed``,
-``method``, ``task_id``, ``success``, ``reward`` and ``turns``. Two methods are compared on the seeds and tasks that
+``method``, ``task_id``, ``success``, ``reward`` and ``turns``, and perhaps ``block``, for example the base policy that
+the run started from. A *run* of a method is one block and seed. Two methods are compared on the runs and tasks that
 both have (a paired comparison), at equal stage and budget.
 
-The interval is a two-level bootstrap: seeds are drawn with replacement, then tasks within each drawn seed (Davison and
-Hinkley, Bootstrap Methods and their Application, section 3.8). It has no model of the noise between seeds beyond those
-that were run: below five seeds it can be too narrow, and with a single seed it speaks about the tasks alone.
+The interval is a two-level bootstrap: runs are drawn with replacement, then tasks within each drawn run (Davison and
+Hinkley, Bootstrap Methods and their Application, section 3.8). It has no model of the noise between runs beyond those
+that were made: below five it can be too narrow, and with a single one it speaks about the tasks alone.
 """
 
 from __future__ import annotations
@@ -39,8 +40,10 @@ Z_POWER = 0.841621
 
 Cell: TypeAlias = tuple[str, int]
 """Stage and turns budget: only equal ones are compared."""
-Values: TypeAlias = dict[int, dict[str, list[float]]]
-"""Seed -> task id -> the value of every episode."""
+Unit: TypeAlias = tuple[str, int]
+"""Block and seed: what makes two runs of different methods a pair."""
+Values: TypeAlias = dict[Unit, dict[str, list[float]]]
+"""Block and seed -> task id -> the value of every episode."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +56,11 @@ class Comparison:
     baseline: str
     method: str
     seeds: int
-    """Seeds that both have."""
+    """Runs (seeds, of every block) that both have."""
     tasks: int
-    """Different tasks that both have, over all seeds."""
+    """Different tasks that both have, over all runs."""
     unpaired: int
-    """Pairs of seed and task that only one of the two has; they are left out."""
+    """Pairs of run and task that only one of the two has; they are left out."""
     baseline_mean: float
     method_mean: float
     effect: float
@@ -87,18 +90,22 @@ def compare_runs(
     baseline: str | None = None,
     metric: Metric = "success",
     resamples: int = 10_000,
+    budget: int | None = None,
+    stage: str | None = None,
 ) -> list[Comparison]:
     """Compare every method in the runs with the baseline.
 
     Args:
-        runs: Run folders with an ``eval.jsonl``, or such files.
+        runs: Folders that are searched for ``eval.jsonl`` (one run, or a grid of runs), or such files.
         baseline: Name of the method to compare with; the first method read when not given. Where it was only evaluated
             at a budget of 0 turns (an untrained policy), it is compared with every budget.
         metric: What is averaged: ``success``, ``reward`` or ``turns``.
         resamples: Number of bootstrap draws.
+        budget: Compare at this turns budget only.
+        stage: Compare at this stage only: ``test`` or ``validate``.
 
     Raises:
-        ConfigError: The baseline or the metric is unknown, or ``resamples`` is too small.
+        ConfigError: The baseline, the budget, the stage or the metric is unknown, or ``resamples`` is too small.
         HeroError: A run has no results, a line is unusable, two runs are the same, or nothing can be paired.
     """
     if metric not in METRICS:
@@ -116,9 +123,20 @@ def compare_runs(
         if method == first:
             continue
         for cell, values in sorted(cells.items()):
+            if budget not in (None, cell[1]) or stage not in (None, cell[0]):
+                continue
             other = methods[first].get(cell) or methods[first].get((cell[0], 0))
             if other is not None:
                 comparisons.append(_compare(cell, metric, (first, other), (method, values), resamples))
+    known = sorted({cell for cells in methods.values() for cell in cells})
+    if not comparisons and (budget is not None or stage is not None):
+        given = ", ".join(
+            f"{name}={value}" for name, value in (("budget", budget), ("stage", stage)) if value is not None
+        )
+        raise ConfigError(
+            f"{given}: no method can be compared with {first!r} there. "
+            f"The runs were evaluated at {', '.join(f'{mark} turns ({name})' for name, mark in known)}."
+        )
     if not comparisons:
         raise HeroError(
             f"No method was evaluated at the same stage and turns budget as {first!r}. "
@@ -128,25 +146,24 @@ def compare_runs(
 
 
 def load_results(runs: Sequence[Path], metric: Metric) -> dict[str, dict[Cell, Values]]:
-    """Read the runs: method -> stage and budget -> seed -> task -> values.
+    """Read the runs: method -> stage and budget -> block and seed -> task -> values.
 
     Raises:
         HeroError: A file cannot be read, a line lacks a field, or two files hold the same method, seed and budget.
     """
     methods: dict[str, dict[Cell, Values]] = {}
-    source: dict[tuple[str, Cell, int], Path] = {}
-    for run in runs:
-        path = run / EVAL_FILE if run.is_dir() else run
+    source: dict[tuple[str, Cell, Unit], Path] = {}
+    for path in find_results(runs):
         empty = True
         for number, row in read_lines(path):
-            method, cell, seed, task, value = _row(path, number, row, metric)
-            owner = source.setdefault((method, cell, seed), path)
+            method, cell, unit, task, value = _row(path, number, row, metric)
+            owner = source.setdefault((method, cell, unit), path)
             if owner != path:
                 raise HeroError(
-                    f"{owner} and {path} both hold {method!r} with seed {seed} at {cell[1]} turns ({cell[0]}). "
+                    f"{owner} and {path} both hold {method!r} with {_unit(unit)} at {cell[1]} turns ({cell[0]}). "
                     "Leave one of them out, or give the runs different seeds or names."
                 )
-            tasks = methods.setdefault(method, {}).setdefault(cell, {}).setdefault(seed, {})
+            tasks = methods.setdefault(method, {}).setdefault(cell, {}).setdefault(unit, {})
             tasks.setdefault(task, []).append(value)
             empty = False
         if empty:
@@ -156,17 +173,32 @@ def load_results(runs: Sequence[Path], metric: Metric) -> dict[str, dict[Cell, V
     return methods
 
 
-def paired_differences(baseline: Values, method: Values) -> dict[int, NDArray[np.float64]]:
-    """Per seed that both have, the differences of the task means over the tasks that both have.
+def find_results(runs: Sequence[Path]) -> list[Path]:
+    """The ``eval.jsonl`` files of the runs, each once; a folder without one is searched.
+
+    Raises:
+        HeroError: A folder has none.
+    """
+    found: dict[Path, None] = {}
+    for run in runs:
+        paths = [run / EVAL_FILE] if (run / EVAL_FILE).exists() else sorted(run.rglob(EVAL_FILE))
+        if run.is_dir() and not paths:
+            raise HeroError(f"{run}: no {EVAL_FILE} in it. Give folders of runs with held_out.episodes above 0.")
+        found.update(dict.fromkeys(paths if run.is_dir() else [run]))
+    return list(found)
+
+
+def paired_differences(baseline: Values, method: Values) -> dict[Unit, NDArray[np.float64]]:
+    """Per run that both have, the differences of the task means over the tasks that both have.
 
     Returns:
-        Seed -> array of shape ``(tasks,)``, in the order of the task ids.
+        Block and seed -> array of shape ``(tasks,)``, in the order of the task ids.
     """
     differences = {}
-    for seed in sorted(baseline.keys() & method.keys()):
-        tasks = sorted(baseline[seed].keys() & method[seed].keys())
+    for unit in sorted(baseline.keys() & method.keys()):
+        tasks = sorted(baseline[unit].keys() & method[unit].keys())
         if tasks:
-            differences[seed] = np.array([np.mean(method[seed][t]) - np.mean(baseline[seed][t]) for t in tasks])
+            differences[unit] = np.array([np.mean(method[unit][t]) - np.mean(baseline[unit][t]) for t in tasks])
     return differences
 
 
@@ -286,8 +318,9 @@ def _compare(
     differences = paired_differences(baseline[1], method[1])
     if not differences:
         raise HeroError(
-            f"{method[0]!r} and {baseline[0]!r} share no seed with a common task at {cell[1]} turns ({cell[0]}): seeds "
-            f"{sorted(method[1])} and {sorted(baseline[1])}. Evaluate both on the same tasks with the same seeds."
+            f"{method[0]!r} and {baseline[0]!r} share no seed with a common task at {cell[1]} turns ({cell[0]}): "
+            f"{', '.join(map(_unit, sorted(method[1])))} and {', '.join(map(_unit, sorted(baseline[1])))}. "
+            "Evaluate both on the same tasks with the same seeds."
         )
     pairs = [_pairs(values) for values in (baseline[1], method[1])]
     common = pairs[0] & pairs[1]
@@ -313,26 +346,32 @@ def _compare(
     )
 
 
-def _pairs(values: Values) -> set[tuple[int, str]]:
-    return {(seed, task) for seed, tasks in values.items() for task in tasks}
+def _pairs(values: Values) -> set[tuple[Unit, str]]:
+    return {(unit, task) for unit, tasks in values.items() for task in tasks}
 
 
-def _mean(values: Values, common: set[tuple[int, str]]) -> float:
-    """Mean over seeds of the mean over tasks of the mean over episodes."""
-    by_seed: dict[int, list[float]] = {}
-    for seed, task in sorted(common):
-        by_seed.setdefault(seed, []).append(float(np.mean(values[seed][task])))
-    return float(np.mean([np.mean(tasks) for tasks in by_seed.values()]))
+def _mean(values: Values, common: set[tuple[Unit, str]]) -> float:
+    """Mean over runs of the mean over tasks of the mean over episodes."""
+    by_run: dict[Unit, list[float]] = {}
+    for unit, task in sorted(common):
+        by_run.setdefault(unit, []).append(float(np.mean(values[unit][task])))
+    return float(np.mean([np.mean(tasks) for tasks in by_run.values()]))
 
 
-def _row(path: Path, number: int, row: Mapping[str, Any], metric: Metric) -> tuple[str, Cell, int, str, float]:
+def _unit(unit: Unit) -> str:
+    return f"seed {unit[1]}" + (f" of {unit[0]}" if unit[0] else "")
+
+
+def _row(path: Path, number: int, row: Mapping[str, Any], metric: Metric) -> tuple[str, Cell, Unit, str, float]:
     """The fields that are needed, checked."""
+    row = {"block": "", **row}
     kinds: dict[str, tuple[type, ...]] = {
         "stage": (str,),
         "turns_budget": (int,),
         "seed": (int,),
         "method": (str,),
         "task_id": (str,),
+        "block": (str,),
         metric: (bool,) if metric == "success" else (int, float),
     }
     for name, accepted in kinds.items():
@@ -346,4 +385,5 @@ def _row(path: Path, number: int, row: Mapping[str, Any], metric: Metric) -> tup
     value = float(row[metric])
     if not math.isfinite(value):
         raise HeroError(f"{path}, line {number}: {metric} is {value}; expected a finite number. Evaluate again.")
-    return row["method"], (row["stage"], row["turns_budget"]), row["seed"], row["task_id"], value
+    unit = (row["block"], row["seed"])
+    return row["method"], (row["stage"], row["turns_budget"]), unit, row["task_id"], value

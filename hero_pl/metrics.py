@@ -15,7 +15,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from hero_pl.errors import ConfigError
-from hero_pl.types import StopReason, Trajectory
+from hero_pl.types import StopReason, Trajectory, Turn
 
 TOLERANCE = 1e-6
 """Rewards this close to 1 count as success."""
@@ -29,6 +29,11 @@ def evaluable(trajectory: Trajectory) -> bool:
 def succeeded(trajectory: Trajectory) -> bool:
     """Whether the task was done."""
     return trajectory.reward >= 1.0 - TOLERANCE
+
+
+def refused(turn: Turn) -> bool:
+    """Whether the reply was no action, or the environment answered it with an error text."""
+    return turn.malformed is not None or turn.observation.lower().startswith(("error", "unknown action "))
 
 
 def pass_hat_k(n: int, c: int, k: int) -> float:

@@ -13,6 +13,7 @@ from hero_pl.batch import TokenizedBatch
 from hero_pl.errors import ConfigError
 from hero_pl.metrics import MeanTurns, Success
 from hero_pl.objectives.base import LossOutput, Objective, Step
+from hero_pl.optimizer import MuonAdamW
 from hero_pl.policy.base import Policy
 from hero_pl.records import Record, to_record
 from hero_pl.types import FinishReason, StopReason, Trajectory
@@ -25,6 +26,8 @@ class HeroModule(lightning.LightningModule):
         policy: Weights, tokenizer, dialect.
         objective: Training signal.
         lr: Learning rate of AdamW.
+        matrix_lr: Give the hidden matrices to Muon with this learning rate and only the rest to AdamW (for models that
+            start from random weights). Default: AdamW for all.
         betas: Of AdamW.
         eps: Of AdamW; 1e-5 keeps steps small when gradients vanish late in training.
         weight_decay: Of AdamW.
@@ -44,6 +47,7 @@ class HeroModule(lightning.LightningModule):
         policy: Policy,
         objective: Objective,
         lr: float = 1e-5,
+        matrix_lr: float | None = None,
         betas: tuple[float, float] = (0.9, 0.99),
         eps: float = 1e-5,
         weight_decay: float = 0.0,
@@ -56,10 +60,12 @@ class HeroModule(lightning.LightningModule):
         max_staleness: int = 0,
     ) -> None:
         super().__init__()
-        if lr <= 0.0 or clip < 0.0 or tokens_per_micro_batch < 1 or warmup_steps < 0:
+        if min(lr, 1.0 if matrix_lr is None else matrix_lr) <= 0.0 or clip < 0.0:
+            raise ConfigError(f"lr={lr}, matrix_lr={matrix_lr}, clip={clip}: expected positive rates and clip >= 0.")
+        if tokens_per_micro_batch < 1 or warmup_steps < 0:
             raise ConfigError(
-                f"lr={lr}, clip={clip}, tokens_per_micro_batch={tokens_per_micro_batch}, warmup_steps={warmup_steps}: "
-                "expected lr > 0, clip >= 0, tokens_per_micro_batch >= 1, warmup_steps >= 0."
+                f"tokens_per_micro_batch={tokens_per_micro_batch}, warmup_steps={warmup_steps}: "
+                "expected tokens_per_micro_batch >= 1 and warmup_steps >= 0."
             )
         if updates_per_batch < 1 or max_staleness < 0:
             raise ConfigError(
@@ -70,6 +76,7 @@ class HeroModule(lightning.LightningModule):
         self.automatic_optimization = False
         self.policy, self.objective = policy, objective
         self.adam: dict[str, Any] = {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay}
+        self.matrix_lr = matrix_lr
         self.schedule, self.warmup_steps, self.total_steps = schedule, warmup_steps, total_steps
         self.clip, self.tokens_per_micro_batch = clip, tokens_per_micro_batch
         self.updates_per_batch, self.max_staleness = updates_per_batch, max_staleness
@@ -101,9 +108,12 @@ class HeroModule(lightning.LightningModule):
         self.policy.load()
 
     def configure_optimizers(self) -> Any:
-        """AdamW on the student's trainable parameters and nothing else."""
-        parameters = [p for p in self.policy.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(parameters, **self.adam)
+        """AdamW, or Muon and AdamW, on the student's trainable parameters and nothing else."""
+        optimizer: torch.optim.Optimizer
+        if self.matrix_lr is not None:
+            optimizer = MuonAdamW.of(self.policy, matrix_lr=self.matrix_lr, **self.adam)
+        else:
+            optimizer = torch.optim.AdamW([p for p in self.policy.parameters() if p.requires_grad], **self.adam)
         return {"optimizer": optimizer, "lr_scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)}
 
     def _rate(self, step: int) -> float:

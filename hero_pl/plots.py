@@ -75,16 +75,34 @@ def plot_runs(runs: Sequence[Path], out: Path) -> None:
         ConfigError: matplotlib is not installed.
         HeroError: No metrics are found, a file cannot be read, or ``out`` cannot be written.
     """
-    figure_class = _figure_class()
     methods: dict[str, list[Mapping[str, Curve]]] = {}
     for path in find_metrics(runs):
         methods.setdefault(method_name(path), []).append(read_curves(path))
-    figure = figure_class(figsize=(13, 4), layout="constrained")
-    for axes, (title, columns) in zip(figure.subplots(1, len(PANELS)), PANELS, strict=True):
+    draw_methods(methods, out)
+
+
+def draw_methods(
+    methods: Mapping[str, Sequence[Mapping[str, Curve]]],
+    out: Path,
+    panels: Sequence[tuple[str, tuple[str, ...]]] = PANELS,
+) -> None:
+    """Draw curves that were read already, one line with its band per method.
+
+    Args:
+        methods: Method -> the curves of each of its runs, by metric.
+        out: The PNG to write; replaced when it exists.
+        panels: Title of each panel and the metrics that can fill it, the best first.
+
+    Raises:
+        ConfigError: matplotlib is not installed.
+        HeroError: ``out`` cannot be written.
+    """
+    figure = _figure_class()(figsize=(13, 4), layout="constrained")
+    for axes, (title, columns) in zip(figure.subplots(1, len(panels)), panels, strict=True):
         _draw(axes, title, columns, methods)
     for axes in figure.axes:
         if axes.get_legend_handles_labels()[0]:
-            axes.legend(frameon=False, fontsize=8)
+            axes.legend(frameon=False, fontsize=8 if len(methods) < 8 else 6)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(out, dpi=150, format="png")
@@ -192,7 +210,7 @@ def _draw(axes: Any, title: str, columns: Sequence[str], methods: Mapping[str, S
         if name.startswith(("rollout/", "reflection/")):
             curves = [smooth(curve) for curve in curves]
         drawn.add(name)
-        _draw_method(axes, method, curves, len(runs), f"C{i % 10}")
+        _draw_method(axes, method, curves, len(runs), f"C{i % 10}", "-" if i < 10 else "--")
     axes.set_title(title, loc="left", fontsize=11)
     axes.set_xlabel("training turns")
     axes.grid(alpha=0.25)
@@ -215,7 +233,7 @@ def _best_column(columns: Sequence[str], runs: Sequence[Mapping[str, Curve]]) ->
     return next((column for least in (2, 1) for column in columns if points[column] >= least), None)
 
 
-def _draw_method(axes: Any, method: str, curves: Sequence[Curve], runs: int, color: str) -> None:
+def _draw_method(axes: Any, method: str, curves: Sequence[Curve], runs: int, color: str, style: str) -> None:
     """One line with its band; the label says how many runs it stands for."""
     count = str(runs) if len(curves) == runs else f"{len(curves)} of {runs}"
     label = f"{method} ({count} run{'s' if runs > 1 else ''})"
@@ -224,7 +242,8 @@ def _draw_method(axes: Any, method: str, curves: Sequence[Curve], runs: int, col
         for i, curve in enumerate(curves):
             axes.plot(curve.turns, curve.values, color=color, alpha=0.6, label=f"{label}, apart" if i == 0 else None)
         return
-    axes.plot(line.turns, line.mean, color=color, marker="o" if len(line.turns) <= 25 else None, ms=3.5, label=label)
+    marker = "o" if len(line.turns) <= 25 else None
+    axes.plot(line.turns, line.mean, style, color=color, marker=marker, ms=3.5, label=label)
     if line.runs > 1:
         axes.fill_between(line.turns, line.low, line.high, color=color, alpha=0.18, linewidth=0)
 

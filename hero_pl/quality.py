@@ -81,14 +81,17 @@ def _row(trajectory: Trajectory, turn: int, reflection: Reflection, name: str) -
     diagnosis = reflection.diagnoses[turn]
     assert diagnosis is not None
     played = trajectory.turns[turn]
-    before = trajectory.turns[turn - 1].observation if turn else trajectory.first_observation
     return {
         "id": hashlib.sha256(name.encode()).hexdigest()[:16],
         "task_id": trajectory.task_id,
         "turn": played.number,
         "turns": len(trajectory.turns),
         "reward": trajectory.reward,
-        "before": before,
+        "task": trajectory.first_observation,
+        "history": [
+            {"action": one.text, "reply": one.observation, "malformed": one.malformed is not None}
+            for one in trajectory.turns[:turn]
+        ],
         "action": played.text,
         "reply": played.observation,
         "diagnosis": diagnosis.text,
@@ -181,19 +184,22 @@ def _beyond_chance(observed: float, expected: float) -> float:
 
 
 def quality_report(
-    raters: Sequence[Sequence[Mapping[str, Any]]], key: Mapping[str, str]
+    raters: Sequence[Sequence[Mapping[str, Any]]], key: Mapping[str, str], gold: Sequence[Mapping[str, Any]] = ()
 ) -> dict[str, dict[str, float]]:
     """Summarise annotated rows per arm, and the agreement of the raters over all arms.
 
     Args:
         raters: For each rater the annotated rows, in any order.
         key: Arm of each row by ``id``, as :func:`sample_turns` returned it.
+        gold: Rows whose answers count instead of the majority of the raters, for example labels by rule; a question
+            that they leave open is still answered by the majority.
 
     Returns:
         Per arm: ``rows``, the share of yes for each question (open and tied answers left out), ``error/precision``,
         ``error/recall`` and ``error/rows`` of "this turn was an error", and ``calibration/low|medium|high``, the share
-        of diagnoses of that confidence that judged the turn rightly. Under ``agreement``: for each question Cohen's
-        kappa for two raters, Krippendorff's alpha otherwise, and ``<question>/tied``, the rows without a majority.
+        of diagnoses of that confidence that judged the turn rightly. Under ``agreement``: for each question
+        ``<question>/cohen`` (two raters), ``<question>/fleiss`` (on the rows that all raters answered),
+        ``<question>/alpha`` (Krippendorff's) and ``<question>/tied``, the rows without a majority.
 
     Raises:
         ConfigError: If a row is not in the key.
@@ -207,19 +213,25 @@ def quality_report(
         rows |= {row["id"]: row for row in rater}
         for name in key:
             answers.setdefault(name, []).append(labels.get(name, {}))
-    gold = {name: {q: majority(one.get(q) for one in answers[name]) for q in QUESTIONS} for name in rows}
+    true = {name: {q: majority(one.get(q) for one in answers[name]) for q in QUESTIONS} for name in rows}
+    for row in gold:
+        known = {q: label for q, label in row["labels"].items() if label is not None}
+        if row["id"] in true:
+            true[row["id"]] |= known
     report = {
-        arm: _arm_report([name for name in rows if key[name] == arm], rows, gold) for arm in dict.fromkeys(key.values())
+        arm: _arm_report([name for name in rows if key[name] == arm], rows, true) for arm in dict.fromkeys(key.values())
     }
     report["agreement"] = {}
     for question in QUESTIONS:
         items = [[one.get(question) for one in answers[name]] for name in rows]
-        two = len(raters) == 2
-        report["agreement"][question] = (
-            cohen_kappa([a for a, _ in items], [b for _, b in items]) if two else krippendorff_alpha(items)
-        )
+        found = report["agreement"]
+        if len(raters) == 2:
+            found[f"{question}/cohen"] = cohen_kappa([a for a, _ in items], [b for _, b in items])
+        whole = [item for item in items if None not in item]
+        found[f"{question}/fleiss"] = fleiss_kappa(whole) if len(raters) > 1 else math.nan
+        found[f"{question}/alpha"] = krippendorff_alpha(items)
         tied = sum(majority(item) is None and any(label is not None for label in item) for item in items)
-        report["agreement"][f"{question}/tied"] = float(tied)
+        found[f"{question}/tied"] = float(tied)
     return report
 
 

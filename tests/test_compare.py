@@ -19,6 +19,7 @@ def run(
     folder.mkdir()
     rows = [
         {"stage": "test", "turns_budget": budget, "seed": seed, "method": method, "task_id": task}
+        | change
         | {"success": success, "reward": 1.0 if success else 0.25, "turns": 3 if success else 5}
         for task, episodes in successes.items()
         for success in episodes
@@ -123,7 +124,7 @@ def test_results_without_a_partner_are_left_out_and_counted(tmp_path: Path) -> N
     assert (one.seeds, one.tasks, one.unpaired) == (1, 10, 5)  # two tasks of seed 0 and three of seed 1
     assert "5 results without a partner" in to_markdown([one])
     assert "One seed" in to_markdown([one])
-    assert paired_differences({0: {"x": [1.0]}}, {0: {"y": [1.0]}}) == {}
+    assert paired_differences({("", 0): {"x": [1.0]}}, {("", 0): {"y": [1.0]}}) == {}
 
 
 def test_the_table_names_method_verdict_and_the_few_seeds(tmp_path: Path) -> None:
@@ -136,7 +137,7 @@ def test_the_table_names_method_verdict_and_the_few_seeds(tmp_path: Path) -> Non
 
 def test_runs_that_cannot_be_compared_are_refused_with_the_reason(tmp_path: Path) -> None:
     a, b = run(tmp_path, "a", 0, tasks(2)), run(tmp_path, "b", 1, tasks(2))
-    with pytest.raises(HeroError, match=r"share no seed .* \[1\] and \[0\]"):
+    with pytest.raises(HeroError, match=r"share no seed .* seed 1 and seed 0"):
         compare_runs([a, b])
     with pytest.raises(HeroError, match="one method only"):
         compare_runs([a])
@@ -149,8 +150,8 @@ def test_runs_that_cannot_be_compared_are_refused_with_the_reason(tmp_path: Path
     (copy / "eval.jsonl").write_bytes((a / "eval.jsonl").read_bytes())
     with pytest.raises(HeroError, match="both hold 'a' with seed 0"):
         compare_runs([a, b, copy])
-    with pytest.raises(HeroError, match=r"eval\.jsonl: cannot be read"):
-        compare_runs([tmp_path])
+    with pytest.raises(HeroError, match="gone: cannot be read"):
+        compare_runs([tmp_path / "gone"])
 
 
 @pytest.mark.parametrize("change", [{"success": 1}, {"seed": True}, {"task_id": 3}, {"stage": None}])
@@ -161,3 +162,35 @@ def test_a_line_of_another_kind_is_named(tmp_path: Path, change: dict) -> None:
     (path / "eval.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(HeroError, match=rf"line 3: {next(iter(change))} is "):
         compare_runs([path])
+
+
+def test_a_grid_folder_is_searched_and_a_budget_picked(tmp_path: Path) -> None:
+    (tmp_path / "cells").mkdir()
+    for budget in (250, 500):
+        for seed in range(2):
+            run(tmp_path / "cells", "base", seed, tasks(2), budget)
+            run(tmp_path / "cells", "hero", seed, tasks(9), budget)
+    assert [one.turns_budget for one in compare_runs([tmp_path])] == [250, 500]
+    (one,) = compare_runs([tmp_path], budget=500)
+    assert (one.turns_budget, one.seeds) == (500, 2)
+    with pytest.raises(ConfigError, match=r"budget=7: .* evaluated at 250 turns \(test\), 500 turns \(test\)"):
+        compare_runs([tmp_path], budget=7)
+    with pytest.raises(ConfigError, match="stage=validate"):
+        compare_runs([tmp_path], stage="validate")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(HeroError, match=r"no eval\.jsonl"):
+        compare_runs([tmp_path / "empty"])
+
+
+def test_runs_from_two_base_policies_are_paired_within_each(tmp_path: Path) -> None:
+    # Policy a: 0.1 to 0.9, policy b: 0.8 to 0.9. Paired within the policy: (0.8 + 0.1) / 2.
+    for block, before in (("a", 1), ("b", 8)):
+        (tmp_path / block).mkdir()
+        run(tmp_path / block, "base", 0, tasks(before), block=block)
+        run(tmp_path / block, "hero", 0, tasks(9), block=block)
+    (one,) = compare_runs([tmp_path])
+    assert (one.seeds, one.unpaired) == (2, 0)
+    assert one.effect == pytest.approx(0.45)
+    run(tmp_path, "hero", 0, tasks(9), block="a")
+    with pytest.raises(HeroError, match="both hold 'hero' with seed 0 of a"):
+        compare_runs([tmp_path])

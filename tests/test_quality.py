@@ -125,7 +125,8 @@ def test_the_same_turns_are_drawn_for_every_arm_without_naming_it() -> None:
         assert row["diagnosis"] == f"{key[row['id']][0]}{row['task_id'][1]}.{row['turn']}"
         assert row["labels"] == dict.fromkeys(QUESTIONS)
         assert (row["action"], row["reply"]) == (f"a{row['turn']}", f"o{row['turn']}")
-        assert row["before"] == ("hello" if row["turn"] == 1 else f"o{row['turn'] - 1}")
+        assert row["task"] == "hello"
+        assert [turn["reply"] for turn in row["history"]] == [f"o{i}" for i in range(1, row["turn"])]
         shown = json.dumps({name: value for name, value in row.items() if name != "diagnosis"})
         assert not any(arm in shown for arm in ARMS)
 
@@ -177,15 +178,17 @@ def test_the_report_sets_true_diagnoses_against_the_shuffled_floor() -> None:
     assert (report["true"]["grounded"], report["shuffled"]["grounded"]) == (1.0, 0.0)
     assert math.isnan(report["true"]["leaks_future"])
     # Of eight rows the raters differ on one: p_o = 7/8, p_e = (4*n + 4*(8-n))/64 = 1/2, kappa = 3/4
-    assert report["agreement"]["grounded"] == pytest.approx(0.75)
+    assert report["agreement"]["grounded/cohen"] == pytest.approx(0.75)
     assert report["agreement"]["grounded/tied"] == 1
-    assert report["agreement"]["says_error"] == 1.0
+    assert report["agreement"]["says_error/cohen"] == 1.0
 
 
 def test_three_raters_are_compared_by_alpha_and_may_leave_rows_out() -> None:
     rows, key = sample_turns(EPISODES, ARMS, turns=4)
     full = annotate(rows, key, set())
     report = quality_report([full, full, full[:3]], key)
-    assert report["agreement"]["grounded"] == 1.0
+    assert report["agreement"]["grounded/alpha"] == 1.0
+    assert report["agreement"]["grounded/fleiss"] == 1.0
+    assert "grounded/cohen" not in report["agreement"]
     with pytest.raises(ConfigError, match="not in the key"):
         quality_report([[{**full[0], "id": "other"}]], key)

@@ -15,8 +15,8 @@ from rich.table import Table
 from hero_pl.callbacks.trajectories import run_folder
 from hero_pl.errors import ConfigError
 from hero_pl.jsonl import append_lines
-from hero_pl.metrics import evaluable, succeeded
-from hero_pl.policy.base import Sampling
+from hero_pl.metrics import evaluable, refused, succeeded
+from hero_pl.policy.base import Policy, Sampling
 from hero_pl.records import Record, append_records
 from hero_pl.types import Trajectory
 
@@ -31,6 +31,7 @@ class HeldOut(lightning.Callback):
         greedy: Evaluate greedily as well.
         method: Name under which ``hero_pl compare`` knows this run; default: the run's name without its seed.
         logged_episodes: Episodes per evaluation that go into ``trajectories.jsonl``; ``eval.jsonl`` has all of them.
+        block: What runs are paired by besides their seed, for example the base policy that they start from.
     """
 
     def __init__(
@@ -41,19 +42,23 @@ class HeldOut(lightning.Callback):
         greedy: bool = False,
         method: str | None = None,
         logged_episodes: int = 20,
+        block: str = "",
     ) -> None:
         if episodes < 0:
             raise ConfigError(f"held_out.episodes={episodes}: must be positive, or 0 for no evaluation.")
         self.episodes, self.stage, self.greedy, self.method = episodes, stage, greedy, method
-        self.at_turns, self.logged_episodes = sorted(at_turns or []), logged_episodes
+        self.at_turns, self.logged_episodes, self.block = sorted(at_turns or []), logged_episodes, block
         self.results: dict[str, dict[str, Any]] = {}
         """By training turns, as text."""
         self.elapsed_s = 0.0
+        self.cpu_s = 0.0
+        """Processor time of training, in seconds: without evaluations, unlike ``elapsed_s``."""
         self._started = 0.0
+        self._cpu_mark = time.process_time()
 
     def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         """The agent as it is before training."""
-        self._started = time.monotonic()
+        self._started, self._cpu_mark = time.monotonic(), time.process_time()
         if self.episodes and "0" not in self.results:
             self._evaluate(trainer, module, 0)
 
@@ -65,11 +70,13 @@ class HeldOut(lightning.Callback):
 
     def on_train_end(self, trainer: lightning.Trainer, module: Any) -> None:
         """The agent after training; write the summary, the curve and the page."""
-        folder = run_folder(trainer)
-        if not self.episodes or not trainer.is_global_zero:
+        if not self.episodes:
             return
+        folder = run_folder(trainer)  # asks all processes, and so does the evaluation: each has to get here
         if not any(result["turns_used"] == module.turns for result in self.results.values()):
             self._evaluate(trainer, module, int(module.turns))
+        if not trainer.is_global_zero:
+            return
         last = max(self.results.values(), key=lambda result: result["turns_used"])
         keep = ("success", "success_ci", "turns", "reward", "episodes", "success_greedy")
         summary = {
@@ -87,25 +94,35 @@ class HeldOut(lightning.Callback):
             self._draw(folder, module)
 
     def _evaluate(self, trainer: lightning.Trainer, module: Any, mark: int) -> None:
+        self.cpu_s += time.process_time() - self._cpu_mark
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        played = data.evaluate(module.policy, self.stage, self.episodes)
-        result = {**summarise(played), "turns_used": int(module.turns)}
-        if self.greedy:
-            greedy = Sampling(0.0, data.eval_sampling.max_action_tokens)
-            result["success_greedy"] = summarise(data.evaluate(module.policy, self.stage, self.episodes, greedy))[
-                "success"
-            ]
+        result, played = self.measure(data, module.policy)
+        result |= {"turns_used": int(module.turns), "train_cpu_s": round(self.cpu_s, 2)}
         self.results[str(mark)] = result
         folder = run_folder(trainer)
         if trainer.logger is not None:
             values = {f"test/{key}": result[key] for key in ("success", "turns", "reward")}
             trainer.logger.log_metrics({**values, "train/turns": float(module.turns)}, step=trainer.global_step)
         if folder is not None and trainer.is_global_zero:
-            append_lines(folder / "eval.jsonl", (self._row(folder, data.seed, mark, t) for t in played))
+            self.write(folder, data.seed, mark, played)
             append_records(
                 folder / "trajectories.jsonl",
                 (Record(self.stage, trainer.global_step, t) for t in played[: self.logged_episodes]),
             )
+        self._cpu_mark = time.process_time()
+
+    def measure(self, data: Any, policy: Policy) -> tuple[dict[str, Any], list[Trajectory]]:
+        """Play the held-out episodes with a loaded policy; returns the figures and the episodes that were sampled."""
+        played = data.evaluate(policy, self.stage, self.episodes)
+        result = summarise(played)
+        if self.greedy:
+            greedy = Sampling(0.0, data.eval_sampling.max_action_tokens)
+            result["success_greedy"] = summarise(data.evaluate(policy, self.stage, self.episodes, greedy))["success"]
+        return result, played
+
+    def write(self, folder: Path, seed: int, mark: int, played: list[Trajectory]) -> None:
+        """Add the episodes of one evaluation to ``eval.jsonl``."""
+        append_lines(folder / "eval.jsonl", (self._row(folder, seed, mark, trajectory) for trajectory in played))
 
     def _row(self, folder: Path, seed: int, mark: int, trajectory: Trajectory) -> dict[str, Any]:
         return {
@@ -113,6 +130,7 @@ class HeldOut(lightning.Callback):
             "turns_budget": mark,
             "seed": seed,
             "method": self._name(folder),
+            "block": self.block,
             "task_id": trajectory.task_id,
             "success": succeeded(trajectory),
             "reward": trajectory.reward,
@@ -144,15 +162,23 @@ class HeldOut(lightning.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Results so far."""
-        return {"results": self.results, "elapsed_s": self.elapsed_s + time.monotonic() - self._started}
+        return {
+            "results": self.results,
+            "elapsed_s": self.elapsed_s + time.monotonic() - self._started,
+            "cpu_s": self.cpu_s + time.process_time() - self._cpu_mark,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on."""
         self.results, self.elapsed_s = dict(state_dict["results"]), float(state_dict["elapsed_s"])
+        self.cpu_s = float(state_dict.get("cpu_s", 0.0))
 
 
 def summarise(trajectories: list[Trajectory]) -> dict[str, Any]:
-    """Success with its 95 % Wilson interval, mean turns and mean reward; broken episodes are counted apart."""
+    """Success with its 95 % Wilson interval, mean turns and mean reward; broken episodes are counted apart.
+
+    ``invalid`` is the mean number per episode of replies that were no action, or that the environment refused.
+    """
     judged = [trajectory for trajectory in trajectories if evaluable(trajectory)]
     wins, count = sum(map(succeeded, judged)), len(judged)
     return {
@@ -160,6 +186,7 @@ def summarise(trajectories: list[Trajectory]) -> dict[str, Any]:
         "success_ci": list(wilson(wins, count)),
         "turns": sum(len(t.turns) for t in judged) / count if count else math.nan,
         "reward": sum(t.reward for t in judged) / count if count else math.nan,
+        "invalid": sum(refused(turn) for t in judged for turn in t.turns) / count if count else math.nan,
         "episodes": count,
         "non_evaluable": len(trajectories) - count,
     }

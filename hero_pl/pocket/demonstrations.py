@@ -1,8 +1,8 @@
 """Warm-up data for the pocket base policy: imperfect acting, reviewing, and obeying hints.
 
-The demonstrator has *habits*: in some slots of some categories it takes the first listed wrong value most of the time.
-Greedy decoding therefore does not undo its mistakes. Hint-following rows obey the hint whatever it says, so that a
-wrong hint misleads the teacher and a constant one is worth nothing.
+The demonstrator has *habits*: in one or two slots of every category it takes the first listed value most of the time,
+right or wrong. Greedy decoding therefore does not undo its mistakes. Hint-following rows obey the hint whatever it
+says, so that a wrong hint misleads the teacher and a constant one is worth nothing.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from hero_envs.webshop.pocket import KINDS
 from hero_pl.errors import ConfigError
 from hero_pl.pocket.reflector import ShopRules
-from hero_pl.pocket.rules import Page, Request, Slot, action
+from hero_pl.pocket.rules import Page, Request, Slot, action, decision
 from hero_pl.policy.base import Policy, Sampling
 from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.reflection.parse import dump_reflection
@@ -37,33 +37,33 @@ class ShopDemonstrations(Demonstrations):
     """Acting, reviewing and hint-following rows from a demonstrator with habits.
 
     Args:
-        habit: Probability of the first listed wrong value in a habit slot.
+        habit: Probability of the first listed value, right or wrong, in a habit slot.
         noise: Probability of a random wrong value elsewhere.
+        astray: Probability of searching for another kind of thing.
         wasted: Probability of a needless page, per item page.
         invalid: Probability of an action that the page does not offer.
         branches: Hint-following rows per episode.
         obedience: Share of diagnosis rows on option turns whose verdict is random; the label follows the hint.
         clean: Demonstrate without any mistake and without other rows (the learnability check).
-        clean_episodes: So many episodes of a run are clean before the others begin: copying is learnt first.
     """
 
     def __init__(
         self,
-        habit: float = 0.6,
-        noise: float = 0.2,
+        habit: float = 0.65,
+        noise: float = 0.1,
+        astray: float = 0.05,
         wasted: float = 0.1,
         invalid: float = 0.05,
         branches: int = 3,
         obedience: float = 0.4,
         clean: bool = False,
-        clean_episodes: int = 0,
     ) -> None:
-        for name, value in (("habit", habit), ("noise", noise), ("wasted", wasted), ("invalid", invalid)):
+        chances = {"habit": habit, "noise": noise, "astray": astray, "wasted": wasted, "invalid": invalid}
+        for name, value in chances.items():
             if not 0.0 <= value < 1.0:
                 raise ConfigError(f"ShopDemonstrations({name}={value}): a probability in [0, 1) is expected.")
-        self.habit, self.noise, self.wasted, self.invalid = habit, noise, wasted, invalid
+        self.habit, self.noise, self.astray, self.wasted, self.invalid = habit, noise, astray, wasted, invalid
         self.branches, self.obedience, self.clean = branches, obedience, clean
-        self.clean_left = clean_episodes
         self.rules = ShopRules()
         self.teachers = {
             "full": HindsightTeacher(template=HINT),
@@ -73,26 +73,27 @@ class ShopDemonstrations(Demonstrations):
         }
 
     def make(self, draws: Sequence[Draw], policy: Policy, collector: Collector) -> list[Trajectory]:
-        """Play the demonstrator, then add a review and hint-following rows for each episode."""
-        clean = self.clean or self.clean_left > 0
-        self.clean_left = max(0, self.clean_left - len(draws))
-        expert = ScriptedPolicy(partial(self._reply, clean), policy.template, policy.parser)
+        """Play the demonstrator; each episode gives one row that ends with its review, and hint-following rows.
+
+        Rows come ordered by length, so that micro-batches hold little padding.
+        """
+        expert = ScriptedPolicy(self._reply, policy.template, policy.parser)
         expert.max_length = policy.max_length
         played = collector.collect(draws, expert, Sampling(1.0, 256))
-        if clean:
+        if self.clean:
             return played
         rows: list[Trajectory] = []
         for trajectory in played:
             rng = random.Random(trajectory.seed)
             reflection = self.rules.reflect([trajectory], policy)[0]
-            rows += [trajectory, self._review(trajectory, reflection, policy)]
+            rows.append(self._reviewed(trajectory, reflection, policy))
             turns = rng.sample(trajectory.turns, min(self.branches, len(trajectory.turns)))
             rows += [self._branch(trajectory, turn, reflection, policy, rng) for turn in turns]
-        return rows
+        return sorted(rows, key=lambda row: len(row.turns[-1].prompt_ids))
 
     # -- acting ------------------------------------------------------------------------------------------------
 
-    def _reply(self, clean: bool, context: str, seed: int) -> str:
+    def _reply(self, context: str, seed: int) -> str:
         """The demonstrator's next action, from the text of the conversation."""
         request = Request.read(context)
         assert request is not None, "the pocket shop names its request on the first page"
@@ -100,30 +101,36 @@ class ShopDemonstrations(Demonstrations):
         page_text = pages[-1].partition("<|im_end|>")[0]
         rng = random.Random(seed * 1009 + len(pages))
         page = Page.read(page_text)
-        right = request.value(page.slot)
-        if clean:
-            return action(page.slot, right)
+        if self.clean:
+            return action(*decision(request, page))
         if page.slot in ("color", "size") and rng.random() < self.wasted:
             return f"click[{rng.choice(('description', 'features', 'reviews'))}]"
         if page.slot in OPTION_SLOTS and rng.random() < self.invalid:
             return "click[buy now]" if page.slot == "item" else "click[purple]"
-        return action(page.slot, self.choose(request, page, rng))
+        return self.choose(request, page, rng)
 
     def choose(self, request: Request, page: Page, rng: random.Random) -> str:
-        """The demonstrator's value: right, or wrong by habit or by chance."""
-        right = request.value(page.slot)
+        """The demonstrator's action: right, or wrong by habit or by chance."""
+        slot, right = decision(request, page)
+        return action(slot, self._value(request, page, slot, right, rng))
+
+    def _value(self, request: Request, page: Page, slot: Slot, right: str, rng: random.Random) -> str:
+        if slot == "search" and rng.random() < self.astray:
+            return rng.choice([kind for kind in KINDS if kind != right])
         wrong = [value for value in page.values if value != right]
-        if page.slot not in OPTION_SLOTS or not wrong:
+        if slot not in OPTION_SLOTS or not wrong:
             return right
         if page.slot in habits(request.category):
-            return wrong[0] if rng.random() < self.habit else right
+            return page.values[0] if rng.random() < self.habit else right
         return rng.choice(wrong) if rng.random() < self.noise else right
 
     # -- reviewing and obeying ---------------------------------------------------------------------------------
 
-    def _review(self, trajectory: Trajectory, reflection: Reflection, policy: Policy) -> Trajectory:
+    def _reviewed(self, trajectory: Trajectory, reflection: Reflection, policy: Policy) -> Trajectory:
+        """The episode with its review as one more turn: the review reads the episode's own ids."""
         prompt = review_prompt(trajectory, policy)
-        return _labelled(trajectory, trajectory.turns[-1], prompt, dump_reflection(reflection), policy)
+        review = _label(len(trajectory.turns) + 1, prompt, dump_reflection(reflection), policy)
+        return replace(trajectory, turns=(*trajectory.turns, review))
 
     def _branch(
         self, trajectory: Trajectory, turn: Turn, reflection: Reflection, policy: Policy, rng: random.Random
@@ -135,18 +142,18 @@ class ShopDemonstrations(Demonstrations):
         mode = rng.choices(list(MODES), list(MODES.values()))[0]
         diagnosis = reflection.diagnoses[turn.number - 1]
         assert diagnosis is not None
-        label = action(page.slot, request.value(page.slot))
+        slot, right = decision(request, page)
+        label = action(slot, right)
         if mode == "feedback":
-            good = trajectory.reward >= 1.0
-            label = label if good else action(page.slot, self.choose(request, page, rng))
-        elif page.slot in OPTION_SLOTS and rng.random() < self.obedience:
+            label = label if trajectory.reward >= 1.0 else self.choose(request, page, rng)
+        elif slot in OPTION_SLOTS and rng.random() < self.obedience:
             diagnosis, label = self._arbitrary(page, turn, rng, mode)
         diagnoses = list(reflection.diagnoses)
         diagnoses[turn.number - 1] = diagnosis
         hints = self.teachers[mode].advise([trajectory], [Reflection(tuple(diagnoses), "ok")], policy)[0]
         hint = hints[turn.number - 1]
         prompt = policy.template.splice(turn.prompt_ids, hint.text if hint else "")
-        return _labelled(trajectory, turn, prompt, label, policy)
+        return replace(trajectory, turns=(_label(1, prompt, label, policy),))
 
     @staticmethod
     def _arbitrary(page: Page, turn: Turn, rng: random.Random, mode: str) -> tuple[Diagnosis, str]:
@@ -166,7 +173,7 @@ def habits(category: str) -> tuple[Slot, ...]:
     return tuple(OPTION_SLOTS[i] for i in sorted(rng.permutation(3)[:count]))
 
 
-def _labelled(trajectory: Trajectory, turn: Turn, prompt: tuple[int, ...], label: str, policy: Policy) -> Trajectory:
-    ids = (*policy.template.encoder.outside(label), int(policy.template.tokenizer.eos_token_id))
-    row = Turn(1, prompt, ids, (0.0,) * len(ids), label, label, "", turn.role, FinishReason.STOP)
-    return replace(trajectory, turns=(row,))
+def _label(number: int, prompt: tuple[int, ...], text: str, policy: Policy) -> Turn:
+    """A turn whose action is a label."""
+    ids = (*policy.template.encoder.outside(text), int(policy.template.tokenizer.eos_token_id))
+    return Turn(number, prompt, ids, (0.0,) * len(ids), text, text, "", "user", FinishReason.STOP)

@@ -33,6 +33,7 @@ GLUE = (
     " ; buy now",
     "buy now",
     "< prev",
+    "back to search",
     " | ",
     "results: ",
     "error: ",

@@ -1,8 +1,9 @@
 """What is right in the pocket shop, read from the pages alone.
 
 The rules know what a shopper knows: the request and the page in front of it. They follow a fixed order (search, item,
-options in page order, buy) and never revise. A turn that was right given the page is right, whatever went wrong
-before: blame falls on the turn that caused the trouble.
+options in page order, buy); where the results do not hold what is wanted they search again, and nothing else is
+revised. A turn that was right given the page is right, whatever went wrong before: blame falls on the turn that caused
+the trouble.
 """
 
 from __future__ import annotations
@@ -68,6 +69,13 @@ class Page:
         return Page("back", ("< prev",))
 
 
+def decision(request: Request, page: Page) -> tuple[Slot, str]:
+    """What a page asks for, and the right value."""
+    if page.slot == "item" and request.value("item") not in page.values:
+        return "back", "back to search"
+    return page.slot, request.value(page.slot)
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """A judged action."""
@@ -99,18 +107,17 @@ def call(slot: Slot, value: str) -> dict[str, object]:
 
 def judge(request: Request, page_text: str, taken: str, answer: str) -> Verdict:
     """Judge one action from the page before it and the answer after it."""
-    page = Page.read(page_text)
-    right = request.value(page.slot)
+    slot, right = decision(request, Page.read(page_text))
     found = re.fullmatch(r"(?:search|click)\[(.*)\]", taken.strip())
     value = found.group(1) if found else (taken.strip() or "nothing")
     kind: Kind = "wrong"
-    if taken.strip() == action(page.slot, right):
+    if taken.strip() == action(slot, right):
         kind = "right"
     elif answer.startswith("error"):
         kind = "invalid"
     elif Page.read(answer).slot == "back" and answer != "done":
         kind = "wasted"
-    return Verdict(kind, page.slot, value, right)
+    return Verdict(kind, slot, value, right)
 
 
 def _values(text: str) -> tuple[str, ...]:

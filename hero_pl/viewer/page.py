@@ -15,6 +15,7 @@ import re
 import warnings
 from collections.abc import Callable, Sequence
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -78,25 +79,31 @@ def build_page(records_path: Path, decode: Decode | None = None) -> tuple[str, i
         "shared": list(shared),
         "episodes": episodes,
     }
-    return _fill(name, data), len(episodes)
+    return fill_page(files(__package__), "page", name, data), len(episodes)
 
 
-def _fill(name: str, data: dict[str, Any]) -> str:
-    """Put title, style, data and script into the page in one pass, so that data is never taken for a place holder."""
-    folder = files(__package__)
-    style = folder.joinpath("page.css").read_text(encoding="utf-8")
-    script = folder.joinpath("page.js").read_text(encoding="utf-8")
+def fill_page(folder: Traversable, stem: str, title: str, data: dict[str, Any]) -> str:
+    """Put title, style, data and script into a page in one pass, so that data is never taken for a place holder.
+
+    Args:
+        folder: Holds the template ``stem.html`` with ``stem.css`` and ``stem.js``.
+        stem: Their name.
+        title: Of the page.
+        data: JSON values for the data block.
+    """
+    style = folder.joinpath(f"{stem}.css").read_text(encoding="utf-8")
+    script = folder.joinpath(f"{stem}.js").read_text(encoding="utf-8")
     policy = f"default-src 'none'; style-src 'sha256-{_hash(style)}'; script-src 'sha256-{_hash(script)}'"
     text = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     # Inside <script> only "<" could end the block or open a comment; as an escape it is the same JSON.
     values = {
-        "title": html.escape(name),
+        "title": html.escape(title),
         "policy": policy,
         "style": style,
         "script": script,
         "data": text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"),
     }
-    template = folder.joinpath("page.html").read_text(encoding="utf-8")
+    template = folder.joinpath(f"{stem}.html").read_text(encoding="utf-8")
     return re.sub(r"\{\{(\w+)\}\}", lambda match: values[match[1]], template)
 
 

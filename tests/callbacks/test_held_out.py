@@ -4,6 +4,8 @@ import json
 import math
 
 import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
 from hero_pl.callbacks.export import Export
@@ -76,6 +78,22 @@ def test_every_evaluation_plays_the_same_held_out_tasks(tiny_module, tiny_data, 
     first, second = data.evaluate(module.policy, "test", 5), data.evaluate(module.policy, "test", 5)
     assert first == second
     assert not {t.task_id for t in first} & set(data.collector("train").task_ids)
+
+
+def test_a_run_resumed_between_two_marks_gives_the_summary_of_the_whole_run(tiny_module, tiny_data, fit, tmp_path):
+    def run(name, ckpt_path=None, callbacks=()):
+        held_out = HeldOut(3, at_turns=[1, 9, 14])
+        more = {"logger": CSVLogger(tmp_path, name), "enable_checkpointing": bool(callbacks)}
+        fit(tiny_module(), tiny_data(), 50, ckpt_path, callbacks=[held_out, TurnBudget(20), *callbacks], **more)
+        summary = json.loads((tmp_path / name / "version_0" / "summary.json").read_text(encoding="utf-8"))
+        return {key: value for key, value in summary.items() if key not in ("wall_time_s", "method")}
+
+    keep = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=1, save_top_k=-1)
+    whole = run("whole", callbacks=[keep])
+    at = tmp_path / "step=2.ckpt"
+    marks = torch.load(at, weights_only=False)["callbacks"]["HeldOut"]["results"]
+    assert {"0", "1"} <= marks.keys() < whole["curve"].keys()
+    assert run("resumed", at) == whole
 
 
 @pytest.mark.parametrize("make", [lambda: HeldOut(-1), lambda: TurnBudget(-1), lambda: TrajectoryLog(-1)])

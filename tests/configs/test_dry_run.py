@@ -43,6 +43,24 @@ QWEN3_4B = {
 }
 """Shape of Qwen3-4B; the adapter of rank 32 comes on top."""
 
+QWEN3_30B_A3B = {
+    "model_type": "qwen3_moe",
+    "hidden_size": 2048,
+    "num_hidden_layers": 48,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 4,
+    "head_dim": 128,
+    "intermediate_size": 6144,
+    "moe_intermediate_size": 768,
+    "num_experts": 128,
+    "num_experts_per_tok": 8,
+    "norm_topk_prob": True,
+    "vocab_size": 151936,
+    "max_position_embeddings": 262144,
+    "tie_word_embeddings": False,
+}
+"""Shape of Qwen3-30B-A3B: 128 experts in each layer, 8 of them used."""
+
 
 def name(path):
     return path.stem
@@ -243,17 +261,23 @@ def test_hardware_overlays_change_no_part_of_the_method() -> None:
         assert cli.config.data == kept.data
 
 
-LARGE = {"webshop_qwen3_4b": ("hero_pl/WebShop-v0", ReAct), "retail_qwen3_4b": ("hero_pl/TauBenchRetail-v0", ToolCall)}
+LARGE = {
+    "webshop_qwen3_4b": ("hero_pl/WebShop-v0", ReAct, QWEN3_4B, 4.02e9),
+    "retail_qwen3_4b": ("hero_pl/TauBenchRetail-v0", ToolCall, QWEN3_4B, 4.02e9),
+    "webshop_qwen3_30b_a3b": ("hero_pl/WebShop-v0", ReAct, QWEN3_30B_A3B, 30.5e9),
+    "retail_qwen3_30b_a3b": ("hero_pl/TauBenchRetail-v0", ToolCall, QWEN3_30B_A3B, 30.5e9),
+}
+"""Configuration -> environment, dialect, shape and number of parameters of its model."""
 
 
 @pytest.mark.parametrize("config", LARGE)
 @pytest.mark.parametrize("preset", [(), ("hero_paper",), ("hero_robust",), ("hardware/small_memory",)], ids=str)
-def test_a_4b_configuration_builds_its_model_without_memory(config, preset, tmp_path) -> None:
+def test_a_large_configuration_builds_its_model_without_memory(config, preset, tmp_path) -> None:
     pytest.importorskip("peft", reason="the adapter needs the extra `lora`")
     byte_tokenizer().save_pretrained(tmp_path)
     files = [CONFIGS / f"{part}.yaml" for part in (config, *preset)]
-    cli = compose(*files, arguments=[*scratch(QWEN3_4B, tmp_path), "--trainer.accelerator=cpu"])
-    environment, parser = LARGE[config]
+    environment, parser, shape, size = LARGE[config]
+    cli = compose(*files, arguments=[*scratch(shape, tmp_path), "--trainer.accelerator=cpu"])
     assert cli.datamodule.env == environment
     assert cli.datamodule.group_size == 1
     assert cli.model.adam["lr"] == 1e-5
@@ -264,15 +288,37 @@ def test_a_4b_configuration_builds_its_model_without_memory(config, preset, tmp_
     frozen = [parameter for parameter in policy.parameters() if not parameter.requires_grad]
     trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
     assert all(parameter.is_meta for parameter in (*frozen, *trained))
-    assert sum(parameter.numel() for parameter in frozen) == pytest.approx(4.02e9, rel=0.01)
-    assert 0 < sum(parameter.numel() for parameter in trained) < 0.02 * 4.02e9
+    assert sum(parameter.numel() for parameter in frozen) == pytest.approx(size, rel=0.01)
+    assert 0 < sum(parameter.numel() for parameter in trained) < 0.02 * size
     assert {parameter.dtype for parameter in frozen} == {torch.bfloat16}
 
 
 @pytest.mark.parametrize("config", LARGE)
-def test_a_4b_configuration_names_its_model(config) -> None:
+def test_a_large_configuration_names_its_model(config) -> None:
     text = (CONFIGS / f"{config}.yaml").read_text(encoding="utf-8")
-    assert "pretrained: Qwen/Qwen3-4B-Instruct-2507" in text
+    model = "Qwen3-30B-A3B-Instruct-2507" if "30b" in config else "Qwen3-4B-Instruct-2507"
+    assert f"pretrained: Qwen/{model}" in text
+
+
+@pytest.mark.parametrize("environment", ["webshop", "retail"])
+def test_the_two_sizes_differ_in_the_model_alone(environment) -> None:
+    small, large = (compose(CONFIGS / f"{environment}_qwen3_{size}.yaml").config for size in ("4b", "30b_a3b"))
+    assert small.data == large.data
+    assert small.model.objective == large.model.objective
+    assert (small.turn_budget, small.held_out) == (large.turn_budget, large.held_out)
+
+
+def test_the_adapter_of_the_mixture_leaves_experts_and_router_alone(tmp_path) -> None:
+    pytest.importorskip("peft", reason="the adapter needs the extra `lora`")
+    byte_tokenizer().save_pretrained(tmp_path)
+    shape = {**QWEN3_30B_A3B, "num_hidden_layers": 1}
+    arguments = [*scratch(shape, tmp_path), "--trainer.accelerator=cpu"]
+    policy = compose(CONFIGS / "webshop_qwen3_30b_a3b.yaml", arguments=arguments).model.policy
+    with torch.device("meta"):
+        policy.load()
+    trained = [name for name, parameter in policy.named_parameters() if parameter.requires_grad]
+    assert trained
+    assert all(".self_attn." in name and "lora_" in name for name in trained)
 
 
 def test_the_webshop_configuration_finds_its_tasks() -> None:

@@ -26,7 +26,12 @@ from hero_pl.types import Diagnosis, Message, Reflection, StopReason, Trajectory
 
 TASKS = 12
 BATCH = 32
-UPDATES = 75
+UPDATES = 150
+OBEDIENCE_STEPS = 700
+WEIGHT_SCALE = 0.5
+"""Standard deviation of the initial weights. Adam moves a weight by about the learning rate per update, whatever its
+size: with the 0.02 that transformers uses for wide models, 150 updates of 3e-4 rewrite a model of width 48 altogether,
+and even right-or-wrong feedback reaches 0.5 to 0.8. From 0.5 on, four seeds of it lie between 0.14 and 0.15."""
 RIGHT = [7, 2, 10, 0, 5, 9, 11, 3, 1, 8, 4, 6]
 """The hidden rule: the action that task number ``i`` wants."""
 
@@ -67,6 +72,7 @@ def fresh(world: Path, weights: Weights | None = None) -> HuggingFacePolicy:
             "num_key_value_heads": 4,
             "head_dim": 12,
             "max_position_embeddings": 64,
+            "initializer_range": WEIGHT_SCALE,
         },
         tokenizer=str(world),
     )
@@ -106,9 +112,9 @@ def obedient(world: Path) -> Weights:
                 row = ScoreRow((*ids, actions[0]), ((len(ids), len(ids) + 1),))
                 examples += [(row, target / target.sum())] * (1 if hint else 8)
     optimizer = torch.optim.Adam(policy.parameters(), lr=3e-3)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, total_iters=500)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, total_iters=OBEDIENCE_STEPS)
     draw = torch.Generator().manual_seed(0)
-    for _ in range(500):
+    for _ in range(OBEDIENCE_STEPS):
         chosen = [examples[int(i)] for i in torch.randint(len(examples), (64,), generator=draw)]
         loss = torch.nn.functional.cross_entropy(
             policy.score([row for row, _ in chosen]), torch.stack([target for _, target in chosen])
@@ -232,7 +238,18 @@ def test_grpo_on_as_many_samples_learns_less_than_hindsight_and_more_than_feedba
 ) -> None:
     learnt = train(fresh(world, obedient), GRPO(), group_size=4)
     print(f"grpo {learnt:.3f}")
-    assert 0.15 < learnt < 0.9
+    assert 0.3 < learnt < 0.9
+
+
+def test_what_a_live_teacher_learns_is_recorded_but_not_judged(
+    world: Path, obedient: Weights, record_property: Callable[[str, object], None]
+) -> None:
+    objective = distillation(world, Oracle(names_the_right_action))
+    objective.weights = LiveWeights()
+    learnt = train(fresh(world, obedient), objective)
+    print(f"live teacher {learnt:.3f}")
+    record_property("live_teacher", learnt)
+    assert 0.0 <= learnt <= 1.0
 
 
 @pytest.mark.slow

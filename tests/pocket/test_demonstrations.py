@@ -5,7 +5,8 @@ import re
 import pytest
 
 from hero_pl.errors import ConfigError
-from hero_pl.pocket.demonstrations import ShopDemonstrations
+from hero_pl.pocket.demonstrations import ShopDemonstrations, habits
+from hero_pl.pocket.rules import Page, Request
 from hero_pl.rollout.collect import Collector, Draw
 
 ENV = "hero_pl/WebShopPocket-v0"
@@ -74,6 +75,28 @@ def test_the_demonstrator_is_mediocre(made):
     _, rows = made()
     played = [row.reward >= 1.0 for row in rows if len(row.turns) > 1]
     assert 0.05 < sum(played) / len(played) < 0.7
+
+
+def test_a_search_that_went_astray_is_reviewed_as_wrong_and_mended(made):
+    _, rows = made(astray=0.5)
+    astray = [row for row in rows if len(row.turns) > 1 and "click[back to search]" in [t.text for t in row.turns]]
+    assert len(astray) > 5
+    for row in astray:
+        assert '"wrong: ' in row.turns[-1].text
+        assert '"right: back to search"' in row.turns[-1].text
+
+
+def test_habits_follow_the_position_whether_or_not_the_first_value_is_right(made):
+    _, rows = made(habit=0.99, noise=0.0, astray=0.0, wasted=0.0, invalid=0.0)
+    first = []
+    for row in (row for row in rows if len(row.turns) > 1):
+        pages = [row.first_observation, *(turn.observation for turn in row.turns)]
+        for page, turn in zip(pages, row.turns[:-1], strict=False):
+            kind = Request.read(row.first_observation).category
+            if Page.read(page).slot in habits(kind):
+                first.append(turn.text == f"click[{Page.read(page).values[0]}]")
+    assert len(first) > 30
+    assert sum(first) / len(first) > 0.9
 
 
 def test_warm_up_tasks_are_disjoint_from_all_others():

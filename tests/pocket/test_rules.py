@@ -49,6 +49,15 @@ def test_a_page_asks_for_one_decision(page, slot, values):
         # blame falls on the turn that chose the wrong colour, not on the ones after it
         (SIZES.replace("green", "black"), "click[medium]", BUY.replace("green", "black"), "right: medium", "medium"),
         (COLORS, "nonsense", f"error: {COLORS}", "invalid: nonsense", "green"),
+        # results that do not hold the wanted thing: search again, and blame only the search
+        ("results: pine mug | wool mug", "click[back to search]", FIND, "right: back to search", "back to search"),
+        (
+            "results: pine mug | wool mug",
+            "click[wool mug]",
+            "wool mug ; color: red",
+            "wrong: wool mug",
+            "back to search",
+        ),
     ],
 )
 def test_a_verdict_names_kind_and_value_and_knows_what_was_right(page, taken, answer, text, right):

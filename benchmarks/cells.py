@@ -1,0 +1,295 @@
+"""One cell of a grid: a method on a base policy at a learning rate and a seed, run once and kept.
+
+A cell has its own folder. Its name and ``cell.json`` say everything that changes its numbers: suite, method, base
+policy with a digest of its weights, learning rate, seed, budgets, held-out episodes, and a digest of its configuration
+files. The commit is in the results, not in the name: after a change of the code, name another folder.
+``result.json`` is written when it ends, well or badly; a folder without one was interrupted and is run again.
+
+Each cell starts from a fresh configuration and seed, so it gives the same numbers in a process of its own as after
+others. An error inside a cell ends that cell alone.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from suites import BASE, METHODS, ROOT, SUITES, nested, settings
+
+DONE, CRASHED = "done", "crashed"
+NOTHING: dict[str, Any] = {"status": "not run", "error": "", "wall_s": None, "commit": "", "curve": {}}
+"""In place of the result of a cell that has none."""
+VALUES = ("turns_used", "success", "success_greedy", "reward", "turns", "invalid", "episodes", "train_cpu_s")
+SPENT = {
+    "acting_tokens": "rollout/action_tokens",
+    "reflecting_tokens": "reflection/tokens",
+    "teaching_tokens": "teacher/tokens",
+}
+"""Column of the results -> column of ``metrics.csv`` that is summed up to the budget."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What one run is."""
+
+    suite: str
+    method: str
+    policy: str
+    lr: float
+    seed: int
+    budgets: tuple[int, ...]
+    stage: str = "test"
+    episodes: int = 250
+    endpoint: tuple[str, str] | None = None
+
+    @property
+    def configs(self) -> list[str]:
+        """Its configuration files below the repository, in the order in which they overlay."""
+        return [SUITES[self.suite].config, *METHODS[self.method].overlays]
+
+    @property
+    def base(self) -> str:
+        """Short name of the base policy."""
+        return self.policy.rsplit(":", 1)[-1].strip("/").replace("/", "-")
+
+    @property
+    def label(self) -> str:
+        """Name under which results are compared: tuning runs never mix with the others."""
+        return self.method if self.stage == "test" else f"{self.method} at {self.lr:g}"
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that changes the numbers."""
+        files = {path: digest(ROOT / path) for path in self.configs}
+        packaged = ROOT / "hero_pl" / "pocket" / "checkpoints" / self.policy.removeprefix("hero_pl:")
+        folder = packaged if self.policy.startswith("hero_pl:") else Path(self.policy)
+        weights = {path.name: digest(path) for path in sorted(folder.glob("*.*"))} if folder.is_dir() else {}
+        return {**asdict(self), "budgets": list(self.budgets), "files": files, "weights": weights}
+
+    def folder(self, out: Path) -> Path:
+        """Where it is kept; runs of one method differ in nothing but the seed at the end."""
+        values = {key: value for key, value in self.identity().items() if key != "seed"}
+        code = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
+        return out / f"{self.method}-{self.base}-lr{self.lr:g}-{code}-seed{self.seed}"
+
+    def overlay(self, folder: Path) -> dict[str, Any]:
+        """The configuration that makes a ``fit`` this cell."""
+        return nested(
+            {
+                **settings(SUITES[self.suite], self.method, self.endpoint),
+                "seed_everything": self.seed,
+                "data.seed": self.seed,
+                "model.lr": self.lr,
+                "model.policy.init_args.pretrained": self.policy,
+                "turn_budget.max_turns": max(self.budgets),
+                "held_out": {
+                    "episodes": self.episodes,
+                    "stage": self.stage,
+                    "at_turns": list(self.budgets),
+                    "greedy": True,
+                    "method": self.label,
+                    "logged_episodes": 0,
+                    "block": self.base,
+                },
+                "trajectories.every_n_steps": 0,
+                "trainer.enable_progress_bar": False,
+                "trainer.enable_checkpointing": False,
+                "trainer.logger.init_args": {"save_dir": str(folder.parent), "name": folder.name, "version": 0},
+            }
+        )
+
+    def arguments(self, folder: Path) -> list[str]:
+        """Of ``hero_pl``, once :meth:`overlay` is in the folder."""
+        files = [str(ROOT / path) for path in self.configs] + [str(folder / "overlay.yaml")]
+        return ["fit", *(word for file in files for word in ("--config", file))]
+
+
+def digest(path: Path) -> str:
+    """Of a file's content; empty if there is none."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else ""
+
+
+def result_of(cell: Cell, out: Path) -> dict[str, Any] | None:
+    """What the cell gave, or ``None`` while it has not ended."""
+    path = cell.folder(out) / "result.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+# -- one cell --------------------------------------------------------------------------------------------------------
+
+
+def run_cell(cell: Cell, out: Path) -> str:
+    """Run a cell in this process and keep its result; returns how it ended, never raises."""
+    folder = cell.folder(out)
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "version_0").mkdir(parents=True)
+    (folder / "cell.json").write_text(json.dumps(cell.identity(), indent=2) + "\n", encoding="utf-8")
+    text = yaml.safe_dump(cell.overlay(folder), sort_keys=False)
+    command = " ".join(["hero_pl", *cell.arguments(folder)])
+    (folder / "overlay.yaml").write_text(f"# {command}\n{text}", encoding="utf-8")
+    error, started = "", time.monotonic()
+    with (folder / "log.txt").open("w", encoding="utf-8") as log, _into(log):
+        try:
+            if cell.method == BASE:
+                _evaluate(cell, folder)
+            else:
+                from hero_pl.cli import main
+
+                main(cell.arguments(folder))
+        except (Exception, SystemExit) as problem:
+            traceback.print_exc()
+            error = f"{type(problem).__name__}: {problem}".splitlines()[0]
+    return keep(cell, out, error, time.monotonic() - started)
+
+
+def keep(cell: Cell, out: Path, error: str, wall_s: float | None = None) -> str:
+    """Write ``result.json`` from what the run left; with an error the cell counts as crashed."""
+    folder = cell.folder(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    status = CRASHED if error else DONE
+    result = {"status": status, "error": error, "wall_s": wall_s, "commit": _commit()}
+    result["curve"] = curve(folder / "version_0")
+    part = folder / "result.part"
+    part.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    part.replace(folder / "result.json")
+    return status
+
+
+def _commit() -> str:
+    """Of the checkout, with a mark if it was changed."""
+    command = ["git", "describe", "--always", "--dirty"]
+    try:
+        found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    except OSError:  # no git on this machine
+        return ""
+    return found.strip()
+
+
+def _evaluate(cell: Cell, folder: Path) -> None:
+    """The base policy: the same held-out episodes as the others before their first step."""
+    from hero_pl.lightning_cli import instantiate
+
+    cli = instantiate(cell.arguments(folder)[1:])
+    cli.model.policy.load()
+    held_out = next(one for one in cli.trainer.callbacks if type(one).__name__ == "HeldOut")
+    result, played = held_out.measure(cli.datamodule, cli.model.policy)
+    held_out.write(folder / "version_0", cell.seed, 0, played)
+    summary = {"curve": {"0": {**result, "turns_used": 0, "train_cpu_s": 0.0}}}
+    (folder / "version_0" / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+
+
+def curve(run: Path) -> dict[str, dict[str, Any]]:
+    """Figures by budget of a run folder; of an unfinished run those that it had reached."""
+    summary = run / "summary.json"
+    if summary.is_file():
+        results: dict[str, dict[str, Any]] = json.loads(summary.read_text(encoding="utf-8"))["curve"]
+    else:
+        results = _partial(run / "eval.jsonl")
+    spent = _spent(run / "metrics.csv")
+    found = {}
+    for mark, result in results.items():
+        used = result.get("turns_used", int(mark))
+        sums = dict.fromkeys((*SPENT, "steps"), 0.0)
+        for turns, values in spent:
+            if turns <= used:
+                sums = {name: sums[name] + values[name] for name in sums}
+        found[mark] = {**{name: result.get(name) for name in VALUES}, **{name: int(v) for name, v in sums.items()}}
+    return found
+
+
+def _partial(path: Path) -> dict[str, dict[str, Any]]:
+    """Means per budget of the evaluations that a crashed run had finished."""
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+    marks = dict.fromkeys(row["turns_budget"] for row in rows)
+    found: dict[str, dict[str, Any]] = {}
+    for mark in marks:
+        of_mark = [row for row in rows if row["turns_budget"] == mark]
+        found[str(mark)] = {
+            **{key: sum(row[key] for row in of_mark) / len(of_mark) for key in ("success", "reward", "turns")},
+            "episodes": len(of_mark),
+        }
+    return found
+
+
+def _spent(path: Path) -> list[tuple[float, dict[str, float]]]:
+    """Per training step: turns used until then, and what the step took."""
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row.get("rollout/action_tokens")]
+    return [
+        (
+            float(row["train/turns"]),
+            {
+                **{name: float(row.get(column) or 0.0) for name, column in SPENT.items()},
+                "steps": 1.0 - float(row.get("train/skipped_steps") or 0.0),
+            },
+        )
+        for row in rows
+    ]
+
+
+class _into:
+    """Sends everything that this process prints, also from below Python, into a file."""
+
+    def __init__(self, log: Any) -> None:
+        self.log = log
+
+    def __enter__(self) -> None:
+        self.saved = [os.dup(number) for number in (1, 2)]
+        self._point([self.log.fileno()] * 2)
+
+    def __exit__(self, *error: object) -> None:
+        self._point(self.saved)
+        for number in self.saved:
+            os.close(number)
+
+    @staticmethod
+    def _point(targets: Sequence[int]) -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for number, target in zip((1, 2), targets, strict=True):
+            os.dup2(target, number)
+
+
+# -- rows ------------------------------------------------------------------------------------------------------------
+
+
+def rows_of(cell: Cell, out: Path, tuned: bool) -> list[dict[str, Any]]:
+    """One row per budget, the untrained policy at 0 included; also of cells that crashed or were not run."""
+    result = result_of(cell, out) or dict(NOTHING)
+    marks = [0] if cell.method == BASE else [0, *cell.budgets]
+    empty = dict.fromkeys((*VALUES, *SPENT, "steps"))
+    return [
+        {
+            "suite": cell.suite,
+            "method": cell.method,
+            "base": cell.base,
+            "lr": "" if cell.method == BASE else f"{cell.lr:g}",
+            "tuned": tuned,
+            "seed": cell.seed,
+            "stage": cell.stage,
+            "budget": mark,
+            "status": result["status"],
+            **{key: _short(value) for key, value in (empty | result["curve"].get(str(mark), {})).items()},
+            "wall_s": _short(result["wall_s"]),
+            "commit": result["commit"],
+            "error": result["error"],
+        }
+        for mark in marks
+    ]
+
+
+def _short(value: Any) -> Any:
+    return round(value, 4) if isinstance(value, float) else value

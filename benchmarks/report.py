@@ -1,0 +1,175 @@
+"""Rewrite the tables of the documents from the results in the tree, so that no figure is typed by hand.
+
+    python benchmarks/report.py                    rewrite docs/results.md and README.md
+    python benchmarks/report.py --check            only say which tables differ; exit status 1 if any does
+    python benchmarks/report.py --draw CSV PNG     draw the curves of a results.csv
+
+A table stands between two comments. The first names a file, a kind of table and perhaps settings, the second ends it:
+
+    <!-- table: docs/results/pocket-webshop.csv success budgets=0,250,500 methods=base,hero_rule bases=pocket-shop -->
+    <!-- end of table -->
+
+Kinds for a ``results.csv``: ``success``, ``greedy``, ``reward``, ``turns`` (one row per method, one column per budget),
+``short`` (success, mean and range only), ``costs`` (settings: ``budget``), ``runs`` (every run); for a ``tuning.csv``:
+``tuning``; for a JSON file of numbers: ``json`` (one row per entry), for a Markdown file that a script wrote: ``text``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from suites import ROOT
+from tables import (
+    Row,
+    budgets,
+    cost_table,
+    distinct,
+    draw,
+    markdown,
+    numbers,
+    of,
+    read_rows,
+    run_table,
+    title,
+    tuning_table,
+    value_table,
+)
+
+DOCUMENTS = ("docs/results.md", "README.md")
+_TABLE = re.compile(r"(<!-- table: (\S+) (\w+)([^>]*?) -->\n)(.*?)(<!-- end of table -->)", re.DOTALL)
+
+
+class ReportError(ValueError):
+    """A marker names a file, a kind or a setting that cannot be used."""
+
+
+def rewrite(text: str, root: Path = ROOT) -> str:
+    """The document with all its tables made anew.
+
+    Raises:
+        ReportError: A marker cannot be followed, or is not closed.
+    """
+    if text.count("<!-- table:") != len(_TABLE.findall(text)):
+        raise ReportError(
+            "A table marker is not closed: every '<!-- table: FILE KIND -->' needs '<!-- end of table -->'."
+        )
+    return _TABLE.sub(lambda match: f"{match[1]}{make(root / match[2], match[3], match[4])}{match[6]}", text)
+
+
+def make(path: Path, kind: str, words: str) -> str:
+    """One table; ends with a newline."""
+    settings = dict(word.partition("=")[::2] for word in words.split())
+    if not path.is_file():
+        raise ReportError(f"{path}: there is no such file. Commit the results beside the document.")
+    if kind == "text":
+        return path.read_text(encoding="utf-8").strip("\n") + "\n"
+    if kind == "json":
+        return _json(json.loads(path.read_text(encoding="utf-8")), settings.get("names", ""))
+    if kind not in KINDS:
+        raise ReportError(f"{path}: no kind of table {kind!r}. There are: {', '.join([*KINDS, 'json', 'text'])}.")
+    rows = select(read_rows(path), settings)
+    if not rows:
+        raise ReportError(f"{path}: no row fits {words.strip()!r}.")
+    return KINDS[kind](rows, settings)
+
+
+def select(rows: Sequence[Row], settings: dict[str, str]) -> list[Row]:
+    """Rows of the named methods, budgets, base policies and rates, methods in the order named."""
+    columns = {"methods": "method", "budgets": "budget", "bases": "base", "rates": "lr"}
+    unknown = set(settings) - {*columns, "budget"}
+    if unknown:
+        raise ReportError(f"No setting {sorted(unknown)[0]!r}. There are: {', '.join([*columns, 'budget'])}.")
+    found = list(rows)
+    for setting, column in columns.items():
+        if setting in settings:
+            wanted = settings[setting].split(",")
+            missing = set(wanted) - {row.get(column, "") for row in rows}
+            if missing:
+                raise ReportError(f"{setting}={settings[setting]}: no row has {column} {sorted(missing)[0]!r}.")
+            keep = [*wanted, ""] if column == "lr" else wanted
+            found = [row for row in found if row.get(column, "") in keep or _is_base_row(row, column)]
+    return found
+
+
+def _is_base_row(row: Row, column: str) -> bool:
+    """The base policy is measured at budget 0 alone and stands for every budget."""
+    return column == "budget" and row["method"] == "base"
+
+
+def _values(column: str) -> Callable[[Sequence[Row], dict[str, str]], str]:
+    return lambda rows, settings: value_table(rows, column, _marks(rows, settings))
+
+
+def _short(rows: Sequence[Row], settings: dict[str, str]) -> str:
+    """Mean success and range, for a first page."""
+    marks = _marks(rows, settings)
+    body = []
+    for method in distinct(rows, "method"):
+        cells = []
+        for mark in marks:
+            values = numbers(of(rows, method=method, budget=0 if method == "base" else mark), "success")
+            spread = f" ({min(values):.2f} to {max(values):.2f})" if len(values) > 1 and mark else ""
+            cells.append(f"{statistics.fmean(values):.2f}{spread}" if values else "not run")
+        body.append([title(method), *cells])
+    return markdown(["method", *("before" if mark == 0 else f"{mark} turns" for mark in marks)], body)
+
+
+def _marks(rows: Sequence[Row], settings: dict[str, str]) -> list[int]:
+    return [int(mark) for mark in settings["budgets"].split(",")] if "budgets" in settings else budgets(rows)
+
+
+def _json(values: dict[str, Any], names: str) -> str:
+    wanted = names.split(",") if names else list(values)
+    missing = [name for name in wanted if name not in values]
+    if missing:
+        raise ReportError(f"names: there is no {missing[0]!r}. There are: {', '.join(values)}.")
+    body = [[name, f"{value:.3f}" if isinstance(value, float) else str(value)] for name, value in values.items()]
+    return markdown(["measure", "value"], [row for row in body if row[0] in wanted])
+
+
+KINDS: dict[str, Callable[[Sequence[Row], dict[str, str]], str]] = {
+    "success": _values("success"),
+    "greedy": _values("success_greedy"),
+    "reward": _values("reward"),
+    "turns": _values("turns"),
+    "short": _short,
+    "costs": lambda rows, settings: cost_table(rows, int(settings["budget"]) if "budget" in settings else None),
+    "runs": lambda rows, settings: run_table(rows),
+    "tuning": lambda rows, settings: tuning_table(rows),
+}
+
+
+def main() -> None:
+    """Rewrite or check the documents."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit status 1 if a table differs")
+    parser.add_argument("--draw", nargs=2, type=Path, metavar=("CSV", "PNG"), help="draw curves instead")
+    parser.add_argument("documents", nargs="*", type=Path, default=[ROOT / name for name in DOCUMENTS])
+    args = parser.parse_args()
+    if args.draw:
+        draw(read_rows(args.draw[0]), args.draw[1])
+        return
+    stale = []
+    for path in args.documents:
+        text = path.read_text(encoding="utf-8")
+        try:
+            new = rewrite(text)
+        except ReportError as error:
+            raise SystemExit(f"{path}: {error}") from error
+        if new != text:
+            stale.append(path.name)
+            if not args.check:
+                path.write_text(new, encoding="utf-8")
+        print(f"{path.name}: {len(_TABLE.findall(text))} tables, {'changed' if new != text else 'as the results say'}")
+    if args.check and stale:
+        raise SystemExit(f"Tables differ from the results in {', '.join(stale)}: run python benchmarks/report.py")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,185 @@
+"""Suites and methods of the turn-budget benchmark: which configuration, which overlays, which settings.
+
+A method is a list of overlays from ``configs`` and settings on top. The overlays are written for the pocket shop; a
+suite with other prompts or another reflector replaces the settings that name them, and drops the methods it has no
+counterpart of. What every cell runs is an ordinary ``hero_pl fit`` of files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+OBJECTIVE = "model.objective.init_args"
+BASE = "base"
+"""The untrained policy: evaluated, never trained."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a method differs from the suite's configuration, which is HERO with the policy as its own reflector."""
+
+    title: str
+    overlays: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Dotted key of the configuration -> value."""
+    wraps: str = ""
+    """Mode of the ``ShuffledReflector`` around the suite's reference reflector."""
+    shows: bool = False
+    """Names a hint template, which a suite with other prompts replaces."""
+    grouped: bool = False
+    """Plays groups of eight, so an eighth of the tasks per step."""
+
+
+METHODS: dict[str, Method] = {
+    BASE: Method("Base, not trained"),
+    "feedback_only": Method("feedback only", ("configs/baselines/feedback_only.yaml",), shows=True),
+    "reflection_only": Method("reflection only", ("configs/baselines/reflection_only.yaml",), shows=True),
+    "full_demo": Method("full demonstration", ("configs/baselines/full_demo.yaml",), shows=True, grouped=True),
+    "grpo": Method("GRPO, group of 8", ("configs/baselines/grpo.yaml",), grouped=True),
+    "reinforce": Method("REINFORCE, group of 1", ("configs/baselines/reinforce.yaml",)),
+    "rloo": Method("RLOO, group of 8", ("configs/baselines/rloo.yaml",), grouped=True),
+    "hero_self": Method("HERO, its own reflector"),
+    "hero_rule": Method("HERO, rule-based reflector", ("configs/baselines/rule_reflector.yaml",)),
+    "hero_live": Method(
+        "HERO, live reflector and teacher",
+        ("configs/baselines/live_teacher.yaml",),
+        {f"{OBJECTIVE}.reflector.init_args.weights": "live"},
+    ),
+    "hero_ema": Method("HERO, EMA teacher", ("configs/baselines/ema_teacher.yaml",)),
+    "hero_external": Method("HERO, external reflector"),
+    "shuffled": Method("shuffled diagnoses", ("configs/controls/shuffled_diagnosis.yaml",), wraps="batch"),
+    "shuffled_without_feedback": Method(
+        "shuffled diagnoses, no feedback",
+        ("configs/controls/shuffled_without_feedback.yaml",),
+        wraps="batch",
+        shows=True,
+    ),
+    "generic": Method("generic diagnoses", ("configs/controls/generic_diagnosis.yaml",), wraps="generic"),
+}
+
+
+@dataclass(frozen=True)
+class Suite:
+    """One environment with its base configuration."""
+
+    name: str
+    config: str
+    says: str
+    """What the suite is, in a sentence."""
+    policies: tuple[str, ...]
+    rules: str = ""
+    """Class of the rule-based reflector; without one the suite has no ``hero_rule``."""
+    on_cpu: bool = True
+    """Whether a laptop runs it; others need an accelerator and the weights of the policy."""
+    rates: tuple[float, ...] = (5e-4, 1e-3, 2e-3)
+    """Learning rates that ``--tune`` tries, the same for every method."""
+    methods: tuple[str, ...] = tuple(METHODS)
+    adapt: bool = True
+    """Replace what the overlays say about prompts and reflectors by what this suite's configuration says."""
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The configuration as written."""
+        values: dict[str, Any] = yaml.safe_load((ROOT / self.config).read_text(encoding="utf-8"))
+        return values
+
+
+SUITES: dict[str, Suite] = {
+    "pocket-webshop": Suite(
+        "pocket-webshop",
+        "configs/quickstart.yaml",
+        "A mechanism check whose answer is built in: the base policy was taught to review its episodes and to obey "
+        "hints, and the rule-based reflector is an oracle over visible facts.",
+        ("hero_pl:pocket-shop",),
+        rules="ShopRules",
+        adapt=False,
+    ),
+    "pocket-retail": Suite(
+        "pocket-retail",
+        "configs/pocket_retail.yaml",
+        "Templated tasks on a database of the real schema; the outcome is open.",
+        ("hero_pl:pocket-retail",),
+    ),
+    "webshop": Suite(
+        "webshop",
+        "configs/webshop_qwen3_4b.yaml",
+        "WebShop with a pretrained model.",
+        ("Qwen/Qwen3-4B-Instruct-2507",),
+        on_cpu=False,
+        rates=(5e-6, 1e-5, 2e-5),
+    ),
+    "retail": Suite(
+        "retail",
+        "configs/retail_qwen3_4b.yaml",
+        "TauBench retail with a pretrained model.",
+        ("Qwen/Qwen3-4B-Instruct-2507",),
+        on_cpu=False,
+        rates=(5e-6, 1e-5, 2e-5),
+    ),
+}
+
+
+def available(suite: Suite, endpoint: Sequence[str] | None = None) -> list[str]:
+    """Methods that the suite can run here, in the order of the table."""
+    missing = {name for name, method in METHODS.items() if not all((ROOT / path).is_file() for path in method.overlays)}
+    if not suite.rules:
+        missing.add("hero_rule")
+    if not endpoint:
+        missing.add("hero_external")
+    return [name for name in suite.methods if name not in missing]
+
+
+def why_not(suite: Suite, method: str) -> str:
+    """The reason for which :func:`available` leaves a method out."""
+    if method not in METHODS:
+        return f"there is no such method; there are {', '.join(METHODS)}"
+    if method == "hero_rule" and not suite.rules:
+        return f"the suite {suite.name} has no rule-based reflector"
+    if method == "hero_external":
+        return "it needs an endpoint: --endpoint URL MODEL"
+    return "missing: " + ", ".join(path for path in METHODS[method].overlays if not (ROOT / path).is_file())
+
+
+def settings(suite: Suite, name: str, endpoint: Sequence[str] | None = None) -> dict[str, Any]:
+    """What a method sets on top of its overlays in this suite."""
+    method = METHODS[name]
+    found = dict(method.settings)
+    if name == "hero_external" and endpoint:
+        found[f"{OBJECTIVE}.reflector"] = {
+            "class_path": "ChatReflector",
+            "init_args": {"base_url": endpoint[0], "model": endpoint[1]},
+        }
+    if not suite.adapt:
+        return found
+    base = suite.values
+    objective = base["model"]["objective"].get("init_args", {})
+    if method.shows:
+        template = (objective.get("teacher") or {}).get("init_args", {}).get("template")
+        found[f"{OBJECTIVE}.teacher.init_args.template"] = template
+    if name == "hero_rule":
+        found[f"{OBJECTIVE}.reflector"] = {"class_path": suite.rules}
+    elif method.wraps:
+        inner = {"class_path": suite.rules} if suite.rules else objective["reflector"]
+        arguments = {"inner": inner, "mode": method.wraps, "seed": 0}
+        found[f"{OBJECTIVE}.reflector"] = {"class_path": "ShuffledReflector", "init_args": arguments}
+    if method.grouped:
+        found["data.tasks_per_step"] = max(1, base["data"]["tasks_per_step"] // 8)
+    return found
+
+
+def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted keys as the nested mapping of a configuration file."""
+    tree: dict[str, Any] = {}
+    for key, value in flat.items():
+        *parents, last = key.split(".")
+        place = tree
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[last] = value
+    return tree

@@ -1,0 +1,242 @@
+"""Tables and curves of the results of a grid; everything is computed from the rows of its ``results.csv``.
+
+Intervals are 95 % intervals of the mean over runs by Student's t, cut off at 0 and 1 where the value is a share. Runs
+differ in seed and, where several were given, in base policy.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from suites import BASE, METHODS
+
+Row = Mapping[str, str]
+T_975 = (
+    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
+    *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
+    *(2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
+)
+"""97.5 % quantile of Student's t for 1 to 30 degrees of freedom."""
+SHARES = ("success", "success_greedy", "reward")
+COSTS = {
+    "success_greedy": "greedy success",
+    "reward": "reward",
+    "turns": "turns per episode",
+    "invalid": "invalid replies per episode",
+    "steps": "optimizer steps",
+    "acting_tokens": "tokens acting",
+    "reflecting_tokens": "tokens reflecting",
+    "teaching_tokens": "tokens teaching",
+    "train_cpu_s": "CPU s of training",
+    "wall_s": "wall s of the run",
+}
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """95 % interval of the mean by Student's t; infinite for a single run.
+
+    Example:
+        >>> [round(x, 3) for x in interval([1.0, 2.0, 3.0])]  # 2 +- 4.303 * 1 / sqrt(3)
+        [-0.484, 4.484]
+    """
+    if len(values) < 2:
+        return -math.inf, math.inf
+    quantile = T_975[len(values) - 2] if len(values) <= 31 else 1.96
+    half = quantile * statistics.stdev(values) / math.sqrt(len(values))
+    mean = statistics.fmean(values)
+    return mean - half, mean + half
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Rows of a ``results.csv``."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write them; columns are those of the first row."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def of(rows: Iterable[Row], **wanted: Any) -> list[Row]:
+    """Rows whose columns have these values."""
+    return [row for row in rows if all(row.get(key) == str(value) for key, value in wanted.items())]
+
+
+def distinct(rows: Iterable[Row], column: str) -> list[str]:
+    """Values of a column in the order of their first row; methods in the order of the table."""
+    found = list(dict.fromkeys(row.get(column, "") for row in rows))
+    return (
+        [*(m for m in METHODS if m in found), *(m for m in found if m not in METHODS)] if column == "method" else found
+    )
+
+
+def numbers(rows: Iterable[Row], column: str) -> list[float]:
+    """The filled cells of a column."""
+    return [float(row[column]) for row in rows if row.get(column)]
+
+
+def budgets(rows: Iterable[Row]) -> list[int]:
+    """All budgets, 0 included."""
+    return sorted({int(row["budget"]) for row in rows})
+
+
+def markdown(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+    """A table; ends with a newline."""
+    lines = ["| " + " | ".join(row) + " |" for row in (head, *body)]
+    return "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:]]) + "\n"
+
+
+def title(method: str) -> str:
+    """How a method is called in a table."""
+    return METHODS[method].title if method in METHODS else method
+
+
+def summary(values: Sequence[float], share: bool = True) -> str:
+    """Mean, 95 % interval, smallest and largest run."""
+    if not values:
+        return "not run"
+    mean = statistics.fmean(values)
+    if len(values) == 1:
+        return f"{mean:.2f}"
+    low, high = interval(values)
+    if share:
+        low, high = max(0.0, low), min(1.0, high)
+    return f"{mean:.2f} [{low:.2f}, {high:.2f}] ({min(values):.2f} to {max(values):.2f})"
+
+
+def value_table(rows: Sequence[Row], column: str = "success", marks: Sequence[int] | None = None) -> str:
+    """One row per method (and rate, if a method has several), one column per budget."""
+    marks = list(marks) if marks else budgets(rows)
+    body = []
+    for method in distinct(rows, "method"):
+        for rate in distinct(of(rows, method=method), "lr"):
+            mine = [row for row in rows if row["method"] == method and row.get("lr", "") == rate]
+            runs = {(row.get("base"), row["seed"]) for row in mine}
+            crashed = {(row.get("base"), row["seed"]) for row in mine if row.get("status", "done") == "crashed"}
+            cells = [
+                summary(numbers(of(mine, budget=0 if method == BASE else mark), column), column in SHARES)
+                for mark in marks
+            ]
+            tuned = " tuned" if mine[0].get("tuned") == "True" else ""
+            count = f"{len(runs)}" + (f", {len(crashed)} crashed" if crashed else "")
+            body.append([title(method), f"{rate}{tuned}" if rate else "", count, *cells])
+    return markdown(["method", "lr", "runs", *map(str, marks)], body)
+
+
+def cost_table(rows: Sequence[Row], mark: int | None = None) -> str:
+    """What each method had used at a budget (the largest by default); means over runs."""
+    mark = max(budgets(rows)) if mark is None else mark
+    columns = [column for column in COSTS if any(row.get(column) for row in rows)]
+    body = []
+    for method in distinct(rows, "method"):
+        mine = of(rows, method=method, budget=0 if method == BASE else mark)
+        cells = []
+        for column in columns:
+            values = numbers(mine, column)
+            mean = statistics.fmean(values) if values else math.nan
+            cells.append("" if not values else f"{mean:,.0f}" if mean >= 100 else f"{mean:.2f}")
+        body.append([title(method), *cells])
+    return markdown([f"at {mark} turns", *(COSTS[column] for column in columns)], body)
+
+
+def run_table(rows: Sequence[Row], column: str = "success") -> str:
+    """Every run, those that collapsed, crashed or were not run included."""
+    marks = budgets(rows)
+    body = []
+    runs = dict.fromkeys((row["method"], row.get("base", ""), row.get("lr", ""), row["seed"]) for row in rows)
+    order = distinct(rows, "method")
+    for method, base, rate, seed in sorted(runs, key=lambda run: order.index(run[0])):
+        mine = [
+            row
+            for row in rows
+            if (row["method"], row.get("base", ""), row.get("lr", ""), row["seed"]) == (method, base, rate, seed)
+        ]
+        cells = [f"{value:.2f}" if (value := _one(mine, mark, column)) is not None else "" for mark in marks]
+        status = mine[0].get("status", "done")
+        error = mine[0].get("error", "")
+        body.append([title(method), base, rate, seed, *cells, f"{status}: {error}" if error else status])
+    return markdown(["method", "base policy", "lr", "seed", *map(str, marks), "status"], body)
+
+
+def tuning_table(rows: Sequence[Row]) -> str:
+    """Every rate of every method on the validation split, the chosen one marked."""
+    body = []
+    for method in distinct(rows, "method"):
+        scores = rates(rows, method)
+        best = choose(rows, method)
+        body.append(
+            [title(method), *(f"{score:.3f}{' (chosen)' if rate == best else ''}" for rate, score in scores.items())]
+        )
+    return markdown(["mean success over budgets, by learning rate", *distinct(rows, "lr")], body)
+
+
+def rates(rows: Sequence[Row], method: str) -> dict[str, float]:
+    """Mean success over budgets, seeds and base policies by rate; a budget that a run did not reach counts 0."""
+    found = {}
+    for rate in distinct(rows, "lr"):
+        mine = [row for row in rows if row["method"] == method and row["lr"] == rate and row["budget"] != "0"]
+        if mine:
+            found[rate] = statistics.fmean(float(row["success"] or 0.0) for row in mine)
+    return found
+
+
+def choose(rows: Sequence[Row], method: str) -> str:
+    """The rate with the best mean; the smaller one on a tie."""
+    scores = rates(rows, method)
+    return min(scores, key=lambda rate: (-scores[rate], float(rate)))
+
+
+def report(rows: Sequence[Row], says: str = "") -> str:
+    """The whole Markdown page of a grid."""
+    parts = [says, "Mean success, 95 % interval over runs (Student's t), smallest to largest run.", value_table(rows)]
+    bases = distinct(rows, "base")
+    if len(bases) > 1:
+        for base in bases:
+            parts += [f"Base policy {base}:", value_table(of(rows, base=base))]
+    if any(row.get("success_greedy") for row in rows):
+        parts += ["The same with greedy decoding:", value_table(rows, "success_greedy")]
+    parts += ["What it took, means over runs:", cost_table(rows), "Every run:", run_table(rows)]
+    return "\n\n".join(part.rstrip("\n") for part in parts if part) + "\n"
+
+
+def draw(rows: Sequence[Row], out: Path) -> None:
+    """Curves of success, greedy success and turns per episode over the budgets, with 95 % bands over runs."""
+    import numpy as np
+
+    from hero_pl.plots import Curve, draw_methods
+
+    marks = budgets(rows)
+    methods: dict[str, list[dict[str, Curve]]] = {}
+    runs = dict.fromkeys((row["method"], row.get("base", ""), row.get("lr", ""), row["seed"]) for row in rows)
+    several = len({(method, rate) for method, _, rate, _ in runs}) > len({method for method, *_ in runs})
+    for method, base, rate, seed in runs:
+        mine = of(rows, method=method, base=base, seed=seed)
+        mine = [row for row in mine if row.get("lr", "") == rate]
+        curves = {}
+        for column in ("success", "success_greedy", "turns"):
+            points = [(mark, _one(mine, 0 if method == BASE else mark, column)) for mark in marks]
+            known = [(mark, value) for mark, value in points if value is not None]
+            if known:
+                curves[column] = Curve(np.array([m for m, _ in known], float), np.array([v for _, v in known]))
+        name = title(method) + (f", {rate}" if several and rate else "")
+        methods.setdefault(name, []).append(curves)
+    panels = (
+        ("success", ("success",)),
+        ("greedy success", ("success_greedy",)),
+        ("turns per episode", ("turns",)),
+    )
+    draw_methods(methods, out, panels)
+
+
+def _one(rows: Sequence[Row], mark: int, column: str) -> float | None:
+    values = numbers(of(rows, budget=mark), column)
+    return values[0] if values else None

@@ -1,0 +1,31 @@
+"""Labelling in a browser: one HTML file that needs no server and no network, and saves JSON lines."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+from hero_pl.annotate.files import read_rows
+from hero_pl.errors import HeroError
+from hero_pl.quality import QUESTIONS
+from hero_pl.viewer.page import fill_page
+
+
+def write_form(turns: Path, out: Path) -> int:
+    """Write the page and return its number of rows.
+
+    Args:
+        turns: A sample.
+        out: The page; replaced when it exists.
+
+    Raises:
+        HeroError: The rows cannot be read, or the page cannot be written.
+    """
+    rows = read_rows(turns)
+    data = {"name": turns.stem, "questions": dict(QUESTIONS), "rows": rows}
+    page = fill_page(files(__package__), "form", f"Annotate {turns.name}", data)
+    try:
+        out.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise HeroError(f"{out}: the page cannot be written ({error.strerror or error}). Give another path.") from error
+    return len(rows)

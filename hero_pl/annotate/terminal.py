@@ -1,0 +1,73 @@
+"""Labelling in the terminal: one row after the other, one question after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hero_pl.annotate.files import read_rows
+from hero_pl.jsonl import append_lines
+from hero_pl.quality import QUESTIONS
+from hero_pl.viewer.terminal import plain
+
+ANSWERS = {"y": True, "yes": True, "n": False, "no": False, "": None, "-": None}
+
+
+def ask_all(
+    turns: Path,
+    out: Path,
+    rater: str = "",
+    ask: Callable[[str], str] = input,
+    say: Callable[[str], None] = print,
+) -> int:
+    """Ask about every row that ``out`` does not hold yet; ``q`` ends, and the row in hand is not written.
+
+    Args:
+        turns: A sample.
+        out: Labelled rows, appended one by one.
+        rater: Name to record.
+        ask: Reads one answer.
+        say: Shows text.
+
+    Returns:
+        Rows in ``out`` afterwards.
+    """
+    rows = read_rows(turns)
+    done = {row["id"] for row in read_rows(out)} if out.exists() and out.stat().st_size else set()
+    say("Answer y, n, or nothing if it cannot be told; q ends, and the same command goes on later.")
+    for number, row in enumerate(rows, 1):
+        if row["id"] in done:
+            continue
+        say(describe(row, f"{number} of {len(rows)}"))
+        labels = _answers(ask, say)
+        if labels is None:
+            break
+        append_lines(out, [{**row, "rater": rater, "labels": labels}])
+        done.add(row["id"])
+    return len(done)
+
+
+def describe(row: dict[str, Any], place: str) -> str:
+    """What a rater sees, with control characters made visible."""
+    lines = [f"\n=== row {place}, turn {row['turn']} of {row['turns']}, reward {row['reward']:.2f}", row["task"]]
+    for turn in row["history"]:
+        lines += [f"  > {turn['action']}", f"  < {turn['reply']}"]
+    lines += [f"==> {row['action']}", f"<== {row['reply']}", f"diagnosis ({row['confidence']}): {row['diagnosis']}"]
+    if row["next_action_target"] is not None:
+        lines.append(f"next_action_target: {row['next_action_target']}")
+    return "\n".join(plain(str(line)) for line in lines)
+
+
+def _answers(ask: Callable[[str], str], say: Callable[[str], None]) -> dict[str, bool | None] | None:
+    labels: dict[str, bool | None] = {}
+    for name, question in QUESTIONS.items():
+        while name not in labels:
+            given = ask(f"{question} [y/n/-/q] ").strip().lower()
+            if given == "q":
+                return None
+            if given in ANSWERS:
+                labels[name] = ANSWERS[given]
+            else:
+                say(f"{plain(given)!r} is no answer: y, n, nothing, or q.")
+    return labels

@@ -1,0 +1,185 @@
+"""Cells of a grid: their identity, how they end, and that sharing a process changes no number."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from cell_endings import all_done, by_seed
+from cells import Cell, curve, keep, result_of, rows_of, run_cell
+from workers import run_cells
+
+CELL = Cell("pocket-webshop", "feedback_only", "hero_pl:pocket-shop", 1e-3, 0, (10, 20), "test", 4)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"method": "hero_rule"},
+        {"policy": "elsewhere/pocket-shop"},
+        {"lr": 2e-3},
+        {"seed": 1},
+        {"budgets": (10, 30)},
+        {"stage": "validate"},
+        {"episodes": 5},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_whatever_changes_the_numbers_changes_the_folder(change: dict[str, Any], tmp_path: Path) -> None:
+    assert replace(CELL, **change).folder(tmp_path) != CELL.folder(tmp_path)
+    assert replace(CELL).folder(tmp_path) == CELL.folder(tmp_path)
+
+
+def test_new_weights_of_the_base_policy_make_a_new_cell(tmp_path: Path) -> None:
+    (tmp_path / "policy").mkdir()
+    weights = tmp_path / "policy" / "model.safetensors"
+    weights.write_bytes(b"one")
+    cell = replace(CELL, policy=str(tmp_path / "policy"))
+    before = cell.folder(tmp_path)
+    weights.write_bytes(b"two")
+    assert cell.folder(tmp_path) != before
+
+
+def test_runs_that_differ_in_the_seed_alone_are_one_method(tmp_path: Path) -> None:
+    from hero_pl.plots import method_name
+
+    names = {method_name(replace(CELL, seed=seed).folder(tmp_path) / "version_0" / "metrics.csv") for seed in (0, 7)}
+    assert len(names) == 1
+
+
+def test_tuning_runs_carry_their_rate_in_the_name_under_which_they_are_compared() -> None:
+    assert CELL.label == "feedback_only"
+    assert replace(CELL, stage="validate").label == "feedback_only at 0.001"
+
+
+@pytest.fixture
+def grid(tmp_path: Path) -> list[Cell]:
+    (tmp_path / "runs.txt").touch()
+    return [replace(CELL, seed=seed) for seed in range(4)]
+
+
+def test_one_cell_that_dies_or_fails_takes_no_other_with_it(grid: list[Cell], tmp_path: Path) -> None:
+    said: list[str] = []
+    run_cells(grid, tmp_path, 1, said.append, by_seed)
+    results = [result_of(cell, tmp_path) or {} for cell in grid]
+    assert [result["status"] for result in results] == ["done", "crashed", "crashed", "done"]
+    assert "exit status 9" in results[1]["error"]
+    assert results[2]["error"] == "ValueError: seed 2"
+    assert sum("crashed" in line for line in said) == 2
+    rows = [row for cell in grid for row in rows_of(cell, tmp_path, False)]
+    assert [row["status"] for row in rows if row["budget"] == 20] == ["done", "crashed", "crashed", "done"]
+
+
+def test_the_same_command_repeats_no_finished_cell_and_tries_crashed_ones_again(
+    grid: list[Cell], tmp_path: Path
+) -> None:
+    run_cells(grid, tmp_path, 2, lambda line: None, by_seed)
+    (tmp_path / "runs.txt").write_text("")
+    run_cells(grid, tmp_path, 2, lambda line: None, all_done)
+    assert sorted((tmp_path / "runs.txt").read_text().split()[1::2]) == ["1", "2"]
+    assert all((result_of(cell, tmp_path) or {})["status"] == "done" for cell in grid)
+
+
+def test_an_interrupted_grid_goes_on_where_it_was(grid: list[Cell], tmp_path: Path) -> None:
+    said: list[str] = []
+
+    def interrupt(line: str) -> None:
+        said.append(line)
+        if len(said) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_cells(grid, tmp_path, 1, interrupt, all_done)
+    ended = [cell.seed for cell in grid if result_of(cell, tmp_path)]
+    assert ended[:2] == [0, 1]
+    assert len(ended) < 4
+    run_cells(grid, tmp_path, 1, lambda line: None, all_done)
+    assert (tmp_path / "runs.txt").read_text().split()[1::2] == ["0", "1", "2", "3"]
+
+
+def test_a_cell_without_a_result_was_not_run(tmp_path: Path) -> None:
+    rows = rows_of(CELL, tmp_path, False)
+    assert [(row["budget"], row["status"], row["success"]) for row in rows] == [
+        (0, "not run", None),
+        (10, "not run", None),
+        (20, "not run", None),
+    ]
+
+
+def test_a_crashed_run_keeps_the_budgets_that_it_had_reached(tmp_path: Path) -> None:
+    run = CELL.folder(tmp_path) / "version_0"
+    run.mkdir(parents=True)
+    lines = [
+        {"turns_budget": mark, "success": success, "reward": 0.5, "turns": 5}
+        for mark, success in ((0, False), (0, True), (10, True), (10, True))
+    ]
+    (run / "eval.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    keep(CELL, tmp_path, "RuntimeError: out of memory")
+    rows = rows_of(CELL, tmp_path, False)
+    assert [row["success"] for row in rows] == [0.5, 1.0, None]
+    assert {row["error"] for row in rows} == {"RuntimeError: out of memory"}
+
+
+def test_tokens_and_steps_are_summed_up_to_each_budget(tmp_path: Path) -> None:
+    results = {
+        mark: {"turns_used": used, "success": 0.5, "turns": 5.0} for mark, used in (("0", 0), ("10", 12), ("20", 25))
+    }
+    (tmp_path / "summary.json").write_text(json.dumps({"curve": results}))
+    (tmp_path / "metrics.csv").write_text(
+        "step,train/turns,rollout/action_tokens,reflection/tokens,teacher/tokens,train/skipped_steps,test/success\n"
+        "0,0,,,,,0.1\n0,6,20,7,100,0,\n1,12,22,8,110,1,\n1,12,,,,,0.2\n2,25,30,9,120,0,\n"
+    )
+    found = curve(tmp_path)
+    columns = ("acting_tokens", "reflecting_tokens", "teaching_tokens", "steps")
+    assert [found["0"][name] for name in columns] == [0, 0, 0, 0]
+    assert [found["10"][name] for name in columns] == [42, 15, 210, 1]  # one of the two steps was skipped
+    assert [found["20"][name] for name in columns] == [72, 24, 330, 2]
+
+
+def numbers(cell: Cell, out: Path) -> list[dict[str, Any]]:
+    """What a cell measured, without times."""
+    assert (result_of(cell, out) or {})["status"] == "done", (cell.folder(out) / "log.txt").read_text()
+    timed = ("train_cpu_s", "wall_s")
+    return [
+        {name: value for name, value in row.items() if name not in timed} for row in rows_of(cell, out, tuned=False)
+    ]
+
+
+def test_cells_in_one_process_give_the_numbers_of_processes_of_their_own(tmp_path: Path) -> None:
+    shared, alone = tmp_path / "shared", tmp_path / "alone"
+    for folder in (shared, alone):
+        folder.mkdir()
+    run_cell(replace(CELL, method="hero_self", lr=2e-3, seed=5), shared)
+    run_cell(CELL, shared)
+    run_cells([CELL], alone, 1, lambda line: None)  # a worker of its own
+    found = numbers(CELL, alone)
+    assert found == numbers(CELL, shared)
+    assert found[-1]["steps"] > 0
+    metrics = [(CELL.folder(out) / "version_0" / "metrics.csv").read_text() for out in (alone, shared)]
+    assert metrics[0] == metrics[1]
+
+
+def test_the_base_policy_is_evaluated_on_the_episodes_of_the_others(tmp_path: Path) -> None:
+    base = replace(CELL, method="base")
+    run_cell(base, tmp_path)
+    run_cell(CELL, tmp_path)
+    (only,) = numbers(base, tmp_path)
+    first = numbers(CELL, tmp_path)[0]
+    names = ("budget", "success", "success_greedy", "reward", "turns", "invalid", "episodes", "steps")
+    assert [only[name] for name in names] == [first[name] for name in names]
+
+
+def test_a_cell_that_cannot_be_configured_is_reported(tmp_path: Path) -> None:
+    cell = replace(CELL, policy="hero_pl:no-such-policy")
+    assert run_cell(cell, tmp_path) == "crashed"
+    assert (result_of(cell, tmp_path) or {})["error"]
+
+
+def test_the_kept_overlay_is_a_configuration_with_its_command(tmp_path: Path) -> None:
+    cell = replace(CELL, policy="hero_pl:no-such-policy")
+    run_cell(cell, tmp_path)
+    text = (cell.folder(tmp_path) / "overlay.yaml").read_text()
+    assert text.startswith("# hero_pl fit --config ")
+    assert yaml.safe_load(text)["held_out"]["at_turns"] == [10, 20]

@@ -1,0 +1,78 @@
+"""The tables of the documents are those of the results in the tree."""
+
+from pathlib import Path
+
+import pytest
+from report import DOCUMENTS, ROOT, ReportError, rewrite
+from tables import write_rows
+from test_tables import ROWS, TUNING
+
+OPEN = "<!-- table: results.csv {} -->\n"
+CLOSE = "<!-- end of table -->"
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_the_tables_of_a_document_are_those_of_the_results(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert rewrite(text) == text, "run python benchmarks/report.py"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    write_rows(tmp_path / "results.csv", ROWS)
+    write_rows(tmp_path / "tuning.csv", TUNING)
+    (tmp_path / "gate.json").write_text('{"no hint": 0.25, "wrong turns": 12, "passed": true}')
+    (tmp_path / "page.md").write_text("# A page\n\n")
+    return tmp_path
+
+
+def test_a_table_is_made_between_its_markers_and_nothing_else_changes(root: Path) -> None:
+    before = f"Intro\n\n{OPEN.format('short budgets=0,250 methods=base,hero_rule')}old\n{CLOSE}\n\nEnd\n"
+    after = rewrite(before, root)
+    assert after.startswith(
+        "Intro\n\n<!-- table: results.csv short budgets=0,250 methods=base,hero_rule -->\n| method "
+    )
+    assert after.endswith(f"{CLOSE}\n\nEnd\n")
+    assert "old" not in after
+    assert "| HERO, rule-based reflector | 0.20 | 0.85 (0.80 to 0.90) |" in after
+    assert "| Base, not trained | 0.20 | 0.20 (0.10 to 0.30) |" in after
+    assert "GRPO" not in after
+    assert rewrite(after, root) == after
+
+
+@pytest.mark.parametrize(
+    ("marker", "row"),
+    [
+        ("success", "| GRPO, group of 8 | 0.001 | 2, 1 crashed |"),
+        ("runs", "| GRPO, group of 8 | b | 0.001 | 1 | 0.30 |  | crashed: RuntimeError: memory |"),
+        ("costs budget=250", "| at 250 turns |"),
+    ],
+)
+def test_every_kind_of_table_shows_its_rows(marker: str, row: str, root: Path) -> None:
+    assert row in rewrite(OPEN.format(marker) + CLOSE, root)
+
+
+def test_tables_of_other_files(root: Path) -> None:
+    text = "".join(
+        f"<!-- table: {words} -->\n{CLOSE}\n" for words in ("tuning.csv tuning", "gate.json json", "page.md text")
+    )
+    found = rewrite(text, root)
+    assert "| GRPO, group of 8 | 0.300 (chosen) | 0.250 |" in found
+    assert "| no hint | 0.250 |\n| wrong turns | 12 |\n| passed | True |" in found
+    assert f"# A page\n{CLOSE}" in found
+
+
+@pytest.mark.parametrize(
+    ("marker", "cure"),
+    [
+        ("<!-- table: gone.csv success -->\n" + CLOSE, "no such file"),
+        (OPEN.format("sucess") + CLOSE, "There are: success"),
+        (OPEN.format("success methods=hero") + CLOSE, "no row has method 'hero'"),
+        (OPEN.format("success method=grpo") + CLOSE, "No setting 'method'"),
+        (OPEN.format("success"), "not closed"),
+    ],
+    ids=["file", "kind", "method", "setting", "end"],
+)
+def test_a_marker_that_cannot_be_followed_is_refused(marker: str, cure: str, root: Path) -> None:
+    with pytest.raises(ReportError, match=cure):
+        rewrite(marker, root)

@@ -1,0 +1,139 @@
+"""The grid as a command: what it refuses, what it would run, and that every cell is a configuration that parses."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import turn_budget
+import yaml
+from cells import Cell
+from suites import BASE, METHODS, ROOT, SUITES, available, settings
+from turn_budget import main_cells, options, tuning_cells
+
+from hero_pl.lightning_cli import instantiate
+
+
+@pytest.mark.parametrize(
+    ("words", "cure"),
+    [
+        (["--methods", "gpro"], "there is no such method; there are base"),
+        (["--methods", "hero_external"], "--endpoint URL MODEL"),
+        (["--suite", "webshop", "--methods", "hero_rule", "--dry-run"], "no rule-based reflector"),
+        (["--suite", "webshop"], "--dry-run"),
+        (["--budgets", "30000"], "from 1 to 20000"),
+        (["--tune", "--seeds", "0", "100"], "overlap"),
+        (["--tune", "--lr", "1e-3"], "not allowed with"),
+        (["--episodes", "0"], "at least 1"),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else "",
+)
+def test_a_mistake_is_refused_with_its_cure(words: list[str], cure: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        options(words)
+    assert cure in capsys.readouterr().err
+
+
+def test_every_method_is_tuned_with_the_same_rates_on_validation_with_other_seeds() -> None:
+    args = options(["--tune", "--methods", "base", "grpo", "hero_rule", "--seeds", "0", "1", "--rates", "1e-3", "2e-3"])
+    cells = tuning_cells(args)
+    effort = {method: sorted((c.lr, c.seed) for c in cells if c.method == method) for method in args.methods}
+    assert effort["grpo"] == effort["hero_rule"] == [(1e-3, 100), (2e-3, 100)]
+    assert effort["base"] == []
+    assert {cell.stage for cell in cells} == {"validate"}
+    held = main_cells(args, {"base": 1e-3, "grpo": 1e-3, "hero_rule": 2e-3})
+    assert {cell.stage for cell in held} == {"test"}
+    assert not {cell.seed for cell in held} & {cell.seed for cell in cells}
+
+
+def test_base_policies_are_a_factor_of_the_grid() -> None:
+    args = options(["--methods", "base", "grpo", "--policies", "hero_pl:a", "hero_pl:b", "--seeds", "0", "1", "2"])
+    cells = main_cells(args, dict.fromkeys(args.methods, 1e-3))
+    assert len(cells) == 2 * 2 * 3
+    assert {cell.base for cell in cells} == {"a", "b"}
+
+
+def parsed(cell: Cell, tmp_path: Path, more: Sequence[str] = ()) -> Any:
+    """Module and data module of a cell, without weights."""
+    (tmp_path / "overlay.yaml").write_text(yaml.safe_dump(cell.overlay(tmp_path / "run")))
+    arguments = cell.arguments(tmp_path)[1:]
+    return instantiate([*arguments, "--trainer.accelerator=cpu", "--trainer.devices=1", *more])
+
+
+CELLS = [
+    (suite.name, method)
+    for suite in SUITES.values()
+    for method in available(suite, ["http://localhost:1/v1", "model"])
+    if (ROOT / suite.config).is_file() and suite.name != "webshop"  # as retail, in all that a method changes
+]
+
+
+@pytest.mark.parametrize(("suite", "method"), CELLS, ids=lambda value: value)
+def test_every_method_of_every_suite_is_a_configuration(suite: str, method: str, tmp_path: Path) -> None:
+    cell = Cell(suite, method, "somewhere", 3e-4, 4, (10, 20), "validate", 6, ("http://localhost:1/v1", "model"))
+    cli = parsed(cell, tmp_path)
+    held_out = next(one for one in cli.trainer.callbacks if type(one).__name__ == "HeldOut")
+    assert (held_out.at_turns, held_out.stage, held_out.episodes) == ([10, 20], "validate", 6)
+    assert (held_out.method, held_out.block) == (f"{method} at 0.0003", "somewhere")
+    assert (cli.model.adam["lr"], cli.datamodule.seed, cli.config.turn_budget.max_turns) == (3e-4, 4, 20)
+    episodes = cli.datamodule.tasks_per_step * cli.datamodule.group_size
+    plain = SUITES[suite].values["data"]
+    assert episodes == plain["tasks_per_step"] * plain["group_size"], "every method plays as many episodes per step"
+
+
+def test_the_live_variant_of_hero_has_neither_a_frozen_reflector_nor_a_frozen_teacher(tmp_path: Path) -> None:
+    cell = Cell("pocket-webshop", "hero_live", "hero_pl:pocket-shop", 1e-3, 0, (10,))
+    objective = parsed(cell, tmp_path).model.objective
+    assert objective.reflector.weights == "live"
+    assert objective.reflector.mode == "continue"
+    assert type(objective.weights).__name__ == "LiveWeights"
+
+
+def test_controls_of_a_suite_without_rules_shuffle_its_own_reflector() -> None:
+    found = settings(SUITES["webshop"], "shuffled")["model.objective.init_args.reflector"]
+    assert found["class_path"] == "ShuffledReflector"
+    assert found["init_args"]["inner"] == SUITES["webshop"].values["model"]["objective"]["init_args"]["reflector"]
+
+
+def test_a_suite_with_other_prompts_keeps_its_own_hint_template() -> None:
+    for method in ("feedback_only", "reflection_only", "shuffled_without_feedback"):
+        assert settings(SUITES["webshop"], method)["model.objective.init_args.teacher.init_args.template"] is None
+
+
+def test_a_dry_run_shows_one_command_per_cell_and_runs_none(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    words = [
+        "--suite",
+        "retail",
+        "--methods",
+        "base",
+        "grpo",
+        "--seeds",
+        "0",
+        "--dry-run",
+        "--out",
+        str(tmp_path / "x"),
+    ]
+    monkeypatch.setattr("sys.argv", ["turn_budget.py", *words])
+    turn_budget.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert all(line.startswith("hero_pl fit --config ") for line in lines)
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_grid_of_two_cells_writes_results_tables_and_curves(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--methods", "base", "hero_rule", "--seeds", "0", "--budgets", "10", "--episodes", "4", "--parallel", "1"]
+    monkeypatch.setattr("sys.argv", ["turn_budget.py", *words, "--out", str(tmp_path)])
+    turn_budget.main()
+    assert {"results.csv", "table.md", "curves.png", "cells"} <= {path.name for path in tmp_path.iterdir()}
+    assert "2 of 2 cells are done" in capsys.readouterr().out
+    turn_budget.main()
+    assert capsys.readouterr().out.count("done before") == 2
+
+
+def test_only_the_base_policy_is_not_trained() -> None:
+    assert [name for name, method in METHODS.items() if method.title.endswith("not trained")] == [BASE]

@@ -1,0 +1,157 @@
+"""Two processes with gloo on the CPU learn exactly what one process learns from the same episodes."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+sys.path.append(str(Path(__file__).parent))
+from two_ranks import SCENARIOS, TINY, run
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Without what an earlier run in this process may have left behind for its own ranks."""
+    kept = {k: v for k, v in os.environ.items() if k not in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_PORT")}
+    return {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), **more}
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    """What each of two ranks found in every scenario."""
+    out = tmp_path_factory.mktemp("ranks") / "found"
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "NODE_RANK": "0"}
+    started = [
+        subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("two_ranks.py")), str(out)],
+            env=environment(**shared, LOCAL_RANK=str(rank)),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        said = [process.communicate(timeout=300)[0] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    assert [process.returncode for process in started] == [0, 0], "\n".join(said)
+    return [torch.load(f"{out}.{rank}") for rank in range(2)]
+
+
+@pytest.fixture(scope="module")
+def alone():
+    """What one process with all the episodes finds, on demand."""
+    known = {}
+
+    def of(name):
+        if name not in known:
+            known[name] = run(SCENARIOS[name], world=1)
+        return known[name]
+
+    return of
+
+
+def assert_close(found, expected, what):
+    assert found.keys() == expected.keys()
+    scale = max(float(value.abs().max()) for value in expected.values())
+    for name in expected:
+        assert float((found[name] - expected[name]).abs().max()) <= 1e-5 * scale, (what, name)
+
+
+@pytest.mark.parametrize("name", ["all hinted", "unequal", "unequal, per trajectory", "grpo"])
+def test_bug_17_two_processes_give_the_gradient_of_one(name, ranks, alone):
+    for rank in ranks:
+        assert_close(rank[name]["gradient"], alone(name)["gradient"], name)
+        assert rank[name]["turns"] == alone(name)["turns"]
+    if name != "grpo":
+        assert any(float(gradient.abs().max()) > 0.0 for gradient in alone(name)["gradient"].values())
+
+
+def test_bug_18_a_process_without_any_hinted_turn_takes_part_with_gradient_zero(ranks, alone):
+    for rank in ranks:
+        assert_close(rank["one rank empty"]["gradient"], alone("one rank empty")["gradient"], "one rank empty")
+    assert [rank["one rank empty"]["micro_batches"] for rank in ranks] == [2, 0]
+
+
+def test_bug_18_a_step_without_hinted_turns_anywhere_is_skipped_by_both_processes(ranks, alone):
+    for rank in ranks:
+        found = rank["all ranks empty"]
+        assert (found["gradient"], found["version"]) == ({}, 0)
+        assert found["turns"] >= 15
+        assert_close(found["weights"], alone("all ranks empty")["weights"], "all ranks empty")
+
+
+def test_processes_may_have_different_numbers_of_micro_batches(ranks, alone):
+    name = "two micro-batches and one"
+    assert [rank[name]["micro_batches"] for rank in ranks] == [2, 1]
+    for rank in ranks:
+        assert_close(rank[name]["gradient"], alone(name)["gradient"], name)
+
+
+def test_the_turn_budget_counts_the_turns_of_both_processes_and_stops_them_together(ranks, alone):
+    counted = [(rank["budget"]["turns"], rank["budget"]["batches"]) for rank in ranks]
+    assert counted[0] == counted[1]
+    assert counted[0][0] >= 25
+    assert counted[0][1] == alone("budget")["batches"] > 1
+    first, second = (rank["budget"]["weights"] for rank in ranks)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_the_command_trains_on_two_processes_with_the_shipped_overlay(tmp_path):
+    changes = tmp_path / "tiny.yaml"
+    changes.write_text(
+        yaml.safe_dump(
+            {
+                "model": {
+                    "policy": {
+                        "init_args": {"pretrained": None, "config": TINY, "tokenizer": "hero_pl:pocket-shop"},
+                    },
+                    "objective": {"init_args": {"reflector": "ShopRules"}},
+                },
+                "data": {"tasks_per_step": 2, "max_action_tokens": 4, "limits": {"max_turns": 2}},
+                "turn_budget": {"max_turns": 16},
+                "held_out": {"episodes": 3, "at_turns": []},
+                "trainer": {
+                    "accelerator": "cpu",
+                    "devices": 2,
+                    "enable_progress_bar": False,
+                    "strategy": {
+                        "class_path": "lightning.pytorch.strategies.DDPStrategy",
+                        "init_args": {"process_group_backend": "gloo", "timeout": "0:02:00"},
+                    },
+                    "logger": {"init_args": {"save_dir": str(tmp_path / "runs")}},
+                },
+            }
+        ),
+        encoding="utf-8",
+    )
+    overlays = ["configs/quickstart.yaml", "configs/hardware/data_parallel.yaml", str(changes)]
+    done = subprocess.run(
+        [sys.executable, "-m", "hero_pl", "fit", *(word for file in overlays for word in ("--config", file))],
+        cwd=ROOT,
+        env=environment(MASTER_PORT=str(free_port())),
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "runs" / "quickstart" / "version_0"
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    assert summary["training_turns"] >= 16
+    assert summary["before"]["episodes"] == summary["after"]["episodes"] == 3
+    assert not (tmp_path / "runs" / "quickstart" / "version_1").exists()

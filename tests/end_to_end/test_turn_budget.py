@@ -1,0 +1,59 @@
+"""The mechanism claims on the pocket shop, as means of three seeds at learning rate 1e-3.
+
+The suite is a mechanism check whose answer is built in (see docs/results.md); that the answer comes out is a test of
+the whole loop: rollouts, reflection, hints, both sides' layout, divergence, teacher weights, budget and evaluation.
+"""
+
+import statistics
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SEEDS = (0, 1, 2)
+BUDGETS = (250, 500)
+METHODS = ("feedback_only", "grpo", "hero_rule", "shuffled")
+
+Means = dict[str, dict[int, float]]
+
+
+@pytest.fixture(scope="module")
+def means(tmp_path_factory: pytest.TempPathFactory) -> Means:
+    """Mean success at temperature 1 by method and budget; budget 0 is the base policy."""
+    sys.path.append(str(ROOT / "benchmarks"))
+    from cells import Cell, result_of, run_cell
+
+    out = tmp_path_factory.mktemp("grid")
+    found: Means = {}
+    for method in METHODS:
+        curves = []
+        for seed in SEEDS:
+            cell = Cell("pocket-webshop", method, "hero_pl:pocket-shop", 1e-3, seed, BUDGETS, "test", 150)
+            assert run_cell(cell, out) == "done", (cell.folder(out) / "log.txt").read_text()
+            curves.append((result_of(cell, out) or {})["curve"])
+        found[method] = {
+            mark: statistics.fmean(curve[str(mark)]["success"] for curve in curves) for mark in (0, *BUDGETS)
+        }
+        print(method, found[method], {m: [c[str(m)]["success_greedy"] for c in curves] for m in BUDGETS})
+    return found
+
+
+@pytest.mark.slow
+def test_hero_with_rules_solves_the_shop_within_500_turns(means: Means) -> None:
+    assert means["hero_rule"][500] >= 0.9
+
+
+@pytest.mark.slow
+def test_a_diagnosis_teaches_faster_than_the_answer_of_the_environment_alone(means: Means) -> None:
+    assert means["hero_rule"][250] - means["feedback_only"][250] >= 0.05
+
+
+@pytest.mark.slow
+def test_hero_is_ahead_of_grpo_at_500_turns(means: Means) -> None:
+    assert means["hero_rule"][500] - means["grpo"][500] >= 0.2
+
+
+@pytest.mark.slow
+def test_shuffled_diagnoses_do_not_help(means: Means) -> None:
+    assert means["shuffled"][500] <= means["shuffled"][0]

@@ -1,0 +1,147 @@
+"""Runs of the real module on any number of processes, for ``test_data_parallel.py``; as a script, one of two ranks.
+
+``python two_ranks.py FILE`` expects the variables that a launcher sets (LOCAL_RANK, MASTER_ADDR, MASTER_PORT); both
+ranks play every scenario in turn, and each writes what it found to FILE and its rank.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.strategies import DDPStrategy
+
+from hero_pl.callbacks.turn_budget import TurnBudget
+from hero_pl.chat.actions import PlainText
+from hero_pl.datamodule import RolloutDataModule
+from hero_pl.module import HeroModule
+from hero_pl.objectives.base import Objective
+from hero_pl.objectives.policy_gradient import GRPO
+from hero_pl.objectives.self_distillation import SelfDistillation
+from hero_pl.pocket.reflector import ShopRules
+from hero_pl.policy.base import Policy
+from hero_pl.policy.huggingface import HuggingFacePolicy
+from hero_pl.reflection.base import Reflector
+from hero_pl.rollout.collect import Draw, Limits
+from hero_pl.types import Reflection, Trajectory
+
+PATIENCE = timedelta(seconds=120)
+"""A collective that a rank never joins fails after this time instead of hanging."""
+
+TINY = {
+    "model_type": "qwen3",
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": 512,
+}
+
+
+class Shared(RolloutDataModule):
+    """Deals the episodes of one process out to all ranks, so that every world plays the same ones."""
+
+    def draws(self, step: int) -> list[Draw]:
+        world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        tasks = self.collector("train").task_ids
+        groups = range(step * self.tasks_per_step * world, (step + 1) * self.tasks_per_step * world)
+        mine = groups[rank * self.tasks_per_step : (rank + 1) * self.tasks_per_step]
+        return [Draw(tasks[group], group, 1000 * group + member) for group in mine for member in range(self.group_size)]
+
+
+class Some(Reflector):
+    """The rules, for the episodes whose place in the step is listed; nothing for the others."""
+
+    def __init__(self, episodes: int, places: Sequence[int]) -> None:
+        self.episodes, self.places, self.rules = episodes, places, ShopRules()
+
+    def reflect(self, trajectories: Sequence[Trajectory], policy: Policy | None) -> list[Reflection]:
+        return [
+            found if t.group % self.episodes in self.places else replace(found, diagnoses=(None,) * len(t.turns))
+            for t, found in zip(trajectories, self.rules.reflect(trajectories, policy), strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class Scenario:
+    objective: Callable[[], Objective]
+    steps: int = 1
+    tokens_per_micro_batch: int = 1 << 20
+    group_size: int = 1
+    max_turns: int = 0
+
+
+EPISODES = 4
+"""Tasks of one optimizer step over all ranks."""
+
+SCENARIOS = {
+    "all hinted": Scenario(lambda: SelfDistillation(ShopRules())),
+    "unequal": Scenario(lambda: SelfDistillation(Some(EPISODES, (0, 1, 3)))),
+    "unequal, per trajectory": Scenario(
+        lambda: SelfDistillation(Some(EPISODES, (0, 1, 3)), normalize="traj_mean_turn_mean")
+    ),
+    "two micro-batches and one": Scenario(
+        lambda: SelfDistillation(Some(EPISODES, (0, 1, 3))), tokens_per_micro_batch=1
+    ),
+    "one rank empty": Scenario(lambda: SelfDistillation(Some(EPISODES, (0, 1))), tokens_per_micro_batch=1),
+    "all ranks empty": Scenario(lambda: SelfDistillation(Some(EPISODES, ())), max_turns=15),
+    "grpo": Scenario(GRPO, group_size=2),
+    "budget": Scenario(lambda: SelfDistillation(ShopRules()), max_turns=25),
+}
+
+
+def run(scenario: Scenario, world: int) -> dict[str, Any]:
+    """Train; gradients of the last step, weights, counters."""
+    torch.manual_seed(0)
+    policy = HuggingFacePolicy(config=dict(TINY), tokenizer="hero_pl:pocket-shop", parser=PlainText())
+    module = HeroModule(
+        policy,
+        scenario.objective(),
+        lr=1e-2,
+        warmup_steps=0,
+        clip=0.0,
+        tokens_per_micro_batch=scenario.tokens_per_micro_batch,
+    )
+    data = Shared(
+        "hero_pl/WebShopPocket-v0",
+        tasks_per_step=EPISODES // world,
+        group_size=scenario.group_size,
+        max_action_tokens=4,
+        limits=Limits(max_turns=3),
+    )
+    trainer = lightning.Trainer(
+        accelerator="cpu",
+        devices=world,
+        strategy=DDPStrategy(process_group_backend="gloo", timeout=PATIENCE) if world > 1 else "auto",
+        max_steps=scenario.steps if scenario.max_turns == 0 else -1,
+        max_epochs=-1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        limit_val_batches=0,
+        callbacks=[TurnBudget(scenario.max_turns)],
+    )
+    trainer.fit(module, data)
+    return {
+        "gradient": {name: p.grad.clone() for name, p in policy.named_parameters() if p.grad is not None},
+        "weights": {name: p.detach().clone() for name, p in policy.named_parameters()},
+        "turns": module.turns,
+        "version": policy.version,
+        "batches": data.steps,
+        "micro_batches": len({record.trajectory.group for record in module.last_records if record.token_loss[0]}),
+    }
+
+
+if __name__ == "__main__":
+    found = {name: run(scenario, world=2) for name, scenario in SCENARIOS.items()}
+    torch.save(found, f"{sys.argv[1]}.{os.environ['LOCAL_RANK']}")
