@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from suites import BASE, METHODS, ROOT, SUITES, nested, settings
+from suites import BASE, ROOT, SUITES, method_of, nested, settings
 
 DONE, CRASHED = "done", "crashed"
 NOTHING: dict[str, Any] = {"status": "not run", "error": "", "wall_s": None, "commit": "", "curve": {}}
@@ -57,7 +57,7 @@ class Cell:
     @property
     def configs(self) -> list[str]:
         """Its configuration files below the repository, in the order in which they overlay."""
-        return [SUITES[self.suite].config, *METHODS[self.method].overlays]
+        return [SUITES[self.suite].config, *method_of(self.method).overlays]
 
     @property
     def base(self) -> str:

@@ -23,7 +23,7 @@ from typing import Any
 
 import yaml
 from cells import CRASHED, DONE, Cell, result_of, rows_of
-from suites import BASE, METHODS, SUITES, available, why_not
+from suites import BASE, METHODS, SUITES, available, base_policies, method_of, why_not
 from tables import choose, draw, read_rows, report, tuning_table, write_rows
 from workers import run_cells
 
@@ -35,7 +35,7 @@ def options(words: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line, checked before anything runs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--suite", default="pocket-webshop", choices=list(SUITES))
-    parser.add_argument("--methods", nargs="+", help="default: all that the suite can run here")
+    parser.add_argument("--methods", nargs="+", help="default: all that --list shows; also any overlay by name")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--policies", nargs="+", help="base policies (warm starts), a factor of the table")
     parser.add_argument("--budgets", nargs="+", type=int, default=list(BUDGETS), help="training turns, up to 20000")
@@ -55,10 +55,10 @@ def options(words: Sequence[str] | None = None) -> argparse.Namespace:
     suite = SUITES[args.suite]
     known = available(suite, args.endpoint)
     for method in args.methods or []:
-        if method not in known:
+        if method not in known and (method in METHODS or not _is_overlay(method)):
             parser.error(f"--methods {method}: {why_not(suite, method)}.")
     args.methods = args.methods or known
-    args.policies = args.policies or list(suite.policies)
+    args.policies = args.policies or base_policies(suite)
     args.rates = args.rates or list(suite.rates)
     args.budgets = sorted(set(args.budgets))
     args.tune_budgets = sorted(set(args.tune_budgets or args.budgets))
@@ -72,6 +72,13 @@ def options(words: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error(f"the suite {suite.name} is here as configurations: add --dry-run and run its commands on a GPU.")
     args.out = args.out.resolve()
     return args
+
+
+def _is_overlay(name: str) -> bool:
+    try:
+        return bool(method_of(name).overlays)
+    except KeyError:
+        return False
 
 
 def tuning_cells(args: argparse.Namespace) -> list[Cell]:

@@ -8,7 +8,7 @@ import pytest
 import turn_budget
 import yaml
 from cells import Cell
-from suites import BASE, METHODS, ROOT, SUITES, available, settings
+from suites import BASE, METHODS, ROOT, SUITES, available, method_of, settings
 from turn_budget import main_cells, options, tuning_cells
 
 from hero_pl.lightning_cli import instantiate
@@ -93,6 +93,14 @@ def test_controls_of_a_suite_without_rules_shuffle_its_own_reflector() -> None:
     found = settings(SUITES["webshop"], "shuffled")["model.objective.init_args.reflector"]
     assert found["class_path"] == "ShuffledReflector"
     assert found["init_args"]["inner"] == SUITES["webshop"].values["model"]["objective"]["init_args"]["reflector"]
+
+
+def test_any_overlay_is_a_method_by_its_file_name(tmp_path: Path) -> None:
+    args = options(["--methods", "forward_kl", "dapo", "--seeds", "0"])
+    cell = main_cells(args, dict.fromkeys(args.methods, 1e-3))[0]
+    assert type(parsed(cell, tmp_path).model.objective.divergence).__name__ == "ForwardKL"
+    assert method_of("dapo").grouped
+    assert not method_of("forward_kl").grouped
 
 
 def test_a_suite_with_other_prompts_keeps_its_own_hint_template() -> None:
