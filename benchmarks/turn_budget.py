@@ -181,4 +181,7 @@ def finish(cells: Sequence[Cell], folder: Path, args: argparse.Namespace, says: 
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
