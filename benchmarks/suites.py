@@ -8,7 +8,7 @@ counterpart of. What every cell runs is an ordinary ``hero_pl fit`` of files.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +124,14 @@ SUITES: dict[str, Suite] = {
         rates=(5e-6, 1e-5, 2e-5),
     ),
 }
+
+for _name in ("webshop", "retail"):
+    SUITES[f"{_name}-30b"] = replace(
+        SUITES[_name],
+        name=f"{_name}-30b",
+        config=f"configs/{_name}_qwen3_30b_a3b.yaml",
+        policies=("Qwen/Qwen3-30B-A3B-Instruct-2507",),
+    )
 
 
 def method_of(name: str) -> Method:
