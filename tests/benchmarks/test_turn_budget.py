@@ -118,6 +118,7 @@ def test_a_dry_run_shows_one_command_per_cell_and_runs_none_and_a_finished_run_i
         "--methods",
         "base",
         "grpo",
+        "rloo",
         "--seeds",
         "0",
         "--dry-run",
@@ -137,9 +138,9 @@ def test_a_dry_run_shows_one_command_per_cell_and_runs_none_and_a_finished_run_i
     words[words.index("--dry-run")] = "--collect"
     monkeypatch.setattr("sys.argv", ["turn_budget.py", *words, "--out", str(tmp_path / "x")])
     turn_budget.main()
-    assert "1 of 2 cells are done" in capsys.readouterr().out
+    assert "1 of 3 cells are done" in capsys.readouterr().out
     rows = read_rows(tmp_path / "x" / "results.csv")
-    assert [row["status"] for row in rows if row["budget"] == "0"] == ["not run", "done"]
+    assert [row["status"] for row in rows if row["budget"] == "0"] == ["not run", "not run", "done"]
 
 
 def test_a_grid_of_two_cells_writes_results_tables_and_curves(
