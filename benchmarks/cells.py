@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from suites import BASE, METHODS, ROOT, SUITES, nested, settings
+from suites import BASE, ROOT, SUITES, method_of, nested, settings
 
 DONE, CRASHED = "done", "crashed"
 NOTHING: dict[str, Any] = {"status": "not run", "error": "", "wall_s": None, "commit": "", "curve": {}}
@@ -57,7 +57,7 @@ class Cell:
     @property
     def configs(self) -> list[str]:
         """Its configuration files below the repository, in the order in which they overlay."""
-        return [SUITES[self.suite].config, *METHODS[self.method].overlays]
+        return [SUITES[self.suite].config, *method_of(self.method).overlays]
 
     @property
     def base(self) -> str:
@@ -133,11 +133,8 @@ def run_cell(cell: Cell, out: Path) -> str:
     """Run a cell in this process and keep its result; returns how it ended, never raises."""
     folder = cell.folder(out)
     shutil.rmtree(folder, ignore_errors=True)
-    (folder / "version_0").mkdir(parents=True)
-    (folder / "cell.json").write_text(json.dumps(cell.identity(), indent=2) + "\n", encoding="utf-8")
-    text = yaml.safe_dump(cell.overlay(folder), sort_keys=False)
-    command = " ".join(["hero_pl", *cell.arguments(folder)])
-    (folder / "overlay.yaml").write_text(f"# {command}\n{text}", encoding="utf-8")
+    prepare(cell, out)
+    (folder / "version_0").mkdir()
     error, started = "", time.monotonic()
     with (folder / "log.txt").open("w", encoding="utf-8") as log, _into(log):
         try:
@@ -151,6 +148,24 @@ def run_cell(cell: Cell, out: Path) -> str:
             traceback.print_exc()
             error = f"{type(problem).__name__}: {problem}".splitlines()[0]
     return keep(cell, out, error, time.monotonic() - started)
+
+
+def prepare(cell: Cell, out: Path) -> str:
+    """Write what a cell is and its overlay; returns the command that runs it."""
+    folder = cell.folder(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "cell.json").write_text(json.dumps(cell.identity(), indent=2) + "\n", encoding="utf-8")
+    text = yaml.safe_dump(cell.overlay(folder), sort_keys=False)
+    command = " ".join(["hero_pl", *cell.arguments(folder)])
+    (folder / "overlay.yaml").write_text(f"# {command}\n{text}", encoding="utf-8")
+    return command
+
+
+def adopt(cell: Cell, out: Path) -> None:
+    """Take over a run that was finished by its command, without this script."""
+    folder = cell.folder(out)
+    if not (folder / "result.json").is_file() and (folder / "version_0" / "summary.json").is_file():
+        keep(cell, out, "")
 
 
 def keep(cell: Cell, out: Path, error: str, wall_s: float | None = None) -> str:

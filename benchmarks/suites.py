@@ -8,7 +8,7 @@ counterpart of. What every cell runs is an ordinary ``hero_pl fit`` of files.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ METHODS: dict[str, Method] = {
     BASE: Method("Base, not trained"),
     "feedback_only": Method("feedback only", ("configs/baselines/feedback_only.yaml",), shows=True),
     "reflection_only": Method("reflection only", ("configs/baselines/reflection_only.yaml",), shows=True),
-    "full_demo": Method("full demonstration", ("configs/baselines/full_demo.yaml",), shows=True, grouped=True),
+    "full_demo": Method("full demonstration", ("configs/baselines/full_demo.yaml",), grouped=True),
     "grpo": Method("GRPO, group of 8", ("configs/baselines/grpo.yaml",), grouped=True),
     "reinforce": Method("REINFORCE, group of 1", ("configs/baselines/reinforce.yaml",)),
     "rloo": Method("RLOO, group of 8", ("configs/baselines/rloo.yaml",), grouped=True),
@@ -96,7 +96,7 @@ SUITES: dict[str, Suite] = {
         "configs/quickstart.yaml",
         "A mechanism check whose answer is built in: the base policy was taught to review its episodes and to obey "
         "hints, and the rule-based reflector is an oracle over visible facts.",
-        ("hero_pl:pocket-shop",),
+        ("hero_pl:pocket-shop", "hero_pl:pocket-shop-b"),
         rules="ShopRules",
         adapt=False,
     ),
@@ -105,6 +105,7 @@ SUITES: dict[str, Suite] = {
         "configs/pocket_retail.yaml",
         "Templated tasks on a database of the real schema; the outcome is open.",
         ("hero_pl:pocket-retail",),
+        rules="RetailRules",
     ),
     "webshop": Suite(
         "webshop",
@@ -124,6 +125,37 @@ SUITES: dict[str, Suite] = {
     ),
 }
 
+for _name in ("webshop", "retail"):
+    SUITES[f"{_name}-30b"] = replace(
+        SUITES[_name],
+        name=f"{_name}-30b",
+        config=f"configs/{_name}_qwen3_30b_a3b.yaml",
+        policies=("Qwen/Qwen3-30B-A3B-Instruct-2507",),
+    )
+
+
+def method_of(name: str) -> Method:
+    """A method by name; any other overlay of ``configs/baselines`` and ``configs/controls`` goes by its file name.
+
+    Raises:
+        KeyError: There is neither.
+    """
+    if name in METHODS:
+        return METHODS[name]
+    for folder in ("baselines", "controls"):
+        path = f"configs/{folder}/{name}.yaml"
+        if (ROOT / path).is_file():
+            values = yaml.safe_load((ROOT / path).read_text(encoding="utf-8"))
+            return Method(name, (path,), grouped=values.get("data", {}).get("group_size", 1) > 1)
+    raise KeyError(name)
+
+
+def base_policies(suite: Suite) -> list[str]:
+    """The suite's base policies; of the packaged ones those that are here."""
+    checkpoints = ROOT / "hero_pl" / "pocket" / "checkpoints"
+    here = [name for name in suite.policies if (checkpoints / name.removeprefix("hero_pl:")).is_dir()]
+    return here or list(suite.policies)
+
 
 def available(suite: Suite, endpoint: Sequence[str] | None = None) -> list[str]:
     """Methods that the suite can run here, in the order of the table."""
@@ -138,7 +170,7 @@ def available(suite: Suite, endpoint: Sequence[str] | None = None) -> list[str]:
 def why_not(suite: Suite, method: str) -> str:
     """The reason for which :func:`available` leaves a method out."""
     if method not in METHODS:
-        return f"there is no such method; there are {', '.join(METHODS)}"
+        return f"there is no such method; there are {', '.join(METHODS)}, and the overlays of configs by file name"
     if method == "hero_rule" and not suite.rules:
         return f"the suite {suite.name} has no rule-based reflector"
     if method == "hero_external":
@@ -148,7 +180,7 @@ def why_not(suite: Suite, method: str) -> str:
 
 def settings(suite: Suite, name: str, endpoint: Sequence[str] | None = None) -> dict[str, Any]:
     """What a method sets on top of its overlays in this suite."""
-    method = METHODS[name]
+    method = method_of(name)
     found = dict(method.settings)
     if name == "hero_external" and endpoint:
         found[f"{OBJECTIVE}.reflector"] = {

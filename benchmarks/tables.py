@@ -217,8 +217,9 @@ def draw(rows: Sequence[Row], out: Path) -> None:
     marks = budgets(rows)
     methods: dict[str, list[dict[str, Curve]]] = {}
     runs = dict.fromkeys((row["method"], row.get("base", ""), row.get("lr", ""), row["seed"]) for row in rows)
+    order = distinct(rows, "method")
     several = len({(method, rate) for method, _, rate, _ in runs}) > len({method for method, *_ in runs})
-    for method, base, rate, seed in runs:
+    for method, base, rate, seed in sorted(runs, key=lambda run: order.index(run[0])):
         mine = of(rows, method=method, base=base, seed=seed)
         mine = [row for row in mine if row.get("lr", "") == rate]
         curves = {}
@@ -234,7 +235,9 @@ def draw(rows: Sequence[Row], out: Path) -> None:
         ("greedy success", ("success_greedy",)),
         ("turns per episode", ("turns",)),
     )
-    draw_methods(methods, out, panels)
+    positive = [mark for mark in marks if mark]
+    wide = bool(positive) and positive[-1] >= 20 * positive[0]
+    draw_methods(methods, out, panels, float(positive[0]) if wide else None)
 
 
 def _one(rows: Sequence[Row], mark: int, column: str) -> float | None:

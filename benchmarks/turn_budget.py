@@ -3,12 +3,16 @@
     python benchmarks/turn_budget.py --suite pocket-webshop --seeds 0 1 2 --lr 1e-3 --out runs/turn_budget
     python benchmarks/turn_budget.py --suite pocket-webshop --seeds 0 1 2 3 4 --tune --out runs/tuned
     python benchmarks/turn_budget.py --list
-    python benchmarks/turn_budget.py --suite webshop --dry-run
+    python benchmarks/turn_budget.py --suite webshop --dry-run --out runs/webshop
+    python benchmarks/turn_budget.py --suite webshop --collect --out runs/webshop
 
 Every cell is an ordinary ``hero_pl fit`` with overlays, evaluated at every budget. Finished cells are not run again, so
 the same command goes on after an interruption; crashed cells stay in the table and are tried again. With ``--tune``
 every method first runs the same learning rates on the validation split with seeds of their own, all of which are kept
 in ``tuning.csv``; the rate with the best mean over the budgets is then used on the test split.
+
+``--dry-run`` writes the overlay of every cell and prints its command, to be run elsewhere (the base policy has none:
+every other cell evaluates it at 0 turns); ``--collect`` reports what is there.
 
 Writes ``results.csv`` (one row per run and budget), ``table.md`` and ``curves.png``. Compare methods with intervals by
 ``hero_pl compare OUT/cells --budget 500``.
@@ -21,9 +25,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-from cells import CRASHED, DONE, Cell, result_of, rows_of
-from suites import BASE, METHODS, SUITES, available, why_not
+from cells import CRASHED, DONE, Cell, adopt, prepare, result_of, rows_of
+from suites import BASE, METHODS, SUITES, available, base_policies, method_of, why_not
 from tables import choose, draw, read_rows, report, tuning_table, write_rows
 from workers import run_cells
 
@@ -35,7 +38,7 @@ def options(words: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line, checked before anything runs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--suite", default="pocket-webshop", choices=list(SUITES))
-    parser.add_argument("--methods", nargs="+", help="default: all that the suite can run here")
+    parser.add_argument("--methods", nargs="+", help="default: all that --list shows; also any overlay by name")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--policies", nargs="+", help="base policies (warm starts), a factor of the table")
     parser.add_argument("--budgets", nargs="+", type=int, default=list(BUDGETS), help="training turns, up to 20000")
@@ -50,15 +53,16 @@ def options(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--parallel", type=int, default=2, help="worker processes, one thread each")
     parser.add_argument("--out", type=Path, default=Path("runs/turn_budget"))
     parser.add_argument("--list", action="store_true", help="show suites and methods")
-    parser.add_argument("--dry-run", action="store_true", help="show the command of every cell and run none")
+    parser.add_argument("--dry-run", action="store_true", help="write overlays, print commands, run none")
+    parser.add_argument("--collect", action="store_true", help="run none, report those that are finished")
     args = parser.parse_args(words)
     suite = SUITES[args.suite]
     known = available(suite, args.endpoint)
     for method in args.methods or []:
-        if method not in known:
+        if method not in known and (method in METHODS or not _is_overlay(method)):
             parser.error(f"--methods {method}: {why_not(suite, method)}.")
     args.methods = args.methods or known
-    args.policies = args.policies or list(suite.policies)
+    args.policies = args.policies or base_policies(suite)
     args.rates = args.rates or list(suite.rates)
     args.budgets = sorted(set(args.budgets))
     args.tune_budgets = sorted(set(args.tune_budgets or args.budgets))
@@ -68,10 +72,19 @@ def options(words: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error("--episodes and --parallel must be at least 1.")
     if args.tune and set(args.tune_seeds) & set(args.seeds):
         parser.error(f"--tune-seeds {args.tune_seeds} and --seeds {args.seeds} overlap: a rate is chosen on others.")
-    if not (args.list or args.dry_run or suite.on_cpu):
-        parser.error(f"the suite {suite.name} is here as configurations: add --dry-run and run its commands on a GPU.")
+    if not (args.list or args.dry_run or args.collect or suite.on_cpu):
+        parser.error(
+            f"the suite {suite.name} needs a GPU: --dry-run prints its commands, --collect reads what they did."
+        )
     args.out = args.out.resolve()
     return args
+
+
+def _is_overlay(name: str) -> bool:
+    try:
+        return bool(method_of(name).overlays)
+    except KeyError:
+        return False
 
 
 def tuning_cells(args: argparse.Namespace) -> list[Cell]:
@@ -113,7 +126,10 @@ def collect(cells: Sequence[Cell], out: Path, tuned: bool) -> list[dict[str, Any
 def tune(args: argparse.Namespace) -> dict[str, float]:
     """Run the tuning cells and choose; writes ``tuning.csv``."""
     cells = tuning_cells(args)
-    run_cells(cells, args.out / "tuning", args.parallel)
+    for cell in cells:
+        adopt(cell, args.out / "tuning")
+    if not args.collect:
+        run_cells(cells, args.out / "tuning", args.parallel)
     write_rows(args.out / "tuning.csv", collect(cells, args.out / "tuning", True))
     rows = read_rows(args.out / "tuning.csv")
     (args.out / "tuning.md").write_text(tuning_table(rows), encoding="utf-8")
@@ -142,18 +158,20 @@ def main() -> None:
     default = args.lr if args.lr is not None else float(suite.values["model"].get("lr", 1e-5))
     rates = dict.fromkeys(args.methods, default)
     if args.dry_run:
-        for cell in [*(tuning_cells(args) if args.tune else []), *main_cells(args, rates)]:
-            folder = cell.folder(args.out)
-            print(
-                f"hero_pl {' '.join(cell.arguments(folder))}  # overlay.yaml: {yaml.safe_dump(cell.overlay(folder))!r}"
-            )
+        for folder, cells in (("tuning", tuning_cells(args) if args.tune else []), ("cells", main_cells(args, rates))):
+            for cell in cells:
+                if cell.method != BASE:
+                    print(prepare(cell, args.out / folder))
         return
     args.out.mkdir(parents=True, exist_ok=True)
     if args.tune:
         rates |= tune(args)
     cells, folder = main_cells(args, rates), args.out / "cells"
+    for cell in cells:
+        adopt(cell, folder)
     try:
-        run_cells(cells, folder, args.parallel)
+        if not args.collect:
+            run_cells(cells, folder, args.parallel)
     finally:
         if any(result_of(cell, folder) for cell in cells):
             finish(cells, folder, args, suite.says)
@@ -174,4 +192,7 @@ def finish(cells: Sequence[Cell], folder: Path, args: argparse.Namespace, says: 
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None

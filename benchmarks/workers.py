@@ -37,15 +37,17 @@ def run_cells(
             todo.put(cell)
     os.environ["OMP_NUM_THREADS"] = "1"
     hands = [_Hand(todo, out, say, run) for _ in range(workers)]
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            for job in [pool.submit(hand.serve) for hand in hands]:
-                job.result()
-        except KeyboardInterrupt:
-            for hand in hands:
-                hand.stop()
-            say("Interrupted: the cells that were running begin anew next time, the others are kept.")
-            raise
+    pool = ThreadPoolExecutor(workers)
+    try:
+        for job in [pool.submit(hand.serve) for hand in hands]:
+            job.result()
+    except KeyboardInterrupt:
+        for hand in hands:
+            hand.stop()
+        say("Interrupted: the cells that were running begin anew next time, the others are kept.")
+        raise
+    finally:
+        pool.shutdown(wait=False)
 
 
 class _Hand:

@@ -85,6 +85,7 @@ def draw_methods(
     methods: Mapping[str, Sequence[Mapping[str, Curve]]],
     out: Path,
     panels: Sequence[tuple[str, tuple[str, ...]]] = PANELS,
+    linear_below: float | None = None,
 ) -> None:
     """Draw curves that were read already, one line with its band per method.
 
@@ -92,6 +93,7 @@ def draw_methods(
         methods: Method -> the curves of each of its runs, by metric.
         out: The PNG to write; replaced when it exists.
         panels: Title of each panel and the metrics that can fill it, the best first.
+        linear_below: Where a logarithmic axis of training turns begins; linear throughout if ``None``.
 
     Raises:
         ConfigError: matplotlib is not installed.
@@ -101,6 +103,8 @@ def draw_methods(
     for axes, (title, columns) in zip(figure.subplots(1, len(panels)), panels, strict=True):
         _draw(axes, title, columns, methods)
     for axes in figure.axes:
+        if linear_below is not None:
+            axes.set_xscale("symlog", linthresh=linear_below, linscale=0.4)
         if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False, fontsize=8 if len(methods) < 8 else 6)
     try:

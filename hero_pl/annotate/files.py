@@ -106,12 +106,12 @@ def tables(report: Report) -> tuple[list[list[str]], list[list[str]]]:
     """Measures by arm, and agreement by question; the first row of each is its head."""
     arms = [name for name in report if name != "agreement"]
     measures = list(dict.fromkeys(name for arm in arms for name in report[arm]))
-    first = [["measure", *arms], *([name, *(_cell(report[arm].get(name)) for arm in arms)] for name in measures)]
+    first = [["measure", *arms], *([name, *(_cell(report[arm].get(name), name) for arm in arms)] for name in measures)]
     agreement = report["agreement"]
     columns = ["cohen", "fleiss", "alpha", "tied"]
     second = [
         ["question", *columns],
-        *([name, *(_cell(agreement.get(f"{name}/{column}")) for column in columns)] for name in QUESTIONS),
+        *([name, *(_cell(agreement.get(f"{name}/{column}"), column) for column in columns)] for name in QUESTIONS),
     ]
     return first, second
 
@@ -142,7 +142,7 @@ def report_json(report: Report) -> str:
     return json.dumps(clean, indent=2) + "\n"
 
 
-def _cell(value: float | None) -> str:
+def _cell(value: float | None, name: str) -> str:
     if value is None or math.isnan(value):
         return ""
-    return f"{value:.0f}" if value.is_integer() and abs(value) > 1 else f"{value:.3f}"
+    return f"{value:.0f}" if name.endswith(("rows", "tied")) else f"{value:.3f}"

@@ -230,7 +230,7 @@ def test_the_commands_lead_from_a_run_to_a_report(run: Path, capsys: pytest.Capt
 
 def test_an_unknown_annotate_command_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        main(["annotate", "smaple"])
+        main(["annotate", "samples"])
     assert "There are: sample, label" in capsys.readouterr().err
 
 

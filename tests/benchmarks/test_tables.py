@@ -91,5 +91,6 @@ def test_the_chosen_rate_has_the_best_mean_over_the_budgets_and_a_crash_counts_n
 
 def test_curves_are_drawn_from_the_rows_alone(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
+    draw([*ROWS, row("grpo", 0, 10_000, "0.5"), row("grpo", 0, 4000, "0.4")], tmp_path / "wide.png")
     draw(ROWS, tmp_path / "curves.png")
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")

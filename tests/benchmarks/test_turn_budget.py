@@ -8,7 +8,8 @@ import pytest
 import turn_budget
 import yaml
 from cells import Cell
-from suites import BASE, METHODS, ROOT, SUITES, available, settings
+from suites import BASE, METHODS, ROOT, SUITES, available, method_of, settings
+from tables import read_rows
 from turn_budget import main_cells, options, tuning_cells
 
 from hero_pl.lightning_cli import instantiate
@@ -64,7 +65,7 @@ CELLS = [
     (suite.name, method)
     for suite in SUITES.values()
     for method in available(suite, ["http://localhost:1/v1", "model"])
-    if (ROOT / suite.config).is_file() and suite.name != "webshop"  # as retail, in all that a method changes
+    if (ROOT / suite.config).is_file() and suite.name in ("pocket-webshop", "pocket-retail", "retail")
 ]
 
 
@@ -95,12 +96,20 @@ def test_controls_of_a_suite_without_rules_shuffle_its_own_reflector() -> None:
     assert found["init_args"]["inner"] == SUITES["webshop"].values["model"]["objective"]["init_args"]["reflector"]
 
 
+def test_any_overlay_is_a_method_by_its_file_name(tmp_path: Path) -> None:
+    args = options(["--methods", "forward_kl", "dapo", "--seeds", "0"])
+    cell = main_cells(args, dict.fromkeys(args.methods, 1e-3))[0]
+    assert type(parsed(cell, tmp_path).model.objective.divergence).__name__ == "ForwardKL"
+    assert method_of("dapo").grouped
+    assert not method_of("forward_kl").grouped
+
+
 def test_a_suite_with_other_prompts_keeps_its_own_hint_template() -> None:
     for method in ("feedback_only", "reflection_only", "shuffled_without_feedback"):
         assert settings(SUITES["webshop"], method)["model.objective.init_args.teacher.init_args.template"] is None
 
 
-def test_a_dry_run_shows_one_command_per_cell_and_runs_none(
+def test_a_dry_run_shows_one_command_per_cell_and_runs_none_and_a_finished_run_is_collected(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     words = [
@@ -109,6 +118,7 @@ def test_a_dry_run_shows_one_command_per_cell_and_runs_none(
         "--methods",
         "base",
         "grpo",
+        "rloo",
         "--seeds",
         "0",
         "--dry-run",
@@ -120,7 +130,17 @@ def test_a_dry_run_shows_one_command_per_cell_and_runs_none(
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2
     assert all(line.startswith("hero_pl fit --config ") for line in lines)
-    assert not (tmp_path / "x").exists()
+    overlays = [Path(line.split()[-1]) for line in lines]
+    assert all(path.is_file() for path in overlays)
+    run = overlays[1].parent / "version_0"
+    run.mkdir()
+    (run / "summary.json").write_text('{"curve": {"0": {"turns_used": 0, "success": 0.5}}}')
+    words[words.index("--dry-run")] = "--collect"
+    monkeypatch.setattr("sys.argv", ["turn_budget.py", *words, "--out", str(tmp_path / "x")])
+    turn_budget.main()
+    assert "1 of 3 cells are done" in capsys.readouterr().out
+    rows = read_rows(tmp_path / "x" / "results.csv")
+    assert [row["status"] for row in rows if row["budget"] == "0"] == ["not run", "not run", "done"]
 
 
 def test_a_grid_of_two_cells_writes_results_tables_and_curves(
