@@ -17,6 +17,8 @@ class Teacher(ABC):
 
     needs_group: int = 1
     """Smallest group size that gives this teacher anything to show."""
+    needs_diagnosis: bool = False
+    """A turn without a diagnosis gets no hint."""
 
     @abstractmethod
     def advise(
