@@ -23,6 +23,7 @@ import hero_pl.reflection.none
 import hero_pl.reflection.scripted  # noqa: F401
 from hero_pl.callbacks.export import Export
 from hero_pl.callbacks.held_out import HeldOut, summarise
+from hero_pl.callbacks.progress import EpisodeProgress
 from hero_pl.callbacks.trajectories import TrajectoryLog
 from hero_pl.callbacks.turn_budget import TurnBudget
 from hero_pl.chat.actions import ActionParser
@@ -117,6 +118,7 @@ class HeroCLI(LightningCLI):
             auto_configure_optimizers=False,
             save_config_kwargs={"overwrite": True},
             trainer_defaults={
+                "callbacks": [EpisodeProgress()],
                 "logger": {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": {"save_dir": "runs"}},
                 "max_epochs": -1,
                 "log_every_n_steps": 1,
