@@ -44,7 +44,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         try:
             return super().load_checkpoint(path, map_location, weights_only)
         except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+            # What torch says about a foreign pickle is advice to switch its protection off; do not pass that on.
+            foreign = isinstance(error, pickle.UnpicklingError)
+            said = "it holds something else than tensors" if foreign else (str(error) or repr(error)).splitlines()[0]
             raise HeroError(
-                f"The checkpoint {path} cannot be read: {str(error).splitlines()[0] if str(error) else error!r}. It is "
+                f"The checkpoint {path} cannot be read: {said}. It is "
                 "missing or damaged; resume from an earlier one in the same folder, or start without --ckpt_path."
             ) from error

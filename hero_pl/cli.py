@@ -7,10 +7,11 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 from hero_pl.errors import ConfigError, HeroError
 
+Stage = Literal["train", "validate", "test"]
 TRAINING = ("fit", "validate", "test", "predict")
 USAGE = """usage: hero_pl COMMAND [options]
 
@@ -67,11 +68,16 @@ def _cause(error: BaseException | None) -> HeroError | None:
 
 
 def _run(command: str, function: Callable[..., None], args: list[str]) -> None:
-    """Required arguments go by position; ``rollout`` takes ``--config``, as the training commands do."""
+    """Required arguments go by position; ``rollout`` takes ``--config``; ``--terminal`` alone means true."""
     from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(prog=f"hero_pl {command}", description=(function.__doc__ or "").split("\n")[0])
     parser.add_function_arguments(function, as_positional=command != "rollout")
+    switches = {f"--{name}" for name, kind in get_type_hints(function).items() if kind is bool}
+    after = [*args[1:], ""]
+    args = [
+        f"{a}=true" if a in switches and b not in ("true", "false") else a for a, b in zip(args, after, strict=False)
+    ]
     function(**parser.instantiate_classes(parser.parse_args(args)).as_dict())
 
 
@@ -98,10 +104,19 @@ def annotate(args: list[str]) -> None:
 
 
 def run_lightning(args: list[str]) -> Any:
-    """``fit``, ``validate``, ``test``, ``predict``."""
+    """``fit``, ``validate``, ``test``, ``predict``.
+
+    Raises:
+        ConfigError: The trainer cannot work with its settings.
+    """
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
     from hero_pl.lightning_cli import HeroCLI
 
-    return HeroCLI(args=args)
+    try:
+        return HeroCLI(args=args)
+    except MisconfigurationException as error:
+        raise ConfigError(f"The trainer refuses its settings: {error}") from error
 
 
 # -- commands that need no trainer -----------------------------------------------------------------------------------
@@ -232,14 +247,14 @@ def components() -> None:
             print(f"  {cls.__name__:24} {(cls.__doc__ or '').strip().splitlines()[0] if cls.__doc__ else ''}")
 
 
-def rollout(config: Path, episodes: int = 64, out: Path = Path("trajectories.jsonl"), stage: str = "test") -> None:
+def rollout(config: Path, episodes: int = 64, out: Path = Path("trajectories.jsonl"), stage: Stage = "test") -> None:
     """Play a policy on held-out tasks, write its trajectories and print a table.
 
     Args:
         config: A configuration of ``fit``.
         episodes: How many.
         out: File to append to.
-        stage: ``train``, ``validate`` or ``test``.
+        stage: Which tasks.
     """
     from hero_pl.lightning_cli import play
 

@@ -101,6 +101,8 @@ class RolloutDataModule(lightning.LightningDataModule):
         """Training batches drawn so far, those without an optimizer step included."""
         self.discarded: list[Trajectory] = []
         """Episodes of the latest training batch that were replaced (dynamic sampling); they count as played."""
+        self.on_progress: Callable[[int, int], None] = lambda finished, total: None
+        """Called with the numbers of finished and of all episodes, whenever one has ended."""
         self._collectors: dict[str, Collector] = {}
 
     def collector(self, stage: str) -> Collector:
@@ -142,7 +144,8 @@ class RolloutDataModule(lightning.LightningDataModule):
             self.steps += 1
             if self.demonstrations is not None:
                 return self.demonstrations.make(draws, policy, self.collector("train"))
-            return self._resampled(self.collector("train").collect(draws, policy, self.sampling), policy)
+            played = self.collector("train").collect(draws, policy, self.sampling, on_episode=self._counter(len(draws)))
+            return self._resampled(played, policy)
         return self.evaluate(policy, str(batch))
 
     def _resampled(self, trajectories: list[Trajectory], policy: Policy) -> list[Trajectory]:
@@ -204,7 +207,23 @@ class RolloutDataModule(lightning.LightningDataModule):
         count = episodes or len(ids)
         seeds = Draw.seeds(EVALUATE, self.seed, len(stage), count=count)
         draws = [Draw(ids[i % len(ids)], i, seeds[i]) for i in range(count)]
-        return collector.collect(draws, policy, sampling or self.eval_sampling, on_episode=on_episode)
+        return collector.collect(
+            draws, policy, sampling or self.eval_sampling, on_episode=self._counter(count, on_episode)
+        )
+
+    def _counter(
+        self, total: int, on_episode: Callable[[Trajectory], None] = lambda trajectory: None
+    ) -> Callable[[Trajectory], None]:
+        finished = 0
+        self.on_progress(0, total)
+
+        def count(trajectory: Trajectory) -> None:
+            nonlocal finished
+            finished += 1
+            on_episode(trajectory)
+            self.on_progress(finished, total)
+
+        return count
 
     def val_dataloader(self) -> list[str]:
         """One batch: all episodes of the evaluation."""

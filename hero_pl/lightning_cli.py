@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import logging
 import re
 from pathlib import Path
 from typing import Any, NoReturn
@@ -25,6 +26,7 @@ import hero_pl.reflection.scripted
 import hero_pl.teacher.full_demo  # noqa: F401
 from hero_pl.callbacks.export import Export
 from hero_pl.callbacks.held_out import HeldOut, summarise
+from hero_pl.callbacks.progress import EpisodeProgress
 from hero_pl.callbacks.trajectories import TrajectoryLog
 from hero_pl.callbacks.turn_budget import TurnBudget
 from hero_pl.chat.actions import ActionParser
@@ -59,17 +61,33 @@ BASES = (
 
 
 class HeroParser(LightningArgumentParser):
-    """Adds the nearest known name to an error about an unknown component."""
+    """Errors of a few lines, with the nearest known name for a misspelt component or key."""
+
+    def print_usage(self, file: Any = None) -> None:
+        """One line instead of every option, so that the error below it is seen."""
+        self._print_message(f"usage: {self.prog.replace(' [options]', '')} --config FILE [options]\n", file)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Exit with the message, and a suggestion where a class name is wrong."""
         names = sorted({cls.__name__ for classes in registered().values() for cls in classes})
         for word in dict.fromkeys(re.findall(r"\b[A-Z][A-Za-z0-9]{3,}\b", message)):
             near = difflib.get_close_matches(word, names, n=1, cutoff=0.75)
-            if near and word not in names:
+            if near and word not in names and "Did you mean" not in message:
                 message += f"\nThere is no component {word!r}. Did you mean {near[0]!r}? List them: hero_pl components"
                 break
+        unknown = re.search(r"does not accept option '([\w.]+)'", message)
+        near = difflib.get_close_matches(unknown[1], self._keys(), n=1) if unknown else []
+        if near:
+            message += f". Did you mean {near[0]!r}?"
         super().error(message, ex)
+
+    def _keys(self) -> set[str]:
+        """Options of this parser and of its subcommands."""
+        found = {action.dest for action in self._actions}
+        for action in self._actions:
+            for parser in (getattr(action, "choices", None) or {}).values() if action.dest == "subcommand" else ():
+                found |= {option.dest for option in parser._actions}
+        return found
 
 
 class HeroCLI(LightningCLI):
@@ -90,16 +108,20 @@ class HeroCLI(LightningCLI):
             "Trying to infer the .batch_size",
         ):
             warnings.filterwarnings("ignore", message=f"(?s).*{text}")
+        talk = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+        talk.addFilter(lambda record: "Tip: For seamless" not in record.getMessage())  # advertisements
         super().__init__(
             HeroModule,
             RolloutDataModule,
             args=args,
             run=run,
             parser_class=HeroParser,
+            parser_kwargs={"prog": "hero_pl"},
             seed_everything_default=0,
             auto_configure_optimizers=False,
             save_config_kwargs={"overwrite": True},
             trainer_defaults={
+                "callbacks": [EpisodeProgress()],
                 "logger": {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": {"save_dir": "runs"}},
                 "max_epochs": -1,
                 "log_every_n_steps": 1,
@@ -123,11 +145,25 @@ class HeroCLI(LightningCLI):
         parser.add_lightning_class_args(TrajectoryLog, "trajectories")
         parser.add_lightning_class_args(Export, "export")
 
+    def _parse_ckpt_path(self) -> None:
+        """Nothing of a checkpoint overrides the configuration, so it is not opened yet."""
+
     def before_instantiate_classes(self) -> None:
-        """Threads are set before anything computes."""
+        """Threads are set before anything computes; a missing checkpoint is refused before anything is read.
+
+        Raises:
+            ConfigError: There is no such checkpoint.
+        """
         config = self.config.get(self.subcommand) if getattr(self, "subcommand", None) else self.config
-        if config is not None and config.get("torch_threads"):
+        if config is None:
+            return
+        if config.get("torch_threads"):
             torch.set_num_threads(config["torch_threads"])
+        checkpoint = config.get("ckpt_path")
+        if checkpoint and checkpoint not in ("best", "last", "hpc") and not Path(checkpoint).exists():
+            raise ConfigError(f"There is no checkpoint {checkpoint}. Those of a run are in its folder checkpoints/.")
+        if self.subcommand == "validate" and config.trainer.limit_val_batches == 0:
+            config.trainer.limit_val_batches = None  # 0 keeps validation out of `fit`; here it was asked for
 
 
 def registered() -> dict[str, list[type]]:
@@ -164,6 +200,8 @@ def of_file(config: Path) -> HeroCLI:
 
 def play(config: Path, episodes: int, out: Path, stage: str) -> str:
     """Play a configuration's policy and write its trajectories; returns a line about them."""
+    if episodes < 1:
+        raise ConfigError(f"--episodes={episodes}: must be at least 1.")
     cli = of_file(config)
     cli.model.policy.load()
     played = cli.datamodule.evaluate(cli.model.policy, stage, episodes)

@@ -1,5 +1,6 @@
 """The command line refuses what cannot work before a model is loaded, and names the cure."""
 
+import json
 import os
 import subprocess
 import sys
@@ -79,7 +80,10 @@ def message(capsys, args):
 # -- refused ---------------------------------------------------------------------------------------------------------
 
 MISTAKES = {
-    "unknown key": ({"data__tasks_per_stop": 3}, "tasks_per_stop", "not expected|does not accept|not allowed"),
+    "unknown key": ({"data__tasks_per_stop": 3}, "data.tasks_per_stop", "Did you mean 'data.tasks_per_step'?"),
+    "unknown key of the trainer": ({"trainer__max_stepps": 3}, "trainer.max_stepps", "'trainer.max_steps'?"),
+    "unknown section": ({"modell": {"lr": 1.0}}, "modell", "does not accept"),
+    "negative steps": ({"trainer__max_steps": -5}, "max_steps", "non-negative integer or -1"),
     "unknown key of a component": (
         {"model__objective": {"class_path": "SelfDistillation", "init_args": {"reflektor": "ShopRules"}}},
         "reflektor",
@@ -113,11 +117,17 @@ def test_a_mistake_is_refused_before_a_model_is_loaded(mistake, config, capsys, 
     assert thing in text
     assert any(word in text for word in cure.split("|")), text
     assert "Traceback" not in text
+    assert len(text.splitlines()) < 20
+
+
+def test_yaml_that_does_not_parse_is_refused_with_its_place(capsys, tmp_path, loads_no_model):
+    (tmp_path / "broken.yaml").write_text("model: {policy: [\n", encoding="utf-8")
+    assert "line 2, column 1" in message(capsys, ["fit", "--config", str(tmp_path / "broken.yaml")])
 
 
 def test_a_misspelt_component_is_answered_with_the_nearest_one(config, capsys):
     text = message(capsys, ["fit", "--config", config(model__objective={"class_path": "SelfDistilation"})])
-    assert "Did you mean 'SelfDistillation'?" in text
+    assert text.count("Did you mean 'SelfDistillation'?") == 1
     assert "hero_pl components" in text
 
 
@@ -130,9 +140,22 @@ def test_a_missing_configuration_file_is_named(capsys):
     assert "nowhere.yaml" in message(capsys, ["fit", "--config", "nowhere.yaml"])
 
 
-def test_a_missing_checkpoint_is_named(config, capsys, tmp_path):
+def test_a_missing_checkpoint_is_named(config, capsys, tmp_path, loads_no_model):
     text = message(capsys, ["fit", "--config", config(), "--ckpt_path", str(tmp_path / "gone.ckpt")])
     assert "gone.ckpt" in text
+
+
+@pytest.mark.parametrize("command", ["fit", "test"])
+def test_a_damaged_checkpoint_is_named_without_a_traceback(command, config, capsys, tmp_path):
+    (tmp_path / "bad.ckpt").write_bytes(b"PK torn")
+    text = message(capsys, [command, "--config", config(), "--ckpt_path", str(tmp_path / "bad.ckpt")])
+    assert "bad.ckpt cannot be read" in text
+    assert "weights_only" not in text
+
+
+@pytest.mark.parametrize(("option", "value"), [("--episodes", "-3"), ("--stage", "tets")])
+def test_rollout_refuses_what_it_cannot_play(option, value, config, capsys, loads_no_model):
+    assert option.strip("-") in message(capsys, ["rollout", "--config", config(), option, value])
 
 
 def test_the_installed_program_exits_with_a_message_and_no_traceback(config):
@@ -195,8 +218,14 @@ def test_fit_then_resume_then_export_then_rollout(config, capsys, tmp_path):
 
 
 @pytest.mark.parametrize("command", ["validate", "test", "predict"])
-def test_an_evaluation_command_runs(command, config):
-    main([command, "--config", config(data__eval_episodes=2, trainer__limit_val_batches=1.0)])
+def test_an_evaluation_command_writes_what_it_played(command, config, tmp_path, capsys):
+    main([command, "--config", config(data__eval_episodes=2)])  # which keeps validation out of `fit`
+    written = tmp_path / "runs" / "tiny" / "version_0" / "trajectories.jsonl"
+    stages = [json.loads(line)["stage"] for line in written.read_text(encoding="utf-8").splitlines()]
+    assert stages == [command] * 2
+    capsys.readouterr()
+    main(["view", str(written), "--terminal", "--limit", "1"])
+    assert command in capsys.readouterr().out
 
 
 def test_help_and_version_and_lists_need_no_model(capsys, loads_no_model):

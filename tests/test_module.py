@@ -21,12 +21,15 @@ from hero_pl.objectives.self_distillation import SelfDistillation
 from hero_pl.objectives.sft import SFT
 from hero_pl.pocket.demonstrations import ShopDemonstrations
 from hero_pl.pocket.reflector import ShopRules
+from hero_pl.reflection.base import Reflector
 from hero_pl.reflection.controls import ShuffledReflector
 from hero_pl.reflection.none import NoReflector
 from hero_pl.reflection.self_reflector import SelfReflector
+from hero_pl.rollout.collect import Limits
 from hero_pl.teacher.full_demo import FullDemoTeacher
-from hero_pl.teacher.hindsight import HindsightTeacher
+from hero_pl.teacher.hindsight import FeedbackOnlyTeacher, HindsightTeacher
 from hero_pl.teacher.weights import EMAWeights, GatedWeights, InitialWeights, LiveWeights, PeriodicWeights
+from hero_pl.types import Reflection
 
 
 class Seen(Callback):
@@ -38,6 +41,13 @@ class Seen(Callback):
     def on_train_batch_end(self, trainer, module, *args):
         self.metrics.append({key: float(value) for key, value in trainer.callback_metrics.items()})
         self.records.append(module.last_records)
+
+
+class Silent(Reflector):
+    """Writes nothing that can be used."""
+
+    def reflect(self, trajectories, policy):
+        return [Reflection((None,) * len(trajectory.turns), "rejected") for trajectory in trajectories]
 
 
 def weights_of(module):
@@ -118,10 +128,7 @@ def test_hero_has_a_gradient_where_every_episode_failed_and_grpo_has_exactly_non
 
 
 def test_a_step_without_any_hint_is_counted_and_leaves_weights_and_schedule_alone(tiny_module, tiny_data, fit):
-    objective = SelfDistillation(
-        reflector=NoReflector(), teacher=HindsightTeacher(include_next_observation=False, include_reward=False)
-    )
-    module, seen = tiny_module(objective), Seen()
+    module, seen = tiny_module(SelfDistillation(reflector=Silent())), Seen()
     module.policy.load()
     before = weights_of(module)
     fit(module, tiny_data(), 50, callbacks=[seen, TurnBudget(10)])
@@ -272,6 +279,24 @@ def test_a_group_of_one_with_grpo_is_refused_before_the_weights_are_made(tiny_mo
     with pytest.raises(ConfigError, match="group_size"):
         fit(module, tiny_data(group_size=1), 1)
     assert module.policy.model is None
+
+
+@pytest.mark.parametrize("teacher", [HindsightTeacher(), FeedbackOnlyTeacher(mask_like_hero=True)])
+def test_a_teacher_of_diagnoses_without_a_reflector_is_refused(teacher, tiny_module, tiny_data, fit):
+    module = tiny_module(SelfDistillation(NoReflector(), teacher))
+    with pytest.raises(ConfigError, match="FeedbackOnlyTeacher"):
+        fit(module, tiny_data(), 1)
+    assert module.policy.model is None
+    SelfDistillation(NoReflector(), FeedbackOnlyTeacher()).check(1)
+
+
+def test_a_run_without_budget_in_which_nothing_is_hinted_warns_and_ends(tiny_module, tiny_data, fit, monkeypatch):
+    monkeypatch.setattr("hero_pl.callbacks.turn_budget.PATIENCE", 2)
+    module, data = tiny_module(SelfDistillation(reflector=Silent())), tiny_data(limits=Limits(max_turns=1))
+    with pytest.warns(UserWarning, match="no turn in them had a usable hint"):
+        fit(module, data, 3, callbacks=[TurnBudget()])
+    assert data.steps == 20 + 1
+    assert module.policy.version == 0
 
 
 @pytest.mark.parametrize(

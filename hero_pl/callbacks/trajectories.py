@@ -1,4 +1,4 @@
-"""Write every training episode, with reflections and per-token losses, to ``trajectories.jsonl``."""
+"""Write episodes to ``trajectories.jsonl``: of training with reflections and per-token losses, and of evaluations."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from hero_pl.errors import ConfigError
-from hero_pl.records import append_records
+from hero_pl.records import Record, append_records
+from hero_pl.types import Trajectory
 
 
 class TrajectoryLog(lightning.Callback):
     """One JSON line per episode in the run folder; read it with ``hero_pl view``.
 
     Args:
-        every_n_steps: Write the episodes of every n-th step; 0 writes none.
+        every_n_steps: Write the training episodes of every n-th step; 0 writes none, of evaluations neither.
     """
 
     def __init__(self, every_n_steps: int = 1) -> None:
@@ -29,6 +31,30 @@ class TrajectoryLog(lightning.Callback):
         folder = run_folder(trainer)
         if folder and self.every_n_steps and trainer.global_step % self.every_n_steps == 0 and trainer.is_global_zero:
             append_records(folder / "trajectories.jsonl", module.last_records)
+
+    def on_validation_batch_end(
+        self, trainer: lightning.Trainer, module: Any, outputs: Any, batch: Any, *_: Any
+    ) -> None:
+        """Append the episodes of ``validate``."""
+        self._evaluated(trainer, "validate", batch)
+
+    def on_test_batch_end(self, trainer: lightning.Trainer, module: Any, out: Any, batch: Any, *_: Any) -> None:
+        """Append the episodes of ``test``."""
+        self._evaluated(trainer, "test", batch)
+
+    def on_predict_batch_end(self, trainer: lightning.Trainer, module: Any, out: Any, batch: Any, *_: Any) -> None:
+        """Append the episodes of ``predict`` and say where they are."""
+        path = self._evaluated(trainer, "predict", batch)
+        if path is not None:
+            rank_zero_info(f"{len(batch)} episodes written to {path}")
+
+    def _evaluated(self, trainer: lightning.Trainer, stage: str, played: list[Trajectory]) -> Path | None:
+        folder = run_folder(trainer)
+        if folder is None or not self.every_n_steps:
+            return None
+        if trainer.is_global_zero:
+            append_records(folder / "trajectories.jsonl", (Record(stage, trainer.global_step, t) for t in played))
+        return folder / "trajectories.jsonl"
 
 
 def run_folder(trainer: lightning.Trainer) -> Path | None:

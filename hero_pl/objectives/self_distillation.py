@@ -22,6 +22,7 @@ from hero_pl.objectives.scope import LossScope, Scope
 from hero_pl.objectives.wrong_hints import wrong_hints
 from hero_pl.policy.base import Policy
 from hero_pl.reflection.base import Reflector
+from hero_pl.reflection.none import NoReflector
 from hero_pl.reflection.self_reflector import SelfReflector
 from hero_pl.reflection.statistics import reflection_statistics
 from hero_pl.rollout.collect import Collector
@@ -85,11 +86,16 @@ class SelfDistillation(Objective):
         return self.correction is not None
 
     def check(self, group_size: int) -> None:
-        """A teacher that shows peers' demonstrations needs peers."""
+        """A teacher that shows peers' demonstrations needs peers; one that shows diagnoses needs a reflector."""
         if group_size < self.teacher.needs_group:
             raise ConfigError(
                 f"{type(self.teacher).__name__} needs group_size >= {self.teacher.needs_group}, given {group_size}: "
                 "its hints come from other trajectories of the same task. Raise data.group_size."
+            )
+        if self.teacher.needs_diagnosis and isinstance(self.reflector, NoReflector):
+            raise ConfigError(
+                f"{type(self.teacher).__name__} gives no hint without a diagnosis, and NoReflector makes none: nothing "
+                "would be learnt. Choose another reflector, or FeedbackOnlyTeacher for the environment's replies alone."
             )
 
     def use(self, collector: Collector) -> None:

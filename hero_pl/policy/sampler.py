@@ -2,8 +2,8 @@
 
 The sampler knows only ids. All conversations share one slot counter: every feed (the last sampled token and what the
 environment answered) is padded on the left to the widest row, holes are masked, and positions count real tokens only.
-Rows whose conversation is over leave the batch. Randomness belongs to the row, not to the batch: an action depends on
-its seed and its prompt, however many other conversations run beside it.
+Rows whose conversation is over leave the batch, and holes leave the cache when they are many. Randomness belongs to the
+row, not to the batch: an action depends on its seed and its prompt, however many other conversations run beside it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from hero_pl.policy.huggingface import HuggingFacePolicy
+
+
+HOLES = 0.4
+"""Share of masked slots at which the cache is packed: below it, moving keys and values costs more than they do."""
 
 
 class CachedSampler(Sampler):
@@ -49,10 +53,13 @@ class CachedSession(Session):
         self.mask = torch.zeros(len(seeds), 0, dtype=torch.long, device=policy.device)
         self.fed_tokens = 0
         """Tokens that went through the model so far, padding excluded."""
+        self.packed = 0
+        """How often the cache was packed."""
 
     def act(self, rows: Sequence[int], prompts: Sequence[tuple[int, ...]]) -> list[SampledAction]:
         """See :meth:`Session.act`."""
         self._keep(rows)
+        self._pack()
         by_row = dict(zip(rows, prompts, strict=True))
         feeds = [self._new_ids(row, by_row[row]) for row in self.batch]
         logits = self._feed(feeds)
@@ -91,6 +98,21 @@ class CachedSession(Session):
         self.mask = self.mask[index]
         self.batch = [self.batch[i] for i in keep]
         self.fed = [self.fed[i] for i in keep]
+
+    def _pack(self) -> None:
+        """Take the holes out of the cache once they are many; what is left keeps its order and its positions."""
+        slots = self.mask.shape[1]
+        width = int(self.mask.sum(1).max()) if slots else 0
+        if width in (0, slots) or float(self.mask.float().mean()) >= 1.0 - HOLES:
+            return
+        order = self.mask.argsort(dim=1, stable=True)[:, -width:]  # holes first
+        self.mask = self.mask.gather(1, order)
+        for layer in self.cache.layers:
+            for name in ("keys", "values"):
+                states = getattr(layer, name)  # (rows, heads, slots, head size)
+                index = order[:, None, :, None].expand(-1, states.shape[1], -1, states.shape[3])
+                setattr(layer, name, states.gather(2, index))
+        self.packed += 1
 
     def _new_ids(self, row: int, prompt: tuple[int, ...]) -> list[int]:
         """What of ``prompt`` was not fed yet; a rewritten history masks the row and starts it again."""

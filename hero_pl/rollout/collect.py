@@ -110,7 +110,7 @@ class Collector:
             policy: Loaded; evaluation mode and ``no_grad`` are set here.
             sampling: How actions are drawn.
             weights: Which weights act.
-            on_episode: Called with each finished episode.
+            on_episode: Called with each episode as soon as it has ended.
 
         Returns:
             One trajectory per draw, in the order of ``draws``.
@@ -119,24 +119,33 @@ class Collector:
         with policy.sampling():
             for first in range(0, len(draws), self.limits.parallel):
                 wave = draws[first : first + self.limits.parallel]
-                for episode in self._play(wave, policy, sampling, weights):
-                    trajectories.append(self._finish(episode, policy))
-                    on_episode(trajectories[-1])
+                trajectories += self._play(wave, policy, sampling, weights, on_episode)
         return trajectories
 
-    def _play(self, wave: Sequence[Draw], policy: Policy, sampling: Sampling, weights: str) -> list[_Episode]:
+    def _play(
+        self,
+        wave: Sequence[Draw],
+        policy: Policy,
+        sampling: Sampling,
+        weights: str,
+        on_episode: Callable[[Trajectory], None],
+    ) -> list[Trajectory]:
         while len(self.envs) < len(wave):
             self.envs.append(environments.make(self.env_id, self.split, **self.env_args))
         episodes = [self._begin(draw, env, policy) for draw, env in zip(wave, self.envs, strict=False)]
         session = policy.sampler.open(policy, sampling, [draw.seed for draw in wave], weights)
         room = policy.max_length - sampling.max_action_tokens
+        finished: dict[int, Trajectory] = {}
         while True:
-            for episode in episodes:
+            for i, episode in enumerate(episodes):
                 if episode.stop is None and len(episode.prompt_ids) > room:
                     episode.stop = StopReason.CONTEXT_FULL
+                if episode.stop is not None and i not in finished:
+                    finished[i] = self._finish(episode, policy)
+                    on_episode(finished[i])
             active = [i for i, episode in enumerate(episodes) if episode.stop is None]
             if not active:
-                return episodes
+                return [finished[i] for i in range(len(episodes))]
             actions = session.act(active, [episodes[i].prompt_ids for i in active])
             playing = [episodes[i] for i in active]
             if self.limits.threads:

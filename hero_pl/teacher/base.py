@@ -18,6 +18,8 @@ class Teacher(ABC):
 
     needs_group: int = 1
     """Smallest group size that gives this teacher anything to show."""
+    needs_diagnosis: bool = False
+    """A turn without a diagnosis gets no hint."""
 
     def use(self, collector: Collector) -> None:  # noqa: B027
         """Called once before training; for teachers that play the environment.

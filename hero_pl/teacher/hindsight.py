@@ -52,6 +52,7 @@ class HindsightTeacher(Teacher):
         self.include_next_observation, self.include_reward = include_next_observation, include_reward
         self.include_diagnosis, self.include_action_target = include_diagnosis, include_action_target
         self.min_confidence, self.on_invalid = min_confidence, on_invalid
+        self.needs_diagnosis = on_invalid == "skip"
         self.success_threshold = success_threshold
         self.template = HintTemplate(template, max_observation_tokens, max_hint_tokens)
 

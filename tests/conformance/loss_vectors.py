@@ -470,19 +470,25 @@ def main(argv: list[str] | None = None) -> int:
     passed: Counter[str] = Counter()
     failed: Counter[str] = Counter()
     for path in options.files:
-        document = json.loads(path.read_text())
-        for suite in document["suites"]:
-            for case in suite["cases"]:
-                family = str(case.get("family"))
-                if only and family not in only:
-                    continue
-                try:
-                    problems = check(case, suite.get("tensors", {}), document["tolerance"])
-                except Exception as error:
-                    problems = [f"{type(error).__name__}: {error}"]
-                (failed if problems else passed)[family] += 1
-                for problem in problems:
-                    print(f"FAIL {path.name} {suite.get('name')} {case.get('id')}: {problem}")
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+            tolerance = {name: float(document["tolerance"][name]) for name in ("rtol", "atol")}
+            cases = [(suite, case) for suite in document["suites"] for case in suite["cases"]]
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            print(f"FAIL {path} is not a vector file: {type(error).__name__}: {error}")
+            failed["(unreadable file)"] += 1
+            continue
+        for suite, case in cases:
+            family = str(case.get("family"))
+            if only and family not in only:
+                continue
+            try:
+                problems = check(case, suite.get("tensors", {}), tolerance)
+            except Exception as error:
+                problems = [f"{type(error).__name__}: {error}"]
+            (failed if problems else passed)[family] += 1
+            for problem in problems:
+                print(f"FAIL {path.name} {suite.get('name')} {case.get('id')}: {problem}")
     for family in sorted(only | passed.keys() | failed.keys()):
         print(f"{family}: {passed[family]} passed, {failed[family]} failed")
     unseen = sorted(only - passed.keys() - failed.keys())

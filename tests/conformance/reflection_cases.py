@@ -2,7 +2,8 @@
 
 A file holds one ``trajectory`` and ``cases`` of ``{id, raw, expected: {status, strict, turns, issues}}``. The settings
 ``leak_policy``, ``leak_ngram`` and ``max_diagnosis_chars`` and the trajectory may be given for the file or for a case.
-Failing cases are printed with what differs; the last line counts. The exit status is 1 if any case fails.
+Failing cases are printed with what differs; the last line counts. The exit status is 1 if any case
+fails, if a file cannot be read, and if there is no case at all.
 """
 
 import json
@@ -19,10 +20,19 @@ SETTINGS = ("leak_policy", "leak_ngram", "max_diagnosis_chars")
 
 
 def check_file(path: Path) -> Iterator[tuple[str, list[str]]]:
-    """Yield each case's id with its differences (none if it passes)."""
-    file = json.loads(path.read_text(encoding="utf-8"))
-    for case in file["cases"]:
-        yield case["id"], differences({**file, **case})
+    """Yield each case's id with its differences (none if it passes); an unreadable file is one failed case."""
+    try:
+        file = json.loads(path.read_text(encoding="utf-8"))
+        cases = [{**file, **case} for case in file["cases"]]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        yield str(path), [f"not a case file: {type(error).__name__}: {error}"]
+        return
+    for case in cases:
+        try:
+            found = differences(case)
+        except Exception as error:
+            found = [f"{type(error).__name__}: {error}"]
+        yield str(case.get("id")), found
 
 
 def differences(case: Mapping[str, Any]) -> list[str]:
@@ -64,8 +74,11 @@ def main(paths: list[str]) -> int:
             passed, failed = passed + (not found), failed + bool(found)
             if found:
                 print("\n  ".join([f"FAILED {path.name}::{name}", *found]))
+    if not passed + failed:
+        print("FAILED: no case in the given files")
+        failed = 1
     print(f"{passed} passed, {failed} failed")
-    return 1 if failed or not passed else 0
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

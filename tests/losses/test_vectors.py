@@ -98,6 +98,19 @@ def test_a_file_without_the_selected_family_fails(tmp_path: Path, capsys: pytest
     assert "no case of ema" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("content", [None, "{", "[]", '{"suites": []}'])
+def test_an_unreadable_file_fails_and_the_last_line_still_counts(
+    content: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "broken.json"
+    if content is not None:
+        path.write_text(content)
+    assert checker.main([str(path), write(tmp_path, MIX)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert f"{path} is not a vector file" in lines[0]
+    assert lines[-1] == "1 passed, 1 failed"
+
+
 @needs_vectors
 def test_bug_01_logits_off_by_one_give_the_decoy_and_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     case, tensors, tolerance = case_of("end_to_end/hero_toy_lm")

@@ -47,3 +47,15 @@ def test_no_file_and_an_empty_file_are_no_success(tmp_path: Path) -> None:
     path.write_text(json.dumps({"cases": []}), encoding="utf-8")
     assert run().returncode == 2
     assert run(path).returncode == 1
+    assert run(path).stdout.splitlines()[-1] == "0 passed, 1 failed"
+
+
+def test_an_unreadable_file_and_a_case_without_its_parts_are_failures(tmp_path: Path) -> None:
+    broken, partial = tmp_path / "broken.json", tmp_path / "partial.json"
+    broken.write_text("{", encoding="utf-8")
+    partial.write_text(json.dumps({"cases": [{"id": "alone", "raw": ""}]}), encoding="utf-8")
+    result = run(broken, tmp_path / "absent.json", partial)
+    assert result.returncode == 1
+    assert result.stdout.count("not a case file") == 2
+    assert "FAILED partial.json::alone\n  KeyError" in result.stdout
+    assert result.stdout.splitlines()[-1] == "0 passed, 3 failed"

@@ -1,0 +1,152 @@
+"""Turns per second of the sampler that keeps its cache against one that reads the whole history at every turn.
+
+    python benchmarks/throughput.py --csv throughput.csv
+
+Both draw the same tokens from a random model; every action has its full length, so that both do the same work. Time is
+CPU time on one thread, the variants run alternately in one process, and only their ratio means something on another
+machine. The second table is one training step of the pocket shop, by its parts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import time
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+
+from hero_pl.chat.actions import PlainText
+from hero_pl.datamodule import RolloutDataModule
+from hero_pl.objectives.self_distillation import SelfDistillation
+from hero_pl.policy.base import Sampling
+from hero_pl.policy.huggingface import HuggingFacePolicy
+from hero_pl.reflection.self_reflector import SelfReflector
+from hero_pl.rollout.collect import Limits
+from hero_pl.teacher.hindsight import HindsightTeacher
+from hero_pl.teacher.weights import InitialWeights
+
+LOADS = {"B=8 T=8": (8, 8, 512, 32, 64), "B=32 T=16": (32, 16, 256, 16, 32)}
+"""Conversations, turns, and tokens of the prompt, of an action and of an observation."""
+
+
+def random_policy(width: int, vocab: int) -> HuggingFacePolicy:
+    policy = HuggingFacePolicy(
+        config={
+            "model_type": "qwen3",
+            "hidden_size": width,
+            "intermediate_size": 3 * width,
+            "num_hidden_layers": 4,
+            "num_attention_heads": max(width // 64, 1),
+            "num_key_value_heads": max(width // 64, 1),
+            "head_dim": 64,
+            "vocab_size": vocab,
+            "max_position_embeddings": 8192,
+            "initializer_range": 0.1,
+        },
+        tokenizer="hero_pl:pocket-shop",
+    )
+    policy.load()
+    policy.template.end_ids = frozenset()  # no action ends early
+    return policy
+
+
+def play(policy: HuggingFacePolicy, load: tuple[int, int, int, int, int], keep_cache: bool) -> list[tuple[int, ...]]:
+    """The whole conversations, as ids."""
+    count, turns, prompt, action, observation = load
+    draw = torch.Generator().manual_seed(0)
+
+    def text(length: int) -> list[tuple[int, ...]]:
+        return [tuple(row) for row in torch.randint(300, (count, length), generator=draw).tolist()]
+
+    histories = text(prompt)
+    with policy.sampling():
+        session = policy.sampler.open(policy, Sampling(0.0, action), range(count))
+        for _ in range(turns):
+            if not keep_cache:
+                session = policy.sampler.open(policy, Sampling(0.0, action), range(count))
+            said = session.act(range(count), histories)
+            answers = text(observation)
+            histories = [h + one.ids + answer for h, one, answer in zip(histories, said, answers, strict=True)]
+    return histories
+
+
+def cpu_s(work: Callable[[], object]) -> float:
+    started = time.process_time()
+    work()
+    return time.process_time() - started
+
+
+def rollouts(width: int, vocab: int, repeats: int) -> list[dict[str, float | str]]:
+    policy = random_policy(width, vocab)
+    rows: list[dict[str, float | str]] = []
+    for name, load in LOADS.items():
+        assert play(policy, load, True) == play(policy, load, False), "the cache changes what is sampled"
+        times: list[tuple[float, float]] = []
+        for _ in range(repeats):
+            times.append((cpu_s(partial(play, policy, load, False)), cpu_s(partial(play, policy, load, True))))
+        again, kept = (min(pair[i] for pair in times) for i in (0, 1))
+        turns = load[0] * load[1]
+        speeds = {"re-prefill turns/s": turns / again, "kept turns/s": turns / kept, "ratio": again / kept}
+        rows.append({"load": name, **speeds})
+    return rows
+
+
+def parts(repeats: int) -> list[dict[str, float | str]]:
+    """One quickstart step: rollout, reflection and layout, gradient and optimizer step."""
+    policy = HuggingFacePolicy("hero_pl:pocket-shop", parser=PlainText())
+    policy.load()
+    reflector = SelfReflector("initial", "continue", 16)
+    teacher = HindsightTeacher(template="hero_pl:pocket/hint.jinja")
+    objective = SelfDistillation(reflector, teacher, InitialWeights())
+    objective.start(policy)
+    data = RolloutDataModule("hero_pl/WebShopPocket-v0", max_action_tokens=12, limits=Limits(12, 128))
+    optimizer = torch.optim.AdamW(policy.parameters(), lr=1e-4)
+    found: list[list[float]] = []
+    for step in range(repeats + 1):
+        clock = [time.process_time()]
+        played = data.collector("train").collect(data.draws(step), policy, data.sampling)
+        clock.append(time.process_time())
+        with torch.no_grad():
+            batch = objective.prepare(played, policy, lambda local: local).batch
+        clock.append(time.process_time())
+        optimizer.zero_grad()
+        for micro in batch.split(1500):
+            objective.loss(policy, micro).loss.backward()
+        optimizer.step()
+        clock.append(time.process_time())
+        found.append([after - before for before, after in pairwise(clock)])
+    means = torch.tensor(found[1:]).mean(0).tolist()  # the first step warms up
+    names = ("rollout", "reflection and layout", "gradient step")
+    return [{"part": name, "CPU s": mean, "share": mean / sum(means)} for name, mean in zip(names, means, strict=True)]
+
+
+def show(rows: list[dict[str, float | str]]) -> None:
+    print("  ".join(f"{name:>22}" for name in rows[0]))
+    for row in rows:
+        print("  ".join(f"{value:>22.3f}" if isinstance(value, float) else f"{value:>22}" for value in row.values()))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--width", type=int, default=128)
+    parser.add_argument("--vocab", type=int, default=32000)
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--csv", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = rollouts(options.width, options.vocab, options.repeats)
+    show(rows)
+    show(parts(options.repeats))
+    if options.csv:
+        with options.csv.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""A second row in Lightning's Rich bar: episodes of the rollout or evaluation that is being played."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning
+from lightning.pytorch.callbacks import RichProgressBar
+from rich.console import Console
+
+
+class EpisodeProgress(lightning.Callback):
+    """Counts finished episodes while the policy plays; the row above has success and training turns of each step.
+
+    Nothing is drawn with ``trainer.enable_progress_bar: false``, or when the output is not a terminal.
+    """
+
+    def __init__(self) -> None:
+        self._row: Any = None
+
+    def setup(self, trainer: lightning.Trainer, module: Any, stage: str) -> None:
+        """Listen to the data module, if there is a bar to draw in."""
+        bar, console = trainer.progress_bar_callback, Console()
+        if not (console.is_terminal or console.is_jupyter):
+            if bar is not None:
+                bar.disable()
+        elif isinstance(bar, RichProgressBar) and bar.is_enabled:
+            trainer.datamodule.on_progress = lambda finished, total: self._show(trainer, bar, finished, total)  # type: ignore[attr-defined]
+
+    def _show(self, trainer: lightning.Trainer, bar: RichProgressBar, finished: int, total: int) -> None:
+        if bar.progress is None:  # the evaluation before training precedes the bar's own start
+            bar.on_train_start(trainer, trainer.lightning_module)
+        if bar.progress is None:
+            return
+        if self._row is None or self._row not in bar.progress.task_ids:
+            self._row = bar.progress.add_task("Episodes", total=total)
+        bar.progress.update(self._row, completed=finished, total=total, visible=finished < total)
+        bar.refresh()

@@ -1,0 +1,91 @@
+"""The cache between turns: every token is fed once, holes are taken out, and neither changes what is sampled."""
+
+from typing import Any
+
+import pytest
+
+from hero_pl.chat.byte_tokenizer import byte_tokenizer
+from hero_pl.policy.base import SampledAction, Sampling
+from hero_pl.policy.huggingface import HuggingFacePolicy
+from hero_pl.policy.sampler import HOLES, CachedSession
+
+OPENINGS = ["a", "a much longer opening, " * 8, "b", "c"]
+ANSWERS = [
+    ["yes", "a long answer, " * 12, "no"],
+    ["", "x", "a long answer, " * 9],
+    ["k", "l", "m"],
+    ["p" * 60, "q", "r"],
+]
+"""What the environment says after each action: never two long ones at once, so that the rows drift apart."""
+
+Turns = list[tuple[tuple[int, ...], SampledAction]]
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> HuggingFacePolicy:
+    folder = tmp_path_factory.mktemp("bytes")
+    byte_tokenizer().save_pretrained(folder)
+    config: dict[str, Any] = {
+        "model_type": "qwen3",
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 16,
+        "max_position_embeddings": 1024,
+        "initializer_range": 0.3,
+    }
+    made = HuggingFacePolicy(config=config, tokenizer=str(folder))
+    made.load()
+    return made
+
+
+def play(policy: HuggingFacePolicy, rows: list[int], sampling: Sampling) -> tuple[dict[int, Turns], CachedSession]:
+    """Four turns of the named conversations, side by side; the last one leaves after two."""
+    place = {row: i for i, row in enumerate(rows)}
+    prompts = {row: policy.template.opening("", OPENINGS[row]) for row in rows}
+    turns: dict[int, Turns] = {row: [] for row in rows}
+    with policy.sampling():
+        session = policy.sampler.open(policy, sampling, [100 + row for row in rows])
+        assert isinstance(session, CachedSession)
+        for number in range(4):
+            active = [row for row in rows if number < (2 if row == 3 else 4)]
+            if not active:
+                break
+            actions = session.act([place[row] for row in active], [prompts[row] for row in active])
+            for row, action in zip(active, actions, strict=True):
+                turns[row].append((prompts[row], action))
+                if number < 3:
+                    prompts[row] = policy.template.following(prompts[row], action.ids, ANSWERS[row][number], "user")
+    return turns, session
+
+
+@pytest.mark.parametrize("sampling", [Sampling(0.0, 12), Sampling(1.0, 12)], ids=["greedy", "sampled"])
+def test_ragged_conversations_equal_those_played_alone_although_the_cache_was_packed(
+    sampling: Sampling, policy: HuggingFacePolicy
+) -> None:
+    together, session = play(policy, [0, 1, 2, 3], sampling)
+    assert session.packed >= 1
+    for row in range(4):
+        alone, _ = play(policy, [row], sampling)
+        assert [action.ids for _, action in alone[row]] == [action.ids for _, action in together[row]]
+        for (_, one), (_, other) in zip(alone[row], together[row], strict=True):
+            assert one.logprobs == pytest.approx(other.logprobs, abs=1e-5)
+
+
+def test_every_token_of_every_conversation_is_fed_exactly_once(policy: HuggingFacePolicy) -> None:
+    turns, session = play(policy, [0, 1, 2, 3], Sampling(1.0, 12))
+    last = [played[-1] for played in turns.values()]
+    # the last prompt holds everything before it; the very last sampled token is never fed
+    assert session.fed_tokens == sum(len(prompt) + len(action.ids) - 1 for prompt, action in last)
+
+
+def test_packing_leaves_a_slot_for_each_token_of_the_longest_conversation(policy: HuggingFacePolicy) -> None:
+    _, session = play(policy, [0, 1, 2], Sampling(1.0, 12))
+    loose = session.mask.shape[1]
+    session.mask[:, : loose // 2] = 0  # pretend that half of what was fed is forgotten
+    session._pack()
+    assert session.mask.shape[1] == int(session.mask.sum(1).max()) < loose
+    assert all(layer.keys.shape[2] == session.mask.shape[1] for layer in session.cache.layers)
+    assert float(session.mask.float().mean()) > 1.0 - HOLES
