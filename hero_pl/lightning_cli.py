@@ -20,6 +20,7 @@ import hero_pl.reflection.chat_reflector
 import hero_pl.reflection.controls
 import hero_pl.reflection.none
 import hero_pl.reflection.scripted  # noqa: F401
+from hero_pl.callbacks.collapse_guard import CollapseGuard
 from hero_pl.callbacks.export import Export
 from hero_pl.callbacks.held_out import HeldOut, summarise
 from hero_pl.callbacks.trajectories import TrajectoryLog
@@ -119,6 +120,7 @@ class HeroCLI(LightningCLI):
         parser.add_lightning_class_args(HeldOut, "held_out")
         parser.add_lightning_class_args(TrajectoryLog, "trajectories")
         parser.add_lightning_class_args(Export, "export")
+        parser.add_lightning_class_args(CollapseGuard, "collapse_guard")
 
     def before_instantiate_classes(self) -> None:
         """Threads are set before anything computes."""

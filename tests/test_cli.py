@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from hero_pl.callbacks.collapse_guard import CollapseGuard
 from hero_pl.cli import main
 from hero_pl.lightning_cli import instantiate, registered
 
@@ -98,6 +99,8 @@ MISTAKES = {
     "negative budget": ({"turn_budget__max_turns": -1}, "max_turns", "0 for no budget"),
     "negative evaluation": ({"held_out__episodes": -5}, "held_out.episodes", "0 for no evaluation"),
     "negative log": ({"trajectories__every_n_steps": -1}, "every_n_steps", "0 for no log"),
+    "unknown guard": ({"collapse_guard__action": "panic"}, "panic", "rollback"),
+    "no window": ({"collapse_guard__limits": {"train/loss": {"window": 0}}}, "window", "window >= 1"),
     "group of one": ({"model__objective": "GRPO"}, "group_size", "Set data.group_size to 2 or more"),
     "empty group": ({"data__group_size": 0}, "data.group_size", "at least 1"),
     "unknown environment": ({"data__env": "hero_pl/WebShopPoket-v0"}, "WebShopPoket", "hero_pl/WebShopPocket-v0"),
@@ -163,6 +166,17 @@ def test_a_later_configuration_overlays_an_earlier_one(config, capsys, tmp_path)
     assert shown["data"]["seed"] == 7
     assert shown["data"]["tasks_per_step"] == 1
     assert shown["model"]["objective"]["class_path"].endswith(".GRPO")
+
+
+def test_limits_of_the_collapse_guard_are_changed_added_and_dropped(config):
+    limits = {"train/loss": {"high": 3.0}, "train/entropy": {"low": 0.1, "window": 4}, "rollout/repeated_actions": None}
+    cli = instantiate(["--config", config(collapse_guard={"action": "rollback", "limits": limits})])
+    (guard,) = (callback for callback in cli.trainer.callbacks if isinstance(callback, CollapseGuard))
+    assert guard.action == "rollback"
+    assert guard.watches["train/loss"].limit.high == 3.0
+    assert guard.watches["train/entropy"].limit.window == 4
+    assert "rollout/repeated_actions" not in guard.watches
+    assert "reflection/coverage" in guard.watches
 
 
 def test_the_shown_configuration_can_be_read_again(config, capsys, tmp_path):

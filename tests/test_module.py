@@ -9,7 +9,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from hero_pl.callbacks.turn_budget import TurnBudget
 from hero_pl.errors import ConfigError
-from hero_pl.module import HeroModule
+from hero_pl.module import HeroModule, _rollout_metrics
 from hero_pl.objectives.policy_gradient import GRPO, PolicyGradient
 from hero_pl.objectives.self_distillation import SelfDistillation
 from hero_pl.pocket.reflector import ShopRules
@@ -17,6 +17,7 @@ from hero_pl.reflection.controls import ShuffledReflector
 from hero_pl.reflection.none import NoReflector
 from hero_pl.teacher.hindsight import HindsightTeacher
 from hero_pl.teacher.weights import EMAWeights, GatedWeights, InitialWeights, LiveWeights, PeriodicWeights
+from hero_pl.types import StopReason, Trajectory, Turn
 
 
 class Seen(Callback):
@@ -66,6 +67,23 @@ def test_three_steps_of_hero_change_the_weights_and_log_what_happened(tiny_modul
     played = [sum(len(record.trajectory.turns) for record in records) for records in seen.records]
     assert [float(row["train/turns"]) for row in rows] == [sum(played[: i + 1]) for i in range(3)]
     assert module.turns == sum(played)
+
+
+def test_the_numbers_that_tell_a_collapse_by_hand():
+    def turn(number, action, length):
+        return Turn(number, (1,), (2,) * length, (-0.5,) * length, action, action, "", "user")
+
+    def episode(*turns):
+        return Trajectory("t", "e", 0, 0, "", (), "", turns, 0.0, StopReason.TERMINATED)
+
+    # lengths 1, 2, 3, 4, 30: the median is 3, the 95th percentile lies 4/5 of the way from 4 to 30
+    one = episode(turn(1, "a", 1), turn(2, "a", 2), turn(3, "b", 3))
+    metrics = _rollout_metrics([one, episode(turn(1, "a", 4), turn(2, "b", 30))])
+    assert metrics["rollout/action_tokens_p50"] == 3.0
+    assert metrics["rollout/action_tokens_p95"] == pytest.approx(4 + 0.8 * 26)
+    assert metrics["rollout/repeated_actions"] == pytest.approx(1 / 5)  # the same action in another episode is none
+    assert metrics["train/entropy"] == 0.5
+    assert _rollout_metrics([])["train/entropy"] == 0.0
 
 
 def test_each_record_has_one_loss_and_two_probabilities_per_action_token_of_a_hinted_turn(tiny_module, tiny_data, fit):

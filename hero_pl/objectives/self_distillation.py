@@ -22,6 +22,7 @@ from hero_pl.reflection.self_reflector import SelfReflector
 from hero_pl.reflection.statistics import reflection_statistics
 from hero_pl.teacher.base import Teacher
 from hero_pl.teacher.hindsight import HindsightTeacher
+from hero_pl.teacher.probe import HintProbe
 from hero_pl.teacher.weights import LiveWeights, TeacherWeights
 from hero_pl.types import Hint, Trajectory, Turn
 
@@ -39,6 +40,9 @@ class SelfDistillation(Objective):
         gate: Optional factor per token.
         correction: Optional correction for rollouts of an older policy.
         failures_only: Keep only turns for which the reflector proposed another action (HinT-SD).
+        probe_turns: Hinted turns, the first of the run, on which ``teacher/hint_sensitivity`` is measured: how far
+            the teacher is moved by its hint as against the hint of another turn. 0 switches it off.
+        probe_every: Training batches between two measurements.
     """
 
     def __init__(
@@ -52,6 +56,8 @@ class SelfDistillation(Objective):
         gate: Gate | None = None,
         correction: ImportanceCorrection | None = None,
         failures_only: bool = False,
+        probe_turns: int = 16,
+        probe_every: int = 25,
     ) -> None:
         self.reflector = reflector or SelfReflector()
         self.teacher = teacher or HindsightTeacher()
@@ -64,6 +70,7 @@ class SelfDistillation(Objective):
                 f"confidence_weights={confidence_weights}: expected non-negative numbers for low, medium and high."
             )
         self.gate, self.correction, self.failures_only = gate, correction, failures_only
+        self.probe = HintProbe(probe_turns, probe_every)
 
     def check(self, group_size: int) -> None:
         """A teacher that shows peers' demonstrations needs peers."""
@@ -97,6 +104,7 @@ class SelfDistillation(Objective):
         metrics["hero/hinted_turns"] = len(batch.places) / max(turns, 1)
         metrics["hero/empty_batches"] = float(len(batch) == 0)
         metrics["teacher/tokens"] = float(sum(len(row.ids) for row in batch.teacher))
+        metrics |= self.probe.step(trajectories, hints, policy, self.weights)
         return Step(batch, metrics, reflections)
 
     def _weight(self, row: int, turn: Turn, hint: Hint | None) -> float:
@@ -137,12 +145,21 @@ class SelfDistillation(Objective):
             self.weights.after_step(policy, reward, float(np.percentile(lengths, 95)) if lengths else 0.0)
 
     def state_dict(self) -> dict[str, Any]:
-        """Reflector and refresh rule."""
-        return {"reflector": self.reflector.state_dict(), "weights": self.weights.state_dict()}
+        """Reflector, refresh rule and probe."""
+        return {
+            "reflector": self.reflector.state_dict(),
+            "weights": self.weights.state_dict(),
+            "probe": self.probe.state_dict(),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore :meth:`state_dict`."""
         self.reflector.load_state_dict(state["reflector"])
+        self.weights.load_state_dict(state["weights"])
+        self.probe.load_state_dict(state["probe"])
+
+    def roll_back(self, state: Mapping[str, Any]) -> None:
+        """Restore what decides the teacher's weights; the reflector keeps what it has spent and drawn."""
         self.weights.load_state_dict(state["weights"])
 
 
