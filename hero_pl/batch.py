@@ -180,7 +180,7 @@ class _Layout:
             if len(spliced) + len(action) > self.policy.max_length:
                 self.counters["teacher/overflow_turns"] += 1.0  # never cut: the teacher would lose the task
                 return
-            row = ScoreRow(spliced + action, ((len(spliced), len(spliced) + len(action)),))
+            row = ScoreRow(spliced + action, ((len(spliced), len(spliced) + len(action)),), i)
             check_alignment(trajectory, turn, row)
             self.teacher.append(row)
             self.teacher_of_row.append(i)

@@ -17,6 +17,7 @@ from hero_pl.losses.jensen_shannon import JensenShannon
 from hero_pl.losses.normalize import normalised_sum, zero_loss
 from hero_pl.objectives.base import LossOutput, Normalize, Objective, Step
 from hero_pl.policy.base import Policy
+from hero_pl.policy.branches import BranchScorer, Scoring
 from hero_pl.reflection.base import Reflector
 from hero_pl.reflection.self_reflector import SelfReflector
 from hero_pl.reflection.statistics import reflection_statistics
@@ -40,6 +41,9 @@ class SelfDistillation(Objective):
         gate: Optional factor per token.
         correction: Optional correction for rollouts of an older policy.
         failures_only: Keep only turns for which the reflector proposed another action (HinT-SD).
+        teacher_scoring: ``separate`` runs every hinted turn with its whole context. ``prefix_cache`` and ``tree_mask``
+            run a conversation once and only what is new for each turn; the numbers are the same up to rounding. Pays
+            off with many turns and short hints; see ``benchmarks/teacher_scoring.py``.
         probe_turns: Hinted turns, the first of the run, on which ``teacher/hint_sensitivity`` is measured: how far
             the teacher is moved by its hint as against the hint of another turn. 0 switches it off.
         probe_every: Training batches between two measurements.
@@ -56,6 +60,7 @@ class SelfDistillation(Objective):
         gate: Gate | None = None,
         correction: ImportanceCorrection | None = None,
         failures_only: bool = False,
+        teacher_scoring: Scoring = "separate",
         probe_turns: int = 16,
         probe_every: int = 25,
     ) -> None:
@@ -70,6 +75,8 @@ class SelfDistillation(Objective):
                 f"confidence_weights={confidence_weights}: expected non-negative numbers for low, medium and high."
             )
         self.gate, self.correction, self.failures_only = gate, correction, failures_only
+        if teacher_scoring != "separate":
+            self.weights.scorer = BranchScorer(teacher_scoring)
         self.probe = HintProbe(probe_turns, probe_every)
 
     def check(self, group_size: int) -> None:
@@ -104,6 +111,9 @@ class SelfDistillation(Objective):
         metrics["hero/hinted_turns"] = len(batch.places) / max(turns, 1)
         metrics["hero/empty_batches"] = float(len(batch) == 0)
         metrics["teacher/tokens"] = float(sum(len(row.ids) for row in batch.teacher))
+        if self.weights.scorer is not None:
+            rewritten = len(batch.student) - len(set(batch.student_of_row))
+            metrics |= self.weights.scorer.describe(policy, batch.teacher, self.weights.copy, rewritten)
         metrics |= self.probe.step(trajectories, hints, policy, self.weights)
         return Step(batch, metrics, reflections)
 
