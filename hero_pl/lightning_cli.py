@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import inspect
 import re
 from pathlib import Path
 from typing import Any, NoReturn
@@ -11,49 +9,17 @@ from typing import Any, NoReturn
 import torch
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-import hero_pl.objectives.policy_gradient
-import hero_pl.objectives.self_distillation
-import hero_pl.objectives.sft
-import hero_pl.pocket.demonstrations
-import hero_pl.policy.scripted
-import hero_pl.reflection.chat_reflector
-import hero_pl.reflection.controls
-import hero_pl.reflection.none
-import hero_pl.reflection.scripted  # noqa: F401
 from hero_pl.callbacks.collapse_guard import CollapseGuard
 from hero_pl.callbacks.export import Export
 from hero_pl.callbacks.held_out import HeldOut, summarise
 from hero_pl.callbacks.trajectories import TrajectoryLog
 from hero_pl.callbacks.turn_budget import TurnBudget
-from hero_pl.chat.actions import ActionParser
 from hero_pl.checkpoints import AtomicCheckpointIO
+from hero_pl.components import nearest
 from hero_pl.datamodule import RolloutDataModule
 from hero_pl.errors import ConfigError, HeroError
-from hero_pl.losses.base import DistillationLoss
-from hero_pl.losses.gates import Gate
-from hero_pl.losses.importance import ImportanceCorrection
 from hero_pl.module import HeroModule
-from hero_pl.objectives.base import Objective
-from hero_pl.policy.base import Policy, Sampler
 from hero_pl.records import Record, append_records
-from hero_pl.reflection.base import Reflector
-from hero_pl.rollout.demonstrations import Demonstrations
-from hero_pl.teacher.base import Teacher
-from hero_pl.teacher.weights import TeacherWeights
-
-BASES = (
-    Policy,
-    Sampler,
-    ActionParser,
-    Reflector,
-    Teacher,
-    TeacherWeights,
-    DistillationLoss,
-    Gate,
-    ImportanceCorrection,
-    Objective,
-    Demonstrations,
-)
 
 
 class HeroParser(LightningArgumentParser):
@@ -61,11 +27,10 @@ class HeroParser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Exit with the message, and a suggestion where a class name is wrong."""
-        names = sorted({cls.__name__ for classes in registered().values() for cls in classes})
-        for word in dict.fromkeys(re.findall(r"\b[A-Z][A-Za-z0-9]{3,}\b", message)):
-            near = difflib.get_close_matches(word, names, n=1, cutoff=0.75)
-            if near and word not in names:
-                message += f"\nThere is no component {word!r}. Did you mean {near[0]!r}? List them: hero_pl components"
+        for word in dict.fromkeys(re.findall(r"(?:[A-Za-z_]\w*\.)*[A-Z]\w{3,}\b", message)):
+            near = nearest(word)
+            if near is not None:
+                message += f"\nThere is no component {word!r}. Did you mean {near!r}? List them: hero_pl components"
                 break
         super().error(message, ex)
 
@@ -127,18 +92,6 @@ class HeroCLI(LightningCLI):
         config = self.config.get(self.subcommand) if getattr(self, "subcommand", None) else self.config
         if config is not None and config.get("torch_threads"):
             torch.set_num_threads(config["torch_threads"])
-
-
-def registered() -> dict[str, list[type]]:
-    """Concrete classes of every swappable base, by the base's name."""
-
-    def below(base: Any) -> list[type]:
-        found: list[type] = [cls for direct in base.__subclasses__() for cls in (direct, *below(direct))]
-        return sorted(
-            {c for c in found if not inspect.isabstract(c) and c.__name__[0] != "_"}, key=lambda c: c.__name__
-        )
-
-    return {base.__name__: below(base) for base in BASES}
 
 
 def instantiate(args: list[str]) -> HeroCLI:

@@ -10,7 +10,8 @@ import yaml
 
 from hero_pl.callbacks.collapse_guard import CollapseGuard
 from hero_pl.cli import main
-from hero_pl.lightning_cli import instantiate, registered
+from hero_pl.components import registered
+from hero_pl.lightning_cli import instantiate
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -220,6 +221,61 @@ def test_help_and_version_and_lists_need_no_model(capsys, loads_no_model):
     assert "hero_pl/WebShopPocket-v0" in out
     assert "ShopRules" in out
     assert "EMAWeights" in out
+
+
+def test_components_of_other_packages_are_listed_when_a_configuration_or_an_option_names_them(
+    capsys, tmp_path, monkeypatch
+):
+    source = (
+        'from hero_pl.reflection.base import Reflector\n\n\nclass {}(Reflector):\n    """Says {}."""\n\n'
+        "    def reflect(self, trajectories, policy):\n        return []\n"
+    )
+    (tmp_path / "aye_package.py").write_text(source.format("AyeSayer", "yes"), encoding="utf-8")
+    (tmp_path / "nay_package.py").write_text(source.format("NaySayer", "no"), encoding="utf-8")
+    (tmp_path / "run.yaml").write_text(
+        "model: {objective: {init_args: {reflector: {class_path: aye_package.AyeSayer}}}}", encoding="utf-8"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    main(["components", "--config", str(tmp_path / "run.yaml"), "--import", "nay_package"])
+    listed = capsys.readouterr().out
+    assert "  aye_package.AyeSayer     Says yes.\n" in listed
+    assert "  nay_package.NaySayer     Says no.\n" in listed
+    assert "\n  JensenShannon            ``(1 - beta) KL" in listed
+    for base in ("Policy", "ActionParser", "Reflector", "Teacher", "TeacherWeights", "Gate", "Objective"):
+        assert f"{base}:\n" in listed
+    assert "No configuration nowhere.yaml" in message(capsys, ["components", "--config", "nowhere.yaml"])
+    assert "cannot be imported" in message(capsys, ["components", "--import", "no_such_package"])
+
+
+def test_a_misspelt_class_of_another_package_is_answered_with_its_path(
+    config, capsys, tmp_path, monkeypatch, loads_no_model
+):
+    (tmp_path / "own_package.py").write_text(
+        "from hero_pl.teacher.hindsight import HindsightTeacher\n\n\n"
+        'class Whisperer(HindsightTeacher):\n    """Whispers."""\n',
+        encoding="utf-8",
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    objective = {"class_path": "SelfDistillation", "init_args": {"teacher": {"class_path": "own_package.Whisper"}}}
+    text = message(capsys, ["fit", "--config", config(model__objective=objective)])
+    assert "Did you mean 'own_package.Whisperer'?" in text
+
+
+@pytest.mark.parametrize(
+    ("key", "wrong", "right"),
+    [
+        ("reflector", "SelfReflectr", "SelfReflector"),
+        ("teacher", "HindsightTeecher", "HindsightTeacher"),
+        ("weights", "InitalWeights", "InitialWeights"),
+        ("divergence", "JensenShanon", "JensenShannon"),
+        ("gate", "TeacherConfidense", "TeacherConfidence"),
+    ],
+)
+def test_a_misspelt_part_of_the_objective_is_answered_with_the_nearest(
+    key, wrong, right, config, capsys, loads_no_model
+):
+    objective = {"class_path": "SelfDistillation", "init_args": {key: wrong}}
+    assert f"Did you mean {right!r}?" in message(capsys, ["fit", "--config", config(model__objective=objective)])
 
 
 def test_every_listed_component_says_what_it_is():
