@@ -147,8 +147,8 @@ class CollapseGuard(lightning.Callback):
 
     def on_train_start(self, trainer: lightning.Trainer, module: Any) -> None:
         """What an earlier run left in the folder is not a checkpoint of this one."""
-        if self.batches == 0 and trainer.is_global_zero:
-            for path in self._files(trainer).values():
+        for path in self._files(trainer).values():
+            if self.batches == 0 and trainer.is_global_zero:
                 path.unlink(missing_ok=True)
 
     def on_train_batch_end(self, trainer: lightning.Trainer, module: Any, *args: Any) -> None:
@@ -190,7 +190,7 @@ class CollapseGuard(lightning.Callback):
         if trainer.world_size == 1:
             return dict(values)
         local = torch.tensor(
-            [[values.get(metric, 0.0), float(metric in values)] for metric in self.watches], dtype=torch.float64
+            [[values.get(metric, 0.0), float(metric in values)] for metric in self.watches], dtype=torch.float32
         )
         total = trainer.strategy.reduce(local.to(trainer.strategy.root_device), reduce_op="sum").tolist()
         return {metric: s / n for metric, (s, n) in zip(self.watches, total, strict=True) if n}
@@ -201,15 +201,16 @@ class CollapseGuard(lightning.Callback):
         done: str = self.action
         restored: int | None = None
         if self.action == "rollback":
-            if self.rollbacks < self.max_rollbacks and self._files(trainer)["good"].is_file():
+            there = self._files(trainer)["good"].is_file()
+            if trainer.strategy.reduce_boolean_decision(there) and self.rollbacks < self.max_rollbacks:
                 restored = self._roll_back(trainer, module)
             else:
                 done = "stop"
         if done == "stop":
             trainer.should_stop = True
         told = {"warn": "training goes on", "stop": "training stops", "rollback": f"back to the weights of {restored}"}
+        folder = run_folder(trainer)  # asks all ranks
         if trainer.is_global_zero:
-            folder = run_folder(trainer)
             where = {"step": trainer.global_step, "turns": int(module.turns), "event": "collapse", "action": done}
             for alarm in alarms:
                 row = {name: getattr(alarm, name) for name in ("metric", "value", "reference", "limit")}
@@ -225,19 +226,20 @@ class CollapseGuard(lightning.Callback):
         """The older checkpoint has proved good if nothing is beyond its limits now; save a new candidate."""
         if any(watch.beyond for watch in self.watches.values()):
             return
-        files = self._files(trainer)
-        if files["candidate"].is_file() or not files["good"].is_file():
-            first = not files["candidate"].is_file()  # the weights at the start are good by definition
-            if first:
-                trainer.save_checkpoint(files["candidate"])
+        good, candidate = self._files(trainer).values()
+        there = trainer.strategy.broadcast((good.is_file(), candidate.is_file()))
+        if there != (True, False):
+            if there == (False, False):  # the weights at the start are good by definition
+                trainer.save_checkpoint(candidate)
             if trainer.is_global_zero:
-                os.replace(files["candidate"], files["good"])
+                os.replace(candidate, good)
             trainer.strategy.barrier("collapse_guard")
-        trainer.save_checkpoint(files["candidate"])
+        trainer.save_checkpoint(candidate)
 
     def _roll_back(self, trainer: lightning.Trainer, module: Any) -> int:
         """Weights, optimizer and teacher of the last good checkpoint; counters, episodes and schedule go on."""
-        state = trainer.strategy.load_checkpoint(self._files(trainer)["good"])
+        good, candidate = self._files(trainer).values()
+        state = trainer.strategy.load_checkpoint(good)
         trainer.strategy.load_model_state_dict(state)
         trainer.strategy.load_optimizer_state_dict(state)
         for config in trainer.lr_scheduler_configs:
@@ -250,7 +252,7 @@ class CollapseGuard(lightning.Callback):
             watch.forget_recent()
         self.rollbacks += 1
         if trainer.is_global_zero:
-            self._files(trainer)["candidate"].unlink(missing_ok=True)
+            candidate.unlink(missing_ok=True)
         trainer.strategy.barrier("collapse_guard")
         return int(state["global_step"])
 
