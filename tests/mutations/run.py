@@ -384,10 +384,10 @@ BUGS = (
     Bug(
         38,
         "let a turn take its own words",
-        "hero_pl/reflection/derange.py",
+        "hero_pl/reflection/controls.py",
         (
-            ("source[i] = order[(place + 1) % size]", "source[i] = order[place % size]"),
-            ("    assert all(source[i] != i for i in range(size))\n", ""),
+            ("giver = items[members[taken[place]]] if taken else None", "giver = items[i]"),
+            ("                assert giver is not items[i]\n", ""),
         ),
         "tests/reflection/test_controls.py",
     ),

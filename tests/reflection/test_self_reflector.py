@@ -148,15 +148,23 @@ def test_only_incomplete_answers_are_asked_about_again() -> None:
 
 
 def test_questions_are_repeated_up_to_the_limit_ever_warmer_and_the_best_answer_stays() -> None:
-    answers = iter(["sorry", json.dumps({"turn1": GOOD["turn1"]}), "sorry again"])
+    best = json.dumps({"turn1": GOOD["turn1"]})
+    said = ["sorry", best, "hm", "hmm"]
+    answers = iter(said)
     policy = Asked(lambda context: next(answers))
-    (found,) = SelfReflector(on_invalid="retry", retries=2).reflect([played(policy, *STEPS)], policy)
+    (found,) = SelfReflector(on_invalid="retry", retries=3).reflect([played(policy, *STEPS)], policy)
     assert [bool(diagnosis) for diagnosis in found.diagnoses] == [True, False, False]
-    assert found.issues.count(("retried", 0)) == 2
-    assert [setting.temperature for setting in policy.settings] == pytest.approx([0.0, 0.2, 0.4])
-    assert '{"turn1"' in policy.prompts[2]
-    assert "sorry" not in policy.prompts[2]  # the second question goes on from the best answer
-    assert found.tokens == len("sorry") + len(json.dumps({"turn1": GOOD["turn1"]})) + len("sorry again") + 3
+    assert found.issues.count(("retried", 0)) == 3
+    assert [setting.temperature for setting in policy.settings] == pytest.approx([0.0, 0.2, 0.4, 0.6])
+    # each further question goes on from the best answer so far, not from the latest
+    assert [
+        f"{before}<|im_end|>" in prompt for before, prompt in zip((*said[:2], best), policy.prompts[1:], strict=True)
+    ] == [
+        True,
+        True,
+        True,
+    ]
+    assert found.tokens == sum(len(one) + 1 for one in said)
 
 
 def test_skip_asks_once() -> None:
