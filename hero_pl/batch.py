@@ -275,21 +275,22 @@ class _Layout:
         span: tuple[int, int],
     ) -> bool:
         """Add the teacher's row of a turn, unless it does not fit: a cut context would lose the task."""
-        row = self._teacher_row(turn, hint.text, span)
+        row = self._teacher_row(i, turn, hint.text, span)
         if len(row.ids) > self.policy.max_length:
             return False
         check_alignment(trajectory, turn, row, span)
-        others = [self._teacher_row(turn, text, span) for text in wrong_hints]
+        others = [self._teacher_row(i, turn, text, span) for text in wrong_hints]
         # another turn's hint may be too long for this one: what any hint does is then measured by none
-        fitting = [r if len(r.ids) <= self.policy.max_length else self._teacher_row(turn, "", span) for r in others]
+        fitting = [r if len(r.ids) <= self.policy.max_length else self._teacher_row(i, turn, "", span) for r in others]
         self.teacher.append(row)
         self.teacher_of_row.append(i)
         self.wrong.append(fitting)
         return True
 
-    def _teacher_row(self, turn: Turn, text: str, span: tuple[int, int]) -> ScoreRow:
+    def _teacher_row(self, i: int, turn: Turn, text: str, span: tuple[int, int]) -> ScoreRow:
         spliced = self.policy.template.splice(turn.prompt_ids, text)
-        return ScoreRow(spliced + turn.action_ids[: span[1]], ((len(spliced) + span[0], len(spliced) + span[1]),))
+        start, stop = len(spliced) + span[0], len(spliced) + span[1]
+        return ScoreRow(spliced + turn.action_ids[: span[1]], ((start, stop),), i)
 
     def close_rows(self) -> None:
         """Finish the student row that is being extended."""

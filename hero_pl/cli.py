@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +27,7 @@ Look at runs and environments (hero_pl COMMAND --help):
   export      write the weights of a checkpoint as a Hugging Face folder
   envs        list the environments     check-env        prove that an environment keeps the contract
   annotate    quality of diagnoses: sample, label, form, judge, oracle, report
-  components  list what a configuration can swap
+  components  list what a configuration can swap; --config FILE or --import PACKAGE adds your own
   import-tau-bench  import the official TauBench data from a checkout
 """
 
@@ -82,7 +83,9 @@ def _run(command: str, function: Callable[..., None], args: list[str]) -> None:
 
 
 def _one_list(command: str, args: list[str]) -> list[str]:
-    """Several run folders in a row become the one list that the parser expects."""
+    """Several run folders in a row, or several ``--import``, become the one list that the parser expects."""
+    if command == "components":
+        return [re.sub(r"^--import(?==|$)", "--packages+", word) for word in args]
     if command not in ("plot", "compare", "annotate report"):
         return args
     count = next((i for i, word in enumerate(args) if word.startswith("-")), len(args))
@@ -237,14 +240,17 @@ def export(checkpoint: Path, folder: Path, config: Path | None = None) -> None:
     print(f"Wrote {folder}")
 
 
-def components() -> None:
-    """List what a configuration can swap: every class of each base, with its first sentence."""
-    from hero_pl.lightning_cli import registered
+def components(config: Path | None = None, packages: list[str] | None = None) -> None:
+    """List what a configuration can swap: every class of each base, with its first sentence.
 
-    for base, classes in registered().items():
-        print(f"{base}:")
-        for cls in classes:
-            print(f"  {cls.__name__:24} {(cls.__doc__ or '').strip().splitlines()[0] if cls.__doc__ else ''}")
+    Args:
+        config: Also what the packages hold that this YAML file names.
+        packages: Also what these packages or modules hold; ``--import NAME`` adds one.
+    """
+    from hero_pl.components import describe, import_named, named_in
+
+    import_named([*(packages or []), *(named_in(config) if config else [])])
+    print(describe())
 
 
 def rollout(config: Path, episodes: int = 64, out: Path = Path("trajectories.jsonl"), stage: Stage = "test") -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import inspect
 import logging
 import re
 from pathlib import Path
@@ -12,52 +11,18 @@ from typing import Any, NoReturn
 import torch
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-import hero_pl.objectives.mixed
-import hero_pl.objectives.policy_gradient
-import hero_pl.objectives.self_distillation
-import hero_pl.objectives.sft
-import hero_pl.pocket.demonstrations
-import hero_pl.pocket.expert
-import hero_pl.policy.scripted
-import hero_pl.reflection.chat_reflector
-import hero_pl.reflection.controls
-import hero_pl.reflection.none
-import hero_pl.reflection.scripted
-import hero_pl.teacher.full_demo  # noqa: F401
+from hero_pl.callbacks.collapse_guard import CollapseGuard
 from hero_pl.callbacks.export import Export
 from hero_pl.callbacks.held_out import HeldOut, summarise
 from hero_pl.callbacks.progress import EpisodeProgress
 from hero_pl.callbacks.trajectories import TrajectoryLog
 from hero_pl.callbacks.turn_budget import TurnBudget
-from hero_pl.chat.actions import ActionParser
 from hero_pl.checkpoints import AtomicCheckpointIO
+from hero_pl.components import nearest
 from hero_pl.datamodule import RolloutDataModule
 from hero_pl.errors import ConfigError, HeroError
-from hero_pl.losses.base import DistillationLoss
-from hero_pl.losses.gates import Gate
-from hero_pl.losses.importance import ImportanceCorrection
 from hero_pl.module import HeroModule
-from hero_pl.objectives.base import Objective
-from hero_pl.policy.base import Policy, Sampler
 from hero_pl.records import Record, append_records
-from hero_pl.reflection.base import Reflector
-from hero_pl.rollout.demonstrations import Demonstrations
-from hero_pl.teacher.base import Teacher
-from hero_pl.teacher.weights import TeacherWeights
-
-BASES = (
-    Policy,
-    Sampler,
-    ActionParser,
-    Reflector,
-    Teacher,
-    TeacherWeights,
-    DistillationLoss,
-    Gate,
-    ImportanceCorrection,
-    Objective,
-    Demonstrations,
-)
 
 
 class HeroParser(LightningArgumentParser):
@@ -69,11 +34,10 @@ class HeroParser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Exit with the message, and a suggestion where a class name is wrong."""
-        names = sorted({cls.__name__ for classes in registered().values() for cls in classes})
-        for word in dict.fromkeys(re.findall(r"\b[A-Z][A-Za-z0-9]{3,}\b", message)):
-            near = difflib.get_close_matches(word, names, n=1, cutoff=0.75)
-            if near and word not in names and "Did you mean" not in message:
-                message += f"\nThere is no component {word!r}. Did you mean {near[0]!r}? List them: hero_pl components"
+        for word in dict.fromkeys(re.findall(r"(?:[A-Za-z_]\w*\.)*[A-Z]\w{3,}\b", message)):
+            near = nearest(word)
+            if near is not None:
+                message += f"\nThere is no component {word!r}. Did you mean {near!r}? List them: hero_pl components"
                 break
         unknown = re.search(r"does not accept option '([\w.]+)'", message)
         near = difflib.get_close_matches(unknown[1], self._keys(), n=1) if unknown else []
@@ -144,6 +108,7 @@ class HeroCLI(LightningCLI):
         parser.add_lightning_class_args(HeldOut, "held_out")
         parser.add_lightning_class_args(TrajectoryLog, "trajectories")
         parser.add_lightning_class_args(Export, "export")
+        parser.add_lightning_class_args(CollapseGuard, "collapse_guard")
 
     def _parse_ckpt_path(self) -> None:
         """Nothing of a checkpoint overrides the configuration, so it is not opened yet."""
@@ -164,18 +129,6 @@ class HeroCLI(LightningCLI):
             raise ConfigError(f"There is no checkpoint {checkpoint}. Those of a run are in its folder checkpoints/.")
         if self.subcommand == "validate" and config.trainer.limit_val_batches == 0:
             config.trainer.limit_val_batches = None  # 0 keeps validation out of `fit`; here it was asked for
-
-
-def registered() -> dict[str, list[type]]:
-    """Concrete classes of every swappable base, by the base's name."""
-
-    def below(base: Any) -> list[type]:
-        found: list[type] = [cls for direct in base.__subclasses__() for cls in (direct, *below(direct))]
-        return sorted(
-            {c for c in found if not inspect.isabstract(c) and c.__name__[0] != "_"}, key=lambda c: c.__name__
-        )
-
-    return {base.__name__: below(base) for base in BASES}
 
 
 def instantiate(args: list[str]) -> HeroCLI:

@@ -6,6 +6,7 @@ import math
 from typing import Any, Literal
 
 import lightning
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -84,6 +85,8 @@ class HeroModule(lightning.LightningModule):
         """Assistant turns sampled for training so far on all ranks, hinted or not."""
         self.last_records: list[Record] = []
         """The latest training batch with its reflections and losses, for the trajectory log."""
+        self.last_metrics: dict[str, float] = {}
+        """What the latest step logged, for the collapse guard."""
 
     # -- set-up ------------------------------------------------------------------------------------------------
 
@@ -155,6 +158,7 @@ class HeroModule(lightning.LightningModule):
         metrics |= outputs.metrics
         metrics["train/skipped_steps"] = float(not updated)
         self.last_records = _records(trajectories, step, outputs, self.global_step)
+        self.last_metrics = metrics
         bar = {"success": metrics["rollout/success"], "turns": metrics["train/turns"]}
         self.log_dict(metrics, batch_size=len(trajectories))
         self.log_dict(bar, prog_bar=True, logger=False, batch_size=len(trajectories))
@@ -237,6 +241,13 @@ class HeroModule(lightning.LightningModule):
         if state["copies"]:
             self.policy.load_copies(state["copies"])  # type: ignore[operator]
 
+    def roll_back(self, checkpoint: dict[str, Any]) -> None:
+        """Restore the teacher of an earlier checkpoint of this run; turns and versions go on counting."""
+        state = checkpoint["hero"]
+        self.objective.roll_back(state["objective"])
+        if state["copies"]:
+            self.policy.load_copies(state["copies"])  # type: ignore[operator]
+
 
 class _Outputs:
     """Metrics and per-token values over the micro-batches of one step."""
@@ -265,6 +276,9 @@ class _Outputs:
 def _rollout_metrics(trajectories: list[Trajectory]) -> dict[str, float]:
     turns = [turn for trajectory in trajectories for turn in trajectory.turns]
     count = max(len(trajectories), 1)
+    lengths = [len(turn.action_ids) for turn in turns] or [0]
+    logprobs = [value for turn in turns for value in turn.action_logprobs]
+    repeated = sum(len(t.turns) - len({turn.action or turn.text for turn in t.turns}) for t in trajectories)
     success = Success()
     success.update(trajectories)
     metrics = {
@@ -272,6 +286,11 @@ def _rollout_metrics(trajectories: list[Trajectory]) -> dict[str, float]:
         "rollout/reward": sum(t.reward for t in trajectories) / count,
         "rollout/turns_per_episode": len(turns) / count,
         "rollout/action_tokens": float(sum(len(turn.action_ids) for turn in turns)),
+        "rollout/action_tokens_p50": float(np.percentile(lengths, 50)),
+        "rollout/action_tokens_p95": float(np.percentile(lengths, 95)),
+        "rollout/repeated_actions": repeated / max(len(turns), 1),
+        # the mean of -log q over ids drawn from q estimates the entropy of q without bias
+        "train/entropy": -sum(logprobs) / max(len(logprobs), 1),
         "rollout/malformed": sum(turn.malformed is not None for turn in turns) / max(len(turns), 1),
         "rollout/cut_actions": sum(turn.finish_reason == FinishReason.LENGTH for turn in turns) / max(len(turns), 1),
     }

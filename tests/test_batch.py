@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 
 from hero_pl.batch import TokenizedBatch, check_alignment, tokenize
 from hero_pl.chat.byte_tokenizer import byte_tokenizer
-from hero_pl.chat.template import CHATML, ChatTemplate
+from hero_pl.chat.template import CHATML, ChatTemplate, HintPosition
 from hero_pl.errors import TokenAlignmentError
 from hero_pl.losses.jensen_shannon import JensenShannon
 from hero_pl.losses.normalize import Normalization, normalised_sum
@@ -19,7 +20,7 @@ from hero_pl.policy.huggingface import HuggingFacePolicy
 from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.teacher.hindsight import HindsightTeacher
 from hero_pl.teacher.weights import LiveWeights
-from hero_pl.types import Diagnosis, Hint, Message, Reflection, StopReason, Trajectory, Turn
+from hero_pl.types import Diagnosis, Hint, Message, Reflection, Role, StopReason, Trajectory, Turn
 
 TINY = {
     "model_type": "qwen3",
@@ -49,15 +50,17 @@ def scripted() -> ScriptedPolicy:
     return loaded
 
 
-def episode(policy: Policy, steps: Sequence[tuple[str, str]], first: str = "hello", reward: float = 0.0) -> Trajectory:
+def episode(
+    policy: Policy, steps: Sequence[tuple[str, str]], first: str = "hello", reward: float = 0.0, role: Role = "user"
+) -> Trajectory:
     """An episode with these ``(reply, observation)`` pairs."""
     template = policy.template
     prompt = template.opening("be brief", first)
     turns = []
     for number, (reply, observation) in enumerate(steps, 1):
         ids = (*template.encoder.outside(reply), int(template.tokenizer.eos_token_id))
-        turns.append(Turn(number, prompt, ids, (-1.0,) * len(ids), reply, reply, observation, "user"))
-        prompt = template.following(prompt, ids, observation)
+        turns.append(Turn(number, prompt, ids, (-1.0,) * len(ids), reply, reply, observation, role))
+        prompt = template.following(prompt, ids, observation, role)
     return Trajectory("task", "env", 0, 0, "be brief", (), first, tuple(turns), reward, StopReason.TERMINATED)
 
 
@@ -115,6 +118,25 @@ def test_bug_04_empty_hints_on_later_turns_differ_by_rounding_at_most(policy: Hu
     batch = tokenize([trajectory], [hints_for(trajectory, "", "", "")], policy)
     divergence = JensenShannon()(policy.score(batch.student), LiveWeights().score(policy, batch.teacher))
     assert divergence.abs().max() < 1e-9
+
+
+@pytest.mark.parametrize("position", get_args(HintPosition))
+@pytest.mark.parametrize("role", ["user", "tool"])
+def test_bug_04_an_empty_hint_gives_no_divergence_at_any_hint_position(
+    position: HintPosition, role: Role, policy: HuggingFacePolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(policy.template, "hint_position", position)
+    trajectory = episode(policy, [("one", "o1"), ("two", "o2")], role=role)
+    for turn in trajectory.turns:  # a turn by itself: both sides run the same row, so nothing may differ at all
+        alone = replace(trajectory, turns=(turn,))
+        batch = tokenize([alone], [[Hint(turn.number, "")]], policy)
+        student = policy.score(batch.student)
+        assert torch.equal(student, LiveWeights().score(policy, batch.teacher))
+        hinted = tokenize([alone], [[Hint(turn.number, "look again")]], policy)
+        assert "look again" in decoded(policy, hinted.teacher[0])
+        assert "look again" not in decoded(policy, hinted.student[0])
+        divergence = JensenShannon()(student, LiveWeights().score(policy, hinted.teacher))
+        assert divergence.max() > 1e-9
 
 
 def test_bug_05_only_sampled_ids_are_scored(scripted: ScriptedPolicy) -> None:

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from hero_pl.callbacks.collapse_guard import CollapseGuard
 from hero_pl.cli import main
-from hero_pl.lightning_cli import instantiate, registered
+from hero_pl.components import registered
+from hero_pl.lightning_cli import instantiate
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -102,6 +104,8 @@ MISTAKES = {
     "negative budget": ({"turn_budget__max_turns": -1}, "max_turns", "0 for no budget"),
     "negative evaluation": ({"held_out__episodes": -5}, "held_out.episodes", "0 for no evaluation"),
     "negative log": ({"trajectories__every_n_steps": -1}, "every_n_steps", "0 for no log"),
+    "unknown guard": ({"collapse_guard__action": "panic"}, "panic", "rollback"),
+    "no window": ({"collapse_guard__limits": {"train/loss": {"window": 0}}}, "window", "window >= 1"),
     "group of one": ({"model__objective": "GRPO"}, "group_size", "Set data.group_size to 2 or more"),
     "empty group": ({"data__group_size": 0}, "data.group_size", "at least 1"),
     "unknown environment": ({"data__env": "hero_pl/WebShopPoket-v0"}, "WebShopPoket", "hero_pl/WebShopPocket-v0"),
@@ -188,6 +192,17 @@ def test_a_later_configuration_overlays_an_earlier_one(config, capsys, tmp_path)
     assert shown["model"]["objective"]["class_path"].endswith(".GRPO")
 
 
+def test_limits_of_the_collapse_guard_are_changed_added_and_dropped(config):
+    limits = {"train/loss": {"high": 3.0}, "train/entropy": {"low": 0.1, "window": 4}, "rollout/repeated_actions": None}
+    cli = instantiate(["--config", config(collapse_guard={"action": "rollback", "limits": limits})])
+    (guard,) = (callback for callback in cli.trainer.callbacks if isinstance(callback, CollapseGuard))
+    assert guard.action == "rollback"
+    assert guard.watches["train/loss"].limit.high == 3.0
+    assert guard.watches["train/entropy"].limit.window == 4
+    assert "rollout/repeated_actions" not in guard.watches
+    assert "reflection/coverage" in guard.watches
+
+
 def test_the_shown_configuration_can_be_read_again(config, capsys, tmp_path):
     with pytest.raises(SystemExit):
         main(["fit", "--config", config(turn_budget__max_turns=9), "--print_config"])
@@ -235,6 +250,61 @@ def test_help_and_version_and_lists_need_no_model(capsys, loads_no_model):
     assert "hero_pl/WebShopPocket-v0" in out
     assert "ShopRules" in out
     assert "EMAWeights" in out
+
+
+def test_components_of_other_packages_are_listed_when_a_configuration_or_an_option_names_them(
+    capsys, tmp_path, monkeypatch
+):
+    source = (
+        'from hero_pl.reflection.base import Reflector\n\n\nclass {}(Reflector):\n    """Says {}."""\n\n'
+        "    def reflect(self, trajectories, policy):\n        return []\n"
+    )
+    (tmp_path / "aye_package.py").write_text(source.format("AyeSayer", "yes"), encoding="utf-8")
+    (tmp_path / "nay_package.py").write_text(source.format("NaySayer", "no"), encoding="utf-8")
+    (tmp_path / "run.yaml").write_text(
+        "model: {objective: {init_args: {reflector: {class_path: aye_package.AyeSayer}}}}", encoding="utf-8"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    main(["components", "--config", str(tmp_path / "run.yaml"), "--import", "nay_package"])
+    listed = capsys.readouterr().out
+    assert "  aye_package.AyeSayer     Says yes.\n" in listed
+    assert "  nay_package.NaySayer     Says no.\n" in listed
+    assert "\n  JensenShannon            ``(1 - beta) KL" in listed
+    for base in ("Policy", "ActionParser", "Reflector", "Teacher", "TeacherWeights", "Gate", "Objective"):
+        assert f"{base}:\n" in listed
+    assert "No configuration nowhere.yaml" in message(capsys, ["components", "--config", "nowhere.yaml"])
+    assert "cannot be imported" in message(capsys, ["components", "--import", "no_such_package"])
+
+
+def test_a_misspelt_class_of_another_package_is_answered_with_its_path(
+    config, capsys, tmp_path, monkeypatch, loads_no_model
+):
+    (tmp_path / "own_package.py").write_text(
+        "from hero_pl.teacher.hindsight import HindsightTeacher\n\n\n"
+        'class Whisperer(HindsightTeacher):\n    """Whispers."""\n',
+        encoding="utf-8",
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    objective = {"class_path": "SelfDistillation", "init_args": {"teacher": {"class_path": "own_package.Whisper"}}}
+    text = message(capsys, ["fit", "--config", config(model__objective=objective)])
+    assert "Did you mean 'own_package.Whisperer'?" in text
+
+
+@pytest.mark.parametrize(
+    ("key", "wrong", "right"),
+    [
+        ("reflector", "SelfReflectr", "SelfReflector"),
+        ("teacher", "HindsightTeecher", "HindsightTeacher"),
+        ("weights", "InitalWeights", "InitialWeights"),
+        ("divergence", "JensenShanon", "JensenShannon"),
+        ("gate", "TeacherConfidense", "TeacherConfidence"),
+    ],
+)
+def test_a_misspelt_part_of_the_objective_is_answered_with_the_nearest(
+    key, wrong, right, config, capsys, loads_no_model
+):
+    objective = {"class_path": "SelfDistillation", "init_args": {key: wrong}}
+    assert f"Did you mean {right!r}?" in message(capsys, ["fit", "--config", config(model__objective=objective)])
 
 
 def test_every_listed_component_says_what_it_is():

@@ -1,5 +1,8 @@
 """Which tasks a step plays, and with which seeds."""
 
+import subprocess
+import sys
+
 import pytest
 
 from hero_pl.datamodule import RolloutDataModule, TaskStream
@@ -54,3 +57,38 @@ def test_splits_share_no_task(tiny_data):
 def test_a_wrong_count_is_refused_by_its_key(wrong):
     with pytest.raises(ConfigError, match=f"data.{next(iter(wrong))}"):
         RolloutDataModule("hero_pl/Toy-v0", **wrong)
+
+
+def rebuilt(policy, trajectory):
+    """The decision contexts that texts and sampled ids of an episode give, built as the rollout builds them."""
+    prompt = policy.template.opening(*policy_opening(policy, trajectory))
+    for turn in trajectory.turns:
+        yield prompt
+        prompt = policy.template.following(prompt, turn.action_ids, turn.observation, turn.role)
+
+
+def policy_opening(policy, trajectory):
+    system_prompt, tools = policy.parser.describe(trajectory.system_prompt, trajectory.tools)
+    return system_prompt, trajectory.first_observation, "user", tools
+
+
+def test_bug_39_evaluation_prompts_are_those_of_the_rollout_and_hold_no_hint(tiny_module, tiny_data, fit):
+    module, data = tiny_module(), tiny_data()
+    fit(module, data, 2)
+    assert module.last_metrics["hero/hinted_turns"] == 1.0  # training did use hints
+    played = data.evaluate(module.policy, "test", 6)
+    assert sum(len(trajectory.turns) for trajectory in played) >= 6
+    for trajectory in played:
+        assert [turn.prompt_ids for turn in trajectory.turns] == list(rebuilt(module.policy, trajectory))
+        shown = module.policy.template.tokenizer.decode(list(trajectory.turns[-1].prompt_ids))
+        assert "Review notes" not in shown
+        assert "Assessment of this decision" not in shown
+
+
+def test_bug_39_the_evaluation_path_never_imports_what_renders_hints():
+    script = (
+        "import sys, hero_pl.datamodule, hero_pl.policy.huggingface, hero_pl.callbacks.held_out\n"
+        "print([name for name in sys.modules if name.startswith(('hero_pl.teacher', 'hero_pl.reflection'))])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

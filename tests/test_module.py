@@ -14,7 +14,7 @@ from hero_pl.errors import ConfigError
 from hero_pl.losses.gates import Contrastive
 from hero_pl.losses.importance import NoCorrection
 from hero_pl.losses.sampled_token import SampledToken
-from hero_pl.module import HeroModule
+from hero_pl.module import HeroModule, _rollout_metrics
 from hero_pl.objectives.mixed import Credit, Mixed
 from hero_pl.objectives.policy_gradient import GRPO, PolicyGradient
 from hero_pl.objectives.self_distillation import SelfDistillation
@@ -29,7 +29,7 @@ from hero_pl.rollout.collect import Limits
 from hero_pl.teacher.full_demo import FullDemoTeacher
 from hero_pl.teacher.hindsight import FeedbackOnlyTeacher, HindsightTeacher
 from hero_pl.teacher.weights import EMAWeights, GatedWeights, InitialWeights, LiveWeights, PeriodicWeights
-from hero_pl.types import Reflection
+from hero_pl.types import Reflection, StopReason, Trajectory, Turn
 
 
 class Seen(Callback):
@@ -88,6 +88,23 @@ def test_three_steps_of_hero_change_the_weights_and_log_what_happened(tiny_modul
     assert module.turns == sum(played)
 
 
+def test_the_numbers_that_tell_a_collapse_by_hand():
+    def turn(number, action, length):
+        return Turn(number, (1,), (2,) * length, (-0.5,) * length, action, action, "", "user")
+
+    def episode(*turns):
+        return Trajectory("t", "e", 0, 0, "", (), "", turns, 0.0, StopReason.TERMINATED)
+
+    # lengths 1, 2, 3, 4, 30: the median is 3, the 95th percentile lies 4/5 of the way from 4 to 30
+    one = episode(turn(1, "a", 1), turn(2, "a", 2), turn(3, "b", 3))
+    metrics = _rollout_metrics([one, episode(turn(1, "a", 4), turn(2, "b", 30))])
+    assert metrics["rollout/action_tokens_p50"] == 3.0
+    assert metrics["rollout/action_tokens_p95"] == pytest.approx(4 + 0.8 * 26)
+    assert metrics["rollout/repeated_actions"] == pytest.approx(1 / 5)  # the same action in another episode is none
+    assert metrics["train/entropy"] == 0.5
+    assert _rollout_metrics([])["train/entropy"] == 0.0
+
+
 def test_each_record_has_one_loss_and_two_probabilities_per_action_token_of_a_hinted_turn(tiny_module, tiny_data, fit):
     module = tiny_module()
     fit(module, tiny_data(), 1)
@@ -108,6 +125,30 @@ def test_the_first_step_samples_with_the_weights_it_updates(tiny_module, tiny_da
     module, seen = tiny_module(), Seen()
     fit(module, tiny_data(), 3, callbacks=[seen])
     assert [records[0].trajectory.policy_version for records in seen.records] == [0, 1, 2]
+
+
+# -- the teacher's weights -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weights", [InitialWeights, lambda: EMAWeights(0.0), PeriodicWeights])
+def test_bug_22_the_teacher_is_neither_optimised_nor_in_the_gradient_norm(weights, tiny_module, tiny_data, fit):
+    module = tiny_module(SelfDistillation(reflector=ShopRules(), weights=weights()), weight_decay=0.5, clip=1e-3)
+    module.policy.load()
+    before = {name: value.clone() for name, value in module.policy.model.state_dict().items()}
+    seen = Seen()
+    trainer = fit(module, tiny_data(), 2, callbacks=[seen])
+    (teacher,) = module.policy.copies.values()
+    assert same(dict(teacher.state_dict()), before)  # with weight decay, being optimised would shrink it
+    assert not same(dict(module.policy.model.state_dict()), before)
+    optimised = [p for group in trainer.optimizers[0].param_groups for p in group["params"]]
+    trained = [p for p in module.policy.model.parameters() if p.requires_grad]
+    assert [id(p) for p in optimised] == [id(p) for p in trained]
+    assert not {id(p) for p in optimised} & {id(p) for p in teacher.parameters()}
+    # the norm that clipping saw is that of the student alone: after clipping to 1e-3 its gradients have that norm
+    norm = torch.stack([p.grad.norm() for p in trained if p.grad is not None]).norm()
+    assert float(norm) == pytest.approx(1e-3, rel=1e-3)
+    assert all(p.grad is None for p in teacher.parameters())
+    assert len(list(module.parameters())) == len(trained)
 
 
 # -- who learns from failure -----------------------------------------------------------------------------------------

@@ -110,3 +110,11 @@ class Objective(ABC):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027
         """Restore :meth:`state_dict`."""
+
+    def roll_back(self, state: Mapping[str, Any]) -> None:
+        """Undo what training did since ``state`` was saved; what was spent since then stays spent.
+
+        Args:
+            state: An earlier :meth:`state_dict` of this run.
+        """
+        self.load_state_dict(state)

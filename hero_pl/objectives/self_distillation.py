@@ -21,6 +21,7 @@ from hero_pl.objectives.base import LossOutput, Normalize, Objective, Step
 from hero_pl.objectives.scope import LossScope, Scope
 from hero_pl.objectives.wrong_hints import wrong_hints
 from hero_pl.policy.base import Policy
+from hero_pl.policy.branches import BranchScorer, Scoring
 from hero_pl.reflection.base import Reflector
 from hero_pl.reflection.none import NoReflector
 from hero_pl.reflection.self_reflector import SelfReflector
@@ -28,6 +29,7 @@ from hero_pl.reflection.statistics import reflection_statistics
 from hero_pl.rollout.collect import Collector
 from hero_pl.teacher.base import Teacher
 from hero_pl.teacher.hindsight import HindsightTeacher
+from hero_pl.teacher.probe import HintProbe
 from hero_pl.teacher.weights import LiveWeights, TeacherWeights
 from hero_pl.types import Hint, Trajectory, Turn
 
@@ -49,6 +51,12 @@ class SelfDistillation(Objective):
         loss_scope: Which sampled ids count: ``all``, those ``after_thinking``, or the action alone
             (``tool_call_only``).
         skip_first_tokens: Sampled ids at the start of each turn that never count.
+        teacher_scoring: ``separate`` runs every hinted turn with its whole context. ``prefix_cache`` and ``tree_mask``
+            run a conversation once and only what is new for each turn; the numbers are the same up to rounding. Pays
+            off with many turns and short hints; see ``benchmarks/teacher_scoring.py``.
+        probe_turns: Hinted turns, the first of the run, on which ``teacher/hint_sensitivity`` is measured: how far
+            the teacher is moved by its hint as against the hint of another turn. 0 switches it off.
+        probe_every: Training batches between two measurements.
     """
 
     def __init__(
@@ -64,6 +72,9 @@ class SelfDistillation(Objective):
         failures_only: bool = False,
         loss_scope: Scope = "all",
         skip_first_tokens: int = 0,
+        teacher_scoring: Scoring = "separate",
+        probe_turns: int = 16,
+        probe_every: int = 25,
     ) -> None:
         self.reflector = reflector or SelfReflector()
         self.teacher = teacher or HindsightTeacher()
@@ -79,6 +90,9 @@ class SelfDistillation(Objective):
             correction = TruncatedRatio()
         self.gate, self.correction, self.failures_only = gate, correction, failures_only
         self.scope = LossScope(loss_scope, skip_first_tokens)
+        if teacher_scoring != "separate":
+            self.weights.scorer = BranchScorer(teacher_scoring)
+        self.probe = HintProbe(probe_turns, probe_every)
 
     @property
     def tolerates_stale(self) -> bool:
@@ -139,6 +153,10 @@ class SelfDistillation(Objective):
         metrics["hero/hinted_turns"] = len(batch.teacher) / max(turns, 1)
         metrics["hero/empty_batches"] = float(not batch.taught.any())
         metrics["teacher/tokens"] = float(sum(len(row.ids) for row in batch.teacher))
+        if self.weights.scorer is not None:
+            rewritten = len(batch.student) - len(set(batch.student_of_row))
+            metrics |= self.weights.scorer.describe(policy, batch.teacher, self.weights.copy, rewritten)
+        metrics |= self.probe.step(trajectories, hints, policy, self.weights)
         return Step(batch, metrics, reflections)
 
     def _weight(self, row: int, turn: Turn, hint: Hint | None) -> float:
@@ -185,17 +203,23 @@ class SelfDistillation(Objective):
             self.weights.after_step(policy, reward, float(np.percentile(lengths, 95)) if lengths else 0.0)
 
     def state_dict(self) -> dict[str, Any]:
-        """Reflector, teacher and refresh rule."""
+        """Reflector, teacher, refresh rule and probe."""
         return {
             "reflector": self.reflector.state_dict(),
             "teacher": self.teacher.state_dict(),
             "weights": self.weights.state_dict(),
+            "probe": self.probe.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore :meth:`state_dict`."""
         self.reflector.load_state_dict(state["reflector"])
         self.teacher.load_state_dict(state["teacher"])
+        self.weights.load_state_dict(state["weights"])
+        self.probe.load_state_dict(state["probe"])
+
+    def roll_back(self, state: Mapping[str, Any]) -> None:
+        """Restore what decides the teacher's weights; the reflector keeps what it has spent and drawn."""
         self.weights.load_state_dict(state["weights"])
 
 

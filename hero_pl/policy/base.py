@@ -54,6 +54,13 @@ class ScoreRow:
     ids: tuple[int, ...]
     spans: tuple[tuple[int, int], ...]
     """``(start, stop)`` of each action in ``ids``; its logits are those at positions ``start - 1 .. stop - 2``."""
+    conversation: int = 0
+    """Rows of one conversation may be expected to begin alike."""
+
+    @property
+    def read(self) -> list[int]:
+        """Positions whose logits predict the action tokens."""
+        return [position for start, stop in self.spans for position in range(start - 1, stop - 1)]
 
     @property
     def scored(self) -> int:

@@ -190,7 +190,7 @@ class HuggingFacePolicy(Policy):
 
     def run(self, weights: str, **inputs: Any) -> Any:
         """One forward pass of the named weights (``live``, or a frozen copy)."""
-        with self._using(weights) as model:
+        with self.using(weights) as model:
             return model(**inputs)
 
     def score(self, rows: Sequence[ScoreRow], weights: str = "live") -> Tensor:
@@ -203,14 +203,17 @@ class HuggingFacePolicy(Policy):
         for i, row in enumerate(rows):
             ids[i, : len(row.ids)] = torch.tensor(row.ids)
             mask[i, : len(row.ids)] = 1
-            for start, stop in row.spans:
-                row_index += [i] * (stop - start)
-                position += range(start - 1, stop - 1)
+            row_index += [i] * row.scored
+            position += row.read
         inputs = {"input_ids": ids.to(self.device), "attention_mask": mask.to(self.device), "use_cache": False}
-        with self._using(weights) as model:
-            if self._head_is_plain:
-                return self._head(model)(self._trunk(model, **inputs)[row_index, position])  # type: ignore[no-any-return]
-            return model(**inputs).logits[row_index, position]  # type: ignore[no-any-return]
+        with self.using(weights) as model:
+            return self.logits_at(model, row_index, position, **inputs)
+
+    def logits_at(self, model: Any, row: Sequence[int], position: Sequence[int], **inputs: Any) -> Tensor:
+        """Logits ``(len(row), vocab)`` of one forward pass at ``(row, position)`` pairs; only they are projected."""
+        if self._head_is_plain:
+            return self._head(model)(self._trunk(model, **inputs)[row, position])  # type: ignore[no-any-return]
+        return model(**inputs).logits[row, position]  # type: ignore[no-any-return]
 
     def _trunk(self, model: Any, **inputs: Any) -> Tensor:
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
@@ -220,7 +223,8 @@ class HuggingFacePolicy(Policy):
         return (model or self.model).get_output_embeddings()  # type: ignore[no-any-return]
 
     @contextmanager
-    def _using(self, weights: str) -> Iterator[Any]:
+    def using(self, weights: str) -> Iterator[Any]:
+        """The network with the named weights: ``live``, or a frozen copy."""
         if weights == "live":
             yield self.model
         elif weights in self.copies:

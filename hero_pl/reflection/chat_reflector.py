@@ -6,20 +6,18 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from hero_pl.errors import ConfigError
 from hero_pl.reflection.base import Reflector
 from hero_pl.reflection.chat_endpoint import ChatEndpoint
 from hero_pl.reflection.parse import LeakPolicy, ReflectionContext, parse_reflection
 from hero_pl.reflection.prompt import ReflectorRequest, merge_windows, requests, retry_message
+from hero_pl.reflection.retry import WARMER, OnInvalid, better_of, incomplete
 from hero_pl.types import Message, Reflection, Trajectory
 
 if TYPE_CHECKING:
     from hero_pl.policy.base import Policy
-
-OnInvalid = Literal["skip", "retry"]
-_WARMER = 0.2
 
 
 class ChatReflector(Reflector):
@@ -30,8 +28,9 @@ class ChatReflector(Reflector):
         model: Name the endpoint knows.
         api_key_env: Environment variable that holds the key; empty if the endpoint wants none.
         temperature: 0 is greedy.
-        on_invalid: ``skip`` leaves turns without a usable diagnosis out. ``retry`` asks once more, with the list of
-            errors and a temperature 0.2 higher, and keeps the answer that covers more turns.
+        on_invalid: ``skip`` leaves turns without a usable diagnosis out. ``retry`` asks again, with the list of errors
+            and a temperature 0.2 higher each time, and keeps the answer that covers most turns.
+        retries: Further questions at most, with ``on_invalid: retry``.
         max_request_chars: Longer episodes are reviewed in windows of turns.
         max_reply_chars: Longer replies of the environment are cut in the middle.
         concurrency: Requests in flight.
@@ -53,6 +52,7 @@ class ChatReflector(Reflector):
         api_key_env: str = "",
         temperature: float = 0.0,
         on_invalid: OnInvalid = "skip",
+        retries: int = 1,
         max_request_chars: int = 60_000,
         max_reply_chars: int = 4000,
         concurrency: int = 8,
@@ -67,6 +67,10 @@ class ChatReflector(Reflector):
     ) -> None:
         if on_invalid not in get_args(OnInvalid):
             raise ConfigError(f"ChatReflector(on_invalid={on_invalid!r}): expected one of {get_args(OnInvalid)}.")
+        if retries < 1:
+            raise ConfigError(
+                f"ChatReflector(retries={retries}): expected at least 1; on_invalid: skip asks once only."
+            )
         if temperature < 0:
             raise ConfigError(f"ChatReflector(temperature={temperature}): expected 0 (greedy) or more.")
         if concurrency < 1:
@@ -88,7 +92,7 @@ class ChatReflector(Reflector):
             extra_body=extra_body,
         )
         self.temperature = temperature
-        self.on_invalid = on_invalid
+        self.retries = retries if on_invalid == "retry" else 0
         self.max_request_chars = max_request_chars
         self.max_reply_chars = max_reply_chars
         self.concurrency = concurrency
@@ -125,15 +129,15 @@ class ChatReflector(Reflector):
         return merge_windows([self._answer(request, context) for request in asked], len(trajectory.turns))
 
     def _answer(self, request: ReflectorRequest, context: ReflectionContext) -> Reflection:
-        first = self._ask(request, request.messages, context, self.temperature)
-        wanted = range(request.window[0] - 1, request.window[1])
-        failed = any(code.startswith("request_") for code, _ in first.issues)
-        if self.on_invalid == "skip" or failed or all(first.diagnoses[i] for i in wanted):
-            return first
-        again = (*request.messages, Message("assistant", first.raw), retry_message(first, request.window))
-        second = self._ask(request, again, context, self.temperature + _WARMER)
-        better = second if sum(map(bool, second.diagnoses)) > sum(map(bool, first.diagnoses)) else first
-        return replace(better, issues=(*better.issues, ("retried", 0)), tokens=first.tokens + second.tokens)
+        answer = latest = self._ask(request, request.messages, context, self.temperature)
+        for attempt in range(1, self.retries + 1):
+            failed = any(code.startswith("request_") for code, _ in latest.issues)
+            if failed or not incomplete(answer, request.window):
+                break
+            again = (*request.messages, Message("assistant", answer.raw), retry_message(answer, request.window))
+            latest = self._ask(request, again, context, self.temperature + WARMER * attempt)
+            answer = better_of(answer, latest)
+        return answer
 
     def _ask(
         self, request: ReflectorRequest, messages: Sequence[Message], context: ReflectionContext, temperature: float

@@ -168,6 +168,7 @@ def retry_message(reflection: Reflection, window: tuple[int, int]) -> Message:
     issues = [
         f"turn{turn}: {_EXPLANATIONS.get(code, code)}" if turn else _EXPLANATIONS.get(code, code)
         for code, turn in reflection.issues
+        if code not in ("retried", "retry_too_long")
     ]
     return Message("user", _template("retry").render(issues=issues, first=window[0], last=window[1]))
 

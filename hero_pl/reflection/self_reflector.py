@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, get_args
 
 from hero_pl.errors import ConfigError, ReflectionError
 from hero_pl.policy.base import Sampling
 from hero_pl.reflection.base import Reflector
 from hero_pl.reflection.context import ReflectionContext
 from hero_pl.reflection.parse import LeakPolicy, parse_reflection
-from hero_pl.reflection.prompt import merge_windows, requests
+from hero_pl.reflection.prompt import merge_windows, requests, retry_message
+from hero_pl.reflection.retry import WARMER, OnInvalid, better_of, incomplete
+from hero_pl.rollout.collect import Draw
 from hero_pl.types import Reflection, Trajectory
 
 if TYPE_CHECKING:
@@ -18,6 +21,28 @@ if TYPE_CHECKING:
 
 REVIEW = "review: reward {reward:.2f}, {turns} turns"
 """Request that is appended to the trajectory in ``continue`` mode."""
+
+
+REFLECT = 3
+"""First entry of the seed sequences of repeated questions; training and evaluation have others."""
+
+
+@dataclass(slots=True)
+class _Question:
+    """One window of one trajectory, and what has been answered so far."""
+
+    trajectory: Trajectory
+    window: tuple[int, int]
+    ids: tuple[int, ...]
+    answer: Reflection | None = None
+    answer_ids: tuple[int, ...] = ()
+    """What was sampled for ``answer``."""
+
+    def prompt(self, policy: Policy) -> tuple[int, ...]:
+        """The question, or, after an answer, the answer as it was sampled and what was wrong with it."""
+        if self.answer is None:
+            return self.ids
+        return policy.template.following(self.ids, self.answer_ids, retry_message(self.answer, self.window).content)
 
 
 class SelfReflector(Reflector):
@@ -30,6 +55,9 @@ class SelfReflector(Reflector):
         tokens_per_turn: Room for the answer, in tokens per turn; 64 more are added.
         max_request_tokens: Longer episodes are reviewed in windows of turns; default: what fits into the context.
         leak_policy: What happens to a diagnosis that tells the future: ``drop``, ``redact`` or ``flag``.
+        on_invalid: ``skip`` leaves turns without a usable diagnosis out. ``retry`` asks again, with the list of errors
+            and a temperature 0.2 higher each time, and keeps the answer that covers most turns.
+        retries: Further questions at most, with ``on_invalid: retry``.
         parallel: Reviews in one batch.
     """
 
@@ -41,11 +69,19 @@ class SelfReflector(Reflector):
         max_request_tokens: int | None = None,
         leak_policy: LeakPolicy = "drop",
         parallel: int = 64,
+        on_invalid: OnInvalid = "skip",
+        retries: int = 1,
     ) -> None:
         if tokens_per_turn < 1 or parallel < 1:
             raise ConfigError(
                 f"SelfReflector(tokens_per_turn={tokens_per_turn}, parallel={parallel}): both must be at least 1."
             )
+        if on_invalid not in get_args(OnInvalid) or retries < 1:
+            raise ConfigError(
+                f"SelfReflector(on_invalid={on_invalid!r}, retries={retries}): expected one of {get_args(OnInvalid)} "
+                "and at least 1; on_invalid: skip asks once only."
+            )
+        self.retries = retries if on_invalid == "retry" else 0
         self.weights, self.mode, self.tokens_per_turn = weights, mode, tokens_per_turn
         self.max_request_tokens, self.leak_policy, self.parallel = max_request_tokens, leak_policy, parallel
 
@@ -61,29 +97,19 @@ class SelfReflector(Reflector):
         """See :meth:`Reflector.reflect`."""
         if policy is None:
             raise ReflectionError("SelfReflector asks the policy, and none was given.")
-        asked: list[tuple[int, tuple[int, int], tuple[int, ...]]] = []
-        for i, trajectory in enumerate(trajectories):
-            if trajectory.turns:
-                asked += [(i, window, ids) for window, ids in self._prompts(trajectory, policy)]
-        raw = self._generate([(ids, window) for _, window, ids in asked], policy)
-        parts: list[list[Reflection]] = [[] for _ in trajectories]
-        for (i, window, _), (text, tokens) in zip(asked, raw, strict=True):
-            trajectory = trajectories[i]
-            parsed = parse_reflection(
-                text,
-                turns=len(trajectory.turns),
-                context=ReflectionContext.of(trajectory),
-                leak_policy=self.leak_policy,
-                window=window,
-            )
-            parts[i].append(Reflection(parsed.diagnoses, parsed.status, parsed.strict, parsed.issues, text, tokens))
+        asked = [
+            [_Question(trajectory, *prompt) for prompt in self._prompts(trajectory, policy)] if trajectory.turns else []
+            for trajectory in trajectories
+        ]
+        questions = [question for some in asked for question in some]
+        self._ask(questions, policy, 0)
+        for attempt in range(1, self.retries + 1):
+            again = [one for one in questions if one.answer is not None and incomplete(one.answer, one.window)]
+            self._ask(again, policy, attempt)
+        answers = [[question.answer for question in some if question.answer is not None] for some in asked]
         return [
-            merge_windows(found, len(trajectory.turns))
-            if len(found) > 1
-            else found[0]
-            if found
-            else Reflection((), "rejected")
-            for found, trajectory in zip(parts, trajectories, strict=True)
+            merge_windows(found, len(trajectory.turns)) if found else Reflection((), "rejected")
+            for found, trajectory in zip(answers, trajectories, strict=True)
         ]
 
     def _prompts(self, trajectory: Trajectory, policy: Policy) -> list[tuple[tuple[int, int], tuple[int, ...]]]:
@@ -94,23 +120,40 @@ class SelfReflector(Reflector):
         asked = requests(trajectory, max_size=room, count=lambda text: len(count(text)))
         return [(request.window, policy.template.conversation(request.messages)) for request in asked]
 
-    def _generate(
-        self, prompts: Sequence[tuple[tuple[int, ...], tuple[int, int]]], policy: Policy
-    ) -> list[tuple[str, int]]:
-        answers: list[tuple[str, int]] = []
-        for first in range(0, len(prompts), self.parallel):
-            batch = prompts[first : first + self.parallel]
-            turns = max(window[1] - window[0] + 1 for _, window in batch)
-            room = policy.max_length - max(len(ids) for ids, _ in batch)
-            if room < 1:
-                answers += [("", 0)] * len(batch)  # counted as `no_json` by the parser
-                continue
-            sampling = Sampling(0.0, min(self.tokens_per_turn * turns + 64, room))
+    def _ask(self, questions: Sequence[_Question], policy: Policy, attempt: int) -> None:
+        """Answer every question, ``parallel`` at a time; the better of old and new answer stays."""
+        asked = [(one, one.prompt(policy)) for one in questions]
+        fitting = [(one, ids) for one, ids in asked if len(ids) < policy.max_length]
+        for first in range(0, len(fitting), self.parallel):
+            batch = fitting[first : first + self.parallel]
+            turns = max(one.window[1] - one.window[0] + 1 for one, _ in batch)
+            room = policy.max_length - max(len(ids) for _, ids in batch)
+            sampling = Sampling(WARMER * attempt, min(self.tokens_per_turn * turns + 64, room))
+            seeds = [Draw.seeds(REFLECT, one.trajectory.seed, one.window[0], attempt, count=1)[0] for one, _ in batch]
             with policy.sampling():
-                session = policy.sampler.open(policy, sampling, [0] * len(batch), self.weights)
-                for action in session.act(range(len(batch)), [ids for ids, _ in batch]):
-                    answers.append((policy.template.encoder.decode(action.ids), len(action.ids)))
-        return answers
+                session = policy.sampler.open(policy, sampling, seeds, self.weights)
+                actions = session.act(range(len(batch)), [ids for _, ids in batch])
+            for (one, _), action in zip(batch, actions, strict=True):
+                self._take(one, policy.template.encoder.decode(action.ids), action.ids)
+        for one, ids in asked:
+            if one.answer is None:  # no room for an answer: counted as `no_json` by the parser
+                self._take(one, "", ())
+            elif len(ids) >= policy.max_length:
+                one.answer = replace(one.answer, issues=(*one.answer.issues, ("retry_too_long", 0)))
+
+    def _take(self, question: _Question, text: str, ids: tuple[int, ...]) -> None:
+        parsed = parse_reflection(
+            text,
+            turns=len(question.trajectory.turns),
+            context=ReflectionContext.of(question.trajectory),
+            leak_policy=self.leak_policy,
+            window=question.window,
+        )
+        latest = replace(parsed, raw=text, tokens=len(ids))
+        best = latest if question.answer is None else better_of(question.answer, latest)
+        if best.raw == text:
+            question.answer_ids = ids
+        question.answer = best
 
 
 def review_prompt(trajectory: Trajectory, policy: Policy) -> tuple[int, ...]:

@@ -25,7 +25,8 @@ def reflection_statistics(reflections: Sequence[Reflection]) -> dict[str, float]
         ``strict_rate``, ``repaired_rate``, ``rejected_rate``: shares of the reflections. ``coverage``: share of turns
         with a diagnosis. ``leak_rate``: share of turns whose diagnosis or target told the future. ``target_rate``,
         ``confidence/low|medium|high``: shares of the diagnoses. ``diagnosis_chars``: mean length. ``tokens``: generated
-        in all. ``issues/<code>``: how often each issue occurred. Shares of nothing are 0.
+        in all. ``retries``: further questions after unusable answers. ``issues/<code>``: how often each issue occurred.
+        Shares of nothing are 0.
     """
     diagnoses = [diagnosis for reflection in reflections for diagnosis in reflection.diagnoses if diagnosis]
     turns = sum(len(reflection.diagnoses) for reflection in reflections)
@@ -42,6 +43,7 @@ def reflection_statistics(reflections: Sequence[Reflection]) -> dict[str, float]
         "target_rate": _share(sum(diagnosis.next_action_target is not None for diagnosis in diagnoses), len(diagnoses)),
         "diagnosis_chars": _share(sum(len(diagnosis.text) for diagnosis in diagnoses), len(diagnoses)),
         "tokens": float(sum(reflection.tokens for reflection in reflections)),
+        "retries": float(issues["retried"]),
         **{f"confidence/{level}": _share(confidences[level], len(diagnoses)) for level in get_args(Confidence)},
         **{f"issues/{code}": float(times) for code, times in sorted(issues.items())},
     }

@@ -12,6 +12,7 @@ from torch import Tensor
 from hero_pl.errors import ConfigError
 from hero_pl.losses.ema import ema_update_
 from hero_pl.policy.base import Policy, ScoreRow
+from hero_pl.policy.branches import BranchScorer
 from hero_pl.policy.huggingface import HuggingFacePolicy
 
 
@@ -20,6 +21,8 @@ class TeacherWeights(ABC):  # noqa: B024
 
     copy: str = "live"
     """Name of the weights that score: ``live`` or a frozen copy of the policy."""
+    scorer: BranchScorer | None = None
+    """Scores rows that begin alike together; ``None`` scores each by itself."""
 
     def start(self, policy: Policy) -> None:
         """Called once when training starts, before the first step."""
@@ -29,7 +32,10 @@ class TeacherWeights(ABC):  # noqa: B024
     def score(self, policy: Policy, rows: Sequence[ScoreRow]) -> Tensor:
         """Logits ``(action tokens, vocab)`` in evaluation mode, without gradient."""
         with policy.sampling():
-            return policy.score(rows, self.copy)
+            return self._logits(policy, rows, self.copy)
+
+    def _logits(self, policy: Policy, rows: Sequence[ScoreRow], weights: str) -> Tensor:
+        return policy.score(rows, weights) if self.scorer is None else self.scorer.score(policy, rows, weights)
 
     def after_step(self, policy: Policy, reward: float, action_length_p95: float) -> None:  # noqa: B027
         """Called after each successful optimizer step.
@@ -195,7 +201,7 @@ class TrustRegionWeights(TeacherWeights):
     def score(self, policy: Policy, rows: Sequence[ScoreRow]) -> Tensor:
         """Interpolated logits."""
         with policy.sampling():
-            return torch.lerp(policy.score(rows, "initial"), policy.score(rows, "live"), self.mix)
+            return torch.lerp(self._logits(policy, rows, "initial"), self._logits(policy, rows, "live"), self.mix)
 
 
 def _with_copies(policy: Policy, wanted_by: TeacherWeights) -> HuggingFacePolicy:

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import gymnasium
 import pytest
-import torch
 
+from hero_pl.cli import components
 from hero_pl.lightning_cli import instantiate
-from hero_pl.rollout.check_env import check_env
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
@@ -26,32 +25,33 @@ def blocks(language):
 def mine(tmp_path, monkeypatch):
     """The module that the page builds up, importable."""
     (tmp_path / "mine.py").write_text("\n\n".join(blocks("python")), encoding="utf-8")
-    (tmp_path / "mine.yaml").write_text("\n".join(blocks("yaml")), encoding="utf-8")
+    for name, text in zip(("mine.yaml", "imitation.yaml"), blocks("yaml"), strict=True):
+        (tmp_path / name).write_text(text, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     yield importlib.import_module("mine")
     sys.modules.pop("mine")
     gymnasium.registry.pop("mine/Capitals-v0")
 
 
-def test_the_environment_keeps_the_contract(mine) -> None:
-    assert check_env("mine:mine/Capitals-v0") == []
+TESTS = re.findall(r"^def (test_\w+)\(", PAGE, re.MULTILINE)
 
 
-def test_the_divergence_is_zero_without_a_hint_and_differentiable_with_one(mine) -> None:
-    student = torch.randn(3, 5, requires_grad=True)
-    assert mine.Brier()(student, student).tolist() == [0.0, 0.0, 0.0]
-    teacher = torch.randn(3, 5, requires_grad=True)
-    mine.Brier()(student, teacher).sum().backward()
-    assert student.grad.abs().sum() > 0
-    assert teacher.grad is None
+def test_the_page_has_one_test_for_each_kind_of_component() -> None:
+    assert len(TESTS) == 4
 
 
-def test_the_overlay_trains_with_all_three(mine, tiny_config, tmp_path) -> None:
+@pytest.mark.parametrize("name", TESTS)
+def test_each_test_of_the_page_passes(name, mine) -> None:
+    getattr(mine, name)()
+
+
+def trained(overlay, tiny_config, tmp_path):
+    """Two steps of the quickstart with an overlay and a policy at random."""
     policy = "--model.policy.init_args"
     cli = instantiate(
         [
             f"--config={ROOT / 'configs' / 'quickstart.yaml'}",
-            f"--config={tmp_path / 'mine.yaml'}",
+            f"--config={tmp_path / overlay}",
             f"{policy}.pretrained=null",
             f"{policy}.tokenizer=hero_pl:pocket-shop",
             f"{policy}.config={tiny_config}",
@@ -69,11 +69,30 @@ def test_the_overlay_trains_with_all_three(mine, tiny_config, tmp_path) -> None:
         ]
     )
     cli.trainer.fit(cli.model, cli.datamodule)
+    return cli
+
+
+def test_the_overlay_trains_with_all_three(mine, tiny_config, tmp_path) -> None:
+    cli = trained("mine.yaml", tiny_config, tmp_path)
     objective = cli.model.objective
     assert isinstance(objective.divergence, mine.Brier)
     assert isinstance(objective.reflector, mine.Repeats)
     assert cli.trainer.global_step == 2
     assert cli.model.turns == 2 * 4 * 3  # a policy at random never names a capital
+
+
+def test_the_overlay_with_the_objective_trains(mine, tiny_config, tmp_path) -> None:
+    cli = trained("imitation.yaml", tiny_config, tmp_path)
+    assert isinstance(cli.model.objective, mine.Imitation)
+    assert cli.model.last_metrics["imitation/won"] == 0.0
+    assert cli.model.last_metrics["train/skipped_steps"] == 1.0  # nothing was won, so nothing is imitated
+
+
+def test_the_list_of_components_has_them(mine, tmp_path, capsys) -> None:
+    components(tmp_path / "mine.yaml")
+    listed = capsys.readouterr().out
+    assert "mine.Brier               Squared distance of the student's probabilities" in listed
+    assert "mine.Imitation           Likelihood of the replies of won episodes." in listed
 
 
 def test_the_command_line_finds_them_from_another_folder(mine, tmp_path) -> None:

@@ -134,6 +134,13 @@ def test_actions_end_with_the_end_token_or_at_the_limit(policy: HuggingFacePolic
         assert len(action.ids) == 30 or action.finish_reason is FinishReason.STOP
 
 
+def test_bug_01_an_action_token_is_scored_by_the_position_before_it(policy: HuggingFacePolicy) -> None:
+    row = ScoreRow(tuple(range(30, 50)), ((4, 7), (12, 20)))
+    with policy.sampling():
+        logits = policy.model(input_ids=torch.tensor([row.ids]), use_cache=False).logits[0]
+        torch.testing.assert_close(policy.score([row]), logits[[3, 4, 5, *range(11, 19)]], atol=1e-5, rtol=0)
+
+
 def test_scoring_does_not_depend_on_padding(policy: HuggingFacePolicy) -> None:
     rows = [ScoreRow(tuple(range(5)), ((2, 5),)), ScoreRow(tuple(range(20, 60)), ((1, 4), (30, 40)))]
     with policy.sampling():

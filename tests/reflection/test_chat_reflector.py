@@ -230,6 +230,16 @@ def test_retry_keeps_the_first_answer_when_the_second_is_no_better(server: Serve
     assert len(server.asked) == 2
 
 
+def test_retry_can_ask_more_than_once_and_stops_when_the_answer_is_whole(
+    server: Server, trajectory: Trajectory
+) -> None:
+    server.script = [chat("hm"), chat({"turn1": GOOD["turn1"]}), chat(GOOD), chat("never asked")]
+    (found,) = reflector(server, on_invalid="retry", retries=5).reflect([trajectory], None)
+    assert all(found.diagnoses)
+    assert (found.issues, found.tokens) == ((("retried", 0),) * 2, 60)
+    assert [asked["temperature"] for asked in server.asked] == pytest.approx([0.0, 0.2, 0.4])
+
+
 def test_a_complete_answer_is_not_asked_again(server: Server, trajectory: Trajectory) -> None:
     reflector(server, on_invalid="retry").reflect([trajectory], None)
     assert len(server.asked) == 1
@@ -257,7 +267,13 @@ def test_leaks_are_checked_with_the_given_policy(server: Server, trajectory: Tra
 @pytest.mark.parametrize(
     "options",
     [
-        *({"on_invalid": "panic"}, {"temperature": -0.1}, {"concurrency": 0}, {"base_url": "file:///etc/passwd"}),
+        *(
+            {"on_invalid": "panic"},
+            {"retries": 0},
+            {"temperature": -0.1},
+            {"concurrency": 0},
+            {"base_url": "file:///etc/passwd"},
+        ),
         *({"timeout_s": 0.0}, {"max_retries": -1}, {"backoff_s": -1.0}, {"max_total_tokens": 0}),
     ],
 )

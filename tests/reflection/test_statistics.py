@@ -35,6 +35,7 @@ def test_every_number_by_hand() -> None:
             "target_rate": 1 / 3,
             "diagnosis_chars": (4 + 2 + 6) / 3,
             "tokens": 33,
+            "retries": 0,
             "confidence/low": 1 / 3,
             "confidence/medium": 0,
             "confidence/high": 2 / 3,

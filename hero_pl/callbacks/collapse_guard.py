@@ -1,0 +1,277 @@
+"""See a collapse coming, say so, and stop or go back before the run is lost.
+
+Self-distillation is known to collapse late: the teacher loses its hold on hints, diagnoses dry up, actions grow or
+shrink, the policy repeats itself, and the success rate follows when it is too late. Each watched number is compared
+with what it was in the same run.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import lightning
+import torch
+from rich.console import Console
+
+from hero_pl.callbacks.held_out import HeldOut
+from hero_pl.callbacks.trajectories import run_folder
+from hero_pl.errors import ConfigError
+from hero_pl.jsonl import append_lines
+
+Action = Literal["off", "warn", "stop", "rollback"]
+
+
+@dataclass(frozen=True)
+class Limit:
+    """How far one number may move from its reference.
+
+    Args:
+        low: Alarm below ``low * reference - margin``; null for no lower limit.
+        high: Alarm above ``high * reference + margin``; null for no upper limit.
+        margin: In the unit of the number: how far it may move in any case.
+        window: Observations whose mean is compared. The first such mean is the start value.
+        reference: ``start``, or ``best``: the highest mean so far.
+    """
+
+    low: float | None = None
+    high: float | None = None
+    margin: float = 0.0
+    window: int = 10
+    reference: Literal["start", "best"] = "start"
+
+    def __post_init__(self) -> None:
+        if self.window < 1 or self.margin < 0.0:
+            raise ConfigError(f"{self}: expected window >= 1 and margin >= 0.")
+
+
+LIMITS: dict[str, Limit] = {
+    "teacher/hint_sensitivity": Limit(low=0.5, window=1),
+    "reflection/coverage": Limit(low=0.5, margin=0.05, reference="best"),
+    "train/entropy": Limit(low=0.25, high=2.0, margin=0.05),
+    "rollout/action_tokens_p50": Limit(low=0.25, high=3.0, margin=4.0),
+    "rollout/action_tokens_p95": Limit(high=2.5, margin=8.0),
+    "guard/valid_actions": Limit(low=0.7, margin=0.05, reference="best"),
+    "rollout/repeated_actions": Limit(high=2.0, margin=0.2),
+    "held_out/success": Limit(low=0.5, margin=0.05, window=1, reference="best"),
+}
+"""What is watched, unless ``collapse_guard.limits`` says otherwise; valid actions are those that could be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """One number that left its limits."""
+
+    metric: str
+    value: float
+    reference: float
+    limit: float
+
+    def __str__(self) -> str:
+        side = "below" if self.value < self.limit else "above"
+        return f"{self.metric} is {self.value:.4g}, {side} {self.limit:.4g} (reference {self.reference:.4g})"
+
+
+class Watch:
+    """The course of one number."""
+
+    def __init__(self, metric: str, limit: Limit) -> None:
+        self.metric, self.limit = metric, limit
+        self.recent: deque[float] = deque(maxlen=limit.window)
+        self.reference: float | None = None
+        self.beyond = False
+        """Whether the alarm has been raised and the number has not come back since."""
+
+    def observe(self, value: float) -> Alarm | None:
+        """Take one observation; an alarm is raised once until the number has come back."""
+        self.recent.append(value)
+        if len(self.recent) < self.limit.window:
+            return None
+        mean = sum(self.recent) / len(self.recent)
+        if self.reference is None or (self.limit.reference == "best" and mean > self.reference):
+            self.reference = mean
+        low = -math.inf if self.limit.low is None else self.limit.low * self.reference - self.limit.margin
+        high = math.inf if self.limit.high is None else self.limit.high * self.reference + self.limit.margin
+        was_beyond, self.beyond = self.beyond, not low <= mean <= high
+        if not self.beyond or was_beyond:
+            return None
+        return Alarm(self.metric, mean, self.reference, low if mean < low else high)
+
+    def forget_recent(self) -> None:
+        """Keep the reference; what was seen of the collapsed weights no longer counts."""
+        self.recent.clear()
+        self.beyond = False
+
+
+class CollapseGuard(lightning.Callback):
+    """Warns of a collapse, stops the run, or goes back to the last good weights.
+
+    Watched are the teacher's sensitivity to hints, reflection coverage, the student's entropy, action lengths, the
+    share of actions that could be read and that were repeated, and held-out success. Each alarm is printed, counted
+    (``guard/alarms``) and written to ``events.jsonl`` in the run folder with its reason.
+
+    Args:
+        action: ``warn``; ``stop`` ends training; ``rollback`` restores the weights and optimizer of the last good
+            checkpoint and goes on with new episodes, whose turns count; ``off``.
+        limits: By metric: further numbers to watch (any that training logs), or other limits; null drops one.
+        keep_every: With ``rollback``: training batches between two checkpoints. One counts as good when the next is due
+            and nothing is beyond its limits, so going back undoes ``keep_every`` to twice as many batches.
+        max_rollbacks: Then the run stops.
+    """
+
+    def __init__(
+        self,
+        action: Action = "warn",
+        limits: dict[str, Limit | None] | None = None,
+        keep_every: int = 25,
+        max_rollbacks: int = 3,
+    ) -> None:
+        if action not in get_args(Action):
+            raise ConfigError(f"collapse_guard.action={action!r}: expected one of {', '.join(get_args(Action))}.")
+        if keep_every < 1 or max_rollbacks < 1:
+            raise ConfigError(
+                f"collapse_guard.keep_every={keep_every}, max_rollbacks={max_rollbacks}: must both be at least 1. "
+                "To see alarms without going back set action: warn."
+            )
+        self.action, self.keep_every, self.max_rollbacks = action, keep_every, max_rollbacks
+        chosen = {**LIMITS, **(limits or {})}
+        self.watches = {metric: Watch(metric, limit) for metric, limit in chosen.items() if limit is not None}
+        self.alarms = self.rollbacks = self.batches = 0
+        self._evaluations = 0
+        self._console = Console()
+
+    def on_train_start(self, trainer: lightning.Trainer, module: Any) -> None:
+        """What an earlier run left in the folder is not a checkpoint of this one."""
+        for path in self._files(trainer).values():
+            if self.batches == 0 and trainer.is_global_zero:
+                path.unlink(missing_ok=True)
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, module: Any, *args: Any) -> None:
+        """Look at the step's numbers."""
+        if self.action == "off":
+            return
+        self.batches += 1
+        values = self._on_all_ranks(self._values(trainer, module.last_metrics), trainer)
+        alarms = [
+            alarm
+            for metric, watch in self.watches.items()
+            if metric in values and (alarm := watch.observe(values[metric])) is not None
+        ]
+        self.alarms += len(alarms)
+        if alarms:
+            self._act(alarms, trainer, module)
+        elif self.action == "rollback" and self.batches % self.keep_every == 1 % self.keep_every:
+            self._keep(trainer)
+        module.log_dict(
+            {"guard/alarms": float(self.alarms), "guard/rollbacks": float(self.rollbacks)}, batch_size=1, on_step=True
+        )
+
+    # -- looking -----------------------------------------------------------------------------------------------
+
+    def _values(self, trainer: lightning.Trainer, metrics: Mapping[str, float]) -> dict[str, float]:
+        """Numbers that are new since the last look."""
+        values = dict(metrics)
+        if "rollout/malformed" in values:
+            values["guard/valid_actions"] = 1.0 - values["rollout/malformed"]
+        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+        results = [result for one in callbacks if isinstance(one, HeldOut) for result in one.results.values()]
+        if len(results) > self._evaluations:
+            self._evaluations = len(results)
+            values["held_out/success"] = max(results, key=lambda result: result["turns_used"])["success"]
+        return {metric: value for metric, value in values.items() if metric in self.watches and math.isfinite(value)}
+
+    def _on_all_ranks(self, values: Mapping[str, float], trainer: lightning.Trainer) -> dict[str, float]:
+        """Means over the ranks that have the number, so that all ranks decide alike."""
+        if trainer.world_size == 1:
+            return dict(values)
+        local = torch.tensor(
+            [[values.get(metric, 0.0), float(metric in values)] for metric in self.watches], dtype=torch.float32
+        )
+        total = trainer.strategy.reduce(local.to(trainer.strategy.root_device), reduce_op="sum").tolist()
+        return {metric: s / n for metric, (s, n) in zip(self.watches, total, strict=True) if n}
+
+    # -- acting ------------------------------------------------------------------------------------------------
+
+    def _act(self, alarms: list[Alarm], trainer: lightning.Trainer, module: Any) -> None:
+        done: str = self.action
+        restored: int | None = None
+        if self.action == "rollback":
+            there = self._files(trainer)["good"].is_file()
+            if trainer.strategy.reduce_boolean_decision(there) and self.rollbacks < self.max_rollbacks:
+                restored = self._roll_back(trainer, module)
+            else:
+                done = "stop"
+        if done == "stop":
+            trainer.should_stop = True
+        told = {"warn": "training goes on", "stop": "training stops", "rollback": f"back to the weights of {restored}"}
+        folder = run_folder(trainer)  # asks all ranks
+        if trainer.is_global_zero:
+            where = {"step": trainer.global_step, "turns": int(module.turns), "event": "collapse", "action": done}
+            for alarm in alarms:
+                row = {name: getattr(alarm, name) for name in ("metric", "value", "reference", "limit")}
+                self._console.print(f"Collapse guard, step {trainer.global_step}: {alarm}; {told[done]}.", markup=False)
+                if folder is not None:
+                    append_lines(folder / "events.jsonl", [{**where, **row, "restored_step": restored}])
+
+    def _files(self, trainer: lightning.Trainer) -> dict[str, Path]:
+        folder = (run_folder(trainer) or Path(trainer.default_root_dir)) / "guard"
+        return {name: folder / f"{name}.ckpt" for name in ("good", "candidate")}
+
+    def _keep(self, trainer: lightning.Trainer) -> None:
+        """The older checkpoint has proved good if nothing is beyond its limits now; save a new candidate."""
+        if any(watch.beyond for watch in self.watches.values()):
+            return
+        good, candidate = self._files(trainer).values()
+        there = trainer.strategy.broadcast((good.is_file(), candidate.is_file()))
+        if there != (True, False):
+            if there == (False, False):  # the weights at the start are good by definition
+                trainer.save_checkpoint(candidate)
+            if trainer.is_global_zero:
+                os.replace(candidate, good)
+            trainer.strategy.barrier("collapse_guard")
+        trainer.save_checkpoint(candidate)
+
+    def _roll_back(self, trainer: lightning.Trainer, module: Any) -> int:
+        """Weights, optimizer and teacher of the last good checkpoint; counters, episodes and schedule go on."""
+        good, candidate = self._files(trainer).values()
+        state = trainer.strategy.load_checkpoint(good)
+        trainer.strategy.load_model_state_dict(state)
+        trainer.strategy.load_optimizer_state_dict(state)
+        for config in trainer.lr_scheduler_configs:
+            for group, rate in zip(
+                config.scheduler.optimizer.param_groups, config.scheduler.get_last_lr(), strict=True
+            ):
+                group["lr"] = rate
+        module.roll_back(state)
+        for watch in self.watches.values():
+            watch.forget_recent()
+        self.rollbacks += 1
+        if trainer.is_global_zero:
+            candidate.unlink(missing_ok=True)
+        trainer.strategy.barrier("collapse_guard")
+        return int(state["global_step"])
+
+    # -- checkpoints -------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Counters, references and recent observations."""
+        watched = {
+            m: {"recent": list(w.recent), "reference": w.reference, "beyond": w.beyond} for m, w in self.watches.items()
+        }
+        names = ("alarms", "rollbacks", "batches", "_evaluations")
+        return {"watched": watched, **{name: getattr(self, name) for name in names}}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on; a metric that was not watched before starts now."""
+        for metric, state in state_dict["watched"].items():
+            if metric in self.watches:
+                watch = self.watches[metric]
+                watch.recent.extend(state["recent"])
+                watch.reference, watch.beyond = state["reference"], bool(state["beyond"])
+        for name in ("alarms", "rollbacks", "batches", "_evaluations"):
+            setattr(self, name, int(state_dict[name]))

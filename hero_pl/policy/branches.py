@@ -1,0 +1,304 @@
+"""Score many continuations of one conversation without running the conversation once for each.
+
+The teacher's context at turn t is the conversation up to there, then a hint, then the action. Scored separately, every
+turn pays for the whole conversation before it. Here the rows of a conversation form a tree: its last row is run as a
+whole (the *trunk*), and every other row (a *branch*) only from the first id on in which it differs from the trunk. The
+logits are those of separate passes, up to rounding. What a row has in common with the trunk is found by comparing ids,
+so nothing is assumed of templates: where a history was rewritten, a conversation has several trunks.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from hero_pl.policy.base import Policy, ScoreRow
+from hero_pl.policy.huggingface import HuggingFacePolicy
+
+Scoring = Literal["separate", "prefix_cache", "tree_mask"]
+
+ATTENTION = "hero_pl_branches"
+"""Name under which the attention of ``tree_mask`` is known to transformers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """Rows that are scored together."""
+
+    trunk: int
+    """Number of the row that is run as a whole."""
+    branches: tuple[tuple[int, int], ...]
+    """``(row, ids in common with the trunk)``."""
+
+    def forwarded(self, rows: Sequence[ScoreRow]) -> int:
+        """Tokens that go through the network."""
+        return len(rows[self.trunk].ids) + sum(len(rows[i].ids) - shared for i, shared in self.branches)
+
+
+def plan(rows: Sequence[ScoreRow]) -> list[Tree]:
+    """Gather the rows of each conversation around its last one, or around the last of each stretch that grew."""
+    branches: dict[int, list[tuple[int, int]]] = {}
+    conversations: dict[int, list[int]] = {}
+    for i, row in enumerate(rows):
+        conversations.setdefault(row.conversation, []).append(i)
+    for members in conversations.values():
+        trunks: list[int] = []
+        for place in reversed(range(len(members))):
+            i = members[place]
+            shared, trunk = max(((_shared_ids(rows[i], rows[j]), j) for j in trunks), default=(0, i))
+            earlier = rows[members[place - 1]] if place else None
+            # a rewritten history: what came before this row has more in common with it than with any trunk
+            lone = earlier is not None and all(
+                _shared_ids(earlier, rows[i]) > _shared_ids(earlier, rows[j]) for j in trunks
+            )
+            if trunks and shared and not lone:
+                branches[trunk].append((i, shared))
+            else:
+                trunks.append(i)
+                branches[i] = []
+    return [Tree(trunk, tuple(reversed(found))) for trunk, found in sorted(branches.items())]
+
+
+class BranchScorer:
+    """Logits of rows that share their beginnings.
+
+    Falls back to separate passes where the network cannot share, and says why once.
+
+    Args:
+        how: ``prefix_cache`` keeps keys and values of the trunk and runs one branch after the other. ``tree_mask`` runs
+            trunk and branches as one sequence in which a branch sees the trunk up to where it leaves it, and itself.
+    """
+
+    def __init__(self, how: Literal["prefix_cache", "tree_mask"]) -> None:
+        self.how = how
+        self.forwarded = 0
+        """Tokens that went through the network so far."""
+        self.reason: str | None = None
+        """Why rows are scored separately, if they are."""
+        self._checked: set[int] = set()
+        self._told = False
+
+    def score(self, policy: Policy, rows: Sequence[ScoreRow], weights: str) -> Tensor:
+        """See :meth:`Policy.score`; no gradient flows."""
+        if not self.can_share(policy, weights) or not rows:
+            self.forwarded += sum(len(row.ids) for row in rows)
+            return policy.score(rows, weights)
+        assert isinstance(policy, HuggingFacePolicy)
+        return self._shared(policy, rows, weights)
+
+    def describe(self, policy: Policy, rows: Sequence[ScoreRow], weights: str, rewritten: int) -> dict[str, float]:
+        """What scoring ``rows`` will cost.
+
+        Args:
+            policy: Loaded.
+            rows: Of one step.
+            weights: Which will score.
+            rewritten: Places where a context does not continue the one before; each costs a pass over what precedes.
+        """
+        if rewritten and not self._told:
+            self._told = True
+            warnings.warn(
+                f"teacher_scoring: the chat template rewrote the history {rewritten} times in this step; turns before "
+                "such a place do not share their context with those after it.",
+                stacklevel=2,
+            )
+        can = self.can_share(policy, weights)
+        tokens = sum(tree.forwarded(rows) for tree in plan(rows)) if can else sum(len(row.ids) for row in rows)
+        return {"teacher/forwarded_tokens": float(tokens), "teacher/rewritten_histories": float(rewritten)}
+
+    @torch.no_grad()
+    def _shared(self, policy: HuggingFacePolicy, rows: Sequence[ScoreRow], weights: str) -> Tensor:
+        logits: list[Tensor | None] = [None] * len(rows)
+        run = _prefix_cache if self.how == "prefix_cache" else _tree_mask
+        with policy.using(weights) as model:
+            for tree in plan(rows):
+                self.forwarded += tree.forwarded(rows)
+                for i, scored in run(policy, model, rows, tree):
+                    logits[i] = scored
+        return torch.cat([scored for scored in logits if scored is not None])
+
+    def can_share(self, policy: Policy, weights: str) -> bool:
+        """Whether the network can: compared with separate passes on a few made-up rows, once per policy."""
+        if self.reason is None and id(policy) not in self._checked:
+            self._checked.add(id(policy))
+            self.reason = self._obstacle(policy, weights)
+            if self.reason is not None:
+                warnings.warn(
+                    f"teacher_scoring: {self.how} falls back to separate passes: {self.reason}.", stacklevel=2
+                )
+        return self.reason is None
+
+    @torch.no_grad()
+    def _obstacle(self, policy: Policy, weights: str) -> str | None:
+        if not isinstance(policy, HuggingFacePolicy):
+            return f"{type(policy).__name__} has no network to share"
+        if policy.template.hint_position == "system":
+            return "hint_position: system puts the hint before the conversation; before_action shares it"
+        vocabulary = int(policy.model.config.get_text_config().vocab_size)
+        ids = [i % vocabulary for i in range(24)]
+        rows = [ScoreRow((*ids[:start], *ids[9:15]), ((start + 3, start + 6),)) for start in (8, 14, 20)]
+        try:
+            got = self._shared(policy, rows, weights)
+        except (RuntimeError, TypeError, ValueError, AttributeError, KeyError, IndexError) as error:
+            return f"the network refuses ({error})"
+        want = torch.cat([policy.score([row], weights) for row in rows])
+        allowed = 1e-4 if got.dtype in (torch.float32, torch.float64) else 5e-2
+        if not torch.allclose(got, want, rtol=0.0, atol=allowed * max(1.0, float(want.abs().max()))):
+            return "its logits would change, so its layers do not only attend"
+        return None
+
+
+def _prefix_cache(
+    policy: HuggingFacePolicy, model: Any, rows: Sequence[ScoreRow], tree: Tree
+) -> Iterator[tuple[int, Tensor]]:
+    from transformers import DynamicCache
+
+    cache: Any = DynamicCache()
+    yield tree.trunk, _continue(policy, model, rows[tree.trunk], 0, cache)
+    kept = [(layer.keys, layer.values) for layer in cache.layers]
+    for i, shared in tree.branches:
+        for layer, (keys, values) in zip(cache.layers, kept, strict=True):
+            layer.keys, layer.values = keys[:, :, :shared], values[:, :, :shared]  # appending makes new tensors
+        yield i, _continue(policy, model, rows[i], shared, cache)
+
+
+def _continue(policy: HuggingFacePolicy, model: Any, row: ScoreRow, start: int, cache: Any) -> Tensor:
+    """Run ``row`` from position ``start`` on, on top of what is in the cache."""
+    ids = torch.tensor([row.ids[start:]], device=policy.device)
+    positions = torch.arange(start, len(row.ids), device=policy.device)[None]
+    read = [position - start for position in row.read]
+    inputs = {"input_ids": ids, "position_ids": positions, "past_key_values": cache, "use_cache": True}
+    return policy.logits_at(model, [0] * len(read), read, **inputs)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """One sequence that holds a whole tree: the trunk, then what is new of each branch."""
+
+    ids: tuple[int, ...]
+    positions: tuple[int, ...]
+    """Those that the ids have in their rows."""
+    trunk: int
+    """Length of the trunk."""
+    spans: tuple[tuple[int, int, int], ...]
+    """``(start, stop, ids of the trunk that it sees)`` of each branch."""
+    read: tuple[int, ...]
+    """Places whose logits are wanted: the trunk's, then those of each branch."""
+
+
+def tree_layout(rows: Sequence[ScoreRow], tree: Tree) -> Layout:
+    """Lay out a tree as one sequence."""
+    trunk = rows[tree.trunk]
+    ids, positions, read = list(trunk.ids), list(range(len(trunk.ids))), list(trunk.read)
+    spans: list[tuple[int, int, int]] = []
+    for i, shared in tree.branches:
+        start = len(ids)
+        ids += rows[i].ids[shared:]
+        positions += range(shared, len(rows[i].ids))
+        read += [start + place - shared for place in rows[i].read]
+        spans.append((start, len(ids), shared))
+    return Layout(tuple(ids), tuple(positions), len(trunk.ids), tuple(spans), tuple(read))
+
+
+def _tree_mask(
+    policy: HuggingFacePolicy, model: Any, rows: Sequence[ScoreRow], tree: Tree
+) -> Iterator[tuple[int, Tensor]]:
+    order = [tree.trunk, *(i for i, _ in tree.branches)]
+    logits = run_layout(policy, model, tree_layout(rows, tree))
+    yield from zip(order, torch.split(logits, [rows[i].scored for i in order]), strict=True)
+
+
+def run_layout(policy: HuggingFacePolicy, model: Any, layout: Layout) -> Tensor:
+    """Logits at the places that a layout wants read."""
+    device = policy.device
+    inputs = {
+        "input_ids": torch.tensor([layout.ids], device=device),
+        "position_ids": torch.tensor([layout.positions], device=device),
+        # a mask of four dimensions is handed on as it is, and nothing of the size of the sequence squared is made
+        "attention_mask": torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device),
+        "use_cache": False,
+        "branch_spans": layout.spans,
+        "trunk_length": layout.trunk,
+    }
+    with _branch_attention_in(model):
+        return policy.logits_at(model, [0] * len(layout.read), list(layout.read), **inputs)
+
+
+@contextmanager
+def _branch_attention_in(model: Any) -> Iterator[None]:
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    ALL_ATTENTION_FUNCTIONS.register(ATTENTION, branch_attention)
+    config = (model.get_base_model() if hasattr(model, "get_base_model") else model).config
+    before = config._attn_implementation
+    config._attn_implementation = ATTENTION
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
+
+
+def branch_attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    branch_spans: Sequence[tuple[int, int, int]] = (),
+    trunk_length: int = 0,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """Causal attention in the trunk; each branch attends to its own prefix of the trunk and to itself.
+
+    Args:
+        module: The layer; not needed.
+        query: ``(1, heads, length, head size)``.
+        key: ``(1, key heads, length, head size)``.
+        value: Like ``key``.
+        attention_mask: Not needed.
+        scaling: Of the scores.
+        branch_spans: See :class:`Layout`.
+        trunk_length: See :class:`Layout`.
+        options: What else the network asks of its attention.
+
+    Returns:
+        ``(1, length, heads, head size)`` and no weights.
+
+    Raises:
+        ValueError: The network asks for what this attention has not: a window, a soft cap, sinks.
+    """
+    asked = [name for name in ("sliding_window", "softcap", "s_aux") if options.get(name) is not None]
+    if asked:
+        raise ValueError(f"tree_mask has no {', '.join(asked)}; prefix_cache keeps the network's own attention")
+    grouped = key.shape[1] != query.shape[1]
+    sdpa = partial(torch.nn.functional.scaled_dot_product_attention, scale=scaling, enable_gqa=grouped)
+    head = slice(0, trunk_length)
+    parts = [sdpa(query[:, :, head], key[:, :, head], value[:, :, head], is_causal=True)]
+    for start, stop, shared in branch_spans:
+        own_key, own_value = (torch.cat([x[:, :, :shared], x[:, :, start:stop]], 2) for x in (key, value))
+        new = stop - start
+        seen = torch.ones(new, shared + new, dtype=torch.bool, device=query.device).tril(shared)
+        parts.append(sdpa(query[:, :, start:stop], own_key, own_value, attn_mask=seen))
+    return torch.cat(parts, 2).transpose(1, 2).contiguous(), None
+
+
+def _shared_ids(row: ScoreRow, other: ScoreRow) -> int:
+    """Ids at the beginning of ``row`` that need not be run again after ``other``.
+
+    The id before the first action is always run, for its logits predict the action. Halves the stretch in question, so
+    that slices do the comparing.
+    """
+    left, right = row.ids, other.ids
+    low, high = 0, min(row.spans[0][0] - 1, len(right))
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if left[low:middle] == right[low:middle] else (low, middle - 1)
+    return low

@@ -1,0 +1,476 @@
+"""Puts every silent bug of ``docs/bugs.md`` into a copy of the package and says whether its tests notice.
+
+    python tests/mutations/run.py            all of them, a few minutes
+    python tests/mutations/run.py 9 31 40    these
+
+A bug that survives its tests, or a line that is not there any more, ends the run with status 1.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+# what all tests need, imported once: importing it takes longer than most of them
+import hypothesis  # noqa: F401
+import lightning  # noqa: F401
+import pytest
+import torch
+import transformers
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Bug:
+    """One bug: what is put in, where, and the tests that must fail."""
+
+    number: int
+    put_in_as: str
+    file: str
+    changes: tuple[tuple[str, str], ...]
+    tests: str
+    select: str = ""
+    """Expression for ``pytest -k``; default: tests named after the bug."""
+
+
+BATCH, HUGGINGFACE, DIVERGENCE = "hero_pl/batch.py", "hero_pl/policy/huggingface.py", "hero_pl/losses/divergence.py"
+ADVANTAGES, NORMALIZE, MODULE = "hero_pl/losses/advantages.py", "hero_pl/losses/normalize.py", "hero_pl/module.py"
+
+BUGS = (
+    Bug(
+        1,
+        "score an action token with the logits at its own position",
+        "hero_pl/policy/base.py",
+        (("for position in range(start - 1, stop - 1)]", "for position in range(start, stop)]"),),
+        "tests/policy/test_huggingface.py",
+    ),
+    Bug(
+        2,
+        "let the gradient of the divergence flow into the teacher",
+        DIVERGENCE,
+        (
+            ("log_p = log_probabilities(teacher_logits.detach()", "log_p = log_probabilities(teacher_logits"),
+            ("* slope, None, None", "* slope, -grad_value.unsqueeze(-1) * slope, None"),
+        ),
+        "tests/losses/test_divergence.py",
+    ),
+    Bug(
+        3,
+        "give the spliced context to the student as well",
+        BATCH,
+        (("        whole = context + action\n", "            context = spliced\n        whole = context + action\n"),),
+        "tests/test_batch.py",
+    ),
+    Bug(
+        4,
+        "splice the message of an empty hint in",
+        "hero_pl/chat/template.py",
+        (("        if not hint:\n            return prompt_ids\n", ""),),
+        "tests/test_batch.py",
+    ),
+    Bug(
+        5,
+        "let the span of an action begin in the text before it",
+        BATCH,
+        (("span = (len(context), len(whole))", "span = (len(context) - 3, len(whole))"),),
+        "tests/test_batch.py",
+    ),
+    Bug(
+        6,
+        "use the mask of the action as attention mask",
+        HUGGINGFACE,
+        (("mask[i, : len(row.ids)] = 1", "mask[i, row.spans[0][0] - 1 : len(row.ids)] = 1"),),
+        "tests/test_batch.py",
+    ),
+    Bug(
+        7,
+        "encode the decoded action again",
+        BATCH,
+        (
+            (
+                "context, action = turn.prompt_ids, turn.action_ids",
+                "encoder = self.policy.template.encoder\n"
+                "        context, action = turn.prompt_ids, encoder.outside(encoder.decode(turn.action_ids))",
+            ),
+        ),
+        "tests/test_batch.py",
+    ),
+    Bug(
+        8,
+        "extend the open row although the history differs",
+        BATCH,
+        ((" and context[: len(self._open[1])] == self._open[1]:", ":"),),
+        "tests/test_batch.py",
+    ),
+    Bug(
+        9,
+        "give the student the weight of the teacher in the mixture",
+        "hero_pl/losses/jensen_shannon.py",
+        (("self.beta = beta", "self.beta = 1.0 - beta"),),
+        "tests/losses/test_jensen_shannon.py",
+    ),
+    Bug(
+        10,
+        "compute the forward divergence in reverse",
+        "hero_pl/losses/kl.py",
+        (("return p * gap, q - p", "return -q * gap, -q * gap"),),
+        "tests/losses/test_divergence.py",
+    ),
+    Bug(
+        11,
+        "form the log-ratio from probabilities",
+        DIVERGENCE,
+        (
+            (
+                "gap = (log_p - log_q).nan_to_num_(nan=0.0, posinf=_EXCLUDED_GAP, neginf=-_EXCLUDED_GAP)",
+                "gap = (log_p.exp() / log_q.exp()).log()",
+            ),
+        ),
+        "tests/losses/test_divergence.py",
+    ),
+    Bug(
+        12,
+        "leave the top-k probabilities as they are, without tail or renormalisation",
+        "hero_pl/losses/support.py",
+        (("return inside_q - mass_q, inside_p - mass_p, metrics", "return inside_q, inside_p, metrics"),),
+        "tests/losses/test_support.py",
+    ),
+    Bug(
+        13,
+        "read the teacher at its own top-k tokens",
+        "hero_pl/losses/support.py",
+        (("log_p.gather(-1, indices)", "log_p.topk(indices.shape[-1], dim=-1).values"),),
+        "tests/losses/test_support.py",
+    ),
+    Bug(
+        14,
+        "divide the student's logits alone by the temperature",
+        DIVERGENCE,
+        (
+            (
+                "log_probabilities(teacher_logits.detach(), self.temperature)",
+                "log_probabilities(teacher_logits.detach())",
+            ),
+        ),
+        "tests/losses/test_divergence.py",
+    ),
+    Bug(
+        15,
+        "average within each micro-batch",
+        BATCH,
+        (
+            (
+                "        students = [(r, o) for",
+                '        pick["coefficient"] = pick["coefficient"] / pick["coefficient"].sum()\n'
+                "        students = [(r, o) for",
+            ),
+        ),
+        "tests/test_batch.py",
+    ),
+    Bug(
+        16,
+        "divide the loss by the number of micro-batches once more",
+        MODULE,
+        (
+            (
+                "self.manual_backward(out.loss * float(world))",
+                "self.manual_backward(out.loss * float(world) / len(micros))",
+            ),
+        ),
+        "tests/test_module.py",
+        "size_of_micro_batches",
+    ),
+    Bug(
+        17,
+        "divide by the rank's own count",
+        NORMALIZE,
+        (("total = reduce_sum(torch.as_tensor(", "total = _on_one_rank(torch.as_tensor("),),
+        "tests/losses/test_normalize.py",
+        "two_ranks",
+    ),
+    Bug(
+        18,
+        "divide by a count of zero",
+        NORMALIZE,
+        (
+            (
+                "share = torch.where(total > 0, 1.0 / total.clamp(min=torch.finfo(weight.dtype).tiny), 0.0)",
+                "share = 1.0 / total",
+            ),
+        ),
+        "tests/losses/test_normalize.py",
+    ),
+    Bug(
+        19,
+        "accept an average in low precision",
+        "hero_pl/losses/ema.py",
+        (("average.dtype not in (torch.float32, torch.float64)", "not average.dtype"),),
+        "tests/losses/test_ema.py",
+    ),
+    Bug(
+        20,
+        "read the rate as the weight of the teacher",
+        "hero_pl/losses/ema.py",
+        (("dtype=average.dtype), update_rate)", "dtype=average.dtype), 1.0 - update_rate)"),),
+        "tests/losses/test_ema.py",
+    ),
+    Bug(
+        21,
+        "save no frozen copies",
+        MODULE,
+        (('"copies": copies,', '"copies": {},'),),
+        "tests/test_module.py",
+        "resumed and initial",
+    ),
+    Bug(
+        22,
+        "hand the frozen copies to the optimizer",
+        MODULE,
+        (
+            (
+                "        self.objective.start(self.policy)\n",
+                "        self.objective.start(self.policy)\n"
+                "        copied = [p for copy in self.policy.copies.values() for p in copy.parameters()]\n"
+                '        self.optimizers().optimizer.add_param_group({"params": copied})\n',
+            ),
+        ),
+        "tests/test_module.py",
+    ),
+    Bug(
+        23,
+        "leave dropout on",
+        HUGGINGFACE,
+        (("        _without_dropout(self.model)\n", ""),),
+        "tests/test_batch.py",
+    ),
+    Bug(
+        24,
+        "switch the adapter off and on without a context",
+        HUGGINGFACE,
+        (
+            (
+                "with torch.no_grad(), self.model.disable_adapter():  # comes back on, also after an error\n"
+                "                yield self.model\n",
+                "with torch.no_grad():\n                self.model.base_model.disable_adapter_layers()\n"
+                "                yield self.model\n                self.model.base_model.enable_adapter_layers()\n",
+            ),
+        ),
+        "tests/policy/test_huggingface.py",
+    ),
+    Bug(
+        25,
+        "count group members by their place in the batch",
+        ADVANTAGES,
+        (
+            (
+                "        self._groups = ids.numel()\n",
+                "        self.index = self.index.sort().values\n        self._groups = ids.numel()\n",
+            ),
+        ),
+        "tests/losses/test_advantages.py",
+    ),
+    Bug(
+        26,
+        "give a group of one its plain reward",
+        ADVANTAGES,
+        (
+            (
+                "return deviation / (variance.sqrt() + eps).masked_fill(group.without_spread, 1.0)[group.index]",
+                "scaled = deviation / (variance.sqrt() + eps).masked_fill(group.without_spread, 1.0)[group.index]\n"
+                "    return torch.where(group.size[group.index] == 1, group.rewards, scaled)",
+            ),
+        ),
+        "tests/losses/test_advantages.py",
+    ),
+    Bug(
+        27,
+        "divide the squared deviations by the size of the group",
+        ADVANTAGES,
+        (("eps: float = 1e-4, ddof: int = 1", "eps: float = 1e-4, ddof: int = 0"),),
+        "tests/losses/test_advantages.py",
+    ),
+    Bug(
+        28,
+        "divide differences that are float noise by their deviation",
+        ADVANTAGES,
+        (
+            (".masked_fill(self.without_spread[self.index], 0.0)", ""),
+            (".masked_fill(group.without_spread, 1.0)[group.index]", "[group.index]"),
+        ),
+        "tests/losses/test_advantages.py",
+    ),
+    Bug(
+        29,
+        "take the constant from the longest row",
+        NORMALIZE,
+        (("inner, outer = constant, float(rows)", "inner, outer = float(tokens_of_row.max()), float(rows)"),),
+        "tests/losses/test_normalize.py",
+    ),
+    Bug(
+        30,
+        "take keys that start at zero as they are",
+        "hero_pl/reflection/parse.py",
+        (("by_turn = {number + 1: value", "by_turn = {number: value"),),
+        "tests/reflection/test_parse.py",
+    ),
+    Bug(
+        31,
+        "find no leak",
+        "hero_pl/reflection/leak.py",
+        (
+            ("self.ngram]), 0) > turn:", "self.ngram]), 0) > 10**9:"),
+            ("self._first_identifier.get(name, 0) > turn", "self._first_identifier.get(name, 0) > 10**9"),
+        ),
+        "tests/reflection/test_parse.py",
+    ),
+    Bug(
+        32,
+        "cut the context from the left",
+        BATCH,
+        (
+            (
+                '                self.counters["teacher/overflow_turns"] += 1.0  '
+                "# never cut: the teacher would lose the task\n                return\n",
+                "                spliced = spliced[len(spliced) + len(action) - self.policy.max_length :]\n",
+            ),
+        ),
+        "tests/test_batch.py",
+    ),
+    Bug(
+        33,
+        "play one batch ahead",
+        "hero_pl/datamodule.py",
+        (
+            (
+                'return self.collector("train").collect(draws, policy, self.sampling)',
+                'ahead = self.collector("train").collect(draws, policy, self.sampling)\n'
+                '            now, self._ahead = getattr(self, "_ahead", ahead), ahead\n            return now',
+            ),
+        ),
+        "tests/test_module.py",
+        "samples_with_the_weights",
+    ),
+    Bug(
+        35,
+        "give every conversation the same stream",
+        "hero_pl/policy/sampler.py",
+        (("key=seed % 2**64", "key=0 * seed"),),
+        "tests/policy/test_huggingface.py",
+    ),
+    Bug(
+        36,
+        "hand out advantages by place instead of by trajectory",
+        BATCH,
+        (
+            (
+                "        students = [(r, o) for",
+                '        pick["advantage"] = self.advantage[: int(keep.sum())]\n        students = [(r, o) for',
+            ),
+        ),
+        "tests/test_batch.py",
+    ),
+    Bug(
+        37,
+        "count no negative values",
+        DIVERGENCE,
+        (("(per_token < 0)", "(per_token < -math.inf)"),),
+        "tests/losses/test_divergence.py",
+    ),
+    Bug(
+        38,
+        "let a turn take its own words",
+        "hero_pl/reflection/controls.py",
+        (
+            ("giver = items[members[taken[place]]] if taken else None", "giver = items[i]"),
+            ("                assert giver is not items[i]\n", ""),
+        ),
+        "tests/reflection/test_controls.py",
+    ),
+    Bug(
+        39,
+        "splice a hint into the contexts that are played",
+        "hero_pl/rollout/collect.py",
+        (
+            (
+                "episode.prompt_ids = policy.template.following(episode.prompt_ids, sampled.ids, observation, role)",
+                "grown = policy.template.following(episode.prompt_ids, sampled.ids, observation, role)\n"
+                '            episode.prompt_ids = policy.template.splice(grown, "Review notes")',
+            ),
+        ),
+        "tests/test_datamodule.py",
+    ),
+    Bug(
+        40,
+        "never find a number beyond its limits",
+        "hero_pl/callbacks/collapse_guard.py",
+        (("self.beyond, not low <= mean <= high", "self.beyond, False"),),
+        "tests/callbacks/test_collapse_guard.py",
+    ),
+)
+"""34 is missing: it needs several updates on one batch."""
+
+
+def verdict(bug: Bug, tree: Path) -> str:
+    """``noticed``, or what went wrong."""
+    path = tree / bug.file
+    source = changed = path.read_text(encoding="utf-8")
+    for old, new in bug.changes:
+        if changed.count(old) != 1:
+            return f"DOES NOT APPLY: {bug.file} has {changed.count(old)} times {old!r}"
+        changed = changed.replace(old, new)
+    path.write_text(changed, encoding="utf-8")
+    select = bug.select or f"bug_{bug.number:02} or and_{bug.number:02}"
+    log = tree.parent / "log.txt"
+    try:
+        failed = run_tests(["-q", "-x", "--no-header", "-p", "no:cacheprovider", bug.tests, "-k", select], tree, log)
+    finally:
+        path.write_text(source, encoding="utf-8")
+    said = log.read_text(encoding="utf-8")
+    names = [line.partition("::")[2].partition(" ")[0] for line in said.splitlines() if line.startswith("FAILED")]
+    return f"noticed by {names[0]}" if failed and names else f"SURVIVED\n{said[-2000:]}"
+
+
+def run_tests(arguments: list[str], tree: Path, log: Path) -> bool:
+    """Whether a test fails in a process of its own, which finds the large libraries already imported."""
+    child = os.fork()
+    if child == 0:
+        os.chdir(tree)
+        sys.path[:0] = [str(tree), str(tree / "envs")]
+        os.environ["PYTHONPATH"] = os.pathsep.join(sys.path[:2])  # for tests that start a process
+        sys.dont_write_bytecode = True
+        with log.open("w", encoding="utf-8") as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+            code = int(pytest.main(arguments))
+            sys.stdout.flush()
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == int(pytest.ExitCode.TESTS_FAILED)
+
+
+def main(numbers: list[int]) -> int:
+    torch.set_num_threads(1)
+    transformers.Qwen3ForCausalLM  # noqa: B018 - imported when it is touched
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder) / "tree"
+        for part in ("hero_pl", "envs", "tests", "configs", "docs", "pyproject.toml"):
+            copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy2
+            tree.mkdir(exist_ok=True)
+            copy(ROOT / part, tree / part)
+        if (ROOT.parent / "shared").is_dir():  # where tests look for the vector files
+            (Path(folder) / "shared").symlink_to(ROOT.parent / "shared", target_is_directory=True)
+        wrong = 0
+        for bug in BUGS:
+            if not numbers or bug.number in numbers:
+                found = verdict(bug, tree)
+                wrong += not found.startswith("noticed")
+                print(f"{bug.number:2} {bug.put_in_as}: {found}", flush=True)
+    return int(wrong > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main([int(word) for word in sys.argv[1:]]))

@@ -1,0 +1,204 @@
+"""The policy reviews its own episodes: what it is asked, in which windows, and what happens after a bad answer."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from hero_pl.chat.byte_tokenizer import byte_tokenizer
+from hero_pl.errors import ConfigError, ReflectionError
+from hero_pl.policy.base import Sampling
+from hero_pl.policy.huggingface import HuggingFacePolicy
+from hero_pl.policy.scripted import ScriptedPolicy
+from hero_pl.reflection.self_reflector import SelfReflector, review_prompt
+from hero_pl.reflection.statistics import reflection_statistics
+from hero_pl.types import StopReason, Trajectory, Turn
+
+GOOD = {f"turn{i}": {"diagnosis": f"Step {i} was sound.", "confidence": "high"} for i in (1, 2, 3)}
+
+
+class Asked(ScriptedPolicy):
+    """Answers by a function of the decoded prompt; keeps prompts and sampling settings."""
+
+    def __init__(self, answer: Callable[[str], str]) -> None:
+        self.prompts: list[str] = []
+        self.seeds: list[int] = []
+        self.settings: list[Sampling] = []
+
+        def script(context: str, seed: int) -> str:
+            self.prompts.append(context)
+            self.seeds.append(seed)
+            return answer(context)
+
+        super().__init__(script)
+        self.load()
+        opened, asked = self.sampler.open, self
+
+        class Sampler(type(self.sampler)):  # type: ignore[misc]
+            def open(self, policy: Any, sampling: Sampling, seeds: Any, weights: str = "live") -> Any:
+                asked.settings.append(sampling)
+                return opened(policy, sampling, seeds, weights)
+
+        self.sampler = Sampler()
+
+
+def played(policy: ScriptedPolicy, *steps: tuple[str, str], seed: int = 5) -> Trajectory:
+    prompt = policy.template.opening("Be quick.", "Find a lamp.")
+    turns = []
+    for number, (reply, observation) in enumerate(steps, 1):
+        ids = (*policy.template.encoder.outside(reply), int(policy.template.tokenizer.eos_token_id))
+        turns.append(Turn(number, prompt, ids, (0.0,) * len(ids), reply, reply, observation, "user"))
+        prompt = policy.template.following(prompt, ids, observation)
+    return Trajectory("t", "e", seed, 0, "Be quick.", (), "Find a lamp.", tuple(turns), 0.25, StopReason.TERMINATED)
+
+
+STEPS = (("look", "a shop"), ("search lamp", "none found"), ("leave", "over"))
+
+
+def is_retry(context: str) -> bool:
+    return "Your answer could not be used" in context
+
+
+def test_all_turns_are_diagnosed_in_one_greedy_question() -> None:
+    policy = Asked(lambda context: json.dumps(GOOD))
+    (found,) = SelfReflector().reflect([played(policy, *STEPS)], policy)
+    assert [diagnosis and diagnosis.text for diagnosis in found.diagnoses] == [
+        f"Step {i} was sound." for i in (1, 2, 3)
+    ]
+    assert found.tokens == len(json.dumps(GOOD)) + 1
+    assert policy.settings == [Sampling(0.0, 96 * 3 + 64)]
+    assert "| none found" in policy.prompts[0]
+    assert "FINAL REWARD: 0.25" in policy.prompts[0]
+
+
+def test_an_episode_without_turns_asks_nothing() -> None:
+    policy = Asked(lambda context: "")
+    (found,) = SelfReflector(on_invalid="retry").reflect([played(policy)], policy)
+    assert found.diagnoses == ()
+    assert policy.prompts == []
+
+
+# -- windows ---------------------------------------------------------------------------------------------------------
+
+
+def answer_for_the_window(context: str) -> str:
+    wanted = [i for i in (1, 2, 3) if f"--- turn{i} ---" in context]
+    return json.dumps({f"turn{i}": GOOD[f"turn{i}"] for i in wanted})
+
+
+def test_a_long_episode_is_reviewed_in_windows_that_are_joined() -> None:
+    policy = Asked(answer_for_the_window)
+    steps = [(f"say {i} " + "x" * 400, "y" * 400) for i in (1, 2, 3)]
+    whole = SelfReflector().reflect([played(policy, *steps)], policy)
+    assert len(policy.prompts) == 1
+    (found,) = SelfReflector(max_request_tokens=100).reflect([played(policy, *steps)], policy)
+    assert len(policy.prompts) == 1 + 3
+    assert found.diagnoses == whole[0].diagnoses
+    assert found.status == "ok"
+    assert found.tokens == sum(len(answer_for_the_window(prompt)) + 1 for prompt in policy.prompts[1:])
+
+
+def test_without_a_setting_the_windows_follow_the_context_of_the_policy() -> None:
+    policy = Asked(answer_for_the_window)
+    steps = [("x" * 900, "y" * 900) for _ in range(3)]
+    trajectory = played(policy, *steps)
+    policy.max_length = 9000  # half of it is for the question, and one turn takes about 5000 with the instructions
+    (found,) = SelfReflector().reflect([trajectory], policy)
+    assert len(policy.prompts) > 1
+    assert all(found.diagnoses)
+
+
+def test_only_the_question_that_has_no_room_goes_unanswered() -> None:
+    policy = Asked(lambda context: json.dumps(GOOD))
+    short, long = played(policy, *STEPS), played(policy, ("x" * 9000, "y"), *STEPS[1:])
+    policy.max_length = 8000
+    found = SelfReflector(max_request_tokens=7900).reflect([long, short], policy)
+    assert [bool(one.diagnoses[0]) for one in found] == [False, True]
+    assert ("no_json", 0) in found[0].issues
+
+
+# -- a second question -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["transcript", "continue"])
+def test_retry_shows_the_policy_its_own_answer_and_what_was_wrong(mode: Any) -> None:
+    first = json.dumps({"turn1": GOOD["turn1"], "turn3": {"diagnosis": "n/a"}})
+    policy = Asked(lambda context: json.dumps(GOOD) if is_retry(context) else first)
+    (found,) = SelfReflector(mode=mode, on_invalid="retry").reflect([played(policy, *STEPS)], policy)
+    assert all(found.diagnoses)
+    assert found.issues == (("retried", 0),)
+    assert found.tokens == len(first) + 1 + len(json.dumps(GOOD)) + 1
+    question, again = policy.prompts
+    assert again.startswith(f"{question}{first}<|im_end|>\n<|im_start|>user\nYour answer could not be used")
+    assert "turn2: the entry is missing" in again
+    assert [setting.temperature for setting in policy.settings] == pytest.approx([0.0, 0.2])
+    assert policy.seeds[0] != policy.seeds[1]
+    statistics = reflection_statistics([found])
+    assert statistics["retries"] == 1.0
+    assert statistics["tokens"] == found.tokens
+
+
+def test_only_incomplete_answers_are_asked_about_again() -> None:
+    policy = Asked(lambda context: "sorry" if "| forget" in context and not is_retry(context) else json.dumps(GOOD))
+    good, bad = played(policy, *STEPS), played(policy, ("forget", "a shop"), *STEPS[1:])
+    found = SelfReflector(on_invalid="retry").reflect([good, bad], policy)
+    assert [one.issues for one in found] == [(), (("retried", 0),)]
+    assert [is_retry(prompt) for prompt in policy.prompts] == [False, False, True]
+
+
+def test_questions_are_repeated_up_to_the_limit_ever_warmer_and_the_best_answer_stays() -> None:
+    best = json.dumps({"turn1": GOOD["turn1"]})
+    said = ["sorry", best, "hm", "hmm"]
+    answers = iter(said)
+    policy = Asked(lambda context: next(answers))
+    (found,) = SelfReflector(on_invalid="retry", retries=3).reflect([played(policy, *STEPS)], policy)
+    assert [bool(diagnosis) for diagnosis in found.diagnoses] == [True, False, False]
+    assert found.issues.count(("retried", 0)) == 3
+    assert [setting.temperature for setting in policy.settings] == pytest.approx([0.0, 0.2, 0.4, 0.6])
+    # each further question goes on from the best answer so far, not from the latest
+    for before, prompt in zip((*said[:2], best), policy.prompts[1:], strict=True):
+        assert f"{before}<|im_end|>" in prompt
+    assert found.tokens == sum(len(one) + 1 for one in said)
+
+
+def test_skip_asks_once() -> None:
+    policy = Asked(lambda context: "sorry")
+    (found,) = SelfReflector().reflect([played(policy, *STEPS)], policy)
+    assert found.status == "rejected"
+    assert len(policy.prompts) == 1
+
+
+def test_a_second_question_that_does_not_fit_is_counted() -> None:
+    policy = Asked(lambda context: "sorry")
+    trajectory = played(policy, *STEPS)
+    policy.max_length = len(review_prompt(trajectory, policy)) + 8
+    (found,) = SelfReflector(mode="continue", on_invalid="retry").reflect([trajectory], policy)
+    assert ("retry_too_long", 0) in found.issues
+    assert ("retried", 0) not in found.issues
+
+
+def test_retries_draw_from_seeds_of_their_own_and_leave_the_global_generator_alone(tmp_path: Any) -> None:
+    import torch
+
+    byte_tokenizer().save_pretrained(tmp_path)
+    config = {"model_type": "qwen3", "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    config |= {"num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 16, "max_position_embeddings": 8192}
+    policy = HuggingFacePolicy(config=config, tokenizer=str(tmp_path))
+    policy.load()
+    scripted = ScriptedPolicy(template=policy.template)
+    scripted.load()
+    trajectories = [played(scripted, *STEPS, seed=seed) for seed in (1, 2)]
+    reflector = SelfReflector(on_invalid="retry", tokens_per_turn=1)
+    before = torch.random.get_rng_state()
+    first, second = (reflector.reflect(trajectories, policy) for _ in range(2))
+    assert first == second
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_settings_that_cannot_work_are_refused() -> None:
+    for settings in ({"on_invalid": "panic"}, {"retries": 0}, {"tokens_per_turn": 0}, {"parallel": 0}):
+        with pytest.raises(ConfigError, match=next(iter(settings))):
+            SelfReflector(**settings)  # type: ignore[arg-type]
+    with pytest.raises(ReflectionError, match="asks the policy"):
+        SelfReflector().reflect([], None)

@@ -1,0 +1,135 @@
+"""The probe sees a teacher lose its hold on hints, and a run is the same with and without it."""
+
+import math
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from hero_pl.errors import ConfigError
+from hero_pl.losses.jensen_shannon import JensenShannon
+from hero_pl.objectives.self_distillation import SelfDistillation
+from hero_pl.pocket.reflector import ShopRules
+from hero_pl.policy.scripted import ScriptedPolicy
+from hero_pl.teacher.probe import HintProbe
+from hero_pl.teacher.weights import LiveWeights, TeacherWeights
+from hero_pl.types import Hint, StopReason, Trajectory, Turn
+
+POLICY = ScriptedPolicy()
+POLICY.load()
+
+
+class Reads(TeacherWeights):
+    """Prefers id 0 by as many nats as its ``strength`` where the context holds the word of the hint."""
+
+    def __init__(self, strength, word="BLUE"):
+        self.strength, self.word = strength, word
+
+    def score(self, policy, rows):
+        logits = torch.zeros(sum(row.scored for row in rows), 4)
+        place = 0
+        for row in rows:
+            if self.word in policy.template.tokenizer.decode(list(row.ids)):
+                logits[place : place + row.scored, 0] = self.strength
+            place += row.scored
+        return logits
+
+
+def episode(*replies):
+    prompt = POLICY.template.opening("", "hi")
+    turns = []
+    for number, reply in enumerate(replies, 1):
+        ids = (*POLICY.template.encoder.outside(reply), int(POLICY.template.tokenizer.eos_token_id))
+        turns.append(Turn(number, prompt, ids, (-1.0,) * len(ids), reply, reply, "ok", "user"))
+        prompt = POLICY.template.following(prompt, ids, "ok")
+    return Trajectory("t", "e", 0, 0, "", (), "hi", tuple(turns), 0.0, StopReason.TERMINATED)
+
+
+def hints(*texts):
+    return [[None if text is None else Hint(i, text) for i, text in enumerate(texts, 1)]]
+
+
+def test_sensitivity_is_the_mean_divergence_between_true_and_exchanged_hints() -> None:
+    probe = HintProbe(2, 1)
+    measured = probe.step([episode("a", "bb")], hints("BLUE", "RED"), POLICY, Reads(3.0))
+    # On each of the two turns one row holds BLUE and the other does not: the same divergence at every token.
+    logits = torch.tensor([[3.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
+    expected = float(JensenShannon()(logits[:1], logits[1:]))
+    assert measured["teacher/hint_sensitivity"] == pytest.approx(expected)
+    assert measured["teacher/probe_turns"] == 2
+    assert 0.0 < expected < math.log(2)
+
+
+def test_a_teacher_that_no_longer_reads_hints_measures_zero() -> None:
+    probe = HintProbe(2, 1)
+    first = probe.step([episode("a", "bb")], hints("BLUE", "RED"), POLICY, Reads(3.0))
+    later = probe.step([], [], POLICY, Reads(0.0))
+    assert first["teacher/hint_sensitivity"] > 0.2
+    assert later["teacher/hint_sensitivity"] == 0.0
+
+
+def test_the_set_is_the_first_hinted_turns_and_stays() -> None:
+    probe = HintProbe(3, 2)
+    names = []
+    for batch in range(6):
+        measured = probe.step([episode("a", "b")], hints(f"BLUE {batch}", None), POLICY, Reads(1.0))
+        names.append("teacher/hint_sensitivity" in measured)
+        assert "teacher/probe_tokens" in measured
+    assert [hint for _, _, hint in probe.turns] == ["BLUE 0", "BLUE 1", "BLUE 2"]
+    assert names == [False, False, True, False, True, False]  # when it is complete, then every second batch
+
+
+def test_hints_that_all_say_the_same_measure_nothing_and_say_so() -> None:
+    measured = HintProbe(2, 1).step([episode("a", "b")], hints("BLUE", "BLUE"), POLICY, Reads(1.0))
+    assert measured == {"teacher/probe_turns": 0.0, "teacher/probe_tokens": 0.0}
+
+
+def test_a_hint_that_does_not_fit_is_left_out_and_counted() -> None:
+    tight = ScriptedPolicy(template=POLICY.template)
+    tight.load()
+    trajectory = episode("a", "b")
+    tight.max_length = len(POLICY.template.splice(trajectory.turns[0].prompt_ids, "BLUE")) + 2
+    measured = HintProbe(2, 1).step([trajectory], hints("BLUE", "RED"), tight, Reads(1.0))
+    assert measured["teacher/probe_turns"] == 1
+
+
+def test_tokens_are_those_of_both_rows_of_every_turn() -> None:
+    trajectory = episode("a", "bb")
+    measured = HintProbe(2, 1).step([trajectory], hints("BLUE", "RED"), POLICY, Reads(1.0))
+    rows = [len(POLICY.template.splice(t.prompt_ids, h)) for t in trajectory.turns for h in ("BLUE", "RED")]
+    assert measured["teacher/probe_tokens"] == sum(rows) + 2 * sum(len(t.action_ids) for t in trajectory.turns)
+
+
+def test_a_resumed_probe_measures_the_same_turns_at_the_same_batches() -> None:
+    probe, resumed = HintProbe(2, 2), HintProbe(2, 2)
+    probe.step([episode("a", "b")], hints("BLUE", "RED"), POLICY, Reads(1.0))
+    probe.step([], [], POLICY, Reads(1.0))
+    resumed.load_state_dict(probe.state_dict())
+    assert resumed.step([], [], POLICY, Reads(1.0)) == probe.step([], [], POLICY, Reads(1.0))
+    assert resumed.state_dict() == probe.state_dict()
+
+
+class Seen(Callback):
+    def __init__(self):
+        self.metrics = []
+
+    def on_train_batch_end(self, trainer, module, *args):
+        self.metrics.append(module.last_metrics)
+
+
+def test_a_run_is_the_same_with_and_without_the_probe(tiny_module, tiny_data, fit) -> None:
+    results, logged = [], []
+    for turns in (0, 4):
+        objective = SelfDistillation(reflector=ShopRules(), weights=LiveWeights(), probe_turns=turns, probe_every=2)
+        module, seen = tiny_module(objective), Seen()
+        fit(module, tiny_data(), 4, callbacks=[seen])
+        results.append(torch.cat([p.detach().flatten() for p in module.policy.parameters()]))
+        logged.append(["teacher/hint_sensitivity" in metrics for metrics in seen.metrics])
+    assert torch.equal(results[0], results[1])
+    assert logged == [[False] * 4, [True, False, True, False]]
+
+
+@pytest.mark.parametrize(("turns", "every"), [(-1, 5), (1, 5), (4, 0)])
+def test_settings_that_cannot_work_are_refused(turns, every) -> None:
+    with pytest.raises(ConfigError, match="probe_turns"):
+        SelfDistillation(probe_turns=turns, probe_every=every)
