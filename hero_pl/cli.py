@@ -211,18 +211,25 @@ def components() -> None:
             print(f"  {cls.__name__:24} {(cls.__doc__ or '').strip().splitlines()[0] if cls.__doc__ else ''}")
 
 
-def rollout(config: Path, episodes: int = 64, out: Path = Path("trajectories.jsonl"), stage: str = "test") -> None:
-    """Play a policy on held-out tasks, write its trajectories and print a table.
+def rollout(
+    config: Path,
+    episodes: int = 64,
+    out: Path = Path("trajectories.jsonl"),
+    stage: str = "test",
+    trials: int = 1,
+) -> None:
+    """Play a policy on held-out tasks, write its trajectories and print what they say.
 
     Args:
         config: A configuration of ``fit``.
-        episodes: How many.
+        episodes: How many; 0 plays every task of the split.
         out: File to append to.
         stage: ``train``, ``validate`` or ``test``.
+        trials: Play each of them so often; with more than one, pass^k and pass@k are printed.
     """
     from hero_pl.lightning_cli import play
 
-    print(play(config, episodes, out, stage))
+    print(play(config, episodes, out, stage, trials))
 
 
 COMMANDS: dict[str, Callable[..., None]] = {

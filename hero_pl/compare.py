@@ -1,8 +1,7 @@
 """Compare runs task by task: is the difference between two methods bigger than their noise?
 
-Every run folder holds ``eval.jsonl`` with one object per evaluated episode: ``stage``, ``turns_budget``, ``seed``,
-``method``, ``task_id``, ``success``, ``reward`` and ``turns``. Two methods are compared on the seeds and tasks that
-both have (a paired comparison), at equal stage and budget.
+Two methods are compared on the seeds and tasks that both have (a paired comparison), at equal stage and budget and with
+the same kind of user simulator.
 
 The interval is a two-level bootstrap: seeds are drawn with replacement, then tasks within each drawn seed (Davison and
 Hinkley, Bootstrap Methods and their Application, section 3.8). It has no model of the noise between seeds beyond those
@@ -15,7 +14,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,22 +23,14 @@ from rich.table import Table
 from rich.text import Text
 
 from hero_pl.errors import ConfigError, HeroError
-from hero_pl.jsonl import read_lines
+from hero_pl.results import METRICS, Cell, Metric, Values, load_results
 
-Metric: TypeAlias = Literal["success", "reward", "turns"]
-METRICS: tuple[Metric, ...] = ("success", "reward", "turns")
-EVAL_FILE = "eval.jsonl"
 FEW_SEEDS = 5
 
 Z_INTERVAL = 1.959964
 """97.5 % quantile of the standard normal distribution: a 95 % interval that leaves 0 out."""
 Z_POWER = 0.841621
 """80 % quantile: the chance of seeing an effect that is there."""
-
-Cell: TypeAlias = tuple[str, int]
-"""Stage and turns budget: only equal ones are compared."""
-Values: TypeAlias = dict[int, dict[str, list[float]]]
-"""Seed -> task id -> the value of every episode."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +39,8 @@ class Comparison:
 
     stage: str
     turns_budget: int
+    user: str
+    """Kind of user simulator that both were evaluated with; empty without one."""
     metric: Metric
     baseline: str
     method: str
@@ -58,6 +50,10 @@ class Comparison:
     """Different tasks that both have, over all seeds."""
     unpaired: int
     """Pairs of seed and task that only one of the two has; they are left out."""
+    broken: int
+    """Episodes of either that the environment or its user broke; they are left out."""
+    floor: float | None
+    """Success that doing nothing would have on the same tasks; ``None`` where the environment does not tell."""
     baseline_mean: float
     method_mean: float
     effect: float
@@ -105,7 +101,8 @@ def compare_runs(
         raise ConfigError(f"metric is {metric!r}; give one of {', '.join(METRICS)}.")
     if resamples < 100:
         raise ConfigError(f"resamples is {resamples}; an interval needs at least 100, 10000 are usual.")
-    methods = load_results(runs, metric)
+    results = load_results(runs, metric)
+    methods = results.methods
     first = baseline if baseline is not None else next(iter(methods))
     if first not in methods:
         raise ConfigError(f"No run of the baseline {first!r}. The runs hold: {', '.join(methods)}.")
@@ -116,9 +113,13 @@ def compare_runs(
         if method == first:
             continue
         for cell, values in sorted(cells.items()):
-            other = methods[first].get(cell) or methods[first].get((cell[0], 0))
+            other = next((c for c in (cell, (cell[0], 0, cell[2])) if c in methods[first]), None)
             if other is not None:
-                comparisons.append(_compare(cell, metric, (first, other), (method, values), resamples))
+                pair = ((first, methods[first][other]), (method, values))
+                broken = results.broken[method, cell] + results.broken[first, other]
+                comparisons.append(_compare(cell, metric, pair, resamples, results.solved_by_nothing, broken))
+            else:
+                _refuse_other_users(cell, method, first, methods[first])
     if not comparisons:
         raise HeroError(
             f"No method was evaluated at the same stage and turns budget as {first!r}. "
@@ -127,33 +128,18 @@ def compare_runs(
     return comparisons
 
 
-def load_results(runs: Sequence[Path], metric: Metric) -> dict[str, dict[Cell, Values]]:
-    """Read the runs: method -> stage and budget -> seed -> task -> values.
+def _refuse_other_users(cell: Cell, method: str, first: str, cells: Mapping[Cell, Values]) -> None:
+    """Scores with different kinds of users are never set against each other.
 
     Raises:
-        HeroError: A file cannot be read, a line lacks a field, or two files hold the same method, seed and budget.
+        HeroError: The baseline has this stage and budget with another kind of user only.
     """
-    methods: dict[str, dict[Cell, Values]] = {}
-    source: dict[tuple[str, Cell, int], Path] = {}
-    for run in runs:
-        path = run / EVAL_FILE if run.is_dir() else run
-        empty = True
-        for number, row in read_lines(path):
-            method, cell, seed, task, value = _row(path, number, row, metric)
-            owner = source.setdefault((method, cell, seed), path)
-            if owner != path:
-                raise HeroError(
-                    f"{owner} and {path} both hold {method!r} with seed {seed} at {cell[1]} turns ({cell[0]}). "
-                    "Leave one of them out, or give the runs different seeds or names."
-                )
-            tasks = methods.setdefault(method, {}).setdefault(cell, {}).setdefault(seed, {})
-            tasks.setdefault(task, []).append(value)
-            empty = False
-        if empty:
-            raise HeroError(f"{path}: holds no evaluated episode. Did the run end before its evaluation?")
-    if not methods:
-        raise HeroError("No runs were given. Name run folders: hero_pl compare runs/a runs/b")
-    return methods
+    others = sorted({user for stage, turns, user in cells if stage == cell[0] and turns in (cell[1], 0)})
+    if others:
+        raise HeroError(
+            f"{method!r} was evaluated with the user {cell[2] or 'none'}, {first!r} with {', '.join(others) or 'none'} "
+            f"({cell[0]}, {cell[1]} turns). Scores with different users are not comparable. Evaluate both with one."
+        )
 
 
 def paired_differences(baseline: Values, method: Values) -> dict[int, NDArray[np.float64]]:
@@ -218,14 +204,14 @@ def to_table(comparisons: Sequence[Comparison]) -> Table:
     for head in ("seeds\ntasks", "mean", "effect", "verdict", "runs\nneeded"):
         table.add_column(head, no_wrap=True)
     for one in comparisons:
-        stage, budget, method, baseline, seeds, tasks, _, effect, verdict, needed = _cells(one)
+        stage, budget, method, baseline, seeds, tasks, _, effect, verdict, needed, floor, user = _cells(one)
         cells = (
-            f"{stage}\n{budget}",
+            f"{stage}\n{budget}" + (f"\n{user}" if one.user else ""),
             f"{method}\n{baseline}",
             f"{seeds}\n{tasks}",
             f"{one.method_mean:.3f}\n{one.baseline_mean:.3f}",
             effect.replace(" [", "\n["),
-            verdict,
+            verdict if one.floor is None else f"{verdict}\n(nothing: {floor})",
             needed,
         )
         table.add_row(*(Text(cell) for cell in cells), style="" if one.resolved else "dim")
@@ -249,6 +235,13 @@ def notes(comparisons: Sequence[Comparison]) -> list[str]:
     left_out = sum(one.unpaired for one in comparisons)
     if left_out:
         said.append(f"{left_out} results without a partner of the same seed and task were left out.")
+    broken = sum(one.broken for one in comparisons)
+    if broken:
+        said.append(f"{broken} episodes that the environment or its user broke were left out.")
+    if any(one.floor is not None for one in comparisons):
+        said.append("Doing nothing: the success of an agent that ends each of these dialogues at once.")
+    if any(one.user for one in comparisons):
+        said.append("Scores with different kinds of users are not comparable; each row has one kind.")
     return said
 
 
@@ -261,6 +254,7 @@ def print_comparison(comparisons: Sequence[Comparison], console: Console | None 
 
 
 _HEAD = ["stage", "budget", "method", "baseline", "seeds", "tasks", "means", "effect", "verdict", "runs needed"]
+_HEAD += ["doing nothing", "user"]  # the same width for every environment, so that tables can be joined
 
 
 def _cells(one: Comparison) -> list[str]:
@@ -276,13 +270,21 @@ def _cells(one: Comparison) -> list[str]:
         f"{one.effect:+.3f} [{one.low:+.3f}, {one.high:+.3f}]",
         one.verdict,
         "unknown" if one.runs_needed is None else str(one.runs_needed),
+        "-" if one.floor is None else f"{one.floor:.3f}",
+        one.user or "-",
     ]
 
 
 def _compare(
-    cell: Cell, metric: Metric, baseline: tuple[str, Values], method: tuple[str, Values], resamples: int
+    cell: Cell,
+    metric: Metric,
+    pair: tuple[tuple[str, Values], tuple[str, Values]],
+    resamples: int,
+    solved_by_nothing: Mapping[str, bool],
+    broken: int,
 ) -> Comparison:
-    """One method against the baseline."""
+    """One method, the second of the pair, against the baseline."""
+    baseline, method = pair
     differences = paired_differences(baseline[1], method[1])
     if not differences:
         raise HeroError(
@@ -295,15 +297,19 @@ def _compare(
     low, high = np.quantile(draws, [0.025, 0.975])
     effects = [float(values.mean()) for values in differences.values()]
     means = [_mean(values[1], common) for values in (baseline, method)]
+    floor = [solved_by_nothing[task] for _, task in sorted(common) if task in solved_by_nothing]
     return Comparison(
         stage=cell[0],
         turns_budget=cell[1],
+        user=cell[2],
         metric=metric,
         baseline=baseline[0],
         method=method[0],
         seeds=len(differences),
         tasks=len({task for _, task in common}),
         unpaired=len(pairs[0] ^ pairs[1]),
+        broken=broken,
+        floor=float(np.mean(floor)) if floor else None,
         baseline_mean=means[0],
         method_mean=means[1],
         effect=float(np.mean(effects)),
@@ -323,27 +329,3 @@ def _mean(values: Values, common: set[tuple[int, str]]) -> float:
     for seed, task in sorted(common):
         by_seed.setdefault(seed, []).append(float(np.mean(values[seed][task])))
     return float(np.mean([np.mean(tasks) for tasks in by_seed.values()]))
-
-
-def _row(path: Path, number: int, row: Mapping[str, Any], metric: Metric) -> tuple[str, Cell, int, str, float]:
-    """The fields that are needed, checked."""
-    kinds: dict[str, tuple[type, ...]] = {
-        "stage": (str,),
-        "turns_budget": (int,),
-        "seed": (int,),
-        "method": (str,),
-        "task_id": (str,),
-        metric: (bool,) if metric == "success" else (int, float),
-    }
-    for name, accepted in kinds.items():
-        given = row.get(name)
-        if not isinstance(given, accepted) or (isinstance(given, bool) and bool not in accepted):
-            wanted = " or ".join(kind.__name__ for kind in accepted)
-            raise HeroError(
-                f"{path}, line {number}: {name} is {given!r}; expected {wanted}. "
-                "Every line of this file describes one evaluated episode."
-            )
-    value = float(row[metric])
-    if not math.isfinite(value):
-        raise HeroError(f"{path}, line {number}: {metric} is {value}; expected a finite number. Evaluate again.")
-    return row["method"], (row["stage"], row["turns_budget"]), row["seed"], row["task_id"], value

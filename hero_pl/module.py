@@ -11,10 +11,11 @@ from torch import Tensor
 
 from hero_pl.batch import TokenizedBatch
 from hero_pl.errors import ConfigError
-from hero_pl.metrics import MeanTurns, Success
+from hero_pl.metrics import scores
 from hero_pl.objectives.base import LossOutput, Objective, Step
 from hero_pl.policy.base import Policy
 from hero_pl.records import Record, to_record
+from hero_pl.rollout.prompt_tokens import prompt_tokens
 from hero_pl.types import FinishReason, StopReason, Trajectory
 
 
@@ -105,6 +106,7 @@ class HeroModule(lightning.LightningModule):
         played = torch.tensor([float(sum(len(trajectory.turns) for trajectory in trajectories))])
         self.turns += int(self._reduce_sum(played))  # all ranks count alike, so the budget ends them together
         metrics = {**_rollout_metrics(trajectories), **step.metrics, "train/turns": float(self.turns)}
+        metrics |= {f"rollout/{name}": n for name, n in prompt_tokens(trajectories, self.policy).items()}
         outputs, updated = self._update(step)
         metrics |= outputs.metrics
         metrics["train/skipped_steps"] = float(not updated)
@@ -166,11 +168,9 @@ class HeroModule(lightning.LightningModule):
         return [to_record(Record("predict", self.global_step, trajectory)) for trajectory in trajectories]
 
     def _log_evaluation(self, stage: str, trajectories: list[Trajectory]) -> None:
-        success, turns = Success(), MeanTurns()
-        success.update(trajectories)
-        turns.update(trajectories)
-        values = {f"{stage}/success": success.compute(), f"{stage}/turns": turns.compute()}
-        self.log_dict({**values, "train/turns": float(self.turns)}, batch_size=len(trajectories))
+        values = {**scores(trajectories), **prompt_tokens(trajectories, self.policy)}
+        logged = {f"{stage}/{name}": value for name, value in values.items()}
+        self.log_dict({**logged, "train/turns": float(self.turns)}, batch_size=len(trajectories))
 
     # -- checkpoints -------------------------------------------------------------------------------------------
 
@@ -223,10 +223,10 @@ class _Outputs:
 def _rollout_metrics(trajectories: list[Trajectory]) -> dict[str, float]:
     turns = [turn for trajectory in trajectories for turn in trajectory.turns]
     count = max(len(trajectories), 1)
-    success = Success()
-    success.update(trajectories)
+    shown = scores(trajectories)
     metrics = {
-        "rollout/success": float(success.compute()),
+        **{f"rollout/{name}": shown[name] for name in ("tool_errors", "do_nothing_floor") if name in shown},
+        "rollout/success": shown["success"],
         "rollout/reward": sum(t.reward for t in trajectories) / count,
         "rollout/turns_per_episode": len(turns) / count,
         "rollout/action_tokens": float(sum(len(turn.action_ids) for turn in turns)),
