@@ -1,5 +1,6 @@
 """The command line refuses what cannot work before a model is loaded, and names the cure."""
 
+import json
 import os
 import subprocess
 import sys
@@ -192,6 +193,23 @@ def test_fit_then_resume_then_export_then_rollout(config, capsys, tmp_path):
     main(["rollout", "--config", str(run / "config.yaml"), "--episodes", "3", "--out", str(tmp_path / "played.jsonl")])
     assert "3 episodes: success 0.000" in capsys.readouterr().out
     assert len((tmp_path / "played.jsonl").read_text(encoding="utf-8").splitlines()) == 3
+
+
+def test_rollout_prints_floor_user_tokens_and_pass_k_of_retail(config, capsys, tmp_path):
+    retail = {"data__env": "hero_pl/PocketRetail-v0", "data__env_args": {"size": 30, "tasks": 60, "compact": True}}
+    path, out = config(**retail), tmp_path / "played.jsonl"
+    main(["rollout", "--config", path, "--episodes", "2", "--trials", "3", "--out", str(out)])
+    shown = capsys.readouterr().out
+    assert "6 episodes: success 0.000" in shown
+    assert "Doing nothing would score 0.000" in shown
+    assert "User: scripted-full" in shown
+    assert "pass^k: k=1 0.000, k=2 0.000, k=3 0.000" in shown
+    assert "pass@k: k=1 0.000" in shown
+    assert "first message" in shown
+    tasks = [json.loads(line)["trajectory"]["task_id"] for line in out.read_text(encoding="utf-8").splitlines()]
+    assert len(tasks) == 6
+    assert sorted(tasks.count(task) for task in set(tasks)) == [3, 3]
+    assert "trials=0" in message(capsys, ["rollout", "--config", path, "--trials", "0"])
 
 
 @pytest.mark.parametrize("command", ["validate", "test", "predict"])
