@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hero_pl.batch import TokenizedBatch
+from hero_pl.callbacks.held_out import remarks, summarise
 from hero_pl.errors import ConfigError
 from hero_pl.metrics import scores
 from hero_pl.objectives.base import LossOutput, Objective, Step
@@ -162,6 +163,8 @@ class HeroModule(lightning.LightningModule):
     def test_step(self, trajectories: list[Trajectory], batch_idx: int) -> None:
         """Success and turns of held-out episodes."""
         self._log_evaluation("test", trajectories)
+        for line in remarks(summarise(trajectories)):
+            self.print(line)
 
     def predict_step(self, trajectories: list[Trajectory], batch_idx: int) -> list[dict[str, Any]]:
         """The episodes as JSON records; Lightning cannot move frozen dataclasses."""

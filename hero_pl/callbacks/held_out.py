@@ -240,7 +240,7 @@ def wilson(wins: int, count: int) -> tuple[float, float]:
 
 def _print(summary: dict[str, Any]) -> None:
     table = Table(title=f"Held-out tasks, {summary['training_turns']} training turns, {summary['wall_time_s']} s")
-    for name in ("", "success", "95 % interval", "doing nothing", "mean turns", "episodes", "broken"):
+    for name in ("", "success", "95 % interval", "floor", "mean turns", "episodes", "broken"):
         table.add_column(name)
     for when in ("before", "after"):
         row = summary[when]
