@@ -65,7 +65,7 @@ def test_repeated_tasks_give_pass_hat_k_and_pass_at_k_by_hand():
 def test_the_files_of_a_run_tell_floor_user_and_broken_episodes(tiny_module, tiny_data, fit, tmp_path, capsys):
     shop = {"size": 30, "tasks": 60, "compact": True}
     data = tiny_data(env="hero_pl/PocketRetail-v0", env_args=shop)
-    fit(tiny_module(), data, 1, callbacks=[HeldOut(2)], logger=CSVLogger(tmp_path))
+    fit(tiny_module(), data, callbacks=[HeldOut(2), TurnBudget(1)], logger=CSVLogger(tmp_path))
     folder = tmp_path / "lightning_logs" / "version_0"
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     for when in ("before", "after"):
@@ -80,7 +80,8 @@ def test_the_files_of_a_run_tell_floor_user_and_broken_episodes(tiny_module, tin
     assert {"test/do_nothing_floor", "test/non_evaluable", "test/system_tokens", "test/observation_tokens"} <= {*header}
     assert {"rollout/do_nothing_floor", "rollout/system_tokens", "rollout/tool_errors"} <= {*header}
     shown = capsys.readouterr().out
-    assert "doing nothing" in shown
+    assert "floor" in shown
+    assert "Doing nothing would score 0.000" in shown
     assert "User: scripted-full" in shown
 
 

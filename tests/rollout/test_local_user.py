@@ -151,7 +151,7 @@ def test_a_conversation_that_does_not_fit_breaks_its_own_episode_only(checkpoint
 
 
 MISTAKES = {
-    "unknown key": ({"temprature": 1.0}, "unknown temprature.*temperature"),
+    "unknown key": ({"warmth": 1.0}, "unknown warmth.*temperature"),
     "strategy": ({"strategy": "human"}, "llm, react, verify, reflection"),
     "temperature": ({"temperature": -1.0}, "user: temperature=-1.0"),
     "tokens": ({"max_tokens": 0}, "max_tokens=0"),
