@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 from lightning.pytorch.loggers import CSVLogger
@@ -10,8 +11,12 @@ from hero_pl.callbacks.export import Export
 from hero_pl.callbacks.held_out import HeldOut, remarks, summarise, wilson
 from hero_pl.callbacks.trajectories import TrajectoryLog
 from hero_pl.callbacks.turn_budget import TurnBudget
+from hero_pl.datamodule import RolloutDataModule
 from hero_pl.errors import ConfigError
+from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.types import StopReason, Trajectory
+
+DATA = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "taubench"
 
 
 def episode(success, stop=StopReason.TERMINATED, task="t", **info):
@@ -43,6 +48,17 @@ def test_the_floor_and_the_kind_of_user_stand_beside_the_score():
     assert "Doing nothing would score 0.250 on the same episodes." in remarks(result)
     assert any(line.startswith("User: scripted-full.") for line in remarks(result))
     assert not {"do_nothing_floor", "user", "faithful_success"} & summarise([episode(True)]).keys()
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="the official data lies in shared/ beside the repository")
+@pytest.mark.parametrize(("env", "right", "count"), [("TauBenchRetail", 7, 115), ("TauBenchAirline", 19, 50)])
+def test_an_agent_that_hangs_up_at_once_scores_the_printed_floor(env, right, count):
+    policy = ScriptedPolicy(['{"name": "transfer_to_human_agents", "arguments": {"summary": ""}}'])
+    policy.load()
+    data = RolloutDataModule(f"hero_pl/{env}-v0", {"data_dir": str(DATA)})
+    result = summarise(data.evaluate(policy, "test", 0))
+    assert (result["episodes"], result["non_evaluable"]) == (count, 0)
+    assert result["success"] == result["do_nothing_floor"] == right / count
 
 
 def test_tasks_that_a_scripted_user_cannot_play_are_told_apart():

@@ -5,6 +5,8 @@ import json
 import pytest
 
 from hero_pl.chat.actions import PlainText, ReAct, ToolCall
+from hero_pl.chat.byte_tokenizer import byte_tokenizer
+from hero_pl.chat.template import ChatTemplate
 from hero_pl.policy.base import Sampling
 from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.rollout.collect import Collector, Draw, Limits
@@ -12,8 +14,8 @@ from hero_pl.rollout.prompt_tokens import PARTS, prompt_tokens
 from hero_pl.types import StopReason, Trajectory
 
 
-def play(parser, replies, **arguments):
-    policy = ScriptedPolicy(replies, parser=parser)
+def play(parser, replies, template=None, **arguments):
+    policy = ScriptedPolicy(replies, template, parser)
     policy.load()
     collector = Collector("hero_pl/PocketRetail-v0", {"size": 30, "tasks": 60, **arguments}, limits=Limits(max_turns=3))
     draws = [Draw(task, i, i) for i, task in enumerate(collector.task_ids[:2])]
@@ -36,6 +38,19 @@ def test_tools_cost_what_the_dialect_says_about_them():
     assert schemas < prompt_tokens(played, policy)["tools_tokens"] < schemas + 500
     for parser, arguments in ((PlainText(), {}), (ReAct(), {"compact": True})):  # not described, not there
         assert prompt_tokens(*play(parser, ["Action: Hm?"], **arguments))["tools_tokens"] == 0
+
+
+def test_tools_that_the_chat_template_writes_are_counted():
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = "{% if tools %}T{{ tools | tojson }}\n{% endif %}" + tokenizer.chat_template
+    played, policy = play(ToolCall(), ["Hm?"], template=ChatTemplate(tokenizer))
+    written = len(
+        str(tokenizer.apply_chat_template([{"role": "user", "content": ""}], played[0].tools, tokenize=False))
+    )
+    bare = len(str(tokenizer.apply_chat_template([{"role": "user", "content": ""}], tokenize=False)))
+    tokens = prompt_tokens(played, policy)
+    assert tokens["tools_tokens"] == written - bare > 1000
+    assert sum(tokens[part] for part in PARTS) == sum(len(episode.turns[0].prompt_ids) for episode in played) / 2
 
 
 def test_an_observation_counts_with_its_template_part_and_the_longest_context_is_the_last():
