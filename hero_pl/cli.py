@@ -253,18 +253,25 @@ def components(config: Path | None = None, packages: list[str] | None = None) ->
     print(describe())
 
 
-def rollout(config: Path, episodes: int = 64, out: Path = Path("trajectories.jsonl"), stage: Stage = "test") -> None:
-    """Play a policy on held-out tasks, write its trajectories and print a table.
+def rollout(
+    config: Path,
+    episodes: int = 64,
+    out: Path = Path("trajectories.jsonl"),
+    stage: Stage = "test",
+    trials: int = 1,
+) -> None:
+    """Play a policy on held-out tasks, write its trajectories and print what they say.
 
     Args:
         config: A configuration of ``fit``.
-        episodes: How many.
+        episodes: How many; 0 plays every task of the split.
         out: File to append to.
         stage: Which tasks.
+        trials: Play each of them so often; with more than one, pass^k and pass@k are printed.
     """
     from hero_pl.lightning_cli import play
 
-    print(play(config, episodes, out, stage))
+    print(play(config, episodes, out, stage, trials))
 
 
 COMMANDS: dict[str, Callable[..., None]] = {

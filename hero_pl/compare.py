@@ -1,9 +1,7 @@
 """Compare runs task by task: is the difference between two methods bigger than their noise?
 
-Every run folder holds ``eval.jsonl`` with one object per evaluated episode: ``stage``, ``turns_budget``, ``seed``,
-``method``, ``task_id``, ``success``, ``reward`` and ``turns``, and perhaps ``block``, for example the base policy that
-the run started from. A *run* of a method is one block and seed. Two methods are compared on the runs and tasks that
-both have (a paired comparison), at equal stage and budget.
+Two methods are compared on the runs (block and seed) and tasks that both have (a paired comparison), at equal stage and
+budget and with the same kind of user simulator.
 
 The interval is a two-level bootstrap: runs are drawn with replacement, then tasks within each drawn run (Davison and
 Hinkley, Bootstrap Methods and their Application, section 3.8). It has no model of the noise between runs beyond those
@@ -16,7 +14,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,24 +23,14 @@ from rich.table import Table
 from rich.text import Text
 
 from hero_pl.errors import ConfigError, HeroError
-from hero_pl.jsonl import read_lines
+from hero_pl.results import METRICS, Cell, Metric, Unit, Values, load_results, unit_name
 
-Metric: TypeAlias = Literal["success", "reward", "turns"]
-METRICS: tuple[Metric, ...] = ("success", "reward", "turns")
-EVAL_FILE = "eval.jsonl"
 FEW_SEEDS = 5
 
 Z_INTERVAL = 1.959964
 """97.5 % quantile of the standard normal distribution: a 95 % interval that leaves 0 out."""
 Z_POWER = 0.841621
 """80 % quantile: the chance of seeing an effect that is there."""
-
-Cell: TypeAlias = tuple[str, int]
-"""Stage and turns budget: only equal ones are compared."""
-Unit: TypeAlias = tuple[str, int]
-"""Block and seed: what makes two runs of different methods a pair."""
-Values: TypeAlias = dict[Unit, dict[str, list[float]]]
-"""Block and seed -> task id -> the value of every episode."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +39,8 @@ class Comparison:
 
     stage: str
     turns_budget: int
+    user: str
+    """Kind of user simulator that both were evaluated with; empty without one."""
     metric: Metric
     baseline: str
     method: str
@@ -61,6 +50,10 @@ class Comparison:
     """Different tasks that both have, over all runs."""
     unpaired: int
     """Pairs of run and task that only one of the two has; they are left out."""
+    broken: int
+    """Episodes of either that the environment or its user broke; they are left out."""
+    floor: float | None
+    """Success that doing nothing would have on the same tasks; ``None`` where the environment does not tell."""
     baseline_mean: float
     method_mean: float
     effect: float
@@ -112,7 +105,8 @@ def compare_runs(
         raise ConfigError(f"metric is {metric!r}; give one of {', '.join(METRICS)}.")
     if resamples < 100:
         raise ConfigError(f"resamples is {resamples}; an interval needs at least 100, 10000 are usual.")
-    methods = load_results(runs, metric)
+    results = load_results(runs, metric)
+    methods = results.methods
     first = baseline if baseline is not None else next(iter(methods))
     if first not in methods:
         raise ConfigError(f"No run of the baseline {first!r}. The runs hold: {', '.join(methods)}.")
@@ -125,11 +119,15 @@ def compare_runs(
         for cell, values in sorted(cells.items()):
             if budget not in (None, cell[1]) or stage not in (None, cell[0]):
                 continue
-            other = methods[first].get(cell) or methods[first].get((cell[0], 0))
+            other = next((c for c in (cell, (cell[0], 0, cell[2])) if c in methods[first]), None)
             if other is not None:
-                comparisons.append(_compare(cell, metric, (first, other), (method, values), resamples))
-    known = sorted({cell for cells in methods.values() for cell in cells})
+                pair = ((first, methods[first][other]), (method, values))
+                broken = results.broken[method, cell] + results.broken[first, other]
+                comparisons.append(_compare(cell, metric, pair, resamples, results.solved_by_nothing, broken))
+            else:
+                _refuse_other_users(cell, method, first, methods[first])
     if not comparisons and (budget is not None or stage is not None):
+        known = sorted({cell[:2] for cells in methods.values() for cell in cells})
         given = ", ".join(
             f"{name}={value}" for name, value in (("budget", budget), ("stage", stage)) if value is not None
         )
@@ -145,47 +143,18 @@ def compare_runs(
     return comparisons
 
 
-def load_results(runs: Sequence[Path], metric: Metric) -> dict[str, dict[Cell, Values]]:
-    """Read the runs: method -> stage and budget -> block and seed -> task -> values.
+def _refuse_other_users(cell: Cell, method: str, first: str, cells: Mapping[Cell, Values]) -> None:
+    """Scores with different kinds of users are never set against each other.
 
     Raises:
-        HeroError: A file cannot be read, a line lacks a field, or two files hold the same method, seed and budget.
+        HeroError: The baseline has this stage and budget with another kind of user only.
     """
-    methods: dict[str, dict[Cell, Values]] = {}
-    source: dict[tuple[str, Cell, Unit], Path] = {}
-    for path in find_results(runs):
-        empty = True
-        for number, row in read_lines(path):
-            method, cell, unit, task, value = _row(path, number, row, metric)
-            owner = source.setdefault((method, cell, unit), path)
-            if owner != path:
-                raise HeroError(
-                    f"{owner} and {path} both hold {method!r} with {_unit(unit)} at {cell[1]} turns ({cell[0]}). "
-                    "Leave one of them out, or give the runs different seeds or names."
-                )
-            tasks = methods.setdefault(method, {}).setdefault(cell, {}).setdefault(unit, {})
-            tasks.setdefault(task, []).append(value)
-            empty = False
-        if empty:
-            raise HeroError(f"{path}: holds no evaluated episode. Did the run end before its evaluation?")
-    if not methods:
-        raise HeroError("No runs were given. Name run folders: hero_pl compare runs/a runs/b")
-    return methods
-
-
-def find_results(runs: Sequence[Path]) -> list[Path]:
-    """The ``eval.jsonl`` files of the runs, each once; a folder without one is searched.
-
-    Raises:
-        HeroError: A folder has none.
-    """
-    found: dict[Path, None] = {}
-    for run in runs:
-        paths = [run / EVAL_FILE] if (run / EVAL_FILE).exists() else sorted(run.rglob(EVAL_FILE))
-        if run.is_dir() and not paths:
-            raise HeroError(f"{run}: no {EVAL_FILE} in it. Give folders of runs with held_out.episodes above 0.")
-        found.update(dict.fromkeys(paths if run.is_dir() else [run]))
-    return list(found)
+    others = sorted({user for stage, turns, user in cells if stage == cell[0] and turns in (cell[1], 0)})
+    if others:
+        raise HeroError(
+            f"{method!r} was evaluated with the user {cell[2] or 'none'}, {first!r} with {', '.join(others) or 'none'} "
+            f"({cell[0]}, {cell[1]} turns). Scores with different users are not comparable. Evaluate both with one."
+        )
 
 
 def paired_differences(baseline: Values, method: Values) -> dict[Unit, NDArray[np.float64]]:
@@ -250,14 +219,14 @@ def to_table(comparisons: Sequence[Comparison]) -> Table:
     for head in ("seeds\ntasks", "mean", "effect", "verdict", "runs\nneeded"):
         table.add_column(head, no_wrap=True)
     for one in comparisons:
-        stage, budget, method, baseline, seeds, tasks, _, effect, verdict, needed = _cells(one)
+        stage, budget, method, baseline, seeds, tasks, _, effect, verdict, needed, floor, user = _cells(one)
         cells = (
-            f"{stage}\n{budget}",
+            f"{stage}\n{budget}" + (f"\n{user}" if one.user else ""),
             f"{method}\n{baseline}",
             f"{seeds}\n{tasks}",
             f"{one.method_mean:.3f}\n{one.baseline_mean:.3f}",
             effect.replace(" [", "\n["),
-            verdict,
+            verdict if one.floor is None else f"{verdict}\n(nothing: {floor})",
             needed,
         )
         table.add_row(*(Text(cell) for cell in cells), style="" if one.resolved else "dim")
@@ -281,6 +250,13 @@ def notes(comparisons: Sequence[Comparison]) -> list[str]:
     left_out = sum(one.unpaired for one in comparisons)
     if left_out:
         said.append(f"{left_out} results without a partner of the same seed and task were left out.")
+    broken = sum(one.broken for one in comparisons)
+    if broken:
+        said.append(f"{broken} episodes that the environment or its user broke were left out.")
+    if any(one.floor is not None for one in comparisons):
+        said.append("Doing nothing: the success of an agent that ends each of these dialogues at once.")
+    if any(one.user for one in comparisons):
+        said.append("Scores with different kinds of users are not comparable; each row has one kind.")
     return said
 
 
@@ -293,6 +269,7 @@ def print_comparison(comparisons: Sequence[Comparison], console: Console | None 
 
 
 _HEAD = ["stage", "budget", "method", "baseline", "seeds", "tasks", "means", "effect", "verdict", "runs needed"]
+_HEAD += ["doing nothing", "user"]  # the same width for every environment, so that tables can be joined
 
 
 def _cells(one: Comparison) -> list[str]:
@@ -308,18 +285,26 @@ def _cells(one: Comparison) -> list[str]:
         f"{one.effect:+.3f} [{one.low:+.3f}, {one.high:+.3f}]",
         one.verdict,
         "unknown" if one.runs_needed is None else str(one.runs_needed),
+        "-" if one.floor is None else f"{one.floor:.3f}",
+        one.user or "-",
     ]
 
 
 def _compare(
-    cell: Cell, metric: Metric, baseline: tuple[str, Values], method: tuple[str, Values], resamples: int
+    cell: Cell,
+    metric: Metric,
+    pair: tuple[tuple[str, Values], tuple[str, Values]],
+    resamples: int,
+    solved_by_nothing: Mapping[str, bool],
+    broken: int,
 ) -> Comparison:
-    """One method against the baseline."""
+    """One method, the second of the pair, against the baseline."""
+    baseline, method = pair
     differences = paired_differences(baseline[1], method[1])
     if not differences:
         raise HeroError(
             f"{method[0]!r} and {baseline[0]!r} share no seed with a common task at {cell[1]} turns ({cell[0]}): "
-            f"{', '.join(map(_unit, sorted(method[1])))} and {', '.join(map(_unit, sorted(baseline[1])))}. "
+            f"{', '.join(map(unit_name, sorted(method[1])))} and {', '.join(map(unit_name, sorted(baseline[1])))}. "
             "Evaluate both on the same tasks with the same seeds."
         )
     pairs = [_pairs(values) for values in (baseline[1], method[1])]
@@ -328,15 +313,19 @@ def _compare(
     low, high = np.quantile(draws, [0.025, 0.975])
     effects = [float(values.mean()) for values in differences.values()]
     means = [_mean(values[1], common) for values in (baseline, method)]
+    floor = [solved_by_nothing[task] for _, task in sorted(common) if task in solved_by_nothing]
     return Comparison(
         stage=cell[0],
         turns_budget=cell[1],
+        user=cell[2],
         metric=metric,
         baseline=baseline[0],
         method=method[0],
         seeds=len(differences),
         tasks=len({task for _, task in common}),
         unpaired=len(pairs[0] ^ pairs[1]),
+        broken=broken,
+        floor=float(np.mean(floor)) if floor else None,
         baseline_mean=means[0],
         method_mean=means[1],
         effect=float(np.mean(effects)),
@@ -356,34 +345,3 @@ def _mean(values: Values, common: set[tuple[Unit, str]]) -> float:
     for unit, task in sorted(common):
         by_run.setdefault(unit, []).append(float(np.mean(values[unit][task])))
     return float(np.mean([np.mean(tasks) for tasks in by_run.values()]))
-
-
-def _unit(unit: Unit) -> str:
-    return f"seed {unit[1]}" + (f" of {unit[0]}" if unit[0] else "")
-
-
-def _row(path: Path, number: int, row: Mapping[str, Any], metric: Metric) -> tuple[str, Cell, Unit, str, float]:
-    """The fields that are needed, checked."""
-    row = {"block": "", **row}
-    kinds: dict[str, tuple[type, ...]] = {
-        "stage": (str,),
-        "turns_budget": (int,),
-        "seed": (int,),
-        "method": (str,),
-        "task_id": (str,),
-        "block": (str,),
-        metric: (bool,) if metric == "success" else (int, float),
-    }
-    for name, accepted in kinds.items():
-        given = row.get(name)
-        if not isinstance(given, accepted) or (isinstance(given, bool) and bool not in accepted):
-            wanted = " or ".join(kind.__name__ for kind in accepted)
-            raise HeroError(
-                f"{path}, line {number}: {name} is {given!r}; expected {wanted}. "
-                "Every line of this file describes one evaluated episode."
-            )
-    value = float(row[metric])
-    if not math.isfinite(value):
-        raise HeroError(f"{path}, line {number}: {metric} is {value}; expected a finite number. Evaluate again.")
-    unit = (row["block"], row["seed"])
-    return row["method"], (row["stage"], row["turns_budget"]), unit, row["task_id"], value

@@ -12,7 +12,7 @@ from hero_pl.errors import ConfigError
 from hero_pl.policy.base import Policy, Sampling
 from hero_pl.rollout.collect import Collector, Draw, Limits
 from hero_pl.rollout.demonstrations import Demonstrations
-from hero_pl.rollout.environments import check_id
+from hero_pl.rollout.environments import check_arguments, check_id
 from hero_pl.types import Trajectory
 
 TRAIN, EVALUATE, RESAMPLE = 1, 2, 3
@@ -89,6 +89,7 @@ class RolloutDataModule(lightning.LightningDataModule):
         if eval_episodes < 0:
             raise ConfigError(f"data.eval_episodes={eval_episodes}: must be 0 (every task) or positive.")
         check_id(env)
+        check_arguments(env_args or {})
         self.env, self.env_args = env, dict(env_args or {})
         self.tasks_per_step, self.group_size, self.seed, self.seed_tasks = tasks_per_step, group_size, seed, seed_tasks
         self.sampling = Sampling(temperature, max_action_tokens)
@@ -191,6 +192,7 @@ class RolloutDataModule(lightning.LightningDataModule):
         episodes: int | None = None,
         sampling: Sampling | None = None,
         on_episode: Callable[[Trajectory], None] = lambda trajectory: None,
+        trials: int = 1,
     ) -> list[Trajectory]:
         """Play held-out tasks; the policy sees what it will see when deployed, no hints.
 
@@ -200,13 +202,16 @@ class RolloutDataModule(lightning.LightningDataModule):
             episodes: How many; tasks repeat when there are fewer. Default: ``eval_episodes``.
             sampling: Default: the evaluation settings.
             on_episode: Called with each finished episode.
+            trials: Play each of the ``episodes`` so often, each time with its own randomness.
         """
+        if trials < 1:
+            raise ConfigError(f"trials={trials}: every task is played at least once.")
         collector = self.collector(stage)
         episodes = self.eval_episodes if episodes is None else episodes
         ids = collector.task_ids
-        count = episodes or len(ids)
+        count = (episodes or len(ids)) * trials
         seeds = Draw.seeds(EVALUATE, self.seed, len(stage), count=count)
-        draws = [Draw(ids[i % len(ids)], i, seeds[i]) for i in range(count)]
+        draws = [Draw(ids[i // trials % len(ids)], i, seeds[i]) for i in range(count)]
         return collector.collect(
             draws, policy, sampling or self.eval_sampling, on_episode=self._counter(count, on_episode)
         )

@@ -13,7 +13,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from hero_pl.callbacks.collapse_guard import CollapseGuard
 from hero_pl.callbacks.export import Export
-from hero_pl.callbacks.held_out import HeldOut, summarise
+from hero_pl.callbacks.held_out import HeldOut, remarks, summarise
 from hero_pl.callbacks.progress import EpisodeProgress
 from hero_pl.callbacks.trajectories import TrajectoryLog
 from hero_pl.callbacks.turn_budget import TurnBudget
@@ -23,6 +23,7 @@ from hero_pl.datamodule import RolloutDataModule
 from hero_pl.errors import ConfigError, HeroError
 from hero_pl.module import HeroModule
 from hero_pl.records import Record, append_records
+from hero_pl.rollout.prompt_tokens import prompt_tokens
 
 
 class HeroParser(LightningArgumentParser):
@@ -151,20 +152,23 @@ def of_file(config: Path) -> HeroCLI:
     return instantiate(["--config", yaml.safe_dump(plain)])
 
 
-def play(config: Path, episodes: int, out: Path, stage: str) -> str:
-    """Play a configuration's policy and write its trajectories; returns a line about them."""
-    if episodes < 1:
-        raise ConfigError(f"--episodes={episodes}: must be at least 1.")
+def play(config: Path, episodes: int, out: Path, stage: str, trials: int = 1) -> str:
+    """Play a configuration's policy and write its trajectories; returns lines about them."""
+    if episodes < 0 or trials < 1:
+        raise ConfigError(f"--episodes={episodes}, --trials={trials}: expected 0 (every task) or more, and 1 or more.")
     cli = of_file(config)
-    cli.model.policy.load()
-    played = cli.datamodule.evaluate(cli.model.policy, stage, episodes)
+    policy = cli.model.policy
+    policy.load()
+    played = cli.datamodule.evaluate(policy, stage, episodes, trials=trials)
     append_records(out, (Record("rollout", 0, trajectory) for trajectory in played))
-    result = summarise(played)
+    result = {**summarise(played), "tokens": prompt_tokens(played, policy)}
     low, high = result["success_ci"]
-    return (
+    first = (
         f"{result['episodes']} episodes: success {result['success']:.3f} ({low:.3f} to {high:.3f}), "
-        f"{result['turns']:.2f} turns, reward {result['reward']:.3f}; written to {out}"
+        f"{result['turns']:.2f} turns, {result['tool_errors']:.3f} tool errors a turn, "
+        f"reward {result['reward']:.3f}; written to {out}"
     )
+    return "\n".join([first, *remarks(result)])
 
 
 def export_checkpoint(checkpoint: Path, folder: Path, config: Path | None) -> None:

@@ -6,6 +6,7 @@ the policy: it is counted by ``NonEvaluable`` and left out everywhere else.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from math import comb
 from typing import Any
@@ -247,19 +248,40 @@ class PassAtK(_PerTask):
 class DoNothingFloor(_Mean):
     """Success rate that an agent reaches on the same episodes by doing nothing; print it next to every score.
 
-    Args:
-        do_nothing: Ids of the tasks whose right end state is the untouched one and that need no output.
-        kwargs: For ``torchmetrics.Metric``.
+    The environment tells it of each task, at its start (``info["do_nothing_succeeds"]``); NaN if none does.
 
     Shapes: ``update`` takes a sequence of trajectories; ``compute`` gives a scalar in [0, 1].
     """
 
-    def __init__(self, do_nothing: Sequence[str], **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self._do_nothing = frozenset(do_nothing)
-
     def update(self, trajectories: Sequence[Trajectory]) -> None:
         """Count a batch of finished trajectories."""
-        judged = [trajectory for trajectory in trajectories if evaluable(trajectory)]
-        self.total += sum(trajectory.task_id in self._do_nothing for trajectory in judged)
-        self.count += len(judged)
+        told = [trajectory.info["do_nothing_succeeds"] for trajectory in trajectories if _tells_floor(trajectory)]
+        self.total += sum(map(bool, told))
+        self.count += len(told)
+
+
+def _tells_floor(trajectory: Trajectory) -> bool:
+    return evaluable(trajectory) and "do_nothing_succeeds" in trajectory.info
+
+
+def scores(trajectories: Sequence[Trajectory]) -> dict[str, float]:
+    """What every table of episodes shows, as plain numbers.
+
+    Returns:
+        ``success``, ``turns``, ``tool_errors``, ``malformed`` (means, NaN without evaluable episodes),
+        ``non_evaluable`` (episodes) and, where the environment tells, ``do_nothing_floor``.
+    """
+    shown: dict[str, _Mean] = {
+        "success": Success(),
+        "turns": MeanTurns(),
+        "tool_errors": ToolErrors(),
+        "malformed": MalformedReplies(),
+        "do_nothing_floor": DoNothingFloor(),
+    }
+    values = {}
+    for name, metric in shown.items():
+        metric.update(trajectories)
+        values[name] = int(metric.total) / int(metric.count) if metric.count else math.nan
+    if not any(map(_tells_floor, trajectories)):
+        del values["do_nothing_floor"]
+    return {**values, "non_evaluable": float(sum(not evaluable(trajectory) for trajectory in trajectories))}

@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 from hero_pl.batch import TokenizedBatch
+from hero_pl.callbacks.held_out import remarks, summarise
 from hero_pl.errors import ConfigError
-from hero_pl.metrics import MeanTurns, Success
+from hero_pl.metrics import scores
 from hero_pl.objectives.base import LossOutput, Objective, Step
 from hero_pl.optimizer import MuonAdamW
 from hero_pl.policy.base import Policy
 from hero_pl.records import Record, to_record
+from hero_pl.rollout.prompt_tokens import prompt_tokens
 from hero_pl.types import FinishReason, StopReason, Trajectory
 
 
@@ -147,6 +149,7 @@ class HeroModule(lightning.LightningModule):
         metrics = {**_rollout_metrics(trajectories), **step.metrics, "train/turns": float(self.turns)}
         metrics["rollout/discarded_turns"] = float(sum(len(t.turns) for t in discarded))
         metrics["train/staleness"] = float(stale)
+        metrics |= {f"rollout/{name}": n for name, n in prompt_tokens(trajectories, self.policy).items()}
         outputs, updated = _Outputs(), True
         for _ in range(self.updates_per_batch):
             if not updated:
@@ -207,17 +210,17 @@ class HeroModule(lightning.LightningModule):
     def test_step(self, trajectories: list[Trajectory], batch_idx: int) -> None:
         """Success and turns of held-out episodes."""
         self._log_evaluation("test", trajectories)
+        for line in remarks(summarise(trajectories)):
+            self.print(line)
 
     def predict_step(self, trajectories: list[Trajectory], batch_idx: int) -> list[dict[str, Any]]:
         """The episodes as JSON records; Lightning cannot move frozen dataclasses."""
         return [to_record(Record("predict", self.global_step, trajectory)) for trajectory in trajectories]
 
     def _log_evaluation(self, stage: str, trajectories: list[Trajectory]) -> None:
-        success, turns = Success(), MeanTurns()
-        success.update(trajectories)
-        turns.update(trajectories)
-        values = {f"{stage}/success": success.compute(), f"{stage}/turns": turns.compute()}
-        self.log_dict({**values, "train/turns": float(self.turns)}, batch_size=len(trajectories))
+        values = {**scores(trajectories), **prompt_tokens(trajectories, self.policy)}
+        logged = {f"{stage}/{name}": value for name, value in values.items()}
+        self.log_dict({**logged, "train/turns": float(self.turns)}, batch_size=len(trajectories))
 
     # -- checkpoints -------------------------------------------------------------------------------------------
 
@@ -279,10 +282,10 @@ def _rollout_metrics(trajectories: list[Trajectory]) -> dict[str, float]:
     lengths = [len(turn.action_ids) for turn in turns] or [0]
     logprobs = [value for turn in turns for value in turn.action_logprobs]
     repeated = sum(len(t.turns) - len({turn.action or turn.text for turn in t.turns}) for t in trajectories)
-    success = Success()
-    success.update(trajectories)
+    shown = scores(trajectories)
     metrics = {
-        "rollout/success": float(success.compute()),
+        **{f"rollout/{name}": shown[name] for name in ("tool_errors", "do_nothing_floor") if name in shown},
+        "rollout/success": shown["success"],
         "rollout/reward": sum(t.reward for t in trajectories) / count,
         "rollout/turns_per_episode": len(turns) / count,
         "rollout/action_tokens": float(sum(len(turn.action_ids) for turn in turns)),

@@ -93,7 +93,7 @@ class Trajectory:
     policy_version: int = 0
     """Number of optimizer steps the weights had seen when this was sampled."""
     info: Mapping[str, Any] = field(default_factory=dict)
-    """What the environment reported at the end (JSON values only)."""
+    """What the environment reported at the end, and at the start about how to read the score (JSON values only)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -232,6 +232,23 @@ def test_fit_then_resume_then_export_then_rollout(config, capsys, tmp_path):
     assert len((tmp_path / "played.jsonl").read_text(encoding="utf-8").splitlines()) == 3
 
 
+def test_rollout_prints_floor_user_tokens_and_pass_k_of_retail(config, capsys, tmp_path):
+    retail = {"data__env": "hero_pl/PocketRetail-v0", "data__env_args": {"size": 30, "tasks": 60, "compact": True}}
+    path, out = config(**retail), tmp_path / "played.jsonl"
+    main(["rollout", "--config", path, "--episodes", "2", "--trials", "3", "--out", str(out)])
+    shown = capsys.readouterr().out
+    assert "6 episodes: success 0.000" in shown
+    assert "Doing nothing would score 0.000" in shown
+    assert "User: scripted-full" in shown
+    assert "pass^k: k=1 0.000, k=2 0.000, k=3 0.000" in shown
+    assert "pass@k: k=1 0.000" in shown
+    assert "first message" in shown
+    tasks = [json.loads(line)["trajectory"]["task_id"] for line in out.read_text(encoding="utf-8").splitlines()]
+    assert len(tasks) == 6
+    assert sorted(tasks.count(task) for task in set(tasks)) == [3, 3]
+    assert "trials=0" in message(capsys, ["rollout", "--config", path, "--trials", "0"])
+
+
 @pytest.mark.parametrize("command", ["validate", "test", "predict"])
 def test_an_evaluation_command_writes_what_it_played(command, config, tmp_path, capsys):
     main([command, "--config", config(data__eval_episodes=2)])  # which keeps validation out of `fit`

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from hero_pl.compare import bootstrap, compare_runs, paired_differences, print_comparison, runs_needed, to_markdown
+from hero_pl.compare import (
+    Comparison,
+    bootstrap,
+    compare_runs,
+    paired_differences,
+    print_comparison,
+    runs_needed,
+    to_markdown,
+)
 from hero_pl.errors import ConfigError, HeroError
 
 
@@ -19,13 +27,19 @@ def run(
     folder.mkdir()
     rows = [
         {"stage": "test", "turns_budget": budget, "seed": seed, "method": method, "task_id": task}
-        | change
         | {"success": success, "reward": 1.0 if success else 0.25, "turns": 3 if success else 5}
+        | change
         for task, episodes in successes.items()
         for success in episodes
     ]
     (folder / "eval.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
+
+
+def shown(found: list[Comparison]) -> str:
+    out = io.StringIO()
+    print_comparison(found, Console(file=out, width=100))
+    return out.getvalue()
 
 
 def tasks(successes: int, count: int = 10) -> dict[str, list[bool]]:
@@ -194,3 +208,56 @@ def test_runs_from_two_base_policies_are_paired_within_each(tmp_path: Path) -> N
     run(tmp_path, "hero", 0, tasks(9), block="a")
     with pytest.raises(HeroError, match="both hold 'hero' with seed 0 of a"):
         compare_runs([tmp_path])
+
+
+def test_scores_with_different_users_are_refused(tmp_path: Path) -> None:
+    a = run(tmp_path, "a", 0, tasks(2), user="scripted-full")
+    b = run(tmp_path, "b", 0, tasks(7), user="llm:some-model")
+    with pytest.raises(HeroError, match="'b' was evaluated with the user llm:some-model, 'a' with scripted-full"):
+        compare_runs([a, b])
+    with pytest.raises(HeroError, match="with the user none, 'a' with scripted-full"):
+        compare_runs([a, run(tmp_path, "c", 0, tasks(7))])
+
+
+def test_each_kind_of_user_gets_a_row_of_its_own(tmp_path: Path) -> None:
+    runs = [
+        run(tmp_path, method, seed, tasks(wins), user=user)
+        for method, seed, wins, user in (
+            ("a", 0, 2, "scripted-full"),
+            ("b", 0, 5, "scripted-full"),
+            ("a", 1, 1, "llm:m"),
+            ("b", 1, 9, "llm:m"),
+        )
+    ]
+    found = {one.user: one for one in compare_runs(runs)}
+    # Mixed, the effect would be (0.3 + 0.8) / 2.
+    assert {user: round(one.effect, 6) for user, one in found.items()} == {"scripted-full": 0.3, "llm:m": 0.8}
+    for text in (to_markdown(list(found.values())), shown(list(found.values()))):
+        assert "scripted-full" in text
+        assert "llm:m" in text
+
+
+def test_the_floor_of_the_compared_tasks_is_in_both_tables(tmp_path: Path) -> None:
+    for method, wins in (("a", 2), ("b", 7)):
+        path = run(tmp_path, method, 0, tasks(wins))
+        rows = [json.loads(line) for line in (path / "eval.jsonl").read_text().splitlines()]
+        for number, row in enumerate(rows):
+            row["do_nothing_succeeds"] = number < 4
+        (path / "eval.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = compare_runs(sorted(tmp_path.iterdir()))
+    assert found[0].floor == pytest.approx(0.4)
+    assert "| 0.400 |" in to_markdown(found)
+    assert "(nothing: 0.400)" in shown(found)
+
+
+def test_broken_episodes_are_no_failures_and_are_counted(tmp_path: Path) -> None:
+    a, b = run(tmp_path, "a", 0, tasks(2)), run(tmp_path, "b", 0, tasks(7))
+    rows = [json.loads(line) for line in (b / "eval.jsonl").read_text().splitlines()]
+    for number, row in enumerate(rows):
+        row["evaluable"] = number not in (8, 9)  # two of the three failures of b
+    (b / "eval.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (one,) = compare_runs([a, b])
+    assert (one.broken, one.tasks, one.method_mean) == (2, 8, pytest.approx(7 / 8))
+    assert "2 episodes that the environment or its user broke were left out." in shown([one])
+    with pytest.raises(HeroError, match="All 10 episodes of the runs were broken"):
+        compare_runs([run(tmp_path, "c", 0, tasks(0), evaluable=False)])

@@ -18,6 +18,7 @@ from hero_pl.metrics import (
     ToolErrors,
     pass_at_k,
     pass_hat_k,
+    scores,
 )
 from hero_pl.types import Role, StopReason, Trajectory, Turn
 
@@ -27,9 +28,13 @@ def turn(number: int, observation: str = "ok", role: Role = "tool", malformed: s
 
 
 def episode(
-    task_id: str, reward: float, turns: tuple[Turn, ...] = (), stop: StopReason = StopReason.TERMINATED
+    task_id: str,
+    reward: float,
+    turns: tuple[Turn, ...] = (),
+    stop: StopReason = StopReason.TERMINATED,
+    **info: bool,
 ) -> Trajectory:
-    return Trajectory(task_id, "env", 0, 0, "", (), "hi", turns, reward, stop)
+    return Trajectory(task_id, "env", 0, 0, "", (), "hi", turns, reward, stop, info=info)
 
 
 def test_success_counts_rewards_within_a_millionth_of_one() -> None:
@@ -39,15 +44,15 @@ def test_success_counts_rewards_within_a_millionth_of_one() -> None:
 
 
 def test_broken_episodes_are_counted_apart_and_left_out_everywhere_else() -> None:
-    broken = episode("a", 0.0, (turn(1), turn(2, "Error: x")), StopReason.ENV_ERROR)
-    batch = [broken, episode("a", 1.0, (turn(1),)), broken]
+    broken = episode("a", 0.0, (turn(1), turn(2, "Error: x")), StopReason.ENV_ERROR, do_nothing_succeeds=False)
+    batch = [broken, episode("a", 1.0, (turn(1),), do_nothing_succeeds=True), broken]
     for metric, expected in (
         (Success(), 1.0),
         (MeanTurns(), 1.0),
         (ToolErrors(), 0.0),
         (NonEvaluable(), 2.0),
         (PassHatK(["a"], k=1), 1.0),
-        (DoNothingFloor(["a"]), 1.0),
+        (DoNothingFloor(), 1.0),
     ):
         metric.update(batch)
         assert metric.compute().item() == expected, type(metric).__name__
@@ -117,9 +122,22 @@ def test_tool_errors_and_malformed_replies_are_shares_of_turns() -> None:
 
 
 def test_the_floor_follows_the_episodes_that_were_played() -> None:
-    floor = DoNothingFloor(["a", "b"])
-    floor.update([episode("a", 0.0), episode("c", 1.0), episode("d", 1.0), episode("b", 1.0)])
-    assert floor.compute().item() == pytest.approx(0.5)
+    batch = [episode(str(i), 0.0, do_nothing_succeeds=i < 1) for i in range(3)]
+    floor = DoNothingFloor()
+    floor.update([*batch, episode("no word about it", 1.0)])
+    assert floor.compute().item() == pytest.approx(1 / 3)
+    assert scores(batch)["do_nothing_floor"] == pytest.approx(1 / 3)
+
+
+def test_an_environment_that_says_nothing_about_it_has_no_floor() -> None:
+    assert math.isnan(DoNothingFloor().compute().item())
+    assert "do_nothing_floor" not in scores([episode("a", 1.0)])
+
+
+def test_the_scores_of_a_table_by_hand() -> None:
+    broken = episode("c", 0.0, (turn(1),) * 9, StopReason.ENV_ERROR)
+    shown = scores([episode("a", 1.0, (turn(1), turn(2, "Error: x"))), episode("b", 0.0, (turn(1),)), broken])
+    assert shown == {"success": 0.5, "turns": 1.5, "tool_errors": 1 / 3, "malformed": 0.0, "non_evaluable": 1.0}
 
 
 def test_batches_and_ranks_add_up() -> None:

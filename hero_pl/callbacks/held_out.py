@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,9 +16,11 @@ from rich.table import Table
 from hero_pl.callbacks.trajectories import run_folder
 from hero_pl.errors import ConfigError
 from hero_pl.jsonl import append_lines
-from hero_pl.metrics import evaluable, refused, succeeded
+from hero_pl.metrics import PassAtK, PassHatK, evaluable, refused, scores, succeeded
 from hero_pl.policy.base import Policy, Sampling
 from hero_pl.records import Record, append_records
+from hero_pl.rollout.environments import KEPT
+from hero_pl.rollout.prompt_tokens import prompt_tokens
 from hero_pl.types import Trajectory
 
 
@@ -78,10 +81,10 @@ class HeldOut(lightning.Callback):
         if not trainer.is_global_zero:
             return
         last = max(self.results.values(), key=lambda result: result["turns_used"])
-        keep = ("success", "success_ci", "turns", "reward", "episodes", "success_greedy")
+        drop = ("turns_used", "malformed", "tokens")
         summary = {
-            "before": {key: self.results["0"][key] for key in keep if key in self.results["0"]},
-            "after": {key: last[key] for key in keep if key in last},
+            "before": {key: value for key, value in self.results["0"].items() if key not in drop},
+            "after": {key: value for key, value in last.items() if key not in drop},
             "training_turns": int(module.turns),
             "seed": trainer.datamodule.seed,  # type: ignore[attr-defined]
             "wall_time_s": round(self.elapsed_s + time.monotonic() - self._started, 1),
@@ -97,11 +100,14 @@ class HeldOut(lightning.Callback):
         self.cpu_s += time.process_time() - self._cpu_mark
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         result, played = self.measure(data, module.policy)
-        result |= {"turns_used": int(module.turns), "train_cpu_s": round(self.cpu_s, 2)}
+        tokens = prompt_tokens(played, module.policy)
+        result |= {"tokens": tokens, "turns_used": int(module.turns), "train_cpu_s": round(self.cpu_s, 2)}
         self.results[str(mark)] = result
         folder = run_folder(trainer)
         if trainer.logger is not None:
-            values = {f"test/{key}": result[key] for key in ("success", "turns", "reward")}
+            logged = ("success", "turns", "reward", "tool_errors", "non_evaluable", "do_nothing_floor")
+            values = {f"test/{key}": result[key] for key in logged if key in result}
+            values |= {f"test/{key}": value for key, value in tokens.items()}
             trainer.logger.log_metrics({**values, "train/turns": float(module.turns)}, step=trainer.global_step)
         if folder is not None and trainer.is_global_zero:
             self.write(folder, data.seed, mark, played)
@@ -135,6 +141,8 @@ class HeldOut(lightning.Callback):
             "success": succeeded(trajectory),
             "reward": trajectory.reward,
             "turns": len(trajectory.turns),
+            "evaluable": evaluable(trajectory),
+            **{key: trajectory.info[key] for key in KEPT if key in trajectory.info},
         }
 
     def _name(self, folder: Path | None) -> str:
@@ -175,21 +183,69 @@ class HeldOut(lightning.Callback):
 
 
 def summarise(trajectories: list[Trajectory]) -> dict[str, Any]:
-    """Success with its 95 % Wilson interval, mean turns and mean reward; broken episodes are counted apart.
+    """What episodes say about a policy; those that the environment or its user broke are counted apart.
 
-    ``invalid`` is the mean number per episode of replies that were no action, or that the environment refused.
+    Returns:
+        ``success`` with its 95 % Wilson interval ``success_ci``, means of ``turns``, ``reward``, ``tool_errors`` and
+        ``malformed``, ``invalid`` (replies per episode that were no action, or that the environment refused),
+        ``episodes`` (evaluable ones) and ``non_evaluable``. Where they apply: ``do_nothing_floor``; ``user``, the kinds
+        of user simulators; ``faithful_success`` and ``faithful_episodes``, over the tasks that a scripted user can
+        play; ``pass_hat`` and ``pass_at`` by k, when every task was played more than once.
     """
     judged = [trajectory for trajectory in trajectories if evaluable(trajectory)]
     wins, count = sum(map(succeeded, judged)), len(judged)
-    return {
-        "success": wins / count if count else math.nan,
+    result: dict[str, Any] = {
+        **scores(trajectories),
         "success_ci": list(wilson(wins, count)),
-        "turns": sum(len(t.turns) for t in judged) / count if count else math.nan,
         "reward": sum(t.reward for t in judged) / count if count else math.nan,
         "invalid": sum(refused(turn) for t in judged for turn in t.turns) / count if count else math.nan,
         "episodes": count,
         "non_evaluable": len(trajectories) - count,
     }
+    users = sorted({str(t.info["user"]) for t in trajectories if "user" in t.info})
+    if users:
+        result["user"] = ", ".join(users)
+    faithful = [t for t in judged if t.info.get("user_is_faithful")]
+    if any("user_is_faithful" in t.info for t in judged) and len(faithful) < count:
+        result["faithful_episodes"] = len(faithful)
+        result["faithful_success"] = sum(map(succeeded, faithful)) / len(faithful) if faithful else math.nan
+    return result | _repeated(trajectories)
+
+
+def _repeated(trajectories: list[Trajectory]) -> dict[str, dict[str, float]]:
+    """pass^k and pass@k up to the trials that every task had; nothing if one was played only once."""
+    planned = Counter(trajectory.task_id for trajectory in trajectories)
+    metrics = {"pass_hat": PassHatK, "pass_at": PassAtK}
+    values: dict[str, dict[str, float]] = {name: {} for name in metrics}
+    for k in range(1, min(planned.values(), default=0) + 1):
+        for name, kind in metrics.items():
+            metric = kind(list(planned), k)
+            metric.update(trajectories)
+            values[name][str(k)] = round(float(metric.compute()), 6)
+    return values if len(values["pass_hat"]) > 1 else {}
+
+
+def remarks(result: dict[str, Any]) -> list[str]:
+    """What belongs beside a success rate, one line each."""
+    said = []
+    if "do_nothing_floor" in result:
+        said.append(f"Doing nothing would score {result['do_nothing_floor']:.3f} on the same episodes.")
+    if "user" in result:
+        said.append(f"User: {result['user']}. Scores with another kind of user are not comparable.")
+    if "faithful_success" in result:
+        said.append(
+            f"This user plays {result['faithful_episodes']} of {result['episodes']} episodes faithfully; success there "
+            f"is {result['faithful_success']:.3f}."
+        )
+    if result["non_evaluable"]:
+        said.append(f"{result['non_evaluable']} more episodes were broken by the environment or its user: not scored.")
+    for name, title in (("pass_hat", "pass^k"), ("pass_at", "pass@k")):
+        if name in result:
+            said.append(f"{title}: " + ", ".join(f"k={k} {value:.3f}" for k, value in result[name].items()))
+    if result.get("tokens"):
+        parts = (f"{name.removesuffix('_tokens').replace('_', ' ')} {n:.0f}" for name, n in result["tokens"].items())
+        said.append("Tokens, mean per episode or observation: " + ", ".join(parts))
+    return said
 
 
 def wilson(wins: int, count: int) -> tuple[float, float]:
@@ -209,12 +265,20 @@ def wilson(wins: int, count: int) -> tuple[float, float]:
 
 def _print(summary: dict[str, Any]) -> None:
     table = Table(title=f"Held-out tasks, {summary['training_turns']} training turns, {summary['wall_time_s']} s")
-    for name in ("", "success", "95 % interval", "mean turns", "episodes"):
+    for name in ("", "success", "95 % interval", "floor", "mean turns", "episodes", "broken"):
         table.add_column(name)
     for when in ("before", "after"):
         row = summary[when]
         low, high = row["success_ci"]
         table.add_row(
-            when, f"{row['success']:.3f}", f"{low:.3f} to {high:.3f}", f"{row['turns']:.2f}", str(row["episodes"])
+            when,
+            f"{row['success']:.3f}",
+            f"{low:.3f} to {high:.3f}",
+            f"{row['do_nothing_floor']:.3f}" if "do_nothing_floor" in row else "-",
+            f"{row['turns']:.2f}",
+            str(row["episodes"]),
+            str(row["non_evaluable"]),
         )
     Console().print(table)
+    for line in remarks(summary["after"]):
+        Console().print(line, markup=False, highlight=False)

@@ -42,7 +42,7 @@ def check_env(env_id: str, **kwargs: Any) -> list[str]:
     The contract: text in and out; ``reset(seed=, options={"task": id})`` starts that task the same way every time,
     and an unknown one is refused; without options the seed draws it; ``info`` holds ``system_prompt`` and ``tools``
     at reset, ``role`` with each observation, ``success`` at the end, and JSON values only; rewards lie in [0, 1];
-    mistakes of the model never raise.
+    mistakes of the model never raise. At reset ``info`` may also say how to read the score (``environments.KEPT``).
 
     Args:
         env_id: A registered id, or ``package:Id-v0``.

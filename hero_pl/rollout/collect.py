@@ -9,12 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from hero_pl.errors import ConfigError
+from hero_pl.errors import ConfigError, EnvError
 from hero_pl.policy.base import Policy, SampledAction, Sampling
 from hero_pl.rollout import environments
 from hero_pl.types import Role, StopReason, Trajectory, Turn
 
 UNREADABLE = "Your reply could not be read as an action: {reason}"
+
+
+GIVE_UP = 8
+"""Episodes in a row that could not be started; then the environment, or its user simulator, is taken for dead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +94,8 @@ class Collector:
     ) -> None:
         self.env_id, self.env_args, self.split = env_id, dict(env_args or {}), split
         self.limits = limits or Limits()
+        self._failed_starts: int | None = None
+        """In a row; ``None`` before the first success."""
         self.envs: list[environments.Env] = [environments.make(env_id, split, **self.env_args)]
         self.task_ids = environments.task_ids(self.envs[0], seed_tasks)
         if not self.task_ids:
@@ -114,6 +120,9 @@ class Collector:
 
         Returns:
             One trajectory per draw, in the order of ``draws``.
+
+        Raises:
+            EnvError: The first episode could not be started, or so many in a row.
         """
         trajectories: list[Trajectory] = []
         with policy.sampling():
@@ -132,7 +141,7 @@ class Collector:
     ) -> list[Trajectory]:
         while len(self.envs) < len(wave):
             self.envs.append(environments.make(self.env_id, self.split, **self.env_args))
-        episodes = [self._begin(draw, env, policy) for draw, env in zip(wave, self.envs, strict=False)]
+        episodes = [self._begin_or_give_up(draw, env, policy) for draw, env in zip(wave, self.envs, strict=False)]
         session = policy.sampler.open(policy, sampling, [draw.seed for draw in wave], weights)
         room = policy.max_length - sampling.max_action_tokens
         finished: dict[int, Trajectory] = {}
@@ -155,12 +164,26 @@ class Collector:
                 for episode, action in zip(playing, actions, strict=True):
                     self._step(episode, action, policy)
 
+    def _begin_or_give_up(self, draw: Draw, env: environments.Env, policy: Policy) -> _Episode:
+        """An episode that cannot be started counts as broken; an environment that starts none ends the run."""
+        try:
+            episode = self._begin(draw, env, policy)
+        except EnvError as error:
+            if self._failed_starts is None or self._failed_starts + 1 == GIVE_UP:
+                raise
+            self._failed_starts += 1
+            stop, info = StopReason.ENV_ERROR, {"error": str(error)}
+            return _Episode(draw, env, "", (), "", (), stop=stop, info=info)
+        self._failed_starts = 0
+        return episode
+
     def _begin(self, draw: Draw, env: environments.Env, policy: Policy) -> _Episode:
         observation, info = environments.begin(env, draw.task_id, draw.seed)
         tools = tuple(info.get("tools", ()))
         system_prompt, described = policy.parser.describe(str(info.get("system_prompt", "")), tools)
         prompt_ids = policy.template.opening(system_prompt, observation, info.get("role", "user"), described)
-        return _Episode(draw, env, str(info.get("system_prompt", "")), tools, observation, prompt_ids)
+        kept = environments.json_only({key: info[key] for key in environments.KEPT if key in info})
+        return _Episode(draw, env, str(info.get("system_prompt", "")), tools, observation, prompt_ids, info=kept)
 
     def _step(self, episode: _Episode, sampled: SampledAction, policy: Policy) -> None:
         """Let the environment answer one sampled reply and append the turn."""
@@ -199,12 +222,12 @@ class Collector:
             # An environment must answer mistakes with an observation. One that raises must not stop the run: the
             # episode ends, and the reason is in its record and in the counter `rollout/env_error`.
             episode.stop = StopReason.ENV_ERROR
-            episode.info = {"error": repr(error)}
+            episode.info["error"] = repr(error)
             return "", "user"
         episode.reward += float(reward)
         if terminated or truncated:
             episode.stop = StopReason.TERMINATED if terminated else StopReason.TRUNCATED
-            episode.info = environments.json_only(info)
+            episode.info |= environments.json_only(info)
         return str(observation), info.get("role", "user")
 
     def _finish(self, episode: _Episode, policy: Policy) -> Trajectory:

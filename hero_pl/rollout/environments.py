@@ -45,12 +45,17 @@ def make(env_id: str, split: str | None = None, **kwargs: Any) -> Env:
         ConfigError: Unknown id or arguments that the environment refuses.
     """
     check_id(env_id)
+    given = dict(kwargs)
+    if "user" in kwargs:
+        from hero_pl.rollout.local_user import with_model
+
+        kwargs["user"] = with_model(kwargs["user"])
     if split is not None and _accepts(env_id, "split"):
         kwargs["split"] = split
     try:
         return gymnasium.make(env_id, disable_env_checker=True, **kwargs)
     except (TypeError, ValueError, FileNotFoundError, gymnasium.error.Error) as error:
-        raise ConfigError(f"The environment {env_id!r} cannot be made with {kwargs}: {error}") from error
+        raise ConfigError(f"The environment {env_id!r} cannot be made with {given}: {error}") from error
 
 
 def _accepts(env_id: str, argument: str) -> bool:
@@ -75,6 +80,18 @@ def task_ids(env: Env, seeds: int) -> list[str]:
     return [str(task) for task in named] if named is not None else [str(seed) for seed in range(seeds)]
 
 
+def check_arguments(arguments: Mapping[str, Any]) -> None:
+    """Refuse what can be seen to be wrong before an environment, and with it a user's model, is made.
+
+    Raises:
+        ConfigError: A user in this process has unknown or unusable settings.
+    """
+    if "user" in arguments:
+        from hero_pl.rollout.local_user import read_user
+
+        read_user(arguments["user"])
+
+
 def begin(env: Env, task_id: str, seed: int) -> tuple[str, dict[str, Any]]:
     """Start the episode of one task.
 
@@ -94,6 +111,10 @@ def begin(env: Env, task_id: str, seed: int) -> tuple[str, dict[str, Any]]:
             f"Prove an environment with: hero_pl check-env {_name(env)}"
         )
     return observation, info
+
+
+KEPT = ("user", "do_nothing_succeeds", "user_is_faithful")
+"""What an environment may say at the start about how to read the score; kept with the episode however it ends."""
 
 
 def json_only(info: Mapping[str, Any], drop: Sequence[str] = ("tools", "system_prompt", "available_actions")) -> Any:

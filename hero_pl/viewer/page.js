@@ -40,7 +40,10 @@ function start() {
   at("name").textContent = run.name;
   for (const one of run.stages) {
     at("stages").append(make("div", { class: "stage" }, make("b", {}, one.stage),
-      figure(String(one.episodes), "episodes"), figure(percent(one.success), "success"), figure(number(one.reward), "reward"),
+      one.users.length ? make("span", { class: "quiet" }, "user " + one.users.join(", ")) : null,
+      figure(String(one.episodes), "episodes"), one.broken ? figure(String(one.broken), "broken") : null,
+      figure(percent(one.success), "success"), one.floor === null ? null : figure(percent(one.floor), "doing nothing"),
+      figure(number(one.reward), "reward"),
       figure(number(one.turns), "turns each"), one.coverage === null ? null : figure(percent(one.coverage), "diagnosed"),
       one.malformed ? figure(percent(one.malformed), "malformed") : null));
     at("stage").append(make("option", { value: one.stage }, one.stage));

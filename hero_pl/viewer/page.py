@@ -122,7 +122,10 @@ def _stage(summary: StageSummary) -> dict[str, Any]:
     return {
         "stage": summary.stage,
         "episodes": summary.episodes,
+        "broken": summary.broken,
         "success": summary.success,
+        "floor": summary.floor,
+        "users": sorted(summary.users),
         "reward": _short(summary.mean_reward),
         "turns": summary.turns_per_episode,
         "coverage": summary.coverage,

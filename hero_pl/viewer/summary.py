@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hero_pl.records import Record, succeeded
+from hero_pl.types import StopReason
 
 
 @dataclass(slots=True)
@@ -13,7 +14,13 @@ class StageSummary:
 
     stage: str
     episodes: int = 0
+    """Those that the environment or its user simulator broke are in ``broken`` and in no other figure."""
+    broken: int = 0
     successes: int = 0
+    floors: list[bool] = field(default_factory=list)
+    """Of the episodes whose environment tells it: whether doing nothing would succeed."""
+    users: set[str] = field(default_factory=set)
+    """Kinds of user simulators."""
     turns: int = 0
     reward: float = 0.0
     """Sum over episodes."""
@@ -25,6 +32,13 @@ class StageSummary:
     def add(self, record: Record) -> None:
         """Count one episode."""
         trajectory = record.trajectory
+        if "user" in trajectory.info:
+            self.users.add(str(trajectory.info["user"]))
+        if trajectory.stop_reason is StopReason.ENV_ERROR:
+            self.broken += 1
+            return
+        if "do_nothing_succeeds" in trajectory.info:
+            self.floors.append(bool(trajectory.info["do_nothing_succeeds"]))
         self.episodes += 1
         self.successes += succeeded(trajectory)
         self.turns += len(trajectory.turns)
@@ -37,17 +51,22 @@ class StageSummary:
     @property
     def success(self) -> float:
         """Share of episodes with full reward."""
-        return self.successes / self.episodes
+        return self.successes / max(self.episodes, 1)
+
+    @property
+    def floor(self) -> float | None:
+        """Success of an agent that does nothing, on the same episodes; ``None`` where no environment tells."""
+        return sum(self.floors) / len(self.floors) if self.floors else None
 
     @property
     def mean_reward(self) -> float:
         """Mean final reward."""
-        return self.reward / self.episodes
+        return self.reward / max(self.episodes, 1)
 
     @property
     def turns_per_episode(self) -> float:
         """Mean number of assistant turns."""
-        return self.turns / self.episodes
+        return self.turns / max(self.episodes, 1)
 
     @property
     def coverage(self) -> float | None:

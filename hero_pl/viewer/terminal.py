@@ -102,12 +102,14 @@ def _mean(values: tuple[float, ...] | None) -> float:
 
 def _summary(stages: list[StageSummary]) -> Table:
     """One row per stage."""
-    table = Table("stage", "episodes", "success", "reward", "turns each", "diagnosed", "malformed")
+    table = Table("stage", "episodes", "success", "floor", "reward", "turns each", "diagnosed", "malformed")
     for one in stages:
+        users = ", ".join(sorted(one.users))
         table.add_row(
-            plain(one.stage),
-            str(one.episodes),
+            plain(one.stage) + (f"\n{plain(users)}" if users else ""),
+            f"{one.episodes}" + (f"\n{one.broken} broken" if one.broken else ""),
             f"{one.success:.0%}",
+            "–" if one.floor is None else f"{one.floor:.0%}",
             f"{one.mean_reward:.3f}",
             f"{one.turns_per_episode:.1f}",
             "–" if one.coverage is None else f"{one.coverage:.0%}",

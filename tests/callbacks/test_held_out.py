@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,15 +10,19 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
 from hero_pl.callbacks.export import Export
-from hero_pl.callbacks.held_out import HeldOut, summarise, wilson
+from hero_pl.callbacks.held_out import HeldOut, remarks, summarise, wilson
 from hero_pl.callbacks.trajectories import TrajectoryLog
 from hero_pl.callbacks.turn_budget import TurnBudget
+from hero_pl.datamodule import RolloutDataModule
 from hero_pl.errors import ConfigError
+from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.types import StopReason, Trajectory
 
+DATA = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "taubench"
 
-def episode(success, stop=StopReason.TERMINATED):
-    return Trajectory("t", "e", 0, 0, "", (), "", (), float(success), stop, info={"success": success})
+
+def episode(success, stop=StopReason.TERMINATED, task="t", **info):
+    return Trajectory(task, "e", 0, 0, "", (), "", (), float(success), stop, info={"success": success, **info})
 
 
 def test_the_wilson_interval_solves_its_equation():
@@ -36,6 +41,66 @@ def test_the_wilson_interval_by_hand():
 def test_broken_episodes_are_counted_apart():
     result = summarise([episode(True), episode(False), episode(False, StopReason.ENV_ERROR)])
     assert (result["success"], result["episodes"], result["non_evaluable"]) == (0.5, 2, 1)
+
+
+def test_the_floor_and_the_kind_of_user_stand_beside_the_score():
+    played = [episode(i < 3, task=str(i), user="scripted-full", do_nothing_succeeds=i == 0) for i in range(4)]
+    result = summarise(played)
+    assert (result["success"], result["do_nothing_floor"], result["user"]) == (0.75, 0.25, "scripted-full")
+    assert "Doing nothing would score 0.250 on the same episodes." in remarks(result)
+    assert any(line.startswith("User: scripted-full.") for line in remarks(result))
+    assert not {"do_nothing_floor", "user", "faithful_success"} & summarise([episode(True)]).keys()
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="the official data lies in shared/ beside the repository")
+@pytest.mark.parametrize(("env", "right", "count"), [("TauBenchRetail", 7, 115), ("TauBenchAirline", 19, 50)])
+def test_an_agent_that_hangs_up_at_once_scores_the_printed_floor(env, right, count):
+    policy = ScriptedPolicy(['{"name": "transfer_to_human_agents", "arguments": {"summary": ""}}'])
+    policy.load()
+    data = RolloutDataModule(f"hero_pl/{env}-v0", {"data_dir": str(DATA)})
+    result = summarise(data.evaluate(policy, "test", 0))
+    assert (result["episodes"], result["non_evaluable"]) == (count, 0)
+    assert result["success"] == result["do_nothing_floor"] == right / count
+
+
+def test_tasks_that_a_scripted_user_cannot_play_are_told_apart():
+    played = [episode(i < 2, task=str(i), user_is_faithful=i > 0) for i in range(4)]
+    result = summarise(played)
+    assert (result["faithful_episodes"], result["faithful_success"]) == (3, 1 / 3)
+    assert any("3 of 4 episodes faithfully; success there is 0.333" in line for line in remarks(result))
+
+
+def test_repeated_tasks_give_pass_hat_k_and_pass_at_k_by_hand():
+    # a: 2 of 3, b: 3 of 3. pass^1 = (2/3 + 1) / 2, pass^2 = (1/3 + 1) / 2, pass^3 = 1/2; pass@2 = 1.
+    played = [episode(success, task="a") for success in (1, 0, 1)] + [episode(1, task="b")] * 3
+    result = summarise(played)
+    assert result["pass_hat"] == pytest.approx({"1": 5 / 6, "2": 2 / 3, "3": 1 / 2}, abs=1e-6)
+    assert result["pass_at"]["2"] == 1.0
+    assert "pass^k: k=1 0.833, k=2 0.667, k=3 0.500" in remarks(result)
+    assert "pass_hat" not in summarise(played[:4])  # b was played once
+
+
+def test_the_files_of_a_run_tell_floor_user_and_broken_episodes(tiny_module, tiny_data, fit, tmp_path, capsys):
+    shop = {"size": 30, "tasks": 60, "compact": True}
+    data = tiny_data(env="hero_pl/PocketRetail-v0", env_args=shop)
+    fit(tiny_module(), data, callbacks=[HeldOut(2), TurnBudget(1)], logger=CSVLogger(tmp_path))
+    folder = tmp_path / "lightning_logs" / "version_0"
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    for when in ("before", "after"):
+        assert (summary[when]["do_nothing_floor"], summary[when]["user"]) == (0.0, "scripted-full")
+        assert summary[when]["non_evaluable"] == 0
+    assert summary["curve"]["0"]["tokens"]["system_tokens"] > 0
+    rows = [json.loads(line) for line in (folder / "eval.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert {(row["user"], row["do_nothing_succeeds"], row["evaluable"]) for row in rows} == {
+        ("scripted-full", False, True)
+    }
+    header = (folder / "metrics.csv").read_text(encoding="utf-8").splitlines()[0].split(",")
+    assert {"test/do_nothing_floor", "test/non_evaluable", "test/system_tokens", "test/observation_tokens"} <= {*header}
+    assert {"rollout/do_nothing_floor", "rollout/system_tokens", "rollout/tool_errors"} <= {*header}
+    shown = capsys.readouterr().out
+    assert "floor" in shown
+    assert "Doing nothing would score 0.000" in shown
+    assert "User: scripted-full" in shown
 
 
 def test_the_summary_has_before_and_after_and_the_files_are_written(tiny_module, tiny_data, fit, tmp_path):

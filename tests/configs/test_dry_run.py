@@ -339,6 +339,18 @@ def test_the_retail_configuration_finds_its_tasks() -> None:
     }
 
 
+def test_the_retail_configuration_takes_a_model_as_user_and_reads_no_weights() -> None:
+    text = (CONFIGS / "retail_qwen3_4b.yaml").read_text(encoding="utf-8")
+    user = re.search(r"""'(\{"user": \{"pretrained".*\})'""", text)
+    assert user is not None
+    data = compose(CONFIGS / "retail_qwen3_4b.yaml", arguments=[f"--data.env_args={user[1]}"]).datamodule
+    assert data.env_args["user"] == {
+        "pretrained": "Qwen/Qwen3-4B-Instruct-2507",
+        "dtype": "bfloat16",
+        "strategy": "react",
+    }
+
+
 def test_grpo_without_groups_is_refused_before_a_model_is_read() -> None:
     cli = compose(QUICKSTART, CONFIGS / "baselines" / "grpo.yaml", arguments=["--data.group_size=1"])
     with pytest.raises(ConfigError, match="group_size=1"):

@@ -5,9 +5,10 @@ from typing import Any
 import gymnasium
 import pytest
 
+from hero_pl.errors import EnvError
 from hero_pl.policy.base import Sampling
 from hero_pl.policy.scripted import ScriptedPolicy
-from hero_pl.rollout.collect import Collector, Draw, Limits
+from hero_pl.rollout.collect import GIVE_UP, Collector, Draw, Limits
 from hero_pl.types import StopReason, Trajectory
 
 
@@ -16,10 +17,13 @@ class Echo(gymnasium.Env[str, str]):
 
     observation_space = action_space = gymnasium.spaces.Text(1000)  # type: ignore[assignment]
     task_ids = ("a", "b", "c")
+    unlucky: tuple[int, ...] = ()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         super().reset(seed=seed)
-        return f"task {(options or {})['task']}", {"system_prompt": "rules"}
+        if seed in self.unlucky:
+            raise RuntimeError("the user does not answer")
+        return f"task {(options or {})['task']}", {"system_prompt": "rules", "user": "shy", "page": 1}
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         if action == "boom":
@@ -81,6 +85,34 @@ def test_an_environment_that_raises_ends_its_own_episode_only() -> None:
     assert broken.stop_reason is StopReason.ENV_ERROR
     assert "broken" in broken.info["error"]
     assert fine.reward == 1.0
+
+
+def test_an_episode_that_cannot_be_started_is_broken_and_the_others_are_played(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Echo, "unlucky", (1, 2))
+    episodes = play(["done"], [Draw("a", i, i) for i in range(4)], parallel=2)
+    assert [episode.stop_reason.value for episode in episodes] == ["terminated", "env_error", "env_error", "terminated"]
+    assert [len(episode.turns) for episode in episodes] == [1, 0, 0, 1]
+    assert "the user does not answer" in episodes[1].info["error"]
+
+
+def test_an_environment_that_cannot_start_or_stops_to_start_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Echo, "unlucky", (0,))
+    with pytest.raises(EnvError, match=r"Task 'b' .*the user does not answer"):
+        play(["done"], [Draw("b", 0, 0), Draw("a", 1, 1)])
+    later = tuple(range(5, 5 + GIVE_UP))
+    draws = [Draw("a", i, i) for i in range(40)]
+    monkeypatch.setattr(Echo, "unlucky", later[:-1])
+    assert len(play(["done"], draws)) == 40
+    monkeypatch.setattr(Echo, "unlucky", later)
+    with pytest.raises(EnvError, match="the user does not answer"):
+        play(["done"], draws)
+
+
+@pytest.mark.parametrize("reply", ["done", "go", "boom"])
+def test_what_the_start_says_about_the_score_is_kept_however_the_episode_ends(reply: str) -> None:
+    (episode,) = play([reply], max_turns=1)
+    assert episode.info["user"] == "shy"
+    assert "page" not in episode.info
 
 
 def test_an_episode_stops_before_the_context_is_full() -> None:

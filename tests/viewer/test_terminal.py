@@ -1,6 +1,7 @@
 """The terminal view shows the same and cannot be steered by outside text."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from hero_pl.errors import HeroError
 from hero_pl.records import Record, append_records
 from hero_pl.types import Diagnosis, Reflection, StopReason, Trajectory, Turn
 from hero_pl.viewer import print_terminal
+from hero_pl.viewer.page import write_html
 from hero_pl.viewer.terminal import plain
 
 
@@ -43,6 +45,25 @@ def test_an_episode_is_shown_with_reply_observation_diagnosis_and_loss(tmp_path:
     ):
         assert part in text
     assert "raise the limit" not in text
+
+
+def test_floor_user_and_broken_episodes_stand_beside_the_success(tmp_path: Path) -> None:
+    path = tmp_path / "trajectories.jsonl"
+    info = {"user": "scripted-full", "do_nothing_succeeds": True}
+    first, second, third = (record(f"retail/{i}", reward=float(i < 1)) for i in range(3))
+    rows = [
+        replace(first, trajectory=replace(first.trajectory, info=info)),
+        replace(second, trajectory=replace(second.trajectory, info={**info, "do_nothing_succeeds": False})),
+        replace(third, trajectory=replace(third.trajectory, info=info, stop_reason=StopReason.ENV_ERROR)),
+    ]
+    append_records(path, rows)
+    text = shown(path, 5)
+    assert "scripted-full" in text
+    assert "1 broken" in text
+    assert text.count("50%") == 2  # success and floor, over the two episodes that count
+    page = tmp_path / "page.html"
+    write_html(path, page)
+    assert '"broken":1,"success":0.5,"floor":0.5,"users":["scripted-full"]' in page.read_text(encoding="utf-8")
 
 
 def test_more_episodes_than_the_limit_are_announced(tmp_path: Path) -> None:

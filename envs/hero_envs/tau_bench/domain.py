@@ -79,9 +79,13 @@ class Domain:
                 tool.call(data, copy_json(dict(action.kwargs)))
         return data
 
+    def solved_by_nothing(self, task: Task) -> bool:
+        """Whether an agent gets the task right by doing nothing: unchanged end state, nothing to be said."""
+        return not task.outputs and not self.end_state(task)
+
     def do_nothing_ids(self, split: str) -> list[str]:
-        """Tasks of a split that an agent gets right by doing nothing: unchanged end state, nothing to be said."""
-        return [task.id for task in self.splits[split] if not task.outputs and not self.end_state(task)]
+        """The tasks of a split that doing nothing solves; their share is the floor of every score."""
+        return [task.id for task in self.splits[split] if self.solved_by_nothing(task)]
 
 
 def default_data_dir() -> Path:

@@ -20,8 +20,10 @@ from hero_envs.tau_bench.domain import Domain, load_official
 from hero_envs.tau_bench.episode import RESPOND, Episode
 from hero_envs.tau_bench.generate import pocket_retail
 from hero_envs.tau_bench.goals import KINDS, Kind
+from hero_envs.tau_bench.manifest import plays_faithfully
 from hero_envs.tau_bench.prompts import COMPACT_POLICY
 from hero_envs.tau_bench.users.base import User
+from hero_envs.tau_bench.users.chat import ChatUser
 from hero_envs.tau_bench.users.endpoint import EndpointUser
 from hero_envs.tau_bench.users.scripted import ScriptedUser
 
@@ -39,7 +41,9 @@ class TauBenchEnv(gymnasium.Env[str, str]):
         split: retail: ``train``, ``dev``, ``test``; airline: ``test``; pocket_retail: ``warmup``, ``train``,
             ``validation``, ``test``. Chooses ``task_ids``; ``reset`` takes a task of any split.
         user: ``scripted`` (says everything at once), ``scripted_on_demand``, the arguments of an ``EndpointUser`` as a
-            mapping (``{"url": ..., "model": ..., "strategy": ...}``), or a ``User`` that no other environment uses.
+            mapping (``{"url": ..., "model": ..., "strategy": ...}``), those of a ``ChatUser`` around a model of your
+            own (``{"complete": ..., "strategy": ...}``), or a ``User`` that no other environment uses. Where hero_pl
+            makes the environment, ``{"pretrained": ..., "strategy": ...}`` loads a model into this process.
         data_dir: Where the importer wrote; by default ``HERO_TAU_BENCH_DATA`` or the user's data folder.
         compact: Short system prompt without schemas, short observations; for small policies, retail only.
         max_steps: Truncate after so many actions; ``None`` never does, as in the benchmark.
@@ -92,20 +96,16 @@ class TauBenchEnv(gymnasium.Env[str, str]):
         """Ids of the chosen split, in file order, the same in every process."""
         return [task.id for task in self.domain.splits[self.split]]
 
-    @property
-    def do_nothing_ids(self) -> list[str]:
-        """Tasks of the chosen split that are right when nothing is done; their share is the floor of every score."""
-        return self.domain.do_nothing_ids(self.split)
-
     def reset(self, *, seed: int | None = None, options: Mapping[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         """Start a dialogue.
 
         Args:
-            seed: Decides the task if ``options`` does not.
+            seed: Decides the task if ``options`` does not, and what a user model draws.
             options: ``{"task": id}``.
 
         Returns:
-            The user's opening message, and ``info`` with ``system_prompt``, ``tools``, ``role``, ``task``, ``user``.
+            The user's opening message, and ``info`` with ``system_prompt``, ``tools``, ``role``, ``task``, ``user``
+            (the label of the user simulator), ``do_nothing_succeeds``, and for scripted users ``user_is_faithful``.
 
         Raises:
             ValueError: The task id does not exist.
@@ -121,15 +121,22 @@ class TauBenchEnv(gymnasium.Env[str, str]):
                 f"No task {task_id!r} in TauBench {self.domain.name}; ids look like {ids[0]!r} "
                 f"({', '.join(f'{name}: {len(tasks)}' for name, tasks in self.domain.splits.items())})."
             )
-        self._episode = Episode(self.domain, self.domain.tasks[task_id], self.user)
+        task = self.domain.tasks[task_id]
+        self._episode = Episode(self.domain, task, self.user)
         self._steps = 0
-        return _printable(self._episode.start()), {
+        if seed is not None:
+            self.user.reseed(seed)
+        info: dict[str, Any] = {
             "system_prompt": COMPACT_POLICY if self.compact else self.domain.policy,
             "tools": [] if self.compact else [dict(schema) for schema in self.domain.tool_schemas],
             "role": "user",
             "task": task_id,
             "user": self.user.label,
+            "do_nothing_succeeds": self.domain.solved_by_nothing(task),
         }
+        if isinstance(self.user, ScriptedUser):
+            info["user_is_faithful"] = plays_faithfully(task)
+        return _printable(self._episode.start()), info
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """Carry out one action.
@@ -218,12 +225,17 @@ def _make_user(user: str | Mapping[str, Any] | User) -> User:
     if isinstance(user, User):
         return user
     if isinstance(user, Mapping):
-        return EndpointUser(**user)
+        if "pretrained" in user:
+            raise ValueError(
+                f"TauBenchEnv(user={dict(user)!r}): this package loads no models. Let hero_pl make the environment "
+                "(data.env_args), or give {'complete': a function from messages and a seed to text}."
+            )
+        return ChatUser(**user) if "complete" in user else EndpointUser(**user)
     if user in ("scripted", "scripted_full"):
         return ScriptedUser("full")
     if user == "scripted_on_demand":
         return ScriptedUser("on_demand")
     raise ValueError(
         f"TauBenchEnv(user={user!r}): there are 'scripted' and 'scripted_on_demand'; "
-        "or give the arguments of an EndpointUser as a mapping, or a User."
+        "or give the arguments of an EndpointUser or a ChatUser as a mapping, or a User."
     )

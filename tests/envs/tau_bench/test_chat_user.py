@@ -14,9 +14,11 @@ class Says:
     def __init__(self, *replies: str) -> None:
         self.replies = list(replies)
         self.asked: list[list[Message]] = []
+        self.seeds: list[int] = []
 
-    def __call__(self, messages: Sequence[Message]) -> str:
+    def __call__(self, messages: Sequence[Message], seed: int) -> str:
         self.asked.append(list(messages))
+        self.seeds.append(seed)
         return self.replies.pop(0)
 
 
@@ -100,3 +102,13 @@ def test_a_new_dialogue_forgets_the_old_one() -> None:
     user.reset("first instruction")
     user.reset("second instruction")
     assert "first" not in str(model.asked[1])
+
+
+def test_a_seed_gives_the_same_draws_again_and_no_two_calls_share_theirs() -> None:
+    model = Says("A", "false", "B", "true", "A", "false", "B", "true", "A", "true")
+    user = ChatUser(model, "verify")
+    for seed in (7, 7, 8):
+        user.reseed(seed)
+        user.reset("x")
+    assert model.seeds[:4] == model.seeds[4:8]
+    assert len(set(model.seeds[:4] + model.seeds[8:])) == 6

@@ -10,8 +10,16 @@ from typing import Any
 
 import pytest
 
+from hero_envs.tau_bench.env import TauBenchEnv
+from hero_envs.tau_bench.expert import ScriptedExpert
 from hero_envs.tau_bench.users.base import UserError
 from hero_envs.tau_bench.users.endpoint import Endpoint, EndpointUser
+from hero_envs.tau_bench.users.scripted import ScriptedUser
+from hero_pl.callbacks.held_out import summarise
+from hero_pl.policy.base import Sampling
+from hero_pl.policy.scripted import ScriptedPolicy
+from hero_pl.rollout.collect import Collector, Draw
+from hero_pl.types import StopReason
 
 HELLO = [{"role": "user", "content": "Hello"}]
 
@@ -225,3 +233,47 @@ def test_a_dialogue_is_played_over_http_and_its_cost_is_added_up() -> None:
         assert roles == ["system", "user", "assistant", "user", "assistant", "user"]
         user.reset("You are Mia.")
         assert user.cost == pytest.approx(100 / 1e6)
+
+
+def plays_the_instruction(handler: Handler) -> None:
+    """A server whose model is the scripted user: it reads the instruction and the dialogue out of the request."""
+    messages = handler.server.requests[-1]["messages"]
+    instruction = messages[0]["content"].partition("Instruction: ")[2].partition("\n\nHow to play")[0]
+    user = ScriptedUser()
+    reply = user.reset(instruction)
+    for message in messages[2:]:
+        if message["role"] == "user":
+            reply = user.step(message["content"])
+    says(reply)(handler)
+
+
+def test_a_retail_task_is_solved_over_http_through_every_kind_of_failure() -> None:
+    first, second = [fails(429, Retry_After="7"), fails(503)], [sends(b'{"choices": ['), hangs]
+    waits: list[float] = []
+    with serving(*first, plays_the_instruction, *second, plays_the_instruction) as server:
+        user = {"url": server.url, "model": "tiny", "timeout_s": 1.0, "prompt_price": 1.0, "sleep": waits.append}
+        env = TauBenchEnv("pocket_retail", size=30, tasks=60, user=user)
+        observation, info = env.reset(options={"task": "train-0"})
+        expert, terminated, reward = ScriptedExpert(), False, 0.0
+        while not terminated:
+            observation, reward, terminated, _, info = env.step(expert.act(observation))
+        replies = len(server.requests) - 4
+    assert (reward, info["user"]) == (1.0, "llm:tiny")
+    assert waits == [7.0, 1.0, 0.5, 1.0]
+    # 100 tokens a reply; the response that was not JSON is booked at the most that it can have cost.
+    assert info["user_cost"] > replies * 100 / 1e6
+
+
+def test_a_user_that_dies_breaks_its_own_episode_which_is_counted_apart() -> None:
+    with serving(says("One."), says("Two."), fails(500), fails(500), says("###STOP###")) as server:
+        user = {"url": server.url, "model": "tiny", "max_retries": 1, "sleep": lambda seconds: None}
+        policy = ScriptedPolicy(["Hello?"])
+        policy.load()
+        collector = Collector("hero_pl/PocketRetail-v0", {"size": 30, "tasks": 60, "user": user})
+        draws = [Draw(task, 0, 0) for task in collector.task_ids[:2]]
+        episodes = collector.collect(draws, policy, Sampling())
+    assert [episode.first_observation for episode in episodes] == ["One.", "Two."]
+    assert [episode.stop_reason for episode in episodes] == [StopReason.ENV_ERROR, StopReason.TERMINATED]
+    assert "status 500" in episodes[0].info["error"]
+    result = summarise(episodes)
+    assert (result["episodes"], result["non_evaluable"], result["user"]) == (1, 1, "llm:tiny")

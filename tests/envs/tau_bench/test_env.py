@@ -12,7 +12,7 @@ import hero_envs
 from hero_envs.tau_bench.env import TauBenchEnv
 from hero_envs.tau_bench.expert import ScriptedExpert
 from hero_envs.tau_bench.generate import generate_base, generate_tasks, pocket_retail
-from hero_envs.tau_bench.manifest import build_manifest
+from hero_envs.tau_bench.manifest import build_manifest, stored_manifest
 from hero_envs.tau_bench.users.base import UserError
 from hero_envs.tau_bench.users.recorded import RecordedUser
 
@@ -38,6 +38,41 @@ def test_reset_gives_what_a_policy_needs() -> None:
     assert len(info["tools"]) == 16
     assert observation
     json.dumps(info)
+
+
+@needs_data
+def test_the_start_tells_what_is_needed_to_read_the_score() -> None:
+    env = TauBenchEnv("retail", data_dir=DATA)
+    infos = {task_id: env.reset(options={"task": task_id})[1] for task_id in env.task_ids}
+    assert [int(task_id[5:]) for task_id, info in infos.items() if info["do_nothing_succeeds"]] == [
+        10, 12, 25, 50, 57, 65, 106,
+    ]  # fmt: skip
+    faithful = [task_id for task_id, info in infos.items() if info["user_is_faithful"]]
+    assert faithful == stored_manifest()["retail"]["scripted_user"]["test"]
+    assert {info["user"] for info in infos.values()} == {"scripted-full"}
+    recorded = TauBenchEnv("retail", data_dir=DATA, user=RecordedUser([]))
+    assert "user_is_faithful" not in recorded.reset(options={"task": "test-0"})[1]
+
+
+def test_a_model_is_named_only_where_hero_pl_makes_the_environment() -> None:
+    with pytest.raises(ValueError, match="loads no models"):
+        small(user={"pretrained": "some/model"})
+
+
+def test_a_function_plays_the_user_and_the_seed_of_the_episode_is_that_of_its_draws() -> None:
+    seeds: list[int] = []
+
+    def complete(messages: object, seed: int) -> str:
+        seeds.append(seed)
+        return "Hello."
+
+    env = small(user={"complete": complete, "strategy": "llm", "name": "mine"})
+    for seed in (5, 5, 6):
+        observation, info = env.reset(seed=seed, options={"task": "train-0"})
+        env.step("Hi.")
+    assert (observation, info["user"]) == ("Hello.", "llm:mine")
+    assert seeds[:2] == seeds[2:4]
+    assert not set(seeds[:2]) & set(seeds[4:])
 
 
 def test_the_seed_draws_the_task() -> None:

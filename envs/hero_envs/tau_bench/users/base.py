@@ -36,6 +36,9 @@ class User(ABC):
     def step(self, message: str) -> str:
         """Answer the policy's message; a text with ``###STOP###`` ends the dialogue."""
 
+    def reseed(self, seed: int) -> None:  # noqa: B027 (few users draw anything)
+        """Fix what is drawn in the dialogues that follow; a user without chance has nothing to do."""
+
     @property
     def cost(self) -> float:
         """Money spent on the present dialogue, in the currency of the configured prices."""

@@ -13,8 +13,8 @@ from hero_envs.tau_bench.users.base import GREETING, STOP, User, UserError
 
 Message: TypeAlias = Mapping[str, str]
 """``{"role": "system" | "user" | "assistant", "content": text}``."""
-Complete: TypeAlias = Callable[[Sequence[Message]], str]
-"""A chat model: messages in, the text of its reply out; may raise ``UserError``."""
+Complete: TypeAlias = Callable[[Sequence[Message], int], str]
+"""A chat model: messages and the seed of its draws in, the text of its reply out; may raise ``UserError``."""
 Strategy: TypeAlias = Literal["llm", "react", "verify", "reflection"]
 
 _ROLE = """\
@@ -84,6 +84,11 @@ class ChatUser(User):
         self._strategy = strategy
         self._attempts = attempts
         self._history: list[Message] = []
+        self._next_seed = 0
+
+    def reseed(self, seed: int) -> None:
+        """Equal seeds, dialogues and models give equal replies; every call within them draws anew."""
+        self._next_seed = seed << 16
 
     def reset(self, instruction: str) -> str:
         """Forget the last dialogue and say the opening message."""
@@ -116,14 +121,14 @@ class ChatUser(User):
             good, verdict = self._verdict(reply)
             if not good:
                 prompt = _IMPROVE.format(check=self._check(reply), verdict=verdict)
-                better = self._complete([{"role": "user", "content": prompt}]).strip()
+                better = self._ask([{"role": "user", "content": prompt}])
                 if better and self._verdict(better)[0]:
                     return better, better
         return raw, reply
 
     def _usable_reply(self) -> tuple[str, str]:
         for _ in range(self._attempts):
-            raw = self._complete(self._history).strip()
+            raw = self._ask(self._history)
             reply = _spoken(raw) if self._strategy == "react" else raw
             if reply:
                 return raw, reply
@@ -133,8 +138,12 @@ class ChatUser(User):
         )
 
     def _verdict(self, reply: str) -> tuple[bool, str]:
-        verdict = self._complete([{"role": "user", "content": self._check(reply)}]).strip()
+        verdict = self._ask([{"role": "user", "content": self._check(reply)}])
         return verdict.lower().startswith("true"), verdict
+
+    def _ask(self, messages: Sequence[Message]) -> str:
+        self._next_seed += 1
+        return self._complete(messages, self._next_seed).strip()
 
     def _check(self, reply: str) -> str:
         names = {"user": "Agent", "assistant": "Customer"}

@@ -88,8 +88,12 @@ class Endpoint:
         self.calls = 0
         """Requests sent."""
 
-    def __call__(self, messages: Sequence[Message]) -> str:
+    def __call__(self, messages: Sequence[Message], seed: int = 0) -> str:
         """The model's reply.
+
+        Args:
+            messages: The conversation.
+            seed: Not sent: not every server knows it.
 
         Raises:
             UserError: No usable response within the bounds, or the spend cap is reached.

@@ -1,0 +1,60 @@
+"""What the policy's context is spent on, part by part, in tokens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from hero_pl.policy.base import Policy
+from hero_pl.types import Trajectory
+
+PARTS = ("system_tokens", "tools_tokens", "first_message_tokens", "template_tokens")
+"""The four parts of an opening prompt; they add up to it."""
+
+
+def prompt_tokens(trajectories: Sequence[Trajectory], policy: Policy) -> dict[str, float]:
+    """Means over episodes, in tokens; empty if no episode has a turn.
+
+    Args:
+        trajectories: Finished episodes.
+        policy: Loaded; the one that played them.
+
+    Returns:
+        ``system_tokens`` (the environment's policy text), ``tools_tokens`` (schemas, with what the dialect or the
+        template says about calling them), ``first_message_tokens``, ``template_tokens`` (what else the chat template
+        writes); ``observation_tokens`` per later observation, with its template part; and ``longest_context_tokens``,
+        the largest decision context of all.
+    """
+    fixed: dict[tuple[str, str], tuple[int, int]] = {}
+    count = policy.template.encoder.outside
+    sums = dict.fromkeys(PARTS, 0)
+    episodes, observations, observed, longest = 0, 0, 0, 0
+    for trajectory in trajectories:
+        if not trajectory.turns:
+            continue
+        key = (trajectory.system_prompt, json.dumps(trajectory.tools))
+        system, tools = fixed.get(key) or fixed.setdefault(key, _fixed_parts(trajectory, policy))
+        first = len(count(trajectory.first_observation))
+        whole = len(trajectory.turns[0].prompt_ids)
+        for part, tokens in zip(PARTS, (system, tools, first, whole - system - tools - first), strict=True):
+            sums[part] += tokens
+        episodes += 1
+        for turn, following in zip(trajectory.turns, trajectory.turns[1:], strict=False):
+            observations += 1
+            observed += len(following.prompt_ids) - len(turn.prompt_ids) - len(turn.action_ids)
+        longest = max(longest, *(len(turn.prompt_ids) for turn in trajectory.turns))
+    if not episodes:
+        return {}
+    means = {part: total / episodes for part, total in sums.items()}
+    if observations:
+        means["observation_tokens"] = observed / observations
+    return {**means, "longest_context_tokens": float(longest)}
+
+
+def _fixed_parts(trajectory: Trajectory, policy: Policy) -> tuple[int, int]:
+    """Tokens of the system prompt, and how many more there are with tools."""
+    alone, _ = policy.parser.describe(trajectory.system_prompt, ())
+    bare = policy.template.opening(alone, "")
+    text, schemas = policy.parser.describe(trajectory.system_prompt, trajectory.tools)
+    with_tools = policy.template.opening(text, "", "user", schemas)
+    return len(policy.template.encoder.outside(trajectory.system_prompt)), len(with_tools) - len(bare)
