@@ -13,7 +13,7 @@ from torch import Tensor
 from hero_pl.batch import TokenizedBatch
 from hero_pl.callbacks.held_out import remarks, summarise
 from hero_pl.errors import ConfigError
-from hero_pl.metrics import scores
+from hero_pl.metrics import evaluable, scores
 from hero_pl.objectives.base import LossOutput, Objective, Step
 from hero_pl.optimizer import MuonAdamW
 from hero_pl.policy.base import Policy
@@ -141,14 +141,15 @@ class HeroModule(lightning.LightningModule):
         """Prepare once, then one backward pass per micro-batch and one optimizer step, ``updates_per_batch`` times."""
         stale = self.policy.version - min((t.policy_version for t in trajectories), default=self.policy.version)
         self._check_staleness(stale, f"policy_version of step {self.global_step}")
+        judged = [trajectory for trajectory in trajectories if evaluable(trajectory)]  # a broken one teaches nothing
         with torch.no_grad():
-            step = self.objective.prepare(trajectories, self.policy, self._reduce_sum)
+            step = self.objective.prepare(judged, self.policy, self._reduce_sum)
         discarded = getattr(getattr(self.trainer, "datamodule", None), "discarded", [])
         played = torch.tensor([float(sum(len(t.turns) for t in (*trajectories, *discarded)))])
         self.turns += int(self._reduce_sum(played))  # all ranks count alike, so the budget ends them together
         metrics = {**_rollout_metrics(trajectories), **step.metrics, "train/turns": float(self.turns)}
         metrics["rollout/discarded_turns"] = float(sum(len(t.turns) for t in discarded))
-        metrics["train/staleness"] = float(stale)
+        metrics |= {"train/staleness": float(stale), "train/broken_episodes": float(len(trajectories) - len(judged))}
         metrics |= {f"rollout/{name}": n for name, n in prompt_tokens(trajectories, self.policy).items()}
         outputs, updated = _Outputs(), True
         for _ in range(self.updates_per_batch):
@@ -156,11 +157,12 @@ class HeroModule(lightning.LightningModule):
                 break
             outputs, updated = self._update(step)
             if updated:
-                self.objective.after_step(self.policy, trajectories)
+                self.objective.after_step(self.policy, judged)
                 self.policy.version += 1
         metrics |= outputs.metrics
         metrics["train/skipped_steps"] = float(not updated)
-        self.last_records = _records(trajectories, step, outputs, self.global_step)
+        self.last_records = _records(judged, step, outputs, self.global_step)
+        self.last_records += [Record("train", self.global_step, t) for t in trajectories if not evaluable(t)]
         self.last_metrics = metrics
         bar = {"success": metrics["rollout/success"], "turns": metrics["train/turns"]}
         self.log_dict(metrics, batch_size=len(trajectories))

@@ -81,7 +81,7 @@ class HeldOut(lightning.Callback):
         if not trainer.is_global_zero:
             return
         last = max(self.results.values(), key=lambda result: result["turns_used"])
-        drop = ("turns_used", "malformed", "tokens")
+        drop = ("turns_used", "malformed", "tokens", "train_cpu_s")
         summary = {
             "before": {key: value for key, value in self.results["0"].items() if key not in drop},
             "after": {key: value for key, value in last.items() if key not in drop},
