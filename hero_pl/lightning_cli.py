@@ -71,6 +71,7 @@ class HeroCLI(LightningCLI):
             "does not have many workers",
             "train_dataloader. is not resumable",
             "Trying to infer the .batch_size",
+            "Using ModelCheckpoint with manual optimization",
         ):
             warnings.filterwarnings("ignore", message=f"(?s).*{text}")
         talk = logging.getLogger("lightning.pytorch.utilities.rank_zero")

@@ -83,8 +83,8 @@ def message(capsys, args):
 
 MISTAKES = {
     "unknown key": ({"data__tasks_per_stop": 3}, "data.tasks_per_stop", "Did you mean 'data.tasks_per_step'?"),
-    "unknown key of the trainer": ({"trainer__max_stepps": 3}, "trainer.max_stepps", "'trainer.max_steps'?"),
-    "unknown section": ({"modell": {"lr": 1.0}}, "modell", "does not accept"),
+    "unknown key of the trainer": ({"trainer__max_steps_": 3}, "trainer.max_steps_", "'trainer.max_steps'?"),
+    "unknown section": ({"agent": {"lr": 1.0}}, "agent", "does not accept"),
     "negative steps": ({"trainer__max_steps": -5}, "max_steps", "non-negative integer or -1"),
     "unknown key of a component": (
         {"model__objective": {"class_path": "SelfDistillation", "init_args": {"reflektor": "ShopRules"}}},

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from rich.console import Console
 
 from hero_pl.errors import ConfigError
 from hero_pl.records import Record, append_records
@@ -45,8 +45,8 @@ class TrajectoryLog(lightning.Callback):
     def on_predict_batch_end(self, trainer: lightning.Trainer, module: Any, out: Any, batch: Any, *_: Any) -> None:
         """Append the episodes of ``predict`` and say where they are."""
         path = self._evaluated(trainer, "predict", batch)
-        if path is not None:
-            rank_zero_info(f"{len(batch)} episodes written to {path}")
+        if path is not None and trainer.is_global_zero:
+            Console().print(f"{len(batch)} episodes written to {path}")
 
     def _evaluated(self, trainer: lightning.Trainer, stage: str, played: list[Trajectory]) -> Path | None:
         folder = run_folder(trainer)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import lightning
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from hero_pl.errors import ConfigError
 
@@ -35,14 +35,17 @@ class TurnBudget(lightning.Callback):
             trainer.should_stop = True
         self._idle = self._idle + 1 if trainer.global_step == self._last_step else 0
         self._last_step = trainer.global_step
-        if self._idle == PATIENCE:
-            rank_zero_warn(
+        if self._idle == PATIENCE and trainer.is_global_zero:
+            warnings.warn(
                 f"{PATIENCE} batches in a row made no optimizer step: no turn in them had a usable hint, or the "
                 "gradient was not finite. See reflection/*, hero/hinted_turns and train/grad_norm in the metrics, and "
-                "the episodes with: hero_pl view"
+                "the episodes with: hero_pl view",
+                stacklevel=2,
             )
         if self._idle == 10 * PATIENCE and not self.max_turns:
-            rank_zero_warn(
-                f"No optimizer step in {10 * PATIENCE} batches in a row, and no turn budget: training stops."
-            )
             trainer.should_stop = True
+            if trainer.is_global_zero:
+                warnings.warn(
+                    f"No optimizer step in {10 * PATIENCE} batches in a row, and no turn budget: training stops.",
+                    stacklevel=2,
+                )
