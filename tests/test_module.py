@@ -3,12 +3,14 @@
 import csv
 import random
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
+from hero_envs.spaces import UnicodeText
 from hero_pl.callbacks.turn_budget import TurnBudget
 from hero_pl.errors import ConfigError
 from hero_pl.losses.gates import Contrastive
@@ -360,3 +362,36 @@ def test_a_wrong_number_is_refused_by_name(tiny_policy, wrong, named):
 def test_the_learning_rate_warms_up_and_then_falls_to_zero(tiny_policy):
     module = HeroModule(tiny_policy(), SelfDistillation(), schedule="linear", warmup_steps=2, total_steps=8)
     assert [module._rate(step) for step in (0, 1, 4, 8)] == [0.5, 7 / 8, 0.5, 0.0]
+
+
+class BrokenFor(gymnasium.Env):
+    """Raises at the first action of task ``b``; task ``a`` is over after one action."""
+
+    observation_space = action_space = UnicodeText()
+    task_ids = ("a", "b")
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.task = options["task"]
+        return f"task {self.task}", {"system_prompt": "", "tools": [], "role": "user"}
+
+    def step(self, action):
+        if self.task == "b":
+            raise RuntimeError("the user simulator is gone")
+        return "over", 0.0, True, False, {"role": "user"}
+
+
+def test_an_episode_that_the_environment_broke_is_counted_and_teaches_nothing(tiny_module, tiny_data, fit):
+    gymnasium.register("BrokenForB-v0", BrokenFor)
+    try:
+        module, seen = tiny_module(SFT()), Seen()
+        fit(module, tiny_data(env="BrokenForB-v0"), 1, callbacks=[seen])
+    finally:
+        gymnasium.registry.pop("BrokenForB-v0")
+    assert seen.metrics[0]["train/broken_episodes"] == 1.0
+    assert seen.metrics[0]["rollout/env_error"] == 0.5
+    by_task = {record.trajectory.task_id: record for record in seen.records[0]}
+    assert by_task["a"].token_loss[0]
+    assert by_task["b"].trajectory.turns
+    assert by_task["b"].token_loss is None
+    assert seen.metrics[0]["train/tokens"] == len(by_task["a"].trajectory.turns[0].action_ids)
