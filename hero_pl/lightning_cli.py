@@ -41,9 +41,9 @@ class HeroParser(LightningArgumentParser):
                 message += f"\nThere is no component {word!r}. Did you mean {near!r}? List them: hero_pl components"
                 break
         unknown = re.search(r"does not accept option '([\w.]+)'", message)
-        near = difflib.get_close_matches(unknown[1], self._keys(), n=1) if unknown else []
-        if near:
-            message += f". Did you mean {near[0]!r}?"
+        keys = difflib.get_close_matches(unknown[1], self._keys(), n=1) if unknown else []
+        if keys:
+            message += f". Did you mean {keys[0]!r}?"
         super().error(message, ex)
 
     def _keys(self) -> set[str]:
