@@ -1,11 +1,12 @@
-"""The table of silent bugs names tests that exist. ``python tests/configs/test_bug_table.py`` fills its last column."""
+"""The table of silent bugs names tests that exist. ``python tests/configs/test_bug_table.py`` fills its last columns."""
 
 import re
+import runpy
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "bugs.md"
-ROW = re.compile(r"^\| (\d+) \| ([^|]+) \| ([^|]*) \|$", re.MULTILINE)
+ROW = re.compile(r"^\| (\d+) \| ([^|]+) \| ([^|]*) \| ([^|]*) \|$", re.MULTILINE)
 NAMED = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
 MISSING = "not covered yet"
 ALSO = {
@@ -37,24 +38,26 @@ def covering(tests):
 
 def test_the_table_has_every_number_once() -> None:
     rows = ROW.findall(PAGE.read_text(encoding="utf-8"))
-    assert [int(number) for number, _, _ in rows] == list(range(1, 41))
+    assert [int(number) for number, *_ in rows] == list(range(1, 41))
 
 
 def test_every_named_test_exists_and_every_row_names_one_or_says_that_there_is_none() -> None:
     existing = set(functions())
-    for number, what, tests in ROW.findall(PAGE.read_text(encoding="utf-8")):
+    for number, what, _, tests in ROW.findall(PAGE.read_text(encoding="utf-8")):
         named = NAMED.findall(tests)
         assert set(named) <= existing, f"{number} ({what})"
         assert bool(named) != (tests == MISSING), f"{number} ({what})"
 
 
 def fill() -> None:
-    """Write the tests that exist into the last column."""
+    """Write how the bugs are put in, and the tests that exist, into the last columns."""
     found = covering(list(functions()))
+    bugs = {bug.number: bug.put_in_as for bug in runpy.run_path(str(ROOT / "tests" / "mutations" / "run.py"))["BUGS"]}
 
     def row(match: re.Match[str]) -> str:
         tests = dict.fromkeys(found.get(int(match[1]), []))
-        return f"| {match[1]} | {match[2]} | {'<br>'.join(f'`{f}::{n}`' for f, n in tests) or MISSING} |"
+        named = "<br>".join(f"`{f}::{n}`" for f, n in tests) or MISSING
+        return f"| {match[1]} | {match[2]} | {bugs.get(int(match[1]), '')} | {named} |"
 
     PAGE.write_text(ROW.sub(row, PAGE.read_text(encoding="utf-8")), encoding="utf-8")
 

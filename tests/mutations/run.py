@@ -356,6 +356,13 @@ BUGS = (
         "samples_with_the_weights",
     ),
     Bug(
+        34,
+        "take the old log-probabilities from the weights that are being updated",
+        "hero_pl/objectives/policy_gradient.py",
+        (("self.surrogate(log_q, micro.rollout_logprobs,", "self.surrogate(log_q, log_q.detach(),"),),
+        "tests/test_module.py",
+    ),
+    Bug(
         35,
         "give every conversation the same stream",
         "hero_pl/policy/sampler.py",
@@ -412,7 +419,6 @@ BUGS = (
         "tests/callbacks/test_collapse_guard.py",
     ),
 )
-"""34 is missing: it needs several updates on one batch."""
 
 
 def verdict(bug: Bug, tree: Path) -> str:
