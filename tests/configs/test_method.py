@@ -45,6 +45,7 @@ def test_every_knob_of_the_tables_exists() -> None:
     knobs = {knob for row in rows for knob in re.findall(r"`(?:\w+\.)*([a-z_]+)(?:: [^`]+)?`", row)}
     assert {"on_invalid", "hint_position", "probe_turns", "teacher_scoring"} <= knobs
     elsewhere = {"collapse_guard", "lr", "objective", "group_size", "pretrained"}  # callbacks, module and data
+    elsewhere |= {"updates_per_batch", "max_staleness"}
     assert knobs - arguments - elsewhere == set()
     for cls, names in (
         (SelfDistillation, {"probe_every", "normalize", "failures_only"}),
