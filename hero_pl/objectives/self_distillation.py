@@ -93,6 +93,7 @@ class SelfDistillation(Objective):
         if teacher_scoring != "separate":
             self.weights.scorer = BranchScorer(teacher_scoring)
         self.probe = HintProbe(probe_turns, probe_every)
+        self._seen = (0.0, 0.0)
 
     @property
     def tolerates_stale(self) -> bool:
@@ -157,6 +158,7 @@ class SelfDistillation(Objective):
             rewritten = len(batch.student) - len(set(batch.student_of_row))
             metrics |= self.weights.scorer.describe(policy, batch.teacher, self.weights.copy, rewritten)
         metrics |= self.probe.step(trajectories, hints, policy, self.weights)
+        self._seen = _seen(trajectories, reduce_sum)
         return Step(batch, metrics, reflections)
 
     def _weight(self, row: int, turn: Turn, hint: Hint | None) -> float:
@@ -197,10 +199,8 @@ class SelfDistillation(Objective):
 
     def after_step(self, policy: Policy, trajectories: Sequence[Trajectory]) -> None:
         """Let the teacher's weights follow, by their rule."""
-        lengths = [len(turn.action_ids) for trajectory in trajectories for turn in trajectory.turns]
-        reward = float(np.mean([trajectory.reward for trajectory in trajectories])) if trajectories else 0.0
         with torch.no_grad():
-            self.weights.after_step(policy, reward, float(np.percentile(lengths, 95)) if lengths else 0.0)
+            self.weights.after_step(policy, *self._seen)
 
     def state_dict(self) -> dict[str, Any]:
         """Reflector, teacher, refresh rule and probe."""
@@ -221,6 +221,16 @@ class SelfDistillation(Objective):
     def roll_back(self, state: Mapping[str, Any]) -> None:
         """Restore what decides the teacher's weights; the reflector keeps what it has spent and drawn."""
         self.weights.load_state_dict(state["weights"])
+
+
+def _seen(trajectories: Sequence[Trajectory], reduce_sum: ReduceSum) -> tuple[float, float]:
+    """Mean reward and 95th percentile of action lengths, over all ranks, so that their teachers never part."""
+    lengths = [len(turn.action_ids) for trajectory in trajectories for turn in trajectory.turns]
+    length = float(np.percentile(lengths, 95)) if lengths else 0.0
+    count = len(trajectories)
+    local = torch.tensor([sum(t.reward for t in trajectories), count * length, count], dtype=torch.float64)
+    reward, length, count = reduce_sum(local).tolist()
+    return reward / max(count, 1.0), length / max(count, 1.0)
 
 
 def _device(policy: Policy) -> torch.device:

@@ -1,4 +1,4 @@
-"""The table of silent bugs names tests that exist. ``python tests/configs/test_bug_table.py`` fills its last columns."""
+"""The table of silent bugs names tests that exist. ``python tests/configs/test_bug_table.py`` fills the last columns."""
 
 import re
 import runpy
