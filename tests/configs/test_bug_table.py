@@ -1,4 +1,4 @@
-"""The table of silent bugs names tests that exist. ``python tests/configs/test_bug_table.py`` fills the last columns."""
+"""The table of bugs names tests that exist. ``python tests/configs/test_bug_table.py`` fills the last two columns."""
 
 import re
 import runpy
