@@ -326,8 +326,9 @@ def test_a_misspelt_part_of_the_objective_is_answered_with_the_nearest(
 
 def test_every_listed_component_says_what_it_is():
     for classes in registered().values():
-        assert classes
-        for cls in classes:
+        ours = [cls for cls in classes if cls.__module__.startswith("hero_pl.")]  # other tests define theirs
+        assert ours
+        for cls in ours:
             assert (cls.__doc__ or "").strip(), cls
 
 

@@ -36,7 +36,8 @@ def test_a_mistake_is_refused_with_its_cure(words: list[str], cure: str, capsys:
 
 
 def test_every_method_is_tuned_with_the_same_rates_on_validation_with_other_seeds() -> None:
-    args = options(["--tune", "--methods", "base", "grpo", "hero_rule", "--seeds", "0", "1", "--rates", "1e-3", "2e-3"])
+    rates = ["--rates", "1e-3", "2e-3", "--policies", "hero_pl:pocket-shop"]
+    args = options(["--tune", "--methods", "base", "grpo", "hero_rule", "--seeds", "0", "1", *rates])
     cells = tuning_cells(args)
     effort = {method: sorted((c.lr, c.seed) for c in cells if c.method == method) for method in args.methods}
     assert effort["grpo"] == effort["hero_rule"] == [(1e-3, 100), (2e-3, 100)]
@@ -147,6 +148,7 @@ def test_a_grid_of_two_cells_writes_results_tables_and_curves(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["--methods", "base", "hero_rule", "--seeds", "0", "--budgets", "10", "--episodes", "4", "--parallel", "1"]
+    words += ["--policies", "hero_pl:pocket-shop"]
     monkeypatch.setattr("sys.argv", ["turn_budget.py", *words, "--out", str(tmp_path)])
     turn_budget.main()
     assert {"results.csv", "table.md", "curves.png", "cells"} <= {path.name for path in tmp_path.iterdir()}
