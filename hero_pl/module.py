@@ -64,7 +64,8 @@ class HeroModule(lightning.LightningModule):
     ) -> None:
         super().__init__()
         if min(lr, 1.0 if matrix_lr is None else matrix_lr) <= 0.0 or clip < 0.0:
-            raise ConfigError(f"lr={lr}, matrix_lr={matrix_lr}, clip={clip}: expected lr > 0, matrix_lr > 0, clip >= 0.")
+            given = f"lr={lr}, matrix_lr={matrix_lr}, clip={clip}"
+            raise ConfigError(f"{given}: expected lr > 0, matrix_lr > 0 or none, clip >= 0.")
         if tokens_per_micro_batch < 1 or warmup_steps < 0:
             raise ConfigError(
                 f"tokens_per_micro_batch={tokens_per_micro_batch}, warmup_steps={warmup_steps}: "
