@@ -25,6 +25,8 @@ class EpisodeProgress(lightning.Callback):
             if bar is not None:
                 bar.disable()
         elif isinstance(bar, RichProgressBar) and bar.is_enabled:
+            # Lightning says "Epoch 5/-2" where epochs have no limit; here one is a pass over the tasks
+            bar._get_train_description = lambda epoch: f"Pass {epoch + 1}"  # type: ignore[method-assign]
             trainer.datamodule.on_progress = lambda finished, total: self._show(trainer, bar, finished, total)  # type: ignore[attr-defined]
 
     def _show(self, trainer: lightning.Trainer, bar: RichProgressBar, finished: int, total: int) -> None:
