@@ -265,20 +265,17 @@ def wilson(wins: int, count: int) -> tuple[float, float]:
 
 def _print(summary: dict[str, Any]) -> None:
     table = Table(title=f"Held-out tasks, {summary['training_turns']} training turns, {summary['wall_time_s']} s")
-    for name in ("", "success", "95 % interval", "floor", "mean turns", "episodes", "broken"):
+    rows = [summary["before"], summary["after"]]
+    floor = any("do_nothing_floor" in row for row in rows)
+    broken = any(row["non_evaluable"] for row in rows)
+    for name in ("", "success", "95 % interval", *["floor"] * floor, "mean turns", "episodes", *["broken"] * broken):
         table.add_column(name)
-    for when in ("before", "after"):
-        row = summary[when]
+    for when, row in zip(("before", "after"), rows, strict=True):
         low, high = row["success_ci"]
-        table.add_row(
-            when,
-            f"{row['success']:.3f}",
-            f"{low:.3f} to {high:.3f}",
-            f"{row['do_nothing_floor']:.3f}" if "do_nothing_floor" in row else "-",
-            f"{row['turns']:.2f}",
-            str(row["episodes"]),
-            str(row["non_evaluable"]),
-        )
+        cells = [when, f"{row['success']:.3f}", f"{low:.3f} to {high:.3f}"]
+        cells += [f"{row['do_nothing_floor']:.3f}" if "do_nothing_floor" in row else "-"] * floor
+        cells += [f"{row['turns']:.2f}", str(row["episodes"]), *[str(row["non_evaluable"])] * broken]
+        table.add_row(*cells)
     Console().print(table)
     for line in remarks(summary["after"]):
         Console().print(line, markup=False, highlight=False)
