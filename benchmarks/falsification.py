@@ -321,7 +321,8 @@ def main() -> None:
         if args.grid:
             result["after"] = after(args.grid, args.methods, args.budget)
         if args.config:
-            from hero_pl.lightning_cli import instantiate, registered
+            from hero_pl.components import registered
+            from hero_pl.lightning_cli import instantiate
 
             known = {cls.__name__: cls for cls in registered()["Reflector"]}
             if args.truth and args.truth not in known:
