@@ -20,7 +20,7 @@ from hero_envs.tau_bench.domain import Domain, load_official
 from hero_envs.tau_bench.episode import RESPOND, Episode
 from hero_envs.tau_bench.generate import pocket_retail
 from hero_envs.tau_bench.goals import KINDS, Kind
-from hero_envs.tau_bench.prompts import COMPACT_POLICY
+from hero_envs.tau_bench.prompts import COMPACT_POLICY, LOOKUP_POLICY
 from hero_envs.tau_bench.users.base import User
 from hero_envs.tau_bench.users.endpoint import EndpointUser
 from hero_envs.tau_bench.users.scripted import ScriptedUser
@@ -48,6 +48,8 @@ class TauBenchEnv(gymnasium.Env[str, str]):
         data_seed: Seed of ``pocket_retail``.
         kinds: Kinds of goals in ``pocket_retail``.
         max_goals: Goals per task of ``pocket_retail``, at most.
+        lookups: Tasks of ``pocket_retail`` whose answer the tools must give, some of them not allowed; their compact
+            prompt says when. Kinds are ``cancel`` and ``return``.
     """
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 (declared so by Gymnasium)
@@ -65,12 +67,13 @@ class TauBenchEnv(gymnasium.Env[str, str]):
         data_seed: int = 0,
         kinds: Sequence[Kind] = KINDS,
         max_goals: int = 2,
+        lookups: bool = False,
     ) -> None:
         super().__init__()
         self.action_space = UnicodeText()
         self.observation_space = UnicodeText()
         if domain == "pocket_retail":
-            self.domain: Domain = pocket_retail(size, tasks, data_seed, tuple(kinds), max_goals)
+            self.domain: Domain = pocket_retail(size, tasks, data_seed, tuple(kinds), max_goals, lookups)
         else:
             self.domain = load_official(domain, data_dir)
         self.split = split or _DEFAULT_SPLIT[domain]
@@ -83,6 +86,7 @@ class TauBenchEnv(gymnasium.Env[str, str]):
             raise ValueError("TauBenchEnv(domain='airline', compact=True): the compact form is for retail only.")
         self.user = _make_user(user)
         self.compact = compact
+        self._compact_policy = LOOKUP_POLICY if lookups else COMPACT_POLICY
         self._max_steps = max_steps
         self._episode: Episode | None = None
         self._steps = 0
@@ -124,7 +128,7 @@ class TauBenchEnv(gymnasium.Env[str, str]):
         self._episode = Episode(self.domain, self.domain.tasks[task_id], self.user)
         self._steps = 0
         return _printable(self._episode.start()), {
-            "system_prompt": COMPACT_POLICY if self.compact else self.domain.policy,
+            "system_prompt": self._compact_policy if self.compact else self.domain.policy,
             "tools": [] if self.compact else [dict(schema) for schema in self.domain.tool_schemas],
             "role": "user",
             "task": task_id,
