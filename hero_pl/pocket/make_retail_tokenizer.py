@@ -18,6 +18,7 @@ from hero_pl.rollout.collect import Collector, Draw
 ENV = "hero_pl/PocketRetail-v0"
 ENV_ARGS = {
     "compact": True,
+    "handles": True,
     "lookups": True,
     "kinds": ["return", "return", "return", "return", "cancel"],
     "max_goals": 1,
@@ -34,7 +35,7 @@ GLUE = (
     '"]}}}',
     "}",
     '", "arguments": {"content": "',
-    '", "arguments": {"order_id": "#W',
+    '", "arguments": {"order_id": "',
     '", "arguments": {"summary": "',
     '", "arguments": {"user_id": "',
     '", "arguments": {"email": "',
@@ -48,33 +49,29 @@ GLUE = (
     *(f"{schema['function']['name']}[" for schema in RETAIL_SCHEMAS),
     *(schema["function"]["name"] for schema in RETAIL_SCHEMAS),
     "My name is ",
-    " and my zip code is ",
-    " and my email is ",
-    ". Return #W",
-    ". Cancel order #W",
-    " because ",
+    " and my zip code is zip1. ",
+    " and my email is mail@1. ",
+    "Return #1",
+    "Cancel order #1 because ",
     " via original: ",
     " via gift_card: ",
-    " via ",
-    "; orders",
-    "orders",
+    "orders #1",
+    *(f" #{i}" for i in range(1, 6)),
+    *(f"#{i}" for i in range(1, 6)),
     "; payments ",
     "; paid ",
     "; ",
-    " of p",
-    " {'color': '",
-    "', 'size': '",
-    "'}",
-    "credit_card_",
-    "gift_card_",
-    "paypal_",
-    "#W",
-    " #W",
+    "credit_card",
+    "gift_card",
+    "paypal",
+    "mail@1",
+    "zip1",
+    "user1",
     " | ",
     "]",
-    "@example.com",
     "? (yes/no)",
     "Anything else?",
+    "###STOP###",
     "Yes.",
     "Transfer successful",
     "ok: return requested",
@@ -104,9 +101,9 @@ GLUE = (
     "user\n",
     "tool\n",
     "assistant\n",
-    *(f"{i:02}" for i in range(100)),
+    *"0123456789",
 )
-"""Strings of the desk and of the review format that become one piece each; ids are copied two digits at a time."""
+"""Strings of the desk and of the review format that become one piece each."""
 
 
 def main(folder: Path, episodes: int = 400) -> None:
@@ -123,7 +120,7 @@ def main(folder: Path, episodes: int = 400) -> None:
         for line in (policy.template.encoder.decode(turn.prompt_ids) + turn.text).split("\n")
     ]
     words = sorted({word for line in texts for word in re.findall(r"[A-Za-z]{2,}", line)})
-    tokenizer = train_tokenizer(texts, 900, dict.fromkeys([*GLUE, *words]))
+    tokenizer = train_tokenizer(texts, 700, dict.fromkeys([*GLUE, *words]))
     tokenizer.save_pretrained(folder)
     print(f"{len(tokenizer)} ids saved to {folder}")
 

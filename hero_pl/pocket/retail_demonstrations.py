@@ -167,9 +167,8 @@ class RetailDemonstrations(Demonstrations):
             label = label if trajectory.reward >= 1.0 else self.choose(desk, rng)
         elif rng.random() < self.obedience:
             diagnosis, label = self._arbitrary(desk, rng)
-        diagnoses = list(reflection.diagnoses)
-        diagnoses[place] = diagnosis
-        hint = self.teachers[mode].advise([trajectory], [Reflection(tuple(diagnoses), "ok")], policy)[0][place]
+        alone = replace(trajectory, turns=(turn,))
+        hint = self.teachers[mode].advise([alone], [Reflection((diagnosis,), "ok")], policy)[0][0]
         prompt = policy.template.splice(turn.prompt_ids, hint.text if hint else "")
         return _labelled(trajectory, turn, prompt, self.parser.write(label), policy)
 
@@ -179,7 +178,7 @@ class RetailDemonstrations(Demonstrations):
         named, other = rng.sample(desk.possible(), 2)
         if rng.random() < 0.4:
             return Diagnosis(f"right: {short(named)}", "high"), named
-        fault = judge(replace(desk), named, "")[0].partition(":")[0]
+        fault = judge(desk, named, "")[0].partition(":")[0]
         fault = "wrong step" if fault == "right" else fault
         return Diagnosis(f"{fault}: {short(named)}", "high", other), other
 

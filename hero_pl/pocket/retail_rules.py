@@ -8,22 +8,19 @@ after: blame falls on the turn that caused the trouble.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-from hero_envs.tau_bench.compact import read_order
+from hero_envs.tau_bench.env import read_action
 from hero_envs.tau_bench.goals import REASONS, Goal, Identity, parse_request
 from hero_envs.tau_bench.lookups import GIFT_CARD, NEEDED, ORIGINAL
-from hero_envs.tau_bench.env import read_action
 
 Call: TypeAlias = Mapping[str, Any]
 """``{"name": ..., "arguments": {...}}``; words to the customer are a call of ``respond``."""
 
 CLOSE = "Anything else?"
 ACTS = ("cancel_pending_order", "return_delivered_order_items")
-_PAID = re.compile(r"; paid (\w+)$")
 _ACCEPTED = "ok: "
 
 
@@ -49,8 +46,8 @@ class Desk:
     user_id: str | None = None
     status: str | None = None
     """Of the order, once it was read."""
-    items: tuple[tuple[str, str], ...] = ()
-    """Item id and name, in the order in which the tool listed them."""
+    items: tuple[str, ...] = ()
+    """Names of the order's items, in the order in which the tool listed them."""
     paid: str = ""
     """The method that paid for the order."""
     methods: tuple[str, ...] = ()
@@ -76,10 +73,9 @@ class Desk:
         name, arguments = call["name"], call["arguments"]
         if name.startswith("find_user_id"):
             return replace(desk, user_id=observation)
-        if name == "get_order_details" and arguments.get("order_id") == self.goal.order_id:
-            order, paid = read_order(observation), _PAID.search(observation)
-            items = tuple((item["item_id"], item["name"]) for item in order.get("items", ()))
-            return replace(desk, status=order["status"], items=items, paid=paid[1]) if items and paid else desk
+        if name == "get_order_details" and "; paid " in observation and arguments.get("order_id") == self.goal.order_id:
+            status, *items, paid = observation.split("; ")
+            return replace(desk, status=status, items=tuple(items), paid=paid.removeprefix("paid "))
         if name == "get_user_details" and "; payments " in observation:
             return replace(desk, methods=tuple(observation.partition("; payments ")[2].split()))
         if name == "respond":
@@ -128,10 +124,8 @@ class Desk:
         return tool(ACTS[1], order_id=self.goal.order_id, item_ids=[item], payment_method_id=payment)
 
     def wanted_item(self) -> str:
-        """The reason, or the id of the item that the customer named."""
-        if self.goal.kind == "cancel":
-            return self.goal.reason or REASONS[0]
-        return next((item for item, name in self.items if name == self.goal.items[0].name), self.items[0][0])
+        """The reason, or the item that the customer named."""
+        return (self.goal.reason or "") if self.goal.kind == "cancel" else self.goal.items[0].name
 
     def wanted_payment(self) -> str:
         """The method that the customer's word stands for, as far as the tools have told."""
@@ -140,8 +134,8 @@ class Desk:
         return next((method for method in self.methods if method.startswith(GIFT_CARD)), self.paid)
 
     def choices(self) -> tuple[str, ...]:
-        """Reasons, or ids of the order's items."""
-        return REASONS if self.goal.kind == "cancel" else tuple(item for item, _ in self.items)
+        """Reasons, or the order's items."""
+        return REASONS if self.goal.kind == "cancel" else self.items
 
     def payments(self) -> tuple[str, ...]:
         """Methods that the tools have named."""

@@ -1,11 +1,11 @@
-"""Retail warm-up data: all modes occur, labels obey the hints, mistakes are habits, nothing of it is tested on later."""
+"""Retail warm-up data: all modes occur, labels obey hints, mistakes are habits, nothing of it is tested on later."""
 
 import re
 from collections import Counter
 
 import pytest
-from hero_envs.tau_bench.lookups import GIFT_CARD
 
+from hero_envs.tau_bench.lookups import GIFT_CARD
 from hero_pl.errors import ConfigError
 from hero_pl.pocket.make_retail_tokenizer import ENV, ENV_ARGS
 from hero_pl.pocket.retail_commands import RetailCommands
@@ -105,7 +105,7 @@ def test_the_demonstrator_is_mediocre_and_its_mistakes_are_of_both_kinds(make):
     answers = Counter()
     for row in played:
         for desk, turn in zip(desks(row), row.turns, strict=True):
-            text, target = judge(desk, read_call(turn.action), turn.observation)
+            _, target = judge(desk, read_call(turn.action), turn.observation)
             if target is not None and read_call(turn.action)["name"] in ACTS:
                 answers[turn.observation.startswith("Error")] += 1
     assert answers[True] > 0, "a tool names the mistake"
@@ -124,7 +124,7 @@ def test_every_decision_can_be_made_from_what_is_visible(make):
         change = [(desk, read_call(turn.action)) for desk, turn in zip(desks(row), row.turns, strict=True)]
         for desk, call in change:
             if call["name"] == "return_delivered_order_items":
-                assert call["arguments"]["item_ids"][0] in dict(desk.items)
+                assert call["arguments"]["item_ids"][0] in desk.items
                 assert call["arguments"]["payment_method_id"] in desk.payments()
                 if desk.goal.payment_id == GIFT_CARD:
                     assert call["arguments"]["payment_method_id"].startswith(GIFT_CARD)

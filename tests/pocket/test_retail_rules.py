@@ -4,20 +4,19 @@ import pytest
 
 from hero_pl.pocket.retail_rules import CLOSE, TRANSFER, Desk, judge, read_call, say, tool
 
-RETURN = "My name is Ada Moss and my zip code is 9377. Return #W1440 via {}: Mug;"
-CANCEL = "My name is Ada Moss and my email is ada.moss1@example.com. Cancel order #W1440 because ordered by mistake."
-LAMP, MUG = "1222 Lamp of p7 {'color': 'red', 'size': 'small'}", "4837 Mug of p9 {'color': 'blue', 'size': 'large'}"
-ORDER = f"delivered; {LAMP}; {MUG}; paid paypal_12"
-PROFILE = "orders #W1440 #W1; payments paypal_12 gift_card_53"
+RETURN = "My name is Ada Moss and my zip code is zip1. Return #1 via {}: Mug;"
+CANCEL = "My name is Ada Moss and my email is mail@1. Cancel order #1 because ordered by mistake."
+ORDER = "delivered; Lamp; Mug; paid paypal"
+PROFILE = "orders #1 #2; payments paypal gift_card"
 
-FIND = tool("find_user_id_by_name_zip", first_name="Ada", last_name="Moss", zip="9377")
-READ = tool("get_order_details", order_id="#W1440")
-LOOK_UP = tool("get_user_details", user_id="ada_moss_1")
-ASK = say("return #W1440? (yes/no)")
+FIND = tool("find_user_id_by_name_zip", first_name="Ada", last_name="Moss", zip="zip1")
+READ = tool("get_order_details", order_id="#1")
+LOOK_UP = tool("get_user_details", user_id="user1")
+ASK = say("return #1? (yes/no)")
 
 
 def back(item, payment):
-    return tool("return_delivered_order_items", order_id="#W1440", item_ids=[item], payment_method_id=payment)
+    return tool("return_delivered_order_items", order_id="#1", item_ids=[item], payment_method_id=payment)
 
 
 def play(first, *turns):
@@ -27,18 +26,18 @@ def play(first, *turns):
     return desk
 
 
-FOUND = (FIND, "ada_moss_1")
+FOUND = (FIND, "user1")
 
 
 @pytest.mark.parametrize(
     ("first", "turns", "right"),
     [
         (RETURN.format("original"), (), FIND),
-        (CANCEL, (), tool("find_user_id_by_email", email="ada.moss1@example.com")),
+        (CANCEL, (), tool("find_user_id_by_email", email="mail@1")),
         (RETURN.format("original"), ((FIND, "Error: user not found"),), FIND),
         (RETURN.format("original"), (FOUND,), READ),
         (RETURN.format("original"), (FOUND, (READ, ORDER)), ASK),
-        (RETURN.format("original"), (FOUND, (READ, ORDER), (ASK, "Yes.")), back("4837", "paypal_12")),
+        (RETURN.format("original"), (FOUND, (READ, ORDER), (ASK, "Yes.")), back("Mug", "paypal")),
         (RETURN.format("gift_card"), (FOUND, (READ, ORDER)), LOOK_UP),
         (RETURN.format("gift_card"), (FOUND, (READ, ORDER), (LOOK_UP, PROFILE)), ASK),
         # whoever asked without looking it up can still look it up
@@ -46,16 +45,16 @@ FOUND = (FIND, "ada_moss_1")
         (
             RETURN.format("gift_card"),
             (FOUND, (READ, ORDER), (LOOK_UP, PROFILE), (ASK, "Yes.")),
-            back("4837", "gift_card_53"),
+            back("Mug", "gift_card"),
         ),
         # the policy: only delivered orders can be returned, only pending ones cancelled
         (RETURN.format("original"), (FOUND, (READ, ORDER.replace("delivered", "pending"))), TRANSFER),
         (CANCEL, (FOUND, (READ, ORDER)), TRANSFER),
-        (CANCEL, (FOUND, (READ, ORDER.replace("delivered", "pending"))), say("cancel #W1440? (yes/no)")),
+        (CANCEL, (FOUND, (READ, ORDER.replace("delivered", "pending"))), say("cancel #1? (yes/no)")),
         # a change cannot be taken back, so the wrong one is followed by the close, which is right
         (
             RETURN.format("original"),
-            (FOUND, (READ, ORDER), (ASK, "Yes."), (back("1222", "paypal_12"), "ok: return requested")),
+            (FOUND, (READ, ORDER), (ASK, "Yes."), (back("Lamp", "paypal"), "ok: return requested")),
             say(CLOSE),
         ),
     ],
@@ -70,14 +69,14 @@ READY = (FOUND, (READ, ORDER), (LOOK_UP, PROFILE), (ASK, "Yes."))
 @pytest.mark.parametrize(
     ("turns", "call", "observation", "text"),
     [
-        (READY, back("4837", "gift_card_53"), "ok: return requested", "right: return 4837 to gift_card_53"),
-        (READY, back("1222", "gift_card_53"), "ok: return requested", "wrong item: return 1222 to gift_card_53"),
-        (READY, back("4837", "paypal_12"), "ok: return requested", "wrong payment: return 4837 to paypal_12"),
+        (READY, back("Mug", "gift_card"), "ok: return requested", "right: return Mug to gift_card"),
+        (READY, back("Lamp", "gift_card"), "ok: return requested", "wrong item: return Lamp to gift_card"),
+        (READY, back("Mug", "paypal"), "ok: return requested", "wrong payment: return Mug to paypal"),
         (READY[:2], ASK, "Yes.", "user not read: ask"),
-        (READY[:3], back("4837", "gift_card_53"), "ok: return requested", "not confirmed: return 4837 to gift_card_53"),
+        (READY[:3], back("Mug", "gift_card"), "ok: return requested", "not confirmed: return Mug to gift_card"),
         (READY[:1], ASK, "Yes.", "order not read: ask"),
         ((), READ, ORDER, "user not found: read order"),
-        (READY[:1], tool("get_order_details", order_id="#W9"), "Error: order not found", "error: read order"),
+        (READY[:1], tool("get_order_details", order_id="#9"), "Error: order not found", "error: read order"),
         (READY, say("hello"), "Please go on with my request.", "wrong step: talk"),
         (READY, None, "Your reply could not be read", "wrong step: unreadable"),
     ],
@@ -91,16 +90,16 @@ def test_a_verdict_names_the_fault_and_the_step(turns, call, observation, text):
 
 def test_asking_for_what_the_status_forbids_is_named_so():
     desk = play(CANCEL, FOUND, (READ, ORDER))
-    assert judge(desk, say("cancel #W1440? (yes/no)"), "Yes.") == ("not allowed: ask", TRANSFER)
+    assert judge(desk, say("cancel #1? (yes/no)"), "Yes.") == ("not allowed: ask", TRANSFER)
 
 
-@pytest.mark.parametrize("arguments", [{"item_ids": 5}, {"item_ids": "4837"}, {}, {"order_id": ["#W1440"]}])
+@pytest.mark.parametrize("arguments", [{"item_ids": 5}, {"item_ids": "Mug"}, {}, {"order_id": ["#1"]}])
 def test_malformed_arguments_of_a_model_are_judged_and_not_raised(arguments):
     desk = play(RETURN.format("gift_card"), *READY)
     call = tool("return_delivered_order_items", **arguments)
     text, target = judge(desk, call, "Error: some item not found")
     assert text.startswith("wrong order: return")
-    assert target == back("4837", "gift_card_53")
+    assert target == back("Mug", "gift_card")
     assert not desk.after(call, "Error: some item not found").acted
 
 
