@@ -35,6 +35,8 @@ from hero_pl.types import Diagnosis, FinishReason, Reflection, Trajectory, Turn
 HINT = str(Path(__file__).parent / "hint.jinja")
 MODES = {"full": 0.45, "no_target": 0.15, "feedback": 0.25, "diagnosis_only": 0.15}
 """Shares of the hint modes among hint-following rows."""
+COPYING = ("find_user_id_by_name_zip[", *(f"{name}[" for name in ACTS))
+"""Beginnings of the replies that copy words of the conversation."""
 _MESSAGE = re.compile(r"<\|im_start\|>(\w+)\n(.*?)<\|im_end\|>", re.DOTALL)
 
 
@@ -48,7 +50,8 @@ class RetailDemonstrations(Demonstrations):
         branches: Hint-following rows per episode.
         obedience: Share of diagnosis rows whose verdict is random; the label follows the hint.
         clean: Demonstrate without any mistake and without other rows (the learnability check).
-        clean_episodes: So many episodes of a run are clean before the others begin: copying is learnt first.
+        clean_episodes: So many episodes of a run are clean before the others begin, and of most of them only the turns
+            that copy are labelled: what is rare among the tokens, and hardest, is learnt first.
     """
 
     def __init__(
@@ -84,7 +87,7 @@ class RetailDemonstrations(Demonstrations):
         clerk.max_length = policy.max_length
         played = collector.collect(draws, clerk, Sampling(1.0, 256))
         if clean:
-            return played
+            return played if self.clean else [_copying(trajectory) for trajectory in played]
         rows: list[Trajectory] = []
         for trajectory in played:
             rng = random.Random(trajectory.seed)
@@ -181,6 +184,14 @@ class RetailDemonstrations(Demonstrations):
         fault = judge(desk, named, "")[0].partition(":")[0]
         fault = "wrong step" if fault == "right" else fault
         return Diagnosis(f"{fault}: {short(named)}", "high", other), other
+
+
+def _copying(trajectory: Trajectory) -> Trajectory:
+    """The turns of a clean episode that copy names, item, payment or reason; one episode in four stays whole."""
+    turns = [turn for turn in trajectory.turns if turn.text.startswith(COPYING)]
+    if not turns or trajectory.seed % 4 == 0:
+        return trajectory
+    return replace(trajectory, turns=tuple(replace(turn, number=i) for i, turn in enumerate(turns, 1)))
 
 
 def read_dialogue(context: str, parser: RetailCommands) -> tuple[Desk, int]:
