@@ -112,9 +112,7 @@ def main() -> None:
     order = [result[k] for k in ("true diagnosis", "its own diagnosis", "observation and reward only", "no hint")]
     idle = max(result["shuffled diagnosis"], result["constant 'right'"])
     passed = all(a > b for a, b in itertools.pairwise(order)) and idle <= result["no hint"] + 0.02
-    print(
-        "gate:", "passed" if passed else "FAILED", "(true > own > feedback > none >= shuffled, constant)"
-    )
+    print("gate:", "passed" if passed else "FAILED", "(true > own > feedback > none >= shuffled, constant)")
     if args.out:
         args.out.write_text(json.dumps({**result, **extra, "passed": passed}, indent=2) + "\n")
     raise SystemExit(not passed)

@@ -22,8 +22,8 @@ ENV_ARGS = {
     "lookups": True,
     "kinds": ["return", "return", "return", "return", "cancel"],
     "max_goals": 1,
-    "size": 800,
-    "tasks": 4000,
+    "size": 3000,
+    "tasks": 16000,
 }
 """The task family of ``configs/pocket_retail.yaml``."""
 GLUE = (

@@ -187,9 +187,9 @@ class RetailDemonstrations(Demonstrations):
 
 
 def _copying(trajectory: Trajectory) -> Trajectory:
-    """The turns of a clean episode that copy names, item, payment or reason; one episode in four stays whole."""
+    """The turns of a clean episode that copy names, item, payment or reason; one episode in ten stays whole."""
     turns = [turn for turn in trajectory.turns if turn.text.startswith(COPYING)]
-    if not turns or trajectory.seed % 4 == 0:
+    if not turns or trajectory.seed % 10 == 0:
         return trajectory
     return replace(trajectory, turns=tuple(replace(turn, number=i) for i, turn in enumerate(turns, 1)))
 

@@ -1,6 +1,7 @@
 """Short names go out, ids come in, and neither user nor reward notices."""
 
 import pytest
+
 from hero_envs.tau_bench.env import TauBenchEnv
 from hero_envs.tau_bench.handles import Handles
 
@@ -47,7 +48,9 @@ def test_a_dialogue_in_short_names_earns_the_reward_of_the_real_calls():
     paid = order.rpartition("paid ")[2]
     assert env.step("return #1? (yes/no)")[0] == "Yes."
     arguments = f'{{"order_id": "#1", "item_ids": ["{item}"], "payment_method_id": "{paid}"}}'
-    assert env.step(f'{{"name": "return_delivered_order_items", "arguments": {arguments}}}')[0] == "ok: return requested"
+    assert (
+        env.step(f'{{"name": "return_delivered_order_items", "arguments": {arguments}}}')[0] == "ok: return requested"
+    )
     _, reward, done, _, info = env.step("Anything else?")
     assert (reward, done, info["success"]) == (1.0, True, True)
 

@@ -1,6 +1,7 @@
 """Tasks whose answer the tools must give."""
 
 import pytest
+
 from hero_envs.tau_bench.env import TauBenchEnv
 from hero_envs.tau_bench.generate import generate_tasks, pocket_retail
 from hero_envs.tau_bench.goals import parse_request
