@@ -1,8 +1,8 @@
 """Requests that copying does not answer: what is right depends on what the tools return.
 
 A refund goes to ``original`` (the method that paid for the order, to be read there) or to ``gift_card`` (to be read in
-the user's profile); the item is one of several. Some orders have a status that does not allow the request: then
-nothing may change, and doing nothing is right. The share of those is the floor of every score.
+the user's profile); the item is one of several. Users are found by email. Some orders have a status that does not
+allow the request: then nothing may change, and doing nothing is right. The share of those is the floor of every score.
 """
 
 from __future__ import annotations
