@@ -1,6 +1,6 @@
 """Can the retail base policy be taught? Per decision, before any online run.
 
-    python benchmarks/retail_gate.py [--policy hero_pl:pocket-retail] [--tasks 200]
+    python benchmarks/retail_gate.py [--policy FOLDER] [--tasks 200]
 
 On held-out validation tasks, at turns where the policy's own sampled reply is not the right one: the probability of
 the right reply under no hint and under each kind of hint, over all such turns and over the change itself (item, reason
@@ -38,7 +38,7 @@ TOKENS_PER_TURN = 24
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--policy", default="hero_pl:pocket-retail")
+    parser.add_argument("--policy", default="runs/pocket-retail-warmup/version_0/huggingface")
     parser.add_argument("--tasks", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)

@@ -1,4 +1,4 @@
-"""The configurations of pocket-retail build and train; the base policy that ships is the one of the warm-up."""
+"""The configurations of pocket-retail build and train."""
 
 import json
 from pathlib import Path
