@@ -17,6 +17,7 @@ import hero_pl.objectives.self_distillation
 import hero_pl.objectives.sft
 import hero_pl.pocket.demonstrations
 import hero_pl.pocket.expert
+import hero_pl.pocket.retail_demonstrations
 import hero_pl.policy.scripted
 import hero_pl.reflection.chat_reflector
 import hero_pl.reflection.controls

@@ -20,8 +20,9 @@ from hero_envs.tau_bench.domain import Domain, load_official
 from hero_envs.tau_bench.episode import RESPOND, Episode
 from hero_envs.tau_bench.generate import pocket_retail
 from hero_envs.tau_bench.goals import KINDS, Kind
+from hero_envs.tau_bench.handles import Handles
 from hero_envs.tau_bench.manifest import plays_faithfully
-from hero_envs.tau_bench.prompts import COMPACT_POLICY
+from hero_envs.tau_bench.prompts import COMPACT_POLICY, LOOKUP_POLICY
 from hero_envs.tau_bench.users.base import User
 from hero_envs.tau_bench.users.chat import ChatUser
 from hero_envs.tau_bench.users.endpoint import EndpointUser
@@ -52,6 +53,9 @@ class TauBenchEnv(gymnasium.Env[str, str]):
         data_seed: Seed of ``pocket_retail``.
         kinds: Kinds of goals in ``pocket_retail``.
         max_goals: Goals per task of ``pocket_retail``, at most.
+        lookups: Tasks of ``pocket_retail`` whose answer the tools must give, some of them not allowed; their compact
+            prompt says when. Kinds are ``cancel`` and ``return``.
+        handles: With ``compact``, show short names in place of ids; see :mod:`hero_envs.tau_bench.handles`.
     """
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 (declared so by Gymnasium)
@@ -69,12 +73,14 @@ class TauBenchEnv(gymnasium.Env[str, str]):
         data_seed: int = 0,
         kinds: Sequence[Kind] = KINDS,
         max_goals: int = 2,
+        lookups: bool = False,
+        handles: bool = False,
     ) -> None:
         super().__init__()
         self.action_space = UnicodeText()
         self.observation_space = UnicodeText()
         if domain == "pocket_retail":
-            self.domain: Domain = pocket_retail(size, tasks, data_seed, tuple(kinds), max_goals)
+            self.domain: Domain = pocket_retail(size, tasks, data_seed, tuple(kinds), max_goals, lookups)
         else:
             self.domain = load_official(domain, data_dir)
         self.split = split or _DEFAULT_SPLIT[domain]
@@ -87,9 +93,14 @@ class TauBenchEnv(gymnasium.Env[str, str]):
             raise ValueError("TauBenchEnv(domain='airline', compact=True): the compact form is for retail only.")
         self.user = _make_user(user)
         self.compact = compact
+        if handles and not compact:
+            raise ValueError("TauBenchEnv(handles=True) needs compact=True: the full form shows the ids themselves.")
+        self._with_handles = handles
+        self._compact_policy = LOOKUP_POLICY if lookups else COMPACT_POLICY
         self._max_steps = max_steps
         self._episode: Episode | None = None
         self._steps = 0
+        self._handles: Handles | None = None
 
     @property
     def task_ids(self) -> list[str]:
@@ -124,10 +135,11 @@ class TauBenchEnv(gymnasium.Env[str, str]):
         task = self.domain.tasks[task_id]
         self._episode = Episode(self.domain, task, self.user)
         self._steps = 0
+        self._handles = Handles() if self._with_handles else None
         if seed is not None:
             self.user.reseed(seed)
         info: dict[str, Any] = {
-            "system_prompt": COMPACT_POLICY if self.compact else self.domain.policy,
+            "system_prompt": self._compact_policy if self.compact else self.domain.policy,
             "tools": [] if self.compact else [dict(schema) for schema in self.domain.tool_schemas],
             "role": "user",
             "task": task_id,
@@ -136,7 +148,8 @@ class TauBenchEnv(gymnasium.Env[str, str]):
         }
         if isinstance(self.user, ScriptedUser):
             info["user_is_faithful"] = plays_faithfully(task)
-        return _printable(self._episode.start()), info
+        opening = self._episode.start()
+        return _printable(self._handles.shorten(opening) if self._handles else opening), info
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """Carry out one action.
@@ -159,11 +172,13 @@ class TauBenchEnv(gymnasium.Env[str, str]):
             result = None
             observation, reward, done, role = problem, 0.0, False, "tool"
         else:
-            result = self._episode.step(name, kwargs)
+            result = self._episode.step(name, self._expanded(name, kwargs))
             role = "user" if result.source == "user" else "tool"
             observation, reward, done = result.observation, result.reward, result.done
             if self.compact and role == "tool":
                 observation = compact_observation(name, observation)
+            if self._handles:
+                observation = self._handles.shorten(observation)
         info: dict[str, Any] = {"role": role, "source": name}
         truncated = not done and self._max_steps is not None and self._steps >= self._max_steps
         if done or truncated:
@@ -172,6 +187,14 @@ class TauBenchEnv(gymnasium.Env[str, str]):
             info["user"] = self.user.label
             info["user_cost"] = self.user.cost
         return _printable(observation), reward, done, truncated, info
+
+    def _expanded(self, name: str, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The arguments with ids in place of handles."""
+        if self._handles is None:
+            return kwargs
+        if name == RESPOND and isinstance(kwargs.get("content"), str):
+            return {**kwargs, "content": self._handles.say(kwargs["content"])}
+        return {key: self._handles.expand(value) for key, value in kwargs.items()}
 
 
 def read_action(action: str) -> tuple[str, dict[str, Any], str | None]:

@@ -7,14 +7,15 @@ included. Every task is checked when it is made: all its ground-truth calls succ
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 from hero_envs.tau_bench import retail_tools
 from hero_envs.tau_bench.database import BaseData, Database, Record, copy_json
 from hero_envs.tau_bench.domain import Domain
-from hero_envs.tau_bench.goals import ADDRESS_FIELDS, KINDS, Goal, Identity, ItemWish, Kind
+from hero_envs.tau_bench.goals import ADDRESS_FIELDS, KINDS, REASONS, Goal, Identity, ItemWish, Kind
+from hero_envs.tau_bench.lookups import LOOKUP_MAKERS, Made, Maker
 from hero_envs.tau_bench.prompts import POCKET_POLICY, RETAIL_SCHEMAS
 from hero_envs.tau_bench.tasks import Action, Task
 
@@ -28,7 +29,6 @@ _PERSONAS = ("calm", "curt", "kind", "polite", "quick", "shy")
 _COLOURS = ("red", "blue", "green", "black", "white")
 _SIZES = ("small", "medium", "large")
 _PRODUCTS = ("Mug", "Lamp", "Shirt", "Chair", "Bag", "Clock", "Kettle", "Pen", "Ball", "Scarf", "Plate", "Rug")
-_REASONS = ("no longer needed", "ordered by mistake")
 
 
 def generate_base(users: int = 240, seed: int = 0) -> BaseData:
@@ -144,6 +144,7 @@ def generate_tasks(
     users: Sequence[str] | None = None,
     kinds: Sequence[Kind] = KINDS,
     max_goals: int = 2,
+    lookups: bool = False,
 ) -> tuple[Task, ...]:
     """Make templated tasks on a retail database.
 
@@ -153,15 +154,20 @@ def generate_tasks(
         count: How many; no two have the same identity and goals.
         seed: Same seed, same tasks, on every machine.
         users: Users who may ask; by default all.
-        kinds: Kinds of goals.
+        kinds: Kinds of goals; one that is named twice is drawn twice as often.
         max_goals: At most so many goals in a task, each on another order.
+        lookups: Requests whose answer the tools must give, some of them not allowed; see
+            :mod:`hero_envs.tau_bench.lookups`.
 
     Raises:
         ValueError: The database has not enough different tasks of these kinds.
     """
-    unknown = set(kinds) - set(KINDS)
-    if unknown or not kinds or max_goals < 1:
-        raise ValueError(f"generate_tasks(kinds={tuple(kinds)}, max_goals={max_goals}): kinds are {KINDS}, goals >= 1.")
+    makers = LOOKUP_MAKERS if lookups else _MAKERS
+    if not set(kinds) <= set(makers) or not kinds or max_goals < 1:
+        raise ValueError(
+            f"generate_tasks(kinds={tuple(kinds)}, max_goals={max_goals}, lookups={lookups}): "
+            f"kinds are {tuple(makers)}, goals >= 1."
+        )
     draw = random.Random(f"tasks {seed} {split}")
     tools = {tool.name: tool for tool in retail_tools.TOOLS}
     user_ids = list(users if users is not None else base.tables["users"])
@@ -171,7 +177,7 @@ def generate_tasks(
         if len(tasks) == count:
             return tuple(tasks)
         user_id = draw.choice(user_ids)
-        made = _task(draw, base, user_id, kinds, draw.randint(1, max_goals))
+        made = _task(draw, base, user_id, makers, kinds, draw.randint(1, max_goals))
         if made is None:
             continue
         identity, goals, actions = made
@@ -180,7 +186,7 @@ def generate_tasks(
         data = Database(base)
         if any(tools[action.name].call(data, copy_json(dict(action.kwargs))).startswith("Error") for action in actions):
             continue
-        if not data.delta():
+        if actions and not data.delta():
             continue
         seen.add(identity + goals)
         persona = f"You are {', '.join(draw.sample(_PERSONAS, 2))}. "
@@ -193,44 +199,47 @@ def generate_tasks(
 
 
 def _task(
-    draw: random.Random, base: BaseData, user_id: str, kinds: Sequence[Kind], count: int
+    draw: random.Random,
+    base: BaseData,
+    user_id: str,
+    makers: Mapping[str, Maker],
+    kinds: Sequence[Kind],
+    count: int,
 ) -> tuple[str, str, tuple[Action, ...]] | None:
     """Identity, goals and ground truth of one task, or ``None`` if these draws make none."""
     user = base.tables["users"][user_id]
     name = user["name"]
-    by_email = draw.random() < 0.5
+    # a policy that cannot copy digits learns to copy names last
+    by_email = draw.random() < 0.5 or makers is LOOKUP_MAKERS
     where = {"email": user["email"]} if by_email else {"zip": user["address"]["zip"]}
     identity = Identity(name["first_name"], name["last_name"], **where)
     goals: list[Goal] = []
     actions: list[Action] = []
     for order_id in draw.sample(user["orders"], min(count, len(user["orders"]))):
         order = base.tables["orders"][order_id]
-        made = _MAKERS[draw.choice(list(kinds))](draw, base, user, order)
+        made = makers[draw.choice(list(kinds))](draw, base, user, order)
         if made is not None:
             goals.append(made[0])
-            actions.append(made[1])
+            actions += [made[1]] if made[1] is not None else []
     if not goals:
         return None
     return str(identity), "".join(map(str, goals)), tuple(actions)
 
 
-_Made = tuple[Goal, Action] | None
-
-
-def _cancel(draw: random.Random, base: BaseData, user: Record, order: Record) -> _Made:
-    reason = draw.choice(_REASONS)
+def _cancel(draw: random.Random, base: BaseData, user: Record, order: Record) -> Made:
+    reason = draw.choice(REASONS)
     goal = Goal("cancel", order["order_id"], reason=reason)
     return goal, Action("cancel_pending_order", {"order_id": order["order_id"], "reason": reason})
 
 
-def _payment(draw: random.Random, base: BaseData, user: Record, order: Record) -> _Made:
+def _payment(draw: random.Random, base: BaseData, user: Record, order: Record) -> Made:
     method_id = draw.choice(list(user["payment_methods"]))
     goal = Goal("payment", order["order_id"], payment_id=method_id)
     arguments = {"order_id": order["order_id"], "payment_method_id": method_id}
     return goal, Action("modify_pending_order_payment", arguments)
 
 
-def _new_address(draw: random.Random, base: BaseData, user: Record, order: Record) -> _Made:
+def _new_address(draw: random.Random, base: BaseData, user: Record, order: Record) -> Made:
     others = [base.tables["orders"][key] for key in user["orders"] if key != order["order_id"]]
     others = [other for other in others if other["address"] != order["address"]]
     if not others:
@@ -241,7 +250,7 @@ def _new_address(draw: random.Random, base: BaseData, user: Record, order: Recor
     return goal, Action("modify_pending_order_address", {"order_id": order["order_id"], **address})
 
 
-def _return(draw: random.Random, base: BaseData, user: Record, order: Record) -> _Made:
+def _return(draw: random.Random, base: BaseData, user: Record, order: Record) -> Made:
     chosen = _distinct_items(draw, order)
     if not chosen:
         return None
@@ -255,10 +264,10 @@ def _return(draw: random.Random, base: BaseData, user: Record, order: Record) ->
     return goal, Action("return_delivered_order_items", arguments)
 
 
-def _swap(kind: Kind, tool: str) -> Callable[[random.Random, BaseData, Record, Record], _Made]:
+def _swap(kind: Kind, tool: str) -> Maker:
     """Maker of exchanges and modifications."""
 
-    def make(draw: random.Random, base: BaseData, user: Record, order: Record) -> _Made:
+    def make(draw: random.Random, base: BaseData, user: Record, order: Record) -> Made:
         wishes, new_ids = [], []
         chosen = _distinct_items(draw, order)
         for item in chosen:
@@ -293,7 +302,7 @@ def _distinct_items(draw: random.Random, order: Record) -> list[Record]:
     return draw.sample(items, min(len(items), draw.randint(1, 2)))
 
 
-_MAKERS: dict[str, Callable[[random.Random, BaseData, Record, Record], _Made]] = {
+_MAKERS: dict[str, Maker] = {
     "cancel": _cancel,
     "return": _return,
     "exchange": _swap("exchange", "exchange_delivered_order_items"),
@@ -305,7 +314,12 @@ _MAKERS: dict[str, Callable[[random.Random, BaseData, Record, Record], _Made]] =
 
 @lru_cache(maxsize=8)
 def pocket_retail(
-    users: int = 240, tasks: int = 2000, seed: int = 0, kinds: tuple[Kind, ...] = KINDS, max_goals: int = 2
+    users: int = 240,
+    tasks: int = 2000,
+    seed: int = 0,
+    kinds: tuple[Kind, ...] = KINDS,
+    max_goals: int = 2,
+    lookups: bool = False,
 ) -> Domain:
     """The generated retail domain with its splits.
 
@@ -315,6 +329,7 @@ def pocket_retail(
         seed: Of database and tasks.
         kinds: Kinds of goals.
         max_goals: At most so many goals in a task.
+        lookups: Requests whose answer the tools must give.
     """
     base = generate_base(users, seed)
     user_ids = list(base.tables["users"])
@@ -323,6 +338,6 @@ def pocket_retail(
     start = 0.0
     for split, share in SPLITS.items():
         own = user_ids[round(start * users) : round((start + share) * users)]
-        splits[split] = generate_tasks(base, split, max(1, round(share * tasks)), seed, own, kinds, max_goals)
+        splits[split] = generate_tasks(base, split, max(1, round(share * tasks)), seed, own, kinds, max_goals, lookups)
         start += share
     return Domain("pocket_retail", base, retail_tools.TOOLS, RETAIL_SCHEMAS, POCKET_POLICY, splits)

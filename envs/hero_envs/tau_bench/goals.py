@@ -28,6 +28,9 @@ Options: TypeAlias = dict[str, str]
 ADDRESS_FIELDS = ("address1", "address2", "city", "country", "state", "zip")
 """In the order of the data files."""
 
+REASONS = ("no longer needed", "ordered by mistake")
+"""Why an order can be cancelled."""
+
 
 @dataclass(frozen=True, slots=True)
 class ItemWish:

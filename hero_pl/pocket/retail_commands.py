@@ -1,0 +1,61 @@
+"""The retail dialect of small policies: ``tool[first | second]``, or plain words to the customer."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from hero_envs.tau_bench.prompts import RETAIL_SCHEMAS
+from hero_pl.chat.actions import ActionParser, ParsedAction, PlainText
+
+_COMMAND = re.compile(r"(\w+)\[(.*)\]", re.DOTALL)
+_BETWEEN = " | "
+_TOOLS: dict[str, dict[str, Any]] = {
+    schema["function"]["name"]: schema["function"]["parameters"]["properties"] for schema in RETAIL_SCHEMAS
+}
+
+
+class RetailCommands(ActionParser):
+    """Arguments stand in the order of the tool's schema; a list is written with commas."""
+
+    describe = PlainText.describe
+
+    def parse(self, text: str) -> ParsedAction:
+        """A command becomes a tool call, everything else is said to the customer.
+
+        Example:
+            >>> RetailCommands().parse("get_order_details[#W12]").action
+            '{"name": "get_order_details", "arguments": {"order_id": "#W12"}}'
+            >>> RetailCommands().parse("Anything else?").action
+            'Anything else?'
+        """
+        reply = text.strip()
+        found = _COMMAND.fullmatch(reply)
+        if not found:
+            return ParsedAction(reply) if reply else ParsedAction("", "The reply was empty.")
+        kinds = _TOOLS.get(found[1], {})
+        values = found[2].split(_BETWEEN) if found[2] else []
+        if kinds and len(values) > len(kinds):
+            return ParsedAction("", f"{found[1]} takes {len(kinds)} arguments, not {len(values)}.")
+        arguments: dict[str, Any] = {
+            name: value.split(", ") if kind["type"] == "array" else value
+            for (name, kind), value in zip(kinds.items(), values, strict=False)
+        }
+        return ParsedAction(json.dumps({"name": found[1], "arguments": arguments}))
+
+    def write(self, call: Mapping[str, Any]) -> str:
+        """The command of a tool call; the words of a ``respond``.
+
+        Example:
+            >>> RetailCommands().write({"name": "get_order_details", "arguments": {"order_id": "#W12"}})
+            'get_order_details[#W12]'
+        """
+        arguments = call.get("arguments")
+        if not isinstance(arguments, Mapping):
+            return super().write(call)
+        if call.get("name") == "respond":
+            return str(arguments.get("content", ""))
+        values = (", ".join(map(str, v)) if isinstance(v, list | tuple) else str(v) for v in arguments.values())
+        return f"{call.get('name')}[{_BETWEEN.join(values)}]"
