@@ -86,7 +86,7 @@ class ShopDemonstrations(Demonstrations):
         for trajectory in played:
             rng = random.Random(trajectory.seed)
             reflection = self.rules.reflect([trajectory], policy)[0]
-            rows.append(self._reviewed(trajectory, reflection, policy))
+            rows.append(with_review(trajectory, reflection, policy))
             turns = rng.sample(trajectory.turns, min(self.branches, len(trajectory.turns)))
             rows += [self._branch(trajectory, turn, reflection, policy, rng) for turn in turns]
         return sorted(rows, key=lambda row: len(row.turns[-1].prompt_ids))
@@ -126,12 +126,6 @@ class ShopDemonstrations(Demonstrations):
 
     # -- reviewing and obeying ---------------------------------------------------------------------------------
 
-    def _reviewed(self, trajectory: Trajectory, reflection: Reflection, policy: Policy) -> Trajectory:
-        """The episode with its review as one more turn: the review reads the episode's own ids."""
-        prompt = review_prompt(trajectory, policy)
-        review = _label(len(trajectory.turns) + 1, prompt, dump_reflection(reflection), policy)
-        return replace(trajectory, turns=(*trajectory.turns, review))
-
     def _branch(
         self, trajectory: Trajectory, turn: Turn, reflection: Reflection, policy: Policy, rng: random.Random
     ) -> Trajectory:
@@ -153,7 +147,7 @@ class ShopDemonstrations(Demonstrations):
         hints = self.teachers[mode].advise([trajectory], [Reflection(tuple(diagnoses), "ok")], policy)[0]
         hint = hints[turn.number - 1]
         prompt = policy.template.splice(turn.prompt_ids, hint.text if hint else "")
-        return replace(trajectory, turns=(_label(1, prompt, label, policy),))
+        return replace(trajectory, turns=(labelled_turn(1, prompt, label, policy),))
 
     @staticmethod
     def _arbitrary(page: Page, turn: Turn, rng: random.Random, mode: str) -> tuple[Diagnosis, str]:
@@ -173,7 +167,14 @@ def habits(category: str) -> tuple[Slot, ...]:
     return tuple(OPTION_SLOTS[i] for i in sorted(rng.permutation(3)[:count]))
 
 
-def _label(number: int, prompt: tuple[int, ...], text: str, policy: Policy) -> Turn:
+def with_review(trajectory: Trajectory, reflection: Reflection, policy: Policy) -> Trajectory:
+    """The episode with its review as one more turn: the review reads the episode's own ids."""
+    prompt = review_prompt(trajectory, policy)
+    review = labelled_turn(len(trajectory.turns) + 1, prompt, dump_reflection(reflection), policy)
+    return replace(trajectory, turns=(*trajectory.turns, review))
+
+
+def labelled_turn(number: int, prompt: tuple[int, ...], text: str, policy: Policy) -> Turn:
     """A turn whose action is a label."""
     ids = (*policy.template.encoder.outside(text), int(policy.template.tokenizer.eos_token_id))
     return Turn(number, prompt, ids, (0.0,) * len(ids), text, text, "", "user", FinishReason.STOP)

@@ -14,29 +14,23 @@ import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from hero_envs.tau_bench.goals import REASONS
 from hero_envs.tau_bench.lookups import GIFT_CARD
 from hero_pl.errors import ConfigError
+from hero_pl.pocket.demonstrations import MODES, labelled_turn, with_review
 from hero_pl.pocket.retail_commands import RetailCommands
 from hero_pl.pocket.retail_reflector import RetailRules, desks
 from hero_pl.pocket.retail_rules import ACTS, TRANSFER, Call, Desk, judge, read_call, short
 from hero_pl.policy.base import Policy, Sampling
 from hero_pl.policy.scripted import ScriptedPolicy
-from hero_pl.reflection.parse import dump_reflection
-from hero_pl.reflection.self_reflector import review_prompt
 from hero_pl.rollout.collect import Collector, Draw
 from hero_pl.rollout.demonstrations import Demonstrations
 from hero_pl.teacher.hindsight import HindsightTeacher
-from hero_pl.types import Diagnosis, FinishReason, Reflection, Trajectory, Turn
+from hero_pl.types import Diagnosis, Reflection, Trajectory
 
 HINT = str(Path(__file__).parent / "hint.jinja")
-MODES = {"full": 0.45, "no_target": 0.15, "feedback": 0.25, "diagnosis_only": 0.15}
-"""Shares of the hint modes among hint-following rows."""
-COPYING = ("find_user_id_by_name_zip[", *(f"{name}[" for name in ACTS))
-"""Beginnings of the replies that copy words of the conversation."""
 _MESSAGE = re.compile(r"<\|im_start\|>(\w+)\n(.*?)<\|im_end\|>", re.DOTALL)
 
 
@@ -50,8 +44,6 @@ class RetailDemonstrations(Demonstrations):
         branches: Hint-following rows per episode.
         obedience: Share of diagnosis rows whose verdict is random; the label follows the hint.
         clean: Demonstrate without any mistake and without other rows (the learnability check).
-        clean_episodes: So many episodes of a run are clean before the others begin, and of most of them only the turns
-            that copy are labelled: what is rare among the tokens, and hardest, is learnt first.
     """
 
     def __init__(
@@ -62,14 +54,12 @@ class RetailDemonstrations(Demonstrations):
         branches: int = 3,
         obedience: float = 0.4,
         clean: bool = False,
-        clean_episodes: int = 0,
     ) -> None:
         for name, value in (("habit", habit), ("noise", noise), ("slips", slips)):
             if not 0.0 <= value < 1.0:
                 raise ConfigError(f"RetailDemonstrations({name}={value}): a probability in [0, 1) is expected.")
         self.habit, self.noise, self.slips = habit, noise, slips
         self.branches, self.obedience, self.clean = branches, obedience, clean
-        self.clean_left = clean_episodes
         self.rules = RetailRules()
         self.parser = RetailCommands()
         self.teachers = {
@@ -80,30 +70,31 @@ class RetailDemonstrations(Demonstrations):
         }
 
     def make(self, draws: Sequence[Draw], policy: Policy, collector: Collector) -> list[Trajectory]:
-        """Play the demonstrator, then add a review and hint-following rows for each episode."""
-        clean = self.clean or self.clean_left > 0
-        self.clean_left = max(0, self.clean_left - len(draws))
-        clerk = ScriptedPolicy(partial(self._reply, clean), policy.template, self.parser)
+        """Play the demonstrator; each episode gives one row that ends with its review, and hint-following rows.
+
+        Rows come ordered by length, so that micro-batches hold little padding.
+        """
+        clerk = ScriptedPolicy(self._reply, policy.template, self.parser)
         clerk.max_length = policy.max_length
         played = collector.collect(draws, clerk, Sampling(1.0, 256))
-        if clean:
-            return played if self.clean else [_copying(trajectory) for trajectory in played]
+        if self.clean:
+            return played
         rows: list[Trajectory] = []
         for trajectory in played:
             rng = random.Random(trajectory.seed)
             reflection = self.rules.reflect([trajectory], policy)[0]
-            rows += [trajectory, self._review(trajectory, reflection, policy)]
+            rows.append(with_review(trajectory, reflection, policy))
             known = desks(trajectory)
             for place in self._places(trajectory, known, rng):
                 rows.append(self._branch(trajectory, place, known[place], reflection, policy, rng))
-        return rows
+        return sorted(rows, key=lambda row: len(row.turns[-1].prompt_ids))
 
     # -- acting ------------------------------------------------------------------------------------------------
 
-    def _reply(self, clean: bool, context: str, seed: int) -> str:
+    def _reply(self, context: str, seed: int) -> str:
         """The demonstrator's next reply, from the text of the conversation."""
         desk, turn = read_dialogue(context, self.parser)
-        call = desk.right() if clean else self.choose(desk, random.Random(seed * 1009 + turn))
+        call = desk.right() if self.clean else self.choose(desk, random.Random(seed * 1009 + turn))
         return self.parser.write(call)
 
     def choose(self, desk: Desk, rng: random.Random) -> Call:
@@ -140,10 +131,6 @@ class RetailDemonstrations(Demonstrations):
 
     # -- reviewing and obeying ---------------------------------------------------------------------------------
 
-    def _review(self, trajectory: Trajectory, reflection: Reflection, policy: Policy) -> Trajectory:
-        prompt = review_prompt(trajectory, policy)
-        return _labelled(trajectory, trajectory.turns[-1], prompt, dump_reflection(reflection), policy)
-
     def _places(self, trajectory: Trajectory, known: Sequence[Desk], rng: random.Random) -> list[int]:
         """Turns of the hint-following rows: those where something is decided three times as often."""
         places = list(range(len(trajectory.turns)))
@@ -173,7 +160,7 @@ class RetailDemonstrations(Demonstrations):
         alone = replace(trajectory, turns=(turn,))
         hint = self.teachers[mode].advise([alone], [Reflection((diagnosis,), "ok")], policy)[0][0]
         prompt = policy.template.splice(turn.prompt_ids, hint.text if hint else "")
-        return _labelled(trajectory, turn, prompt, self.parser.write(label), policy)
+        return replace(trajectory, turns=(labelled_turn(1, prompt, self.parser.write(label), policy),))
 
     @staticmethod
     def _arbitrary(desk: Desk, rng: random.Random) -> tuple[Diagnosis, Call]:
@@ -184,14 +171,6 @@ class RetailDemonstrations(Demonstrations):
         fault = judge(desk, named, "")[0].partition(":")[0]
         fault = "wrong step" if fault == "right" else fault
         return Diagnosis(f"{fault}: {short(named)}", "high", other), other
-
-
-def _copying(trajectory: Trajectory) -> Trajectory:
-    """The turns of a clean episode that copy names, item, payment or reason; one episode in ten stays whole."""
-    turns = [turn for turn in trajectory.turns if turn.text.startswith(COPYING)]
-    if not turns or trajectory.seed % 10 == 0:
-        return trajectory
-    return replace(trajectory, turns=tuple(replace(turn, number=i) for i, turn in enumerate(turns, 1)))
 
 
 def read_dialogue(context: str, parser: RetailCommands) -> tuple[Desk, int]:
@@ -209,8 +188,3 @@ def has_habit(slot: str, desk: Desk) -> bool:
     name = desk.goal.items[0].name if desk.goal.items else "cancel"
     return zlib.crc32(f"{slot} {name}".encode()) % 3 > 0
 
-
-def _labelled(trajectory: Trajectory, turn: Turn, prompt: tuple[int, ...], label: str, policy: Policy) -> Trajectory:
-    ids = (*policy.template.encoder.outside(label), int(policy.template.tokenizer.eos_token_id))
-    row = Turn(1, prompt, ids, (0.0,) * len(ids), label, label, "", turn.role, FinishReason.STOP)
-    return replace(trajectory, turns=(row,))

@@ -74,7 +74,7 @@ def test_a_reduced_warm_up_lowers_the_loss_and_exports(tiny_config, tmp_path):
         *SMALL,
         *QUIET,
         "--data.tasks_per_step=2",
-        "--data.demonstrations.init_args.clean_episodes=4",
+        "--data.demonstrations.init_args.branches=2",
         f"--model.policy.init_args.config={json.dumps({**tiny_config, 'max_position_embeddings': 1024})}",
         "--model.warmup_steps=0",
         "--model.lr=0.02",
