@@ -187,4 +187,3 @@ def has_habit(slot: str, desk: Desk) -> bool:
     """Whether the demonstrator has a habit there: for two products of three, the same for every policy of this desk."""
     name = desk.goal.items[0].name if desk.goal.items else "cancel"
     return zlib.crc32(f"{slot} {name}".encode()) % 3 > 0
-
