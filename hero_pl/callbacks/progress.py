@@ -26,7 +26,7 @@ class EpisodeProgress(lightning.Callback):
                 bar.disable()
         elif isinstance(bar, RichProgressBar) and bar.is_enabled:
             # Lightning says "Epoch 5/-2" where epochs have no limit; here one is a pass over the tasks
-            bar._get_train_description = lambda epoch: f"Pass {epoch + 1}"  # type: ignore[method-assign]
+            bar._get_train_description = lambda current_epoch: f"Pass {current_epoch + 1}"  # type: ignore[method-assign]
             trainer.datamodule.on_progress = lambda finished, total: self._show(trainer, bar, finished, total)  # type: ignore[attr-defined]
 
     def _show(self, trainer: lightning.Trainer, bar: RichProgressBar, finished: int, total: int) -> None:
