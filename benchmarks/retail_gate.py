@@ -38,7 +38,7 @@ TOKENS_PER_TURN = 24
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--policy", default="runs/pocket-retail-warmup/version_0/huggingface")
+    parser.add_argument("--policy", default="hero_pl:pocket-retail")
     parser.add_argument("--tasks", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
@@ -94,7 +94,7 @@ def main() -> None:
         "of these the change itself": sum(change),
         "success at T=1": summarise(played)["success"],
         "success, greedy": summarise(greedy)["success"],
-        "success of doing nothing": len(collector.envs[0].unwrapped.do_nothing_ids) / len(collector.task_ids),  # type: ignore[attr-defined]
+        "success of doing nothing": summarise(played)["do_nothing_floor"],
         "own reviews: turns covered": mean([d is not None for r in own for d in r.diagnoses]),
         "own reviews: right target on wrong turns": mean([_same(own[i], truth[i], j) for i, j in places]),
         "own reviews: right turns that are blamed": mean(
