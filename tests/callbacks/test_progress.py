@@ -36,7 +36,7 @@ def test_a_terminal_shows_the_episodes_in_flight_and_the_success_and_turns_of_th
     frames = drawn(terminal=True)
     assert any("Episodes" in frame and "0/5" in frame for frame in frames), "the evaluation before training"
     assert any("Episodes" in frame and "2/3" in frame for frame in frames), "a rollout"
-    second_rollout = [frame for frame in frames if "Epoch 0" in frame and "success: 0.000" in frame]
+    second_rollout = [frame for frame in frames if "Pass 1" in frame and "success: 0.000" in frame]
     assert second_rollout
     assert all("turns: " in frame for frame in second_rollout)
     assert "Episodes" not in frames[-1]
