@@ -2,7 +2,7 @@
 
     python benchmarks/report.py                    rewrite docs/results.md and README.md
     python benchmarks/report.py --check            only say which tables differ; exit status 1 if any does
-    python benchmarks/report.py --draw CSV PNG     draw the curves of a results.csv
+    python benchmarks/report.py --draw CSV PNG     draw the curves of a results.csv, or of some --methods of it
 
 A table stands between two comments. The first names a file, a kind of table and perhaps settings, the second ends it:
 
@@ -150,10 +150,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; exit status 1 if a table differs")
     parser.add_argument("--draw", nargs=2, type=Path, metavar=("CSV", "PNG"), help="draw curves instead")
+    parser.add_argument("--methods", help="with --draw: only these, separated by commas")
     parser.add_argument("documents", nargs="*", type=Path, default=[ROOT / name for name in DOCUMENTS])
     args = parser.parse_args()
     if args.draw:
-        draw(read_rows(args.draw[0]), args.draw[1])
+        draw(select(read_rows(args.draw[0]), {"methods": args.methods} if args.methods else {}), args.draw[1])
         return
     stale = []
     for path in args.documents:

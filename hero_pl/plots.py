@@ -99,14 +99,20 @@ def draw_methods(
         ConfigError: matplotlib is not installed.
         HeroError: ``out`` cannot be written.
     """
-    figure = _figure_class()(figsize=(13, 4), layout="constrained")
+    figure = _figure_class()(figsize=(13, 4.6), layout="constrained")
     for axes, (title, columns) in zip(figure.subplots(1, len(panels)), panels, strict=True):
         _draw(axes, title, columns, methods)
     for axes in figure.axes:
         if linear_below is not None:
             axes.set_xscale("symlog", linthresh=linear_below, linscale=0.4)
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(frameon=False, fontsize=8 if len(methods) < 8 else 6)
+    entries: dict[str, Any] = {}
+    for axes in figure.axes:
+        entries |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    if entries:
+        labels = list(entries)
+        figure.legend(
+            [entries[x] for x in labels], labels, loc="outside lower center", ncols=5, frameon=False, fontsize=8
+        )
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(out, dpi=150, format="png")
