@@ -109,10 +109,7 @@ def draw_methods(
     for axes in figure.axes:
         entries |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     if entries:
-        labels = list(entries)
-        figure.legend(
-            [entries[x] for x in labels], labels, loc="outside lower center", ncols=5, frameon=False, fontsize=8
-        )
+        figure.legend(entries.values(), entries, loc="outside lower center", ncols=5, frameon=False, fontsize=8)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(out, dpi=150, format="png")
