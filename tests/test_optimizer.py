@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
 from hero_pl.errors import ConfigError
@@ -82,3 +83,20 @@ def test_a_module_hands_its_matrices_to_muon_only_when_asked(tiny_module, tiny_d
     assert isinstance(fit(tiny_module(), tiny_data(), 1).optimizers[0], torch.optim.AdamW)
     with pytest.raises(ConfigError, match="matrix_lr"):
         tiny_module(matrix_lr=0.0)
+
+
+def test_a_run_with_muon_resumes_bit_for_bit_from_its_checkpoint(tiny_module, tiny_data, fit, tmp_path):
+    def run(steps, ckpt_path=None, callbacks=()):
+        module = tiny_module(matrix_lr=0.02, schedule="linear", total_steps=6)
+        trainer = fit(
+            module, tiny_data(), steps, ckpt_path, enable_checkpointing=bool(callbacks), callbacks=[*callbacks]
+        )
+        return module.state_dict(), trainer.optimizers[0].state_dict()
+
+    whole = run(4, callbacks=[ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=1, save_top_k=-1)])
+    resumed = run(4, tmp_path / "step=2.ckpt")
+    assert all(torch.equal(whole[0][name], resumed[0][name]) for name in whole[0])
+    for mine, theirs in zip(whole[1]["parts"], resumed[1]["parts"], strict=True):
+        assert mine["state"].keys() == theirs["state"].keys() != set()
+        for place, state in mine["state"].items():
+            assert all(torch.equal(value, theirs["state"][place][name]) for name, value in state.items())
