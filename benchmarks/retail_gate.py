@@ -19,9 +19,9 @@ import torch
 from pocket_gate import mean, probabilities
 
 from hero_pl.callbacks.held_out import summarise
+from hero_pl.pocket.demonstrations import HINT
 from hero_pl.pocket.make_retail_tokenizer import ENV, ENV_ARGS
 from hero_pl.pocket.retail_commands import RetailCommands
-from hero_pl.pocket.retail_demonstrations import HINT
 from hero_pl.pocket.retail_reflector import RetailRules, desks
 from hero_pl.pocket.retail_rules import ACTS, judge, read_call, short
 from hero_pl.policy.base import Sampling

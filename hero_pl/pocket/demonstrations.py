@@ -65,12 +65,7 @@ class ShopDemonstrations(Demonstrations):
         self.habit, self.noise, self.astray, self.wasted, self.invalid = habit, noise, astray, wasted, invalid
         self.branches, self.obedience, self.clean = branches, obedience, clean
         self.rules = ShopRules()
-        self.teachers = {
-            "full": HindsightTeacher(template=HINT),
-            "no_target": HindsightTeacher(template=HINT, include_action_target="never"),
-            "feedback": HindsightTeacher(template=HINT, include_diagnosis=False),
-            "diagnosis_only": HindsightTeacher(template=HINT, include_next_observation=False, include_reward=False),
-        }
+        self.teachers = hint_teachers()
 
     def make(self, draws: Sequence[Draw], policy: Policy, collector: Collector) -> list[Trajectory]:
         """Play the demonstrator; each episode gives one row that ends with its review, and hint-following rows.
@@ -165,6 +160,16 @@ def habits(category: str) -> tuple[Slot, ...]:
     rng = np.random.default_rng([7, *category.encode()])
     count = int(rng.integers(1, 3))
     return tuple(OPTION_SLOTS[i] for i in sorted(rng.permutation(3)[:count]))
+
+
+def hint_teachers() -> dict[str, HindsightTeacher]:
+    """What the teacher of hint-following rows is shown, by the keys of ``MODES``."""
+    return {
+        "full": HindsightTeacher(template=HINT),
+        "no_target": HindsightTeacher(template=HINT, include_action_target="never"),
+        "feedback": HindsightTeacher(template=HINT, include_diagnosis=False),
+        "diagnosis_only": HindsightTeacher(template=HINT, include_next_observation=False, include_reward=False),
+    }
 
 
 def with_review(trajectory: Trajectory, reflection: Reflection, policy: Policy) -> Trajectory:

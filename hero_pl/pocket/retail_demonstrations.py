@@ -14,12 +14,11 @@ import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from hero_envs.tau_bench.goals import REASONS
 from hero_envs.tau_bench.lookups import GIFT_CARD
 from hero_pl.errors import ConfigError
-from hero_pl.pocket.demonstrations import MODES, labelled_turn, with_review
+from hero_pl.pocket.demonstrations import MODES, hint_teachers, labelled_turn, with_review
 from hero_pl.pocket.retail_commands import RetailCommands
 from hero_pl.pocket.retail_reflector import RetailRules, desks
 from hero_pl.pocket.retail_rules import ACTS, TRANSFER, Call, Desk, judge, read_call, short
@@ -27,10 +26,8 @@ from hero_pl.policy.base import Policy, Sampling
 from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.rollout.collect import Collector, Draw
 from hero_pl.rollout.demonstrations import Demonstrations
-from hero_pl.teacher.hindsight import HindsightTeacher
 from hero_pl.types import Diagnosis, Reflection, Trajectory
 
-HINT = str(Path(__file__).parent / "hint.jinja")
 _MESSAGE = re.compile(r"<\|im_start\|>(\w+)\n(.*?)<\|im_end\|>", re.DOTALL)
 
 
@@ -62,12 +59,7 @@ class RetailDemonstrations(Demonstrations):
         self.branches, self.obedience, self.clean = branches, obedience, clean
         self.rules = RetailRules()
         self.parser = RetailCommands()
-        self.teachers = {
-            "full": HindsightTeacher(template=HINT),
-            "no_target": HindsightTeacher(template=HINT, include_action_target="never"),
-            "feedback": HindsightTeacher(template=HINT, include_diagnosis=False),
-            "diagnosis_only": HindsightTeacher(template=HINT, include_next_observation=False, include_reward=False),
-        }
+        self.teachers = hint_teachers()
 
     def make(self, draws: Sequence[Draw], policy: Policy, collector: Collector) -> list[Trajectory]:
         """Play the demonstrator; each episode gives one row that ends with its review, and hint-following rows.

@@ -49,15 +49,27 @@ def test_every_named_test_exists_and_every_row_names_one_or_says_that_there_is_n
         assert bool(named) != (tests == MISSING), f"{number} ({what})"
 
 
+def bugs():
+    """The bugs that ``tests/mutations/run.py`` puts in."""
+    return runpy.run_path(str(ROOT / "tests" / "mutations" / "run.py"))["BUGS"]
+
+
+def test_every_bug_can_still_be_put_in_where_its_mutation_says() -> None:
+    assert [bug.number for bug in bugs()] == list(range(1, 41))
+    for bug in bugs():
+        for old, _ in bug.changes:
+            assert (ROOT / bug.file).read_text(encoding="utf-8").count(old) == 1, (bug.number, old)
+
+
 def fill() -> None:
     """Write how the bugs are put in, and the tests that exist, into the last columns."""
     found = covering(list(functions()))
-    bugs = {bug.number: bug.put_in_as for bug in runpy.run_path(str(ROOT / "tests" / "mutations" / "run.py"))["BUGS"]}
+    put_in = {bug.number: bug.put_in_as for bug in bugs()}
 
     def row(match: re.Match[str]) -> str:
         tests = dict.fromkeys(found.get(int(match[1]), []))
         named = "<br>".join(f"`{f}::{n}`" for f, n in tests) or MISSING
-        return f"| {match[1]} | {match[2]} | {bugs.get(int(match[1]), '')} | {named} |"
+        return f"| {match[1]} | {match[2]} | {put_in.get(int(match[1]), '')} | {named} |"
 
     PAGE.write_text(ROW.sub(row, PAGE.read_text(encoding="utf-8")), encoding="utf-8")
 

@@ -63,7 +63,13 @@ BUGS = (
         3,
         "give the spliced context to the student as well",
         BATCH,
-        (("        whole = context + action\n", "            context = spliced\n        whole = context + action\n"),),
+        (
+            (
+                "        whole = context + action\n",
+                "        context = self.policy.template.splice(context, hint.text) if hint else context\n"
+                "        whole = context + action\n",
+            ),
+        ),
         "tests/test_batch.py",
     ),
     Bug(
@@ -77,7 +83,12 @@ BUGS = (
         5,
         "let the span of an action begin in the text before it",
         BATCH,
-        (("span = (len(context), len(whole))", "span = (len(context) - 3, len(whole))"),),
+        (
+            (
+                "span = (len(context) + first, len(context) + last)",
+                "span = (len(context) + first - 3, len(context) + last)",
+            ),
+        ),
         "tests/test_batch.py",
     ),
     Bug(
@@ -165,9 +176,8 @@ BUGS = (
         BATCH,
         (
             (
-                "        students = [(r, o) for",
-                '        pick["coefficient"] = pick["coefficient"] / pick["coefficient"].sum()\n'
-                "        students = [(r, o) for",
+                "            **self._tokens(keep),\n",
+                '            **self._tokens(keep) | {"coefficient": self.coefficient[keep] / self.coefficient[keep].sum()},\n',
             ),
         ),
         "tests/test_batch.py",
@@ -334,9 +344,10 @@ BUGS = (
         BATCH,
         (
             (
-                '                self.counters["teacher/overflow_turns"] += 1.0  '
-                "# never cut: the teacher would lose the task\n                return\n",
-                "                spliced = spliced[len(spliced) + len(action) - self.policy.max_length :]\n",
+                "        if len(row.ids) > self.policy.max_length:\n            return False\n",
+                "        if over := max(0, len(row.ids) - self.policy.max_length):\n"
+                "            cut = tuple((start - over, stop - over) for start, stop in row.spans)\n"
+                "            row = ScoreRow(row.ids[over:], cut, i)\n",
             ),
         ),
         "tests/test_batch.py",
@@ -347,9 +358,9 @@ BUGS = (
         "hero_pl/datamodule.py",
         (
             (
-                'return self.collector("train").collect(draws, policy, self.sampling)',
-                'ahead = self.collector("train").collect(draws, policy, self.sampling)\n'
-                '            now, self._ahead = getattr(self, "_ahead", ahead), ahead\n            return now',
+                "            return self._resampled(played, policy)\n",
+                '            played, self._ahead = getattr(self, "_ahead", played), played\n'
+                "            return self._resampled(played, policy)\n",
             ),
         ),
         "tests/test_module.py",
@@ -375,8 +386,8 @@ BUGS = (
         BATCH,
         (
             (
-                "        students = [(r, o) for",
-                '        pick["advantage"] = self.advantage[: int(keep.sum())]\n        students = [(r, o) for',
+                "            **self._tokens(keep),\n",
+                '            **{**self._tokens(keep), "advantage": self.advantage[: int(keep.sum())]},\n',
             ),
         ),
         "tests/test_batch.py",
