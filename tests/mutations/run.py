@@ -177,7 +177,8 @@ BUGS = (
         (
             (
                 "            **self._tokens(keep),\n",
-                '            **self._tokens(keep) | {"coefficient": self.coefficient[keep] / self.coefficient[keep].sum()},\n',
+                "            **self._tokens(keep)\n"
+                '            | {"coefficient": self.coefficient[keep] / self.coefficient[keep].sum()},\n',
             ),
         ),
         "tests/test_batch.py",
