@@ -191,7 +191,7 @@ def train(
         optimizer.zero_grad()
         objective.loss(policy, step.batch).loss.backward()
         optimizer.step()
-        objective.after_step(policy, trajectories)
+        objective.after_step(policy)
     return skill(policy)
 
 

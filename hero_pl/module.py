@@ -158,7 +158,7 @@ class HeroModule(lightning.LightningModule):
                 break
             outputs, updated = self._update(step)
             if updated:
-                self.objective.after_step(self.policy, judged)
+                self.objective.after_step(self.policy)
                 self.policy.version += 1
         metrics |= outputs.metrics
         metrics["train/skipped_steps"] = float(not updated)

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 class MuonAdamW(torch.optim.Optimizer):
     """Orthogonalised momentum for hidden matrices (Jordan et al., 2024; ``torch.optim.Muon``), AdamW for the rest.
 
-    Small models that start from random weights need a third of the steps of AdamW alone. Embeddings, the output layer
-    and vectors are AdamW's, as Muon's authors advise.
+    For small models that start from random weights. Embeddings, the output layer and vectors are AdamW's, as Muon's
+    authors advise.
 
     Args:
         matrices: Two-dimensional hidden weights.
@@ -40,7 +40,7 @@ class MuonAdamW(torch.optim.Optimizer):
             torch.optim.AdamW(others, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay),
         ]
         super().__init__([group for part in self.parts for group in part.param_groups], {})
-        self._join()
+        self._share()
 
     @classmethod
     def of(cls, module: nn.Module, lr: float, matrix_lr: float, **options: Any) -> MuonAdamW:
@@ -56,13 +56,11 @@ class MuonAdamW(torch.optim.Optimizer):
             **options,
         )
 
-    def _join(self) -> None:
-        """Groups and state are the parts' own objects, so schedulers and device moves reach them."""
-        self.param_groups = [group for part in self.parts for group in part.param_groups]
-        self.state.clear()
-        for part in self.parts:
-            for parameter in (p for group in part.param_groups for p in group["params"]):
-                self.state[parameter] = part.state[parameter]
+    def _share(self) -> None:
+        """The parts work on this optimizer's groups and on its one state: schedules and moves between devices count."""
+        first = len(self.parts[0].param_groups)
+        for part, groups in zip(self.parts, (self.param_groups[:first], self.param_groups[first:]), strict=True):
+            part.param_groups, part.state = groups, self.state
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -75,12 +73,7 @@ class MuonAdamW(torch.optim.Optimizer):
             part.step()
         return loss
 
-    def state_dict(self) -> dict[str, Any]:
-        """States of both parts."""
-        return {"parts": [part.state_dict() for part in self.parts]}
-
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore :meth:`state_dict`."""
-        for part, state in zip(self.parts, state_dict["parts"], strict=True):
-            part.load_state_dict(state)
-        self._join()
+        """Restore ``state_dict``, which is that of any optimizer."""
+        super().load_state_dict(state_dict)
+        self._share()

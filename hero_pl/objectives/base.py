@@ -101,7 +101,7 @@ class Objective(ABC):
     def loss(self, policy: Policy, micro: TokenizedBatch) -> LossOutput:
         """Loss of one micro-batch; gradients flow through the student alone."""
 
-    def after_step(self, policy: Policy, trajectories: Sequence[Trajectory]) -> None:  # noqa: B027
+    def after_step(self, policy: Policy) -> None:  # noqa: B027
         """Called after each successful optimizer step."""
 
     def state_dict(self) -> dict[str, Any]:

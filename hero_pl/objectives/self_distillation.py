@@ -197,7 +197,7 @@ class SelfDistillation(Objective):
         }
         return LossOutput(normalised_sum(micro.coefficient, weighted), metrics, per_token.detach(), q, p)
 
-    def after_step(self, policy: Policy, trajectories: Sequence[Trajectory]) -> None:
+    def after_step(self, policy: Policy) -> None:
         """Let the teacher's weights follow, by their rule."""
         with torch.no_grad():
             self.weights.after_step(policy, *self._seen)
