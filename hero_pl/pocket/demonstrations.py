@@ -8,7 +8,7 @@ says, so that a wrong hint misleads the teacher and a constant one is worth noth
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from hero_pl.pocket.reflector import ShopRules
 from hero_pl.pocket.rules import Page, Request, Slot, action, decision
 from hero_pl.policy.base import Policy, Sampling
 from hero_pl.policy.scripted import ScriptedPolicy
+from hero_pl.reflection.base import Reflector
 from hero_pl.reflection.parse import dump_reflection
 from hero_pl.reflection.self_reflector import review_prompt
 from hero_pl.rollout.collect import Collector, Draw
@@ -58,33 +59,18 @@ class ShopDemonstrations(Demonstrations):
         obedience: float = 0.4,
         clean: bool = False,
     ) -> None:
-        chances = {"habit": habit, "noise": noise, "astray": astray, "wasted": wasted, "invalid": invalid}
-        for name, value in chances.items():
-            if not 0.0 <= value < 1.0:
-                raise ConfigError(f"ShopDemonstrations({name}={value}): a probability in [0, 1) is expected.")
+        check_chances(self, habit=habit, noise=noise, astray=astray, wasted=wasted, invalid=invalid)
         self.habit, self.noise, self.astray, self.wasted, self.invalid = habit, noise, astray, wasted, invalid
         self.branches, self.obedience, self.clean = branches, obedience, clean
         self.rules = ShopRules()
         self.teachers = hint_teachers()
 
     def make(self, draws: Sequence[Draw], policy: Policy, collector: Collector) -> list[Trajectory]:
-        """Play the demonstrator; each episode gives one row that ends with its review, and hint-following rows.
-
-        Rows come ordered by length, so that micro-batches hold little padding.
-        """
+        """Play the demonstrator; see :func:`taught_rows` for what becomes of its episodes."""
         expert = ScriptedPolicy(self._reply, policy.template, policy.parser)
         expert.max_length = policy.max_length
         played = collector.collect(draws, expert, Sampling(1.0, 256))
-        if self.clean:
-            return played
-        rows: list[Trajectory] = []
-        for trajectory in played:
-            rng = random.Random(trajectory.seed)
-            reflection = self.rules.reflect([trajectory], policy)[0]
-            rows.append(with_review(trajectory, reflection, policy))
-            turns = rng.sample(trajectory.turns, min(self.branches, len(trajectory.turns)))
-            rows += [self._branch(trajectory, turn, reflection, policy, rng) for turn in turns]
-        return sorted(rows, key=lambda row: len(row.turns[-1].prompt_ids))
+        return played if self.clean else taught_rows(played, self.rules, policy, self._branches)
 
     # -- acting ------------------------------------------------------------------------------------------------
 
@@ -120,6 +106,12 @@ class ShopDemonstrations(Demonstrations):
         return rng.choice(wrong) if rng.random() < self.noise else right
 
     # -- reviewing and obeying ---------------------------------------------------------------------------------
+
+    def _branches(
+        self, trajectory: Trajectory, reflection: Reflection, policy: Policy, rng: random.Random
+    ) -> list[Trajectory]:
+        turns = rng.sample(trajectory.turns, min(self.branches, len(trajectory.turns)))
+        return [self._branch(trajectory, turn, reflection, policy, rng) for turn in turns]
 
     def _branch(
         self, trajectory: Trajectory, turn: Turn, reflection: Reflection, policy: Policy, rng: random.Random
@@ -160,6 +152,33 @@ def habits(category: str) -> tuple[Slot, ...]:
     rng = np.random.default_rng([7, *category.encode()])
     count = int(rng.integers(1, 3))
     return tuple(OPTION_SLOTS[i] for i in sorted(rng.permutation(3)[:count]))
+
+
+Branches = Callable[[Trajectory, Reflection, Policy, random.Random], list[Trajectory]]
+"""Makes the hint-following rows of one episode."""
+
+
+def taught_rows(played: Sequence[Trajectory], rules: Reflector, policy: Policy, branches: Branches) -> list[Trajectory]:
+    """Each episode gives one row that ends with its review, and hint-following rows.
+
+    Rows come ordered by length, so that micro-batches hold little padding.
+    """
+    rows: list[Trajectory] = []
+    for trajectory, reflection in zip(played, rules.reflect(played, policy), strict=True):
+        rows.append(with_review(trajectory, reflection, policy))
+        rows += branches(trajectory, reflection, policy, random.Random(trajectory.seed))
+    return sorted(rows, key=lambda row: len(row.turns[-1].prompt_ids))
+
+
+def check_chances(owner: Demonstrations, **chances: float) -> None:
+    """Refuse what is no probability below 1.
+
+    Raises:
+        ConfigError: One of them; it is named.
+    """
+    for name, value in chances.items():
+        if not 0.0 <= value < 1.0:
+            raise ConfigError(f"{type(owner).__name__}({name}={value}): a probability in [0, 1) is expected.")
 
 
 def hint_teachers() -> dict[str, HindsightTeacher]:

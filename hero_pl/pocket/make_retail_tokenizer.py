@@ -7,13 +7,10 @@ import sys
 from pathlib import Path
 
 from hero_envs.tau_bench.prompts import LOOKUP_POLICY, RETAIL_SCHEMAS
-from hero_pl.chat.byte_tokenizer import byte_tokenizer
-from hero_pl.chat.template import ChatTemplate
+from hero_pl.pocket.make_tokenizer import learn
 from hero_pl.pocket.retail_commands import RetailCommands
 from hero_pl.pocket.retail_demonstrations import RetailDemonstrations
-from hero_pl.pocket.tokenizer import train_tokenizer
-from hero_pl.policy.scripted import ScriptedPolicy
-from hero_pl.rollout.collect import Collector, Draw
+from hero_pl.rollout.collect import Collector
 
 ENV = "hero_pl/PocketRetail-v0"
 ENV_ARGS = {
@@ -106,21 +103,10 @@ GLUE = (
 """Strings of the desk and of the review format that become one piece each."""
 
 
-def main(folder: Path, episodes: int = 400) -> None:
-    """Learn pieces from warm-up episodes and save the tokenizer."""
-    policy = ScriptedPolicy([""], ChatTemplate(byte_tokenizer()), RetailCommands())
-    policy.load()
+def main(folder: Path) -> None:
+    """Make the desk's tokenizer and save it."""
     collector = Collector(ENV, ENV_ARGS, split="warmup")
-    draws = [Draw(task, i, 1 + i) for i, task in enumerate(collector.task_ids[:episodes])]
-    rows = RetailDemonstrations().make(draws, policy, collector)
-    texts = [
-        line
-        for row in rows
-        for turn in row.turns
-        for line in (policy.template.encoder.decode(turn.prompt_ids) + turn.text).split("\n")
-    ]
-    words = sorted({word for line in texts for word in re.findall(r"[A-Za-z]{2,}", line)})
-    tokenizer = train_tokenizer(texts, 700, dict.fromkeys([*GLUE, *words]))
+    tokenizer = learn(RetailDemonstrations(), collector, RetailCommands(), GLUE, 700)
     tokenizer.save_pretrained(folder)
     print(f"{len(tokenizer)} ids saved to {folder}")
 

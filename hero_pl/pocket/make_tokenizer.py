@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from hero_pl.chat.actions import ActionParser
 from hero_pl.chat.byte_tokenizer import byte_tokenizer
 from hero_pl.chat.template import ChatTemplate
 from hero_pl.pocket.demonstrations import ShopDemonstrations
 from hero_pl.pocket.tokenizer import train_tokenizer
 from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.rollout.collect import Collector, Draw
+from hero_pl.rollout.demonstrations import Demonstrations
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 ENV = "hero_pl/WebShopPocket-v0"
 GLUE = (
@@ -61,21 +68,32 @@ They carry their blanks, so that a word is the same piece wherever it stands: a 
 an id is what attention learns first."""
 
 
-def main(folder: Path, episodes: int = 400) -> None:
-    """Learn pieces from warm-up episodes and save the tokenizer."""
-    policy = ScriptedPolicy([""], ChatTemplate(byte_tokenizer()))
+def learn(
+    demonstrations: Demonstrations,
+    collector: Collector,
+    parser: ActionParser | None,
+    glue: Sequence[str],
+    vocabulary: int,
+    episodes: int = 400,
+) -> PreTrainedTokenizerFast:
+    """Learn pieces from the first warm-up episodes; glue and words become one piece each."""
+    policy = ScriptedPolicy([""], ChatTemplate(byte_tokenizer()), parser)
     policy.load()
-    collector = Collector(ENV, split="warmup")
     draws = [Draw(task, i, 1 + i) for i, task in enumerate(collector.task_ids[:episodes])]
-    rows = ShopDemonstrations().make(draws, policy, collector)
+    rows = demonstrations.make(draws, policy, collector)
     texts = [
         line
         for row in rows
         for turn in row.turns
         for line in (policy.template.encoder.decode(turn.prompt_ids) + turn.text).split("\n")
     ]
-    words = sorted({word for line in texts for word in re.findall(r"[a-z]{2,}", line)})
-    tokenizer = train_tokenizer(texts, 768, [*GLUE, *words])
+    words = sorted({word for line in texts for word in re.findall(r"[A-Za-z]{2,}", line)})
+    return train_tokenizer(texts, vocabulary, dict.fromkeys([*glue, *words]))
+
+
+def main(folder: Path) -> None:
+    """Make the shop's tokenizer and save it."""
+    tokenizer = learn(ShopDemonstrations(), Collector(ENV, split="warmup"), None, GLUE, 768)
     tokenizer.save_pretrained(folder)
     print(f"{len(tokenizer)} ids saved to {folder}")
 

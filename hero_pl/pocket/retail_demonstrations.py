@@ -17,8 +17,7 @@ from dataclasses import replace
 
 from hero_envs.tau_bench.goals import REASONS
 from hero_envs.tau_bench.lookups import GIFT_CARD
-from hero_pl.errors import ConfigError
-from hero_pl.pocket.demonstrations import MODES, hint_teachers, labelled_turn, with_review
+from hero_pl.pocket.demonstrations import MODES, check_chances, hint_teachers, labelled_turn, taught_rows
 from hero_pl.pocket.retail_commands import RetailCommands
 from hero_pl.pocket.retail_reflector import RetailRules, desks
 from hero_pl.pocket.retail_rules import ACTS, TRANSFER, Call, Desk, judge, read_call, short
@@ -52,9 +51,7 @@ class RetailDemonstrations(Demonstrations):
         obedience: float = 0.4,
         clean: bool = False,
     ) -> None:
-        for name, value in (("habit", habit), ("noise", noise), ("slips", slips)):
-            if not 0.0 <= value < 1.0:
-                raise ConfigError(f"RetailDemonstrations({name}={value}): a probability in [0, 1) is expected.")
+        check_chances(self, habit=habit, noise=noise, slips=slips)
         self.habit, self.noise, self.slips = habit, noise, slips
         self.branches, self.obedience, self.clean = branches, obedience, clean
         self.rules = RetailRules()
@@ -62,24 +59,11 @@ class RetailDemonstrations(Demonstrations):
         self.teachers = hint_teachers()
 
     def make(self, draws: Sequence[Draw], policy: Policy, collector: Collector) -> list[Trajectory]:
-        """Play the demonstrator; each episode gives one row that ends with its review, and hint-following rows.
-
-        Rows come ordered by length, so that micro-batches hold little padding.
-        """
+        """Play the demonstrator; see :func:`~hero_pl.pocket.demonstrations.taught_rows` for what becomes of it."""
         clerk = ScriptedPolicy(self._reply, policy.template, self.parser)
         clerk.max_length = policy.max_length
         played = collector.collect(draws, clerk, Sampling(1.0, 256))
-        if self.clean:
-            return played
-        rows: list[Trajectory] = []
-        for trajectory in played:
-            rng = random.Random(trajectory.seed)
-            reflection = self.rules.reflect([trajectory], policy)[0]
-            rows.append(with_review(trajectory, reflection, policy))
-            known = desks(trajectory)
-            for place in self._places(trajectory, known, rng):
-                rows.append(self._branch(trajectory, place, known[place], reflection, policy, rng))
-        return sorted(rows, key=lambda row: len(row.turns[-1].prompt_ids))
+        return played if self.clean else taught_rows(played, self.rules, policy, self._branches)
 
     # -- acting ------------------------------------------------------------------------------------------------
 
@@ -122,6 +106,13 @@ class RetailDemonstrations(Demonstrations):
         return desk.act(item, payment)
 
     # -- reviewing and obeying ---------------------------------------------------------------------------------
+
+    def _branches(
+        self, trajectory: Trajectory, reflection: Reflection, policy: Policy, rng: random.Random
+    ) -> list[Trajectory]:
+        known = desks(trajectory)
+        places = self._places(trajectory, known, rng)
+        return [self._branch(trajectory, place, known[place], reflection, policy, rng) for place in places]
 
     def _places(self, trajectory: Trajectory, known: Sequence[Desk], rng: random.Random) -> list[int]:
         """Turns of the hint-following rows: those where something is decided three times as often."""
