@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from falsification import bootstrap_mean
-from pocket_gate import probabilities, wrong_turns
+from gates import probabilities
+from pocket_gate import wrong_turns
 from tables import markdown
 
 if TYPE_CHECKING:
