@@ -102,22 +102,21 @@ def read_key(path: Path) -> dict[str, str]:
 # -- report ----------------------------------------------------------------------------------------------------------
 
 
-def tables(report: Report) -> tuple[list[list[str]], list[list[str]]]:
-    """Measures by arm, and agreement by question; the first row of each is its head."""
+def tables(report: Report) -> list[list[list[str]]]:
+    """Measures by arm and, with several raters, agreement by question; the first row of each is its head."""
     arms = [name for name in report if name != "agreement"]
     measures = list(dict.fromkeys(name for arm in arms for name in report[arm]))
-    first = [["measure", *arms], *([name, *(_cell(report[arm].get(name), name) for arm in arms)] for name in measures)]
+    found = [[["measure", *arms], *([m, *(_cell(report[arm].get(m), m) for arm in arms)] for m in measures)]]
     agreement = report["agreement"]
     columns = ["cohen", "fleiss", "alpha", "tied"]
-    second = [
-        ["question", *columns],
-        *([name, *(_cell(agreement.get(f"{name}/{column}"), column) for column in columns)] for name in QUESTIONS),
-    ]
-    return first, second
+    if any(not name.endswith("/tied") and not math.isnan(value) for name, value in agreement.items()):
+        rows = [[name, *(_cell(agreement.get(f"{name}/{c}"), c) for c in columns)] for name in QUESTIONS]
+        found.append([["question", *columns], *rows])
+    return found
 
 
 def print_report(report: Report, console: Console | None = None) -> None:
-    """Both tables in the terminal."""
+    """All tables in the terminal."""
     for head, *rows in tables(report):
         table = Table(*head, box=SIMPLE)
         for row in rows:
@@ -126,7 +125,7 @@ def print_report(report: Report, console: Console | None = None) -> None:
 
 
 def to_markdown(report: Report) -> str:
-    """Both tables for a document."""
+    """All tables for a document."""
     parts = []
     for head, *rows in tables(report):
         parts += ["\n".join("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows)), ""]

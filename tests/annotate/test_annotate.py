@@ -249,3 +249,12 @@ def test_gold_labels_count_before_the_majority(sample: Path) -> None:
     found = quality_report([rater], key, rows)
     assert (found["true"]["error/precision"], found["true"]["error/recall"]) == (1.0, 1.0)
     assert "| error/precision | " in to_markdown(found)
+
+
+def test_a_single_rater_agrees_with_nobody_so_no_agreement_is_shown() -> None:
+    row = {"id": "a", "confidence": "high", "labels": {"turn_was_error": True, "says_error": True}}
+    alone = quality_report([[row]], {"a": "true"})
+    assert "| question |" not in to_markdown(alone)
+    other = {**row, "id": "b", "labels": {"turn_was_error": False, "says_error": False}}
+    two = quality_report([[row, other], [row, other]], {"a": "true", "b": "true"})
+    assert "| turn_was_error | 1.000 | 1.000 | 1.000 | 0 |" in to_markdown(two)
