@@ -10,7 +10,6 @@ across machines. The gradients of every variant are compared with those of the p
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import resource
 import subprocess
@@ -19,6 +18,7 @@ import time
 from pathlib import Path
 
 import torch
+from tables import write_rows
 from torch import Tensor
 
 from hero_pl.losses import DistillationLoss, ForwardKL, JensenShannon, ReverseKL, linear_divergence, normalised_sum
@@ -109,10 +109,7 @@ def main() -> None:
     for row in rows:
         print("".join(f"{value:>16}" for value in row.values()))
     if options.csv:
-        with options.csv.open("w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+        write_rows(options.csv, rows)
 
 
 if __name__ == "__main__":

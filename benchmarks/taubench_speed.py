@@ -9,7 +9,6 @@ ground-truth end states, so rounds are shown one by one.
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 import time
 from pathlib import Path
@@ -17,6 +16,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "envs")]
+
+from tables import write_rows
 
 from hero_envs.tau_bench.domain import default_data_dir  # noqa: E402
 from hero_envs.tau_bench.env import TauBenchEnv  # noqa: E402
@@ -78,10 +79,7 @@ def main() -> None:
             )
             print("  ".join(f"{key}={value}" for key, value in rows[-1].items()), flush=True)
     if options.csv:
-        with options.csv.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+        write_rows(options.csv, rows)
 
 
 if __name__ == "__main__":

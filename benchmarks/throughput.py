@@ -10,7 +10,6 @@ machine. The second table is one training step of the pocket shop, by its parts.
 from __future__ import annotations
 
 import argparse
-import csv
 import time
 from collections.abc import Callable
 from functools import partial
@@ -18,6 +17,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
+from tables import write_rows
 
 from hero_pl.chat.actions import PlainText
 from hero_pl.datamodule import RolloutDataModule
@@ -142,10 +142,7 @@ def main() -> None:
     show(rows)
     show(parts(options.repeats))
     if options.csv:
-        with options.csv.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+        write_rows(options.csv, rows)
 
 
 if __name__ == "__main__":
