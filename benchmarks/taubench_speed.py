@@ -14,10 +14,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tables import write_rows
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "envs")]
-
-from tables import write_rows
 
 from hero_envs.tau_bench.domain import default_data_dir  # noqa: E402
 from hero_envs.tau_bench.env import TauBenchEnv  # noqa: E402
