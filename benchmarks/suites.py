@@ -104,7 +104,7 @@ SUITES: dict[str, Suite] = {
         "pocket-retail",
         "configs/pocket_retail.yaml",
         "Templated tasks on a database of the real schema; the outcome is open.",
-        ("hero_pl:pocket-retail",),
+        ("hero_pl:pocket-retail", "hero_pl:pocket-retail-b"),
         rules="RetailRules",
     ),
     "webshop": Suite(
