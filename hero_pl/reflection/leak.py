@@ -8,8 +8,8 @@ learned. Two signs are looked for, each only if it first occurs in the episode a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from typing import Literal
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
 
 from hero_pl.reflection.context import ReflectionContext
 
@@ -67,6 +67,14 @@ class LeakIndex:
             return "leak_ngram"
         return "leak_identifier" if any(self._leaking_identifier(word, turn) for word in found) else None
 
+    def in_action(self, action: Mapping[str, Any], turn: int) -> bool:
+        """Whether a corrected action of ``turn`` tells the future: each name and each value is looked at on its own.
+
+        Not the action as one text: the policy often does later what it should have done at once, and the words that
+        any such call is made of (``name``, ``arguments``, names of tools) are the interface, not news.
+        """
+        return any(self.find(piece, turn) is not None for piece in _pieces(action))
+
     def redact(self, text: str, turn: int) -> str:
         """Put a marker in the place of every leaking word run and identifier."""
         spans = _word_spans(text)
@@ -99,6 +107,19 @@ class LeakIndex:
         """A joined word (``item_8301557``, ``8301557.then``) also leaks by a part that stands alone in the future."""
         candidates = (name for name in (word, *_parts(word)) if name in self._in_whole)
         return any(self._first_identifier.get(name, 0) > turn for name in candidates)
+
+
+def _pieces(value: Any) -> Iterable[str]:
+    """Every key and every scalar of JSON data, as text."""
+    waiting = [value]
+    while waiting:
+        found = waiting.pop()
+        if isinstance(found, Mapping):
+            waiting += [*found.keys(), *found.values()]
+        elif isinstance(found, list):
+            waiting += found
+        elif found is not None:
+            yield str(found)
 
 
 def _parts(word: str) -> list[str]:

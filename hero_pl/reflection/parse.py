@@ -224,7 +224,7 @@ def _without_leak(
             text = read_diagnosis(leaks.redact(text, number), max_chars)[0]
         if policy == "drop" or not read_diagnosis(text.replace(REDACTED, ""), max_chars)[0]:
             return None
-    if target is not None and leaks.find(json.dumps(target, ensure_ascii=False), number):
+    if target is not None and leaks.in_action(target, number):
         codes.append("target_leak")
         target = target if policy == "flag" else None
     return Diagnosis(text, diagnosis.confidence, target)

@@ -1,3 +1,6 @@
+import json
+from typing import Any
+
 import pytest
 
 from hero_pl.reflection.context import ReflectionContext
@@ -81,6 +84,28 @@ def test_reasoning_of_later_turns_is_future_and_of_earlier_turns_is_known() -> N
     episode = ReflectionContext("t", ("a", "b"), ("c", "d"), (), 0.0, texts=("plan Q777", "plan Z888"))
     assert LeakIndex(episode).find("The plan Q777 was good.", 1) is None
     assert LeakIndex(episode).find("The plan Z888 was good.", 1) == "leak_identifier"
+
+
+def test_what_the_policy_did_later_is_a_correction_of_an_earlier_turn() -> None:
+    call = {"name": "transfer_to_human_agents", "arguments": {"summary": "not allowed", "queue": "second line"}}
+    episode = ReflectionContext("Cancel it.", ("ask[]", json.dumps(call)), ("Yes.", "Done."), ("ask",), 1.0)
+    assert LeakIndex(episode).find(json.dumps(call), 1) == "leak_ngram"
+    assert not LeakIndex(episode).in_action(call, 1)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"content": "The money will arrive in about ten days."},
+        {"items": ["W1001", ["R-7782"]]},
+        {"the money will arrive in about": 1},
+        {"item": {"id": "R-7782"}},
+    ],
+)
+def test_a_corrected_action_leaks_by_any_value_or_name(arguments: dict[str, Any]) -> None:
+    action = {"name": "respond", "arguments": arguments}
+    assert LEAKS.in_action(action, 1)
+    assert not LEAKS.in_action(action, 3)
 
 
 def test_redaction_removes_exactly_the_leaking_words() -> None:
