@@ -2,9 +2,10 @@
 
 The demonstrator has *habits* that ignore the policy or what a tool returned: for some products it takes the first
 listed other item, or refunds to the method that paid without looking for the gift card; it cancels with the default
-reason; it asks although the status forbids the request. Greedy decoding therefore does not undo its mistakes. A wrong
-item, reason or refund is accepted by the tools and shows only in the final reward; a forbidden change is refused by
-name. Hint-following rows obey the hint whatever it says, so that a wrong hint misleads the teacher.
+reason; it asks although the status forbids the request. Greedy decoding therefore does not undo its mistakes. Now and
+then it refuses what is allowed. A wrong item, reason or refund is accepted by the tools and shows only in the final
+reward; a forbidden change is refused by name. Hint-following rows obey the hint whatever it says, so that a wrong hint
+misleads the teacher.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ class RetailDemonstrations(Demonstrations):
         habit: Probability of the habitual mistake where there is a habit.
         noise: Probability of a random other item, reason or payment elsewhere.
         slips: Probability of a skipped question or a needless look-up.
+        refusals: Probability, per step, of a transfer although the request is allowed. Without any, every transfer in
+            the warm-up is right, and a policy then reviews its own wrong ones as right too.
         branches: Hint-following rows per episode.
         obedience: Share of diagnosis rows whose verdict is random; the label follows the hint.
         clean: Demonstrate without any mistake and without other rows (the learnability check).
@@ -47,12 +50,13 @@ class RetailDemonstrations(Demonstrations):
         habit: float = 0.7,
         noise: float = 0.25,
         slips: float = 0.05,
+        refusals: float = 0.04,
         branches: int = 3,
         obedience: float = 0.4,
         clean: bool = False,
     ) -> None:
-        check_chances(self, habit=habit, noise=noise, slips=slips)
-        self.habit, self.noise, self.slips = habit, noise, slips
+        check_chances(self, habit=habit, noise=noise, slips=slips, refusals=refusals)
+        self.habit, self.noise, self.slips, self.refusals = habit, noise, slips, refusals
         self.branches, self.obedience, self.clean = branches, obedience, clean
         self.rules = RetailRules()
         self.parser = RetailCommands()
@@ -78,6 +82,8 @@ class RetailDemonstrations(Demonstrations):
         right = desk.right()
         if rng.random() < self.slips and desk.user_id is not None and not desk.acted:
             return desk.profile()
+        if self.refusals and desk.status is not None and not desk.acted and rng.random() < self.refusals:
+            return TRANSFER
         if right == TRANSFER and not desk.failed and rng.random() < self.habit:
             return self._act(desk, rng) if desk.confirmed else desk.ask()
         if right["name"] == "get_user_details":

@@ -11,7 +11,7 @@ from hero_pl.pocket.make_retail_tokenizer import ENV, ENV_ARGS
 from hero_pl.pocket.retail_commands import RetailCommands
 from hero_pl.pocket.retail_demonstrations import RetailDemonstrations, has_habit
 from hero_pl.pocket.retail_reflector import RetailRules, desks
-from hero_pl.pocket.retail_rules import ACTS, judge, read_call, short
+from hero_pl.pocket.retail_rules import ACTS, TRANSFER, judge, read_call, short
 from hero_pl.policy.huggingface import HuggingFacePolicy
 from hero_pl.rollout.collect import Collector, Draw
 
@@ -93,6 +93,22 @@ def test_a_review_blames_the_turn_that_was_wrong_and_no_other(policy, make):
             assert (diagnosis.next_action_target is None) == right
             blamed[diagnosis.text.partition(":")[0]] += 1
     assert {"right", "wrong item", "wrong reason", "user not read", "not allowed"} <= set(blamed)
+
+
+def test_some_refusals_are_wrong_and_reviewed_as_wrong(make):
+    def wrong_transfers(refusals):
+        episodes = [row for row in make(habit=0.0, refusals=refusals) if len(row.turns) > 1]
+        return [
+            row.turns[-1].text  # the review
+            for row in episodes
+            for desk, turn in zip(desks(row), row.turns, strict=True)
+            if read_call(turn.action) == TRANSFER != desk.right()
+        ]
+
+    reviews = wrong_transfers(0.3)
+    assert len(reviews) > 5
+    assert all(": transfer" in review and "right: transfer" not in review for review in reviews)
+    assert not wrong_transfers(0.0)
 
 
 def test_clean_demonstrations_win_every_episode(make):
