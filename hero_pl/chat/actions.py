@@ -49,6 +49,19 @@ class ActionParser(ABC):
         """A tool call ``{"name": ..., "arguments": {...}}`` as a model of this dialect would write it."""
         return json.dumps(dict(call))
 
+    def reply(self, action: str) -> str:
+        """A canonical action as a whole reply in this dialect: :meth:`parse` reads it back.
+
+        Example:
+            >>> ToolCall().reply("Hello.")
+            'Hello.'
+        """
+        try:
+            call = json.loads(action) if action.startswith("{") else None
+        except (ValueError, RecursionError):
+            call = None
+        return self.write(call) if isinstance(call, dict) and "name" in call else action
+
 
 class PlainText(ActionParser):
     """The whole reply is the action; tools are not described (environments with a text grammar, small policies)."""
@@ -149,6 +162,15 @@ class ReAct(ActionParser):
         """From the last ``Action:`` to the end."""
         start = reply.rfind("Action:")
         return (start, len(reply)) if start >= 0 else None
+
+    def reply(self, action: str) -> str:
+        """The action behind its word, without a thought.
+
+        Example:
+            >>> ReAct().reply("search[red mug]")
+            'Action: search[red mug]'
+        """
+        return f"Action: {super().reply(action)}"
 
     def parse(self, text: str) -> ParsedAction:
         r"""Read what follows the last ``Action:``.

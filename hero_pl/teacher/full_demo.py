@@ -6,7 +6,6 @@ step only where everything seen before it was the same.
 
 from __future__ import annotations
 
-import json
 import random
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
@@ -63,7 +62,7 @@ class FullDemoTeacher(Teacher):
     Args:
         source: ``peer``: another episode of the batch (needs groups). ``buffer``: also episodes of earlier batches.
             ``oracle``: what ``expert`` does with the task.
-        expert: Plays tasks for ``oracle``, for example ``ShopExpert``.
+        expert: Plays tasks for ``oracle``: ``ShopExpert`` in the pocket shop, ``ExpertDemonstrations`` elsewhere.
         state_matched: Show only the step whose state is the turn's own, that is, before which the same had been
             observed; a turn without such a step leaves the loss.
         success_threshold: A demonstration has at least this reward.
@@ -90,7 +89,7 @@ class FullDemoTeacher(Teacher):
         if (source == "oracle") != (expert is not None):
             raise ConfigError(
                 f"FullDemoTeacher(source={source!r}, expert={expert}): an expert belongs to source: oracle, and that "
-                "needs one, for example expert: ShopExpert for the pocket shop."
+                "needs one: ShopExpert for the pocket shop, ExpertDemonstrations for an expert of yours."
             )
         if buffer_size < 1 or max_demonstration_tokens < 16:
             raise ConfigError(
@@ -224,20 +223,11 @@ class FullDemoTeacher(Teacher):
 
 def _demonstration(trajectory: Trajectory, policy: Policy) -> Demonstration:
     steps = tuple(
-        Step(turn.number, _without_reasoning(turn.action or turn.text, policy), turn.observation)
+        Step(turn.number, policy.parser.reply(_without_reasoning(turn.action or turn.text)), turn.observation)
         for turn in trajectory.turns
     )
     return Demonstration(trajectory.env_id, trajectory.task_id, trajectory.first_observation, steps)
 
 
-def _without_reasoning(action: str, policy: Policy) -> str:
-    """The canonical action in the policy's dialect; of a reply that was no action, what follows the reasoning."""
-    action = action.rpartition("</think>")[2].strip()
-    if action.startswith("{"):
-        try:
-            call = json.loads(action)
-        except ValueError:
-            return action
-        if isinstance(call, dict) and "name" in call:
-            return policy.parser.write(call)
-    return action
+def _without_reasoning(reply: str) -> str:
+    return reply.rpartition("</think>")[2].strip()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 import hero_pl.losses as losses
 import hero_pl.reflection.controls as controls
@@ -20,8 +21,10 @@ from hero_pl.objectives.policy_gradient import GRPO, RLOO, PolicyGradient, SoftO
 from hero_pl.objectives.self_distillation import SelfDistillation
 from hero_pl.objectives.sft import SFT
 from hero_pl.pocket.reflector import ShopRules
+from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.reflection.none import NoReflector
 from hero_pl.reflection.self_reflector import SelfReflector
+from hero_pl.rollout.collect import Draw
 from hero_pl.teacher.full_demo import FullDemoTeacher
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,10 +78,10 @@ def scratch(config, tokenizer):
     return [f"{policy}.pretrained=null", f"{policy}.tokenizer={tokenizer}", f"{policy}.config={json.dumps(config)}"]
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS, ids=name)
-def test_every_overlay_runs_two_steps_of_the_quickstart(overlay, tiny_config, tmp_path) -> None:
-    arguments = [
-        *scratch(tiny_config, "hero_pl:pocket-shop"),
+def two_steps(tiny_config, tokenizer, tmp_path):
+    """Arguments that make two cheap steps of a pocket configuration."""
+    return [
+        *scratch(tiny_config, tokenizer),
         "--data.limits.max_turns=2",
         "--held_out.episodes=0",
         "--trajectories.every_n_steps=0",
@@ -90,6 +93,11 @@ def test_every_overlay_runs_two_steps_of_the_quickstart(overlay, tiny_config, tm
         "--trainer.limit_train_batches=2",
         "--trainer.max_epochs=1",
     ]
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS, ids=name)
+def test_every_overlay_runs_two_steps_of_the_quickstart(overlay, tiny_config, tmp_path) -> None:
+    arguments = two_steps(tiny_config, "hero_pl:pocket-shop", tmp_path)
     tries = 1
     if overlay.stem == "dapo":  # no episode succeeds here, so every group is drawn again
         tries = 2
@@ -99,6 +107,20 @@ def test_every_overlay_runs_two_steps_of_the_quickstart(overlay, tiny_config, tm
     assert cli.datamodule.steps == 2
     assert tries * 2 * 8 <= cli.model.turns <= tries * 2 * 8 * 2  # eight episodes a step, of one or two turns
     assert all(parameter.isfinite().all() for parameter in cli.model.policy.parameters())
+
+
+@pytest.mark.parametrize("overlay", [None, *sorted((CONFIGS / "pocket_retail").glob("*.yaml"))], ids=str)
+def test_pocket_retail_and_its_overlays_run_two_steps(overlay, tiny_config, tmp_path) -> None:
+    base = CONFIGS / "pocket_retail.yaml"
+    env_args = {**yaml.safe_load(base.read_text(encoding="utf-8"))["data"]["env_args"], "size": 100, "tasks": 200}
+    arguments = [
+        *two_steps({**tiny_config, "max_position_embeddings": 1024}, "hero_pl:pocket-retail", tmp_path),
+        f"--data.env_args={json.dumps(env_args)}",
+    ]
+    cli = compose(*([base] if overlay is None else [base, overlay]), arguments=arguments)
+    cli.trainer.fit(cli.model, cli.datamodule)
+    assert cli.datamodule.steps == 2
+    assert 2 * 8 <= cli.model.turns <= 2 * 8 * 2
 
 
 @pytest.mark.parametrize("overlay", [*OVERLAYS, *(CONFIGS / "hardware").glob("*.yaml")], ids=name)
@@ -326,17 +348,36 @@ def test_the_webshop_configuration_finds_its_tasks() -> None:
     assert all(data.collector(stage).task_ids for stage in ("train", "validate", "test"))
 
 
-def test_the_retail_configuration_finds_its_tasks() -> None:
+@pytest.fixture
+def official_data():
+    """The argument that names the official data, which only a checkout of it has."""
     folder = SHARED / "data" / "taubench"
     if not folder.is_dir():
         pytest.skip("the folder shared/data/taubench is not beside the repository")
-    arguments = [f"--data.env_args={{data_dir: {folder.resolve()}}}"]
+    return f"--data.env_args={{data_dir: {folder.resolve()}}}"
+
+
+def test_the_retail_configuration_finds_its_tasks(official_data) -> None:
+    arguments = [official_data]
     data = compose(CONFIGS / "retail_qwen3_4b.yaml", arguments=arguments).datamodule
     assert {stage: len(data.collector(stage).task_ids) for stage in ("train", "validate", "test")} == {
         "train": 500,
         "validate": 20,
         "test": 115,
     }
+
+
+@pytest.mark.parametrize("overlay", ["full_demo", "expert_warmup"])
+def test_the_expert_of_the_retail_overlays_solves_official_tasks(overlay, official_data) -> None:
+    files = [CONFIGS / "retail_qwen3_4b.yaml", CONFIGS / "tau_bench" / f"{overlay}.yaml"]
+    cli = compose(*files, arguments=[official_data])
+    expert = cli.datamodule.demonstrations or cli.model.objective.teacher.expert
+    collector = cli.datamodule.collector("train")
+    policy = ScriptedPolicy(parser=cli.model.policy.parser)
+    policy.load()
+    played = expert.make([Draw(task, 0, i) for i, task in enumerate(collector.task_ids[:4])], policy, collector)
+    assert [trajectory.reward for trajectory in played] == [1.0] * 4
+    assert all("<tool_call>" in trajectory.turns[0].text for trajectory in played)
 
 
 def test_the_retail_configuration_takes_a_model_as_user_and_reads_no_weights() -> None:
