@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 import re
+import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,7 +19,7 @@ from hero_pl.callbacks.progress import EpisodeProgress
 from hero_pl.callbacks.trajectories import TrajectoryLog
 from hero_pl.callbacks.turn_budget import TurnBudget
 from hero_pl.checkpoints import AtomicCheckpointIO
-from hero_pl.components import nearest
+from hero_pl.components import named_in, nearest
 from hero_pl.datamodule import RolloutDataModule
 from hero_pl.errors import ConfigError, HeroError
 from hero_pl.module import HeroModule
@@ -34,7 +35,9 @@ class HeroParser(LightningArgumentParser):
         self._print_message(f"usage: {self.prog.replace(' [options]', '')} --config FILE [options]\n", file)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Exit with the message, and a suggestion where a class name is wrong."""
+        """Exit with the message, the file that is no YAML, and a suggestion where a class name is wrong."""
+        if "<unicode string>" in message:
+            message = message.replace("<unicode string>", _broken_file(sys.argv) or "the command line")
         for word in dict.fromkeys(re.findall(r"(?:[A-Za-z_]\w*\.)*[A-Z]\w{3,}\b", message)):
             near = nearest(word)
             if near is not None:
@@ -59,7 +62,6 @@ class HeroCLI(LightningCLI):
     """``fit``, ``validate``, ``test``, ``predict`` for :class:`HeroModule` and :class:`RolloutDataModule`."""
 
     def __init__(self, args: list[str] | None = None, run: bool = True) -> None:
-        import sys
         import warnings
 
         if args is not None:  # jsonargparse and Lightning look at sys.argv, which tests and main() bypass
@@ -131,6 +133,18 @@ class HeroCLI(LightningCLI):
             raise ConfigError(f"There is no checkpoint {checkpoint}. Those of a run are in its folder checkpoints/.")
         if self.subcommand == "validate" and config.trainer.limit_val_batches == 0:
             config.trainer.limit_val_batches = None  # 0 keeps validation out of `fit`; here it was asked for
+
+
+def _broken_file(words: list[str]) -> str | None:
+    """The first configuration on a command line that is not YAML."""
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        file = word.removeprefix("--config=") if word.startswith("--config=") else following * (word == "--config")
+        if file and Path(file).is_file():
+            try:
+                named_in(Path(file))
+            except ConfigError:
+                return file
+    return None
 
 
 def instantiate(args: list[str]) -> HeroCLI:

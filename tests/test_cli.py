@@ -124,9 +124,17 @@ def test_a_mistake_is_refused_before_a_model_is_loaded(mistake, config, capsys, 
     assert len(text.splitlines()) < 20
 
 
-def test_yaml_that_does_not_parse_is_refused_with_its_place(capsys, tmp_path, loads_no_model):
-    (tmp_path / "broken.yaml").write_text("model: {policy: [\n", encoding="utf-8")
-    assert "line 2, column 1" in message(capsys, ["fit", "--config", str(tmp_path / "broken.yaml")])
+@pytest.mark.parametrize("joined", [False, True])
+def test_yaml_that_does_not_parse_is_refused_with_its_file_and_place(joined, config, capsys, tmp_path, loads_no_model):
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("model: {policy: [\n", encoding="utf-8")
+    words = [f"--config={broken}"] if joined else ["--config", str(broken)]
+    text = message(capsys, ["fit", "--config", config(), *words])
+    assert f'in "{broken}", line 2, column 1' in text
+
+
+def test_an_option_that_is_no_yaml_is_not_blamed_on_a_file(config, capsys, loads_no_model):
+    assert 'in "the command line", line 1' in message(capsys, ["fit", "--config", config(), "--data={a: [1"])
 
 
 def test_a_misspelt_component_is_answered_with_the_nearest_one(config, capsys):
