@@ -11,7 +11,7 @@ NAMED = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
 MISSING = "not covered yet"
 ALSO = {
     17: [("tests/losses/test_normalize.py", "test_bug_18_two_ranks_give_what_one_rank_gives_even_if_one_is_empty")],
-    21: [("tests/test_module.py", "test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit")],
+    21: [("tests/test_module.py", "test_a_run_resumed_at_any_step_equals_the_whole_run_bit_for_bit")],
     33: [("tests/test_module.py", "test_the_first_step_samples_with_the_weights_it_updates")],
 }
 """Tests of a bug that do not carry its number."""
