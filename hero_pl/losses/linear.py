@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from hero_pl.errors import ConfigError, TokenAlignmentError
-from hero_pl.losses.base import DistillationLoss, log_probabilities
+from hero_pl.losses.base import DistillationLoss, action_log_probabilities, log_probabilities
 from hero_pl.losses.divergence import VocabularyDivergence
 
 
@@ -28,6 +28,10 @@ class LinearDivergence(NamedTuple):
     """Scalar ``sum(coefficient * per_token)``; gradients flow."""
     per_token: Tensor
     """``(N,)`` divergence per token, detached: for metrics and the viewer."""
+    student_log_probs: Tensor
+    """``(N,)`` log-probabilities of the sampled ids, detached; zeros without ``action_ids``."""
+    teacher_log_probs: Tensor
+    """The same of the teacher."""
 
 
 def linear_divergence(
@@ -52,10 +56,10 @@ def linear_divergence(
         teacher_head_weight: ``(vocab, d_teacher)``; a constant, and may be the student's own matrix.
         coefficients: ``(N,)`` from ``hero_pl.losses.coefficients``.
         chunk: Tokens whose logits exist at the same time.
-        action_ids: ``(N,)`` sampled ids, for losses that need them.
+        action_ids: ``(N,)`` sampled ids, for losses that need them and for their log-probabilities.
 
     Returns:
-        The loss, attached to the graph even for ``N == 0``, and the value of each token.
+        The loss, attached to the graph even for ``N == 0``, and what is known of each token.
 
     Raises:
         TokenAlignmentError: Both sides do not have the same tokens and vocabulary.
@@ -76,7 +80,7 @@ def linear_divergence(
             f"The student's head knows {student_head_weight.shape[0]} ids, the teacher's "
             f"{teacher_head_weight.shape[0]}. Cut or pad the two vocabularies alike."
         )
-    total, values = _LinearDivergence.apply(  # type: ignore[no-untyped-call]
+    total, *of_tokens = _LinearDivergence.apply(  # type: ignore[no-untyped-call]
         student_hidden,
         student_head_weight,
         teacher_hidden.detach(),
@@ -86,7 +90,7 @@ def linear_divergence(
         loss,
         chunk,
     )
-    return LinearDivergence(total, values)
+    return LinearDivergence(total, *of_tokens)
 
 
 class _LinearDivergence(torch.autograd.Function):
@@ -101,22 +105,21 @@ class _LinearDivergence(torch.autograd.Function):
         action_ids: Tensor | None,
         loss: DistillationLoss,
         chunk: int,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
         grad_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         # many small contributions: summed in at least float32, whatever the head is kept in
         grad_head = torch.zeros_like(head, dtype=wide) if ctx.needs_input_grad[1] else None
-        values = hidden.new_empty(hidden.shape[0], dtype=wide)
+        values, student, teacher = hidden.new_zeros(3, hidden.shape[0], dtype=wide)
         described: list[tuple[int, dict[str, Tensor]]] = []
         for start in range(0, hidden.shape[0], chunk):
             part = slice(start, start + chunk)
-            values[part], grad_logits = _value_and_logit_gradient(
-                loss,
-                hidden[part] @ head.T,
-                teacher_hidden[part] @ teacher_head.T,
-                coefficients[part],
-                None if action_ids is None else action_ids[part],
-            )
+            logits, teacher_logits = hidden[part] @ head.T, teacher_hidden[part] @ teacher_head.T
+            ids = None if action_ids is None else action_ids[part]
+            if ids is not None:
+                student[part] = action_log_probabilities(logits, ids, loss.temperature)
+                teacher[part] = action_log_probabilities(teacher_logits, ids, loss.temperature)
+            values[part], grad_logits = _value_and_logit_gradient(loss, logits, teacher_logits, coefficients[part], ids)
             described.append((values[part].numel(), loss.diagnostics))
             grad_logits = grad_logits.to(hidden.dtype)
             if grad_hidden is not None:
@@ -125,12 +128,12 @@ class _LinearDivergence(torch.autograd.Function):
                 _add_product(grad_head, grad_logits.T, hidden[part])
         loss.diagnostics = _combined(described)
         ctx.save_for_backward(grad_hidden, None if grad_head is None else grad_head.to(head.dtype))
-        ctx.mark_non_differentiable(values)
-        return (coefficients.to(wide) * values).sum(), values
+        ctx.mark_non_differentiable(values, student, teacher)
+        return (coefficients.to(wide) * values).sum(), values, student, teacher
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_total: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_total: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         scaled = (None if saved is None else saved * grad_total.to(saved.dtype) for saved in ctx.saved_tensors)
         return *scaled, None, None, None, None, None, None
 

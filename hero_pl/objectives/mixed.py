@@ -29,6 +29,11 @@ class _WithPolicyGradient(SelfDistillation):
 
     def __init__(self, policy_gradient: PolicyGradient | None, **distillation: Any) -> None:
         super().__init__(**distillation)
+        if self.logits_at_once:
+            raise ConfigError(
+                f"{type(self).__name__}(logits_at_once={self.logits_at_once}): the policy gradient needs the logits of "
+                "all tokens. Set logits_at_once to 0."
+            )
         self.policy_gradient = policy_gradient or PolicyGradient()
 
     def check(self, group_size: int) -> None:

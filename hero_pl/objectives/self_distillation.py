@@ -15,6 +15,7 @@ from hero_pl.losses.base import DistillationLoss, action_log_probabilities
 from hero_pl.losses.gates import Gate, GateInputs
 from hero_pl.losses.importance import ImportanceCorrection, TruncatedRatio, mismatch
 from hero_pl.losses.jensen_shannon import JensenShannon
+from hero_pl.losses.linear import linear_divergence
 from hero_pl.losses.normalize import normalised_sum, zero_loss
 from hero_pl.losses.sampled_token import SampledToken
 from hero_pl.objectives.base import LossOutput, Normalize, Objective, Step
@@ -22,6 +23,7 @@ from hero_pl.objectives.scope import LossScope, Scope
 from hero_pl.objectives.wrong_hints import wrong_hints
 from hero_pl.policy.base import Policy
 from hero_pl.policy.branches import BranchScorer, Scoring
+from hero_pl.policy.huggingface import HuggingFacePolicy
 from hero_pl.reflection.base import Reflector
 from hero_pl.reflection.none import NoReflector
 from hero_pl.reflection.self_reflector import SelfReflector
@@ -30,7 +32,7 @@ from hero_pl.rollout.collect import Collector
 from hero_pl.teacher.base import Teacher
 from hero_pl.teacher.hindsight import HindsightTeacher
 from hero_pl.teacher.probe import HintProbe
-from hero_pl.teacher.weights import LiveWeights, TeacherWeights
+from hero_pl.teacher.weights import LiveWeights, TeacherWeights, TrustRegionWeights
 from hero_pl.types import Hint, Trajectory, Turn
 
 
@@ -54,6 +56,9 @@ class SelfDistillation(Objective):
         teacher_scoring: ``separate`` runs every hinted turn with its whole context. ``prefix_cache`` and ``tree_mask``
             run a conversation once and only what is new for each turn; the numbers are the same up to rounding. Pays
             off with many turns and short hints; see ``benchmarks/teacher_scoring.py``.
+        logits_at_once: Tokens whose logits exist at the same time; 0 builds those of a whole micro-batch. For large
+            vocabularies: the same numbers up to rounding in a fraction of the memory; see
+            ``benchmarks/divergence_memory.py``. Gates, corrections and ``TrustRegionWeights`` need all logits.
         probe_turns: Hinted turns, the first of the run, on which ``teacher/hint_sensitivity`` is measured: how far
             the teacher is moved by its hint as against the hint of another turn. 0 switches it off.
         probe_every: Training batches between two measurements.
@@ -73,6 +78,7 @@ class SelfDistillation(Objective):
         loss_scope: Scope = "all",
         skip_first_tokens: int = 0,
         teacher_scoring: Scoring = "separate",
+        logits_at_once: int = 0,
         probe_turns: int = 16,
         probe_every: int = 25,
     ) -> None:
@@ -92,6 +98,14 @@ class SelfDistillation(Objective):
         self.scope = LossScope(loss_scope, skip_first_tokens)
         if teacher_scoring != "separate":
             self.weights.scorer = BranchScorer(teacher_scoring)
+        if logits_at_once and (self.gate or self.correction or isinstance(self.weights, TrustRegionWeights)):
+            raise ConfigError(
+                f"logits_at_once={logits_at_once}: a gate, a correction and TrustRegionWeights need the logits of all "
+                "tokens. Set logits_at_once to 0, or leave them out."
+            )
+        if logits_at_once < 0:
+            raise ConfigError(f"logits_at_once={logits_at_once}: expected a number of tokens, or 0 for all at once.")
+        self.logits_at_once = logits_at_once
         self.probe = HintProbe(probe_turns, probe_every)
         self._seen = (0.0, 0.0)
 
@@ -119,6 +133,9 @@ class SelfDistillation(Objective):
 
     def start(self, policy: Policy) -> None:
         """Let the teacher's weights take their copy."""
+        if self.logits_at_once:
+            with _networked(policy).unprojected():
+                pass  # refuses a head that is no plain projection, before anything is played
         self.weights.start(policy)
         self.reflector.start(policy)
 
@@ -168,7 +185,25 @@ class SelfDistillation(Objective):
 
     def loss(self, policy: Policy, micro: TokenizedBatch) -> LossOutput:
         """Step 4: divergence per token of the sampled ids, teacher detached."""
+        if self.logits_at_once:
+            return self._distil_in_parts(_networked(policy), micro)
         return self.distil(policy, policy.score(micro.student), micro)
+
+    def _distil_in_parts(self, policy: HuggingFacePolicy, micro: TokenizedBatch) -> LossOutput:
+        """The same from last hidden states."""
+        with policy.unprojected():
+            student, teacher = policy.score(micro.student), self.weights.score(policy, micro.teacher)
+        found = linear_divergence(
+            self.divergence,
+            student,
+            policy.head_weight(),
+            teacher,
+            policy.head_weight(self.weights.copy),
+            micro.coefficient,
+            self.logits_at_once,
+            micro.action_ids,
+        )
+        return self._output(found.loss, found.per_token, found.student_log_probs, found.teacher_log_probs, micro)
 
     def distil(self, policy: Policy, student: Tensor, micro: TokenizedBatch) -> LossOutput:
         """The loss from the student's logits ``(n, vocab)`` for the ids of ``micro``, each of them taught."""
@@ -188,14 +223,18 @@ class SelfDistillation(Objective):
             )
         if self.correction is not None:
             weighted = weighted * self.correction(q, micro.rollout_logprobs, micro.row)
+        return self._output(normalised_sum(micro.coefficient, weighted), per_token.detach(), q, p, micro)
+
+    def _output(self, loss: Tensor, per_token: Tensor, q: Tensor, p: Tensor, micro: TokenizedBatch) -> LossOutput:
+        """The loss with its metrics; divergences and log-probabilities ``(n,)`` are detached."""
         metrics = {
-            "teacher/divergence": float(per_token.detach().mean()),
-            "loss/max_token": float(per_token.detach().max()),
+            "teacher/divergence": float(per_token.mean()),
+            "loss/max_token": float(per_token.max()),
             "teacher/endorsement": float((p - q).mean()),
             **{f"loss/{k}": float(v) for k, v in self.divergence.diagnostics.items()},
             **{k: float(v) for k, v in mismatch(q, micro.rollout_logprobs).items()},
         }
-        return LossOutput(normalised_sum(micro.coefficient, weighted), metrics, per_token.detach(), q, p)
+        return LossOutput(loss, metrics, per_token, q, p)
 
     def after_step(self, policy: Policy) -> None:
         """Let the teacher's weights follow, by their rule."""
@@ -231,6 +270,12 @@ def _seen(trajectories: Sequence[Trajectory], reduce_sum: ReduceSum) -> tuple[fl
     local = torch.tensor([sum(t.reward for t in trajectories), count * length, count], dtype=torch.float64)
     reward, length, count = reduce_sum(local).tolist()
     return reward / max(count, 1.0), length / max(count, 1.0)
+
+
+def _networked(policy: Policy) -> HuggingFacePolicy:
+    if not isinstance(policy, HuggingFacePolicy):
+        raise ConfigError(f"logits_at_once needs a HuggingFacePolicy, given {type(policy).__name__}. Set it to 0.")
+    return policy
 
 
 def _device(policy: Policy) -> torch.device:

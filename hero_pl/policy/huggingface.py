@@ -98,6 +98,8 @@ class HuggingFacePolicy(Policy):
         self.gradient_checkpointing = gradient_checkpointing
         self._max_length = max_length
         self.model: Any = None
+        self._hidden = False
+        """Whether :meth:`score` leaves out the output projection."""
         self.copies: dict[str, nn.Module] = {}
         """Frozen copies by name; not part of ``parameters()`` or ``state_dict()``."""
 
@@ -212,8 +214,33 @@ class HuggingFacePolicy(Policy):
     def logits_at(self, model: Any, row: Sequence[int], position: Sequence[int], **inputs: Any) -> Tensor:
         """Logits ``(len(row), vocab)`` of one forward pass at ``(row, position)`` pairs; only they are projected."""
         if self._head_is_plain:
-            return self._head(model)(self._trunk(model, **inputs)[row, position])  # type: ignore[no-any-return]
+            hidden = self._trunk(model, **inputs)[row, position]
+            return hidden if self._hidden else self._head(model)(hidden)
         return model(**inputs).logits[row, position]  # type: ignore[no-any-return]
+
+    @contextmanager
+    def unprojected(self) -> Iterator[None]:
+        """Inside, :meth:`score` returns last hidden states ``(n, width)`` instead of logits.
+
+        Raises:
+            PolicyError: Logits are not ``hidden @ head_weight().T``: the head has a bias, an adapter, a cap or a scale.
+        """
+        head = self._head()
+        if not self._head_is_plain or type(head) is not nn.Linear or head.bias is not None:
+            raise PolicyError(
+                f"The logits of {self.pretrained or 'this model'!r} are no plain projection of its hidden states: they "
+                "cannot be made in parts. Set model.objective.init_args.logits_at_once to 0."
+            )
+        self._hidden = True
+        try:
+            yield
+        finally:
+            self._hidden = False
+
+    def head_weight(self, weights: str = "live") -> Tensor:
+        """Output projection ``(vocab, width)`` of the named weights."""
+        with self.using(weights) as model:
+            return self._head(model).weight  # type: ignore[return-value]
 
     def _trunk(self, model: Any, **inputs: Any) -> Tensor:
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
