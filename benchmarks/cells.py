@@ -1,8 +1,9 @@
 """One cell of a grid: a method on a base policy at a learning rate and a seed, run once and kept.
 
 A cell has its own folder. Its name and ``cell.json`` say everything that changes its numbers: suite, method, base
-policy with a digest of its weights, learning rate, seed, budgets, held-out episodes, and a digest of its configuration
-files. The commit is in the results, not in the name: after a change of the code, name another folder.
+policy with a digest of its weights, learning rate, seed, budgets, held-out episodes, a digest of its configuration
+files, and what the suite sets on top. The commit, as of its start, is in the results, not in the name: after a change of
+the code, name another folder.
 ``result.json`` is written when it ends, well or badly; a folder without one was interrupted and is run again.
 
 Each cell starts from a fresh configuration and seed, so it gives the same numbers in a process of its own as after
@@ -28,10 +29,16 @@ from typing import Any
 import yaml
 from suites import BASE, ROOT, SUITES, method_of, nested, settings
 
+from hero_pl.jsonl import read_lines
+from hero_pl.results import EVAL_FILE
+
 DONE, CRASHED = "done", "crashed"
 NOTHING: dict[str, Any] = {"status": "not run", "error": "", "wall_s": None, "commit": "", "curve": {}}
 """In place of the result of a cell that has none."""
-VALUES = ("turns_used", "success", "success_greedy", "reward", "turns", "invalid", "episodes", "train_cpu_s")
+VALUES = (
+    *("turns_used", "success", "success_greedy", "reward", "turns", "invalid", "episodes", "non_evaluable"),
+    *("do_nothing_floor", "user", "train_cpu_s"),
+)
 SPENT = {
     "acting_tokens": "rollout/action_tokens",
     "reflecting_tokens": "reflection/tokens",
@@ -75,7 +82,8 @@ class Cell:
         packaged = ROOT / "hero_pl" / "pocket" / "checkpoints" / self.policy.removeprefix("hero_pl:")
         folder = packaged if self.policy.startswith("hero_pl:") else Path(self.policy)
         weights = {path.name: digest(path) for path in sorted(folder.glob("*.*"))} if folder.is_dir() else {}
-        return {**asdict(self), "budgets": list(self.budgets), "files": files, "weights": weights}
+        on_top = settings(SUITES[self.suite], self.method, self.endpoint)
+        return {**asdict(self), "budgets": list(self.budgets), "files": files, "weights": weights, "settings": on_top}
 
     def folder(self, out: Path) -> Path:
         """Where it is kept; runs of one method differ in nothing but the seed at the end."""
@@ -154,7 +162,8 @@ def prepare(cell: Cell, out: Path) -> str:
     """Write what a cell is and its overlay; returns the command that runs it."""
     folder = cell.folder(out)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "cell.json").write_text(json.dumps(cell.identity(), indent=2) + "\n", encoding="utf-8")
+    said = json.dumps({**cell.identity(), "commit": _commit()}, indent=2)
+    (folder / "cell.json").write_text(said + "\n", encoding="utf-8")
     text = yaml.safe_dump(cell.overlay(folder), sort_keys=False)
     command = " ".join(["hero_pl", *cell.arguments(folder)])
     (folder / "overlay.yaml").write_text(f"# {command}\n{text}", encoding="utf-8")
@@ -173,7 +182,9 @@ def keep(cell: Cell, out: Path, error: str, wall_s: float | None = None) -> str:
     folder = cell.folder(out)
     folder.mkdir(parents=True, exist_ok=True)
     status = CRASHED if error else DONE
-    result = {"status": status, "error": error, "wall_s": wall_s, "commit": _commit()}
+    said = folder / "cell.json"
+    commit = json.loads(said.read_text(encoding="utf-8"))["commit"] if said.is_file() else _commit()
+    result = {"status": status, "error": error, "wall_s": wall_s, "commit": commit}
     result["curve"] = curve(folder / "version_0")
     part = folder / "result.part"
     part.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
@@ -210,7 +221,7 @@ def curve(run: Path) -> dict[str, dict[str, Any]]:
     if summary.is_file():
         results: dict[str, dict[str, Any]] = json.loads(summary.read_text(encoding="utf-8"))["curve"]
     else:
-        results = _partial(run / "eval.jsonl")
+        results = _partial(run / EVAL_FILE)
     spent = _spent(run / "metrics.csv")
     found = {}
     for mark, result in results.items():
@@ -224,8 +235,8 @@ def curve(run: Path) -> dict[str, dict[str, Any]]:
 
 
 def _partial(path: Path) -> dict[str, dict[str, Any]]:
-    """Means per budget of the evaluations that a crashed run had finished."""
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+    """Means per budget over the evaluable episodes that a crashed run had written; its last line may be torn."""
+    rows = [row for _, row in read_lines(path) if row.get("evaluable", True)] if path.is_file() else []
     marks = dict.fromkeys(row["turns_budget"] for row in rows)
     found: dict[str, dict[str, Any]] = {}
     for mark in marks:

@@ -29,7 +29,7 @@ import numpy as np
 from tables import markdown
 
 from hero_pl.compare import compare_runs
-from hero_pl.compare import notes as notes_of
+from hero_pl.comparison_tables import notes as notes_of
 from hero_pl.errors import ConfigError, HeroError
 from hero_pl.types import Diagnosis, Reflection, Trajectory
 
@@ -219,6 +219,7 @@ def after(grid: Path, methods: Sequence[str], budget: int | None) -> dict[str, A
             "budget": pair.turns_budget,
             "method": pair.method,
             "against": pair.baseline,
+            "block": pair.block,
             "runs": pair.seeds,
             "tasks": pair.tasks,
             "means": [pair.method_mean, pair.baseline_mean],
@@ -263,10 +264,11 @@ def page(result: Mapping[str, Any]) -> str:
         parts += [
             "## After training",
             markdown(
-                ["budget", "method", "against", "runs", "means", "effect", "verdict", "runs needed"],
+                ["budget", "base policy", "method", "against", "runs", "means", "effect", "verdict", "runs needed"],
                 [
                     [
                         str(pair["budget"]),
+                        pair["block"] or "-",
                         pair["method"],
                         pair["against"],
                         str(pair["runs"]),

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import torch
 
-from hero_pl.callbacks.held_out import summarise
 from hero_pl.pocket.demonstrations import HINT
 from hero_pl.policy.base import Sampling, ScoreRow
 from hero_pl.policy.huggingface import HuggingFacePolicy
@@ -24,6 +23,7 @@ from hero_pl.reflection.base import Reflector
 from hero_pl.reflection.controls import ShuffledReflector
 from hero_pl.reflection.self_reflector import SelfReflector
 from hero_pl.rollout.collect import Collector, Draw
+from hero_pl.summary import summarise
 from hero_pl.teacher.hindsight import HindsightTeacher
 from hero_pl.types import Diagnosis, Reflection, Trajectory, Turn
 

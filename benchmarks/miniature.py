@@ -16,8 +16,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from tables import interval, markdown
+from tables import markdown
 
+from hero_pl.intervals import mean_interval
 from hero_pl.losses.jensen_shannon import JensenShannon
 from hero_pl.objectives.base import Objective
 from hero_pl.objectives.policy_gradient import GRPO
@@ -234,7 +235,7 @@ def main() -> None:
                 print(f"seed {seed}: {name} {value:.3f}", flush=True)
     rows = []
     for name, values in found.items():
-        low, high = interval(values)
+        low, high = mean_interval(values)
         spread = f"{statistics.fmean(values):.3f} [{max(low, 0.0):.3f}, {min(high, 1.0):.3f}]"
         rows.append([name, str(len(values)), spread, f"{min(values):.3f} to {max(values):.3f}"])
     table = markdown(["arm", "seeds", "P(right action), mean and 95 % interval", "range"], rows)

@@ -2,7 +2,7 @@
 
     python benchmarks/report.py                    rewrite docs/results.md and README.md
     python benchmarks/report.py --check            only say which tables differ; exit status 1 if any does
-    python benchmarks/report.py --draw CSV PNG     draw the curves of a results.csv, or of some --methods of it
+    python benchmarks/report.py --draw CSV PNG     draw the curves of a results.csv, or of some --methods and --bases
 
 A table stands between two comments. The first names a file, a kind of table and perhaps settings, the second ends it:
 
@@ -151,10 +151,12 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="write nothing; exit status 1 if a table differs")
     parser.add_argument("--draw", nargs=2, type=Path, metavar=("CSV", "PNG"), help="draw curves instead")
     parser.add_argument("--methods", help="with --draw: only these, separated by commas")
+    parser.add_argument("--bases", help="with --draw: only these base policies, separated by commas")
     parser.add_argument("documents", nargs="*", type=Path, default=[ROOT / name for name in DOCUMENTS])
     args = parser.parse_args()
     if args.draw:
-        draw(select(read_rows(args.draw[0]), {"methods": args.methods} if args.methods else {}), args.draw[1])
+        chosen = {"methods": args.methods, "bases": args.bases}
+        draw(select(read_rows(args.draw[0]), {key: value for key, value in chosen.items() if value}), args.draw[1])
         return
     stale = []
     for path in args.documents:

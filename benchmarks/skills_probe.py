@@ -63,7 +63,7 @@ def play(policy: HuggingFacePolicy, episodes: int, seed: int, temperature: float
 
 def acting(policy: HuggingFacePolicy, episodes: int, seed: int) -> tuple[dict[str, Values], list[Trajectory]]:
     """Success and valid replies per episode; also the sampled episodes."""
-    from hero_pl.metrics import refused, succeeded
+    from hero_pl.records import refused, succeeded
 
     sampled, greedy = play(policy, episodes, seed, 1.0), play(policy, episodes, seed, 0.0)
     valid = [sum(not refused(turn) for turn in one.turns) / max(1, len(one.turns)) for one in sampled]

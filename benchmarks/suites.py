@@ -44,8 +44,8 @@ METHODS: dict[str, Method] = {
     "grpo": Method("GRPO, group of 8", ("configs/baselines/grpo.yaml",), grouped=True),
     "reinforce": Method("REINFORCE, group of 1", ("configs/baselines/reinforce.yaml",)),
     "rloo": Method("RLOO, group of 8", ("configs/baselines/rloo.yaml",), grouped=True),
-    "hero_self": Method("HERO, its own reflector"),
-    "hero_rule": Method("HERO, rule-based reflector", ("configs/baselines/rule_reflector.yaml",)),
+    "hero_self": Method("HERO, its own reflector, frozen"),
+    "hero_rule": Method("HERO, rule-based reflector, frozen teacher", ("configs/baselines/rule_reflector.yaml",)),
     "hero_live": Method(
         "HERO, live reflector and teacher",
         ("configs/baselines/live_teacher.yaml",),

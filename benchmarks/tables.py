@@ -15,13 +15,9 @@ from typing import Any
 
 from suites import BASE, METHODS
 
+from hero_pl.intervals import mean_interval
+
 Row = Mapping[str, str]
-T_975 = (
-    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
-    *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
-    *(2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
-)
-"""97.5 % quantile of Student's t for 1 to 30 degrees of freedom."""
 SHARES = ("success", "success_greedy", "reward")
 COSTS = {
     "success_greedy": "greedy success",
@@ -35,21 +31,6 @@ COSTS = {
     "train_cpu_s": "CPU s of training",
     "wall_s": "wall s of the run",
 }
-
-
-def interval(values: Sequence[float]) -> tuple[float, float]:
-    """95 % interval of the mean by Student's t; infinite for a single run.
-
-    Example:
-        >>> [round(x, 3) for x in interval([1.0, 2.0, 3.0])]  # 2 +- 4.303 * 1 / sqrt(3)
-        [-0.484, 4.484]
-    """
-    if len(values) < 2:
-        return -math.inf, math.inf
-    quantile = T_975[len(values) - 2] if len(values) <= 31 else 1.96
-    half = quantile * statistics.stdev(values) / math.sqrt(len(values))
-    mean = statistics.fmean(values)
-    return mean - half, mean + half
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
@@ -107,7 +88,7 @@ def summary(values: Sequence[float], share: bool = True) -> str:
     mean = statistics.fmean(values)
     if len(values) == 1:
         return f"{mean:.2f}"
-    low, high = interval(values)
+    low, high = mean_interval(values)
     if share:
         low, high = max(0.0, low), min(1.0, high)
     return f"{mean:.2f} [{low:.2f}, {high:.2f}] ({min(values):.2f} to {max(values):.2f})"
@@ -116,7 +97,8 @@ def summary(values: Sequence[float], share: bool = True) -> str:
 def value_table(rows: Sequence[Row], column: str = "success", marks: Sequence[int] | None = None) -> str:
     """One row per method (and rate, if a method has several), one column per budget."""
     marks = list(marks) if marks else budgets(rows)
-    body = []
+    floor = statistics.fmean(found) if (found := numbers(rows, "do_nothing_floor")) else None
+    body = [] if floor is None or column not in SHARES else [["doing nothing", "", "", *[f"{floor:.2f}"] * len(marks)]]
     for method in distinct(rows, "method"):
         for rate in distinct(of(rows, method=method), "lr"):
             mine = [row for row in rows if row["method"] == method and row.get("lr", "") == rate]
@@ -197,6 +179,8 @@ def choose(rows: Sequence[Row], method: str) -> str:
 
 def report(rows: Sequence[Row], says: str = "") -> str:
     """The whole Markdown page of a grid."""
+    users = ", ".join(name for name in distinct(rows, "user") if name)
+    says = f"{says} Played with the user {users}." if users else says
     parts = [says, "Mean success, 95 % interval over runs (Student's t), smallest to largest run.", value_table(rows)]
     bases = distinct(rows, "base")
     if len(bases) > 1:

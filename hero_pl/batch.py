@@ -55,6 +55,8 @@ class TokenizedBatch:
     """Trajectory of each teacher row."""
     places: tuple[tuple[int, int], ...] = ()
     """``(trajectory, turn number)`` of every turn number in ``turn``."""
+    temperature: float = 1.0
+    """What ``rollout_logprobs`` were divided by."""
     counters: dict[str, float] = field(default_factory=dict)
     """What was left out, and why."""
 
@@ -95,6 +97,7 @@ class TokenizedBatch:
             student_of_row=tuple(self.student_of_row[k] for k in of_student),
             teacher_of_row=tuple(self.teacher_of_row[k] for k in of_teacher),
             places=self.places,
+            temperature=self.temperature,
             **self._tokens(keep),
         )
 
@@ -196,8 +199,21 @@ def tokenize(
         policy_coefficient=of_policy,
         advantage=per_row.float()[row] if len(trajectories) else torch.zeros(0, device=device),
         places=tuple(layout.places),
+        temperature=_temperature(trajectories),
         counters=layout.counters,
     )
+
+
+def _temperature(trajectories: Sequence[Trajectory]) -> float:
+    """The sampling temperature of a batch.
+
+    Raises:
+        TokenAlignmentError: There are several; recorded and new log-probabilities could not be compared.
+    """
+    found = sorted({trajectory.temperature for trajectory in trajectories})
+    if len(found) > 1:
+        raise TokenAlignmentError(f"One batch holds episodes that were sampled at the temperatures {found}. Split it.")
+    return found[0] if found else 1.0
 
 
 class _Layout:
@@ -296,6 +312,11 @@ class _Layout:
         """Finish the student row that is being extended."""
         if self._open is not None:
             i, ids, spans = self._open
+            scored = [token for start, stop in spans for token in ids[start:stop]]
+            if scored != self.ids[-len(scored) :]:
+                raise TokenAlignmentError(
+                    f"Trajectory {i} of the batch: the student would score other ids than sampled."
+                )
             self.student.append(ScoreRow(ids, tuple(spans)))
             self.student_of_row.append(i)
             self._open = None

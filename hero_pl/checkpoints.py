@@ -1,4 +1,4 @@
-"""Checkpoints that are never half written: saved beside the old one, then put in its place."""
+"""Checkpoints: when a run saves itself, and files that are never half written."""
 
 from __future__ import annotations
 
@@ -6,9 +6,40 @@ import os
 from pathlib import Path
 from typing import Any
 
+import lightning
 from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_info
 
-from hero_pl.errors import HeroError
+from hero_pl.errors import ConfigError, HeroError
+
+
+class RunCheckpoint(ModelCheckpoint):
+    """Keeps the newest state of a run, saves the last one at its end, and says after a break how to go on.
+
+    Args:
+        every_n_steps: Optimizer steps between two saves; what was done since the last one is lost in a break.
+    """
+
+    def __init__(self, every_n_steps: int = 25) -> None:
+        if every_n_steps < 1:
+            raise ConfigError(
+                f"checkpoint.every_n_steps={every_n_steps}: at least 1. To save nothing: "
+                "trainer.enable_checkpointing: false."
+            )
+        super().__init__(every_n_train_steps=every_n_steps, save_top_k=1)
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Save the end."""
+        if self.dirpath is not None:
+            trainer.save_checkpoint(Path(self.dirpath) / "last.ckpt")
+
+    def on_exception(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: Any) -> None:
+        """Name what is kept."""
+        if self.best_model_path:
+            rank_zero_info(f"Stopped by {type(exception).__name__}. Go on with --ckpt_path {self.best_model_path}")
+        else:
+            rank_zero_info(f"Stopped by {type(exception).__name__} before the first checkpoint.")
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
 from hero_pl.errors import ConfigError, HeroError
+from hero_pl.records import RECORDS_FILE
 
 Stage = Literal["train", "validate", "test"]
 TRAINING = ("fit", "validate", "test", "predict")
@@ -33,7 +34,7 @@ Look at runs and environments (hero_pl COMMAND --help):
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run one command; a :class:`HeroError` ends it with its message and exit status 1."""
+    """Run one command; a :class:`HeroError` ends it with its message and status 1, Ctrl-C with one line and 130."""
     args = sys.argv[1:] if args is None else args
     command = args[0] if args else "--help"
     try:
@@ -59,6 +60,9 @@ def main(args: list[str] | None = None) -> None:
             raise
         print(f"hero_pl: {known}", file=sys.stderr)
         raise SystemExit(1) from error
+    except KeyboardInterrupt as error:
+        print(f"hero_pl: {command} was interrupted", file=sys.stderr)
+        raise SystemExit(130) from error  # 128 + SIGINT, as shells say it
 
 
 def _cause(error: BaseException | None) -> HeroError | None:
@@ -129,21 +133,40 @@ def view(records: Path, out: Path | None = None, terminal: bool = False, limit: 
     """Show trajectories.
 
     Args:
-        records: A trajectories.jsonl, or a run folder.
+        records: A trajectories.jsonl, a run folder, or a folder with one run below it.
         out: The page to write; default: beside the records.
         terminal: Print to the terminal instead.
         limit: Episodes to print.
     """
-    path = records / "trajectories.jsonl" if records.is_dir() else records
+    from hero_pl.viewer.runs import one_run
+
+    path = one_run(records)
     if terminal:
         from hero_pl.viewer.terminal import print_terminal
 
         print_terminal(path, limit)
         return
-    from hero_pl.viewer.page import write_html
+    print(_write_page(path, out or path.with_suffix(".html")))
 
-    target = out or path.with_suffix(".html")
-    print(f"Wrote {write_html(path, target)} episodes to {target}")
+
+def _write_page(records: Path, target: Path) -> str:
+    """Every token in its colour if the run's tokenizer is here; else a page that has it is left alone."""
+    from hero_pl.viewer.page import is_per_token, write_html
+
+    config = records.parent / "config.yaml"
+    decode, missing = None, f"there is no {config}"
+    if config.is_file():
+        from hero_pl.components import speller
+
+        try:
+            decode = speller(config)
+        except HeroError as error:
+            missing = str(error)
+    kept = ""
+    if decode is None and is_per_token(target):
+        kept, target = f"; {target}, which colours every token, was kept", target.with_suffix(".turns.html")
+    note = f"\nTurns are coloured as a whole: {missing}{kept}." if decode is None else ""
+    return f"Wrote {write_html(records, target, decode)} episodes to {target}{note}"
 
 
 def plot(runs: list[Path], out: Path = Path("curves.png")) -> None:
@@ -177,7 +200,8 @@ def compare(
         stage: Only at this stage: test or validate.
         markdown: Print a Markdown table.
     """
-    from hero_pl.compare import compare_runs, print_comparison, to_markdown
+    from hero_pl.compare import compare_runs
+    from hero_pl.comparison_tables import print_comparison, to_markdown
 
     found = compare_runs(runs, baseline, metric, budget=budget, stage=stage)
     if markdown:
@@ -256,7 +280,7 @@ def components(config: Path | None = None, packages: list[str] | None = None) ->
 def rollout(
     config: Path,
     episodes: int = 64,
-    out: Path = Path("trajectories.jsonl"),
+    out: Path = Path(RECORDS_FILE),
     stage: Stage = "test",
     trials: int = 1,
 ) -> None:

@@ -3,13 +3,18 @@
 Two methods are compared on the runs (block and seed) and tasks that both have (a paired comparison), at equal stage and
 budget and with the same kind of user simulator.
 
-The interval is a two-level bootstrap: runs are drawn with replacement, then tasks within each drawn run (Davison and
-Hinkley, Bootstrap Methods and their Application, section 3.8). It has no model of the noise between runs beyond those
-that were made: below five it can be too narrow, and with a single one it speaks about the tasks alone.
+Base policies (blocks) are compared each by itself: effects that differ between them have no common mean that would
+mean something.
+
+The interval is the effect plus and minus a quantile of Student's t times a standard error. The error comes from a
+bootstrap that draws runs and tasks independently of each other (Owen, The pigeonhole bootstrap, Annals of Applied
+Statistics, 2007); what a bootstrap of few runs lacks is added. The degrees of freedom follow from the shares that runs
+and tasks have in the variance (Satterthwaite). With a single run it speaks about the tasks alone.
 """
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,20 +22,19 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.box import SIMPLE
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from hero_pl.errors import ConfigError, HeroError
+from hero_pl.intervals import LEVEL, student_quantile
 from hero_pl.results import METRICS, Cell, Metric, Unit, Values, load_results, unit_name
 
 FEW_SEEDS = 5
 
-Z_INTERVAL = 1.959964
-"""97.5 % quantile of the standard normal distribution: a 95 % interval that leaves 0 out."""
-Z_POWER = 0.841621
-"""80 % quantile: the chance of seeing an effect that is there."""
+RESAMPLES = 4000
+"""Bootstrap draws."""
+POWER = 0.8
+"""Chance of seeing an effect that is there."""
+MOST = 1_000_000
+"""Beyond so many seeds, nothing is said about the number needed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +48,10 @@ class Comparison:
     metric: Metric
     baseline: str
     method: str
+    block: str
+    """Base policy of the runs; empty where there is one only."""
     seeds: int
-    """Runs (seeds, of every block) that both have."""
+    """Runs that both have."""
     tasks: int
     """Different tasks that both have, over all runs."""
     unpaired: int
@@ -63,7 +69,7 @@ class Comparison:
     """Ends of the 95 % interval of the effect."""
     runs_needed: int | None
     """Seeds per method at which an effect of this size is resolved with 80 % chance; ``None`` when one seed cannot tell
-    or when there is no effect."""
+    or when there is no effect (or more than a million would be needed)."""
 
     @property
     def resolved(self) -> bool:
@@ -82,7 +88,6 @@ def compare_runs(
     runs: Sequence[Path],
     baseline: str | None = None,
     metric: Metric = "success",
-    resamples: int = 10_000,
     budget: int | None = None,
     stage: str | None = None,
 ) -> list[Comparison]:
@@ -90,21 +95,18 @@ def compare_runs(
 
     Args:
         runs: Folders that are searched for ``eval.jsonl`` (one run, or a grid of runs), or such files.
-        baseline: Name of the method to compare with; the first method read when not given. Where it was only evaluated
-            at a budget of 0 turns (an untrained policy), it is compared with every budget.
+        baseline: Name of the method to compare with; the first method read when not given. If it was never evaluated
+            after training (an untrained policy), its evaluation at 0 turns is compared with every budget.
         metric: What is averaged: ``success``, ``reward`` or ``turns``.
-        resamples: Number of bootstrap draws.
         budget: Compare at this turns budget only.
         stage: Compare at this stage only: ``test`` or ``validate``.
 
     Raises:
-        ConfigError: The baseline, the budget, the stage or the metric is unknown, or ``resamples`` is too small.
+        ConfigError: The baseline, the budget, the stage or the metric is unknown.
         HeroError: A run has no results, a line is unusable, two runs are the same, or nothing can be paired.
     """
     if metric not in METRICS:
         raise ConfigError(f"metric is {metric!r}; give one of {', '.join(METRICS)}.")
-    if resamples < 100:
-        raise ConfigError(f"resamples is {resamples}; an interval needs at least 100, 10000 are usual.")
     results = load_results(runs, metric)
     methods = results.methods
     first = baseline if baseline is not None else next(iter(methods))
@@ -112,6 +114,7 @@ def compare_runs(
         raise ConfigError(f"No run of the baseline {first!r}. The runs hold: {', '.join(methods)}.")
     if len(methods) < 2:
         raise HeroError(f"The runs hold one method only ({first}). Name runs of at least two: hero_pl compare RUN RUN")
+    untrained = all(turns == 0 for _, turns, _ in methods[first])
     comparisons = []
     for method, cells in methods.items():
         if method == first:
@@ -119,13 +122,13 @@ def compare_runs(
         for cell, values in sorted(cells.items()):
             if budget not in (None, cell[1]) or stage not in (None, cell[0]):
                 continue
-            other = next((c for c in (cell, (cell[0], 0, cell[2])) if c in methods[first]), None)
-            if other is not None:
+            other = (cell[0], 0, cell[2]) if untrained else cell
+            if other in methods[first]:
                 pair = ((first, methods[first][other]), (method, values))
                 broken = results.broken[method, cell] + results.broken[first, other]
-                comparisons.append(_compare(cell, metric, pair, resamples, results.solved_by_nothing, broken))
+                comparisons += _compare_blocks(cell, metric, pair, results.solved_by_nothing, broken)
             else:
-                _refuse_other_users(cell, method, first, methods[first])
+                _refuse_other_users(other, method, first, methods[first])
     if not comparisons and (budget is not None or stage is not None):
         known = sorted({cell[:2] for cells in methods.values() for cell in cells})
         given = ", ".join(
@@ -149,7 +152,7 @@ def _refuse_other_users(cell: Cell, method: str, first: str, cells: Mapping[Cell
     Raises:
         HeroError: The baseline has this stage and budget with another kind of user only.
     """
-    others = sorted({user for stage, turns, user in cells if stage == cell[0] and turns in (cell[1], 0)})
+    others = sorted({user for stage, turns, user in cells if (stage, turns) == cell[:2]})
     if others:
         raise HeroError(
             f"{method!r} was evaluated with the user {cell[2] or 'none'}, {first!r} with {', '.join(others) or 'none'} "
@@ -157,161 +160,128 @@ def _refuse_other_users(cell: Cell, method: str, first: str, cells: Mapping[Cell
         )
 
 
-def paired_differences(baseline: Values, method: Values) -> dict[Unit, NDArray[np.float64]]:
-    """Per run that both have, the differences of the task means over the tasks that both have.
+def paired_differences(baseline: Values, method: Values) -> dict[Unit, dict[str, float]]:
+    """Per run that both have, the difference of the means of every task that both have.
 
     Returns:
-        Block and seed -> array of shape ``(tasks,)``, in the order of the task ids.
+        Block and seed -> task -> difference.
     """
     differences = {}
     for unit in sorted(baseline.keys() & method.keys()):
         tasks = sorted(baseline[unit].keys() & method[unit].keys())
         if tasks:
-            differences[unit] = np.array([np.mean(method[unit][t]) - np.mean(baseline[unit][t]) for t in tasks])
+            differences[unit] = {t: float(np.mean(method[unit][t]) - np.mean(baseline[unit][t])) for t in tasks}
     return differences
 
 
-def bootstrap(differences: Sequence[NDArray[np.float64]], resamples: int, seed: int = 0) -> NDArray[np.float64]:
-    """Mean effects after drawing seeds with replacement, then tasks within each drawn seed.
+def bootstrap(runs: Sequence[Mapping[str, float]]) -> NDArray[np.float64]:
+    """Mean over runs of the mean over tasks, after drawing runs and, independently, tasks with replacement.
 
     Args:
-        differences: One array of shape ``(tasks,)`` per seed.
-        resamples: Number of draws.
-        seed: Of the generator, so that the same runs give the same interval.
+        runs: Task -> difference, one per run; a run may lack tasks.
 
     Returns:
-        ``(resamples,)``.
+        ``(RESAMPLES,)``, the same for the same runs.
     """
-    generator = np.random.default_rng(seed)
-    total = np.zeros(resamples)
-    for _ in differences:  # one place of the drawn set of seeds after the other
-        drawn = generator.integers(len(differences), size=resamples)
-        for i, values in enumerate(differences):
-            rows = np.flatnonzero(drawn == i)
-            for part in np.array_split(rows, 1 + len(rows) * len(values) // 4_000_000):  # at most about 64 MB at once
-                picks = generator.integers(len(values), size=(len(part), len(values)))
-                total[part] += values[picks].mean(axis=1)
-    return total / len(differences)
+    tasks = sorted({task for run in runs for task in run})
+    there = np.array([[task in run for task in tasks] for run in runs], dtype=float)
+    values = np.array([[run.get(task, 0.0) for task in tasks] for run in runs])
+    means = values.sum(1) / there.sum(1)
+    generator = np.random.default_rng(0)
+    found: list[NDArray[np.float64]] = []
+    for part in np.array_split(np.arange(RESAMPLES), 1 + RESAMPLES * len(tasks) // 4_000_000):  # some 32 MB at once
+        of_tasks = generator.multinomial(len(tasks), np.full(len(tasks), 1 / len(tasks)), size=len(part))
+        of_runs = generator.multinomial(len(runs), np.full(len(runs), 1 / len(runs)), size=len(part)) / len(runs)
+        counted = of_tasks @ there.T
+        drawn = np.where(counted > 0, of_tasks @ values.T / np.maximum(counted, 1), means)
+        found.append((of_runs * drawn).sum(1))
+    return np.concatenate(found)
+
+
+def effect_interval(runs: Sequence[Mapping[str, float]]) -> tuple[float, float, float]:
+    """Effect and the ends of its 95 % interval, from the differences of one or more runs.
+
+    Args:
+        runs: Task -> difference, one per run.
+    """
+    effects = [float(np.mean(list(run.values()))) for run in runs]
+    by_task: dict[str, list[float]] = {}
+    for run in runs:
+        for task, value in run.items():
+            by_task.setdefault(task, []).append(value)
+    of_tasks = [float(np.mean(values)) for values in by_task.values()]
+    parts = [(_variance_of_mean(part), len(part) - 1) for part in (effects, of_tasks)]
+    total = sum(variance for variance, _ in parts)
+    weights = sum(variance**2 / freedom for variance, freedom in parts if freedom)
+    freedom = max(1, int(total**2 / weights)) if weights else 1
+    error = math.sqrt(float(bootstrap(runs).var()) + parts[0][0] / len(runs))  # n runs: their share is 1 / n too small
+    half = student_quantile(LEVEL, freedom) * error
+    effect = float(np.mean(effects))
+    return effect, effect - half, effect + half
+
+
+def _variance_of_mean(values: Sequence[float]) -> float:
+    return float(np.var(values, ddof=1)) / len(values) if len(values) > 1 else 0.0
 
 
 def runs_needed(seed_effects: Sequence[float]) -> int | None:
     """Seeds per method that resolve an effect of the observed size with 80 % chance at the 95 % level.
 
-    With mean ``d`` and standard deviation ``s`` of the effects per seed, the normal approximation of a paired test asks
-    for ``n = ((z_0.975 + z_0.8) s / d)^2``, and a spread cannot be seen with fewer than two.
+    With mean ``d`` and standard deviation ``s`` of the effects per seed: the smallest ``n`` with
+    ``|d| sqrt(n) / s >= t_0.975 + t_0.8`` at ``n - 1`` degrees of freedom, of a paired t-test.
 
     Example:
-        >>> runs_needed([0.0, 0.2])  # d = 0.1, s = 0.1414: (2.8016 * 1.4142)^2 = 15.7
-        16
+        >>> runs_needed([0.0, 0.2])  # d = 0.1, s = 0.1414: 18 > (2.110 + 0.863)^2 * 2
+        18
     """
-    effect = float(np.mean(seed_effects))
-    if len(seed_effects) < 2 or abs(effect) < 1e-12:
+    effect = abs(float(np.mean(seed_effects)))
+    if len(seed_effects) < 2 or effect < 1e-12:
         return None
     spread = float(np.std(seed_effects, ddof=1))
-    return max(2, math.ceil(((Z_INTERVAL + Z_POWER) * spread / effect) ** 2))
+
+    def enough(n: int) -> bool:
+        return effect * math.sqrt(n) >= spread * (student_quantile(LEVEL, n - 1) + student_quantile(POWER, n - 1))
+
+    return bisect.bisect_left(range(MOST), True, lo=2, key=enough) if enough(MOST) else None
 
 
-def to_table(comparisons: Sequence[Comparison]) -> Table:
-    """For the terminal: two lines per comparison, so that it fits into 80 columns."""
-    table = Table(title=f"{comparisons[0].metric}, 95 % interval" if comparisons else None, box=SIMPLE)
-    table.add_column("stage\nbudget")
-    table.add_column("method\nagainst")
-    for head in ("seeds\ntasks", "mean", "effect", "verdict", "runs\nneeded"):
-        table.add_column(head, no_wrap=True)
-    for one in comparisons:
-        stage, budget, method, baseline, seeds, tasks, _, effect, verdict, needed, floor, user = _cells(one)
-        cells = (
-            f"{stage}\n{budget}" + (f"\n{user}" if one.user else ""),
-            f"{method}\n{baseline}",
-            f"{seeds}\n{tasks}",
-            f"{one.method_mean:.3f}\n{one.baseline_mean:.3f}",
-            effect.replace(" [", "\n["),
-            verdict if one.floor is None else f"{verdict}\n(nothing: {floor})",
-            needed,
+def _compare_blocks(
+    cell: Cell,
+    metric: Metric,
+    pair: tuple[tuple[str, Values], tuple[str, Values]],
+    solved_by_nothing: Mapping[str, bool],
+    broken: int,
+) -> list[Comparison]:
+    """One method, the second of the pair, against the baseline, on every base policy that both have."""
+    baseline, method = pair
+    blocks = sorted({block for block, _ in baseline[1]} & {block for block, _ in method[1]})
+    found = []
+    for block in blocks:
+        own = [(name, {unit: tasks for unit, tasks in values.items() if unit[0] == block}) for name, values in pair]
+        if differences := paired_differences(own[0][1], own[1][1]):
+            found.append(_compare(cell, metric, (own[0], own[1]), block, differences, solved_by_nothing, broken))
+    if not found:
+        raise HeroError(
+            f"{method[0]!r} and {baseline[0]!r} share no seed with a common task at {cell[1]} turns ({cell[0]}): "
+            f"{', '.join(map(unit_name, sorted(method[1])))} and {', '.join(map(unit_name, sorted(baseline[1])))}. "
+            "Evaluate both on the same tasks with the same seeds."
         )
-        table.add_row(*(Text(cell) for cell in cells), style="" if one.resolved else "dim")
-    return table
-
-
-def to_markdown(comparisons: Sequence[Comparison]) -> str:
-    """For a document; ends with the notes."""
-    rows = [_HEAD, ["---"] * len(_HEAD), *(_cells(one) for one in comparisons)]
-    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
-    return "\n".join([*lines, "", *notes(comparisons), ""])
-
-
-def notes(comparisons: Sequence[Comparison]) -> list[str]:
-    """What a reader must know beside the figures."""
-    said = ["Runs needed: seeds per method that resolve an effect of this size with 80 % chance."]
-    if any(one.seeds == 1 for one in comparisons):
-        said.append("One seed: the interval covers the choice of tasks only, not the noise between training runs.")
-    if any(1 < one.seeds < FEW_SEEDS for one in comparisons):
-        said.append(f"Fewer than {FEW_SEEDS} seeds: the interval can be too narrow.")
-    left_out = sum(one.unpaired for one in comparisons)
-    if left_out:
-        said.append(f"{left_out} results without a partner of the same seed and task were left out.")
-    broken = sum(one.broken for one in comparisons)
-    if broken:
-        said.append(f"{broken} episodes that the environment or its user broke were left out.")
-    if any(one.floor is not None for one in comparisons):
-        said.append("Doing nothing: the success of an agent that ends each of these dialogues at once.")
-    if any(one.user for one in comparisons):
-        said.append("Scores with different kinds of users are not comparable; each row has one kind.")
-    return said
-
-
-def print_comparison(comparisons: Sequence[Comparison], console: Console | None = None) -> None:
-    """Print the table and its notes."""
-    console = console or Console()
-    console.print(to_table(comparisons))
-    for note in notes(comparisons):
-        console.print(Text(note))
-
-
-_HEAD = ["stage", "budget", "method", "baseline", "seeds", "tasks", "means", "effect", "verdict", "runs needed"]
-_HEAD += ["doing nothing", "user"]  # the same width for every environment, so that tables can be joined
-
-
-def _cells(one: Comparison) -> list[str]:
-    """One row of either table."""
-    return [
-        one.stage,
-        str(one.turns_budget),
-        one.method,
-        one.baseline,
-        str(one.seeds),
-        str(one.tasks),
-        f"{one.method_mean:.3f} vs {one.baseline_mean:.3f}",
-        f"{one.effect:+.3f} [{one.low:+.3f}, {one.high:+.3f}]",
-        one.verdict,
-        "unknown" if one.runs_needed is None else str(one.runs_needed),
-        "-" if one.floor is None else f"{one.floor:.3f}",
-        one.user or "-",
-    ]
+    return found
 
 
 def _compare(
     cell: Cell,
     metric: Metric,
     pair: tuple[tuple[str, Values], tuple[str, Values]],
-    resamples: int,
+    block: str,
+    differences: Mapping[Unit, Mapping[str, float]],
     solved_by_nothing: Mapping[str, bool],
     broken: int,
 ) -> Comparison:
-    """One method, the second of the pair, against the baseline."""
     baseline, method = pair
-    differences = paired_differences(baseline[1], method[1])
-    if not differences:
-        raise HeroError(
-            f"{method[0]!r} and {baseline[0]!r} share no seed with a common task at {cell[1]} turns ({cell[0]}): "
-            f"{', '.join(map(unit_name, sorted(method[1])))} and {', '.join(map(unit_name, sorted(baseline[1])))}. "
-            "Evaluate both on the same tasks with the same seeds."
-        )
     pairs = [_pairs(values) for values in (baseline[1], method[1])]
     common = pairs[0] & pairs[1]
-    draws = bootstrap(list(differences.values()), resamples)
-    low, high = np.quantile(draws, [0.025, 0.975])
-    effects = [float(values.mean()) for values in differences.values()]
+    effect, low, high = effect_interval(list(differences.values()))
     means = [_mean(values[1], common) for values in (baseline, method)]
     floor = [solved_by_nothing[task] for _, task in sorted(common) if task in solved_by_nothing]
     return Comparison(
@@ -321,6 +291,7 @@ def _compare(
         metric=metric,
         baseline=baseline[0],
         method=method[0],
+        block=block,
         seeds=len(differences),
         tasks=len({task for _, task in common}),
         unpaired=len(pairs[0] ^ pairs[1]),
@@ -328,10 +299,10 @@ def _compare(
         floor=float(np.mean(floor)) if floor else None,
         baseline_mean=means[0],
         method_mean=means[1],
-        effect=float(np.mean(effects)),
-        low=float(low),
-        high=float(high),
-        runs_needed=runs_needed(effects),
+        effect=effect,
+        low=low,
+        high=high,
+        runs_needed=runs_needed([float(np.mean(list(tasks.values()))) for tasks in differences.values()]),
     )
 
 

@@ -7,7 +7,7 @@ import importlib
 import inspect
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,22 +74,34 @@ def describe() -> str:
     return "\n".join(lines)
 
 
+def read_config(path: Path) -> dict[str, Any]:
+    """Values of a YAML file.
+
+    Raises:
+        ConfigError: There is no such file, it is not YAML, or it holds something else than keys and values.
+    """
+    import yaml
+
+    if not path.is_file():
+        raise ConfigError(f"No configuration {path}. Name a YAML file, for example the config.yaml of a run.")
+    try:
+        values = yaml.safe_load(path.read_bytes())
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {str(error).replace('<byte string>', str(path))}") from error
+    if not isinstance(values, dict):
+        found = "nothing" if values is None else "a list" if isinstance(values, list) else "a single value"
+        raise ConfigError(f"{path} holds {found}. Expected keys and values, such as model: {{...}} and data: {{...}}.")
+    return values
+
+
 def named_in(config: Path) -> list[str]:
     """Modules that a configuration names: in front of a class, or of an environment id (``module:Id``).
 
     Raises:
-        ConfigError: There is no such file, or it is not YAML.
+        ConfigError: See :func:`read_config`.
     """
-    import yaml
-
-    if not config.is_file():
-        raise ConfigError(f"No configuration {config}. Name a YAML file.")
-    try:
-        values = yaml.safe_load(config.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{config} is not YAML: {error}") from error
     found = []
-    for key, text in _texts(values):
+    for key, text in _texts(read_config(config)):
         if key == "env" and ":" in text:
             found.append(text.partition(":")[0])
         elif re.fullmatch(r"[A-Za-z_]\w*(\.\w+)+", text) and text.rpartition(".")[2][:1].isupper():
@@ -112,6 +124,30 @@ def import_named(modules: Iterable[str]) -> None:
             raise ConfigError(
                 f"{name!r} cannot be imported: {error}. Install the package, or put its folder on PYTHONPATH."
             ) from error
+
+
+def speller(config: Path) -> Callable[[Sequence[int]], list[str]]:
+    """How the tokenizer of a run spells single ids; ``config`` is the run's config.yaml. Nothing is downloaded.
+
+    Raises:
+        ConfigError: The configuration names no tokenizer, or none that is on this machine.
+    """
+    from transformers import AutoTokenizer
+
+    from hero_pl.policy.huggingface import HuggingFacePolicy
+
+    place: Any = read_config(config)
+    for key in ("model", "policy", "init_args"):
+        place = place.get(key) if isinstance(place, dict) else None
+    named = place.get("tokenizer") or place.get("pretrained") if isinstance(place, dict) else None
+    if not isinstance(named, str):
+        raise ConfigError(f"{config} names no tokenizer")
+    try:
+        source = HuggingFacePolicy(pretrained=named).tokenizer_source
+        tokenizer: Any = AutoTokenizer.from_pretrained(source, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"the tokenizer {named!r} of {config} is not on this machine") from error
+    return lambda ids: [tokenizer.decode([one]) for one in ids]
 
 
 def nearest(word: str) -> str | None:

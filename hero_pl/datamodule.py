@@ -10,13 +10,13 @@ import numpy as np
 
 from hero_pl.errors import ConfigError
 from hero_pl.policy.base import Policy, Sampling
-from hero_pl.rollout.collect import Collector, Draw, Limits
+from hero_pl.rollout.collect import Collector, Draw, Limits, Stream
 from hero_pl.rollout.demonstrations import Demonstrations
 from hero_pl.rollout.environments import check_arguments, check_id
 from hero_pl.types import Trajectory
 
-TRAIN, EVALUATE, RESAMPLE = 1, 2, 3
-"""First entries of the seed sequences, so that training and evaluation never share randomness."""
+STAGES = {"train": 5, "validate": 8, "test": 4}
+"""Second entries of the entropy of an evaluation: equal tasks of two stages are not played alike."""
 
 
 class TaskStream:
@@ -61,7 +61,7 @@ class RolloutDataModule(lightning.LightningDataModule):
         splits: Names of the environment's splits for training, validation and test.
         eval_episodes: Episodes of one evaluation; 0 plays every task of the split once.
         eval_temperature: Of sampling while evaluating.
-        seed: Of task order, environments and sampling.
+        seed: Of task order, environments and sampling; default: ``seed_everything`` on the command line, else 0.
         seed_tasks: Number of tasks of an environment that names none.
         demonstrations: Makes labelled trajectories instead of playing the policy (warm-up with ``SFT``).
     """
@@ -78,7 +78,7 @@ class RolloutDataModule(lightning.LightningDataModule):
         splits: dict[str, str] | None = None,
         eval_episodes: int = 0,
         eval_temperature: float = 1.0,
-        seed: int = 0,
+        seed: int | None = None,
         seed_tasks: int = 1000,
         demonstrations: Demonstrations | None = None,
     ) -> None:
@@ -88,6 +88,9 @@ class RolloutDataModule(lightning.LightningDataModule):
                 raise ConfigError(f"data.{name}={value}: must be at least 1.")
         if eval_episodes < 0:
             raise ConfigError(f"data.eval_episodes={eval_episodes}: must be 0 (every task) or positive.")
+        seed = seed or 0
+        if seed < 0:
+            raise ConfigError(f"data.seed={seed}: must be 0 or positive.")
         check_id(env)
         check_arguments(env_args or {})
         self.env, self.env_args = env, dict(env_args or {})
@@ -129,7 +132,7 @@ class RolloutDataModule(lightning.LightningDataModule):
         stream = self._stream(len(collector.task_ids))
         tasks = stream.batch(step)
         count = len(tasks) * self.group_size
-        seeds = Draw.seeds(TRAIN, self.seed, step, stream.rank, count=count)
+        seeds = Draw.seeds(Stream.TRAIN, self.seed, step, stream.rank, count=count)
         first = (step * stream.world + stream.rank) * len(tasks)
         return [
             Draw(collector.task_ids[tasks[i // self.group_size]], first + i // self.group_size, seeds[i])
@@ -158,7 +161,7 @@ class RolloutDataModule(lightning.LightningDataModule):
         attempt = 1
         while again := objective.redraw(trajectories, attempt):  # type: ignore[operator, union-attr]
             # step, rank and attempt fix tasks and seeds, so that a resumed run replaces the same by the same
-            key = (RESAMPLE, abs(self.seed), self.steps - 1, self.trainer.global_rank, attempt)
+            key = (Stream.RESAMPLE, self.seed, self.steps - 1, self.trainer.global_rank, attempt)
             tasks = np.random.default_rng((*key, 0)).integers(len(collector.task_ids), size=len(again))
             seeds = Draw.seeds(*key, 1, count=len(again) * self.group_size)
             draws = [
@@ -198,19 +201,24 @@ class RolloutDataModule(lightning.LightningDataModule):
 
         Args:
             policy: Loaded.
-            stage: ``validate`` or ``test``.
+            stage: ``validate``, ``test``, or ``train`` for the tasks of training.
             episodes: How many; tasks repeat when there are fewer. Default: ``eval_episodes``.
             sampling: Default: the evaluation settings.
             on_episode: Called with each finished episode.
             trials: Play each of the ``episodes`` so often, each time with its own randomness.
+
+        Raises:
+            ConfigError: There is no such stage, or ``trials`` is not positive.
         """
         if trials < 1:
             raise ConfigError(f"trials={trials}: every task is played at least once.")
+        if stage not in STAGES:
+            raise ConfigError(f"There is no stage {stage!r} to evaluate. There are: {', '.join(STAGES)}.")
         collector = self.collector(stage)
         episodes = self.eval_episodes if episodes is None else episodes
         ids = collector.task_ids
         count = (episodes or len(ids)) * trials
-        seeds = Draw.seeds(EVALUATE, self.seed, len(stage), count=count)
+        seeds = Draw.seeds(Stream.EVALUATE, self.seed, STAGES[stage], count=count)
         draws = [Draw(ids[i // trials % len(ids)], i, seeds[i]) for i in range(count)]
         return collector.collect(
             draws, policy, sampling or self.eval_sampling, on_episode=self._counter(count, on_episode)

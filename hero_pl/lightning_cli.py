@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import difflib
 import logging
+import os
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
+import lightning
 import torch
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from hero_pl.callbacks.collapse_guard import CollapseGuard
 from hero_pl.callbacks.export import Export
-from hero_pl.callbacks.held_out import HeldOut, remarks, summarise
+from hero_pl.callbacks.held_out import HeldOut
 from hero_pl.callbacks.progress import EpisodeProgress
 from hero_pl.callbacks.trajectories import TrajectoryLog
 from hero_pl.callbacks.turn_budget import TurnBudget
-from hero_pl.checkpoints import AtomicCheckpointIO
-from hero_pl.components import named_in, nearest
+from hero_pl.checkpoints import AtomicCheckpointIO, RunCheckpoint
+from hero_pl.components import nearest, read_config
 from hero_pl.datamodule import RolloutDataModule
 from hero_pl.errors import ConfigError, HeroError
 from hero_pl.module import HeroModule
 from hero_pl.records import Record, append_records
 from hero_pl.rollout.prompt_tokens import prompt_tokens
+from hero_pl.summary import remarks, summarise
 
 
 class HeroParser(LightningArgumentParser):
@@ -35,9 +39,8 @@ class HeroParser(LightningArgumentParser):
         self._print_message(f"usage: {self.prog.replace(' [options]', '')} --config FILE [options]\n", file)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Exit with the message, the file that is no YAML, and a suggestion where a class name is wrong."""
-        if "<unicode string>" in message:
-            message = message.replace("<unicode string>", _broken_file(sys.argv) or "the command line")
+        """Exit with the message, and a suggestion where a class name is wrong."""
+        message = message.replace("<unicode string>", "the command line")  # files were read before
         for word in dict.fromkeys(re.findall(r"(?:[A-Za-z_]\w*\.)*[A-Z]\w{3,}\b", message)):
             near = nearest(word)
             if near is not None:
@@ -59,7 +62,11 @@ class HeroParser(LightningArgumentParser):
 
 
 class HeroCLI(LightningCLI):
-    """``fit``, ``validate``, ``test``, ``predict`` for :class:`HeroModule` and :class:`RolloutDataModule`."""
+    """``fit``, ``validate``, ``test``, ``predict`` for :class:`HeroModule` and :class:`RolloutDataModule`.
+
+    Raises:
+        ConfigError: A file named by ``--config`` is no configuration.
+    """
 
     def __init__(self, args: list[str] | None = None, run: bool = True) -> None:
         import warnings
@@ -67,6 +74,8 @@ class HeroCLI(LightningCLI):
         if args is not None:  # jsonargparse and Lightning look at sys.argv, which tests and main() bypass
             sys.argv = [sys.argv[0], *args]
             args = None
+        for file in _config_files(sys.argv):
+            read_config(file)
         for text in (
             "Unable to serialize instance",
             "isinstance\\(treespec",
@@ -74,6 +83,7 @@ class HeroCLI(LightningCLI):
             "train_dataloader. is not resumable",
             "Trying to infer the .batch_size",
             "Using ModelCheckpoint with manual optimization",
+            "The dirpath has changed",  # a resumed run has a folder of its own
         ):
             warnings.filterwarnings("ignore", message=f"(?s).*{text}")
         talk = logging.getLogger("lightning.pytorch.utilities.rank_zero")
@@ -110,15 +120,22 @@ class HeroCLI(LightningCLI):
         )
         parser.add_lightning_class_args(TurnBudget, "turn_budget")
         parser.add_lightning_class_args(HeldOut, "held_out")
+        parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
         parser.add_lightning_class_args(TrajectoryLog, "trajectories")
         parser.add_lightning_class_args(Export, "export")
         parser.add_lightning_class_args(CollapseGuard, "collapse_guard")
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[lightning.Callback]) -> lightning.Trainer:
+        """Lightning refuses a checkpoint callback where ``enable_checkpointing`` is false."""
+        if config.get("enable_checkpointing") is False:
+            callbacks = [callback for callback in callbacks if not isinstance(callback, RunCheckpoint)]
+        return super()._instantiate_trainer(config, callbacks)
 
     def _parse_ckpt_path(self) -> None:
         """Nothing of a checkpoint overrides the configuration, so it is not opened yet."""
 
     def before_instantiate_classes(self) -> None:
-        """Threads are set before anything computes; a missing checkpoint is refused before anything is read.
+        """One seed for all; threads before anything computes; a missing checkpoint is refused before anything is read.
 
         Raises:
             ConfigError: There is no such checkpoint.
@@ -126,6 +143,9 @@ class HeroCLI(LightningCLI):
         config = self.config.get(self.subcommand) if getattr(self, "subcommand", None) else self.config
         if config is None:
             return
+        everything = config.get("seed_everything")
+        if config.data.get("seed") is None and isinstance(everything, int) and not isinstance(everything, bool):
+            config.data.seed = everything
         if config.get("torch_threads"):
             torch.set_num_threads(config["torch_threads"])
         checkpoint = config.get("ckpt_path")
@@ -135,16 +155,13 @@ class HeroCLI(LightningCLI):
             config.trainer.limit_val_batches = None  # 0 keeps validation out of `fit`; here it was asked for
 
 
-def _broken_file(words: list[str]) -> str | None:
-    """The first configuration on a command line that is not YAML."""
+def _config_files(words: list[str]) -> Iterator[Path]:
+    """Configurations on a command line that are files; the parser takes YAML itself as well."""
     for word, following in zip(words, [*words[1:], ""], strict=True):
-        file = word.removeprefix("--config=") if word.startswith("--config=") else following * (word == "--config")
-        if file and Path(file).is_file():
-            try:
-                named_in(Path(file))
-            except ConfigError:
-                return file
-    return None
+        named = word in ("-c", "--config")
+        file = word.removeprefix("--config=") if word.startswith("--config=") else following * named
+        if os.path.isfile(file):  # unlike Path.is_file, false for what is too long for a name
+            yield Path(file)
 
 
 def instantiate(args: list[str]) -> HeroCLI:
@@ -156,14 +173,11 @@ def of_file(config: Path) -> HeroCLI:
     """The same for a YAML file, also for the ``config.yaml`` of a run, which holds arguments of ``fit`` as well.
 
     Raises:
-        ConfigError: There is no such file.
+        ConfigError: There is no such file, or it is no configuration.
     """
     import yaml
 
-    if not config.is_file():
-        raise ConfigError(f"No configuration {config}. Name a YAML file, for example the config.yaml of a run.")
-    values: dict[str, Any] = yaml.safe_load(config.read_text(encoding="utf-8"))
-    plain = {key: value for key, value in values.items() if key not in ("ckpt_path", "weights_only")}
+    plain = {key: value for key, value in read_config(config).items() if key not in ("ckpt_path", "weights_only")}
     return instantiate(["--config", yaml.safe_dump(plain)])
 
 
@@ -190,8 +204,12 @@ def export_checkpoint(checkpoint: Path, folder: Path, config: Path | None) -> No
     """Load a checkpoint's weights into the policy of its configuration and save them.
 
     Raises:
+        ConfigError: A file stands where the folder should be.
         HeroError: The configuration or the checkpoint is missing or damaged.
     """
+    there = next((path for path in (folder, *folder.parents) if path.exists()), folder)
+    if there.is_file():
+        raise ConfigError(f"{there} is a file, and the weights go into a folder. Name another one, or a new one.")
     found = config or next((p / "config.yaml" for p in checkpoint.parents if (p / "config.yaml").exists()), None)
     if found is None or not found.exists():
         raise HeroError(f"No config.yaml beside {checkpoint}. Name the run's configuration with --config.")

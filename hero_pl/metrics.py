@@ -1,7 +1,8 @@
 """Metrics over finished trajectories: torchmetrics classes that add up over batches and ranks.
 
-Success is "reward within 1e-6 of 1". An episode that the environment or its user simulator broke says nothing about
-the policy: it is counted by ``NonEvaluable`` and left out everywhere else.
+What counts as success, as an error and as a broken episode is said in :mod:`hero_pl.records`. An episode that the
+environment or its user simulator broke says nothing about the policy: it is counted by ``NonEvaluable`` and left out
+everywhere else.
 """
 
 from __future__ import annotations
@@ -16,25 +17,8 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from hero_pl.errors import ConfigError
-from hero_pl.types import StopReason, Trajectory, Turn
-
-TOLERANCE = 1e-6
-"""Rewards this close to 1 count as success."""
-
-
-def evaluable(trajectory: Trajectory) -> bool:
-    """Whether the episode says something about the policy."""
-    return trajectory.stop_reason is not StopReason.ENV_ERROR
-
-
-def succeeded(trajectory: Trajectory) -> bool:
-    """Whether the task was done."""
-    return trajectory.reward >= 1.0 - TOLERANCE
-
-
-def refused(turn: Turn) -> bool:
-    """Whether the reply was no action, or the environment answered it with an error text."""
-    return turn.malformed is not None or turn.observation.lower().startswith(("error", "unknown action "))
+from hero_pl.records import evaluable, is_error, succeeded
+from hero_pl.types import Trajectory, Turn
 
 
 def pass_hat_k(n: int, c: int, k: int) -> float:
@@ -91,6 +75,7 @@ class Success(_Mean):
     Shapes: ``update`` takes a sequence of trajectories; ``compute`` gives a scalar.
 
     Example:
+        >>> from hero_pl.types import StopReason
         >>> def played(reward):
         ...     return Trajectory("test-0", "env", 0, 0, "", (), "Hi", (), reward, StopReason.TERMINATED)
         >>> metric = Success()
@@ -117,21 +102,21 @@ class MeanTurns(_Mean):
 
 
 class ToolErrors(_Mean):
-    """Share of turns whose tool answered with an error text or an unknown action, in [0, 1]; a scalar.
+    """Share of turns whose action the environment answered with an error, in [0, 1]; a scalar.
 
-    A malformed reply is not a tool error: see ``MalformedReplies``.
+    A malformed reply is not a tool error: see ``MalformedReplies``. Nor are the words of a simulated user.
     """
 
     def update(self, trajectories: Sequence[Trajectory]) -> None:
         """Count the turns of a batch of trajectories."""
-        turns = [turn for trajectory in trajectories if evaluable(trajectory) for turn in trajectory.turns]
-        self.total += sum(
-            turn.malformed is None
-            and turn.role == "tool"
-            and turn.observation.startswith(("Error: ", "Unknown action "))
-            for turn in turns
-        )
-        self.count += len(turns)
+        judged = [trajectory for trajectory in trajectories if evaluable(trajectory)]
+        self.total += sum(_tool_failed(turn, "user" in one.info) for one in judged for turn in one.turns)
+        self.count += sum(len(one.turns) for one in judged)
+
+
+def _tool_failed(turn: Turn, has_user: bool) -> bool:
+    said_by_user = has_user and turn.role == "user"
+    return turn.malformed is None and not said_by_user and is_error(turn.observation)
 
 
 class MalformedReplies(_Mean):
@@ -202,15 +187,14 @@ class _PerTask(Metric):
             self.successes[self._index[trajectory.task_id]] += int(succeeded(trajectory))
 
     def compute(self) -> Tensor:
-        """Mean over the tasks that have at least ``k`` trials; NaN if none has. Scalar, in [0, 1]."""
-        counts = zip(self.trials.tolist(), self.successes.tolist(), strict=True)
-        values = [self.estimate(n, c, self.k) for n, c in counts if n >= self.k]
-        return torch.tensor(sum(values) / len(values) if values else float("nan"))
+        """Mean over the tasks that were tried; NaN if one of them has fewer than ``k`` trials. Scalar, in [0, 1].
 
-    @property
-    def skipped(self) -> int:
-        """Tasks that were tried, but fewer than ``k`` times; they are not in the mean."""
-        return int(((self.trials > 0) & (self.trials < self.k)).sum())
+        A mean over the other tasks would be a score on another set of tasks.
+        """
+        tried = [(n, c) for n, c in zip(self.trials.tolist(), self.successes.tolist(), strict=True) if n]
+        if not tried or min(n for n, _ in tried) < self.k:
+            return torch.tensor(float("nan"))
+        return torch.tensor(sum(self.estimate(n, c, self.k) for n, c in tried) / len(tried))
 
     @staticmethod
     def estimate(n: int, c: int, k: int) -> float:
@@ -225,6 +209,7 @@ class PassHatK(_PerTask):
     trials per task it equals the success rate.
 
     Example:
+        >>> from hero_pl.types import StopReason
         >>> def played(reward):
         ...     return Trajectory("test-0", "env", 0, 0, "", (), "Hi", (), reward, StopReason.TERMINATED)
         >>> metric = PassHatK(["test-0"], k=2)

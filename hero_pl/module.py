@@ -6,20 +6,19 @@ import math
 from typing import Any, Literal
 
 import lightning
-import numpy as np
 import torch
 from torch import Tensor
 
-from hero_pl.batch import TokenizedBatch
-from hero_pl.callbacks.held_out import remarks, summarise
 from hero_pl.errors import ConfigError
-from hero_pl.metrics import evaluable, scores
-from hero_pl.objectives.base import LossOutput, Objective, Step
+from hero_pl.metrics import scores
+from hero_pl.objectives.base import Objective, Step
 from hero_pl.optimizer import MuonAdamW
 from hero_pl.policy.base import Policy
-from hero_pl.records import Record, to_record
+from hero_pl.records import Record, evaluable, to_record
 from hero_pl.rollout.prompt_tokens import prompt_tokens
-from hero_pl.types import FinishReason, StopReason, Trajectory
+from hero_pl.step_log import StepOutputs, rollout_metrics, step_records
+from hero_pl.summary import remarks, summarise
+from hero_pl.types import Trajectory
 
 
 class HeroModule(lightning.LightningModule):
@@ -148,11 +147,11 @@ class HeroModule(lightning.LightningModule):
         discarded = getattr(getattr(self.trainer, "datamodule", None), "discarded", [])
         played = torch.tensor([float(sum(len(t.turns) for t in (*trajectories, *discarded)))])
         self.turns += int(self._reduce_sum(played))  # all ranks count alike, so the budget ends them together
-        metrics = {**_rollout_metrics(trajectories), **step.metrics, "train/turns": float(self.turns)}
+        metrics = {**rollout_metrics(trajectories), **step.metrics, "train/turns": float(self.turns)}
         metrics["rollout/discarded_turns"] = float(sum(len(t.turns) for t in discarded))
         metrics |= {"train/staleness": float(stale), "train/broken_episodes": float(len(trajectories) - len(judged))}
         metrics |= {f"rollout/{name}": n for name, n in prompt_tokens(trajectories, self.policy).items()}
-        outputs, updated = _Outputs(), True
+        outputs, updated = StepOutputs(), True
         for _ in range(self.updates_per_batch):
             if not updated:
                 break
@@ -162,18 +161,18 @@ class HeroModule(lightning.LightningModule):
                 self.policy.version += 1
         metrics |= outputs.metrics
         metrics["train/skipped_steps"] = float(not updated)
-        self.last_records = _records(judged, step, outputs, self.global_step)
+        self.last_records = step_records(judged, step, outputs, self.global_step)
         self.last_records += [Record("train", self.global_step, t) for t in trajectories if not evaluable(t)]
         self.last_metrics = metrics
         bar = {"success": metrics["rollout/success"], "turns": metrics["train/turns"]}
         self.log_dict(metrics, batch_size=len(trajectories))
         self.log_dict(bar, prog_bar=True, logger=False, batch_size=len(trajectories))
 
-    def _update(self, step: Step) -> tuple[_Outputs, bool]:
+    def _update(self, step: Step) -> tuple[StepOutputs, bool]:
         """Backward over all micro-batches, then step; a step without tokens or with broken gradients is skipped."""
         optimizer: Any = self.optimizers()
         world = self.trainer.world_size
-        outputs = _Outputs()
+        outputs = StepOutputs()
         anywhere = float(self._reduce_sum(torch.tensor([float(len(step.batch))])))
         if not anywhere:
             return outputs, False
@@ -253,81 +252,3 @@ class HeroModule(lightning.LightningModule):
         self.objective.roll_back(state["objective"])
         if state["copies"]:
             self.policy.load_copies(state["copies"])  # type: ignore[operator]
-
-
-class _Outputs:
-    """Metrics and per-token values over the micro-batches of one step."""
-
-    def __init__(self) -> None:
-        self.metrics: dict[str, float] = {}
-        self.tokens: list[tuple[TokenizedBatch, LossOutput]] = []
-        self._loss = 0.0
-
-    def add(self, micro: TokenizedBatch, out: LossOutput) -> None:
-        """Means are weighted by tokens; the loss adds up."""
-        self._loss += float(out.loss.detach())
-        self.tokens.append((micro, out))
-
-    def finish(self, grad_norm: float) -> None:
-        """Combine."""
-        total = sum(len(micro) for micro, _ in self.tokens)
-        for name in dict.fromkeys(name for _, out in self.tokens for name in out.metrics):
-            # a metric of the teacher has no value in a micro-batch without a hint
-            parts = [(out.metrics[name], len(micro)) for micro, out in self.tokens if name in out.metrics]
-            largest, count = max(value for value, _ in parts), max(sum(size for _, size in parts), 1)
-            self.metrics[name] = largest if "max" in name else sum(value * size / count for value, size in parts)
-        self.metrics |= {"train/loss": self._loss, "train/grad_norm": grad_norm, "train/tokens": float(total)}
-
-
-def _rollout_metrics(trajectories: list[Trajectory]) -> dict[str, float]:
-    turns = [turn for trajectory in trajectories for turn in trajectory.turns]
-    count = max(len(trajectories), 1)
-    lengths = [len(turn.action_ids) for turn in turns] or [0]
-    logprobs = [value for turn in turns for value in turn.action_logprobs]
-    repeated = sum(len(t.turns) - len({turn.action or turn.text for turn in t.turns}) for t in trajectories)
-    shown = scores(trajectories)
-    metrics = {
-        **{f"rollout/{name}": shown[name] for name in ("tool_errors", "do_nothing_floor") if name in shown},
-        "rollout/success": shown["success"],
-        "rollout/reward": sum(t.reward for t in trajectories) / count,
-        "rollout/turns_per_episode": len(turns) / count,
-        "rollout/action_tokens": float(sum(len(turn.action_ids) for turn in turns)),
-        "rollout/action_tokens_p50": float(np.percentile(lengths, 50)),
-        "rollout/action_tokens_p95": float(np.percentile(lengths, 95)),
-        "rollout/repeated_actions": repeated / max(len(turns), 1),
-        # the mean of -log q over ids drawn from q estimates the entropy of q without bias
-        "train/entropy": -sum(logprobs) / max(len(logprobs), 1),
-        "rollout/malformed": sum(turn.malformed is not None for turn in turns) / max(len(turns), 1),
-        "rollout/cut_actions": sum(turn.finish_reason == FinishReason.LENGTH for turn in turns) / max(len(turns), 1),
-    }
-    for reason in StopReason:
-        metrics[f"rollout/{reason}"] = sum(t.stop_reason == reason for t in trajectories) / count
-    return metrics
-
-
-def _records(trajectories: list[Trajectory], step: Step, outputs: _Outputs, number: int) -> list[Record]:
-    """Trajectories with reflections and per-token values in the order of their turns."""
-    columns: list[list[list[list[float] | None]]] = [[[None] * len(t.turns) for t in trajectories] for _ in range(3)]
-    for micro, out in outputs.tokens:
-        if out.per_token is None or len(step.batch.places) == 0:
-            continue
-        q = out.student_logprobs.exp() if out.student_logprobs is not None else None
-        p = out.teacher_logprobs.exp() if out.teacher_logprobs is not None else None
-        for column, values in zip(columns, (out.per_token, q, p), strict=True):
-            if values is None:
-                continue
-            for turn, position, value in zip(
-                micro.turn.tolist(), micro.position.tolist(), values.tolist(), strict=True
-            ):
-                i, j = micro.places[turn]
-                if i < len(column):
-                    place = column[i][j - 1] or [math.nan] * len(trajectories[i].turns[j - 1].action_ids)
-                    place[position] = value
-                    column[i][j - 1] = place
-    missing: list[Any] = [None] * len(trajectories)
-    reflections = step.reflections or missing
-    pack = [[tuple(None if v is None else tuple(v) for v in rows) for rows in column] for column in columns]
-    return [
-        Record("train", number, t, reflections[i], pack[0][i], pack[1][i], pack[2][i])
-        for i, t in enumerate(trajectories)
-    ]

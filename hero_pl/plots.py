@@ -1,7 +1,7 @@
 """Curves from the ``metrics.csv`` files of runs: success, turns per episode and reflection coverage.
 
 The x axis is always the number of training turns used, for that is what methods are compared by. Runs of one method
-(the same name but for the seed) become one line with a bootstrap band. matplotlib belongs to the extra ``plot``.
+(the same name but for the seed) become one line with a 95 % band. matplotlib belongs to the extra ``plot``.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hero_pl.errors import ConfigError, HeroError
+from hero_pl.intervals import LEVEL, student_quantile
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -182,21 +183,20 @@ def read_curves(path: Path) -> dict[str, Curve]:
     }
 
 
-def band(curves: Sequence[Curve], resamples: int = 1000) -> Band:
-    """Mean over runs with a 95 % bootstrap interval over the turns that all runs have reached, if there are any.
+def band(curves: Sequence[Curve]) -> Band:
+    """Mean over runs with its 95 % interval by Student's t, over the turns that all have reached, if there are any.
 
     Args:
         curves: One curve per run, at least one.
-        resamples: Number of times the runs are drawn with replacement.
     """
     start = max(float(curve.turns[0]) for curve in curves)
     end = min(float(curve.turns[-1]) for curve in curves)
     every = np.unique(np.concatenate([curve.turns for curve in curves]))
     grid = every[(every >= start) & (every <= end)]
     table = np.stack([np.interp(grid, curve.turns, curve.values) for curve in curves])
-    draws = np.random.default_rng(0).integers(len(curves), size=(resamples, len(curves)))
-    low, high = np.quantile(table[draws].mean(axis=1), [0.025, 0.975], axis=0)
-    return Band(grid, table.mean(axis=0), low, high, len(curves))
+    mean, runs = table.mean(axis=0), len(curves)
+    half = student_quantile(LEVEL, runs - 1) * table.std(axis=0, ddof=1) / math.sqrt(runs) if runs > 1 else 0.0 * mean
+    return Band(grid, mean, mean - half, mean + half, runs)
 
 
 def smooth(curve: Curve, width: int = SMOOTHING) -> Curve:

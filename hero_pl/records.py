@@ -4,6 +4,8 @@ A line holds ``schema``, ``stage``, ``step``, ``trajectory``, ``reflection``, ``
 ``token_teacher``. All fields of :mod:`hero_pl.types` are kept, and reading gives back exactly what was written. A
 prompt mostly repeats the prompt and the action before it, so ``prompt_shared`` counts the leading ids that it has in
 common with them and ``prompt_ids`` holds only the rest.
+
+What an episode counts as is decided here too, for everything that reads one: evaluable, succeeded, refused.
 """
 
 from __future__ import annotations
@@ -19,8 +21,13 @@ from hero_pl.errors import HeroError
 from hero_pl.jsonl import append_lines, read_lines
 from hero_pl.types import Diagnosis, FinishReason, Reflection, StopReason, Trajectory, Turn
 
+RECORDS_FILE = "trajectories.jsonl"
+"""In the folder of a run."""
 SCHEMA_VERSION = 1
 """Rises when an older reader would misread a line; a new field with a default does not raise it."""
+
+TOLERANCE = 1e-6
+"""Rewards this close to what is asked for count as reaching it."""
 
 PerToken: TypeAlias = "tuple[tuple[float, ...] | None, ...]"
 """Per turn one number per id of ``Turn.action_ids`` (NaN where it was not scored), or ``None`` for a whole turn."""
@@ -69,9 +76,42 @@ def read_records(path: Path) -> Iterator[Record]:
         yield record
 
 
+def records_path(run: Path) -> Path:
+    """The records of a run: given as its folder, or as the file itself."""
+    return run / RECORDS_FILE if run.is_dir() else run
+
+
+# -- what an episode counts as -----------------------------------------------------------------------------------------
+
+
+def evaluable(trajectory: Trajectory) -> bool:
+    """Whether the episode says something about the policy: neither environment nor user simulator broke."""
+    return trajectory.stop_reason is not StopReason.ENV_ERROR
+
+
 def succeeded(trajectory: Trajectory, threshold: float = 1.0) -> bool:
-    """Whether the final reward reaches the threshold, up to rounding."""
-    return trajectory.reward >= threshold - 1e-9
+    """Whether the final reward reaches the threshold, up to ``TOLERANCE``."""
+    return trajectory.reward >= threshold - TOLERANCE
+
+
+def is_error(observation: str) -> bool:
+    """Whether an environment's answer says that the action could not be carried out.
+
+    Example:
+        >>> is_error("Error: order not found"), is_error("Unknown action fly"), is_error("error: find: a kettle")
+        (True, True, True)
+        >>> is_error("Your reply could not be read as an action: it is empty")
+        False
+    """
+    return observation.lower().startswith(("error", "unknown action "))
+
+
+def refused(turn: Turn) -> bool:
+    """Whether the reply was no action, or was answered with an error."""
+    return turn.malformed is not None or is_error(turn.observation)
+
+
+# -- lines -------------------------------------------------------------------------------------------------------------
 
 
 def to_record(record: Record) -> dict[str, Any]:
@@ -125,7 +165,7 @@ def from_record(data: Mapping[str, Any]) -> Record:
     if type(schema) is not int or schema < 1:
         raise HeroError(
             f"schema is {schema!r}; a record has a whole number from 1 to {SCHEMA_VERSION} there. "
-            "Is this the trajectories.jsonl of a run?"
+            f"Is this the {RECORDS_FILE} of a run?"
         )
     if schema > SCHEMA_VERSION:
         raise HeroError(

@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeAlias
 
 from hero_pl.errors import HeroError
 from hero_pl.jsonl import read_lines
+from hero_pl.records import RECORDS_FILE
 
 Metric: TypeAlias = Literal["success", "reward", "turns"]
 METRICS: tuple[Metric, ...] = ("success", "reward", "turns")
@@ -71,7 +72,7 @@ def load_results(runs: Sequence[Path], metric: Metric) -> Results:
     if not results.methods and results.broken:
         raise HeroError(
             f"All {results.broken.total()} episodes of the runs were broken by the environment or its user, so there "
-            "is nothing to compare. The reasons are in their trajectories.jsonl."
+            f"is nothing to compare. The reasons are in their {RECORDS_FILE}."
         )
     if not results.methods:
         raise HeroError("No runs were given. Name run folders: hero_pl compare runs/a runs/b")

@@ -92,6 +92,8 @@ class Trajectory:
     stop_reason: StopReason
     policy_version: int = 0
     """Number of optimizer steps the weights had seen when this was sampled."""
+    temperature: float = 1.0
+    """What the recorded log-probabilities were divided by; 1 where actions were chosen greedily."""
     info: Mapping[str, Any] = field(default_factory=dict)
     """What the environment reported at the end, and at the start about how to read the score (JSON values only)."""
 
@@ -105,6 +107,8 @@ class Diagnosis:
     confidence: Confidence
     next_action_target: Mapping[str, Any] | None = None
     """The corrected action, only when it is unambiguous."""
+    was_failure: bool = False
+    """A corrected action stood here before a control took it away."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 import torch
 
-from hero_pl.batch import TokenizedBatch, check_alignment, tokenize
+from hero_pl.batch import TokenizedBatch, _Layout, check_alignment, tokenize, whole_action
 from hero_pl.chat.byte_tokenizer import byte_tokenizer
 from hero_pl.chat.template import CHATML, ChatTemplate, HintPosition
 from hero_pl.errors import TokenAlignmentError
@@ -320,3 +320,12 @@ def test_a_context_from_another_template_is_refused(scripted: ScriptedPolicy) ->
     foreign = replace(trajectory, turns=(replace(trajectory.turns[0], prompt_ids=(1, 2, 3)),))
     with pytest.raises(TokenAlignmentError, match="generation prompt"):
         tokenize([foreign], [hints_for(foreign, "note")], scripted)
+
+
+def test_student_rows_that_hold_other_ids_than_sampled_are_refused(scripted: ScriptedPolicy) -> None:
+    (turn,) = episode(scripted, [("yes", "no")]).turns
+    layout = _Layout(scripted, whole_action)
+    layout.add(0, episode(scripted, [("yes", "no")]), turn, None, 1.0, 0.0, [])
+    layout.ids[0] += 1
+    with pytest.raises(TokenAlignmentError, match="the student would score other ids"):
+        layout.close_rows()

@@ -7,9 +7,11 @@ import sys
 
 import pytest
 import torch
+from lightning import Callback
 
-from hero_pl.checkpoints import AtomicCheckpointIO
-from hero_pl.errors import HeroError
+from hero_pl.callbacks.turn_budget import TurnBudget
+from hero_pl.checkpoints import AtomicCheckpointIO, RunCheckpoint
+from hero_pl.errors import ConfigError, HeroError
 
 FULL_DISK = """
 import resource, signal, sys, torch
@@ -66,3 +68,48 @@ def test_training_does_not_start_from_a_damaged_checkpoint(tiny_module, tiny_dat
     (tmp_path / "bad.ckpt").write_bytes(b"PK\x03\x04 torn")
     with pytest.raises(HeroError, match="cannot be read"):
         fit(tiny_module(), tiny_data(), 1, tmp_path / "bad.ckpt")
+
+
+# -- when a run saves itself ------------------------------------------------------------------------------------------
+
+
+def saved(folder):
+    return sorted(path.name for path in folder.rglob("*.ckpt"))
+
+
+def test_a_run_keeps_its_newest_state_and_its_end(tiny_module, tiny_data, fit, tmp_path):
+    fit(tiny_module(), tiny_data(), 5, enable_checkpointing=True, callbacks=[RunCheckpoint(2)])
+    assert saved(tmp_path) == ["epoch=0-step=4.ckpt", "last.ckpt"]
+    states = {path.name: torch.load(path, weights_only=False) for path in tmp_path.rglob("*.ckpt")}
+    assert [states[name]["global_step"] for name in sorted(states)] == [4, 5]
+
+
+class Break(Callback):
+    """Raises at a step."""
+
+    def on_train_batch_end(self, trainer, *args):
+        if trainer.global_step == 3:
+            raise RuntimeError("the power went")
+
+
+def test_after_a_break_the_way_on_is_named(tiny_module, tiny_data, fit, tmp_path, caplog):
+    with caplog.at_level("INFO"), pytest.raises(RuntimeError, match="the power went"):
+        fit(tiny_module(), tiny_data(), 5, enable_checkpointing=True, callbacks=[RunCheckpoint(2), Break()])
+    assert saved(tmp_path) == ["epoch=0-step=2.ckpt"]
+    (kept,) = tmp_path.rglob("*.ckpt")
+    assert f"Stopped by RuntimeError. Go on with --ckpt_path {kept}" in caplog.text
+
+
+def test_a_finished_run_that_is_resumed_trains_nothing(tiny_module, tiny_data, fit, tmp_path):
+    options = {"enable_checkpointing": True}
+    first = tiny_module()
+    fit(first, tiny_data(), -1, callbacks=[RunCheckpoint(100), TurnBudget(10)], **options)
+    (last,) = tmp_path.rglob("last.ckpt")
+    again = tiny_module()
+    trainer = fit(again, tiny_data(), -1, last, callbacks=[RunCheckpoint(100), TurnBudget(10)], **options)
+    assert (again.turns, trainer.global_step) == (first.turns, torch.load(last, weights_only=False)["global_step"])
+
+
+def test_saving_after_no_step_is_refused():
+    with pytest.raises(ConfigError, match="every_n_steps=0"):
+        RunCheckpoint(0)

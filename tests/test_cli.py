@@ -133,6 +133,27 @@ def test_yaml_that_does_not_parse_is_refused_with_its_file_and_place(joined, con
     assert f'in "{broken}", line 2, column 1' in text
 
 
+NO_CONFIGURATIONS = {
+    "no yaml": (b"model: {policy: [\n", "is not YAML", "line 2, column 1"),
+    "no text": (b"seed: \xff", "is not YAML", "position 6"),
+    "empty": (b"# nothing yet\n", "holds nothing", "keys and values"),
+    "a list": (b"- model\n", "holds a list", "keys and values"),
+    "a word": (b"model\n", "holds a single value", "keys and values"),
+}
+
+
+@pytest.mark.parametrize("kind", NO_CONFIGURATIONS)
+@pytest.mark.parametrize("command", ["fit", "validate", "rollout", "export", "components"])
+def test_a_file_that_is_no_configuration_is_named_by_every_command(command, kind, capsys, tmp_path, loads_no_model):
+    content, problem, detail = NO_CONFIGURATIONS[kind]
+    (tmp_path / "bad.yaml").write_bytes(content)
+    checkpoint = ["some.ckpt", str(tmp_path / "out")] if command == "export" else []
+    text = message(capsys, [command, *checkpoint, "--config", str(tmp_path / "bad.yaml")])
+    assert f"hero_pl: {tmp_path / 'bad.yaml'} {problem}" in text
+    assert detail in text
+    assert "Traceback" not in text
+
+
 def test_an_option_that_is_no_yaml_is_not_blamed_on_a_file(config, capsys, loads_no_model):
     assert 'in "the command line", line 1' in message(capsys, ["fit", "--config", config(), "--data={a: [1"])
 
@@ -182,6 +203,34 @@ def test_the_installed_program_exits_with_a_message_and_no_traceback(config):
     assert done.returncode != 0
     assert "turn_budget.max_turns=-1" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "place"),
+    [
+        (["fit", "--config", "run.yaml"], "hero_pl.cli.run_lightning"),
+        (["rollout", "--config", "run.yaml"], "hero_pl.lightning_cli.play"),
+        (["compare", "runs/a"], "hero_pl.compare.compare_runs"),
+        (["annotate", "label", "turns.jsonl"], "hero_pl.annotate.terminal.ask_all"),
+    ],
+)
+def test_an_interrupted_command_says_so_in_one_line_and_exits_with_130(args, place, capsys, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(place, interrupted)
+    with pytest.raises(SystemExit) as exit_:
+        main(args)
+    assert exit_.value.code == 130
+    assert capsys.readouterr().err == f"hero_pl: {args[0]} was interrupted\n"
+
+
+@pytest.mark.parametrize("below", ["", "weights"])
+def test_export_refuses_a_file_in_the_place_of_its_folder(below, capsys, tmp_path, loads_no_model):
+    (tmp_path / "taken").write_text("mine", encoding="utf-8")
+    text = message(capsys, ["export", str(tmp_path / "some.ckpt"), str(tmp_path / "taken" / below)])
+    assert f"{tmp_path / 'taken'} is a file" in text
+    assert (tmp_path / "taken").read_text(encoding="utf-8") == "mine"
 
 
 # -- accepted --------------------------------------------------------------------------------------------------------
@@ -255,6 +304,24 @@ def test_rollout_prints_floor_user_tokens_and_pass_k_of_retail(config, capsys, t
     assert len(tasks) == 6
     assert sorted(tasks.count(task) for task in set(tasks)) == [3, 3]
     assert "trials=0" in message(capsys, ["rollout", "--config", path, "--trials", "0"])
+
+
+def test_view_colours_every_token_and_never_replaces_such_a_page_by_a_poorer_one(config, capsys, tmp_path):
+    main(["fit", "--config", config(trainer__max_steps=1)])
+    run = tmp_path / "runs" / "tiny" / "version_0"
+    main(["view", str(tmp_path / "runs" / "tiny")])
+    page = (run / "trajectories.html").read_text(encoding="utf-8")
+    assert '"per_token":true' in page
+    assert capsys.readouterr().out.endswith(f"episodes to {run / 'trajectories.html'}\n")
+    text = (run / "config.yaml").read_text(encoding="utf-8")
+    (run / "config.yaml").write_text(text.replace("hero_pl:pocket-shop", "/gone/tokenizer"), encoding="utf-8")
+    main(["view", str(run)])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"to {run / 'trajectories.turns.html'} Turns are coloured as a whole" in shown
+    assert "'/gone/tokenizer'" in shown
+    assert f"{run / 'trajectories.html'}, which colours every token, was kept" in shown
+    assert (run / "trajectories.html").read_text(encoding="utf-8") == page
+    assert '"per_token":false' in (run / "trajectories.turns.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("command", ["validate", "test", "predict"])
@@ -343,3 +410,10 @@ def test_every_listed_component_says_what_it_is():
 def test_a_seed_gives_the_same_run_twice(config):
     first, second = (instantiate(["--config", config()]) for _ in range(2))
     assert first.datamodule.draws(3) == second.datamodule.draws(3)
+
+
+def test_one_seed_decides_the_whole_run_unless_the_data_has_its_own(config):
+    def seed(*words):
+        return instantiate(["--config", config(), *words]).datamodule.seed
+
+    assert [seed(), seed("--seed_everything=7"), seed("--seed_everything=7", "--data.seed=3")] == [0, 7, 3]

@@ -3,10 +3,12 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from hero_pl.datamodule import RolloutDataModule, TaskStream
 from hero_pl.errors import ConfigError
+from hero_pl.policy.scripted import ScriptedPolicy
 
 
 def test_no_task_comes_twice_within_a_pass_and_every_pass_has_its_own_order():
@@ -40,6 +42,29 @@ def test_a_group_is_one_task_with_different_seeds(tiny_data):
     assert len({draw.seed for draw in draws}) == 6
 
 
+def drawn(*entropy, count):
+    """The entropy of the committed results, written out."""
+    return np.random.SeedSequence(entropy).generate_state(count, np.uint32).tolist()
+
+
+def test_training_draws_from_its_stream_seed_step_and_rank(tiny_data):
+    data = tiny_data(tasks_per_step=3, seed=7)
+    assert [draw.seed for draw in data.draws(4)] == drawn(1, 7, 4, 0, count=3)
+
+
+@pytest.mark.parametrize(("stage", "number"), [("train", 5), ("validate", 8), ("test", 4)])
+def test_an_evaluation_draws_from_its_stream_seed_and_stage(stage, number, tiny_data):
+    policy = ScriptedPolicy(["leave"])
+    policy.load()
+    played = tiny_data(seed=7).evaluate(policy, stage, 3)
+    assert [trajectory.seed for trajectory in played] == drawn(2, 7, number, count=3)
+
+
+def test_a_stage_that_is_not_there_is_refused(tiny_data):
+    with pytest.raises(ConfigError, match=r"no stage 'tset'.*train, validate, test"):
+        tiny_data().evaluate(None, "tset")
+
+
 def test_the_state_is_the_number_of_batches_drawn(tiny_data):
     data = tiny_data()
     data.load_state_dict({"steps": 17})
@@ -53,8 +78,8 @@ def test_splits_share_no_task(tiny_data):
     assert sum(map(len, found)) == len(set.union(*found))
 
 
-@pytest.mark.parametrize("wrong", [{"tasks_per_step": 0}, {"group_size": 0}, {"eval_episodes": -1}])
-def test_a_wrong_count_is_refused_by_its_key(wrong):
+@pytest.mark.parametrize("wrong", [{"tasks_per_step": 0}, {"group_size": 0}, {"eval_episodes": -1}, {"seed": -1}])
+def test_a_wrong_number_is_refused_by_its_key(wrong):
     with pytest.raises(ConfigError, match=f"data.{next(iter(wrong))}"):
         RolloutDataModule("hero_pl/Toy-v0", **wrong)
 

@@ -1,11 +1,13 @@
 """Metrics against numbers computed by hand."""
 
 import math
+from dataclasses import replace
 from itertools import combinations
 
 import pytest
 import torch
 
+from hero_pl.chat.actions import PlainText
 from hero_pl.errors import ConfigError
 from hero_pl.metrics import (
     DoNothingFloor,
@@ -20,6 +22,9 @@ from hero_pl.metrics import (
     pass_hat_k,
     scores,
 )
+from hero_pl.policy.base import Sampling
+from hero_pl.policy.scripted import ScriptedPolicy
+from hero_pl.rollout.collect import Collector, Draw, Limits
 from hero_pl.types import Role, StopReason, Trajectory, Turn
 
 
@@ -93,11 +98,13 @@ def test_pass_at_k_golden_numbers() -> None:
     assert metric.compute().item() == pytest.approx(17 / 24)
 
 
-def test_tasks_with_too_few_trials_are_left_out_and_counted() -> None:
-    metric = PassHatK(["a", "b", "c"], k=2)
+@pytest.mark.parametrize("kind", [PassHatK, PassAtK])
+def test_a_task_with_fewer_trials_than_k_is_never_dropped_from_the_mean(kind: type[PassHatK | PassAtK]) -> None:
+    metric = kind(["a", "b", "never played"], k=2)
     metric.update([episode("a", 1.0), episode("a", 1.0), episode("b", 0.0)])
-    assert metric.compute().item() == 1.0
-    assert metric.skipped == 1
+    assert math.isnan(metric.compute().item())
+    metric.update([episode("b", 0.0)])
+    assert metric.compute().item() == 0.5
 
 
 def test_an_unknown_task_is_an_error_that_names_it() -> None:
@@ -109,16 +116,31 @@ def test_tool_errors_and_malformed_replies_are_shares_of_turns() -> None:
     turns = (
         turn(1, "Error: order not found"),
         turn(2, "Unknown action fly"),
-        turn(3, "Error: this is what the user says", role="user"),
+        turn(3, "Error: the environment answers in the user's role", role="user"),
         turn(4, "Error: not JSON", malformed="not JSON"),
         turn(5, "{}"),
     )
     errors, malformed, mean = ToolErrors(), MalformedReplies(), MeanTurns()
     for metric in (errors, malformed, mean):
         metric.update([episode("a", 0.0, turns)])
-    assert errors.compute().item() == pytest.approx(2 / 5)
+    assert errors.compute().item() == pytest.approx(3 / 5)
     assert malformed.compute().item() == pytest.approx(1 / 5)
     assert mean.compute().item() == 5.0
+
+
+def test_the_words_of_a_simulated_user_are_no_tool_error() -> None:
+    said = (turn(1, "Error: I cannot log in", role="user"), turn(2, "Error: user not found"))
+    played = replace(episode("a", 0.0, said), info={"user": "scripted-full"})
+    assert scores([played])["tool_errors"] == 1 / 2
+
+
+def test_what_the_pocket_shop_refuses_is_a_tool_error() -> None:
+    policy = ScriptedPolicy(["click[no such thing]"], parser=PlainText())
+    policy.load()
+    shop = Collector("hero_pl/WebShopPocket-v0", limits=Limits(max_turns=2))
+    played = shop.collect([Draw(shop.task_ids[0], 0, 0)], policy, Sampling())
+    assert played[0].turns[0].role == "user"
+    assert scores(played)["tool_errors"] == 1.0
 
 
 def test_the_floor_follows_the_episodes_that_were_played() -> None:

@@ -16,7 +16,7 @@ from hero_pl.errors import ConfigError
 from hero_pl.losses.gates import Contrastive
 from hero_pl.losses.importance import NoCorrection
 from hero_pl.losses.sampled_token import SampledToken
-from hero_pl.module import HeroModule, _rollout_metrics
+from hero_pl.module import HeroModule
 from hero_pl.objectives.mixed import Credit, Mixed
 from hero_pl.objectives.policy_gradient import GRPO, PolicyGradient
 from hero_pl.objectives.self_distillation import SelfDistillation
@@ -31,7 +31,7 @@ from hero_pl.rollout.collect import Limits
 from hero_pl.teacher.full_demo import FullDemoTeacher
 from hero_pl.teacher.hindsight import FeedbackOnlyTeacher, HindsightTeacher
 from hero_pl.teacher.weights import EMAWeights, GatedWeights, InitialWeights, LiveWeights, PeriodicWeights
-from hero_pl.types import Reflection, StopReason, Trajectory, Turn
+from hero_pl.types import Reflection
 
 
 class Seen(Callback):
@@ -88,23 +88,6 @@ def test_three_steps_of_hero_change_the_weights_and_log_what_happened(tiny_modul
     played = [sum(len(record.trajectory.turns) for record in records) for records in seen.records]
     assert [float(row["train/turns"]) for row in rows] == [sum(played[: i + 1]) for i in range(3)]
     assert module.turns == sum(played)
-
-
-def test_the_numbers_that_tell_a_collapse_by_hand():
-    def turn(number, action, length):
-        return Turn(number, (1,), (2,) * length, (-0.5,) * length, action, action, "", "user")
-
-    def episode(*turns):
-        return Trajectory("t", "e", 0, 0, "", (), "", turns, 0.0, StopReason.TERMINATED)
-
-    # lengths 1, 2, 3, 4, 30: the median is 3, the 95th percentile lies 4/5 of the way from 4 to 30
-    one = episode(turn(1, "a", 1), turn(2, "a", 2), turn(3, "b", 3))
-    metrics = _rollout_metrics([one, episode(turn(1, "a", 4), turn(2, "b", 30))])
-    assert metrics["rollout/action_tokens_p50"] == 3.0
-    assert metrics["rollout/action_tokens_p95"] == pytest.approx(4 + 0.8 * 26)
-    assert metrics["rollout/repeated_actions"] == pytest.approx(1 / 5)  # the same action in another episode is none
-    assert metrics["train/entropy"] == 0.5
-    assert _rollout_metrics([])["train/entropy"] == 0.0
 
 
 def test_each_record_has_one_loss_and_two_probabilities_per_action_token_of_a_hinted_turn(tiny_module, tiny_data, fit):
@@ -390,6 +373,7 @@ def test_an_episode_that_the_environment_broke_is_counted_and_teaches_nothing(ti
         gymnasium.registry.pop("BrokenForB-v0")
     assert seen.metrics[0]["train/broken_episodes"] == 1.0
     assert seen.metrics[0]["rollout/env_error"] == 0.5
+    assert seen.metrics[0]["rollout/turns_per_episode"] == 1.0  # of the other one
     by_task = {record.trajectory.task_id: record for record in seen.records[0]}
     assert by_task["a"].token_loss[0]
     assert by_task["b"].trajectory.turns

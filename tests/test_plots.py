@@ -73,9 +73,9 @@ def test_the_band_covers_what_all_runs_have_reached() -> None:
     line = band([one, other])
     assert line.turns.tolist() == [10, 20]
     assert line.mean.tolist() == pytest.approx([0.4, 0.7])  # (0.5 + 0.3) / 2 and (1.0 + 0.4) / 2
-    # Two runs drawn twice: both ends are reached with probability 1/4 each, so the 95 % interval is the whole range.
-    assert line.low.tolist() == pytest.approx([0.3, 0.4])
-    assert line.high.tolist() == pytest.approx([0.5, 1.0])
+    # Student's t of two runs: 12.706 times half their distance.
+    assert line.low.tolist() == pytest.approx([0.4 - 1.2706, 0.7 - 3.8119], abs=1e-3)
+    assert line.high.tolist() == pytest.approx([0.4 + 1.2706, 0.7 + 3.8119], abs=1e-3)
 
 
 def test_a_single_run_has_no_width() -> None:

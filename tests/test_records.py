@@ -9,7 +9,20 @@ import pytest
 
 from hero_pl.errors import HeroError
 from hero_pl.jsonl import TornLineWarning
-from hero_pl.records import SCHEMA_VERSION, Record, append_records, from_record, read_records, succeeded, to_record
+from hero_pl.records import (
+    RECORDS_FILE,
+    SCHEMA_VERSION,
+    Record,
+    append_records,
+    evaluable,
+    from_record,
+    is_error,
+    read_records,
+    records_path,
+    refused,
+    succeeded,
+    to_record,
+)
 from hero_pl.types import Diagnosis, FinishReason, Reflection, StopReason, Trajectory, Turn
 
 
@@ -159,6 +172,35 @@ def test_diagnoses_that_do_not_fit_the_turns_are_refused(full: Record) -> None:
         to_record(dataclasses.replace(full, reflection=short))
 
 
-def test_success_is_a_full_reward_up_to_rounding() -> None:
-    rewards = [0.1 + 0.2 + 0.7 - 1e-15, 0.999, 1.0]
-    assert [succeeded(dataclasses.replace(episode(), reward=reward)) for reward in rewards] == [True, False, True]
+def test_success_is_a_full_reward_up_to_a_millionth() -> None:
+    rewards = [0.1 + 0.2 + 0.7 - 1e-15, 1.0 - 1e-7, 0.999, 1.0]
+    played = [dataclasses.replace(episode(), reward=reward) for reward in rewards]
+    assert [succeeded(one) for one in played] == [True, True, False, True]
+    assert [succeeded(one, 0.999 + 1e-7) for one in played] == [True] * 4
+
+
+def test_only_what_the_environment_broke_says_nothing_about_the_policy() -> None:
+    kinds = {reason: evaluable(dataclasses.replace(episode(), stop_reason=reason)) for reason in StopReason}
+    assert [reason for reason, counts in kinds.items() if not counts] == [StopReason.ENV_ERROR]
+
+
+@pytest.mark.parametrize(
+    ("observation", "expected"),
+    [
+        ("Error: order not found", True),  # retail
+        ("error: results: pine kettle | wool kettle", True),  # the pocket shop
+        ("Unknown action fly", True),
+        ("results: error-proof kettle", False),
+        ("Your reply could not be read as an action: no brackets", False),
+        ("", False),
+    ],
+)
+def test_an_answer_is_an_error_in_every_environment_s_words(observation: str, expected: bool) -> None:
+    one = dataclasses.replace(turn(1, (1,)), observation=observation)
+    assert is_error(observation) == refused(one) == expected
+    assert refused(dataclasses.replace(one, malformed="no brackets"))
+
+
+def test_records_are_found_by_folder_and_by_file(tmp_path: Path) -> None:
+    assert records_path(tmp_path) == tmp_path / RECORDS_FILE == tmp_path / "trajectories.jsonl"
+    assert records_path(tmp_path / "other.jsonl") == tmp_path / "other.jsonl"

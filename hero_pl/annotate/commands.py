@@ -20,7 +20,7 @@ def sample(run: Path, out: Path = Path("turns.jsonl"), turns: int = 100, seed: i
     """Draw turns of a run for annotation, each with its own and with a shuffled diagnosis.
 
     Args:
-        run: A run folder with reflections in trajectories.jsonl, or such a file.
+        run: A run folder with reflections in trajectories.jsonl, such a file, or a folder with one run below it.
         out: Rows for the raters; the arms go to a key file beside it, which raters must not see.
         turns: How many.
         seed: Of draw, order and shuffling.
@@ -73,21 +73,17 @@ def judge(
         base_url: For example http://localhost:8000/v1.
         model: Name the endpoint knows.
         out: Labelled rows.
-        api_key_env: Environment variable that holds the key.
+        api_key_env: Environment variable that holds the key; empty if the endpoint wants none.
         max_total_tokens: Tokens that may be spent in all.
         concurrency: Requests in flight.
     """
-    import os
-
     from hero_pl.annotate.files import new_file, read_rows
     from hero_pl.annotate.judge import judge_rows
-    from hero_pl.errors import ConfigError
     from hero_pl.jsonl import append_lines
     from hero_pl.reflection.chat_endpoint import ChatEndpoint
+    from hero_pl.reflection.chat_reflector import api_key
 
-    key = os.environ.get(api_key_env, "") if api_key_env else ""
-    if api_key_env and not key:
-        raise ConfigError(f"--api_key_env {api_key_env}: this environment variable is not set. Export the key.")
+    key = api_key(api_key_env)
     rows = read_rows(turns)
     new_file(out)
     endpoint = ChatEndpoint(base_url, model, key, max_total_tokens=max_total_tokens)

@@ -18,6 +18,7 @@ from hero_pl.quality import QUESTIONS, sample_turns
 from hero_pl.records import read_records
 from hero_pl.reflection.controls import ShuffledReflector
 from hero_pl.reflection.scripted import ScriptedReflector
+from hero_pl.viewer.runs import one_run
 
 Report = Mapping[str, Mapping[str, float]]
 
@@ -26,9 +27,9 @@ def draw(run: Path, turns: int, seed: int) -> tuple[list[dict[str, Any]], dict[s
     """Rows and key of turns drawn from the reflected episodes of a run, true and shuffled diagnoses of each.
 
     Raises:
-        HeroError: The run has no reflections.
+        HeroError: There is no run, more than one, or it has no reflections.
     """
-    path = run / "trajectories.jsonl" if run.is_dir() else run
+    path = one_run(run)
     records = [record for record in read_records(path) if record.reflection is not None]
     if not any(any(record.reflection.diagnoses) for record in records if record.reflection):
         raise HeroError(

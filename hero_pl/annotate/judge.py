@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from hero_pl.chat.wording import quoted
 from hero_pl.quality import QUESTIONS
 from hero_pl.reflection.chat_endpoint import ChatEndpoint
 from hero_pl.reflection.json_scan import plain, scan
@@ -64,7 +65,7 @@ def messages(row: Mapping[str, Any]) -> list[Message]:
         ("Diagnosis", row["diagnosis"]),
         ("next_action_target", "null" if target is None else json.dumps(target, ensure_ascii=False)),
     ]
-    text = "\n\n".join(f"{name}:\n{_quoted(str(content))}" for name, content in parts)
+    text = "\n\n".join(f"{name}:\n{quoted(str(content))}" for name, content in parts)
     questions = "\n".join(f"- {name}: {question}" for name, question in QUESTIONS.items())
     return [Message("system", SYSTEM.format(questions=questions)), Message("user", text)]
 
@@ -79,7 +80,3 @@ def read_answer(text: str) -> dict[str, bool | None]:
             found = {key: one for key, one in found.items() if one is None or isinstance(one, bool)}
             best = found if len(found) >= len(best) else best
     return best
-
-
-def _quoted(text: str) -> str:
-    return "\n".join(f"| {line}" for line in text.splitlines()) or "| (nothing)"

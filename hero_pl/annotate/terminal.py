@@ -21,7 +21,9 @@ def ask_all(
     ask: Callable[[str], str] = input,
     say: Callable[[str], None] = print,
 ) -> int:
-    """Ask about every row that ``out`` does not hold yet; ``q`` ends, and the row in hand is not written.
+    """Ask about every row that ``out`` does not hold yet, until ``q`` or the end of the input.
+
+    The row in hand is then not written.
 
     Args:
         turns: A sample.
@@ -63,7 +65,10 @@ def _answers(ask: Callable[[str], str], say: Callable[[str], None]) -> dict[str,
     labels: dict[str, bool | None] = {}
     for name, question in QUESTIONS.items():
         while name not in labels:
-            given = ask(f"{question} [y/n/-/q] ").strip().lower()
+            try:
+                given = ask(f"{question} [y/n/-/q] ").strip().lower()
+            except EOFError:
+                given = "q"
             if given == "q":
                 return None
             if given in ANSWERS:

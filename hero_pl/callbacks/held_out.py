@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
 import time
-from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,13 +12,15 @@ from rich.console import Console
 from rich.table import Table
 
 from hero_pl.callbacks.trajectories import run_folder
+from hero_pl.callbacks.turn_budget import TurnBudget
 from hero_pl.errors import ConfigError
 from hero_pl.jsonl import append_lines
-from hero_pl.metrics import PassAtK, PassHatK, evaluable, refused, scores, succeeded
 from hero_pl.policy.base import Policy, Sampling
-from hero_pl.records import Record, append_records
+from hero_pl.records import RECORDS_FILE, Record, append_records, evaluable, records_path, succeeded
+from hero_pl.results import EVAL_FILE
 from hero_pl.rollout.environments import KEPT
 from hero_pl.rollout.prompt_tokens import prompt_tokens
+from hero_pl.summary import remarks, summarise
 from hero_pl.types import Trajectory
 
 
@@ -77,7 +77,7 @@ class HeldOut(lightning.Callback):
             return
         folder = run_folder(trainer)  # asks all processes, and so does the evaluation: each has to get here
         if not any(result["turns_used"] == module.turns for result in self.results.values()):
-            self._evaluate(trainer, module, int(module.turns))
+            self._evaluate(trainer, module, _last_mark(trainer, int(module.turns)))
         if not trainer.is_global_zero:
             return
         last = max(self.results.values(), key=lambda result: result["turns_used"])
@@ -94,7 +94,8 @@ class HeldOut(lightning.Callback):
         _print(summary)
         if folder is not None:
             (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-            self._draw(folder, module)
+            if (folder / RECORDS_FILE).exists():  # a finished run that was resumed has played nothing
+                self._draw(folder, module)
 
     def _evaluate(self, trainer: lightning.Trainer, module: Any, mark: int) -> None:
         self.cpu_s += time.process_time() - self._cpu_mark
@@ -112,7 +113,7 @@ class HeldOut(lightning.Callback):
         if folder is not None and trainer.is_global_zero:
             self.write(folder, data.seed, mark, played)
             append_records(
-                folder / "trajectories.jsonl",
+                folder / RECORDS_FILE,
                 (Record(self.stage, trainer.global_step, t) for t in played[: self.logged_episodes]),
             )
         self._cpu_mark = time.process_time()
@@ -128,7 +129,7 @@ class HeldOut(lightning.Callback):
 
     def write(self, folder: Path, seed: int, mark: int, played: list[Trajectory]) -> None:
         """Add the episodes of one evaluation to ``eval.jsonl``."""
-        append_lines(folder / "eval.jsonl", (self._row(folder, seed, mark, trajectory) for trajectory in played))
+        append_lines(folder / EVAL_FILE, (self._row(folder, seed, mark, trajectory) for trajectory in played))
 
     def _row(self, folder: Path, seed: int, mark: int, trajectory: Trajectory) -> dict[str, Any]:
         return {
@@ -157,11 +158,8 @@ class HeldOut(lightning.Callback):
         for logger in module.loggers:
             logger.save()
         tokenizer = module.policy.template.tokenizer
-        write_html(
-            folder / "trajectories.jsonl",
-            folder / "trajectories.html",
-            lambda ids: [tokenizer.decode([i]) for i in ids],
-        )
+        records = records_path(folder)
+        write_html(records, records.with_suffix(".html"), lambda ids: [tokenizer.decode([i]) for i in ids])
         try:
             plot_run(folder, folder / "curves.png")
         except ConfigError as error:
@@ -182,87 +180,6 @@ class HeldOut(lightning.Callback):
         self.cpu_s = float(state_dict.get("cpu_s", 0.0))
 
 
-def summarise(trajectories: list[Trajectory]) -> dict[str, Any]:
-    """What episodes say about a policy; those that the environment or its user broke are counted apart.
-
-    Returns:
-        ``success`` with its 95 % Wilson interval ``success_ci``, means of ``turns``, ``reward``, ``tool_errors`` and
-        ``malformed``, ``invalid`` (replies per episode that were no action, or that the environment refused),
-        ``episodes`` (evaluable ones) and ``non_evaluable``. Where they apply: ``do_nothing_floor``; ``user``, the kinds
-        of user simulators; ``faithful_success`` and ``faithful_episodes``, over the tasks that a scripted user can
-        play; ``pass_hat`` and ``pass_at`` by k, when every task was played more than once.
-    """
-    judged = [trajectory for trajectory in trajectories if evaluable(trajectory)]
-    wins, count = sum(map(succeeded, judged)), len(judged)
-    result: dict[str, Any] = {
-        **scores(trajectories),
-        "success_ci": list(wilson(wins, count)),
-        "reward": sum(t.reward for t in judged) / count if count else math.nan,
-        "invalid": sum(refused(turn) for t in judged for turn in t.turns) / count if count else math.nan,
-        "episodes": count,
-        "non_evaluable": len(trajectories) - count,
-    }
-    users = sorted({str(t.info["user"]) for t in trajectories if "user" in t.info})
-    if users:
-        result["user"] = ", ".join(users)
-    faithful = [t for t in judged if t.info.get("user_is_faithful")]
-    if any("user_is_faithful" in t.info for t in judged) and len(faithful) < count:
-        result["faithful_episodes"] = len(faithful)
-        result["faithful_success"] = sum(map(succeeded, faithful)) / len(faithful) if faithful else math.nan
-    return result | _repeated(trajectories)
-
-
-def _repeated(trajectories: list[Trajectory]) -> dict[str, dict[str, float]]:
-    """pass^k and pass@k up to the trials that every task had; nothing if one was played only once."""
-    planned = Counter(trajectory.task_id for trajectory in trajectories)
-    metrics = {"pass_hat": PassHatK, "pass_at": PassAtK}
-    values: dict[str, dict[str, float]] = {name: {} for name in metrics}
-    for k in range(1, min(planned.values(), default=0) + 1):
-        for name, kind in metrics.items():
-            metric = kind(list(planned), k)
-            metric.update(trajectories)
-            values[name][str(k)] = round(float(metric.compute()), 6)
-    return values if len(values["pass_hat"]) > 1 else {}
-
-
-def remarks(result: dict[str, Any]) -> list[str]:
-    """What belongs beside a success rate, one line each."""
-    said = []
-    if "do_nothing_floor" in result:
-        said.append(f"Doing nothing would score {result['do_nothing_floor']:.3f} on the same episodes.")
-    if "user" in result:
-        said.append(f"User: {result['user']}. Scores with another kind of user are not comparable.")
-    if "faithful_success" in result:
-        said.append(
-            f"This user plays {result['faithful_episodes']} of {result['episodes']} episodes faithfully; success there "
-            f"is {result['faithful_success']:.3f}."
-        )
-    if result["non_evaluable"]:
-        said.append(f"{result['non_evaluable']} more episodes were broken by the environment or its user: not scored.")
-    for name, title in (("pass_hat", "pass^k"), ("pass_at", "pass@k")):
-        if name in result:
-            said.append(f"{title}: " + ", ".join(f"k={k} {value:.3f}" for k, value in result[name].items()))
-    if result.get("tokens"):
-        parts = (f"{name.removesuffix('_tokens').replace('_', ' ')} {n:.0f}" for name, n in result["tokens"].items())
-        said.append("Tokens, mean per episode or observation: " + ", ".join(parts))
-    return said
-
-
-def wilson(wins: int, count: int) -> tuple[float, float]:
-    """95 % Wilson score interval of a share (Wilson, JASA 22, 1927).
-
-    Example:
-        >>> [round(x, 3) for x in wilson(5, 10)]
-        [0.237, 0.763]
-    """
-    if count == 0:
-        return (0.0, 1.0)
-    z, share = 1.959964, wins / count
-    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return (max(0.0, centre - half), min(1.0, centre + half))
-
-
 def _print(summary: dict[str, Any]) -> None:
     table = Table(title=f"Held-out tasks, {summary['training_turns']} training turns, {summary['wall_time_s']} s")
     rows = [summary["before"], summary["after"]]
@@ -279,3 +196,9 @@ def _print(summary: dict[str, Any]) -> None:
     Console().print(table)
     for line in remarks(summary["after"]):
         Console().print(line, markup=False, highlight=False)
+
+
+def _last_mark(trainer: lightning.Trainer, turns: int) -> int:
+    """Under which budget the end is recorded: the run's budget, so that runs of one budget can be compared."""
+    budgets = [callback.max_turns for callback in trainer.callbacks if isinstance(callback, TurnBudget)]  # type: ignore[attr-defined]
+    return next((budget for budget in budgets if 0 < budget <= turns), turns)

@@ -9,7 +9,7 @@ import lightning
 from rich.console import Console
 
 from hero_pl.errors import ConfigError
-from hero_pl.records import Record, append_records
+from hero_pl.records import RECORDS_FILE, Record, append_records
 from hero_pl.types import Trajectory
 
 
@@ -30,7 +30,7 @@ class TrajectoryLog(lightning.Callback):
         module: Any = trainer.lightning_module
         folder = run_folder(trainer)
         if folder and self.every_n_steps and trainer.global_step % self.every_n_steps == 0 and trainer.is_global_zero:
-            append_records(folder / "trajectories.jsonl", module.last_records)
+            append_records(folder / RECORDS_FILE, module.last_records)
 
     def on_validation_batch_end(
         self, trainer: lightning.Trainer, module: Any, outputs: Any, batch: Any, *_: Any
@@ -53,8 +53,8 @@ class TrajectoryLog(lightning.Callback):
         if folder is None or not self.every_n_steps:
             return None
         if trainer.is_global_zero:
-            append_records(folder / "trajectories.jsonl", (Record(stage, trainer.global_step, t) for t in played))
-        return folder / "trajectories.jsonl"
+            append_records(folder / RECORDS_FILE, (Record(stage, trainer.global_step, t) for t in played))
+        return folder / RECORDS_FILE
 
 
 def run_folder(trainer: lightning.Trainer) -> Path | None:

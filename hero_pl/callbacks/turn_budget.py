@@ -29,10 +29,18 @@ class TurnBudget(lightning.Callback):
         self.max_turns = max_turns
         self._idle, self._last_step = 0, -1
 
+    def spent(self, trainer: lightning.Trainer) -> bool:
+        """Whether the budget is used up."""
+        turns: Any = trainer.lightning_module.turns
+        return bool(self.max_turns) and int(turns) >= self.max_turns
+
+    def on_train_start(self, trainer: lightning.Trainer, *args: Any) -> None:
+        """A finished run that is resumed trains nothing."""
+        trainer.should_stop = trainer.should_stop or self.spent(trainer)
+
     def on_train_batch_end(self, trainer: lightning.Trainer, *args: Any) -> None:
         """Look at the counters after every step."""
-        if self.max_turns and trainer.lightning_module.turns >= self.max_turns:  # type: ignore[operator]
-            trainer.should_stop = True
+        trainer.should_stop = trainer.should_stop or self.spent(trainer)
         self._idle = self._idle + 1 if trainer.global_step == self._last_step else 0
         self._last_step = trainer.global_step
         if self._idle == PATIENCE and trainer.is_global_zero:

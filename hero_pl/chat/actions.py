@@ -13,6 +13,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+THINKING, THINKING_END = "<think>", "</think>"
+"""Around the reasoning of a reply."""
+
+
+def without_thinking(reply: str) -> str:
+    """What follows the last ``</think>``; the whole reply if there is none.
+
+    Example:
+        >>> without_thinking("<think>They want tea.</think>search[tea]")
+        'search[tea]'
+    """
+    return reply.rpartition(THINKING_END)[2]
+
 
 @dataclass(frozen=True, slots=True)
 class ParsedAction:
@@ -127,7 +140,7 @@ class ToolCall(ActionParser):
             >>> ToolCall().parse("Hello, who are you?").action
             'Hello, who are you?'
         """
-        reply = text.rpartition("</think>")[2].strip()
+        reply = without_thinking(text).strip()
         match = self._call.search(reply)
         if match:
             return _canonical(match.group(1))
@@ -179,7 +192,7 @@ class ReAct(ActionParser):
             >>> ReAct().parse("Thought: search first.\nAction: search[red mug]").action
             'search[red mug]'
         """
-        reply = text.rpartition("</think>")[2]
+        reply = without_thinking(text)
         _, found, tail = reply.rpartition("Action:")
         if not found:
             return ParsedAction("", "The reply has no line 'Action: ...'.")

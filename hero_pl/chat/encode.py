@@ -8,13 +8,17 @@ the model but the control id never does.
 
 from __future__ import annotations
 
+import itertools
 import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from hero_pl.errors import PolicyError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Encoder:
@@ -33,8 +37,6 @@ class Encoder:
         surfaces |= set(tokenizer.all_special_tokens)
         longest_first = sorted((s for s in surfaces if s), key=len, reverse=True)
         self._control = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
-        self.defused = 0
-        """How many control-token strings in outside text were taken apart so far."""
 
     def glue(self, text: str) -> tuple[int, ...]:
         """Ids of the template's own text; control tokens are recognised."""
@@ -43,35 +45,35 @@ class Encoder:
     def outside(self, text: str) -> tuple[int, ...]:
         """Ids of text from users, tools, products or models; never a control id.
 
-        Lone surrogates (possible in decoded JSON) are replaced by U+FFFD, since no tokenizer can encode them.
+        Halves of surrogate pairs (possible in decoded JSON) go through :func:`scrub`.
 
         Raises:
             PolicyError: The tokenizer still yields a control id, even letter by letter.
         """
-        text = text.encode("utf-8", "replace").decode("utf-8") if has_surrogate(text) else text
+        text = scrub(text)
+        cuts = [0, *self._cuts(text), len(text)]
         ids: list[int] = []
-        for part in self._parts(text):
-            ids += self._encode_plain(part)
+        for start, stop in itertools.pairwise(cuts):
+            if start < stop:
+                ids += self._encode_plain(text[start:stop])
         return tuple(ids)
 
-    def _parts(self, text: str) -> list[str]:
-        if self._control is None or not text:
-            return [text] if text else []
-        parts, start, position = [], 0, 0
-        while match := self._control.search(text, position):
-            cut = match.start() + 1
-            parts.append(text[start:cut])
-            start, position = cut, cut
-            self.defused += 1
-        parts.append(text[start:])
-        return [part for part in parts if part]
+    def mentions_control(self, text: str) -> int:
+        """How often ``text`` spells a control token, that is, how often :meth:`outside` takes one apart."""
+        return sum(1 for _ in self._cuts(text))
+
+    def _cuts(self, text: str) -> Iterator[int]:
+        """Places behind the first letter of every control-token string."""
+        position = 0
+        while self._control is not None and (match := self._control.search(text, position)):
+            position = match.start() + 1
+            yield position
 
     def _encode_plain(self, text: str) -> list[int]:
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
         if self.control_ids.isdisjoint(ids):
             return ids
         # A normaliser (NFKC, say) rebuilt a control string that the search could not see.
-        self.defused += 1
         letters: list[int] = []
         for letter in text:
             one: list[int] = self.tokenizer.encode(letter, add_special_tokens=False)
@@ -92,5 +94,15 @@ class Encoder:
 
 
 def has_surrogate(text: str) -> bool:
-    """Whether ``text`` holds half a surrogate pair, which no tokenizer can encode."""
-    return any(0xD800 <= ord(letter) <= 0xDFFF for letter in text)
+    """Whether ``text`` holds half of a surrogate pair, which no tokenizer can encode."""
+    return _SURROGATE.search(text) is not None
+
+
+def scrub(text: str) -> str:
+    r"""Join surrogate pairs and put U+FFFD in the place of lone surrogates; any other text stays as it is.
+
+    Example:
+        >>> scrub("\ud83d\ude00 \ud83d") == "\U0001f600 \ufffd"
+        True
+    """
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") if has_surrogate(text) else text

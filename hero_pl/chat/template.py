@@ -27,6 +27,9 @@ CHATML = (
 )
 """The widespread ChatML layout, for tokenizers that the project makes itself."""
 
+CHATML_TOKENS = ("<|pad|>", "<|im_start|>", "<|im_end|>")
+"""Control tokens of such a tokenizer: padding, start and end of a message."""
+
 TOOL_PREFIX = "Tool result: "
 """Precedes a tool's answer where the template has no tool role."""
 
@@ -113,8 +116,13 @@ class ChatTemplate:
         content = self.encoder.outside(message.content)
         return (*prompt_ids, *action_ids, *_without_overlap(action_ids, before, self.end_ids), *content, *after)
 
-    def splice(self, prompt_ids: Sequence[int], hint: str) -> tuple[int, ...]:
-        """The teacher's context: the decision context with the hint at ``hint_position``; unchanged if it is empty.
+    def splice(self, prompt_ids: Sequence[int], hint: str, position: HintPosition | None = None) -> tuple[int, ...]:
+        """The teacher's context: the decision context with the hint in it; unchanged if it is empty.
+
+        Args:
+            prompt_ids: A decision context.
+            hint: Text from outside.
+            position: Where it goes; default: the template's ``hint_position``.
 
         Raises:
             TokenAlignmentError: ``prompt_ids`` does not end with the generation prompt.
@@ -130,14 +138,15 @@ class ChatTemplate:
             )
         body = prompt_ids[: len(prompt_ids) - len(generation)]
         text = self.encoder.outside(hint)
-        if self.hint_position == "before_action":
+        position = position or self.hint_position
+        if position == "before_action":
             before, after = self._hint_message_glue()
             return (*body, *before, *text, *after, *generation)
-        if self.hint_position == "system":
+        if position == "system":
             start = self._leading_bos(prompt_ids)
             system = self.conversation([Message("system", hint)], generate=False)
             return (*prompt_ids[:start], *system[self._leading_bos(system) :], *prompt_ids[start:])
-        if self.hint_position == "think_prefix":
+        if position == "think_prefix":
             return (*prompt_ids, *self.encoder.glue("<think>\n"), *text, *self.encoder.glue("\n</think>\n\n"))
         closing = self._last_closing(body)
         cut = len(body) - len(closing)
@@ -233,7 +242,7 @@ class ChatTemplate:
         if isinstance(value, (list, tuple)):
             return [self._slot_tool(item, slot) for item in value]
         if isinstance(value, str) and (
-            len(self.encoder._parts(value)) > 1 or _SLOT[:8] in value or has_surrogate(value)
+            self.encoder.mentions_control(value) or _SLOT[:8] in value or has_surrogate(value)
         ):
             return slot(json.dumps(value, ensure_ascii=False)[1:-1])
         return value

@@ -8,6 +8,7 @@ never has any: a single trajectory carries no signal for them.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -127,12 +128,21 @@ class ReinforceBaseline:
         """Running mean of the batch means so far; 0.0 before the first batch."""
         return self._sum / self._weight if self._weight else 0.0
 
-    def advantages(self, rewards: Tensor) -> Tensor:
-        """Advantages ``(trajectories,)`` of one batch; a running mean moves on afterwards."""
+    def advantages(self, rewards: Tensor, reduce_sum: Callable[[Tensor], Tensor] = lambda local: local) -> Tensor:
+        """Advantages ``(trajectories,)`` of one batch; a running mean moves on afterwards.
+
+        Args:
+            rewards: ``(trajectories,)`` of this rank.
+            reduce_sum: Sums over ranks, so that all subtract the same; called once unless the kind is ``none``.
+        """
         rewards = _real(rewards)
-        if self.kind == "none" or rewards.numel() == 0:
+        if self.kind == "none":
             return rewards.clone()
-        mean = float(rewards.mean())
+        local = torch.stack([rewards.sum(), rewards.new_tensor(float(rewards.numel()))])
+        total, count = (float(value) for value in reduce_sum(local))
+        if not count:
+            return rewards.clone()
+        mean = total / count
         if self.kind == "batch":
             return rewards - mean
         baseline = self.running_mean

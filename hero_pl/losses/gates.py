@@ -1,7 +1,7 @@
 """Gates: detached factors in [0, 1] that decide how much of the teacher's opinion on a token is believed.
 
-A gate scales numerators only; the token stays in the denominators. Gates that compare tokens with each other
-(``StepDivergence``, ``HighEntropy``) see the tokens of one call: keep turns whole when splitting into micro-batches.
+A gate scales numerators only; the token stays in the denominators. ``StepDivergence`` compares tokens of a turn,
+``HighEntropy`` those of a trajectory: neither is ever split over micro-batches.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ class GateInputs:
     """The temperature of the divergence."""
     wrong_hint_log_probs: Tensor | None = None
     """``(K, N)`` log-probabilities of the sampled ids under the teacher with each of K wrong hints."""
+    row: Tensor | None = None
+    """``(N,)`` trajectory of each token; ``None``: all of one."""
 
 
 class Gate(nn.Module, ABC):
@@ -152,10 +154,10 @@ class Contrastive(Gate):
 
 
 class HighEntropy(Gate):
-    """Keep only the tokens at which the student is least certain.
+    """Keep only the tokens of each trajectory at which the student is least certain.
 
     Args:
-        quantile: Share of the tokens of one call that is kept, in (0, 1].
+        quantile: Share of a trajectory's tokens that is kept, in (0, 1].
     """
 
     def __init__(self, quantile: float = 0.2) -> None:
@@ -168,10 +170,13 @@ class HighEntropy(Gate):
     def forward(self, inputs: GateInputs) -> Tensor:
         """One for the kept tokens, zero for the others; ties at the threshold are kept."""
         uncertainty = entropy(log_probabilities(inputs.student_logits, inputs.temperature))
-        if uncertainty.numel() == 0:
-            return uncertainty
-        kept = max(1, math.ceil(self.quantile * uncertainty.numel()))
-        return (uncertainty >= uncertainty.topk(kept).values[-1]).to(uncertainty.dtype)
+        row = torch.zeros_like(inputs.action_ids) if inputs.row is None else inputs.row
+        factor = torch.zeros_like(uncertainty)
+        for one in torch.unique(row):
+            mine = uncertainty[row == one]
+            kept = max(1, math.ceil(self.quantile * mine.numel()))
+            factor[row == one] = (mine >= mine.topk(kept).values[-1]).to(factor.dtype)
+        return factor
 
 
 def entropy(log_probs: Tensor) -> Tensor:

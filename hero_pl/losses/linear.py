@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from hero_pl.errors import ConfigError, TokenAlignmentError
-from hero_pl.losses.base import DistillationLoss, action_log_probabilities, log_probabilities
+from hero_pl.losses.base import DistillationLoss, action_log_probabilities, combine, log_probabilities
 from hero_pl.losses.divergence import VocabularyDivergence
 
 
@@ -126,7 +126,7 @@ class _LinearDivergence(torch.autograd.Function):
                 grad_hidden[part] = grad_logits @ head
             if grad_head is not None:
                 _add_product(grad_head, grad_logits.T, hidden[part])
-        loss.diagnostics = _combined(described)
+        loss.diagnostics = combine(described)
         ctx.save_for_backward(grad_hidden, None if grad_head is None else grad_head.to(head.dtype))
         ctx.mark_non_differentiable(values, student, teacher)
         return (coefficients.to(wide) * values).sum(), values, student, teacher
@@ -167,16 +167,3 @@ def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
         total.addmm_(left, right)
     else:
         total.add_(left @ right)
-
-
-def _combined(described: list[tuple[int, dict[str, Tensor]]]) -> dict[str, Tensor]:
-    """Diagnostics of all chunks: the largest of maxima, else the mean over tokens."""
-    if not described:
-        return {}
-    tokens = sum(count for count, _ in described)
-    combined = {}
-    for name in described[0][1]:
-        parts = torch.stack([diagnostics[name] for _, diagnostics in described])
-        shares = parts.new_tensor([count / tokens for count, _ in described])
-        combined[name] = parts.max() if name == "loss/max_token" else (shares * parts).sum()
-    return combined

@@ -82,7 +82,7 @@ def coefficients(
         >>> coefficients("seq_mean_token_mean", turn=ids, row=ids, weight=torch.ones(4), rows=2)
         tensor([0.1667, 0.1667, 0.1667, 0.5000])
     """
-    mode = _checked_mode(mode, constant)
+    mode = check_normalization(mode, constant)
     _check_tokens(turn, row, weight, rows)
     weight = weight.detach()
     weight = weight if weight.dtype == torch.float64 else weight.float()
@@ -166,7 +166,12 @@ def _turns_per_row(row_of_token: Tensor, turn_of_token: Tensor, rows: int, turns
     return torch.bincount(row_of_turn, minlength=rows)
 
 
-def _checked_mode(mode: Normalization | str, constant: float | None) -> Normalization:
+def check_normalization(mode: Normalization | str, constant: float | None) -> Normalization:
+    """The mode, if it goes with the constant.
+
+    Raises:
+        ConfigError: The mode is unknown, or the constant is missing, not positive, or of no use.
+    """
     if mode not in list(Normalization):
         raise ConfigError(f"normalize={str(mode)!r}: choose one of {', '.join(Normalization)}.")
     mode = Normalization(mode)

@@ -86,7 +86,7 @@ class Mixed(_WithPolicyGradient):
 
     def prepare(self, trajectories: Sequence[Trajectory], policy: Policy, reduce_sum: ReduceSum) -> Step:
         """Reflect and hint as HERO does, and give every turn its advantage."""
-        term, metrics = self.policy_gradient.term(trajectories)
+        term, metrics = self.policy_gradient.term(trajectories, reduce_sum)
         step = self.lay_out(trajectories, policy, reduce_sum, term)
         step.metrics |= metrics
         step.advantages = list(term.advantage)
@@ -159,12 +159,12 @@ class Credit(_WithPolicyGradient):
             term = PolicyTerm(nothing, everything, estimator.normalize, estimator.constant)
             metrics: dict[str, float] = {}
         else:
-            term, metrics = estimator.term(trajectories)
+            term, metrics = estimator.term(trajectories, reduce_sum)
         term = replace(term, taught_only=self.rule != "advantage_reweight")
         step = self.lay_out(trajectories, policy, reduce_sum, term)
         batch = step.batch
         gap = self._gaps(policy, batch)
-        advantage = self._advantages(trajectories, batch, gap)
+        advantage = self._advantages(trajectories, batch, gap, reduce_sum)
         step.batch = replace(
             batch, teacher=(), teacher_of_row=(), wrong=(), advantage=advantage, coefficient=batch.policy_coefficient
         )
@@ -185,13 +185,16 @@ class Credit(_WithPolicyGradient):
         for micro in batch.split(self.tokens_per_teacher_batch):
             if micro.teacher:
                 hinted = micro.only_taught()
-                log_p = action_log_probabilities(self.weights.score(policy, micro.teacher), hinted.action_ids)
+                logits = self.weights.score(policy, micro.teacher)
+                log_p = action_log_probabilities(logits, hinted.action_ids, batch.temperature)
                 found.append(log_p - hinted.rollout_logprobs)
         if found:
             gap[batch.taught] = torch.cat(found).detach()
         return gap
 
-    def _advantages(self, trajectories: Sequence[Trajectory], batch: TokenizedBatch, gap: Tensor) -> Tensor:
+    def _advantages(
+        self, trajectories: Sequence[Trajectory], batch: TokenizedBatch, gap: Tensor, reduce_sum: ReduceSum
+    ) -> Tensor:
         if self.rule == "advantage_reweight":
             return reweighted_advantages(batch.advantage, gap, self.strength, self.scale)
         if self.rule == "magnitude_only":
@@ -200,7 +203,7 @@ class Credit(_WithPolicyGradient):
         numbers, credits, index = turn_credits(gap[batch.taught], batch.turn[batch.taught])
         owners = [batch.places[number][0] for number in numbers.tolist()]
         groups = torch.tensor([trajectories[owner].group for owner in owners], dtype=torch.long)
-        per_turn = self.policy_gradient.advantages(credits.cpu().double(), groups)
+        per_turn = self.policy_gradient.advantages(credits.cpu().double(), groups, reduce_sum)
         advantage[batch.taught] = per_turn.to(gap)[index]
         return advantage
 

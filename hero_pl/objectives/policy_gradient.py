@@ -23,7 +23,7 @@ from hero_pl.losses.advantages import (
 )
 from hero_pl.losses.base import action_log_probabilities
 from hero_pl.losses.importance import mismatch
-from hero_pl.losses.normalize import normalised_sum, zero_loss
+from hero_pl.losses.normalize import check_normalization, normalised_sum, zero_loss
 from hero_pl.losses.policy_gradient import ClippedPolicyGradient
 from hero_pl.objectives.base import LossOutput, Normalize, Objective, Step
 from hero_pl.policy.base import Policy
@@ -56,6 +56,7 @@ class PolicyGradient(Objective):
         zero_variance: Literal["keep", "mask"] = "keep",
     ) -> None:
         self.baseline = ReinforceBaseline(baseline)
+        check_normalization(normalize, constant)
         self.normalize, self.constant, self.zero_variance = normalize, constant, zero_variance
         self.surrogate = ClippedPolicyGradient(epsilon, epsilon_high, ratio_level, beta_kl)
 
@@ -73,9 +74,9 @@ class PolicyGradient(Objective):
         """Its ratio and its clipping are the correction."""
         return True
 
-    def advantages(self, rewards: Tensor, groups: Tensor) -> Tensor:
-        """One advantage per trajectory."""
-        return self.baseline.advantages(rewards)
+    def advantages(self, rewards: Tensor, groups: Tensor, reduce_sum: ReduceSum = lambda local: local) -> Tensor:
+        """One advantage per trajectory; ``reduce_sum`` sums over ranks."""
+        return self.baseline.advantages(rewards, reduce_sum)
 
     def without_signal(self, advantages: Tensor, groups: Tensor, rewards: Tensor) -> Tensor:
         """``(trajectories,)`` bool: what ``zero_variance: mask`` takes out of the loss."""
@@ -85,12 +86,14 @@ class PolicyGradient(Objective):
         """Rewards that the advantages are made of."""
         return rewards
 
-    def term(self, trajectories: Sequence[Trajectory]) -> tuple[PolicyTerm, dict[str, float]]:
+    def term(
+        self, trajectories: Sequence[Trajectory], reduce_sum: ReduceSum = lambda local: local
+    ) -> tuple[PolicyTerm, dict[str, float]]:
         """Advantages and weights of a rollout batch, and what to log about them."""
         rewards = torch.tensor([trajectory.reward for trajectory in trajectories], dtype=torch.float64)
         groups = torch.tensor([trajectory.group for trajectory in trajectories], dtype=torch.long)
         shaped = self.shape(rewards, trajectories)
-        advantages = self.advantages(shaped, groups)
+        advantages = self.advantages(shaped, groups, reduce_sum)
         weight = torch.ones_like(advantages)
         if self.zero_variance != "keep":
             weight = weight.masked_fill(self.without_signal(advantages, groups, shaped), 0.0)
@@ -99,7 +102,7 @@ class PolicyGradient(Objective):
 
     def prepare(self, trajectories: Sequence[Trajectory], policy: Policy, reduce_sum: ReduceSum) -> Step:
         """Advantages, then every action token of every turn."""
-        term, metrics = self.term(trajectories)
+        term, metrics = self.term(trajectories, reduce_sum)
         batch = tokenize(
             trajectories,
             None,
@@ -121,11 +124,12 @@ class PolicyGradient(Objective):
         """The loss from the student's logits ``(n, vocab)`` for the ids of ``micro``."""
         if len(micro) == 0:
             return LossOutput(zero_loss(logits))
-        log_q = action_log_probabilities(logits, micro.action_ids)
+        log_q = action_log_probabilities(logits, micro.action_ids, micro.temperature)
         reference = None
         if self.surrogate.kl_weight:
             with policy.sampling():
-                reference = action_log_probabilities(policy.score(micro.student, "initial"), micro.action_ids)
+                initial = policy.score(micro.student, "initial")
+                reference = action_log_probabilities(initial, micro.action_ids, micro.temperature)
         per_token = self.surrogate(log_q, micro.rollout_logprobs, micro.advantage, micro.row, reference)
         metrics = {k: float(v) for k, v in mismatch(log_q, micro.rollout_logprobs).items()}
         metrics |= {k: float(v) for k, v in self.surrogate.diagnostics.items()}
@@ -233,7 +237,7 @@ class GRPO(_GroupObjective):
         lengths = torch.tensor([sum(len(turn.action_ids) for turn in t.turns) for t in trajectories])
         return rewards + soft_overlong_penalty(lengths, self.overlong.longest, self.overlong.buffer)
 
-    def advantages(self, rewards: Tensor, groups: Tensor) -> Tensor:
+    def advantages(self, rewards: Tensor, groups: Tensor, reduce_sum: ReduceSum = lambda local: local) -> Tensor:
         """Reward minus group mean, over the group's standard deviation."""
         if self.scale_rewards == "none":
             return dr_grpo_advantages(rewards, groups)
@@ -241,11 +245,16 @@ class GRPO(_GroupObjective):
 
 
 class RLOO(_GroupObjective):
-    """REINFORCE with the mean reward of the other trajectories of the group as baseline."""
+    """REINFORCE with the mean reward of the other trajectories of the group as baseline.
 
-    def __init__(self, normalize: Normalize = "token_mean") -> None:
-        super().__init__("none", normalize)
+    Args:
+        normalize: What the loss is an average over.
+        constant: Tokens per trajectory, for ``seq_mean_token_sum_norm``.
+    """
 
-    def advantages(self, rewards: Tensor, groups: Tensor) -> Tensor:
+    def __init__(self, normalize: Normalize = "token_mean", constant: float | None = None) -> None:
+        super().__init__("none", normalize, constant)
+
+    def advantages(self, rewards: Tensor, groups: Tensor, reduce_sum: ReduceSum = lambda local: local) -> Tensor:
         """Reward minus the mean of the others."""
         return rloo_advantages(rewards, groups)

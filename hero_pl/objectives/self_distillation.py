@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from hero_pl.losses.gates import Gate, GateInputs
 from hero_pl.losses.importance import ImportanceCorrection, TruncatedRatio, mismatch
 from hero_pl.losses.jensen_shannon import JensenShannon
 from hero_pl.losses.linear import linear_divergence
-from hero_pl.losses.normalize import normalised_sum, zero_loss
+from hero_pl.losses.normalize import check_normalization, normalised_sum, zero_loss
 from hero_pl.losses.sampled_token import SampledToken
 from hero_pl.objectives.base import LossOutput, Normalize, Objective, Step
 from hero_pl.objectives.scope import LossScope, Scope
@@ -45,6 +46,7 @@ class SelfDistillation(Objective):
         weights: Which weights the self-teacher scores with.
         divergence: Distance per token.
         normalize: What the loss is an average over.
+        constant: Tokens per trajectory, for ``seq_mean_token_sum_norm``.
         confidence_weights: Weight of a turn by the confidence of its diagnosis.
         gate: Optional factor per token.
         correction: Correction for rollouts of an older policy; default: ``TruncatedRatio`` for ``SampledToken``, whose
@@ -71,6 +73,7 @@ class SelfDistillation(Objective):
         weights: TeacherWeights | None = None,
         divergence: DistillationLoss | None = None,
         normalize: Normalize = "token_mean",
+        constant: float | None = None,
         confidence_weights: dict[str, float] | None = None,
         gate: Gate | None = None,
         correction: ImportanceCorrection | None = None,
@@ -86,7 +89,8 @@ class SelfDistillation(Objective):
         self.teacher = teacher or HindsightTeacher()
         self.weights = weights or LiveWeights()
         self.divergence = divergence or JensenShannon()
-        self.normalize = normalize
+        self.normalize, self.constant = normalize, constant
+        check_normalization(normalize, constant)
         self.confidence_weights = {"low": 1.0, "medium": 1.0, "high": 1.0, **(confidence_weights or {})}
         if set(self.confidence_weights) != {"low", "medium", "high"} or min(self.confidence_weights.values()) < 0.0:
             raise ConfigError(
@@ -106,6 +110,7 @@ class SelfDistillation(Objective):
         if logits_at_once < 0:
             raise ConfigError(f"logits_at_once={logits_at_once}: expected a number of tokens, or 0 for all at once.")
         self.logits_at_once = logits_at_once
+        self._told = False
         self.probe = HintProbe(probe_turns, probe_every)
         self._seen = (0.0, 0.0)
 
@@ -159,6 +164,7 @@ class SelfDistillation(Objective):
             policy,
             self.normalize,
             weight=self._weight,
+            constant=self.constant,
             scope=lambda turn: self.scope(turn, policy),
             wrong_hints=wrong_hints(trajectories, hints, self.gate.wrong_hints if self.gate else 0),
             policy_term=policy_term,
@@ -167,7 +173,8 @@ class SelfDistillation(Objective):
         )
         turns = sum(len(trajectory.turns) for trajectory in trajectories)
         metrics = {f"reflection/{name}": value for name, value in reflection_statistics(reflections).items()}
-        metrics |= batch.counters | {f"teacher/{name}": value for name, value in self.teacher.metrics().items()}
+        metrics |= batch.counters
+        metrics |= {f"teacher/{name}": n for name, n in (self.teacher.metrics() | self.weights.metrics()).items()}
         metrics["hero/hinted_turns"] = len(batch.teacher) / max(turns, 1)
         metrics["hero/empty_batches"] = float(not batch.taught.any())
         metrics["teacher/tokens"] = float(sum(len(row.ids) for row in batch.teacher))
@@ -183,6 +190,16 @@ class SelfDistillation(Objective):
             return 0.0
         return self.confidence_weights[hint.confidence]
 
+    def _tell_temperature(self, sampled: float) -> None:
+        if self.divergence.temperature != sampled and not self._told:
+            self._told = True
+            warnings.warn(
+                f"Actions are sampled at temperature {sampled:g}, and the divergence compares both sides at "
+                f"{self.divergence.temperature:g}. Set model.objective.init_args.divergence.init_args.temperature to "
+                f"{sampled:g} unless this is meant.",
+                stacklevel=2,
+            )
+
     def loss(self, policy: Policy, micro: TokenizedBatch) -> LossOutput:
         """Step 4: divergence per token of the sampled ids, teacher detached."""
         if self.logits_at_once:
@@ -191,6 +208,7 @@ class SelfDistillation(Objective):
 
     def _distil_in_parts(self, policy: HuggingFacePolicy, micro: TokenizedBatch) -> LossOutput:
         """The same from last hidden states."""
+        self._tell_temperature(micro.temperature)
         with policy.unprojected():
             student, teacher = policy.score(micro.student), self.weights.score(policy, micro.teacher)
         found = linear_divergence(
@@ -203,36 +221,43 @@ class SelfDistillation(Objective):
             self.logits_at_once,
             micro.action_ids,
         )
-        return self._output(found.loss, found.per_token, found.student_log_probs, found.teacher_log_probs, micro)
+        q = found.student_log_probs
+        output = self._output(found.loss, found.per_token, q, found.teacher_log_probs)
+        if micro.temperature == self.divergence.temperature:
+            output.metrics.update({k: float(v) for k, v in mismatch(q, micro.rollout_logprobs).items()})
+        return output
 
     def distil(self, policy: Policy, student: Tensor, micro: TokenizedBatch) -> LossOutput:
         """The loss from the student's logits ``(n, vocab)`` for the ids of ``micro``, each of them taught."""
         if len(micro) == 0:
             return LossOutput(zero_loss(student))
+        self._tell_temperature(micro.temperature)
         ids, temperature = micro.action_ids, self.divergence.temperature
         teacher = self.weights.score(policy, micro.teacher).detach()
         per_token = self.divergence(student, teacher, ids)
         q = action_log_probabilities(student.detach(), ids, temperature)
         p = action_log_probabilities(teacher, ids, temperature)
+        same = micro.temperature == temperature
+        sampled = q if same else action_log_probabilities(student.detach(), ids, micro.temperature)
         weighted = per_token
         if self.gate is not None:
             others = [self.weights.score(policy, rows) for rows in micro.wrong]
             wrong = torch.stack([action_log_probabilities(o, ids, temperature) for o in others]) if others else None
             weighted = weighted * self.gate(
-                GateInputs(student, teacher, ids, micro.turn, per_token, temperature, wrong)
+                GateInputs(student, teacher, ids, micro.turn, per_token, temperature, wrong, micro.row)
             )
         if self.correction is not None:
-            weighted = weighted * self.correction(q, micro.rollout_logprobs, micro.row)
-        return self._output(normalised_sum(micro.coefficient, weighted), per_token.detach(), q, p, micro)
+            weighted = weighted * self.correction(sampled, micro.rollout_logprobs, micro.row)
+        output = self._output(normalised_sum(micro.coefficient, weighted), per_token.detach(), q, p)
+        output.metrics.update({k: float(v) for k, v in mismatch(sampled, micro.rollout_logprobs).items()})
+        return output
 
-    def _output(self, loss: Tensor, per_token: Tensor, q: Tensor, p: Tensor, micro: TokenizedBatch) -> LossOutput:
+    def _output(self, loss: Tensor, per_token: Tensor, q: Tensor, p: Tensor) -> LossOutput:
         """The loss with its metrics; divergences and log-probabilities ``(n,)`` are detached."""
         metrics = {
             "teacher/divergence": float(per_token.mean()),
-            "loss/max_token": float(per_token.max()),
             "teacher/endorsement": float((p - q).mean()),
-            **{f"loss/{k}": float(v) for k, v in self.divergence.diagnostics.items()},
-            **{k: float(v) for k, v in mismatch(q, micro.rollout_logprobs).items()},
+            **{k: float(v) for k, v in self.divergence.diagnostics.items()},
         }
         return LossOutput(loss, metrics, per_token, q, p)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from hero_pl.batch import ReduceSum, TokenizedBatch, tokenize
 from hero_pl.losses.base import action_log_probabilities
-from hero_pl.losses.normalize import normalised_sum, zero_loss
+from hero_pl.losses.normalize import check_normalization, normalised_sum, zero_loss
 from hero_pl.objectives.base import LossOutput, Normalize, Objective, Step
 from hero_pl.policy.base import Policy
 from hero_pl.types import Trajectory
@@ -20,6 +20,7 @@ class SFT(Objective):
         reward_threshold: Keep trajectories with at least this reward; ``None`` keeps all (demonstrations).
         max_per_task: Trajectories of one task in a batch at most; ``None``: any number.
         normalize: What the loss is an average over.
+        constant: Tokens per trajectory, for ``seq_mean_token_sum_norm``.
     """
 
     def __init__(
@@ -27,7 +28,10 @@ class SFT(Objective):
         reward_threshold: float | None = None,
         max_per_task: int | None = None,
         normalize: Normalize = "token_mean",
+        constant: float | None = None,
     ) -> None:
+        check_normalization(normalize, constant)
+        self.constant = constant
         self.reward_threshold, self.max_per_task, self.normalize = reward_threshold, max_per_task, normalize
 
     @property
@@ -55,6 +59,7 @@ class SFT(Objective):
             policy,
             self.normalize,
             weight=lambda row, turn, hint: float(row in kept),
+            constant=self.constant,
             reduce_sum=reduce_sum,
             device=next(policy.parameters()).device,
         )

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 from hero_envs.tau_bench.env import read_action
 from hero_envs.tau_bench.goals import REASONS, Goal, Identity, parse_request
 from hero_envs.tau_bench.lookups import GIFT_CARD, NEEDED, ORIGINAL
+from hero_pl.records import is_error
 
 Call: TypeAlias = Mapping[str, Any]
 """``{"name": ..., "arguments": {...}}``; words to the customer are a call of ``respond``."""
@@ -67,7 +68,7 @@ class Desk:
 
     def after(self, call: Call | None, observation: str) -> Desk:
         """The desk after a turn; ``call`` is ``None`` if the reply could not be read."""
-        desk = replace(self, failed=observation.startswith(("Error", "Unknown action")))
+        desk = replace(self, failed=is_error(observation))
         if call is None or desk.failed:
             return desk
         name, arguments = call["name"], call["arguments"]
@@ -200,7 +201,7 @@ def _fault(desk: Desk, call: Call | None, right: Call, observation: str) -> str:
         return "not allowed"
     if call is not None and call["name"] in ACTS and right == desk.ask():
         return "not confirmed"
-    if observation.startswith(("Error", "Unknown action")):
+    if is_error(observation):
         return "error"
     missing = {"get_order_details": "order not read", "get_user_details": "user not read"}
     return missing.get(name, "user not found" if name.startswith("find_user_id") else "wrong step")

@@ -12,6 +12,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from hero_pl.records import is_error
+
 _REQUEST = re.compile(r"buy an? (\w+) (\w+) with color: (\w+), and size: (\w+)")
 
 Slot = Literal["search", "item", "color", "size", "buy", "back"]
@@ -113,7 +115,7 @@ def judge(request: Request, page_text: str, taken: str, answer: str) -> Verdict:
     kind: Kind = "wrong"
     if taken.strip() == action(slot, right):
         kind = "right"
-    elif answer.startswith("error"):
+    elif is_error(answer):
         kind = "invalid"
     elif Page.read(answer).slot == "back" and answer != "done":
         kind = "wasted"

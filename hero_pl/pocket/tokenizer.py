@@ -6,13 +6,12 @@ import io
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from hero_pl.chat.template import CHATML
+from hero_pl.chat.byte_tokenizer import with_chatml
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 BLANK = "\u2581"
-CONTROL = ("<|pad|>", "<|im_start|>", "<|im_end|>")
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int, whole: Iterable[str] = ()) -> PreTrainedTokenizerFast:
@@ -27,8 +26,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int, whole: Iterable[str] 
         A tokenizer with a ChatML template, whose control tokens are ``<|pad|>``, ``<|im_start|>``, ``<|im_end|>``.
     """
     import sentencepiece
-    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
-    from transformers import PreTrainedTokenizerFast
+    from tokenizers import Tokenizer, decoders, models, normalizers
 
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
@@ -54,11 +52,4 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int, whole: Iterable[str] 
     tokenizer = Tokenizer(models.Unigram(scores, unk_id=pieces.unk_id(), byte_fallback=True))
     tokenizer.normalizer = normalizers.Replace(" ", BLANK)
     tokenizer.decoder = decoders.Sequence([decoders.Replace(BLANK, " "), decoders.ByteFallback(), decoders.Fuse()])
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in CONTROL])
-    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=tokenizer,
-        pad_token=CONTROL[0],
-        eos_token=CONTROL[2],
-        chat_template=CHATML,
-        clean_up_tokenization_spaces=False,
-    )
+    return with_chatml(tokenizer)

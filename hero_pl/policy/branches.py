@@ -128,7 +128,8 @@ class BranchScorer:
         """Whether the network can: compared with separate passes on a few made-up rows, once per policy."""
         if self.reason is None and id(policy) not in self._checked:
             self._checked.add(id(policy))
-            self.reason = self._obstacle(policy, weights)
+            with policy.sampling():  # in training mode, gradient checkpointing would drop the cache
+                self.reason = self._obstacle(policy, weights)
             if self.reason is not None:
                 warnings.warn(
                     f"teacher_scoring: {self.how} falls back to separate passes: {self.reason}.", stacklevel=2

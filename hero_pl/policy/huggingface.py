@@ -282,7 +282,7 @@ class HuggingFacePolicy(Policy):
     def load_copies(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Restore the frozen copies of a checkpoint."""
         for name, weights in state.items():
-            self.keep(name)
+            self.keep(name, next((w.dtype for w in weights.values() if w.is_floating_point()), None))
             self.copies[name].load_state_dict(dict(weights))
 
     def save_pretrained(self, folder: Path) -> None:

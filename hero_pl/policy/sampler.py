@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from hero_pl.errors import ConfigError
 from hero_pl.policy.base import Policy, SampledAction, Sampler, Sampling, Session
 from hero_pl.types import FinishReason
 
@@ -32,10 +33,18 @@ class CachedSampler(Sampler):
     """Plays all conversations in lock step and feeds only what is new (Hugging Face policies)."""
 
     def open(self, policy: Policy, sampling: Sampling, seeds: Sequence[int], weights: str = "live") -> CachedSession:
-        """See :meth:`Sampler.open`."""
+        """See :meth:`Sampler.open`.
+
+        Raises:
+            ConfigError: Another kind of policy.
+        """
         from hero_pl.policy.huggingface import HuggingFacePolicy
 
-        assert isinstance(policy, HuggingFacePolicy), "CachedSampler needs a HuggingFacePolicy"
+        if not isinstance(policy, HuggingFacePolicy):
+            raise ConfigError(
+                f"CachedSampler samples from a HuggingFacePolicy, not from a {type(policy).__name__}. A ScriptedPolicy "
+                "takes ScriptedSampler; leave the sampler of any policy out to get its own."
+            )
         return CachedSession(policy, sampling, seeds, weights)
 
 

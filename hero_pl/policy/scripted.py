@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from hero_pl.chat.actions import ActionParser, PlainText
 from hero_pl.chat.template import ChatTemplate
+from hero_pl.errors import ConfigError
 from hero_pl.policy.base import Policy, SampledAction, Sampler, Sampling, ScoreRow, Session
 from hero_pl.types import FinishReason
 
@@ -67,8 +68,16 @@ class ScriptedSampler(Sampler):
     """Encodes what the script says."""
 
     def open(self, policy: Policy, sampling: Sampling, seeds: Sequence[int], weights: str = "live") -> ScriptedSession:
-        """See :meth:`Sampler.open`; ``weights`` does not matter."""
-        assert isinstance(policy, ScriptedPolicy), "ScriptedSampler needs a ScriptedPolicy"
+        """See :meth:`Sampler.open`; ``weights`` does not matter.
+
+        Raises:
+            ConfigError: Another kind of policy.
+        """
+        if not isinstance(policy, ScriptedPolicy):
+            raise ConfigError(
+                f"ScriptedSampler samples from a ScriptedPolicy, not from a {type(policy).__name__}. A "
+                "HuggingFacePolicy takes CachedSampler; leave the sampler of any policy out to get its own."
+            )
         return ScriptedSession(policy, sampling, seeds)
 
 

@@ -20,6 +20,21 @@ if TYPE_CHECKING:
     from hero_pl.policy.base import Policy
 
 
+def api_key(variable: str) -> str:
+    """The key in an environment variable; no key if the variable has no name.
+
+    Raises:
+        ConfigError: It is not set.
+    """
+    key = os.environ.get(variable, "") if variable else ""
+    if variable and not key:
+        raise ConfigError(
+            f"api_key_env={variable!r}: this environment variable is not set. Export the key, or leave api_key_env "
+            "empty for an endpoint without keys."
+        )
+    return key
+
+
 class ChatReflector(Reflector):
     """Asks another model behind an OpenAI-compatible chat endpoint for the diagnoses.
 
@@ -75,16 +90,10 @@ class ChatReflector(Reflector):
             raise ConfigError(f"ChatReflector(temperature={temperature}): expected 0 (greedy) or more.")
         if concurrency < 1:
             raise ConfigError(f"ChatReflector(concurrency={concurrency}): expected at least 1 request in flight.")
-        key = os.environ.get(api_key_env, "") if api_key_env else ""
-        if api_key_env and not key:
-            raise ConfigError(
-                f"ChatReflector(api_key_env={api_key_env!r}): this environment variable is not set. "
-                "Export the key, or leave api_key_env empty for an endpoint without keys."
-            )
         self.endpoint = ChatEndpoint(
             base_url,
             model,
-            key,
+            api_key(api_key_env),
             timeout_s=timeout_s,
             max_retries=max_retries,
             backoff_s=backoff_s,
@@ -126,7 +135,8 @@ class ChatReflector(Reflector):
     def _reflect(self, trajectory: Trajectory) -> Reflection:
         context = ReflectionContext.of(trajectory)
         asked = requests(trajectory, max_size=self.max_request_chars, max_reply_chars=self.max_reply_chars)
-        return merge_windows([self._answer(request, context) for request in asked], len(trajectory.turns))
+        answers = [self._answer(request, context) for request in asked]
+        return merge_windows(answers, len(trajectory.turns), [cut for request in asked for cut in request.cuts])
 
     def _answer(self, request: ReflectorRequest, context: ReflectionContext) -> Reflection:
         answer = latest = self._ask(request, request.messages, context, self.temperature)

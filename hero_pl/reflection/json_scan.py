@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+from hero_pl.chat.encode import scrub
+
 Stop: TypeAlias = Literal["", "truncated", "broken", "deep"]
 MAX_DEPTH = 64
 """Containers inside containers; a reflection needs five or six."""
@@ -85,14 +87,8 @@ def scan(text: str) -> Iterator[Span]:
         position = reader.position if clean or reader.stop == "deep" else start + 1
 
 
-def scrub(text: str) -> str:
-    """Join surrogate pairs and replace lone surrogates, which no encoder accepts."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") if _SURROGATE.search(text) else text
-
-
 # --- the reader ------------------------------------------------------------------------------------------------------
 
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _DOUBLE, _SINGLE = "“”„‟", "‘’‚‛"
 _ANY_QUOTE = f"\"'{_DOUBLE}{_SINGLE}"
 # A brace is worth reading if a key, the end or nothing follows; a bracket, if an object or nothing follows.

@@ -12,10 +12,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
+from hero_pl.chat.actions import without_thinking
+from hero_pl.chat.encode import scrub
 from hero_pl.errors import ConfigError, ReflectionError
 from hero_pl.reflection.context import ReflectionContext
 from hero_pl.reflection.fields import read_confidence, read_diagnosis, read_target
-from hero_pl.reflection.json_scan import Items, Members, Span, is_complete, plain, scan, scrub
+from hero_pl.reflection.json_scan import Items, Members, Span, is_complete, plain, scan
 from hero_pl.reflection.leak import REDACTED, LeakIndex
 from hero_pl.types import Diagnosis, Reflection
 
@@ -25,7 +27,6 @@ LeakPolicy: TypeAlias = Literal["drop", "redact", "flag"]
 Issues: TypeAlias = list[tuple[str, int]]
 
 _KEY = re.compile(r"\s*(turn[\s_#-]*)?0*([0-9]{1,6})\s*", re.IGNORECASE | re.ASCII)
-_THINKING_END = "</think>"
 _MAX_WRAPPING = 3
 
 
@@ -68,7 +69,7 @@ def parse_reflection(
     first, last = window or (1, turns)
     raw = scrub(raw)
     issues: Issues = []
-    text = raw.rpartition(_THINKING_END)[2]
+    text = without_thinking(raw)
     if len(text) < len(raw):
         issues.append(("thinking_stripped", 0))
     best = _best(text, first, last, whole=(first, last) == (1, turns))

@@ -1,29 +1,34 @@
 """The request a reflector is asked with: instructions, the recorded episode, windows for long episodes.
 
-Wording lives in ``prompts/*.jinja``; :func:`prompt_hash` identifies it. Everything that came from a user, a tool, a
-page or the policy is quoted line by line, so that it can neither pose as a turn header nor as an instruction. Replies
-may be cut in the middle with a visible marker, and cuts are counted; actions and headers of reviewed turns never are.
+Wording lives in ``prompts/*.jinja``. Everything that came from a user, a tool, a page or the policy is quoted line by
+line, so that it can neither pose as a turn header nor as an instruction. Replies, and turns before a window, may be cut
+in the middle with a visible marker, and every cut is an issue of the reflection; actions and headers of reviewed turns
+are never cut.
 """
 
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jinja2
 
+from hero_pl.chat.wording import jinja_environment, quoted
 from hero_pl.errors import ConfigError
-from hero_pl.types import Message, Reflection, Trajectory
+from hero_pl.types import Message, Reflection, Trajectory, Turn
 
 _FOLDER = Path(__file__).parent / "prompts"
 EARLIER_CHARS = 160
 """Length to which actions and replies of turns before the window are cut, in characters."""
 EARLIER_TURNS = 8
 """Turns before the window that are shown; older ones are named as left out, so that late windows stay small."""
+TOKENS_PER_TURN = 96
+"""Room for the diagnosis of one turn."""
+TOKENS_BESIDE = 64
+"""Room for the rest of an answer."""
 
 _EXPLANATIONS = {
     "no_json": "no JSON object with turn keys was found",
@@ -44,13 +49,19 @@ class ReflectorRequest:
     messages: tuple[Message, ...]
     window: tuple[int, int]
     """First and last turn to be diagnosed."""
-    cut_replies: int
-    """Replies of the window that were shortened."""
+    cuts: tuple[tuple[str, int], ...] = ()
+    """What it does not show, as issues: ``reply_cut`` with the reviewed turn; with the first turn of the window
+    ``past_cut`` (texts of turns before it are shortened) and ``past_left_out`` (turns before it are missing)."""
 
     @property
     def max_new_tokens(self) -> int:
-        """Room for the answer: 96 tokens per turn and 64 for the rest."""
-        return 96 * (self.window[1] - self.window[0] + 1) + 64
+        """Room for the answer."""
+        return answer_tokens(self.window)
+
+
+def answer_tokens(window: tuple[int, int], per_turn: int = TOKENS_PER_TURN) -> int:
+    """Room for diagnoses of the turns of a window, in tokens."""
+    return per_turn * (window[1] - window[0] + 1) + TOKENS_BESIDE
 
 
 def requests(
@@ -154,8 +165,17 @@ def render_request(
         Message("system", _template("system").render(values)),
         Message("user", _template("transcript").render(values)),
     )
-    cut = sum(len(turn.observation) > max_reply_chars for turn in reviewed)
-    return ReflectorRequest(messages, (first, last), cut)
+    return ReflectorRequest(messages, (first, last), _cuts(reviewed, earlier, max_reply_chars))
+
+
+def _cuts(reviewed: Sequence[Turn], earlier: Sequence[Turn], max_reply_chars: int) -> tuple[tuple[str, int], ...]:
+    first = reviewed[0].number
+    cuts = [("reply_cut", turn.number) for turn in reviewed if len(turn.observation) > max_reply_chars]
+    if any(len(text) > EARLIER_CHARS for turn in earlier for text in (turn.text, turn.observation)):
+        cuts.append(("past_cut", first))
+    if first - 1 > len(earlier):
+        cuts.append(("past_left_out", first))
+    return tuple(cuts)
 
 
 def retry_message(reflection: Reflection, window: tuple[int, int]) -> Message:
@@ -173,22 +193,23 @@ def retry_message(reflection: Reflection, window: tuple[int, int]) -> Message:
     return Message("user", _template("retry").render(issues=issues, first=window[0], last=window[1]))
 
 
-def merge_windows(parts: Sequence[Reflection], turns: int) -> Reflection:
+def merge_windows(parts: Sequence[Reflection], turns: int, cuts: Sequence[tuple[str, int]] = ()) -> Reflection:
     """Join the reflections on the windows of one episode.
 
     Args:
         parts: One per window, each with an entry for every turn of the episode.
         turns: Number of turns of the episode.
+        cuts: What the requests did not show: further issues, which say nothing against the answers.
     """
     if len(parts) == 1:
-        return parts[0]
+        return replace(parts[0], issues=(*parts[0].issues, *cuts)) if cuts else parts[0]
     diagnoses = tuple(next((part.diagnoses[i] for part in parts if part.diagnoses[i]), None) for i in range(turns))
     issues = tuple(issue for part in parts for issue in part.issues)
     return Reflection(
         diagnoses,
         status="rejected" if not any(diagnoses) else "repaired" if issues else "ok",
         strict=bool(parts) and all(part.strict for part in parts),
-        issues=issues,
+        issues=(*issues, *cuts),
         raw="\n".join(part.raw for part in parts),
         tokens=sum(part.tokens for part in parts),
     )
@@ -207,33 +228,14 @@ def cut_middle(text: str, max_chars: int) -> str:
     return f"{text[:half]} [... {len(text) - 2 * half} characters left out ...] {text[len(text) - half :]}"
 
 
-def prompt_hash() -> str:
-    """Twelve hexadecimal digits that identify the wording of all templates."""
-    digest = hashlib.sha256()
-    for path in sorted(_FOLDER.glob("*.jinja")):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()[:12]
-
-
 def _task(trajectory: Trajectory) -> str:
     schemas = [json.dumps(tool, ensure_ascii=False, default=str) for tool in trajectory.tools]
     tools = ["Tools:", *schemas] if schemas else []
     return "\n".join(part for part in (trajectory.system_prompt, *tools, trajectory.first_observation) if part)
 
 
-def _quoted(text: str) -> str:
-    """Begin every line with ``| ``, whatever character ends it."""
-    return "\n".join(f"| {line}" for line in text.splitlines()) or "| (nothing)"
-
-
 @functools.cache
 def _template(name: str) -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_FOLDER),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        autoescape=False,  # a prompt is not HTML
-    )
-    environment.filters["quoted"] = _quoted
+    environment = jinja_environment(jinja2.FileSystemLoader(_FOLDER))
+    environment.filters["quoted"] = quoted
     return environment.get_template(f"{name}.jinja")

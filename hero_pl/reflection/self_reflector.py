@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -11,9 +11,9 @@ from hero_pl.policy.base import Sampling
 from hero_pl.reflection.base import Reflector
 from hero_pl.reflection.context import ReflectionContext
 from hero_pl.reflection.parse import LeakPolicy, parse_reflection
-from hero_pl.reflection.prompt import merge_windows, requests, retry_message
+from hero_pl.reflection.prompt import TOKENS_PER_TURN, answer_tokens, merge_windows, requests, retry_message
 from hero_pl.reflection.retry import WARMER, OnInvalid, better_of, incomplete
-from hero_pl.rollout.collect import Draw
+from hero_pl.rollout.collect import Draw, Stream
 from hero_pl.types import Reflection, Trajectory
 
 if TYPE_CHECKING:
@@ -23,10 +23,6 @@ REVIEW = "review: reward {reward:.2f}, {turns} turns"
 """Request that is appended to the trajectory in ``continue`` mode."""
 
 
-REFLECT = 3
-"""First entry of the seed sequences of repeated questions; training and evaluation have others."""
-
-
 @dataclass(slots=True)
 class _Question:
     """One window of one trajectory, and what has been answered so far."""
@@ -34,6 +30,8 @@ class _Question:
     trajectory: Trajectory
     window: tuple[int, int]
     ids: tuple[int, ...]
+    cuts: tuple[tuple[str, int], ...] = ()
+    """What the question does not show, as issues."""
     answer: Reflection | None = None
     answer_ids: tuple[int, ...] = ()
     """What was sampled for ``answer``."""
@@ -65,7 +63,7 @@ class SelfReflector(Reflector):
         self,
         weights: Literal["live", "initial"] = "live",
         mode: Literal["transcript", "continue"] = "transcript",
-        tokens_per_turn: int = 96,
+        tokens_per_turn: int = TOKENS_PER_TURN,
         max_request_tokens: int | None = None,
         leak_policy: LeakPolicy = "drop",
         parallel: int = 64,
@@ -97,39 +95,40 @@ class SelfReflector(Reflector):
         """See :meth:`Reflector.reflect`."""
         if policy is None:
             raise ReflectionError("SelfReflector asks the policy, and none was given.")
-        asked = [
-            [_Question(trajectory, *prompt) for prompt in self._prompts(trajectory, policy)] if trajectory.turns else []
-            for trajectory in trajectories
-        ]
+        asked = [self._questions(trajectory, policy) if trajectory.turns else [] for trajectory in trajectories]
         questions = [question for some in asked for question in some]
         self._ask(questions, policy, 0)
         for attempt in range(1, self.retries + 1):
             again = [one for one in questions if one.answer is not None and incomplete(one.answer, one.window)]
             self._ask(again, policy, attempt)
-        answers = [[question.answer for question in some if question.answer is not None] for some in asked]
         return [
-            merge_windows(found, len(trajectory.turns)) if found else Reflection((), "rejected")
-            for found, trajectory in zip(answers, trajectories, strict=True)
+            merge_windows(
+                [question.answer for question in some if question.answer is not None],
+                len(trajectory.turns),
+                [cut for question in some for cut in question.cuts],
+            )
+            for some, trajectory in zip(asked, trajectories, strict=True)
         ]
 
-    def _prompts(self, trajectory: Trajectory, policy: Policy) -> list[tuple[tuple[int, int], tuple[int, ...]]]:
+    def _questions(self, trajectory: Trajectory, policy: Policy) -> list[_Question]:
         if self.mode == "continue":
-            return [((1, len(trajectory.turns)), review_prompt(trajectory, policy))]
+            return [_Question(trajectory, (1, len(trajectory.turns)), review_prompt(trajectory, policy))]
         count = policy.template.encoder.outside
         room = self.max_request_tokens or max(policy.max_length // 2, 64)
         asked = requests(trajectory, max_size=room, count=lambda text: len(count(text)))
-        return [(request.window, policy.template.conversation(request.messages)) for request in asked]
+        return [
+            _Question(trajectory, request.window, policy.template.conversation(request.messages), request.cuts)
+            for request in asked
+        ]
 
     def _ask(self, questions: Sequence[_Question], policy: Policy, attempt: int) -> None:
         """Answer every question, ``parallel`` at a time; the better of old and new answer stays."""
         asked = [(one, one.prompt(policy)) for one in questions]
         fitting = [(one, ids) for one, ids in asked if len(ids) < policy.max_length]
-        for first in range(0, len(fitting), self.parallel):
-            batch = fitting[first : first + self.parallel]
-            turns = max(one.window[1] - one.window[0] + 1 for one, _ in batch)
-            room = policy.max_length - max(len(ids) for _, ids in batch)
-            sampling = Sampling(WARMER * attempt, min(self.tokens_per_turn * turns + 64, room))
-            seeds = [Draw.seeds(REFLECT, one.trajectory.seed, one.window[0], attempt, count=1)[0] for one, _ in batch]
+        for batch, room in self._batches(fitting, policy.max_length):
+            sampling = Sampling(WARMER * attempt, room)
+            places = [(one.trajectory.seed, one.window[0], attempt) for one, _ in batch]
+            seeds = [seed for place in places for seed in Draw.seeds(Stream.REFLECT, *place, count=1)]
             with policy.sampling():
                 session = policy.sampler.open(policy, sampling, seeds, self.weights)
                 actions = session.act(range(len(batch)), [ids for _, ids in batch])
@@ -140,6 +139,26 @@ class SelfReflector(Reflector):
                 self._take(one, "", ())
             elif len(ids) >= policy.max_length:
                 one.answer = replace(one.answer, issues=(*one.answer.issues, ("retry_too_long", 0)))
+
+    def _batches(
+        self, asked: Sequence[tuple[_Question, tuple[int, ...]]], max_length: int
+    ) -> Iterator[tuple[Sequence[tuple[_Question, tuple[int, ...]]], int]]:
+        """Neighbouring questions that leave each other room for a whole answer, and that room.
+
+        A question that has too little room by itself is asked alone, so that it takes none from the others.
+        """
+        batch: list[tuple[_Question, tuple[int, ...]]] = []
+        longest = wanted = 0
+        for one, ids in asked:
+            need = answer_tokens(one.window, self.tokens_per_turn)
+            both = max(longest, len(ids)) + max(wanted, need)
+            if batch and (len(batch) == self.parallel or both > max_length):
+                yield batch, min(wanted, max_length - longest)
+                batch, longest, wanted = [], 0, 0
+            batch.append((one, ids))
+            longest, wanted = max(longest, len(ids)), max(wanted, need)
+        if batch:
+            yield batch, min(wanted, max_length - longest)
 
     def _take(self, question: _Question, text: str, ids: tuple[int, ...]) -> None:
         parsed = parse_reflection(
@@ -160,4 +179,5 @@ def review_prompt(trajectory: Trajectory, policy: Policy) -> tuple[int, ...]:
     """The trajectory's own ids, its last observation, and the request to review it."""
     last = trajectory.turns[-1]
     context = policy.template.following(last.prompt_ids, last.action_ids, last.observation, last.role)
-    return policy.template.splice(context, REVIEW.format(reward=trajectory.reward, turns=len(trajectory.turns)))
+    request = REVIEW.format(reward=trajectory.reward, turns=len(trajectory.turns))
+    return policy.template.splice(context, request, "before_action")  # wherever hints go: it is the last thing said

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,17 @@ class Limits:
                 raise ConfigError(f"limits.{name}={getattr(self, name)}: must be at least 1.")
 
 
+class Stream(IntEnum):
+    """What seeds are for: the first entry of their entropy, so that no two purposes share randomness."""
+
+    TRAIN = 1
+    EVALUATE = 2
+    RESAMPLE = 3
+    """Tasks and episodes in place of groups that the objective rejects."""
+    REFLECT = 4
+    """Repeated questions of a reflector."""
+
+
 @dataclass(frozen=True, slots=True)
 class Draw:
     """One episode to play."""
@@ -52,8 +64,15 @@ class Draw:
 
     @staticmethod
     def seeds(*entropy: int, count: int) -> list[int]:
-        """Seeds that depend on all of ``entropy`` and differ from each other."""
-        state = np.random.SeedSequence([abs(x) for x in entropy]).generate_state(count, np.uint32)
+        """Seeds that depend on all of ``entropy``.
+
+        They are drawn from 32 bits each, so two may be equal: with 10 000 of them the chance is about 1 %.
+
+        Args:
+            entropy: Numbers from 0, the first one a :class:`Stream`.
+            count: How many.
+        """
+        state = np.random.SeedSequence(entropy).generate_state(count, np.uint32)
         return [int(x) for x in state]
 
 
@@ -150,7 +169,7 @@ class Collector:
                 if episode.stop is None and len(episode.prompt_ids) > room:
                     episode.stop = StopReason.CONTEXT_FULL
                 if episode.stop is not None and i not in finished:
-                    finished[i] = self._finish(episode, policy)
+                    finished[i] = self._finish(episode, policy, sampling.temperature or 1.0)
                     on_episode(finished[i])
             active = [i for i, episode in enumerate(episodes) if episode.stop is None]
             if not active:
@@ -230,7 +249,7 @@ class Collector:
             episode.info |= environments.json_only(info)
         return str(observation), info.get("role", "user")
 
-    def _finish(self, episode: _Episode, policy: Policy) -> Trajectory:
+    def _finish(self, episode: _Episode, policy: Policy, temperature: float) -> Trajectory:
         assert episode.stop is not None
         return Trajectory(
             task_id=episode.draw.task_id,
@@ -244,6 +263,7 @@ class Collector:
             reward=episode.reward,
             stop_reason=episode.stop,
             policy_version=policy.version,
+            temperature=temperature,
             info=episode.info,
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -42,7 +43,8 @@ def make(env_id: str, split: str | None = None, **kwargs: Any) -> Env:
     """One environment; ``split`` is passed on only if the environment knows the word.
 
     Raises:
-        ConfigError: Unknown id or arguments that the environment refuses.
+        ConfigError: Unknown id, a package that cannot be imported or registers something else, or arguments that the
+            environment refuses.
     """
     check_id(env_id)
     given = dict(kwargs)
@@ -50,28 +52,37 @@ def make(env_id: str, split: str | None = None, **kwargs: Any) -> Env:
         from hero_pl.rollout.local_user import with_model
 
         kwargs["user"] = with_model(kwargs["user"])
-    if split is not None and _accepts(env_id, "split"):
-        kwargs["split"] = split
     try:
+        if split is not None and _accepts(env_id, "split"):
+            kwargs["split"] = split
         return gymnasium.make(env_id, disable_env_checker=True, **kwargs)
-    except (TypeError, ValueError, FileNotFoundError, gymnasium.error.Error) as error:
-        raise ConfigError(f"The environment {env_id!r} cannot be made with {given}: {error}") from error
+    except (TypeError, ValueError, FileNotFoundError, ImportError, AttributeError, gymnasium.error.Error) as error:
+        raise ConfigError(f"The environment {env_id!r} cannot be made{_reason(env_id, given, error)}") from error
 
 
 def _accepts(env_id: str, argument: str) -> bool:
     module, _, name = env_id.rpartition(":")
     if module:
-        try:
-            __import__(module)
-        except ImportError as error:
-            raise ConfigError(
-                f"The package {module!r} of the environment {env_id!r} cannot be imported: {error}. Install it, or set "
-                "PYTHONPATH to its folder."
-            ) from error
+        importlib.import_module(module)
     entry_point: Any = gymnasium.spec(name).entry_point
     if isinstance(entry_point, str):
         entry_point = gymnasium.envs.registration.load_env_creator(entry_point)
     return entry_point is not None and argument in inspect.signature(entry_point).parameters
+
+
+def _reason(env_id: str, given: Mapping[str, Any], error: Exception) -> str:
+    """What went wrong when an environment was made, in one line, and the cure."""
+    text = " ".join(str(error).split())
+    package, _, name = env_id.rpartition(":")
+    if isinstance(error, ImportError):
+        return f": {text} Install what is missing, or set PYTHONPATH to the folder of your package."
+    if isinstance(error, gymnasium.error.UnregisteredEnv) and package:
+        near = difflib.get_close_matches(name, list(gymnasium.registry), n=1, cutoff=0.4)
+        hint = f" Did you mean '{package}:{near[0]}'?" if near else ""
+        return f": the package {package!r} registers no {name!r}.{hint} It must do so when it is imported."
+    if isinstance(error, AttributeError):
+        return f": {text}. Check the entry_point with which it is registered, and its __init__."
+    return f" with {dict(given)}: {text}"
 
 
 def task_ids(env: Env, seeds: int) -> list[str]:

@@ -15,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
+from hero_pl.chat.actions import THINKING, THINKING_END, without_thinking
 from hero_pl.errors import ConfigError, PolicyError
 from hero_pl.policy.base import Sampling
 from hero_pl.policy.huggingface import HuggingFacePolicy
@@ -198,8 +199,7 @@ def _spoken(text: str, cut: bool) -> str:
         >>> _spoken("I would like to ret", True)
         'I would like to ret ...'
     """
-    _, closed, reply = text.rpartition("</think>")
-    if not closed and "<think>" in text:
+    if THINKING in text and THINKING_END not in text:
         return ""
-    reply = reply.strip()
+    reply = without_thinking(text).strip()
     return reply + CUT if cut and reply else reply

@@ -22,22 +22,26 @@ def prompt_tokens(trajectories: Sequence[Trajectory], policy: Policy) -> dict[st
     Returns:
         ``system_tokens`` (the environment's policy text), ``tools_tokens`` (schemas, with what the dialect or the
         template says about calling them), ``first_message_tokens``, ``template_tokens`` (what else the chat template
-        writes); ``observation_tokens`` per later observation, with its template part; and ``longest_context_tokens``,
-        the largest decision context of all.
+        writes); ``observation_tokens`` per later observation, with its template part; ``longest_context_tokens``,
+        the largest decision context of all; and ``defused_tokens``, control tokens that the texts of an episode spell
+        and that did not become one.
     """
     fixed: dict[tuple[str, str], tuple[int, int]] = {}
-    count = policy.template.encoder.outside
+    encoder = policy.template.encoder
+    count = encoder.outside
     sums = dict.fromkeys(PARTS, 0)
-    episodes, observations, observed, longest = 0, 0, 0, 0
+    episodes, observations, observed, longest, defused = 0, 0, 0, 0, 0
     for trajectory in trajectories:
         if not trajectory.turns:
             continue
-        key = (trajectory.system_prompt, json.dumps(trajectory.tools))
+        key = (trajectory.system_prompt, json.dumps(trajectory.tools, ensure_ascii=False))
         system, tools = fixed.get(key) or fixed.setdefault(key, _fixed_parts(trajectory, policy))
         first = len(count(trajectory.first_observation))
         whole = len(trajectory.turns[0].prompt_ids)
         for part, tokens in zip(PARTS, (system, tools, first, whole - system - tools - first), strict=True):
             sums[part] += tokens
+        texts = (*key, trajectory.first_observation, *(turn.observation for turn in trajectory.turns))
+        defused += sum(map(encoder.mentions_control, texts))
         episodes += 1
         for turn, following in zip(trajectory.turns, trajectory.turns[1:], strict=False):
             observations += 1
@@ -48,7 +52,7 @@ def prompt_tokens(trajectories: Sequence[Trajectory], policy: Policy) -> dict[st
     means = {part: total / episodes for part, total in sums.items()}
     if observations:
         means["observation_tokens"] = observed / observations
-    return {**means, "longest_context_tokens": float(longest)}
+    return {**means, "longest_context_tokens": float(longest), "defused_tokens": defused / episodes}
 
 
 def _fixed_parts(trajectory: Trajectory, policy: Policy) -> tuple[int, int]:

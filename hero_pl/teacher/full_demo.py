@@ -12,7 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
+from hero_pl.chat.actions import without_thinking
 from hero_pl.errors import ConfigError
+from hero_pl.records import succeeded
 from hero_pl.rollout.collect import Draw
 from hero_pl.rollout.demonstrations import Demonstrations
 from hero_pl.teacher.base import Teacher
@@ -159,7 +161,7 @@ class FullDemoTeacher(Teacher):
         return {
             i: _demonstration(trajectory, policy)
             for i, trajectory in enumerate(trajectories)
-            if trajectory.reward >= self.success_threshold
+            if succeeded(trajectory, self.success_threshold)
         }
 
     def _played(self, trajectories: Sequence[Trajectory], policy: Policy) -> list[list[Demonstration]]:
@@ -172,7 +174,7 @@ class FullDemoTeacher(Teacher):
             )
         draws = {(t.task_id, t.seed): Draw(t.task_id, t.group, t.seed) for t in trajectories}
         played = self.expert.make(list(draws.values()), policy, self._collector)
-        found = {(t.task_id, t.seed): _demonstration(t, policy) for t in played if t.reward >= self.success_threshold}
+        found = {(t.task_id, t.seed): _demonstration(t, policy) for t in played if succeeded(t, self.success_threshold)}
         return [[found[t.task_id, t.seed]] if (t.task_id, t.seed) in found else [] for t in trajectories]
 
     # -- showing them ---------------------------------------------------------------------------------------------
@@ -223,11 +225,7 @@ class FullDemoTeacher(Teacher):
 
 def _demonstration(trajectory: Trajectory, policy: Policy) -> Demonstration:
     steps = tuple(
-        Step(turn.number, policy.parser.reply(_without_reasoning(turn.action or turn.text)), turn.observation)
+        Step(turn.number, policy.parser.reply(without_thinking(turn.action or turn.text).strip()), turn.observation)
         for turn in trajectory.turns
     )
     return Demonstration(trajectory.env_id, trajectory.task_id, trajectory.first_observation, steps)
-
-
-def _without_reasoning(reply: str) -> str:
-    return reply.rpartition("</think>")[2].strip()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from hero_pl.errors import ConfigError
+from hero_pl.records import succeeded
 from hero_pl.teacher.base import Teacher
 from hero_pl.teacher.render import HintTemplate
 from hero_pl.types import Diagnosis, Hint, Reflection, Trajectory, Turn
@@ -60,6 +61,7 @@ class HindsightTeacher(Teacher):
         self, trajectories: Sequence[Trajectory], reflections: Sequence[Reflection], policy: Policy
     ) -> list[list[Hint | None]]:
         """See :meth:`Teacher.advise`."""
+        self.template.cut_observations = self.template.dropped_targets = 0
         return [
             [
                 self._hint(trajectory, turn, self._usable(diagnosis), policy)
@@ -69,7 +71,7 @@ class HindsightTeacher(Teacher):
         ]
 
     def metrics(self) -> dict[str, float]:
-        """Observations cut and targets left out since the start, for want of room."""
+        """Observations cut and targets left out by the last :meth:`advise`, for want of room."""
         template = self.template
         return {
             "cut_observations": float(template.cut_observations),
@@ -96,7 +98,7 @@ class HindsightTeacher(Teacher):
             {
                 "next_observation": observation.strip(),
                 "reward": f"{trajectory.reward:.2f}" if self.include_reward else None,
-                "outcome": self._outcome(trajectory.reward),
+                "outcome": self._outcome(trajectory),
                 "diagnosis": diagnosis.text if diagnosis and self.include_diagnosis else None,
                 "confidence": diagnosis.confidence if diagnosis else None,
                 "target": target,
@@ -106,7 +108,7 @@ class HindsightTeacher(Teacher):
             turn.number,
             text,
             diagnosis.confidence if diagnosis else "high",
-            bool(diagnosis and diagnosis.next_action_target),
+            bool(diagnosis and (diagnosis.next_action_target or diagnosis.was_failure)),
         )
 
     def _shows_target(self, diagnosis: Diagnosis) -> bool:
@@ -114,10 +116,10 @@ class HindsightTeacher(Teacher):
             return False
         return self.include_action_target == "always" or diagnosis.confidence == "high"
 
-    def _outcome(self, reward: float) -> str:
-        if reward >= self.success_threshold:
+    def _outcome(self, trajectory: Trajectory) -> str:
+        if succeeded(trajectory, self.success_threshold):
             return "success"
-        return "partial" if reward > 0.0 else "failure"
+        return "partial" if trajectory.reward > 0.0 else "failure"
 
 
 class FeedbackOnlyTeacher(HindsightTeacher):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import jinja2
+
+from hero_pl.chat.wording import jinja_environment
 from hero_pl.errors import ConfigError
 
 CUT = " [... cut ...] "
@@ -31,12 +33,12 @@ class HintTemplate:
                 f"max_observation_tokens={max_observation_tokens}, max_hint_tokens={max_hint_tokens}: "
                 "at least 8 and 16 are needed to say anything."
             )
-        self.digest = hashlib.sha256(source.encode()).hexdigest()[:12]
-        """Identifies the wording in logs."""
         self._template: Any = compile_template(source)
         self.max_observation_tokens, self.max_hint_tokens = max_observation_tokens, max_hint_tokens
         self.cut_observations = 0
+        """Observations cut since the counters were last set to 0."""
         self.dropped_targets = 0
+        """Targets left out since then."""
 
     def render(self, count: Callable[[str], int], facts: dict[str, Any]) -> str:
         """The block, stripped.
@@ -45,25 +47,21 @@ class HintTemplate:
             count: Number of tokens of a text.
             facts: Values for the names above.
         """
-        facts = dict(facts)
+        facts, whole = dict(facts), facts["next_observation"]
         if facts["next_observation"]:
-            facts["next_observation"] = self._shorten(count, facts["next_observation"], self.max_observation_tokens)
+            facts["next_observation"] = shorten(count, facts["next_observation"], self.max_observation_tokens)
         text = str(self._template.render(facts)).strip()
         excess = count(text) - self.max_hint_tokens
         if excess > 0 and facts["next_observation"]:
             room = max(count(facts["next_observation"]) - excess - 4, 0)
-            facts["next_observation"] = self._shorten(count, facts["next_observation"], room)
+            facts["next_observation"] = shorten(count, facts["next_observation"], room)
             text = str(self._template.render(facts)).strip()
         if facts["target"] and count(text) > self.max_hint_tokens:
             facts["target"] = None
             self.dropped_targets += 1
             text = str(self._template.render(facts)).strip()
+        self.cut_observations += facts["next_observation"] != whole
         return text
-
-    def _shorten(self, count: Callable[[str], int], text: str, limit: int) -> str:
-        shorter = shorten(count, text, limit)
-        self.cut_observations += shorter != text
-        return shorter
 
 
 def shorten(count: Callable[[str], int], text: str, limit: int) -> str:
@@ -114,12 +112,7 @@ def compile_template(source: str) -> Any:
     Raises:
         ConfigError: It does not compile.
     """
-    import jinja2
-
-    environment = jinja2.Environment(
-        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
-    )
     try:
-        return environment.from_string(source)
+        return jinja_environment().from_string(source)
     except jinja2.TemplateError as error:
         raise ConfigError(f"The hint template does not compile: {error}.") from error

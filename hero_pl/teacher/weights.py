@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from hero_pl.errors import ConfigError
-from hero_pl.losses.ema import ema_update_
+from hero_pl.losses.ema import ema_update_, trust_region_log_probs
 from hero_pl.policy.base import Policy, ScoreRow
 from hero_pl.policy.branches import BranchScorer
 from hero_pl.policy.huggingface import HuggingFacePolicy
+
+TOKENS_PER_PASS = 16_384
+"""Padded tokens that a teacher scores at once: every hinted turn brings its whole context."""
 
 
 class TeacherWeights(ABC):  # noqa: B024
@@ -35,7 +38,9 @@ class TeacherWeights(ABC):  # noqa: B024
             return self._logits(policy, rows, self.copy)
 
     def _logits(self, policy: Policy, rows: Sequence[ScoreRow], weights: str) -> Tensor:
-        return policy.score(rows, weights) if self.scorer is None else self.scorer.score(policy, rows, weights)
+        if self.scorer is not None:
+            return self.scorer.score(policy, rows, weights)
+        return torch.cat([policy.score(part, weights) for part in _parts(rows)])
 
     def after_step(self, policy: Policy, reward: float, action_length_p95: float) -> None:  # noqa: B027
         """Called after each successful optimizer step.
@@ -45,6 +50,10 @@ class TeacherWeights(ABC):  # noqa: B024
             reward: Mean reward of the batch that was trained on.
             action_length_p95: 95th percentile of its action lengths, in tokens.
         """
+
+    def metrics(self) -> dict[str, float]:
+        """What became of refreshes so far, by name."""
+        return {}
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that decides the next refresh, except the copies themselves (the policy saves those)."""
@@ -152,6 +161,7 @@ class GatedWeights(PeriodicWeights):
         self.reward_at_copy: float | None = None
         self.length_at_copy: float | None = None
         self.refused = 0
+        """Tries so far that ended without a copy."""
 
     def after_step(self, policy: Policy, reward: float, action_length_p95: float) -> None:
         """Smooth the reward, then try."""
@@ -171,6 +181,10 @@ class GatedWeights(PeriodicWeights):
         else:
             self.refused += 1
         return good
+
+    def metrics(self) -> dict[str, float]:
+        """Tries so far that were refused, in vain if it is all of them."""
+        return {"refused_refreshes": float(self.refused)}
 
     def state_dict(self) -> dict[str, Any]:
         """Counters and the values at the last copy."""
@@ -199,9 +213,20 @@ class TrustRegionWeights(TeacherWeights):
         self.mix = mix
 
     def score(self, policy: Policy, rows: Sequence[ScoreRow]) -> Tensor:
-        """Interpolated logits."""
+        """Interpolated logits, as log-probabilities."""
         with policy.sampling():
-            return torch.lerp(self._logits(policy, rows, "initial"), self._logits(policy, rows, "live"), self.mix)
+            initial, live = (self._logits(policy, rows, name) for name in ("initial", "live"))
+            return trust_region_log_probs(initial, live, self.mix)
+
+
+def _parts(rows: Sequence[ScoreRow]) -> Iterator[Sequence[ScoreRow]]:
+    """Neighbouring rows that, padded alike, are few enough tokens for one pass without gradient (at least one row)."""
+    first = 0
+    for stop in range(1, len(rows) + 1):
+        following = rows[first : stop + 1]
+        if stop == len(rows) or len(following) * max(len(row.ids) for row in following) > TOKENS_PER_PASS:
+            yield rows[first:stop]
+            first = stop
 
 
 def _with_copies(policy: Policy, wanted_by: TeacherWeights) -> HuggingFacePolicy:

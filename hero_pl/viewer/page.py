@@ -57,6 +57,14 @@ def write_html(records_path: Path, out_path: Path, decode: Decode | None = None)
     return count
 
 
+def is_per_token(page: Path) -> bool:
+    """Whether a page that was written here colours every token."""
+    try:
+        return '"per_token":true' in page.read_text(encoding="utf-8")  # in outside text the quotes are escaped
+    except (OSError, ValueError):
+        return False
+
+
 def build_page(records_path: Path, decode: Decode | None = None) -> tuple[str, int]:
     """The page as text, and the number of episodes in it."""
     shared: dict[str, int] = {}

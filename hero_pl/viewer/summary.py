@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from hero_pl.records import Record, succeeded
-from hero_pl.types import StopReason
+from hero_pl.records import Record, evaluable, succeeded
 
 
 @dataclass(slots=True)
@@ -34,7 +33,7 @@ class StageSummary:
         trajectory = record.trajectory
         if "user" in trajectory.info:
             self.users.add(str(trajectory.info["user"]))
-        if trajectory.stop_reason is StopReason.ENV_ERROR:
+        if not evaluable(trajectory):
             self.broken += 1
             return
         if "do_nothing_succeeds" in trajectory.info:

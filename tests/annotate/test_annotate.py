@@ -75,6 +75,13 @@ def test_a_sample_is_never_written_over(sample: Path, run: Path) -> None:
         write_sample(sample, *draw(run, 100, 0))
 
 
+def test_a_run_is_found_below_the_folder_that_is_named(run: Path) -> None:
+    drawn = draw(run, 100, 0)
+    (run / "above" / "version_0").mkdir(parents=True)
+    (run / "trajectories.jsonl").rename(run / "above" / "version_0" / "trajectories.jsonl")
+    assert draw(run / "above", 100, 0) == drawn
+
+
 def test_a_run_without_reflections_is_refused(tmp_path: Path) -> None:
     append_records(tmp_path / "trajectories.jsonl", [Record("train", 0, episode(0, "red", 1.0))])
     with pytest.raises(HeroError, match="no episode in it has diagnoses"):
@@ -128,6 +135,19 @@ def test_the_terminal_form_goes_on_where_it_was_left(sample: Path, tmp_path: Pat
     assert row["rater"] == "me"
     assert ask_all(sample, out, "me", lambda question: "n", said.append) == 20
     assert len({row["id"] for row in read_rows(out)}) == 20
+
+
+def test_the_end_of_the_input_ends_the_terminal_form_like_q(sample: Path, tmp_path: Path) -> None:
+    given = iter(["n"] * (len(QUESTIONS) + 1))
+
+    def ask(question: str) -> str:
+        try:
+            return next(given)
+        except StopIteration:
+            raise EOFError from None
+
+    assert ask_all(sample, tmp_path / "me.jsonl", "me", ask, lambda text: None) == 1
+    assert len(read_rows(tmp_path / "me.jsonl")) == 1
 
 
 def test_the_terminal_shows_control_characters_as_text(sample: Path, tmp_path: Path) -> None:

@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 import yaml
 from cell_endings import all_done, by_seed
-from cells import Cell, curve, keep, result_of, rows_of, run_cell
+from cells import Cell, curve, keep, prepare, result_of, rows_of, run_cell
+from suites import METHODS
 from workers import run_cells
+
+from hero_pl.jsonl import TornLineWarning
 
 CELL = Cell("pocket-webshop", "feedback_only", "hero_pl:pocket-shop", 1e-3, 0, (10, 20), "test", 4)
 
@@ -40,6 +43,21 @@ def test_new_weights_of_the_base_policy_make_a_new_cell(tmp_path: Path) -> None:
     before = cell.folder(tmp_path)
     weights.write_bytes(b"two")
     assert cell.folder(tmp_path) != before
+
+
+def test_what_the_suite_sets_on_top_makes_a_new_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = replace(CELL, method="hero_live").folder(tmp_path)
+    changed = replace(METHODS["hero_live"], settings={"model.clip": 2.0})
+    monkeypatch.setitem(METHODS, "hero_live", changed)
+    assert replace(CELL, method="hero_live").folder(tmp_path) != before
+
+
+def test_the_commit_of_a_result_is_that_of_its_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cells._commit", lambda: "at the start")
+    prepare(CELL, tmp_path)
+    monkeypatch.setattr("cells._commit", lambda: "at the end")
+    keep(CELL, tmp_path, "")
+    assert result_of(CELL, tmp_path)["commit"] == "at the start"
 
 
 def test_runs_that_differ_in_the_seed_alone_are_one_method(tmp_path: Path) -> None:
@@ -120,6 +138,20 @@ def test_a_crashed_run_keeps_the_budgets_that_it_had_reached(tmp_path: Path) -> 
     rows = rows_of(CELL, tmp_path, False)
     assert [row["success"] for row in rows] == [0.5, 1.0, None]
     assert {row["error"] for row in rows} == {"RuntimeError: out of memory"}
+
+
+def test_of_a_crashed_run_broken_episodes_and_a_torn_line_are_left_out(tmp_path: Path) -> None:
+    run = CELL.folder(tmp_path) / "version_0"
+    run.mkdir(parents=True)
+    row = {"turns_budget": 0, "success": True, "reward": 1.0, "turns": 5, "evaluable": True}
+    broken = {**row, "success": False, "reward": 0.0, "evaluable": False}
+    lines = [row, broken, {**broken, "turns_budget": 10}]
+    torn = json.dumps({**row, "success": False})[:-9]
+    (run / "eval.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + torn)
+    with pytest.warns(TornLineWarning):
+        assert keep(CELL, tmp_path, "RuntimeError: out of memory") == "crashed"
+    rows = rows_of(CELL, tmp_path, False)
+    assert [(row["success"], row["reward"], row["episodes"]) for row in rows[:2]] == [(1.0, 1.0, 1), (None, None, None)]
 
 
 def test_tokens_and_steps_are_summed_up_to_each_budget(tmp_path: Path) -> None:

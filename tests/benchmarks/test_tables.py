@@ -1,10 +1,9 @@
 """Tables of a grid: every run counts, intervals by hand, the chosen rate."""
 
-import math
 from pathlib import Path
 
 import pytest
-from tables import choose, draw, interval, read_rows, report, run_table, summary, tuning_table, value_table, write_rows
+from tables import choose, draw, read_rows, report, run_table, summary, tuning_table, value_table, write_rows
 
 Row = dict[str, str]
 
@@ -28,15 +27,6 @@ ROWS = [
 ]
 
 
-def test_the_interval_is_student_s_t_by_hand() -> None:
-    # Mean 0.85, standard deviation 0.1 / sqrt 2, standard error 0.05: half width 12.706 * 0.05
-    assert interval([0.8, 0.9]) == pytest.approx((0.85 - 0.6353, 0.85 + 0.6353))
-    # 1, 2, 3, 4: standard deviation sqrt(5/3), standard error sqrt(5/12), 3 degrees of freedom
-    low, high = interval([1.0, 2.0, 3.0, 4.0])
-    assert high - 2.5 == pytest.approx(2.5 - low) == pytest.approx(3.182 * math.sqrt(5 / 12))
-    assert interval([0.5]) == (-math.inf, math.inf)
-
-
 def test_shares_are_cut_off_at_their_ends_and_one_run_has_no_interval() -> None:
     assert summary([0.8, 0.9]) == "0.85 [0.21, 1.00] (0.80 to 0.90)"
     assert summary([8.0, 9.0], share=False) == "8.50 [2.15, 14.85] (8.00 to 9.00)"
@@ -50,6 +40,13 @@ def test_the_table_has_a_row_per_method_and_says_what_crashed() -> None:
     assert lines[2].startswith("| Base, not trained |  | 2 | 0.20 [0.00, 1.00] (0.10 to 0.30) | 0.20 ")
     assert lines[3] == "| GRPO, group of 8 | 0.001 | 2, 1 crashed | 0.20 [0.00, 1.00] (0.10 to 0.30) | 0.00 |"
     assert lines[4].endswith("| 0.85 [0.21, 1.00] (0.80 to 0.90) |")
+
+
+def test_the_score_of_doing_nothing_and_the_user_stand_in_the_tables() -> None:
+    rows = [{**one, "do_nothing_floor": "0.056", "user": "scripted-full"} for one in ROWS]
+    assert value_table(rows).splitlines()[2] == "| doing nothing |  |  | 0.06 | 0.06 |"
+    assert "doing nothing" not in value_table(rows, "turns") + value_table(ROWS)
+    assert report(rows, "A suite.").startswith("A suite. Played with the user scripted-full.")
 
 
 def test_every_run_is_listed_with_its_end() -> None:

@@ -7,13 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hero_pl.chat.byte_tokenizer import byte_tokenizer
-from hero_pl.chat.template import CHATML, TOOL_PREFIX, ChatTemplate, HintPosition
+from hero_pl.chat.template import CHATML, CHATML_TOKENS, TOOL_PREFIX, ChatTemplate, HintPosition
 from hero_pl.errors import ConfigError, PolicyError, TokenAlignmentError
 from hero_pl.types import Message
 
-CONTROL = ["<|pad|>", "<|im_start|>", "<|im_end|>"]
 OUTSIDE = st.lists(
-    st.sampled_from([*CONTROL, "<|im_", "start|>", "<|", "|>", "HEROSLOT0TOLSOREH", "HEROSLOT", "TOLSOREH", "\ud800"])
+    st.sampled_from(
+        [*CHATML_TOKENS, "<|im_", "start|>", "<|", "|>", "HEROSLOT0TOLSOREH", "HEROSLOT", "TOLSOREH", "\ud800"]
+    )
     | st.text(max_size=6),
     max_size=8,
 ).map("".join)
@@ -52,7 +53,7 @@ def text_of(ids: tuple[int, ...]) -> str:
 
 
 def clean(text: str) -> str:
-    return text.encode("utf-8", "replace").decode("utf-8")
+    return text.replace("\ud800", "\ufffd")
 
 
 @settings(max_examples=60, deadline=None)

@@ -1,15 +1,20 @@
 """What each objective learns from a batch without any success, and from a single trajectory."""
 
+from collections.abc import Callable
+from typing import Literal
+
 import pytest
 import torch
 
 from hero_pl.errors import ConfigError
+from hero_pl.losses import DistillationLoss, ForwardKL, JensenShannon, SampledToken
 from hero_pl.objectives.base import Objective
 from hero_pl.objectives.policy_gradient import GRPO, RLOO, PolicyGradient
 from hero_pl.objectives.self_distillation import SelfDistillation
 from hero_pl.objectives.sft import SFT
 from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.reflection.scripted import ScriptedReflector
+from hero_pl.teacher.weights import GatedWeights, LiveWeights
 from hero_pl.types import Diagnosis, Reflection, StopReason, Trajectory, Turn
 
 
@@ -46,9 +51,29 @@ class SharperTeacher(SelfDistillation):
         return self
 
 
-def hero(count: int) -> SelfDistillation:
+def hero(count: int, divergence: DistillationLoss | None = None) -> SelfDistillation:
     reflections = [Reflection((Diagnosis("a miss", "high"),), "ok")] * count
-    return SharperTeacher(ScriptedReflector(reflections)).start_disagreeing()
+    return SharperTeacher(ScriptedReflector(reflections), divergence=divergence).start_disagreeing()
+
+
+@pytest.mark.parametrize(
+    ("divergence", "names"),
+    [
+        (JensenShannon(), {"loss/max_token"}),
+        (ForwardKL(clip_mode="token", clip=0.5), {"loss/max_token", "clip/capped_fraction"}),
+        (JensenShannon(support="student", top_k=3), {"loss/max_token", "topk/student_mass", "topk/teacher_mass"}),
+        (SampledToken(), {"sampled/log_ratio_mean"}),
+    ],
+    ids=["full", "clipped", "top-k", "sampled"],
+)
+def test_what_a_loss_says_of_itself_is_logged_under_its_own_names(policy, divergence, names) -> None:
+    objective = hero(1, divergence=divergence)
+    step = objective.prepare([episode(policy, "try", 0.0)], policy, lambda local: local)
+    logged = objective.loss(policy, step.batch).metrics
+    assert {name for name in logged if name.partition("/")[0] not in ("teacher", "mismatch")} == names
+    assert all(name.count("/") == 1 for name in logged)
+    if "loss/max_token" in names:
+        assert logged["loss/max_token"] == float(divergence.diagnostics["loss/max_token"]) > 0.0
 
 
 @pytest.mark.parametrize("size", [1, 4])
@@ -56,6 +81,18 @@ def test_hindsight_learns_from_failures_alone_and_from_a_single_episode(policy: 
     objective = hero(size)
     objective.check(1)
     assert gradient(objective, policy, [episode(policy, f"try {i}", 0.0) for i in range(size)]).abs().max() > 0
+
+
+def test_a_teacher_that_is_never_refreshed_says_so_at_every_step(policy: ScriptedPolicy) -> None:
+    objective = hero(3)
+    objective.weights = GatedWeights(sync_every=1)
+    objective.weights.score = LiveWeights().score  # type: ignore[method-assign]  # a table of bigrams has no copies
+    seen = []
+    for _ in range(3):
+        step = objective.prepare([episode(policy, "try", 0.0)], policy, lambda local: local)
+        seen.append(step.metrics["teacher/refused_refreshes"])
+        objective.after_step(policy)
+    assert seen == [0.0, 1.0, 2.0]
 
 
 @pytest.mark.parametrize("objective", [GRPO(), GRPO(scale_rewards="none"), RLOO(), GRPO(zero_variance="mask")])
@@ -83,6 +120,27 @@ def test_reinforce_works_with_groups_of_one(policy: ScriptedPolicy) -> None:
     objective = PolicyGradient("none")
     objective.check(1)
     assert gradient(objective, policy, [episode(policy, "yes", 1.0)]).abs().max() > 0
+
+
+@pytest.mark.parametrize("kind", ["batch", "running"])
+def test_a_baseline_is_that_of_all_ranks(policy: ScriptedPolicy, kind: Literal["batch", "running"]) -> None:
+    episodes = [episode(policy, f"try {i}", reward) for i, reward in enumerate((0.0, 1.0, 1.0, 0.5, 0.25, 0.75))]
+
+    def advantages(objective: PolicyGradient, mine: list[Trajectory], elsewhere: list[Trajectory]) -> list[float]:
+        other = torch.tensor([sum(t.reward for t in elsewhere), len(elsewhere)], dtype=torch.float64)
+        return list(objective.term(mine, lambda local: local + other)[0].advantage)
+
+    whole, first, second = (PolicyGradient(kind) for _ in range(3))
+    for _ in range(2):  # the running mean moves on alike
+        found = advantages(first, episodes[:2], episodes[2:]) + advantages(second, episodes[2:], episodes[:2])
+        assert found == pytest.approx(advantages(whole, episodes, []))
+
+
+@pytest.mark.parametrize("make", [SelfDistillation, SFT, RLOO, GRPO, PolicyGradient])
+def test_a_constant_belongs_to_its_normalisation(make: Callable[..., Objective]) -> None:
+    with pytest.raises(ConfigError, match="constant"):
+        make(normalize="seq_mean_token_sum_norm")
+    make(normalize="seq_mean_token_sum_norm", constant=100.0)
 
 
 def test_low_confidence_can_be_weighted_out_of_the_loss(policy: ScriptedPolicy) -> None:

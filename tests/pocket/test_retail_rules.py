@@ -77,6 +77,7 @@ READY = (FOUND, (READ, ORDER), (LOOK_UP, PROFILE), (ASK, "Yes."))
         (READY[:1], ASK, "Yes.", "order not read: ask"),
         ((), READ, ORDER, "user not found: read order"),
         (READY[:1], tool("get_order_details", order_id="#9"), "Error: order not found", "error: read order"),
+        (READY[:1], tool("fly"), "Unknown action fly", "error: other tool"),
         (READY, say("hello"), "Please go on with my request.", "wrong step: talk"),
         (READY, None, "Your reply could not be read", "wrong step: unreadable"),
     ],

@@ -16,7 +16,7 @@ from hero_pl.objectives.self_distillation import SelfDistillation
 from hero_pl.pocket.reflector import ShopRules
 from hero_pl.policy.base import ScoreRow
 from hero_pl.policy.branches import BranchScorer, Layout, plan, run_layout, tree_layout
-from hero_pl.policy.huggingface import HuggingFacePolicy
+from hero_pl.policy.huggingface import HuggingFacePolicy, Lora
 from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.teacher.weights import EMAWeights, InitialWeights, LiveWeights, TrustRegionWeights
 from hero_pl.types import Hint, StopReason, Trajectory, Turn
@@ -279,3 +279,14 @@ def test_a_training_step_has_the_same_loss_and_gradient(how: Any, weights: Any, 
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     assert tokens[0] is None
     assert tokens[1] < whole
+
+
+@pytest.mark.parametrize("lora", [None, Lora(2)], ids=["whole", "adapter"])
+def test_recomputed_activations_do_not_keep_the_network_from_sharing(lora: Any, tmp_path: Path) -> None:
+    if lora is not None:
+        pytest.importorskip("peft", reason="the adapter needs the extra `lora`")
+    byte_tokenizer().save_pretrained(tmp_path)
+    policy = made(tmp_path, QWEN, gradient_checkpointing=True, lora=lora)
+    policy.train()  # as it is when a step is laid out
+    scorer = BranchScorer("prefix_cache")
+    assert scorer.can_share(policy, "live"), scorer.reason

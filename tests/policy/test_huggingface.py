@@ -267,3 +267,14 @@ def test_the_same_seed_makes_the_same_initial_weights(folder: Path) -> None:
     assert torch.equal(torch.rand(1), expected)  # the caller's randomness is left alone
     assert torch.equal(one.score([row]), tiny(folder, seed=1).score([row]))
     assert not torch.equal(one.score([row]), tiny(folder, seed=2).score([row]))
+
+
+def test_a_float32_average_of_a_bfloat16_policy_comes_back_as_float32(folder: Path) -> None:
+    first, second = (tiny(folder, dtype="bfloat16") for _ in range(2))
+    first.keep("ema", torch.float32)
+    with torch.no_grad():
+        next(first.copies["ema"].parameters()).add_(1e-4)
+    second.load_copies(first.copies_state())
+    for saved, loaded in zip(first.copies["ema"].parameters(), second.copies["ema"].parameters(), strict=True):
+        assert loaded.dtype == torch.float32
+        assert torch.equal(saved, loaded)

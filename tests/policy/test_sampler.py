@@ -5,9 +5,11 @@ from typing import Any
 import pytest
 
 from hero_pl.chat.byte_tokenizer import byte_tokenizer
+from hero_pl.errors import ConfigError
 from hero_pl.policy.base import SampledAction, Sampling
 from hero_pl.policy.huggingface import HuggingFacePolicy
-from hero_pl.policy.sampler import HOLES, CachedSession
+from hero_pl.policy.sampler import HOLES, CachedSampler, CachedSession
+from hero_pl.policy.scripted import ScriptedPolicy
 
 OPENINGS = ["a", "a much longer opening, " * 8, "b", "c"]
 ANSWERS = [
@@ -59,6 +61,11 @@ def play(policy: HuggingFacePolicy, rows: list[int], sampling: Sampling) -> tupl
                 if number < 3:
                     prompts[row] = policy.template.following(prompts[row], action.ids, ANSWERS[row][number], "user")
     return turns, session
+
+
+def test_a_policy_without_a_network_is_refused_with_the_sampler_to_use() -> None:
+    with pytest.raises(ConfigError, match=r"CachedSampler .* HuggingFacePolicy.* ScriptedPolicy.* ScriptedSampler"):
+        CachedSampler().open(ScriptedPolicy(), Sampling(), [0])
 
 
 @pytest.mark.parametrize("sampling", [Sampling(0.0, 12), Sampling(1.0, 12)], ids=["greedy", "sampled"])

@@ -5,7 +5,8 @@ import torch
 
 from hero_pl.errors import ConfigError
 from hero_pl.policy.base import Sampling, ScoreRow
-from hero_pl.policy.scripted import ScriptedPolicy
+from hero_pl.policy.huggingface import HuggingFacePolicy
+from hero_pl.policy.scripted import ScriptedPolicy, ScriptedSampler
 from hero_pl.types import FinishReason
 
 
@@ -44,6 +45,12 @@ def test_scores_are_bigrams_that_learn() -> None:
     logits[0, 2].backward()
     assert policy.table.weight.grad is not None
     assert torch.nonzero(policy.table.weight.grad).tolist() == [[1, 2]]
+
+
+def test_a_sampler_of_another_policy_is_refused_with_the_one_to_use() -> None:
+    network = HuggingFacePolicy(config={"model_type": "qwen3"}, tokenizer="hero_pl:pocket-shop")
+    with pytest.raises(ConfigError, match=r"ScriptedSampler .* ScriptedPolicy.* HuggingFacePolicy.* CachedSampler"):
+        ScriptedSampler().open(network, Sampling(), [0])
 
 
 @pytest.mark.parametrize("settings", [{"temperature": -1.0}, {"max_action_tokens": 0}])

@@ -2,9 +2,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from hero_pl.reflection.context import ReflectionContext
 from hero_pl.types import StopReason, Trajectory, Turn
+
+settings.register_profile("untimed", deadline=None)  # a busy machine is no mistake
+settings.load_profile("untimed")
 
 
 def build_trajectory(

@@ -100,6 +100,19 @@ def test_the_key_is_sent_and_a_missing_one_is_refused(server: Server, monkeypatc
         reflector(server, api_key_env="NO_SUCH_KEY")
 
 
+def test_a_key_that_would_be_sent_unencrypted_to_another_machine_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JUDGE_KEY", "secret")
+    with pytest.raises(ConfigError, match=r"unencrypted to judge\.example") as caught:
+        ChatReflector("http://judge.example/v1", "judge", api_key_env="JUDGE_KEY")
+    assert "secret" not in str(caught.value)
+
+
+def test_what_a_request_does_not_show_is_an_issue(server: Server, make_trajectory: Any) -> None:
+    episode = make_trajectory(["a", "b", "c"], ["r" * 150, "ok", "ok"])
+    (found,) = reflector(server, max_reply_chars=100).reflect([episode], None)
+    assert (found.status, found.strict, found.issues) == ("ok", True, (("reply_cut", 1),))
+
+
 def test_extra_fields_are_added_and_null_removes_one(server: Server) -> None:
     extra = {"max_tokens": None, "max_completion_tokens": 9, "seed": 3}
     reflector(server, extra_body=extra).endpoint.ask(ASK, 5, 0.0)
@@ -133,15 +146,19 @@ def test_retries_are_bounded_and_failure_is_data(server: Server, trajectory: Tra
 
 
 def test_retry_after_overrides_the_backoff_and_is_bounded(server: Server) -> None:
-    # With the backoff of an hour, or an unbounded wait, this test would not end.
-    server.script = [
-        (429, {"Retry-After": "0"}, ""),
-        (429, {"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}, ""),
-        chat("x"),
-    ]
-    assert ChatEndpoint(server.url, "m", backoff_s=3600.0).ask(ASK, 5, 0.0).text == "x"
-    server.script = [(429, {"Retry-After": "3600"}, ""), chat("y")]
-    assert ChatEndpoint(server.url, "m", max_wait_s=0.01).ask(ASK, 5, 0.0).text == "y"
+    past, beyond = "Wed, 21 Oct 2015 07:28:00 GMT", "Wed, 21 Oct 2015 07:28:" + "9" * 30
+    server.script = [(429, {"Retry-After": value}, "") for value in ("7", past, "3600", "soon", beyond)] + [chat("x")]
+    waits: list[float] = []
+    endpoint = ChatEndpoint(server.url, "m", backoff_s=0.5, max_retries=5, max_wait_s=60.0, sleep=waits.append)
+    assert endpoint.ask(ASK, 5, 0.0).text == "x"
+    assert waits == [7.0, 0.0, 60.0, 4.0, 8.0]  # the last two say nothing: 0.5 * 2**3 and 0.5 * 2**4
+
+
+def test_there_is_no_pause_after_the_last_try(server: Server) -> None:
+    server.script = [(503, {}, "down")]
+    waits: list[float] = []
+    assert ChatEndpoint(server.url, "m", max_retries=2, sleep=waits.append).ask(ASK, 5, 0.0).failure == "request_failed"
+    assert waits == [1.0, 2.0]
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])
@@ -178,6 +195,18 @@ def test_the_spend_cap_stops_before_the_request_that_may_exceed_it(server: Serve
     assert len(server.asked) == 2
 
 
+@pytest.mark.parametrize("broken", [(200, {}, "<html>"), (200, {}, "[" * 100_000), (200, {}, '{"choices": []}')])
+def test_an_answer_that_cannot_be_read_counts_for_the_cap(
+    broken: tuple[int, dict[str, str], str], server: Server
+) -> None:
+    # "Hello?" is taken for 6 // 3 + 1 tokens, so each of the three tries may take 53; a busy server takes none.
+    server.script = [(503, {}, "busy"), broken]
+    endpoint = ChatEndpoint(server.url, "m", max_total_tokens=120, backoff_s=0.0)
+    with pytest.raises(ReflectionError, match="106 of max_total_tokens=120 are spent, 0 are in flight"):
+        endpoint.ask(ASK, 50, 0.0)
+    assert (endpoint.spent_tokens, len(server.asked)) == (106, 3)
+
+
 def test_the_cap_holds_across_a_resume(server: Server, trajectory: Trajectory) -> None:
     first = reflector(server, max_total_tokens=10_000)
     first.reflect([trajectory], None)
@@ -188,7 +217,10 @@ def test_the_cap_holds_across_a_resume(server: Server, trajectory: Trajectory) -
         resumed.reflect([trajectory], None)
 
 
-@pytest.mark.parametrize("usage", ["none", {"prompt_tokens": None}, {"completion_tokens": "many"}])
+@pytest.mark.parametrize(
+    "usage",
+    ["none", {"prompt_tokens": None}, {"completion_tokens": "many"}, {"prompt_tokens": -9, "completion_tokens": -9}],
+)
 def test_tokens_are_estimated_when_the_endpoint_does_not_count(usage: Any, server: Server) -> None:
     server.script = [chat("a" * 300, usage)]
     endpoint = ChatEndpoint(server.url, "m")
@@ -196,9 +228,18 @@ def test_tokens_are_estimated_when_the_endpoint_does_not_count(usage: Any, serve
     assert endpoint.spent_tokens == 101 + 201
 
 
+def test_lone_surrogates_of_an_episode_can_be_sent(server: Server) -> None:
+    assert not ChatEndpoint(server.url, "m").ask([Message("user", "a\ud800b")], 5, 0.0).failure
+    assert server.asked[0]["messages"][0]["content"] == "a\ufffdb"
+
+
 def test_empty_and_listed_content_are_read(server: Server) -> None:
     endpoint = ChatEndpoint(server.url, "m")
-    contents: list[tuple[Any, str]] = [(None, ""), ([{"type": "text", "text": "a"}, {"text": "b"}], "ab"), (3, "")]
+    contents: list[tuple[Any, str]] = [
+        (None, ""),
+        ([{"type": "text", "text": "a"}, {"text": "b"}, {"text": [1]}, "c"], "ab"),
+        (3, ""),
+    ]
     for content, text in contents:
         server.script = [(200, {}, json.dumps({"choices": [{"message": {"content": content}}]}))]
         assert endpoint.ask(ASK, 5, 0.0).text == text

@@ -31,6 +31,14 @@ def texts(reflections: list[Reflection]) -> list[list[str | None]]:
     return [[diagnosis.text if diagnosis else None for diagnosis in one.diagnoses] for one in reflections]
 
 
+def test_a_turn_whose_corrected_action_is_taken_away_still_counts_as_a_failure() -> None:
+    trajectories = [episode(2, f"task{e}") for e in range(3)]
+    inner = [reflection("one", "two"), reflection("three", None), reflection("four", "five")]
+    shuffled = ShuffledReflector(ScriptedReflector(inner)).reflect(trajectories, None)
+    found = [diagnosis for one in shuffled for diagnosis in one.diagnoses if diagnosis]
+    assert [(diagnosis.next_action_target, diagnosis.was_failure) for diagnosis in found] == [(None, True)] * 5
+
+
 def codes(reflections: list[Reflection]) -> list[str]:
     return sorted(code for one in reflections for code, _ in one.issues)
 
@@ -248,7 +256,8 @@ def test_the_blind_reflector_keeps_turns_and_confidences_and_takes_blind_words()
     seen = reflection("Saw one.", None, "Saw three.", confidence="medium")
     blind = reflection("Guess one.", "Guess two.", "Guess three.", confidence="low")
     (found,) = BlindReflector(ScriptedReflector([seen, blind])).reflect([episode(3)], None)
-    assert found.diagnoses == (Diagnosis("Guess one.", "medium"), None, Diagnosis("Guess three.", "medium"))
+    words = [Diagnosis(text, "medium", was_failure=True) for text in ("Guess one.", "Guess three.")]
+    assert found.diagnoses == (words[0], None, words[1])
     assert (found.tokens, found.issues) == (14, ())
 
 

@@ -3,12 +3,11 @@ from collections.abc import Callable
 
 import pytest
 
-import hero_pl.reflection.prompt as prompt
 from hero_pl.errors import ConfigError
 from hero_pl.reflection.prompt import (
+    answer_tokens,
     cut_middle,
     merge_windows,
-    prompt_hash,
     render_request,
     requests,
     retry_message,
@@ -68,13 +67,13 @@ def test_long_replies_are_cut_visibly_and_counted_and_actions_never(make_traject
     trajectory = make_trajectory([action, action], ["head " + "y" * 5000 + " tail", "short"])
     request = render_request(trajectory, max_reply_chars=200)
     text = request.messages[1].content
-    assert request.cut_replies == 1
+    assert request.cuts == (("reply_cut", 1),)
     assert text.count(action) == 2
     assert "| head yyy" in text
     assert "yyy tail" in text
     assert "characters left out ...]" in text
-    assert render_request(trajectory).cut_replies == 1
-    assert render_request(trajectory, max_reply_chars=6000).cut_replies == 0
+    assert render_request(trajectory).cuts == (("reply_cut", 1),)
+    assert render_request(trajectory, max_reply_chars=6000).cuts == ()
 
 
 @pytest.mark.parametrize("limit", [100, 101, 160, 4000])
@@ -119,6 +118,16 @@ def test_the_past_of_a_late_window_is_bounded_and_what_is_left_out_is_named(
     assert "left out" not in render_request(trajectory, window=(9, 9)).messages[1].content
 
 
+def test_a_past_that_is_not_shown_in_full_is_an_issue_of_its_window(make_trajectory: Callable[..., Trajectory]) -> None:
+    trajectory = make_trajectory(["a" * 161, *["b"] * 19], ["ok"] * 20)
+    windows = [(1, 8), (9, 9), (10, 20)]
+    found = [render_request(trajectory, window=window).cuts for window in windows]
+    # turn 9 sees turns 1 to 8, of which the first is too long; turn 10 sees turns 2 to 9
+    assert found == [(), (("past_cut", 9),), (("past_left_out", 10),)]
+    replies = make_trajectory(["a"] * 3, ["r" * 161, "ok", "ok"])
+    assert render_request(replies, window=(2, 3)).cuts == (("past_cut", 2),)
+
+
 def test_windows_cover_every_turn_once_and_fit(make_trajectory: Callable[..., Trajectory]) -> None:
     trajectory = make_trajectory(["a" * 300] * 12, ["r" * 900] * 12)
     limit = size(trajectory, (1, 4))
@@ -152,7 +161,8 @@ def test_an_episode_without_turns_asks_nothing(make_trajectory: Callable[..., Tr
 
 
 def test_there_is_room_for_the_answer_of_each_turn(trajectory: Trajectory) -> None:
-    assert render_request(trajectory).max_new_tokens == 96 * 3 + 64
+    assert answer_tokens((2, 4)) == render_request(trajectory).max_new_tokens == 96 * 3 + 64
+    assert answer_tokens((2, 4), per_turn=10) == 10 * 3 + 64
     assert render_request(trajectory, window=(2, 2)).max_new_tokens == 96 + 64
 
 
@@ -180,6 +190,16 @@ def test_merged_windows_add_up() -> None:
     assert merge_windows([second], 3) is second
 
 
+def test_what_the_requests_cut_is_an_issue_that_says_nothing_against_the_answers() -> None:
+    one, two = Diagnosis("One.", "high"), Diagnosis("Two.", "low")
+    whole = Reflection((one, two), "ok", strict=True, raw="a")
+    parts = [Reflection((one, None), "ok", strict=True), Reflection((None, two), "ok", strict=True)]
+    cuts = [("reply_cut", 1), ("past_cut", 2)]
+    for answers in ([whole], parts):
+        merged = merge_windows(answers, 2, cuts)
+        assert (merged.status, merged.strict, merged.issues) == ("ok", True, tuple(cuts))
+
+
 def test_the_second_question_names_what_was_wrong() -> None:
     reflection = Reflection((None, None), "rejected", issues=(("truncated_output", 0), ("missing_turn", 2), ("odd", 1)))
     text = retry_message(reflection, (1, 2)).content
@@ -187,17 +207,3 @@ def test_the_second_question_names_what_was_wrong() -> None:
     assert "- turn2: the entry is missing" in text
     assert "- turn1: odd" in text
     assert "turn1..turn2" in text
-
-
-def test_the_hash_changes_with_the_wording(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    import pathlib
-    import shutil
-
-    before = prompt_hash()
-    copy = pathlib.Path(str(tmp_path)) / "prompts"
-    shutil.copytree(pathlib.Path(prompt.__file__).parent / "prompts", copy)
-    monkeypatch.setattr(prompt, "_FOLDER", copy)
-    assert prompt_hash() == before
-    (copy / "system.jinja").write_text("Review this.", encoding="utf-8")
-    assert prompt_hash() != before
-    assert len(before) == 12

@@ -99,6 +99,25 @@ def test_a_long_episode_is_reviewed_in_windows_that_are_joined() -> None:
     assert found.tokens == sum(len(answer_for_the_window(prompt)) + 1 for prompt in policy.prompts[1:])
 
 
+def test_what_a_question_does_not_show_is_counted_and_says_nothing_against_its_answer() -> None:
+    policy = Asked(answer_for_the_window)
+    steps = [("x" * 170, "y" * 5000), *STEPS[1:]]
+    (whole,) = SelfReflector().reflect([played(policy, *steps)], policy)
+    assert (whole.status, whole.strict, whole.issues) == ("ok", True, (("reply_cut", 1),))
+    (windowed,) = SelfReflector(max_request_tokens=100).reflect([played(policy, *steps)], policy)
+    assert windowed.status == "ok"
+    assert windowed.issues == (("reply_cut", 1), ("past_cut", 2), ("past_cut", 3))
+    assert reflection_statistics([whole, windowed])["issues/reply_cut"] == 2.0
+
+
+def test_what_was_cut_is_not_told_to_the_policy_when_it_is_asked_again() -> None:
+    policy = Asked(lambda context: "sorry")
+    steps = [("look", "y" * 5000), *STEPS[1:]]
+    (found,) = SelfReflector(on_invalid="retry").reflect([played(policy, *steps)], policy)
+    assert ("reply_cut", 1) in found.issues
+    assert "reply_cut" not in policy.prompts[1]
+
+
 def test_without_a_setting_the_windows_follow_the_context_of_the_policy() -> None:
     policy = Asked(answer_for_the_window)
     steps = [("x" * 900, "y" * 900) for _ in range(3)]
@@ -202,3 +221,25 @@ def test_settings_that_cannot_work_are_refused() -> None:
             SelfReflector(**settings)  # type: ignore[arg-type]
     with pytest.raises(ReflectionError, match="asks the policy"):
         SelfReflector().reflect([], None)
+
+
+@pytest.mark.parametrize("position", ["before_action", "system", "last_message", "think_prefix"])
+def test_the_request_to_review_is_the_last_thing_said_wherever_hints_go(position: Any) -> None:
+    asked = Asked(lambda context: "{}")
+    asked.template.hint_position = position
+    context = str(asked.template.tokenizer.decode(list(review_prompt(played(asked, *STEPS), asked))))
+    assert context.rindex("review: reward") > context.rindex("over")
+    assert context.count("review: reward") == 1
+
+
+def test_an_episode_that_fills_the_context_takes_no_room_from_the_others() -> None:
+    policy = Asked(lambda context: json.dumps(GOOD))
+    short = [played(policy, *STEPS, seed=seed) for seed in range(3)]
+    long = played(policy, ("look", "x" * 400), *STEPS[1:], seed=9)
+    reflector = SelfReflector(mode="continue", tokens_per_turn=100)
+    alone = reflector.reflect(short, policy)
+    policy.max_length = len(review_prompt(long, policy)) + 5
+    together = reflector.reflect([short[0], long, *short[1:]], policy)
+    assert [together[0], *together[2:]] == alone
+    assert not any(together[1].diagnoses)
+    assert [setting.max_action_tokens for setting in policy.settings[-3:]] == [364, 5, 364]

@@ -8,7 +8,7 @@ import pytest
 from hero_pl.errors import EnvError
 from hero_pl.policy.base import Sampling
 from hero_pl.policy.scripted import ScriptedPolicy
-from hero_pl.rollout.collect import GIVE_UP, Collector, Draw, Limits
+from hero_pl.rollout.collect import GIVE_UP, Collector, Draw, Limits, Stream
 from hero_pl.types import StopReason, Trajectory
 
 
@@ -121,7 +121,13 @@ def test_an_episode_stops_before_the_context_is_full() -> None:
     assert all(len(turn.prompt_ids) + 32 <= 300 for turn in episode.turns)
 
 
-def test_seeds_depend_on_all_of_their_entropy_and_differ() -> None:
+def test_no_two_purposes_draw_from_the_same_seeds() -> None:
+    assert len({int(stream) for stream in Stream}) == len(Stream) == 4
+    drawn = [set(Draw.seeds(stream, 0, 0, 1, count=50)) for stream in Stream]
+    assert len(set.union(*drawn)) == 200
+
+
+def test_seeds_depend_on_all_of_their_entropy() -> None:
     seeds = Draw.seeds(1, 2, count=50)
     assert len(set(seeds)) == 50
     assert seeds == Draw.seeds(1, 2, count=50)

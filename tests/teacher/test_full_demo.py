@@ -96,6 +96,7 @@ def test_the_threshold_decides_what_a_success_is() -> None:
     batch = [episode("lose", 0.0), episode("half", 0.5)]
     assert shown(advise(FullDemoTeacher(), batch)[0]) == {None}
     assert "half1" in advise(FullDemoTeacher(success_threshold=0.5), batch)[0][0].text
+    assert "full1" in advise(FullDemoTeacher(), [*batch, episode("full", 1.0 - 1e-7)])[0][0].text
 
 
 def test_long_replies_give_way_and_are_counted_and_actions_never_do() -> None:

@@ -36,7 +36,9 @@ def test_the_default_hint_shows_observation_outcome_diagnosis_and_target() -> No
     assert (hint.confidence, hint.is_failure) == ("high", True)
 
 
-@pytest.mark.parametrize(("reward", "outcome"), [(0.0, "failure"), (0.5, "partial"), (1.0, "success")])
+@pytest.mark.parametrize(
+    ("reward", "outcome"), [(0.0, "failure"), (0.5, "partial"), (1.0, "success"), (1 - 1e-7, "success")]
+)
 def test_the_outcome_follows_the_reward(reward: float, outcome: str) -> None:
     assert f"outcome: {outcome} " in hints(HindsightTeacher(), Diagnosis("x", "low"), reward=reward).text
 
@@ -91,6 +93,21 @@ def test_the_observation_gives_way_first_then_the_target_never_the_diagnosis() -
     assert "ttt" not in text
     assert "D" * 100 in text
     assert (shorter.cut_observations, shorter.dropped_targets, tight.dropped_targets) == (1, 0, 1)
+
+
+def test_an_observation_that_gives_way_twice_is_one_that_was_cut() -> None:
+    template = HintTemplate(None, 100, 320)
+    text = render(template, "o" * 300, None)
+    assert len(text) <= 320
+    assert len(text.splitlines()[2]) < 100
+    assert template.cut_observations == 1
+
+
+def test_what_was_cut_is_counted_by_batch() -> None:
+    teacher = HindsightTeacher(max_observation_tokens=60)
+    for observation, cut in (("o" * 300, 1.0), ("o" * 300, 1.0), ("short", 0.0)):
+        hints(teacher, Diagnosis("x", "low"), observation)
+        assert teacher.metrics() == {"cut_observations": cut, "dropped_targets": 0.0}
 
 
 def test_a_long_observation_loses_its_middle() -> None:

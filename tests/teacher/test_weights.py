@@ -1,5 +1,6 @@
 """Which weights the teacher scores with, and when they follow the student."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -86,7 +87,8 @@ def test_gated_weights_follow_only_better_rewards_with_actions_of_like_length(po
     weights.start(policy)
     steps = [(0.5, 10.0), (0.4, 10.0), (0.6, 16.0), (0.6, 15.0), (0.6, 15.0), (0.7, 22.0)]
     assert [follows(weights, policy, *step) for step in steps] == [False, False, False, True, False, True]
-    assert weights.refused == 4
+    assert weights.metrics() == {"refused_refreshes": 4.0}
+    assert LiveWeights().metrics() == PeriodicWeights(3).metrics() == {}
     resumed = GatedWeights(1)
     resumed.load_state_dict(weights.state_dict())
     assert resumed.state_dict() == weights.state_dict()
@@ -97,7 +99,34 @@ def test_a_trust_region_mixes_initial_and_live_logits(policy: HuggingFacePolicy)
     weights.start(policy)
     move(policy)
     first, now = InitialWeights().score(policy, [ROW]), LiveWeights().score(policy, [ROW])
-    torch.testing.assert_close(weights.score(policy, [ROW]), 0.75 * first + 0.25 * now)
+    torch.testing.assert_close(weights.score(policy, [ROW]), (0.75 * first + 0.25 * now).log_softmax(-1))
+
+
+def test_a_small_step_of_the_trust_region_survives_bfloat16(policy: HuggingFacePolicy) -> None:
+    weights = TrustRegionWeights(0.05)
+    first, now = torch.full((1, 4), 18.0), torch.tensor([[18.0, 18.0, 18.25, 18.0]])
+    weights._logits = lambda _, __, name: (first if name == "initial" else now).bfloat16()  # type: ignore[method-assign]
+    mixed = weights.score(policy, [ROW])
+    assert mixed.dtype == torch.float32
+    assert float(mixed[0, 2] - mixed[0, 0]) == pytest.approx(0.0125, rel=0.01)
+
+
+def test_a_teacher_scores_a_bounded_number_of_padded_tokens_at_once(
+    policy: HuggingFacePolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [ScoreRow(tuple(range(1, n + 1)), ((n - 1, n),)) for n in (4, 9, 3, 20, 2)]
+    whole = LiveWeights().score(policy, rows)
+    passes = []
+    score = policy.score
+
+    def counted(part: Sequence[ScoreRow], weights: str = "live") -> torch.Tensor:
+        passes.append([len(row.ids) for row in part])
+        return score(part, weights)
+
+    monkeypatch.setattr(policy, "score", counted)
+    monkeypatch.setattr("hero_pl.teacher.weights.TOKENS_PER_PASS", 27)
+    torch.testing.assert_close(LiveWeights().score(policy, rows), whole)
+    assert passes == [[4, 9, 3], [20], [2]]  # three rows padded to nine; twenty with anything else is too many
 
 
 def test_settings_and_policies_that_cannot_work_are_refused() -> None:

@@ -16,6 +16,7 @@ from hero_pl.jsonl import TornLineWarning
 from hero_pl.records import Record, append_records
 from hero_pl.types import Diagnosis, Reflection, StopReason, Trajectory, Turn
 from hero_pl.viewer import write_html
+from hero_pl.viewer.page import is_per_token
 
 NASTY = "</script><script>alert(1)</script><!-- & {{data}} \ud800"
 
@@ -135,3 +136,15 @@ def test_a_torn_last_record_is_reported_and_the_rest_is_shown(records_path: Path
 def test_a_page_that_cannot_be_written_is_named(records_path: Path, tmp_path: Path) -> None:
     with pytest.raises(HeroError, match="cannot be written"):
         write_html(records_path, tmp_path)
+
+
+def test_a_page_that_colours_tokens_is_told_from_one_that_does_not(records_path: Path, tmp_path: Path) -> None:
+    append_records(records_path, [record('say "per_token":true')])
+    pages = {name: tmp_path / f"{name}.html" for name in ("tokens", "turns", "missing")}
+    write_html(records_path, pages["tokens"], spell)
+    write_html(records_path, pages["turns"])
+    assert {name: is_per_token(page) for name, page in pages.items()} == {
+        "tokens": True,
+        "turns": False,
+        "missing": False,
+    }

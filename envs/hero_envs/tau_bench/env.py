@@ -240,8 +240,8 @@ def _deeper_than(value: Any, limit: int) -> bool:
 
 
 def _printable(text: str) -> str:
-    """The text with lone surrogates replaced, so that every tokenizer can encode it."""
-    return text.encode("utf-8", "replace").decode("utf-8") if not text.isascii() else text
+    """The text with surrogate pairs joined and lone ones replaced by U+FFFD, so that every tokenizer can encode it."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _make_user(user: str | Mapping[str, Any] | User) -> User:

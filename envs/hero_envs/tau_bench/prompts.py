@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from hero_envs.tau_bench.goals import REASONS
+
 POCKET_POLICY = """\
 # Support desk of a small shop
 
@@ -83,7 +85,7 @@ RETAIL_SCHEMAS: tuple[dict[str, Any], ...] = (
         "cancel_pending_order",
         "Cancel a pending order and refund it. Needs the user's yes.",
         order_id=_ORDER,
-        reason=("string", "Why.", ["no longer needed", "ordered by mistake"]),
+        reason=("string", "Why.", list(REASONS)),
     ),
     _schema(
         "exchange_delivered_order_items",

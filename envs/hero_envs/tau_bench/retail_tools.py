@@ -12,6 +12,7 @@ from typing import Any
 
 from hero_envs.tau_bench.common_tools import CALCULATE, THINK, TRANSFER
 from hero_envs.tau_bench.database import Database, Record
+from hero_envs.tau_bench.goals import REASONS
 from hero_envs.tau_bench.tool import Tool
 
 
@@ -22,7 +23,7 @@ def cancel_pending_order(data: Database, order_id: Any, reason: Any) -> str:
         return "Error: order not found"
     if orders[order_id]["status"] != "pending":
         return "Error: non-pending order cannot be cancelled"
-    if reason not in ("no longer needed", "ordered by mistake"):
+    if reason not in REASONS:
         return "Error: invalid reason"
     order = orders.edit(order_id)
     refunds = []

@@ -15,10 +15,10 @@ from hero_envs.tau_bench.expert import ScriptedExpert
 from hero_envs.tau_bench.users.base import UserError
 from hero_envs.tau_bench.users.endpoint import Endpoint, EndpointUser
 from hero_envs.tau_bench.users.scripted import ScriptedUser
-from hero_pl.callbacks.held_out import summarise
 from hero_pl.policy.base import Sampling
 from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.rollout.collect import Collector, Draw
+from hero_pl.summary import summarise
 from hero_pl.types import StopReason
 
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -81,20 +81,6 @@ def hangs(handler: Handler) -> None:
     handler.server.release.wait(20)
 
 
-def drips(handler: Handler) -> None:
-    handler.send_response(200)
-    handler.send_header("Content-Length", "1000")
-    handler.end_headers()
-    for _ in range(200):
-        if handler.server.release.wait(0.05):
-            return
-        try:
-            handler.wfile.write(b" ")
-            handler.wfile.flush()
-        except OSError:
-            return
-
-
 @contextmanager
 def serving(*behaviours: Callable[[Handler], None]) -> Iterator[Server]:
     server = Server(list(behaviours))
@@ -154,9 +140,8 @@ def test_a_failing_server_is_asked_again_a_bounded_number_of_times() -> None:
         assert len(server.requests) == 3
 
 
-@pytest.mark.parametrize("behaviour", [hangs, drips])
-def test_a_hung_reply_is_cut_off_and_asked_for_again(behaviour: Callable[[Handler], None]) -> None:
-    with serving(behaviour, says("Awake.")) as server:
+def test_a_hung_reply_is_cut_off_and_asked_for_again() -> None:
+    with serving(hangs, says("Awake.")) as server:
         endpoint = Endpoint(server.url, "tiny", timeout_s=0.3, sleep=lambda _: None)
         assert endpoint(HELLO) == "Awake."
         assert len(server.requests) == 2
@@ -170,6 +155,7 @@ def test_a_hung_reply_is_cut_off_and_asked_for_again(behaviour: Callable[[Handle
         b"[]",
         b'{"choices": []}',
         b'{"choices": [{"message": null}]}',
+        b'{"choices": [{}]}',
         b'{"choices": [{"message": {"content": 5}}]}',
         b'{"choices": ' + b"[" * 10_000 + b"]" * 10_000 + b"}",
         b"\xff\xfe",
@@ -180,9 +166,22 @@ def test_a_malformed_response_is_asked_for_again(body: bytes) -> None:
         assert Endpoint(server.url, "tiny", sleep=lambda _: None)(HELLO) == "Fine."
 
 
+@pytest.mark.parametrize("body", [b"not json", b'{"choices": [{"message": null}]}'])
+def test_a_reply_that_cannot_be_read_is_booked_at_the_most_it_can_have_cost(body: bytes) -> None:
+    with serving(fails(503), sends(body)) as server:
+        # 100 tokens at 0.0001 each: 0.01 a call. A busy server costs nothing, so the cap lets three calls through.
+        endpoint = Endpoint(
+            server.url, "tiny", max_tokens=100, reply_price=100.0, spend_cap=0.025, sleep=lambda _: None
+        )
+        with pytest.raises(UserError, match="spend cap"):
+            endpoint(HELLO)
+        assert endpoint.spent == pytest.approx(0.02)
+        assert len(server.requests) == endpoint.calls == 3
+
+
 def test_a_refused_request_is_not_repeated() -> None:
     with serving(fails(401)) as server:
-        with pytest.raises(UserError, match="status 401"):
+        with pytest.raises(UserError, match=r"""status 401, '{"error": "no"}'"""):
             Endpoint(server.url, "tiny", sleep=lambda _: None)(HELLO)
         assert len(server.requests) == 1
 
@@ -213,13 +212,21 @@ def test_the_key_goes_into_the_header_and_never_unencrypted_to_another_machine(m
         assert server.authorizations == ["Bearer secret"]
     with pytest.raises(UserError, match="unencrypted") as error:
         Endpoint("http://example.invalid/v1", "tiny", api_key_variable="HERO_TEST_KEY")(HELLO)
+    assert "HERO_TEST_KEY" in str(error.value)
     assert "secret" not in str(error.value)
+
+
+def test_settings_that_cannot_work_are_refused_at_once() -> None:
+    with pytest.raises(ValueError, match=r"Endpoint: url='ftp://localhost'.*expected http"):
+        Endpoint("ftp://localhost", "tiny")
+    with pytest.raises(ValueError, match="a cap needs"):
+        Endpoint("http://localhost/v1", "tiny", spend_cap=1.0)
 
 
 def test_lone_surrogates_are_neither_sent_nor_received() -> None:
     with serving(says("bad \ud800 reply")) as server:
-        assert Endpoint(server.url, "tiny")([{"role": "user", "content": "x\udfff"}]) == "bad ? reply"
-        assert server.requests[0]["messages"][0]["content"] == "x?"
+        assert Endpoint(server.url, "tiny")([{"role": "user", "content": "x\udfff"}]) == "bad \ufffd reply"
+        assert server.requests[0]["messages"][0]["content"] == "x\ufffd"
 
 
 def test_a_dialogue_is_played_over_http_and_its_cost_is_added_up() -> None:

@@ -8,6 +8,7 @@ import pytest
 from hero_envs.tau_bench import airline_tools, retail_tools
 from hero_envs.tau_bench.database import BaseData, Database
 from hero_envs.tau_bench.domain import Domain
+from hero_envs.tau_bench.prompts import POCKET_POLICY, RETAIL_SCHEMAS
 from hero_envs.tau_bench.reward import score
 from hero_envs.tau_bench.tasks import Action, Task
 
@@ -104,6 +105,16 @@ def test_a_cancelled_order_refunds_the_gift_card_and_notes_the_reason_last() -> 
     assert list(order)[-1] == "cancel_reason"
     assert order["status"] == "cancelled"
     assert data["users"]["ann"]["payment_methods"]["gift_card_1"]["balance"] == 70.4
+
+
+def test_the_reasons_that_the_tool_accepts_are_those_of_its_schema_and_of_the_policy() -> None:
+    schema = next(s["function"] for s in RETAIL_SCHEMAS if s["function"]["name"] == "cancel_pending_order")
+    reasons = schema["parameters"]["properties"]["reason"]["enum"]
+    assert reasons == ["no longer needed", "ordered by mistake"]
+    assert " or ".join(f'"{reason}"' for reason in reasons) in POCKET_POLICY
+    for reason in (*reasons, "too late", []):
+        answer = retail_tools.cancel_pending_order(shop(), "#W1", reason)
+        assert (answer == "Error: invalid reason") == (reason not in reasons)
 
 
 def test_modified_items_are_swapped_one_after_the_other_and_the_difference_is_not_rounded() -> None:

@@ -6,31 +6,16 @@ evaluable, which is not the same as a wrong answer of the policy.
 
 from __future__ import annotations
 
-import http.client
-import json
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
-from email.utils import parsedate_to_datetime
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+from hero_envs.chat_http import ChatFailure, ChatRefusal, ChatServer, encodable, token_count
 from hero_envs.tau_bench.users.base import UserError
 from hero_envs.tau_bench.users.chat import ChatUser, Message, Strategy
-
-MAX_BYTES = 4 * 2**20
-"""A longer response is refused."""
-
-_LOCAL = ("localhost", "127.0.0.1", "::1")
-
-
-class _Retry(Exception):
-    """A failure that may pass."""
-
-    def __init__(self, reason: str, wait_s: float | None = None) -> None:
-        super().__init__(reason)
-        self.wait_s = wait_s
 
 
 class Endpoint:
@@ -66,13 +51,13 @@ class Endpoint:
         reply_price: float = 0.0,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"Endpoint(url={url!r}): expected http(s)://host[:port]/path, for example .../v1.")
+        try:
+            ChatServer(url, timeout_s)
+        except ValueError as error:
+            raise ValueError(f"Endpoint: url={error}") from None
         if spend_cap is not None and prompt_price <= 0 and reply_price <= 0:
             raise ValueError(f"Endpoint(spend_cap={spend_cap}): a cap needs prompt_price and reply_price.")
-        self._parts = parts
-        self._model = model
+        self._url = url
         self._key_variable = api_key_variable
         self._settings = {"model": model, "temperature": temperature, "max_tokens": max_tokens}
         self._max_tokens = max_tokens
@@ -98,9 +83,9 @@ class Endpoint:
         Raises:
             UserError: No usable response within the bounds, or the spend cap is reached.
         """
-        clean = [{key: _encodable(value) for key, value in message.items()} for message in messages]
-        reserve = self._reserve(clean)
-        body = json.dumps({**self._settings, "messages": clean}).encode()
+        server = self._server()
+        reserve = self._reserve(messages)
+        body = {**self._settings, "messages": [dict(message) for message in messages]}
         reasons: list[str] = []
         for attempt in range(self._max_retries + 1):
             if self._spend_cap is not None and self.spent + reserve > self._spend_cap:
@@ -108,9 +93,13 @@ class Endpoint:
                     f"The spend cap of {self._spend_cap} is reached: {self.spent:.6g} spent, the next call may cost "
                     f"{reserve:.6g}. Raise spend_cap, or use the scripted user."
                 )
+            self.calls += 1
             try:
-                return self._read(self._post(body), reserve)
-            except _Retry as failure:
+                return self._read(server.post(body), reserve)
+            except ChatRefusal as refusal:
+                raise UserError(f"The user endpoint refused the request: {refusal}.") from None
+            except ChatFailure as failure:
+                self._book(reserve if failure.paid else 0.0)
                 reasons.append(str(failure))
                 wait_s = 0.5 * 2**attempt if failure.wait_s is None else failure.wait_s
                 if wait_s > self._max_wait_s and failure.wait_s is not None:
@@ -119,75 +108,35 @@ class Endpoint:
                 if attempt < self._max_retries:
                     self._sleep(min(wait_s, self._max_wait_s))
         raise UserError(
-            f"The user endpoint {self._parts.hostname} gave no usable response after {len(reasons)} tries: "
+            f"The user endpoint {urlsplit(self._url).hostname} gave no usable response after {len(reasons)} tries: "
             f"{'; '.join(reasons)}. Check the server, or raise timeout_s ({self._timeout_s}) or max_retries."
         )
 
     def _reserve(self, messages: Sequence[Message]) -> float:
         """The most that one call is taken to cost: two bytes a token of prompt, and a reply of full length."""
-        prompt = sum(len(value.encode()) for message in messages for value in message.values()) / 2
+        prompt = sum(len(encodable(value).encode()) for message in messages for value in message.values()) / 2
         return prompt * self._prices[0] + self._max_tokens * self._prices[1]
 
-    def _post(self, body: bytes) -> bytes:
-        """One request; bounded by ``timeout_s`` as a whole, also when the server sends byte by byte."""
-        deadline = time.monotonic() + self._timeout_s
-        secure = self._parts.scheme == "https"
-        headers = {"Content-Type": "application/json", "Accept": "application/json"}
-        key = os.environ.get(self._key_variable)
-        if key:
-            if not secure and self._parts.hostname not in _LOCAL:
-                raise UserError(
-                    f"{self._key_variable} would be sent unencrypted to {self._parts.hostname}. Use https, or unset it."
-                )
-            headers["Authorization"] = f"Bearer {key}"
-        kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
-        connection = kind(self._parts.hostname or "", self._parts.port, timeout=self._timeout_s)
-        self.calls += 1
+    def _server(self) -> ChatServer:
         try:
-            connection.request("POST", f"{self._parts.path.rstrip('/')}/chat/completions", body, headers)
-            sock = connection.sock
-            sock.settimeout(max(0.001, deadline - time.monotonic()))
-            response = connection.getresponse()
-            content = bytearray()
-            while chunk := response.read1(65536):
-                content += chunk
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    raise _Retry(f"no complete response within {self._timeout_s} s")
-                if len(content) > MAX_BYTES:
-                    raise UserError(f"The user endpoint sent more than {MAX_BYTES} bytes.")
-                if sock.fileno() != -1:  # closed already if the server announced that this is all
-                    sock.settimeout(left)
-        except TimeoutError as error:
-            raise _Retry(f"no complete response within {self._timeout_s} s") from error
-        except (OSError, http.client.HTTPException) as error:
-            raise _Retry(f"connection failed ({type(error).__name__}: {error})") from error
-        finally:
-            connection.close()
-        if response.status in (408, 409, 425, 429) or response.status >= 500:
-            raise _Retry(f"status {response.status}", _retry_after(response.getheader("Retry-After")))
-        if response.status != 200:
-            shown = bytes(content[:200]).decode("utf-8", "replace")
-            raise UserError(f"The user endpoint refused the request: status {response.status}, {shown!r}.")
-        return bytes(content)
+            return ChatServer(self._url, self._timeout_s, os.environ.get(self._key_variable, ""))
+        except ValueError as error:
+            raise UserError(f"{self._key_variable}: {error}") from None
 
-    def _read(self, content: bytes, reserve: float) -> str:
+    def _read(self, answer: Mapping[str, Any], reserve: float) -> str:
         """The reply's text; books what the call cost."""
+        self._book(self._price(answer, reserve))
         try:
-            value = json.loads(content)
-            text = value["choices"][0]["message"]["content"]
-        except (ValueError, LookupError, TypeError, RecursionError) as error:
-            self._book(reserve)
-            raise _Retry(f"not a chat completion ({type(error).__name__})") from error
-        usage = value.get("usage")
-        self._book(reserve if not isinstance(usage, dict) else self._price(usage, reserve))
+            text = answer["choices"][0]["message"]["content"]
+        except (LookupError, TypeError) as error:
+            raise ChatFailure(f"not a chat completion ({type(error).__name__})") from None
         if not isinstance(text, str):
-            raise _Retry(f"the reply's content is {type(text).__name__}, not text")
-        return _encodable(text)
+            raise ChatFailure(f"the reply's content is {type(text).__name__}, not text")
+        return encodable(text)
 
-    def _price(self, usage: dict[str, Any], reserve: float) -> float:
-        prompt, reply = usage.get("prompt_tokens"), usage.get("completion_tokens")
-        if not isinstance(prompt, int) or not isinstance(reply, int) or min(prompt, reply) < 0:
+    def _price(self, answer: Mapping[str, Any], reserve: float) -> float:
+        prompt, reply = token_count(answer, "prompt_tokens"), token_count(answer, "completion_tokens")
+        if prompt is None or reply is None:
             return reserve
         return prompt * self._prices[0] + reply * self._prices[1]
 
@@ -221,27 +170,3 @@ class EndpointUser(ChatUser):
     def cost(self) -> float:
         """Money spent on the present dialogue, all calls added up."""
         return self.endpoint.spent - self._spent_before
-
-
-def _encodable(text: str) -> str:
-    """Lone surrogates become question marks: they cannot be sent or tokenized."""
-    return text.encode("utf-8", "replace").decode("utf-8")
-
-
-def _retry_after(value: str | None) -> float | None:
-    """Seconds to wait from a ``Retry-After`` header (a number or a date); ``None`` if there is none.
-
-    Example:
-        >>> _retry_after("7"), _retry_after(None), _retry_after("soon")
-        (7.0, None, None)
-    """
-    if value is None:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            seconds = parsedate_to_datetime(value).timestamp() - time.time()
-        except (ValueError, OverflowError):
-            return None
-    return max(0.0, seconds) if seconds == seconds and seconds != float("inf") else None

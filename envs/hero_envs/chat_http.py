@@ -1,0 +1,299 @@
+"""One request to an OpenAI-compatible chat server, bounded in time and size. Standard library only.
+
+Knows neither budgets nor how often to ask again: these belong to the callers. Whatever goes wrong is a ``ChatFailure``
+(asking again may help) or a ``ChatRefusal`` (it will not).
+"""
+
+from __future__ import annotations
+
+import functools
+import http.client
+import io
+import json
+import re
+import socket
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer, WriteableBuffer
+
+MAX_BYTES = 4 * 2**20
+"""A longer answer is not read to its end and counts as unreadable."""
+MAX_WAIT_S = 86_400.0
+"""A server that asks for a longer pause is taken to ask for this one."""
+MAX_TOKENS = 10**9
+"""A higher count of tokens is not believed."""
+TRANSIENT = frozenset({408, 409, 425, 429, *range(500, 600)}) - {501, 505}
+"""Statuses that may pass: asking again can help."""
+REFUSED = frozenset({400, 413, 422})
+"""Statuses that blame the request: the server may well answer another one."""
+
+_LOCAL = ("localhost", "127.0.0.1", "::1")
+_SHOWN = 200
+
+
+class ChatFailure(Exception):
+    """No usable answer this time.
+
+    Args:
+        reason: For a message; what the server wrote stands in it shortened and as ``repr``.
+        wait_s: The pause that the server asks for, in seconds.
+        paid: The server did answer, so it will want money for it.
+    """
+
+    def __init__(self, reason: str, wait_s: float | None = None, paid: bool = False) -> None:
+        super().__init__(reason)
+        self.wait_s = wait_s
+        self.paid = paid
+
+
+class ChatRefusal(Exception):
+    """The server does not want to answer this request, now or later.
+
+    Args:
+        status: HTTP status.
+        text: The beginning of what the server wrote.
+    """
+
+    def __init__(self, status: int, text: str) -> None:
+        self.status = status
+        self.shown = _shown(text)
+        super().__init__(f"status {status}, {self.shown}")
+
+
+class ChatServer:
+    """Posts chat requests to one address.
+
+    Proxies of the environment are used, except for this machine. A redirect is a refusal: neither the key nor the
+    request travels to another host.
+
+    Args:
+        url: Up to and without ``/chat/completions``, for example ``http://localhost:8000/v1``.
+        timeout_s: Longest time for one whole call, in seconds, also when the server sends byte by byte.
+        api_key: Sent as bearer token if not empty.
+        clock: Seconds since any moment.
+
+    Raises:
+        ValueError: The address is unusable, or the key is, or it would leave this machine unencrypted. The message
+            tells no secret.
+    """
+
+    def __init__(
+        self, url: str, timeout_s: float, api_key: str = "", clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        scheme, host = _scheme_and_host(url)
+        self._url = f"{url.rstrip('/')}/chat/completions"
+        self._timeout_s = timeout_s
+        self._headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "hero_pl"}
+        if api_key:
+            _check_key(api_key, scheme, host)
+            self._headers["Authorization"] = f"Bearer {api_key}"
+        self._opener = (
+            urllib.request.OpenerDirector()
+        )  # without handlers of errors and redirects: any status comes back
+        self._opener.add_handler(_Handler(clock))
+        self._opener.add_handler(urllib.request.UnknownHandler())
+        if host not in _LOCAL:
+            self._opener.add_handler(urllib.request.ProxyHandler())
+
+    def post(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Send one request and wait for its answer.
+
+        Args:
+            body: The request; lone surrogates in it are sent as U+FFFD.
+
+        Returns:
+            The decoded answer. Its ``choices`` are a list that is not empty; nothing else is checked.
+
+        Raises:
+            ChatFailure: No usable answer, but the next one may be.
+            ChatRefusal: A status that will not pass.
+        """
+        data = encodable(json.dumps(body, ensure_ascii=False)).encode()
+        request = urllib.request.Request(self._url, data, self._headers, method="POST")
+        answered = False
+        try:
+            with self._opener.open(request, timeout=self._timeout_s) as response:
+                status = response.status
+                answered = 200 <= status < 300
+                pause = response.headers.get("Retry-After")
+                content = response.read(MAX_BYTES + 1)
+        except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: a host name that is none
+            raise ChatFailure(self._reason(error), paid=answered) from None
+        if status in TRANSIENT:
+            raise ChatFailure(f"status {status}", retry_after_s(pause, time.time()))
+        if not answered:
+            raise ChatRefusal(status, content.decode("utf-8", "replace"))
+        return _completion(content)
+
+    def _reason(self, error: Exception) -> str:
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        cause = reason if isinstance(reason, Exception) else error
+        if isinstance(cause, TimeoutError):
+            return f"no complete response within {self._timeout_s} s"
+        return f"connection failed ({type(cause).__name__}: {_shown(str(cause))})"
+
+
+def token_count(answer: Mapping[str, Any], field: str) -> int | None:
+    """A number of the answer's ``usage``, or ``None`` if it is missing or cannot be true.
+
+    Example:
+        >>> token_count({"usage": {"prompt_tokens": 7}}, "prompt_tokens")
+        7
+    """
+    usage = answer.get("usage")
+    value = usage.get(field) if isinstance(usage, dict) else None
+    return value if type(value) is int and 0 <= value <= MAX_TOKENS else None
+
+
+def retry_after_s(value: str | None, now_s: float) -> float | None:
+    """Seconds to wait after a ``Retry-After`` header, 0 to ``MAX_WAIT_S``; ``None`` if it says nothing.
+
+    Args:
+        value: A number of seconds or a date.
+        now_s: Seconds since 1970.
+
+    Example:
+        >>> retry_after_s("7", 0.0), retry_after_s("Thu, 01 Jan 1970 00:01:00 GMT", 50.0), retry_after_s("soon", 0.0)
+        (7.0, 10.0, None)
+    """
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            date = parsedate_to_datetime(value)
+            seconds = date.replace(tzinfo=date.tzinfo or UTC).timestamp() - now_s
+        except (ValueError, OverflowError):
+            return None
+    return None if seconds != seconds else min(max(seconds, 0.0), MAX_WAIT_S)
+
+
+def encodable(text: str) -> str:
+    """The text with surrogate pairs joined and lone ones replaced by U+FFFD: they are neither UTF-8 nor tokens."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _scheme_and_host(url: str) -> tuple[str, str]:
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # brackets or a port that make no sense
+        usable = False
+    if not usable or "@" in url or parts.query or parts.fragment or not re.fullmatch("[!-~]+", url):
+        raise ValueError(
+            f"{url.rpartition('@')[2]!r}: expected http(s)://host[:port]/path without user, query or blanks, "
+            "for example http://localhost:8000/v1."
+        )
+    return parts.scheme, parts.hostname or ""
+
+
+def _check_key(key: str, scheme: str, host: str) -> None:
+    if not re.fullmatch("[!-~]+", key):
+        raise ValueError("the API key has characters that no key has, for example a blank or the end of a line.")
+    if scheme == "http" and host not in _LOCAL:
+        raise ValueError(f"the API key would be sent unencrypted to {host}. Use https, or no key.")
+
+
+def _completion(content: bytes) -> dict[str, Any]:
+    if len(content) > MAX_BYTES:
+        raise ChatFailure(f"an answer of more than {MAX_BYTES} bytes", paid=True)
+    try:
+        answer = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ChatFailure(f"not JSON ({type(error).__name__})", paid=True) from None
+    choices = answer.get("choices") if isinstance(answer, dict) else None
+    if not isinstance(choices, list) or not choices:
+        raise ChatFailure(f"not a chat completion: {_shown(content.decode('utf-8', 'replace'))}", paid=True)
+    return dict(answer)
+
+
+def _shown(text: str) -> str:
+    return repr(text[:_SHOWN])
+
+
+# --- a connection that ends with the time of the call -----------------------------------------------------------------
+
+
+class _Handler(urllib.request.AbstractHTTPHandler):
+    def __init__(self, clock: Callable[[], float]) -> None:
+        super().__init__()
+        self._clock = clock
+
+    def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(functools.partial(_Connection, clock=self._clock), request)
+
+    def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(functools.partial(_TlsConnection, clock=self._clock), request)
+
+    http_request = https_request = urllib.request.AbstractHTTPHandler.do_request_
+
+
+class _Connection(http.client.HTTPConnection):
+    """From the first byte sent to the last one received, no wait is longer than what is left of the call.
+
+    Before that, each address of the host and the TLS handshake have the whole time for themselves.
+    """
+
+    def __init__(self, host: str, *, timeout: float, clock: Callable[[], float]) -> None:
+        super().__init__(host, timeout=timeout)
+        self._clock = clock
+        self._deadline = clock() + timeout
+
+    def connect(self) -> None:
+        super().connect()
+        self.sock = _Socket(self.sock, self._left_s)
+
+    def _left_s(self) -> float:
+        left = self._deadline - self._clock()
+        if left <= 0:
+            raise TimeoutError
+        return left
+
+
+class _TlsConnection(_Connection, http.client.HTTPSConnection):
+    pass
+
+
+class _Socket:
+    """What ``http.client`` uses of a socket."""
+
+    def __init__(self, sock: socket.socket, left_s: Callable[[], float]) -> None:
+        self._sock = sock
+        self._left_s = left_s
+
+    def sendall(self, data: ReadableBuffer) -> None:
+        self._sock.settimeout(self._left_s())
+        self._sock.sendall(data)
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        return io.BufferedReader(_Reader(self._sock, self._left_s))
+
+    def close(self) -> None:
+        self._sock.close()
+
+
+class _Reader(io.RawIOBase):
+    def __init__(self, sock: socket.socket, left_s: Callable[[], float]) -> None:
+        self._sock = sock
+        self._raw = sock.makefile("rb", buffering=0)  # keeps the socket open until it is closed itself
+        self._left_s = left_s
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int | None:
+        self._sock.settimeout(self._left_s())
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
