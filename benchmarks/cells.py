@@ -2,8 +2,8 @@
 
 A cell has its own folder. Its name and ``cell.json`` say everything that changes its numbers: suite, method, base
 policy with a digest of its weights, learning rate, seed, budgets, held-out episodes, a digest of its configuration
-files, and what the suite sets on top. The commit, as of its start, is in the results, not in the name: after a change of
-the code, name another folder.
+files, and what the suite sets on top. The commit of its start is in the results, not in the name: after a change of the
+code, name another folder.
 ``result.json`` is written when it ends, well or badly; a folder without one was interrupted and is run again.
 
 Each cell starts from a fresh configuration and seed, so it gives the same numbers in a process of its own as after

@@ -151,14 +151,23 @@ def speller(config: Path) -> Callable[[Sequence[int]], list[str]]:
 
 
 def nearest(word: str) -> str | None:
-    """The component nearest to ``word``, a class name or an import path; ``None`` if it is one, or far from all."""
+    """The component nearest to ``word``, a class name or an import path; ``None`` if it is one, a base, or far off."""
     classes = [cls for classes in registered().values() for cls in classes]
     names = {cls.__name__: _name(cls) for cls in classes}
     names |= {f"{cls.__module__}.{cls.__qualname__}": _name(cls) for cls in classes}
-    if word in names:
+    if word in names or word in {
+        name for base in BASES for name in (base.__name__, f"{base.__module__}.{base.__name__}")
+    }:
         return None
     near = difflib.get_close_matches(word.rpartition(".")[2], names, n=1, cutoff=0.75)
     return names[near[0]] if near else None
+
+
+def arguments(path: str) -> list[str]:
+    """Names of the arguments of a class, given by its import path; empty if there is no such class."""
+    module, _, name = path.rpartition(".")
+    cls = getattr(sys.modules.get(module), name, None)  # whoever complains of its arguments has imported it
+    return list(inspect.signature(cls).parameters) if isinstance(cls, type) else []
 
 
 def _name(cls: type) -> str:

@@ -22,13 +22,17 @@ from hero_pl.callbacks.progress import EpisodeProgress
 from hero_pl.callbacks.trajectories import TrajectoryLog
 from hero_pl.callbacks.turn_budget import TurnBudget
 from hero_pl.checkpoints import AtomicCheckpointIO, RunCheckpoint
-from hero_pl.components import nearest, read_config
+from hero_pl.components import arguments, nearest, read_config
 from hero_pl.datamodule import RolloutDataModule
 from hero_pl.errors import ConfigError, HeroError
 from hero_pl.module import HeroModule
 from hero_pl.records import Record, append_records
 from hero_pl.rollout.prompt_tokens import prompt_tokens
 from hero_pl.summary import remarks, summarise
+
+
+NAMED = r"(?:class_path'?:? '|dot import path string: |Given value: (?=[\w.]+$))([A-Za-z_][\w.]*)"
+"""Where a message of the parser holds the name of a component as it was given."""
 
 
 class HeroParser(LightningArgumentParser):
@@ -41,16 +45,27 @@ class HeroParser(LightningArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Exit with the message, and a suggestion where a class name is wrong."""
         message = message.replace("<unicode string>", "the command line")  # files were read before
-        for word in dict.fromkeys(re.findall(r"(?:[A-Za-z_]\w*\.)*[A-Z]\w{3,}\b", message)):
-            near = nearest(word)
-            if near is not None:
-                message += f"\nThere is no component {word!r}. Did you mean {near!r}? List them: hero_pl components"
-                break
-        unknown = re.search(r"does not accept option '([\w.]+)'", message)
-        keys = difflib.get_close_matches(unknown[1], self._keys(), n=1) if unknown else []
-        if keys:
-            message += f". Did you mean {keys[0]!r}?"
+        suggestion = self._suggestion(message)
+        if suggestion.strip() not in message:  # an error below a component comes by here once per level
+            message += suggestion
         super().error(message, ex)
+
+    def _suggestion(self, message: str) -> str:
+        """The nearest name for what is misspelt: an argument of a component, a key, or a component."""
+        argument = re.search(r"given class_path '([\w.]+)':\s+Option '(\w+)\S*' is not accepted", message)
+        if argument is not None:
+            near = difflib.get_close_matches(argument[2], arguments(argument[1]), n=1)
+            return f"\nDid you mean {near[0]!r}?" if near else ""
+        option = re.search(r"unrecognized arguments: --([\w.]+)", message)
+        key = option or re.search(r"((?<=Group ')[\w.]+)?[' ]*does not accept option '([\w.]+)'", message)
+        if key is not None:
+            near = difflib.get_close_matches(".".join(part for part in key.groups() if part), self._keys(), n=1)
+            return f"\nDid you mean '{'--' if option else ''}{near[0]}'?" if near else ""
+        for word in dict.fromkeys(re.findall(NAMED, message)):
+            component = nearest(word)
+            if component is not None:
+                return f"\nThere is no component {word!r}. Did you mean {component!r}? List them: hero_pl components"
+        return ""
 
     def _keys(self) -> set[str]:
         """Options of this parser and of its subcommands."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any, Literal
 
 import lightning
@@ -114,6 +115,13 @@ class HeroModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW, or Muon and AdamW, on the student's trainable parameters and nothing else."""
+        coarse = {p.dtype for p in self.policy.parameters() if p.requires_grad} & {torch.bfloat16, torch.float16}
+        if coarse:
+            warnings.warn(
+                f"Weights are trained in {coarse.pop()}, which is too coarse for the optimizer's small steps: most are "
+                "lost. Keep policy dtype: float32 (with trainer.precision: bf16-mixed), or train an adapter (lora).",
+                stacklevel=2,
+            )
         optimizer: torch.optim.Optimizer
         if self.matrix_lr is not None:
             optimizer = MuonAdamW.of(self.policy, matrix_lr=self.matrix_lr, **self.adam)
@@ -149,6 +157,7 @@ class HeroModule(lightning.LightningModule):
         self.turns += int(self._reduce_sum(played))  # all ranks count alike, so the budget ends them together
         metrics = {**rollout_metrics(trajectories), **step.metrics, "train/turns": float(self.turns)}
         metrics["rollout/discarded_turns"] = float(sum(len(t.turns) for t in discarded))
+        metrics["rollout/action_tokens"] += sum(len(turn.action_ids) for t in discarded for turn in t.turns)
         metrics |= {"train/staleness": float(stale), "train/broken_episodes": float(len(trajectories) - len(judged))}
         metrics |= {f"rollout/{name}": n for name, n in prompt_tokens(trajectories, self.policy).items()}
         outputs, updated = StepOutputs(), True
@@ -232,6 +241,7 @@ class HeroModule(lightning.LightningModule):
         checkpoint["hero"] = {
             "turns": self.turns,
             "version": self.policy.version,
+            "kind": type(self.objective).__name__,
             "objective": self.objective.state_dict(),
             "copies": copies,
         }
@@ -241,6 +251,13 @@ class HeroModule(lightning.LightningModule):
         state = checkpoint.get("hero")
         if state is None:
             raise ConfigError("This checkpoint was not written by hero_pl fit: it has no entry 'hero'.")
+        kind = state.get("kind", type(self.objective).__name__)
+        if kind != type(self.objective).__name__:
+            raise ConfigError(
+                f"This checkpoint was written with the objective {kind}, the configuration has "
+                f"{type(self.objective).__name__}. Resume with the run's own config.yaml, or start a new run from "
+                "its weights: hero_pl export, then model.policy.init_args.pretrained."
+            )
         self.turns, self.policy.version = int(state["turns"]), int(state["version"])
         self.objective.load_state_dict(state["objective"])
         if state["copies"]:

@@ -164,6 +164,41 @@ def test_a_misspelt_component_is_answered_with_the_nearest_one(config, capsys):
     assert "hero_pl components" in text
 
 
+def reflector(class_path, **init_args):
+    """Changes of a configuration: SelfDistillation with that reflector."""
+    inner = {"class_path": class_path, "init_args": init_args}
+    return {"model__objective": {"class_path": "SelfDistillation", "init_args": {"reflector": inner}}}
+
+
+SUGGESTED = {
+    "argument of a component": (reflector("SelfReflector", tokens_per_turns=16), [], "'tokens_per_turn'"),
+    "argument of an inner component": (reflector("ShuffledReflector", iner="SelfReflector"), [], "'inner'"),
+    "inner component": (reflector("ShuffledReflector", inner="SelfReflectr"), [], "'SelfReflector'"),
+    "module of a component": (reflector("hero_pl.reflection.self_reflectr.SelfReflector"), [], "'SelfReflector'"),
+    "field of the limits": ({"data__limits": {"max_turn": 3}}, [], "'max_turns'"),
+    "key of a callback": ({"collapse_guard": {"actoin": "stop"}}, [], "'collapse_guard.action'"),
+    "option": ({}, ["--data.tasks_per_stop", "3"], "'--data.tasks_per_step'"),
+    "option of a component": ({}, ["--model.objective.reflektor=ShopRules"], "'reflector'"),
+}
+
+
+@pytest.mark.parametrize("typo", SUGGESTED)
+def test_a_typo_is_answered_once_with_the_nearest_name(typo, config, capsys, loads_no_model):
+    changes, words, right = SUGGESTED[typo]
+    text = message(capsys, ["fit", "--config", config(**changes), *words])
+    assert f"Did you mean {right}?" in text
+    assert text.count("Did you mean") == 1, text
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [reflector("SelfReflector", weights="initail"), reflector("nowhere.module.Refl"), reflector("Reflector")],
+    ids=["a wrong value", "a missing module", "an abstract base"],
+)
+def test_what_is_no_misspelt_component_is_not_called_one(changes, config, capsys, loads_no_model):
+    assert "There is no component" not in message(capsys, ["fit", "--config", config(**changes)])
+
+
 def test_an_unknown_command_is_answered_with_the_nearest_one(capsys):
     assert "Did you mean 'rollout'?" in message(capsys, ["rolout"])
     assert "hero_pl --help" in message(capsys, ["xyzzy"])

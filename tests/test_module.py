@@ -183,7 +183,7 @@ def test_the_size_of_micro_batches_does_not_change_the_update(tiny_module, tiny_
 def test_bug_34_old_log_probabilities_stay_those_of_the_rollout(updates, tiny_module, tiny_data, fit):
     module, seen = tiny_module(PolicyGradient("none"), updates_per_batch=updates), Seen()
     trained = module.objective.advantages
-    module.objective.advantages = lambda rewards, groups: trained(rewards, groups) + 1.0  # no episode succeeds here
+    module.objective.advantages = lambda rewards, groups, reduce_sum: trained(rewards, groups) + 1.0  # no episode succeeds here
     fit(module, tiny_data(), updates, callbacks=[seen])
     away = seen.metrics[0]["policy_gradient/ratio_max"] - 1.0  # of the last update on the batch
     assert (away < 1e-4) == (updates == 1)
@@ -297,7 +297,19 @@ def test_a_checkpoint_of_another_program_is_refused(tiny_module, tiny_data, fit,
         fit(tiny_module(), tiny_data(), 2, tmp_path / "foreign.ckpt")
 
 
+def test_a_checkpoint_of_another_objective_is_refused(tiny_module, tiny_data, fit, tmp_path):
+    fit(tiny_module(PolicyGradient()), tiny_data(), 1).save_checkpoint(tmp_path / "run.ckpt")
+    with pytest.raises(ConfigError, match="written with the objective PolicyGradient, the configuration has SelfDist"):
+        fit(tiny_module(), tiny_data(), 2, tmp_path / "run.ckpt")
+
+
 # -- refused ---------------------------------------------------------------------------------------------------------
+
+
+def test_training_all_weights_in_a_coarse_precision_is_told(tiny_policy, tiny_data, fit):
+    module = HeroModule(tiny_policy(dtype="bfloat16"), SelfDistillation(reflector=ShopRules()))
+    with pytest.warns(UserWarning, match="too coarse for the optimizer"):
+        fit(module, tiny_data(), 1)
 
 
 def test_a_group_of_one_with_grpo_is_refused_before_the_weights_are_made(tiny_module, tiny_data, fit):

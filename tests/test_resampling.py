@@ -76,6 +76,8 @@ def test_a_batch_without_signal_becomes_one_with_signal_and_the_discarded_turns_
     discarded = sum(len(t.turns) for t in data.discarded)
     assert metrics["rollout/discarded_turns"] == discarded
     assert module.turns == discarded + sum(len(t.turns) for t in batch)
+    sampled = sum(len(turn.action_ids) for t in (*batch, *data.discarded) for turn in t.turns)
+    assert metrics["rollout/action_tokens"] == sampled
 
 
 def test_a_policy_that_never_succeeds_gives_up_after_the_last_try(tiny_module, tiny_data, fit) -> None:

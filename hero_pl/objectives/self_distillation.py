@@ -177,7 +177,8 @@ class SelfDistillation(Objective):
         metrics |= {f"teacher/{name}": n for name, n in (self.teacher.metrics() | self.weights.metrics()).items()}
         metrics["hero/hinted_turns"] = len(batch.teacher) / max(turns, 1)
         metrics["hero/empty_batches"] = float(not batch.taught.any())
-        metrics["teacher/tokens"] = float(sum(len(row.ids) for row in batch.teacher))
+        scored = [row for rows in (batch.teacher, *batch.wrong) for row in rows]
+        metrics["teacher/tokens"] = float(self.weights.passes * sum(len(row.ids) for row in scored))
         if self.weights.scorer is not None:
             rewritten = len(batch.student) - len(set(batch.student_of_row))
             metrics |= self.weights.scorer.describe(policy, batch.teacher, self.weights.copy, rewritten)

@@ -44,7 +44,7 @@ class _Question:
 
 
 class SelfReflector(Reflector):
-    """Asks the policy itself, greedily and in one batch.
+    """Asks the policy itself, in one batch, greedily unless told otherwise.
 
     Args:
         weights: ``live``, or ``initial``: the weights at the start of training, which do not degrade with the student.
@@ -52,7 +52,10 @@ class SelfReflector(Reflector):
             a short request to the episode's own ids, for small policies that were trained to answer it.
         tokens_per_turn: Room for the answer, in tokens per turn; 64 more are added.
         max_request_tokens: Longer episodes are reviewed in windows of turns; default: what fits into the context.
+        temperature: Of the first question; 0 is greedy.
         leak_policy: What happens to a diagnosis that tells the future: ``drop``, ``redact`` or ``flag``.
+        leak_ngram: Words in a row that count as quoted.
+        max_diagnosis_chars: Longer diagnoses are cut at a sentence end.
         on_invalid: ``skip`` leaves turns without a usable diagnosis out. ``retry`` asks again, with the list of errors
             and a temperature 0.2 higher each time, and keeps the answer that covers most turns.
         retries: Further questions at most, with ``on_invalid: retry``.
@@ -69,6 +72,9 @@ class SelfReflector(Reflector):
         parallel: int = 64,
         on_invalid: OnInvalid = "skip",
         retries: int = 1,
+        temperature: float = 0.0,
+        leak_ngram: int = 6,
+        max_diagnosis_chars: int = 800,
     ) -> None:
         if tokens_per_turn < 1 or parallel < 1:
             raise ConfigError(
@@ -79,6 +85,9 @@ class SelfReflector(Reflector):
                 f"SelfReflector(on_invalid={on_invalid!r}, retries={retries}): expected one of {get_args(OnInvalid)} "
                 "and at least 1; on_invalid: skip asks once only."
             )
+        if temperature < 0:
+            raise ConfigError(f"SelfReflector(temperature={temperature}): expected 0 (greedy) or more.")
+        self.temperature, self.leak_ngram, self.max_diagnosis_chars = temperature, leak_ngram, max_diagnosis_chars
         self.retries = retries if on_invalid == "retry" else 0
         self.weights, self.mode, self.tokens_per_turn = weights, mode, tokens_per_turn
         self.max_request_tokens, self.leak_policy, self.parallel = max_request_tokens, leak_policy, parallel
@@ -126,7 +135,7 @@ class SelfReflector(Reflector):
         asked = [(one, one.prompt(policy)) for one in questions]
         fitting = [(one, ids) for one, ids in asked if len(ids) < policy.max_length]
         for batch, room in self._batches(fitting, policy.max_length):
-            sampling = Sampling(WARMER * attempt, room)
+            sampling = Sampling(self.temperature + WARMER * attempt, room)
             places = [(one.trajectory.seed, one.window[0], attempt) for one, _ in batch]
             seeds = [seed for place in places for seed in Draw.seeds(Stream.REFLECT, *place, count=1)]
             with policy.sampling():
@@ -166,6 +175,8 @@ class SelfReflector(Reflector):
             turns=len(question.trajectory.turns),
             context=ReflectionContext.of(question.trajectory),
             leak_policy=self.leak_policy,
+            leak_ngram=self.leak_ngram,
+            max_diagnosis_chars=self.max_diagnosis_chars,
             window=question.window,
         )
         latest = replace(parsed, raw=text, tokens=len(ids))

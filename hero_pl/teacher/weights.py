@@ -26,6 +26,8 @@ class TeacherWeights(ABC):  # noqa: B024
     """Name of the weights that score: ``live`` or a frozen copy of the policy."""
     scorer: BranchScorer | None = None
     """Scores rows that begin alike together; ``None`` scores each by itself."""
+    passes: int = 1
+    """Passes of the network per scored row."""
 
     def start(self, policy: Policy) -> None:
         """Called once when training starts, before the first step."""
@@ -206,6 +208,7 @@ class TrustRegionWeights(TeacherWeights):
     """
 
     copy = "initial"
+    passes = 2
 
     def __init__(self, mix: float = 0.05) -> None:
         if not 0.0 <= mix <= 1.0:
