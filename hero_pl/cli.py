@@ -129,14 +129,17 @@ def run_lightning(args: list[str]) -> Any:
 # -- commands that need no trainer -----------------------------------------------------------------------------------
 
 
-def view(records: Path, out: Path | None = None, terminal: bool = False, limit: int = 20) -> None:
+def view(
+    records: Path, out: Path | None = None, terminal: bool = False, limit: int = 20, stage: str | None = None
+) -> None:
     """Show trajectories.
 
     Args:
         records: A trajectories.jsonl, a run folder, or a folder with one run below it.
         out: The page to write; default: beside the records.
         terminal: Print to the terminal instead.
-        limit: Episodes to print.
+        limit: Episodes to print; the figures below them count all.
+        stage: Print only this stage, for example train or test; the page has a menu for that.
     """
     from hero_pl.viewer.runs import one_run
 
@@ -144,7 +147,7 @@ def view(records: Path, out: Path | None = None, terminal: bool = False, limit: 
     if terminal:
         from hero_pl.viewer.terminal import print_terminal
 
-        print_terminal(path, limit)
+        print_terminal(path, limit, stage=stage)
         return
     print(_write_page(path, out or path.with_suffix(".html")))
 

@@ -30,7 +30,6 @@ from hero_pl.records import Record, append_records
 from hero_pl.rollout.prompt_tokens import prompt_tokens
 from hero_pl.summary import remarks, summarise
 
-
 NAMED = r"(?:class_path'?:? '|dot import path string: |Given value: (?=[\w.]+$))([A-Za-z_][\w.]*)"
 """Where a message of the parser holds the name of a component as it was given."""
 
@@ -61,7 +60,7 @@ class HeroParser(LightningArgumentParser):
         if key is not None:
             near = difflib.get_close_matches(".".join(part for part in key.groups() if part), self._keys(), n=1)
             return f"\nDid you mean '{'--' if option else ''}{near[0]}'?" if near else ""
-        for word in dict.fromkeys(re.findall(NAMED, message)):
+        for word in dict.fromkeys(re.findall(NAMED, message, re.MULTILINE)):
             component = nearest(word)
             if component is not None:
                 return f"\nThere is no component {word!r}. Did you mean {component!r}? List them: hero_pl components"

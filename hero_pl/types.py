@@ -7,12 +7,11 @@ rendered block that only the teacher sees. This module imports neither torch nor
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal, TypeAlias
 
-JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
 Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
 Confidence: TypeAlias = Literal["low", "medium", "high"]
 

@@ -183,7 +183,9 @@ def test_the_size_of_micro_batches_does_not_change_the_update(tiny_module, tiny_
 def test_bug_34_old_log_probabilities_stay_those_of_the_rollout(updates, tiny_module, tiny_data, fit):
     module, seen = tiny_module(PolicyGradient("none"), updates_per_batch=updates), Seen()
     trained = module.objective.advantages
-    module.objective.advantages = lambda rewards, groups, reduce_sum: trained(rewards, groups) + 1.0  # no episode succeeds here
+    module.objective.advantages = lambda rewards, groups, reduce_sum: (
+        trained(rewards, groups) + 1.0
+    )  # no episode succeeds here
     fit(module, tiny_data(), updates, callbacks=[seen])
     away = seen.metrics[0]["policy_gradient/ratio_max"] - 1.0  # of the last update on the batch
     assert (away < 1e-4) == (updates == 1)

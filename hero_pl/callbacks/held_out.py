@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import warnings
 from pathlib import Path
 from typing import Any, Literal
 
@@ -63,7 +64,17 @@ class HeldOut(lightning.Callback):
         """The agent as it is before training."""
         self._started, self._cpu_mark = time.monotonic(), time.process_time()
         if self.episodes and "0" not in self.results:
+            self._tell_shared_tasks(trainer.datamodule)  # type: ignore[attr-defined]
             self._evaluate(trainer, module, 0)
+
+    def _tell_shared_tasks(self, data: Any) -> None:
+        shared = set(data.collector("train").task_ids) & set(data.collector(self.stage).task_ids)
+        if shared:
+            warnings.warn(
+                f"{len(shared)} of the {self.stage} tasks of {data.env} are training tasks, so held-out success is not "
+                "held out. An environment tells its tasks apart by the argument split; data.splits names the splits.",
+                stacklevel=2,
+            )
 
     def on_train_batch_end(self, trainer: lightning.Trainer, module: Any, *args: Any) -> None:
         """Evaluate at each mark that was just passed."""

@@ -52,14 +52,6 @@ class Gate(nn.Module, ABC):
         """Factor in [0, 1] per token, ``(N,)``, detached."""
 
 
-class NoGate(Gate):
-    """Every token counts in full."""
-
-    def forward(self, inputs: GateInputs) -> Tensor:
-        """All ones."""
-        return torch.ones_like(inputs.per_token.detach())
-
-
 class SigmoidGap(Gate):
     """``sigmoid((log p(a) - log q(a)) / t)``: what the teacher endorses passes, what it rejects is softened (SDAR).
 

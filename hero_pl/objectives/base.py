@@ -34,7 +34,6 @@ class Step:
     batch: TokenizedBatch
     metrics: dict[str, float] = field(default_factory=dict)
     reflections: list[Reflection] | None = None
-    advantages: list[float] | None = None
 
 
 @dataclass(frozen=True, slots=True)

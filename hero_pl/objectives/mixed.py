@@ -89,7 +89,6 @@ class Mixed(_WithPolicyGradient):
         term, metrics = self.policy_gradient.term(trajectories, reduce_sum)
         step = self.lay_out(trajectories, policy, reduce_sum, term)
         step.metrics |= metrics
-        step.advantages = list(term.advantage)
         return step
 
     def loss(self, policy: Policy, micro: TokenizedBatch) -> LossOutput:

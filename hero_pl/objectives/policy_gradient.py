@@ -17,6 +17,7 @@ from hero_pl.losses.advantages import (
     dr_grpo_advantages,
     frac_zero_std,
     grpo_advantages,
+    maxrl_advantages,
     rloo_advantages,
     soft_overlong_penalty,
     without_spread,
@@ -114,7 +115,7 @@ class PolicyGradient(Objective):
             reduce_sum=reduce_sum,
             device=next(policy.parameters()).device,
         )
-        return Step(batch, metrics, None, list(term.advantage))
+        return Step(batch, metrics)
 
     def loss(self, policy: Policy, micro: TokenizedBatch) -> LossOutput:
         """Clipped surrogate on the recorded log-probabilities."""
@@ -185,7 +186,7 @@ class GRPO(_GroupObjective):
     """Group-relative policy optimisation, with the switches of Dr.GRPO, DAPO, BNPO and GSPO.
 
     Args:
-        scale_rewards: Divide by the standard deviation of the ``group``, or ``none`` (Dr.GRPO).
+        scale_rewards: Divide by the standard deviation of the ``group``, by its ``mean`` (MaxRL), or ``none`` (Dr.GRPO).
         normalize: What the loss is an average over.
         constant: Tokens per trajectory, for ``seq_mean_token_sum_norm`` (Dr.GRPO).
         epsilon: Clip range of the ratio below 1.
@@ -201,7 +202,7 @@ class GRPO(_GroupObjective):
 
     def __init__(
         self,
-        scale_rewards: Literal["group", "none"] = "group",
+        scale_rewards: Literal["group", "mean", "none"] = "group",
         normalize: Normalize = "seq_mean_token_mean_keep_empty",
         constant: float | None = None,
         epsilon: float = 0.2,
@@ -241,6 +242,8 @@ class GRPO(_GroupObjective):
         """Reward minus group mean, over the group's standard deviation."""
         if self.scale_rewards == "none":
             return dr_grpo_advantages(rewards, groups)
+        if self.scale_rewards == "mean":
+            return maxrl_advantages(rewards, groups)
         return grpo_advantages(rewards, groups)
 
 

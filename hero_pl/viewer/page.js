@@ -55,7 +55,7 @@ function start() {
   document.addEventListener("pointerover", tip);
   filter();
   fromAddress();
-  if (current < 0 && shown.length) open(shown[0]);
+  if (current < 0 && shown.length) show(Math.max(0, shown.indexOf(run.open)));
 }
 
 function haystack(one) {
@@ -101,7 +101,10 @@ function keys(event) {
   if (/^(INPUT|SELECT)$/.test(event.target.tagName) || event.ctrlKey || event.metaKey || event.altKey) return;
   const move = { j: 1, k: -1 }[event.key];
   if (!move || !shown.length) return;
-  const place = Math.min(shown.length - 1, Math.max(0, shown.indexOf(current) + move));
+  show(Math.min(shown.length - 1, Math.max(0, shown.indexOf(current) + move)));
+}
+
+function show(place) { // the episode at a place of the list, and the list scrolled to it
   while (place >= listed) more();
   open(shown[place]);
   at("list").querySelector('[aria-current="true"]').scrollIntoView({ block: "nearest" });

@@ -71,7 +71,7 @@ def build_page(records_path: Path, decode: Decode | None = None) -> tuple[str, i
     stages: dict[str, StageSummary] = {}
     losses: list[float] = []
     means: list[float] = []
-    episodes = []
+    episodes: list[dict[str, Any]] = []
     for record in read_records(records_path):
         stages.setdefault(record.stage, StageSummary(record.stage)).add(record)
         losses += [loss for values in record.token_loss or () for loss in values or ()]
@@ -82,12 +82,22 @@ def build_page(records_path: Path, decode: Decode | None = None) -> tuple[str, i
         "name": name,
         "token_scale": _scale(losses),
         "turn_scale": _scale(means),
+        "open": _explained(episodes),
         "per_token": decode is not None,
         "stages": [_stage(summary) for summary in stages.values()],
         "shared": list(shared),
         "episodes": episodes,
     }
     return fill_page(files(__package__), "page", name, data), len(episodes)
+
+
+def _explained(episodes: Sequence[dict[str, Any]]) -> int:
+    """The episode to open first: one with a diagnosis, else one with a loss; evaluations come first and have neither."""
+    for has in (lambda turn: "diagnosis" in turn, lambda turn: turn["mean"][0] is not None):
+        for i, one in enumerate(episodes):
+            if any(has(turn) for turn in one["turns"]):
+                return i
+    return 0
 
 
 def fill_page(folder: Traversable, stem: str, title: str, data: dict[str, Any]) -> str:

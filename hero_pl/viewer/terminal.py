@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from itertools import islice
 from pathlib import Path
 
 from rich.console import Console
@@ -20,27 +19,41 @@ from hero_pl.viewer.summary import StageSummary
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
-def print_terminal(records_path: Path, limit: int = 20, console: Console | None = None) -> int:
+def print_terminal(
+    records_path: Path, limit: int = 20, console: Console | None = None, stage: str | None = None
+) -> int:
     """Print the first ``limit`` episodes, then one row of figures per stage; returns how many were printed.
 
-    The figures are over the printed episodes when there are more in the file; a line says so.
+    The figures are over the whole file; a line says when it holds more episodes than were printed.
+
+    Args:
+        records_path: A ``trajectories.jsonl``.
+        limit: Episodes to print.
+        console: Where to.
+        stage: Print, and count, only the episodes of this stage.
 
     Raises:
-        HeroError: ``limit`` is not positive, or the records cannot be read.
+        HeroError: ``limit`` is not positive, the file has no such stage, or the records cannot be read.
     """
     if limit < 1:
         raise HeroError(f"limit is {limit}; give the number of episodes to print, at least 1.")
     console = console or Console()
     stages: dict[str, StageSummary] = {}
-    printed = 0
-    records = read_records(records_path)
-    for record in islice(records, limit):
+    printed = more = 0
+    for record in read_records(records_path):
         stages.setdefault(record.stage, StageSummary(record.stage)).add(record)
+        if stage not in (None, record.stage):
+            continue
+        if printed == limit:
+            more += 1
+            continue
         console.print(_episode(record))
         printed += 1
-    if next(records, None) is not None:
-        console.print(Text(f"The first {printed} episodes of {records_path.name}; raise the limit to see more."))
-    console.print(_summary(list(stages.values())))
+    if stage is not None and stage not in stages:
+        raise HeroError(f"{records_path} has no episode of stage {stage!r}. There are: {', '.join(stages) or 'none'}.")
+    if more:
+        console.print(Text(f"The first {printed} of {printed + more} episodes; raise the limit to see more."))
+    console.print(_summary([one for name, one in stages.items() if stage in (None, name)]))
     return printed
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,6 +21,7 @@ from hero_pl.errors import HeroError
 from hero_pl.pocket.reflector import ShopRules
 from hero_pl.quality import QUESTIONS, quality_report
 from hero_pl.records import Record, append_records
+from hero_pl.reflection.chat_endpoint import ChatEndpoint
 from hero_pl.types import StopReason, Trajectory, Turn
 
 TASK = "find: buy a cotton shirt with color: red, and size: small"
@@ -217,6 +219,21 @@ def test_a_judge_behind_an_endpoint_labels_every_row_and_failures_are_counted(
     assert (labels["turn_was_error"], labels["says_error"]) == (True, False)
     assert labels["target_valid"] is labels["leaks_future"] is labels["grounded"] is None
     assert f"{20 - len(refused)} of 20 rows answered" in capsys.readouterr().out
+
+
+def test_a_judge_that_nobody_runs_is_given_up_after_the_first_rows_and_no_file_is_left(
+    sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(ChatEndpoint.__init__, "__defaults__", (*ChatEndpoint.__init__.__defaults__[:-1], waits.append))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/v1"
+    with pytest.raises(SystemExit) as exit_:
+        main(["annotate", "judge", str(sample), url, "judge-model", "--out", str(tmp_path / "judge.jsonl")])
+    assert exit_.value.code == 1
+    assert f"hero_pl: {url}/chat/completions did not answer any of the first 4 requests" in capsys.readouterr().err
+    assert not (tmp_path / "judge.jsonl").exists()
+    assert len(waits) == 4 * 4  # four rows, four retries each; the other 16 rows were not asked about
 
 
 def test_the_judge_reads_outside_text_as_quoted_material(sample: Path) -> None:

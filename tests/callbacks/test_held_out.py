@@ -102,3 +102,9 @@ def test_a_run_resumed_between_two_marks_gives_the_summary_of_the_whole_run(tiny
 def test_negative_numbers_are_refused_with_the_meaning_of_zero(make):
     with pytest.raises(ConfigError, match="or 0 for no"):
         make()
+
+
+def test_held_out_tasks_that_are_trained_on_are_told(tiny_module, tiny_data, fit):
+    data = tiny_data(splits={"test": "train"})
+    with pytest.warns(UserWarning, match="of the test tasks of hero_pl/WebShopPocket-v0 are training tasks"):
+        fit(tiny_module(), data, 1, callbacks=[HeldOut(episodes=2)])

@@ -12,7 +12,6 @@ from hero_pl.losses import (
     Gate,
     GateInputs,
     HighEntropy,
-    NoGate,
     SigmoidGap,
     StepDivergence,
     TeacherConfidence,
@@ -25,7 +24,7 @@ INPUTS = GateInputs(
     turn=torch.tensor([4, 4, 7]),
     per_token=torch.tensor([0.1, 0.3, 0.5], dtype=torch.float64),
 )
-GATES = [NoGate(), SigmoidGap(), TeacherConfidence(), StepDivergence(), Contrastive(), HighEntropy()]
+GATES = [SigmoidGap(), TeacherConfidence(), StepDivergence(), Contrastive(), HighEntropy()]
 
 
 def test_sigmoid_gap_endorses_and_softens() -> None:

@@ -95,7 +95,9 @@ def test_a_teacher_that_is_never_refreshed_says_so_at_every_step(policy: Scripte
     assert seen == [0.0, 1.0, 2.0]
 
 
-@pytest.mark.parametrize("objective", [GRPO(), GRPO(scale_rewards="none"), RLOO(), GRPO(zero_variance="mask")])
+@pytest.mark.parametrize(
+    "objective", [GRPO(), GRPO(scale_rewards="none"), GRPO(scale_rewards="mean"), RLOO(), GRPO(zero_variance="mask")]
+)
 def test_group_baselines_learn_exactly_nothing_where_rewards_are_equal(
     policy: ScriptedPolicy, objective: Objective
 ) -> None:

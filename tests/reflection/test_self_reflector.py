@@ -75,7 +75,9 @@ def test_all_turns_are_diagnosed_in_one_greedy_question() -> None:
 def test_temperature_and_the_limits_of_a_diagnosis_are_settings() -> None:
     long = {f"turn{i}": {"diagnosis": "Sound. " * 20, "confidence": "high"} for i in (1, 2, 3)}
     policy = Asked(lambda context: json.dumps(long))
-    (found,) = SelfReflector(temperature=0.7, max_diagnosis_chars=30, tokens_per_turn=300).reflect([played(policy, *STEPS)], policy)
+    (found,) = SelfReflector(temperature=0.7, max_diagnosis_chars=30, tokens_per_turn=300).reflect(
+        [played(policy, *STEPS)], policy
+    )
     assert policy.settings[0].temperature == 0.7
     assert all(len(diagnosis.text) <= 30 for diagnosis in found.diagnoses)
     with pytest.raises(ConfigError, match="temperature"):

@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -114,6 +115,20 @@ def test_the_head_has_one_row_of_figures_per_stage(records_path: Path, tmp_path:
     assert (validate["stage"], validate["coverage"]) == ("validate", None)
     assert data["name"] == "run-a/trajectories.jsonl"
     assert [one["ok"] for one in data["episodes"]] == [True, False, True]
+
+
+def test_the_page_opens_on_the_first_episode_that_has_a_diagnosis_or_else_a_loss(tmp_path: Path) -> None:
+    held_out, trained = record(stage="test", scored=False), record()
+    for name, records, first in (
+        ("diagnosed", [held_out, replace(trained, reflection=None), trained], 2),
+        ("scored", [held_out, replace(trained, reflection=None)], 1),
+        ("neither", [held_out, held_out], 0),
+        ("empty", [], 0),
+    ):
+        (tmp_path / name).touch()
+        append_records(tmp_path / name, records)
+        write_html(tmp_path / name, tmp_path / "page.html")
+        assert data_of(tmp_path / "page.html")["open"] == first, name
 
 
 def test_prompts_that_repeat_are_stored_once(records_path: Path, tmp_path: Path) -> None:

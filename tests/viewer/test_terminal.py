@@ -1,6 +1,7 @@
 """The terminal view shows the same and cannot be steered by outside text."""
 
 import io
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,9 +23,9 @@ def record(task: str, observation: str = "a page", reward: float = 1.0) -> Recor
     return Record("train", 2, trajectory, reflection, ((0.25, 0.75),))
 
 
-def shown(path: Path, limit: int) -> str:
+def shown(path: Path, limit: int, stage: str | None = None) -> str:
     out = io.StringIO()
-    print_terminal(path, limit, Console(file=out, width=100))
+    print_terminal(path, limit, Console(file=out, width=100), stage)
     return out.getvalue()
 
 
@@ -72,7 +73,25 @@ def test_more_episodes_than_the_limit_are_announced(tmp_path: Path) -> None:
     text = shown(path, 2)
     assert "shop/1" in text
     assert "shop/2" not in text
-    assert "The first 2 episodes" in text
+    assert "The first 2 of 3 episodes" in text
+
+
+def test_the_figures_count_the_whole_file_and_one_stage_can_be_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "trajectories.jsonl"
+    trained = [record(f"shop/{i}", reward=float(i == 3)) for i in range(4)]
+    append_records(path, [*(replace(record(f"held/{i}"), stage="test") for i in range(3)), *trained])
+    text = shown(path, 1)
+    assert "held/0" in text
+    assert re.search(r"test *│ *3 *│ *100%", text)
+    assert re.search(r"train *│ *4 *│ *25%", text)
+    text = shown(path, 1, "train")
+    assert "shop/0" in text
+    assert "held/0" not in text
+    assert "The first 1 of 4 episodes" in text
+    assert re.search(r"train *│ *4 *│ *25%", text)
+    assert not re.search(r"test *│", text)
+    with pytest.raises(HeroError, match="no episode of stage 'trian'. There are: test, train"):
+        shown(path, 1, "trian")
 
 
 def test_outside_text_cannot_steer_the_terminal(tmp_path: Path) -> None:

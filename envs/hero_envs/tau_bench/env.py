@@ -254,7 +254,7 @@ def _make_user(user: str | Mapping[str, Any] | User) -> User:
                 "(data.env_args), or give {'complete': a function from messages and a seed to text}."
             )
         return ChatUser(**user) if "complete" in user else EndpointUser(**user)
-    if user in ("scripted", "scripted_full"):
+    if user == "scripted":
         return ScriptedUser("full")
     if user == "scripted_on_demand":
         return ScriptedUser("on_demand")
