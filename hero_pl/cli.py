@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import re
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
@@ -49,7 +53,7 @@ def main(args: list[str] | None = None) -> None:
         elif command == "annotate":
             annotate(args[1:])
         elif command in COMMANDS:
-            _run(command, COMMANDS[command], _one_list(command, args[1:]))
+            _run(command, COMMANDS[command], args[1:])
         else:
             near = difflib.get_close_matches(command, [*TRAINING, *COMMANDS, "annotate"], n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
@@ -65,6 +69,24 @@ def main(args: list[str] | None = None) -> None:
         raise SystemExit(130) from error  # 128 + SIGINT, as shells say it
 
 
+@contextmanager
+def _quick_end(command: str) -> Iterator[None]:
+    """Ctrl-C while torch is imported: numpy and torch swallow the exception and fail later with one of their own."""
+
+    def end(*_: object) -> None:
+        print(f"hero_pl: {command} was interrupted", file=sys.stderr, flush=True)
+        os._exit(130)
+
+    if threading.current_thread() is not threading.main_thread():  # only there can a handler be set
+        yield
+        return
+    before = signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _cause(error: BaseException | None) -> HeroError | None:
     """The project's own error behind one that the parser of the configuration has wrapped."""
     while error is not None and not isinstance(error, HeroError):
@@ -73,27 +95,47 @@ def _cause(error: BaseException | None) -> HeroError | None:
 
 
 def _run(command: str, function: Callable[..., None], args: list[str]) -> None:
-    """Required arguments go by position; ``rollout`` takes ``--config``; ``--terminal`` alone means true."""
+    """Required arguments go by position; ``--terminal`` alone means true."""
     from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(prog=f"hero_pl {command}", description=(function.__doc__ or "").split("\n")[0])
-    parser.add_function_arguments(function, as_positional=command != "rollout")
+    parser.add_function_arguments(function, as_positional=True)
     switches = {f"--{name}" for name, kind in get_type_hints(function).items() if kind is bool}
-    after = [*args[1:], ""]
-    args = [
-        f"{a}=true" if a in switches and b not in ("true", "false") else a for a, b in zip(args, after, strict=False)
-    ]
-    function(**parser.instantiate_classes(parser.parse_args(args)).as_dict())
+    words: list[str] = []
+    for word in args:
+        if words and words[-1] in switches:
+            joined = word in ("true", "false")
+            words[-1] += f"={word}" if joined else "=true"
+            if joined:
+                continue
+        words.append(word)
+    if words and words[-1] in switches:
+        words[-1] += "=true"
+    function(**parser.instantiate_classes(parser.parse_args(_one_list(command, words))).as_dict())
 
 
 def _one_list(command: str, args: list[str]) -> list[str]:
-    """Several run folders in a row, or several ``--import``, become the one list that the parser expects."""
-    if command == "components":
-        return [re.sub(r"^--import(?==|$)", "--packages+", word) for word in args]
+    """Several run folders, ``--import`` or ``--config``, wherever they stand, become the one list that is expected.
+
+    Every option of these commands takes a value; that of a switch is joined to it with ``=`` already.
+    """
+    repeated = {"components": ("--import", "--packages+"), "rollout": ("--config", "--config+")}
+    if command in repeated:
+        name, adds = repeated[command]
+        return [re.sub(rf"^{name}(?==|$)", adds, word) for word in args]
     if command not in ("plot", "compare", "annotate report"):
         return args
-    count = next((i for i, word in enumerate(args) if word.startswith("-")), len(args))
-    return [json.dumps(args[:count]), *args[count:]] if count and not args[0].startswith("[") else args
+    folders, options, rest = [], [], iter(args)
+    for word in rest:
+        if not word.startswith("-"):
+            folders.append(word)
+            continue
+        options.append(word)
+        if "=" not in word and word not in ("-h", "--help"):
+            options += [value for value in [next(rest, None)] if value is not None]
+    if not folders or folders[0].startswith("["):
+        return args
+    return [json.dumps(folders), *options]
 
 
 def annotate(args: list[str]) -> None:
@@ -107,7 +149,7 @@ def annotate(args: list[str]) -> None:
     if name not in commands.COMMANDS:
         known = ", ".join(commands.COMMANDS)
         raise ConfigError(f"hero_pl annotate has no command {name!r}. There are: {known}. See hero_pl annotate --help")
-    _run(f"annotate {name}", commands.COMMANDS[name], _one_list(f"annotate {name}", args[1:]))
+    _run(f"annotate {name}", commands.COMMANDS[name], args[1:])
 
 
 def run_lightning(args: list[str]) -> Any:
@@ -116,9 +158,10 @@ def run_lightning(args: list[str]) -> Any:
     Raises:
         ConfigError: The trainer cannot work with its settings.
     """
-    from lightning.fabric.utilities.exceptions import MisconfigurationException
+    with _quick_end(args[0]):
+        from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-    from hero_pl.lightning_cli import HeroCLI
+        from hero_pl.lightning_cli import HeroCLI
 
     try:
         return HeroCLI(args=args)
@@ -261,7 +304,8 @@ def export(checkpoint: Path, folder: Path, config: Path | None = None) -> None:
         folder: Where to write.
         config: The run's config.yaml; default: beside the checkpoint's folder.
     """
-    from hero_pl.lightning_cli import export_checkpoint
+    with _quick_end("export"):
+        from hero_pl.lightning_cli import export_checkpoint
 
     export_checkpoint(checkpoint, folder, config)
     print(f"Wrote {folder}")
@@ -281,24 +325,27 @@ def components(config: Path | None = None, packages: list[str] | None = None) ->
 
 
 def rollout(
-    config: Path,
+    config: list[Path] | None = None,
     episodes: int = 64,
     out: Path = Path(RECORDS_FILE),
     stage: Stage = "test",
     trials: int = 1,
+    checkpoint: Path | None = None,
 ) -> None:
     """Play a policy on held-out tasks, write its trajectories and print what they say.
 
     Args:
-        config: A configuration of ``fit``.
+        config: A configuration of ``fit``; more than one overlays. Default: the one of the checkpoint's run.
         episodes: How many; 0 plays every task of the split.
         out: File to append to.
         stage: Which tasks.
         trials: Play each of them so often; with more than one, pass^k and pass@k are printed.
+        checkpoint: Play its weights: a .ckpt that ``fit`` wrote.
     """
-    from hero_pl.lightning_cli import play
+    with _quick_end("rollout"):
+        from hero_pl.lightning_cli import play
 
-    print(play(config, episodes, out, stage, trials))
+    print(play(config or [], episodes, out, stage, trials, checkpoint))
 
 
 COMMANDS: dict[str, Callable[..., None]] = {

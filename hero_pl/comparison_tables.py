@@ -13,17 +13,18 @@ from hero_pl.compare import FEW_SEEDS, Comparison
 
 
 def to_table(comparisons: Sequence[Comparison]) -> Table:
-    """For the terminal: two lines per comparison, so that it fits into 80 columns."""
-    table = Table(title=f"{comparisons[0].metric}, 95 % interval" if comparisons else None, box=SIMPLE)
-    table.add_column("stage\nbudget")
-    table.add_column("method\nagainst")
+    """For the terminal: two lines per comparison or more, so that it fits into 80 columns."""
+    table = Table(title=f"{comparisons[0].metric}, 95 % interval" if comparisons else None)
+    table.box, table.pad_edge, table.collapse_padding = SIMPLE, False, True
+    for head in ("stage\nbudget", "method\nagainst"):
+        table.add_column(head, overflow="fold")  # a long name takes more lines and stays whole
     for head in ("seeds\ntasks", "mean", "effect", "verdict", "runs\nneeded"):
         table.add_column(head, no_wrap=True)
     for one in comparisons:
         stage, budget, method, baseline, block, seeds, tasks, _, effect, verdict, needed, floor, user = _cells(one)
         cells = (
-            f"{stage}\n{budget}" + (f"\n{user}" if one.user else ""),
-            f"{method}\n{baseline}" + (f"\n{block}" if one.block else ""),
+            f"{stage}\n{budget}",
+            f"{method}\nvs {baseline}" + (f"\n{block}" if one.block else "") + (f"\nuser {user}" if one.user else ""),
             f"{seeds}\n{tasks}",
             f"{one.method_mean:.3f}\n{one.baseline_mean:.3f}",
             effect.replace(" [", "\n["),

@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,7 +24,7 @@ from hero_pl.callbacks.turn_budget import TurnBudget
 from hero_pl.checkpoints import AtomicCheckpointIO, RunCheckpoint
 from hero_pl.components import arguments, nearest, read_config
 from hero_pl.datamodule import RolloutDataModule
-from hero_pl.errors import ConfigError, HeroError
+from hero_pl.errors import ConfigError
 from hero_pl.module import HeroModule
 from hero_pl.records import Record, append_records
 from hero_pl.rollout.prompt_tokens import prompt_tokens
@@ -183,25 +183,42 @@ def instantiate(args: list[str]) -> HeroCLI:
     return HeroCLI(args=args, run=False)
 
 
-def of_file(config: Path) -> HeroCLI:
-    """The same for a YAML file, also for the ``config.yaml`` of a run, which holds arguments of ``fit`` as well.
+def of_files(*configs: Path) -> HeroCLI:
+    """The same for YAML files, later ones overlaying; a run's config.yaml may hold arguments of ``fit`` as well.
 
     Raises:
         ConfigError: There is no such file, or it is no configuration.
     """
     import yaml
 
-    plain = {key: value for key, value in read_config(config).items() if key not in ("ckpt_path", "weights_only")}
-    return instantiate(["--config", yaml.safe_dump(plain)])
+    words = []
+    for config in configs:
+        values = {key: value for key, value in read_config(config).items() if key not in ("ckpt_path", "weights_only")}
+        words += ["--config", yaml.safe_dump(values)]
+    return instantiate(words)
 
 
-def play(config: Path, episodes: int, out: Path, stage: str, trials: int = 1) -> str:
-    """Play a configuration's policy and write its trajectories; returns lines about them."""
+def play(
+    configs: Sequence[Path],
+    episodes: int,
+    out: Path,
+    stage: str,
+    trials: int = 1,
+    checkpoint: Path | None = None,
+) -> str:
+    """Play the policy of configurations, or of a checkpoint, and write its trajectories; returns lines about them."""
     if episodes < 0 or trials < 1:
         raise ConfigError(f"--episodes={episodes}, --trials={trials}: expected 0 (every task) or more, and 1 or more.")
-    cli = of_file(config)
+    if not configs:
+        if checkpoint is None:
+            raise ConfigError("Name what to play: --config FILE, or --checkpoint FILE of a run.")
+        configs = [config_of(checkpoint)]
+    cli = of_files(*configs)
     policy = cli.model.policy
-    policy.load()
+    if checkpoint is None:
+        policy.load()
+    else:
+        load_weights(cli, checkpoint)
     played = cli.datamodule.evaluate(policy, stage, episodes, trials=trials)
     append_records(out, (Record("rollout", 0, trajectory) for trajectory in played))
     result = {**summarise(played), "tokens": prompt_tokens(played, policy)}
@@ -224,11 +241,36 @@ def export_checkpoint(checkpoint: Path, folder: Path, config: Path | None) -> No
     there = next((path for path in (folder, *folder.parents) if path.exists()), folder)
     if there.is_file():
         raise ConfigError(f"{there} is a file, and the weights go into a folder. Name another one, or a new one.")
-    found = config or next((p / "config.yaml" for p in checkpoint.parents if (p / "config.yaml").exists()), None)
-    if found is None or not found.exists():
-        raise HeroError(f"No config.yaml beside {checkpoint}. Name the run's configuration with --config.")
-    cli = of_file(found)
+    cli = of_files(config or config_of(checkpoint))
+    load_weights(cli, checkpoint)
+    cli.model.policy.save_pretrained(folder)
+
+
+def config_of(checkpoint: Path) -> Path:
+    """The config.yaml of the run that a checkpoint belongs to.
+
+    Raises:
+        ConfigError: There is none in the folders above it.
+    """
+    for folder in checkpoint.parents:
+        if (folder / "config.yaml").exists():
+            return folder / "config.yaml"
+    raise ConfigError(f"No config.yaml beside {checkpoint}. Name the run's configuration with --config.")
+
+
+def load_weights(cli: HeroCLI, checkpoint: Path) -> None:
+    """Load the policy with the weights of a checkpoint.
+
+    Raises:
+        ConfigError: The checkpoint holds weights of another policy.
+        HeroError: It is missing or damaged.
+    """
     state = AtomicCheckpointIO().load_checkpoint(checkpoint, map_location="cpu")
     cli.model.policy.load()
-    cli.model.load_state_dict(state["state_dict"])
-    cli.model.policy.save_pretrained(folder)
+    try:
+        cli.model.load_state_dict(state["state_dict"])
+    except (RuntimeError, KeyError) as error:
+        raise ConfigError(
+            f"{checkpoint} does not hold weights of this policy: {str(error).splitlines()[-1].strip()} Give the "
+            "configuration of the run that wrote it."
+        ) from error

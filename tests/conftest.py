@@ -3,6 +3,7 @@
 import lightning
 import pytest
 import torch
+import yaml
 
 from hero_pl.chat.actions import PlainText
 from hero_pl.checkpoints import AtomicCheckpointIO
@@ -97,3 +98,57 @@ def fit(tmp_path):
         return trainer
 
     return run
+
+
+@pytest.fixture
+def config(tmp_path, tiny_config):
+    """Writes a configuration of a short run, changed at dotted keys."""
+
+    def write(name="run.yaml", **changes):
+        values = {
+            "model": {
+                "policy": {
+                    "class_path": "HuggingFacePolicy",
+                    "init_args": {"config": tiny_config, "tokenizer": "hero_pl:pocket-shop", "parser": "PlainText"},
+                },
+                "objective": {"class_path": "SelfDistillation", "init_args": {"reflector": "ShopRules"}},
+                "warmup_steps": 0,
+            },
+            "data": {
+                "env": "hero_pl/WebShopPocket-v0",
+                "tasks_per_step": 1,
+                "max_action_tokens": 4,
+                "limits": {"max_turns": 2},
+            },
+            "trainer": {
+                "accelerator": "cpu",
+                "max_steps": 2,
+                "limit_val_batches": 0,
+                "enable_progress_bar": False,
+                "logger": {
+                    "class_path": "lightning.pytorch.loggers.CSVLogger",
+                    "init_args": {"save_dir": str(tmp_path / "runs"), "name": "tiny"},
+                },
+            },
+        }
+        for key, value in changes.items():
+            *parents, last = key.split("__")
+            place = values
+            for parent in parents:
+                place = place.setdefault(parent, {})
+            place[last] = value
+        path = tmp_path / name
+        path.write_text(yaml.safe_dump(values), encoding="utf-8")
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def loads_no_model(monkeypatch):
+    """Ends the test if weights or a tokenizer are read."""
+
+    def refuse(self):
+        pytest.fail("a model was loaded before the mistake was refused")
+
+    monkeypatch.setattr("hero_pl.policy.huggingface.HuggingFacePolicy.load", refuse)

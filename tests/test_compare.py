@@ -168,6 +168,24 @@ def test_the_table_names_method_verdict_and_the_few_seeds(tmp_path: Path) -> Non
     assert "Fewer than 5 seeds" in out.getvalue()
 
 
+def test_long_names_of_methods_stay_whole_in_80_columns(tmp_path: Path) -> None:
+    names = [f"self_distillation_with_hindsight_and_{end}" for end in ("base", "true_diagnoses", "shuffled_diagnoses")]
+    runs = [
+        run(tmp_path, name, seed, tasks(i + 2), user="simulated-by-a-model")
+        for i, name in enumerate(names)
+        for seed in (0, 1)
+    ]
+    out = io.StringIO()
+    print_comparison(compare_runs(runs), Console(file=out, width=80))
+    assert "…" not in out.getvalue()
+    lines = out.getvalue().splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    start = next(line.index("against") for line in lines if "against" in line)
+    column = "".join(line[start:].split(" ")[0] for line in lines)
+    assert names[1] in column
+    assert names[2] in column
+
+
 def test_runs_that_cannot_be_compared_are_refused_with_the_reason(tmp_path: Path) -> None:
     a, b = run(tmp_path, "a", 0, tasks(2)), run(tmp_path, "b", 1, tasks(2))
     with pytest.raises(HeroError, match=r"share no seed .* seed 1 and seed 0"):

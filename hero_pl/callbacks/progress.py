@@ -6,6 +6,7 @@ from typing import Any
 
 import lightning
 from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.callbacks.progress.rich_progress import ProcessingSpeedColumn
 from rich.console import Console
 
 
@@ -27,6 +28,12 @@ class EpisodeProgress(lightning.Callback):
         elif isinstance(bar, RichProgressBar) and bar.is_enabled:
             # Lightning says "Epoch 5/-2" where epochs have no limit; here one is a pass over the tasks
             bar._get_train_description = lambda current_epoch: f"Pass {current_epoch + 1}"  # type: ignore[method-assign]
+            metrics, columns = bar.get_metrics, bar.configure_columns
+            bar.get_metrics = lambda *of: _shown(metrics(*of))  # type: ignore[method-assign]
+            # episodes that end together, and steps of unequal length, have no rate worth reading
+            bar.configure_columns = lambda *of: [  # type: ignore[method-assign]
+                column for column in columns(*of) if not isinstance(column, ProcessingSpeedColumn)
+            ]
             trainer.datamodule.on_progress = lambda finished, total: self._show(trainer, bar, finished, total)  # type: ignore[attr-defined]
 
     def _show(self, trainer: lightning.Trainer, bar: RichProgressBar, finished: int, total: int) -> None:
@@ -36,5 +43,12 @@ class EpisodeProgress(lightning.Callback):
             return
         if self._row is None or self._row not in bar.progress.task_ids:
             self._row = bar.progress.add_task("Episodes", total=total)
+        if finished == 0:
+            bar.progress.reset(self._row, total=total)  # the clock of this rollout
         bar.progress.update(self._row, completed=finished, total=total, visible=finished < total)
         bar.refresh()
+
+
+def _shown(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Without the number of the run, which its folder has, and training turns as the integer that they are."""
+    return {name: f"{value:.0f}" if name == "turns" else value for name, value in metrics.items() if name != "v_num"}

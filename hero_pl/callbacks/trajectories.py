@@ -32,6 +32,19 @@ class TrajectoryLog(lightning.Callback):
         if folder and self.every_n_steps and trainer.global_step % self.every_n_steps == 0 and trainer.is_global_zero:
             append_records(folder / RECORDS_FILE, module.last_records)
 
+    def on_fit_end(self, trainer: lightning.Trainer, module: Any) -> None:
+        """Say where the run is, unless the last evaluation has just said it."""
+        from hero_pl.callbacks.held_out import HeldOut
+
+        folder = run_folder(trainer)
+        if folder is None or not trainer.is_global_zero:
+            return
+        logged = (folder / RECORDS_FILE).exists()
+        evaluated = any(isinstance(one, HeldOut) and one.episodes for one in trainer.callbacks)  # type: ignore[attr-defined]
+        if not (logged and evaluated):
+            look = f"; look at it with: hero_pl view {folder}" if logged else ""
+            Console().print(f"The run is in {folder}{look}", markup=False, highlight=False, soft_wrap=True)
+
     def on_validation_batch_end(
         self, trainer: lightning.Trainer, module: Any, outputs: Any, batch: Any, *_: Any
     ) -> None:

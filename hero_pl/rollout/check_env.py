@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import warnings
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
 from gymnasium.utils.env_checker import check_env as gymnasium_check_env
 
@@ -36,6 +37,19 @@ _MISTAKES: tuple[str, ...] = (
 """Replies of a confused model. Each must come back as an observation."""
 
 
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+class Problem(NamedTuple):
+    """A broken promise."""
+
+    where: str
+    """The call that showed it; empty where there is none to name."""
+    what: str
+    kind: str = ""
+    """Problems of one kind are reported once; default: those that say the same."""
+
+
 def check_env(env_id: str, **kwargs: Any) -> list[str]:
     """What an environment does wrong; an empty list is the proof that it keeps the contract.
 
@@ -49,85 +63,111 @@ def check_env(env_id: str, **kwargs: Any) -> list[str]:
         kwargs: Arguments of the environment.
 
     Returns:
-        One sentence per broken promise, in the order of the checks.
+        One sentence per broken promise, in the order of the checks: where it showed first, and how often it did again.
 
     Raises:
         ConfigError: There is no such environment or it cannot be made.
     """
-    problems = _gymnasium_problems(make(env_id, **kwargs))
     env, again = make(env_id, **kwargs), make(env_id, **kwargs)
-    checks: tuple[Callable[[], Iterator[str]], ...] = (
-        lambda: _tasks(env, again),
-        lambda: _starts(env, again),
-        lambda: _mistakes(env),
-        lambda: _ends(env, again),
-    )
+    problems = list(_spaces(env))
+    checks: list[Callable[[], Iterator[Problem]]] = [lambda: _gymnasium_problems(make(env_id, **kwargs))]
+    checks.append(lambda: _tasks(env, again))
+    if not problems and _some_tasks(env):
+        checks += [lambda: _starts(env, again), lambda: _mistakes(env), lambda: _ends(env, again)]
     for check in checks:
         try:
-            problems += check()
+            for problem in check():
+                problems.append(problem)
         except Exception as error:  # whatever it is, it is the environment's and belongs into the list
-            problems.append(f"raised {error!r} where the contract has it answer; see the checks in check_env.")
+            problems.append(
+                Problem("", f"raised {error!r} where the contract has it answer; see the checks in check_env.")
+            )
     for one in (env, again):
         one.close()
-    return list(dict.fromkeys(problems))
+    return grouped(problems)
 
 
-def _gymnasium_problems(env: Env) -> list[str]:
-    problems = []
+def grouped(problems: Iterable[Problem]) -> list[str]:
+    """One sentence per kind: the first of that kind, and how many more there are."""
+    kinds: dict[str, list[Problem]] = {}
+    for problem in problems:
+        kinds.setdefault(problem.kind or problem.what, []).append(problem)
+    lines = []
+    for first, *more in kinds.values():
+        text = f"{first.where}: {first.what}" if first.where else first.what
+        others = len({problem.where for problem in more} - {first.where})
+        lines.append(_COLOUR.sub("", text) + (f" ... and {others} more" if others else ""))
+    return lines
+
+
+def _spaces(env: Env) -> Iterator[Problem]:
+    """Text in and out is the first promise; without it the others cannot be asked for."""
+    for name in ("action_space", "observation_space"):
+        space = getattr(env, name)
+        if not isinstance(space.sample(), str):
+            given = " ".join(str(space).split())
+            yield Problem("", f"{name} must be text (hero_envs.spaces.UnicodeText or gymnasium's Text), not {given}.")
+
+
+def _gymnasium_problems(env: Env) -> Iterator[Problem]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
             gymnasium_check_env(env.unwrapped)
         except Exception as error:
-            problems.append(f"Gymnasium's check_env: {error!r}")
-    problems += [f"Gymnasium's check_env warns: {warning.message}" for warning in caught]
+            yield Problem("Gymnasium's check_env", repr(error))
+    for warning in caught:
+        yield Problem("Gymnasium's check_env warns", str(warning.message))
     env.close()
-    return problems
 
 
-def _tasks(env: Env, again: Env) -> Iterator[str]:
+def _tasks(env: Env, again: Env) -> Iterator[Problem]:
     ids = getattr(env.unwrapped, "task_ids", None)
     if not isinstance(ids, list) or not ids or not all(isinstance(task, str) and task for task in ids):
-        yield f"env.unwrapped.task_ids must be a list of task ids (non-empty text), not {str(ids)[:80]}."
+        yield Problem("", f"env.unwrapped.task_ids must be a list of task ids (non-empty text), not {str(ids)[:80]}.")
         return
     if len(set(ids)) != len(ids):
-        yield f"task_ids has {len(ids) - len(set(ids))} repeated ids; every task needs its own."
+        yield Problem("", f"task_ids has {len(ids) - len(set(ids))} repeated ids; every task needs its own.")
     if ids != getattr(again.unwrapped, "task_ids", None):
-        yield "task_ids differs between two environments made alike; the order must be the same in every process."
+        yield Problem("", "task_ids differs between two environments made alike; every process needs the same order.")
     try:
         env.reset(seed=0, options={"task": _NO_SUCH_TASK})
     except Exception:
         return
-    yield "reset(options={'task': ...}) accepted a task that does not exist; refuse it with an error that names it."
+    yield Problem(
+        "", "reset(options={'task': ...}) accepted a task that does not exist; refuse it with an error that names it."
+    )
 
 
-def _starts(env: Env, again: Env) -> Iterator[str]:
+def _starts(env: Env, again: Env) -> Iterator[Problem]:
     ids = _some_tasks(env)
     for task in ids:
         observation, info = env.reset(seed=1, options={"task": task})
-        yield from _observation_problems(env, observation, info, f"reset to task {task!r}")
+        where = f"reset to task {task!r}"
+        yield from _observation_problems(env, observation, info, where)
         if info.get("task") != task:
-            yield f"reset to task {task!r}: info['task'] is {info.get('task')!r}."
+            yield Problem(where, f"info['task'] is {info.get('task')!r}.", "task")
         if not isinstance(info.get("system_prompt"), str):
-            yield f"reset to task {task!r}: info['system_prompt'] must be a text."
+            yield Problem(where, "info['system_prompt'] must be a text.")
         yield from _tool_problems(info.get("tools"))
         if (observation, info) != again.reset(seed=1, options={"task": task}):
-            yield f"reset to task {task!r} with one seed gave two different starts."
+            yield Problem(where, "one seed gave two different starts.")
     if env.reset(seed=2) != again.reset(seed=2):
-        yield (
-            "reset(seed=2) without options drew two different tasks; "
-            "draw with self.np_random after super().reset(seed=seed)."
+        yield Problem(
+            "reset(seed=2) without options",
+            "two different tasks were drawn; draw with self.np_random after super().reset(seed=seed).",
         )
 
 
-def _mistakes(env: Env) -> Iterator[str]:
+def _mistakes(env: Env) -> Iterator[Problem]:
     task = _some_tasks(env)[0]
     _, info = env.reset(seed=3, options={"task": task})
     for action in [*_MISTAKES, *_tool_mistakes(info.get("tools"))]:
         try:
             observation, reward, terminated, truncated, info = env.step(action)
         except Exception as error:
-            yield f"step({action[:60]!r}) raised {error!r}; mistakes of the model must come back as observations."
+            text = f"raised {error!r}; mistakes of the model must come back as observations."
+            yield Problem(f"step({action[:60]!r})", text, f"raised {type(error).__name__}")
             env.reset(seed=3, options={"task": task})
             continue
         where = f"step({action[:60]!r})"
@@ -138,7 +178,7 @@ def _mistakes(env: Env) -> Iterator[str]:
             env.reset(seed=3, options={"task": task})
 
 
-def _ends(env: Env, again: Env, steps: int = 200) -> Iterator[str]:
+def _ends(env: Env, again: Env, steps: int = 200) -> Iterator[Problem]:
     """Random actions, the same in two environments, over several episodes."""
     task = _some_tasks(env)[-1]
     begin: dict[str, Any] = {"seed": 4, "options": {"task": task}}
@@ -150,55 +190,61 @@ def _ends(env: Env, again: Env, steps: int = 200) -> Iterator[str]:
         one, other = env.step(action), again.step(action)
         where = f"action {number + 1} ({action[:40]!r}) of task {task!r}"
         if one != other:
-            yield f"{where}: one seed and the same actions gave two different answers."
+            yield Problem(where, "one seed and the same actions gave two different answers.")
             return
         observation, reward, terminated, truncated, info = one
         yield from _observation_problems(env, observation, info, where)
         yield from _reward_problems(reward, where)
         if not isinstance(terminated, bool) or not isinstance(truncated, bool):
-            yield f"{where}: terminated and truncated must be bool."
+            yield Problem(where, "terminated and truncated must be bool.")
         if terminated or truncated:
             yield from _end_problems(info, where)
             env.reset(**begin)
             again.reset(**begin)
 
 
-def _observation_problems(env: Env, observation: object, info: object, where: str) -> Iterator[str]:
+def _observation_problems(env: Env, observation: object, info: object, where: str) -> Iterator[Problem]:
     if not isinstance(observation, str):
-        yield f"{where}: the observation is {type(observation).__name__}; text (str) is expected."
+        yield Problem(where, f"the observation is {type(observation).__name__}; text (str) is expected.")
     elif observation not in env.observation_space:
-        yield f"{where}: the observation is not in observation_space; use hero_envs.spaces.UnicodeText for free text."
+        yield Problem(
+            where, "the observation is not in observation_space; use hero_envs.spaces.UnicodeText for free text."
+        )
     if not isinstance(info, dict):
-        yield f"{where}: info is {type(info).__name__}; a dict is expected."
+        yield Problem(where, f"info is {type(info).__name__}; a dict is expected.")
         return
     if info.get("role") not in ("user", "tool"):
-        yield f"{where}: info['role'] is {info.get('role')!r}; expected 'user' or 'tool'."
+        yield Problem(where, f"info['role'] is {info.get('role')!r}; expected 'user' or 'tool'.")
     try:
         json.dumps(info, allow_nan=False)
     except (TypeError, ValueError) as error:
-        yield f"{where}: info holds what JSON cannot ({error})."
+        yield Problem(where, f"info holds what JSON cannot ({error}).", "not JSON")
 
 
-def _reward_problems(reward: object, where: str) -> Iterator[str]:
+def _reward_problems(reward: object, where: str) -> Iterator[Problem]:
     if not isinstance(reward, (int, float)) or not math.isfinite(reward) or not 0.0 <= reward <= 1.0:
-        yield f"{where}: the reward is {reward!r}; expected a number in [0, 1]."
+        yield Problem(where, f"the reward is {reward!r}; expected a number in [0, 1].", "reward")
 
 
-def _end_problems(info: dict[str, Any], where: str) -> Iterator[str]:
+def _end_problems(info: dict[str, Any], where: str) -> Iterator[Problem]:
     if not isinstance(info.get("success"), bool):
-        yield f"{where} ended the episode: info['success'] must be a bool, not {info.get('success')!r}."
+        yield Problem(where, f"the episode ended; info['success'] must be a bool, not {info.get('success')!r}.")
 
 
-def _tool_problems(tools: object) -> Iterator[str]:
+def _tool_problems(tools: object) -> Iterator[Problem]:
     if not isinstance(tools, list):
-        yield f"info['tools'] must be a list of JSON schemas (empty if there are none), not {type(tools).__name__}."
+        yield Problem(
+            "", f"info['tools'] must be a list of JSON schemas (empty if there are none), not {type(tools).__name__}."
+        )
         return
     for tool in tools:
         function = tool.get("function") if isinstance(tool, dict) and tool.get("type") == "function" else None
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-            yield f"info['tools']: {str(tool)[:80]} is no schema {{'type': 'function', 'function': {{'name': ...}}}}."
+            yield Problem(
+                f"info['tools'], {str(tool)[:80]}", "expected {'type': 'function', 'function': {'name': ...}}."
+            )
         elif not isinstance(function.get("parameters"), dict):
-            yield f"info['tools']: {function['name']} has no 'parameters' object."
+            yield Problem(f"info['tools'], {function['name']}", "no 'parameters' object.")
 
 
 def _tool_mistakes(tools: object) -> Iterator[str]:
@@ -213,6 +259,9 @@ def _tool_mistakes(tools: object) -> Iterator[str]:
 
 
 def _some_tasks(env: Env) -> list[str]:
-    ids = list(getattr(env.unwrapped, "task_ids", None) or ())
+    named = getattr(env.unwrapped, "task_ids", None)
+    ids = named if isinstance(named, list) else []
+    if not ids:
+        return []
     step = max(1, (len(ids) - 1) // (MAX_TASKS - 1)) if len(ids) > 1 else 1
     return list(dict.fromkeys([*ids[::step][: MAX_TASKS - 1], ids[-1]]))

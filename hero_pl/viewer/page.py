@@ -92,12 +92,10 @@ def build_page(records_path: Path, decode: Decode | None = None) -> tuple[str, i
 
 
 def _explained(episodes: Sequence[dict[str, Any]]) -> int:
-    """The episode to open first: one with a diagnosis, else one with a loss; evaluations come first and have neither."""
-    for has in (lambda turn: "diagnosis" in turn, lambda turn: turn["mean"][0] is not None):
-        for i, one in enumerate(episodes):
-            if any(has(turn) for turn in one["turns"]):
-                return i
-    return 0
+    """The episode to open first: one with a diagnosis, else one with a loss; evaluations before them have neither."""
+    diagnosed = (i for i, one in enumerate(episodes) if any("diagnosis" in turn for turn in one["turns"]))
+    scored = (i for i, one in enumerate(episodes) if any(turn["mean"][0] is not None for turn in one["turns"]))
+    return next(diagnosed, next(scored, 0))
 
 
 def fill_page(folder: Traversable, stem: str, title: str, data: dict[str, Any]) -> str:

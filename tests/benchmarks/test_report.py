@@ -34,7 +34,7 @@ def test_a_table_is_made_between_its_markers_and_nothing_else_changes(root: Path
     )
     assert after.endswith(f"{CLOSE}\n\nEnd\n")
     assert "old" not in after
-    assert "| HERO, rule-based reflector | 0.20 | 0.85 (0.80 to 0.90) |" in after
+    assert "| HERO, rule-based reflector, frozen teacher | 0.20 | 0.85 (0.80 to 0.90) |" in after
     assert "| Base, not trained | 0.20 | 0.20 (0.10 to 0.30) |" in after
     assert "GRPO" not in after
     assert rewrite(after, root) == after

@@ -91,6 +91,22 @@ def test_each_broken_promise_is_named(fault, words):
     assert any(words in problem for problem in problems), problems
 
 
+@pytest.mark.parametrize("fault", ["no role", "reward", "raises", "not json"])
+def test_a_problem_that_shows_in_many_places_is_reported_once_and_counted(fault):
+    problems = check_env("hero_pl_tests/Echo-v0", fault=fault)
+    contract = [problem for problem in problems if "check_env" not in problem]
+    assert len(contract) == 1, contract
+    assert contract[0].rpartition("... and ")[2].removesuffix(" more").isdigit()
+
+
+def test_an_environment_without_text_is_told_so_first_and_in_plain_letters():
+    first, second, *others = check_env("CartPole-v1")
+    assert first.startswith("action_space must be text (hero_envs.spaces.UnicodeText")
+    assert second.startswith("observation_space must be text")
+    assert any("task_ids must be a list" in problem for problem in others)
+    assert not any("\x1b" in problem or "IndexError" in problem for problem in others), others
+
+
 def test_an_unknown_environment_is_refused():
     with pytest.raises(ConfigError, match="WebShop"):
         check_env("hero_pl/WebShopp-v0")
