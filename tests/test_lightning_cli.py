@@ -93,7 +93,7 @@ def test_a_typo_is_answered_once_with_the_nearest_name(typo, config, capsys, loa
 
 @pytest.mark.parametrize(
     "changes",
-    [reflector("SelfReflector", weights="initail"), reflector("nowhere.module.Refl"), reflector("Reflector")],
+    [reflector("SelfReflector", weights="initialx"), reflector("nowhere.module.Refl"), reflector("Reflector")],
     ids=["a wrong value", "a missing module", "an abstract base"],
 )
 def test_what_is_no_misspelt_component_is_not_called_one(changes, config, capsys, loads_no_model):

@@ -186,7 +186,7 @@ class GRPO(_GroupObjective):
     """Group-relative policy optimisation, with the switches of Dr.GRPO, DAPO, BNPO and GSPO.
 
     Args:
-        scale_rewards: Divide by the standard deviation of the ``group``, by its ``mean`` (MaxRL), or ``none`` (Dr.GRPO).
+        scale_rewards: Divide by the standard deviation of the ``group``, its ``mean`` (MaxRL), or ``none`` (Dr.GRPO).
         normalize: What the loss is an average over.
         constant: Tokens per trajectory, for ``seq_mean_token_sum_norm`` (Dr.GRPO).
         epsilon: Clip range of the ratio below 1.

@@ -90,8 +90,8 @@ def test_the_figures_count_the_whole_file_and_one_stage_can_be_asked_for(tmp_pat
     assert "The first 1 of 4 episodes" in text
     assert re.search(r"train *│ *4 *│ *25%", text)
     assert not re.search(r"test *│", text)
-    with pytest.raises(HeroError, match=r"no episode of stage 'trian'\. There are: test, train"):
-        shown(path, 1, "trian")
+    with pytest.raises(HeroError, match=r"no episode of stage 'trainn'\. There are: test, train"):
+        shown(path, 1, "trainn")
 
 
 def test_outside_text_cannot_steer_the_terminal(tmp_path: Path) -> None:
