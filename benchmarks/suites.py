@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -30,17 +30,19 @@ class Method:
     """Dotted key of the configuration -> value."""
     wraps: str = ""
     """Mode of the ``ShuffledReflector`` around the suite's reference reflector."""
-    shows: bool = False
-    """Names a hint template, which a suite with other prompts replaces."""
+    shows: Literal["", "hint", "demonstration"] = ""
+    """Names a template for it, which a suite with other prompts replaces."""
     grouped: bool = False
     """Plays groups of eight, so an eighth of the tasks per step."""
 
 
 METHODS: dict[str, Method] = {
     BASE: Method("Base, not trained"),
-    "feedback_only": Method("feedback only", ("configs/baselines/feedback_only.yaml",), shows=True),
-    "reflection_only": Method("reflection only", ("configs/baselines/reflection_only.yaml",), shows=True),
-    "full_demo": Method("full demonstration", ("configs/baselines/full_demo.yaml",), grouped=True),
+    "feedback_only": Method("feedback only", ("configs/baselines/feedback_only.yaml",), shows="hint"),
+    "reflection_only": Method("reflection only", ("configs/baselines/reflection_only.yaml",), shows="hint"),
+    "full_demo": Method(
+        "full demonstration", ("configs/baselines/full_demo.yaml",), shows="demonstration", grouped=True
+    ),
     "grpo": Method("GRPO, group of 8", ("configs/baselines/grpo.yaml",), grouped=True),
     "reinforce": Method("REINFORCE, group of 1", ("configs/baselines/reinforce.yaml",)),
     "rloo": Method("RLOO, group of 8", ("configs/baselines/rloo.yaml",), grouped=True),
@@ -58,7 +60,7 @@ METHODS: dict[str, Method] = {
         "shuffled diagnoses, no feedback",
         ("configs/controls/shuffled_without_feedback.yaml",),
         wraps="batch",
-        shows=True,
+        shows="hint",
     ),
     "generic": Method("generic diagnoses", ("configs/controls/generic_diagnosis.yaml",), wraps="generic"),
 }
@@ -146,7 +148,8 @@ def method_of(name: str) -> Method:
         path = f"configs/{folder}/{name}.yaml"
         if (ROOT / path).is_file():
             values = yaml.safe_load((ROOT / path).read_text(encoding="utf-8"))
-            return Method(name, (path,), grouped=values.get("data", {}).get("group_size", 1) > 1)
+            shows: Literal["", "demonstration"] = "demonstration" if name.startswith("full_demo") else ""
+            return Method(name, (path,), shows=shows, grouped=values.get("data", {}).get("group_size", 1) > 1)
     raise KeyError(name)
 
 
@@ -191,7 +194,9 @@ def settings(suite: Suite, name: str, endpoint: Sequence[str] | None = None) -> 
         return found
     base = suite.values
     objective = base["model"]["objective"].get("init_args", {})
-    if method.shows:
+    if method.shows == "demonstration":
+        found[f"{OBJECTIVE}.teacher.init_args.template"] = None  # the one for models that read English
+    elif method.shows:
         template = (objective.get("teacher") or {}).get("init_args", {}).get("template")
         found[f"{OBJECTIVE}.teacher.init_args.template"] = template
     if name == "hero_rule":

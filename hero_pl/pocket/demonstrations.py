@@ -15,7 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from hero_envs.webshop.pocket import KINDS
+from hero_pl.chat.template import HintPosition
 from hero_pl.errors import ConfigError
+from hero_pl.pocket.expert import ShopExpert
 from hero_pl.pocket.reflector import ShopRules
 from hero_pl.pocket.rules import Page, Request, Slot, action, decision
 from hero_pl.policy.base import Policy, Sampling
@@ -25,10 +27,14 @@ from hero_pl.reflection.parse import dump_reflection
 from hero_pl.reflection.self_reflector import review_prompt
 from hero_pl.rollout.collect import Collector, Draw
 from hero_pl.rollout.demonstrations import Demonstrations
+from hero_pl.teacher.full_demo import FullDemoTeacher
 from hero_pl.teacher.hindsight import HindsightTeacher
-from hero_pl.types import Diagnosis, FinishReason, Reflection, Trajectory, Turn
+from hero_pl.types import Diagnosis, FinishReason, Hint, Reflection, Trajectory, Turn
 
 HINT = str(Path(__file__).parent / "hint.jinja")
+DEMONSTRATION = str(Path(__file__).parent / "demonstration.jinja")
+DEMONSTRATION_POSITION: HintPosition = "system"
+"""Where a demonstration is shown, as in ``configs/baselines/full_demo.yaml``."""
 OPTION_SLOTS: tuple[Slot, ...] = ("item", "color", "size")
 MODES = {"full": 0.45, "no_target": 0.15, "feedback": 0.25, "diagnosis_only": 0.15}
 """Shares of the hint modes among hint-following rows."""
@@ -46,6 +52,8 @@ class ShopDemonstrations(Demonstrations):
         branches: Hint-following rows per episode.
         obedience: Share of diagnosis rows on option turns whose verdict is random; the label follows the hint.
         clean: Demonstrate without any mistake and without other rows (the learnability check).
+        demonstrations: Share of the hint-following rows that show, instead of a hint, the expert's whole episode of the
+            same task, as ``FullDemoTeacher`` does; their label is the right action.
     """
 
     def __init__(
@@ -58,17 +66,22 @@ class ShopDemonstrations(Demonstrations):
         branches: int = 3,
         obedience: float = 0.4,
         clean: bool = False,
+        demonstrations: float = 0.0,
     ) -> None:
         check_chances(self, habit=habit, noise=noise, astray=astray, wasted=wasted, invalid=invalid)
+        check_chances(self, demonstrations=demonstrations)
         self.habit, self.noise, self.astray, self.wasted, self.invalid = habit, noise, astray, wasted, invalid
         self.branches, self.obedience, self.clean = branches, obedience, clean
+        self.demonstrations = demonstrations
         self.rules = ShopRules()
         self.teachers = hint_teachers()
+        self.demonstrator = FullDemoTeacher("oracle", ShopExpert(), template=DEMONSTRATION)
 
     def make(self, draws: Sequence[Draw], policy: Policy, collector: Collector) -> list[Trajectory]:
         """Play the demonstrator; see :func:`taught_rows` for what becomes of its episodes."""
         expert = ScriptedPolicy(self._reply, policy.template, policy.parser)
         expert.max_length = policy.max_length
+        self.demonstrator.use(collector)
         played = collector.collect(draws, expert, Sampling(1.0, 256))
         return played if self.clean else taught_rows(played, self.rules, policy, self._branches)
 
@@ -120,10 +133,13 @@ class ShopDemonstrations(Demonstrations):
         assert request is not None
         before = trajectory.first_observation if turn.number == 1 else trajectory.turns[turn.number - 2].observation
         page = Page.read(before)
+        slot, right = decision(request, page)
+        if self.demonstrations and rng.random() < self.demonstrations:
+            shown = self.demonstrator.advise([trajectory], [reflection], policy)[0][turn.number - 1]
+            return _hinted(trajectory, turn, shown, action(slot, right), policy, DEMONSTRATION_POSITION)
         mode = rng.choices(list(MODES), list(MODES.values()))[0]
         diagnosis = reflection.diagnoses[turn.number - 1]
         assert diagnosis is not None
-        slot, right = decision(request, page)
         label = action(slot, right)
         if mode == "feedback":
             label = label if trajectory.reward >= 1.0 else self.choose(request, page, rng)
@@ -132,9 +148,7 @@ class ShopDemonstrations(Demonstrations):
         diagnoses = list(reflection.diagnoses)
         diagnoses[turn.number - 1] = diagnosis
         hints = self.teachers[mode].advise([trajectory], [Reflection(tuple(diagnoses), "ok")], policy)[0]
-        hint = hints[turn.number - 1]
-        prompt = policy.template.splice(turn.prompt_ids, hint.text if hint else "")
-        return replace(trajectory, turns=(labelled_turn(1, prompt, label, policy),))
+        return _hinted(trajectory, turn, hints[turn.number - 1], label, policy)
 
     @staticmethod
     def _arbitrary(page: Page, turn: Turn, rng: random.Random, mode: str) -> tuple[Diagnosis, str]:
@@ -145,6 +159,19 @@ class ShopDemonstrations(Demonstrations):
         other = rng.choice([value for value in page.values if value != named])
         target = {"name": "click", "arguments": {"element": other}}
         return Diagnosis(f"wrong: {named}", "high", target), action(page.slot, other)
+
+
+def _hinted(
+    trajectory: Trajectory,
+    turn: Turn,
+    hint: Hint | None,
+    label: str,
+    policy: Policy,
+    position: HintPosition | None = None,
+) -> Trajectory:
+    """A hint-following row: the turn with the hint in its context, and the label as its action."""
+    prompt = policy.template.splice(turn.prompt_ids, hint.text if hint else "", position)
+    return replace(trajectory, turns=(labelled_turn(1, prompt, label, policy),))
 
 
 def habits(category: str) -> tuple[Slot, ...]:

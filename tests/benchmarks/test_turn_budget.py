@@ -13,6 +13,7 @@ from tables import read_rows
 from turn_budget import main_cells, options, tuning_cells
 
 from hero_pl.lightning_cli import instantiate
+from hero_pl.teacher.render import compile_template, read_template
 
 
 @pytest.mark.parametrize(
@@ -108,6 +109,17 @@ def test_any_overlay_is_a_method_by_its_file_name(tmp_path: Path) -> None:
 def test_a_suite_with_other_prompts_keeps_its_own_hint_template() -> None:
     for method in ("feedback_only", "reflection_only", "shuffled_without_feedback"):
         assert settings(SUITES["webshop"], method)["model.objective.init_args.teacher.init_args.template"] is None
+
+
+@pytest.mark.parametrize("method", ["full_demo", "full_demo_buffer", "full_demo_oracle", "full_demo_matched"])
+def test_only_the_pocket_shop_shows_demonstrations_in_the_words_of_its_tokenizer(method: str, tmp_path: Path) -> None:
+    for suite, path in (
+        ("pocket-webshop", "hero_pl:pocket/demonstration.jinja"),
+        ("pocket-retail", None),
+        ("webshop", None),
+    ):
+        teacher = parsed(Cell(suite, method, "somewhere", 1e-3, 0, (10,)), tmp_path).model.objective.teacher
+        assert teacher.template is compile_template(read_template(path, "demonstration.jinja")), suite
 
 
 def test_a_dry_run_shows_one_command_per_cell_and_runs_none_and_a_finished_run_is_collected(

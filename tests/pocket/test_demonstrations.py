@@ -1,15 +1,20 @@
 """Warm-up data: all modes occur, labels obey the hints, and nothing of it is trained or tested on later."""
 
+import hashlib
 import re
+from pathlib import Path
 
 import pytest
+import yaml
 
 from hero_pl.errors import ConfigError
-from hero_pl.pocket.demonstrations import ShopDemonstrations, habits
-from hero_pl.pocket.rules import Page, Request
+from hero_pl.pocket.demonstrations import DEMONSTRATION, DEMONSTRATION_POSITION, ShopDemonstrations, habits
+from hero_pl.pocket.rules import Page, Request, action, decision
 from hero_pl.rollout.collect import Collector, Draw
+from hero_pl.teacher.render import read_template
 
 ENV = "hero_pl/WebShopPocket-v0"
+BASELINES = Path(__file__).parents[2] / "configs" / "baselines"
 
 
 @pytest.fixture
@@ -69,6 +74,59 @@ def test_the_label_repeats_what_a_hint_calls_right_and_leaves_what_it_calls_wron
 def test_clean_demonstrations_win_every_episode(made):
     _, rows = made(clean=True)
     assert [row.reward for row in rows] == [1.0] * 40
+
+
+def shown_episode(policy, row):
+    """The demonstration in the leading system message of the row, or an empty text."""
+    found = re.match(r"(?:<\|im_start\|>)?system\n(note: find: .*)", decoded(policy, row))
+    return found.group(1) if found else ""
+
+
+def decoded(policy, row):
+    """The context of the row's last turn as text."""
+    return policy.template.encoder.decode(row.turns[-1].prompt_ids)
+
+
+def test_demonstrations_are_shown_at_their_share_of_the_hint_following_rows(made):
+    policy, rows = made(demonstrations=0.4)
+    followed = [row for row in rows if len(row.turns) == 1]
+    shown = [row for row in followed if shown_episode(policy, row)]
+    assert len(followed) == 120
+    assert 0.25 < len(shown) / len(followed) < 0.55  # three standard deviations are 0.13
+    assert any("note: then" in decoded(policy, row) for row in followed), "usual hints are left"
+
+
+def test_a_demonstration_is_a_whole_success_of_the_same_task_and_the_label_is_right_on_the_page_in_front(made):
+    policy, rows = made(demonstrations=0.99, astray=0.3)
+    shown = [(row, text) for row in rows if (text := shown_episode(policy, row))]
+    assert len(shown) > 100
+    for row, text in shown:
+        request = Request.read(row.first_observation)
+        assert text.startswith(f"note: {row.first_observation} do search[{request.category}] then results: ")
+        assert re.match(r".* do click\[buy now\] then done(<\|im_end\|>)?$", text)
+        page = re.findall(r"user\n(.*?)(?:<\|im_end\|>)?\n", decoded(policy, row))[-1]
+        assert row.turns[0].text == action(*decision(request, Page.read(page)))
+    assert any(row.turns[0].text == "click[back to search]" for row, _ in shown), "off the demonstrated path too"
+
+
+@pytest.mark.parametrize("overlay", sorted(BASELINES.glob("full_demo*.yaml")), ids=lambda path: path.stem)
+def test_the_baselines_show_a_demonstration_as_the_warm_up_did(overlay):
+    model = yaml.safe_load(overlay.read_text(encoding="utf-8"))["model"]
+    assert model["policy"]["init_args"]["hint_position"] == DEMONSTRATION_POSITION
+    template = model["objective"]["init_args"]["teacher"]["init_args"]["template"]
+    assert read_template(template, "") == read_template(DEMONSTRATION, "")
+
+
+def test_a_demonstration_takes_few_tokens(made):
+    policy, rows = made(demonstrations=0.99)
+    blocks = [policy.template.encoder.outside(text) for row in rows if (text := shown_episode(policy, row))]
+    assert max(map(len, blocks)) < 100
+
+
+def test_without_demonstrations_the_rows_are_those_that_the_shipped_base_policies_were_made_of(made):
+    _, rows = made()
+    digest = hashlib.sha256(repr([(t.prompt_ids, t.action_ids) for row in rows for t in row.turns]).encode())
+    assert digest.hexdigest()[:16] == "03abc0deee5f70b0"
 
 
 def test_the_demonstrator_is_mediocre(made):
