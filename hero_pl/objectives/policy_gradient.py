@@ -28,7 +28,10 @@ from hero_pl.losses.normalize import check_normalization, normalised_sum, zero_l
 from hero_pl.losses.policy_gradient import ClippedPolicyGradient
 from hero_pl.objectives.base import LossOutput, Normalize, Objective, Step
 from hero_pl.policy.base import Policy
-from hero_pl.types import Trajectory
+from hero_pl.types import StopReason, Trajectory
+
+CUT = (StopReason.TRUNCATED, StopReason.MAX_TURNS, StopReason.CONTEXT_FULL)
+"""Ends of an episode at a limit."""
 
 
 class PolicyGradient(Objective):
@@ -43,6 +46,7 @@ class PolicyGradient(Objective):
         ratio_level: Ratio per ``token`` or per ``sequence`` (GSPO).
         beta_kl: Weight of the k3 penalty towards the initial weights.
         zero_variance: Groups with equal rewards ``keep`` their tokens in the denominator, or ``mask`` them out.
+        mask_truncated: Leave episodes out of the loss that ended at a limit instead of by themselves.
     """
 
     def __init__(
@@ -55,10 +59,12 @@ class PolicyGradient(Objective):
         ratio_level: Literal["token", "sequence"] = "token",
         beta_kl: float = 0.0,
         zero_variance: Literal["keep", "mask"] = "keep",
+        mask_truncated: bool = False,
     ) -> None:
         self.baseline = ReinforceBaseline(baseline)
         check_normalization(normalize, constant)
         self.normalize, self.constant, self.zero_variance = normalize, constant, zero_variance
+        self.mask_truncated = mask_truncated
         self.surrogate = ClippedPolicyGradient(epsilon, epsilon_high, ratio_level, beta_kl)
 
     def start(self, policy: Policy) -> None:
@@ -98,7 +104,11 @@ class PolicyGradient(Objective):
         weight = torch.ones_like(advantages)
         if self.zero_variance != "keep":
             weight = weight.masked_fill(self.without_signal(advantages, groups, shaped), 0.0)
+        cut = torch.tensor([trajectory.stop_reason in CUT for trajectory in trajectories], dtype=torch.bool)
+        if self.mask_truncated:
+            weight = weight.masked_fill(cut, 0.0)
         metrics = {"rollout/frac_reward_zero_std": frac_zero_std(rewards, groups)}
+        metrics["rollout/masked_episodes"] = float((weight == 0.0).sum())
         return PolicyTerm(advantages.tolist(), weight.tolist(), self.normalize, self.constant), metrics
 
     def prepare(self, trajectories: Sequence[Trajectory], policy: Policy, reduce_sum: ReduceSum) -> Step:
@@ -198,6 +208,7 @@ class GRPO(_GroupObjective):
             ``max_resample`` tries is masked out. Discarded turns count towards the turn budget.
         max_resample: Tries per batch.
         overlong: Penalty on episodes that come near a length limit (DAPO).
+        mask_truncated: Leave episodes out of the loss that ended at a limit instead of by themselves.
     """
 
     def __init__(
@@ -212,9 +223,11 @@ class GRPO(_GroupObjective):
         zero_variance: Literal["keep", "mask", "resample"] = "keep",
         max_resample: int = 10,
         overlong: SoftOverlong | None = None,
+        mask_truncated: bool = False,
     ) -> None:
         masked: Literal["keep", "mask"] = "keep" if zero_variance == "keep" else "mask"
-        super().__init__("none", normalize, constant, epsilon, epsilon_high, ratio_level, beta_kl, masked)
+        clip = (epsilon, epsilon_high, ratio_level, beta_kl)
+        super().__init__("none", normalize, constant, *clip, masked, mask_truncated)
         if max_resample < 1:
             raise ConfigError(
                 f"GRPO(max_resample={max_resample}): at least 1; zero_variance: mask draws no group again."

@@ -1,6 +1,7 @@
 """What each objective learns from a batch without any success, and from a single trajectory."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal
 
 import pytest
@@ -136,6 +137,16 @@ def test_a_baseline_is_that_of_all_ranks(policy: ScriptedPolicy, kind: Literal["
     for _ in range(2):  # the running mean moves on alike
         found = advantages(first, episodes[:2], episodes[2:]) + advantages(second, episodes[2:], episodes[:2])
         assert found == pytest.approx(advantages(whole, episodes, []))
+
+
+@pytest.mark.parametrize("make", [PolicyGradient, GRPO])
+def test_episodes_that_ended_at_a_limit_can_be_left_out(policy: ScriptedPolicy, make: Callable[..., Objective]) -> None:
+    whole = [episode(policy, f"try {i}", float(i)) for i in range(2)]
+    cut = [replace(one, stop_reason=StopReason.MAX_TURNS) for one in whole[1:]]
+    for masked, left in ((False, 2), (True, 1)):
+        step = make(mask_truncated=masked).prepare([whole[0], *cut], policy, lambda local: local)
+        assert len(step.batch.row.unique()) == left
+        assert step.metrics["rollout/masked_episodes"] == 2.0 - left
 
 
 @pytest.mark.parametrize("make", [SelfDistillation, SFT, RLOO, GRPO, PolicyGradient])
