@@ -116,10 +116,11 @@ class _LinearDivergence(torch.autograd.Function):
             part = slice(start, start + chunk)
             logits, teacher_logits = hidden[part] @ head.T, teacher_hidden[part] @ teacher_head.T
             ids = None if action_ids is None else action_ids[part]
-            if ids is not None:
-                student[part] = action_log_probabilities(logits, ids, loss.temperature)
-                teacher[part] = action_log_probabilities(teacher_logits, ids, loss.temperature)
-            values[part], grad_logits = _value_and_logit_gradient(loss, logits, teacher_logits, coefficients[part], ids)
+            values[part], grad_logits, *of_ids = _value_and_logit_gradient(
+                loss, logits, teacher_logits, coefficients[part], ids
+            )
+            if of_ids:
+                student[part], teacher[part] = of_ids
             described.append((values[part].numel(), loss.diagnostics))
             grad_logits = grad_logits.to(hidden.dtype)
             if grad_hidden is not None:
@@ -144,21 +145,30 @@ def _value_and_logit_gradient(
     teacher_logits: Tensor,
     coefficients: Tensor,
     action_ids: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    """Values of one chunk and the gradient of its weighted sum with respect to the student's logits."""
+) -> tuple[Tensor, ...]:
+    """Values of one chunk and the gradient of its weighted sum with respect to the student's logits.
+
+    With ``action_ids`` also the log-probabilities that student and teacher give them.
+    """
+    of_ids: tuple[Tensor, ...] = ()
     if isinstance(loss, VocabularyDivergence) and loss.support == "full":
         log_q = log_probabilities(student_logits, loss.temperature)
         log_p = log_probabilities(teacher_logits, loss.temperature)
         value, slope = loss.value_and_slope(log_q, log_p)
         loss.diagnostics = loss.describe(value)
+        if action_ids is not None:
+            of_ids = tuple(side.gather(-1, action_ids.unsqueeze(-1)).squeeze(-1) for side in (log_q, log_p))
         q = log_q.exp_()
         gradient = slope.sub_(q.mul_(slope.sum(-1, keepdim=True)))  # d/dz = (h - q sum h) / s
-        return value, gradient.mul_((coefficients / loss.temperature).to(gradient.dtype).unsqueeze(-1))
+        return value, gradient.mul_((coefficients / loss.temperature).to(gradient.dtype).unsqueeze(-1)), *of_ids
     with torch.enable_grad():
         logits = student_logits.detach().requires_grad_()
         value = loss(logits, teacher_logits, action_ids)
         (gradient,) = torch.autograd.grad((coefficients.to(value.dtype) * value).sum(), logits)
-    return value.detach(), gradient
+    if action_ids is not None:
+        sides = (student_logits, teacher_logits)
+        of_ids = tuple(action_log_probabilities(side, action_ids, loss.temperature) for side in sides)
+    return value.detach(), gradient, *of_ids
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:

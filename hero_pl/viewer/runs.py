@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hero_pl.errors import ConfigError
-from hero_pl.records import RECORDS_FILE
+from hero_pl.records import RECORDS_FILE, records_path
 
 MOST_LISTED = 10
 
@@ -16,9 +16,10 @@ def one_run(run: Path) -> Path:
     Raises:
         ConfigError: There is no such run, or more than one.
     """
-    if not run.is_dir():
-        return run
-    found = [run / RECORDS_FILE] if (run / RECORDS_FILE).exists() else sorted(run.rglob(RECORDS_FILE))
+    path = records_path(run)
+    if not run.is_dir() or path.exists():
+        return path
+    found = sorted(run.rglob(RECORDS_FILE))
     if not found:
         raise ConfigError(
             f"{run}: no {RECORDS_FILE} in it. Give the folder of a run with trajectories.every_n_steps above 0."
