@@ -82,7 +82,7 @@ class Cell:
         packaged = ROOT / "hero_pl" / "pocket" / "checkpoints" / self.policy.removeprefix("hero_pl:")
         folder = packaged if self.policy.startswith("hero_pl:") else Path(self.policy)
         weights = {path.name: digest(path) for path in sorted(folder.glob("*.*"))} if folder.is_dir() else {}
-        on_top = settings(SUITES[self.suite], self.method, self.endpoint)
+        on_top = settings(SUITES[self.suite], self.method, self.endpoint, self.stage)
         return {**asdict(self), "budgets": list(self.budgets), "files": files, "weights": weights, "settings": on_top}
 
     def folder(self, out: Path) -> Path:
@@ -95,7 +95,7 @@ class Cell:
         """The configuration that makes a ``fit`` this cell."""
         return nested(
             {
-                **settings(SUITES[self.suite], self.method, self.endpoint),
+                **settings(SUITES[self.suite], self.method, self.endpoint, self.stage),
                 "seed_everything": self.seed,
                 "data.seed": self.seed,
                 "model.lr": self.lr,

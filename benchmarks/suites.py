@@ -82,6 +82,8 @@ class Suite:
     rates: tuple[float, ...] = (5e-4, 1e-3, 2e-3)
     """Learning rates that ``--tune`` tries, the same for every method."""
     methods: tuple[str, ...] = tuple(METHODS)
+    tuning_world: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of the environment under which rates are chosen: another world than the one of the test."""
     adapt: bool = True
     """Replace what the overlays say about prompts and reflectors by what this suite's configuration says."""
 
@@ -100,6 +102,8 @@ SUITES: dict[str, Suite] = {
         "hints, and the rule-based reflector is an oracle over visible facts.",
         ("hero_pl:pocket-shop", "hero_pl:pocket-shop-b"),
         rules="ShopRules",
+        rates=(2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3),
+        tuning_world={"catalogue_seed": 1},
         adapt=False,
     ),
     "pocket-retail": Suite(
@@ -108,6 +112,7 @@ SUITES: dict[str, Suite] = {
         "Templated tasks on a database of the real schema; the outcome is open.",
         ("hero_pl:pocket-retail", "hero_pl:pocket-retail-b"),
         rules="RetailRules",
+        tuning_world={"data_seed": 1},
     ),
     "webshop": Suite(
         "webshop",
@@ -181,10 +186,12 @@ def why_not(suite: Suite, method: str) -> str:
     return "missing: " + ", ".join(path for path in METHODS[method].overlays if not (ROOT / path).is_file())
 
 
-def settings(suite: Suite, name: str, endpoint: Sequence[str] | None = None) -> dict[str, Any]:
-    """What a method sets on top of its overlays in this suite."""
+def settings(suite: Suite, name: str, endpoint: Sequence[str] | None = None, stage: str = "test") -> dict[str, Any]:
+    """What a method sets on top of its overlays in this suite; at the stage ``validate`` it is another world."""
     method = method_of(name)
     found = dict(method.settings)
+    if stage == "validate" and suite.tuning_world:
+        found["data.env_args"] = {**suite.values["data"].get("env_args", {}), **suite.tuning_world}
     if name == "hero_external" and endpoint:
         found[f"{OBJECTIVE}.reflector"] = {
             "class_path": "ChatReflector",

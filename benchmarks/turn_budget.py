@@ -8,8 +8,9 @@
 
 Every cell is an ordinary ``hero_pl fit`` with overlays, evaluated at every budget. Finished cells are not run again, so
 the same command goes on after an interruption; crashed cells stay in the table and are tried again. With ``--tune``
-every method first runs the same learning rates on the validation split with seeds of their own, all of which are kept
-in ``tuning.csv``; the rate with the best mean over the budgets is then used on the test split.
+every method first runs the same learning rates on the validation split of another world (another catalogue, another
+database) with seeds of their own, all of which are kept in ``tuning.csv``; the rate with the best mean over the budgets
+is then used on the test split.
 
 ``--dry-run`` writes the overlay of every cell and prints its command, to be run elsewhere (the base policy has none:
 every other cell evaluates it at 0 turns); ``--collect`` reports what is there.
@@ -42,6 +43,8 @@ def options(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--policies", nargs="+", help="base policies (warm starts), a factor of the table")
     parser.add_argument("--budgets", nargs="+", type=int, default=list(BUDGETS), help="training turns, up to 20000")
+    parser.add_argument("--long-budgets", nargs="+", type=int, default=[], help="more of them for --long-methods")
+    parser.add_argument("--long-methods", nargs="+", default=[], help="methods that are trained further")
     rate = parser.add_mutually_exclusive_group()
     rate.add_argument("--lr", type=float, help="the rate of every method; default: what the suite's configuration says")
     rate.add_argument("--tune", action="store_true", help="choose the rate of each method on the validation split")
@@ -64,9 +67,14 @@ def options(words: Sequence[str] | None = None) -> argparse.Namespace:
     args.methods = args.methods or known
     args.policies = args.policies or base_policies(suite)
     args.rates = args.rates or list(suite.rates)
+    if strangers := sorted(set(args.long_methods) - set(args.methods)):
+        parser.error(f"--long-methods {strangers[0]}: it is not among the methods of this grid.")
+    if bool(args.long_methods) != bool(args.long_budgets):
+        parser.error("--long-methods and --long-budgets belong together.")
     args.budgets = sorted(set(args.budgets))
     args.tune_budgets = sorted(set(args.tune_budgets or args.budgets))
-    if min(args.budgets + args.tune_budgets) < 1 or max(args.budgets + args.tune_budgets) > 20_000:
+    every = args.budgets + args.tune_budgets + args.long_budgets
+    if min(every) < 1 or max(every) > 20_000:
         parser.error("--budgets: expected training turns from 1 to 20000; the base policy at 0 is always evaluated.")
     if args.episodes < 1 or args.parallel < 1:
         parser.error("--episodes and --parallel must be at least 1.")
@@ -105,12 +113,17 @@ def main_cells(args: argparse.Namespace, rates: dict[str, float]) -> list[Cell]:
     """Seed by seed, so that an interrupted grid is balanced."""
     return [
         Cell(
-            args.suite, method, policy, rates[method], seed, tuple(args.budgets), "test", args.episodes, endpoint(args)
+            args.suite, method, policy, rates[method], seed, marks(args, method), "test", args.episodes, endpoint(args)
         )
         for seed in args.seeds
         for policy in args.policies
         for method in args.methods
     ]
+
+
+def marks(args: argparse.Namespace, method: str) -> tuple[int, ...]:
+    """Budgets at which a method is evaluated on the test split."""
+    return tuple(sorted({*args.budgets, *(args.long_budgets if method in args.long_methods else ())}))
 
 
 def endpoint(args: argparse.Namespace) -> tuple[str, str] | None:

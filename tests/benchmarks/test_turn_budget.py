@@ -171,3 +171,21 @@ def test_a_grid_of_two_cells_writes_results_tables_and_curves(
 
 def test_only_the_base_policy_is_not_trained() -> None:
     assert [name for name, method in METHODS.items() if method.title.endswith("not trained")] == [BASE]
+
+
+def test_rates_are_chosen_in_another_world_than_that_of_the_test(tmp_path: Path) -> None:
+    for suite, world in (("pocket-webshop", {"catalogue_seed": 1}), ("pocket-retail", {"data_seed": 1})):
+        plain = SUITES[suite].values["data"].get("env_args", {})
+        for stage, expected in (("validate", {**plain, **world}), ("test", plain)):
+            cell = Cell(suite, "grpo", "somewhere", 1e-3, 0, (10,), stage)
+            assert parsed(cell, tmp_path).datamodule.env_args == expected, (suite, stage)
+
+
+def test_some_methods_can_be_trained_further_than_the_others() -> None:
+    words = ["--methods", "base", "grpo", "rloo", "--seeds", "0", "--budgets", "10", "20"]
+    args = options([*words, "--long-methods", "grpo", "--long-budgets", "40"])
+    cells = main_cells(args, dict.fromkeys(args.methods, 1e-3))
+    assert {cell.method: cell.budgets for cell in cells} == {"base": (10, 20), "grpo": (10, 20, 40), "rloo": (10, 20)}
+    for more in (["--long-methods", "grpo"], ["--long-methods", "hero_ema", "--long-budgets", "40"]):
+        with pytest.raises(SystemExit):
+            options([*words, *more])
