@@ -17,7 +17,6 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
 import sys
 import time
 import traceback
@@ -27,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from provenance import commit
 from suites import BASE, ROOT, SUITES, method_of, nested, settings
 
 from hero_pl.jsonl import read_lines
@@ -162,7 +162,7 @@ def prepare(cell: Cell, out: Path) -> str:
     """Write what a cell is and its overlay; returns the command that runs it."""
     folder = cell.folder(out)
     folder.mkdir(parents=True, exist_ok=True)
-    said = json.dumps({**cell.identity(), "commit": _commit()}, indent=2)
+    said = json.dumps({**cell.identity(), "commit": commit()}, indent=2)
     (folder / "cell.json").write_text(said + "\n", encoding="utf-8")
     text = yaml.safe_dump(cell.overlay(folder), sort_keys=False)
     command = " ".join(["hero_pl", *cell.arguments(folder)])
@@ -183,23 +183,13 @@ def keep(cell: Cell, out: Path, error: str, wall_s: float | None = None) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     status = CRASHED if error else DONE
     said = folder / "cell.json"
-    commit = json.loads(said.read_text(encoding="utf-8"))["commit"] if said.is_file() else _commit()
-    result = {"status": status, "error": error, "wall_s": wall_s, "commit": commit}
+    made_on = json.loads(said.read_text(encoding="utf-8"))["commit"] if said.is_file() else commit()
+    result = {"status": status, "error": error, "wall_s": wall_s, "commit": made_on}
     result["curve"] = curve(folder / "version_0")
     part = folder / "result.part"
     part.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     part.replace(folder / "result.json")
     return status
-
-
-def _commit() -> str:
-    """Of the checkout, with a mark if it was changed."""
-    command = ["git", "describe", "--always", "--dirty"]
-    try:
-        found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout
-    except OSError:  # no git on this machine
-        return ""
-    return found.strip()
 
 
 def _evaluate(cell: Cell, folder: Path) -> None:

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from provenance import signed
 from tables import markdown
 
 from hero_pl.compare import compare_runs
@@ -337,7 +338,7 @@ def main() -> None:
         raise SystemExit(f"falsification: {error}") from error
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "falsification.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    (args.out / "falsification.md").write_text(page(result), encoding="utf-8")
+    (args.out / "falsification.md").write_text(signed(page(result)), encoding="utf-8")
     print(page(result))
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from provenance import commit
 
 from hero_pl.pocket.demonstrations import HINT
 from hero_pl.policy.base import Sampling, ScoreRow
@@ -91,7 +92,7 @@ def run(task: Task, args: argparse.Namespace, part: Callable[[str], bool] | None
     passed = all(a > b for a, b in itertools.pairwise(order)) and idle <= result["no hint"] + TOLERANCE
     print("gate:", "passed" if passed else "FAILED", "(true > own > feedback > none >= shuffled, constant)")
     if args.out:
-        args.out.write_text(json.dumps({**result, **extra, "passed": passed}, indent=2) + "\n")
+        args.out.write_text(json.dumps({**result, **extra, "passed": passed, "commit": commit()}, indent=2) + "\n")
     return passed
 
 

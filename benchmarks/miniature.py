@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from provenance import signed
 from tables import markdown
 
 from hero_pl.intervals import mean_interval
@@ -241,7 +242,7 @@ def main() -> None:
     table = markdown(["arm", "seeds", "P(right action), mean and 95 % interval", "range"], rows)
     print(table)
     if args.out:
-        args.out.write_text(table, encoding="utf-8")
+        args.out.write_text(signed(table), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from falsification import bootstrap_mean
 from gates import probabilities
 from pocket_gate import wrong_turns
+from provenance import signed
 from tables import markdown
 
 if TYPE_CHECKING:
@@ -219,7 +220,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     found = probe(load(args.before), load(args.after), args.episodes, args.seed)
-    print(page(found))
+    print(signed(page(found)))
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")

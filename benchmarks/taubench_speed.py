@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from provenance import commit
 from tables import write_rows
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -75,6 +76,7 @@ def main() -> None:
                     "steps_per_episode": round(steps / count, 2),
                     "step_us": round(1e6 * seconds / steps, 1),
                     "episodes_per_minute": round(60 * count / seconds),
+                    "commit": commit(),
                 }
             )
             print("  ".join(f"{key}={value}" for key, value in rows[-1].items()), flush=True)

@@ -31,7 +31,7 @@ Look at runs and environments (hero_pl COMMAND --help):
   rollout     play a policy and write trajectories.jsonl
   export      write the weights of a checkpoint as a Hugging Face folder
   envs        list the environments     check-env        prove that an environment keeps the contract
-  annotate    quality of diagnoses: sample, label, form, judge, oracle, report
+  annotate    quality of diagnoses: sample, label, form, judge, oracle, outcome, report
   components  list what a configuration can swap; --config FILE or --import PACKAGE adds your own
   import-tau-bench  import the official TauBench data from a checkout
 """

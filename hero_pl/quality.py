@@ -20,6 +20,8 @@ from hero_pl.types import Confidence, Reflection, Trajectory
 Label: TypeAlias = Hashable | None
 """An answer; ``None`` where a rater gave none."""
 
+RESAMPLES = 500
+"""Of the bootstrap over episodes."""
 QUESTIONS: Mapping[str, str] = {
     "turn_was_error": "Was the action of this turn a mistake, given what was known then?",
     "says_error": "Does the diagnosis say that it was a mistake?",
@@ -84,15 +86,16 @@ def _row(trajectory: Trajectory, turn: int, reflection: Reflection, name: str) -
     return {
         "id": hashlib.sha256(name.encode()).hexdigest()[:16],
         "task_id": trajectory.task_id,
+        "seed": trajectory.seed,
         "turn": played.number,
         "turns": len(trajectory.turns),
         "reward": trajectory.reward,
         "task": trajectory.first_observation,
         "history": [
-            {"action": one.text, "reply": one.observation, "malformed": one.malformed is not None}
-            for one in trajectory.turns[:turn]
+            {"action": one.text, "sent": one.action, "reply": one.observation} for one in trajectory.turns[:turn]
         ],
         "action": played.text,
+        "sent": played.action,
         "reply": played.observation,
         "diagnosis": diagnosis.text,
         "confidence": diagnosis.confidence,
@@ -197,7 +200,8 @@ def quality_report(
     Returns:
         Per arm: ``rows``, the share of yes for each question (open and tied answers left out), ``error/precision``,
         ``error/recall`` and ``error/rows`` of "this turn was an error", and ``calibration/low|medium|high``, the share
-        of diagnoses of that confidence that judged the turn rightly. Under ``agreement``: for each question
+        of diagnoses of that confidence that judged the turn rightly; for each but the rows also ``.../from`` and
+        ``.../to``, a 95 % interval by a bootstrap over episodes. Under ``agreement``: for each question
         ``<question>/cohen`` (two raters), ``<question>/fleiss`` (on the rows that all raters answered),
         ``<question>/alpha`` (Krippendorff's) and ``<question>/tied``, the rows without a majority.
 
@@ -275,6 +279,29 @@ def calibration(
 
 
 def _arm_report(
+    names: Sequence[str], rows: Mapping[str, Mapping[str, Any]], gold: Mapping[str, Mapping[str, Label]]
+) -> dict[str, float]:
+    found = _measures(names, rows, gold)
+    episodes: dict[tuple[str, int], list[str]] = {}
+    for name in names:
+        episodes.setdefault((rows[name].get("task_id", name), rows[name].get("seed", 0)), []).append(name)
+    drawn = random.Random(0)
+    clusters = list(episodes.values())
+    samples = [
+        _measures([name for part in drawn.choices(clusters, k=len(clusters)) for name in part], rows, gold)
+        for _ in range(RESAMPLES if len(clusters) > 1 else 0)
+    ]
+    report: dict[str, float] = {}
+    for measure, value in found.items():
+        report[measure] = value
+        values = sorted(sample[measure] for sample in samples if not math.isnan(sample[measure]))
+        if values and not measure.endswith("rows"):
+            report[f"{measure}/from"] = values[round(0.025 * (len(values) - 1))]
+            report[f"{measure}/to"] = values[round(0.975 * (len(values) - 1))]
+    return report
+
+
+def _measures(
     names: Sequence[str], rows: Mapping[str, Mapping[str, Any]], gold: Mapping[str, Mapping[str, Label]]
 ) -> dict[str, float]:
     answers = {question: [gold[name][question] for name in names] for question in QUESTIONS}

@@ -192,3 +192,23 @@ def test_three_raters_are_compared_by_alpha_and_may_leave_rows_out() -> None:
     assert "grounded/cohen" not in report["agreement"]
     with pytest.raises(ConfigError, match="not in the key"):
         quality_report([[{**full[0], "id": "other"}]], key)
+
+
+def labelled(task: str, number: int, error: bool) -> dict[str, Any]:
+    labels = {"turn_was_error": error, "says_error": True}
+    return {"id": f"{task}{number}", "task_id": task, "seed": 0, "confidence": "high", "labels": labels}
+
+
+def test_intervals_draw_episodes_and_not_turns() -> None:
+    # Ten turns each of two episodes, one all wrong, one all right: only 0, 1/2 and 1 can be drawn.
+    rows = [labelled(task, number, task == "a") for task in "ab" for number in range(10)]
+    found = quality_report([rows], {row["id"]: "true" for row in rows})["true"]
+    assert (found["turn_was_error"], found["turn_was_error/from"], found["turn_was_error/to"]) == (0.5, 0.0, 1.0)
+    assert found["error/precision"] == 0.5
+    assert (found["error/precision/from"], found["error/precision/to"]) == (0.0, 1.0)
+    assert "rows/from" not in found
+
+
+def test_a_single_episode_has_no_interval() -> None:
+    rows = [labelled("a", number, number > 3) for number in range(10)]
+    assert not [name for name in quality_report([rows], {row["id"]: "true" for row in rows})["true"] if "/from" in name]

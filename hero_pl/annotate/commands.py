@@ -5,6 +5,7 @@
     hero_pl annotate form turns.jsonl --out form.html                or in a page that exports JSON lines
     hero_pl annotate judge turns.jsonl URL MODEL --out judge.jsonl   or by a model behind an endpoint
     hero_pl annotate oracle turns.jsonl --out oracle.jsonl           or by rule, where the environment has rules
+    hero_pl annotate outcome turns.jsonl CONFIG                      or by playing the rest of the episode by rule
     hero_pl annotate report me.jsonl judge.jsonl --key turns.key.json --gold oracle.jsonl
 
 Each takes --help.
@@ -14,6 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+
+from hero_pl.errors import HeroError
 
 
 def sample(run: Path, out: Path = Path("turns.jsonl"), turns: int = 100, seed: int = 0) -> None:
@@ -94,7 +97,7 @@ def judge(
 
 
 def oracle(turns: Path, out: Path = Path("oracle.jsonl")) -> None:
-    """Answer by rule, where the environment has rules (the pocket shop).
+    """Answer by rule, where the environment has rules (the pocket shop, the pocket retail desk).
 
     Args:
         turns: What ``sample`` wrote.
@@ -108,6 +111,29 @@ def oracle(turns: Path, out: Path = Path("oracle.jsonl")) -> None:
     new_file(out)
     append_lines(out, rows)
     print(f"Wrote {len(rows)} rows labelled by rule to {out}")
+
+
+def outcome(turns: Path, config: Path, out: Path = Path("outcome.jsonl")) -> None:
+    """Answer by outcome: was there less to gain after the turn than before? The rest is played by rule.
+
+    Args:
+        turns: What ``sample`` wrote.
+        config: The configuration of the run; its ``data.env`` and ``data.env_args`` are played again.
+        out: Labelled rows.
+    """
+    from hero_pl.annotate.files import new_file, read_rows
+    from hero_pl.annotate.outcome import label_rows
+    from hero_pl.components import read_config
+    from hero_pl.jsonl import append_lines
+
+    data = read_config(config).get("data") or {}
+    if not isinstance(data, dict) or not isinstance(data.get("env"), str):
+        raise HeroError(f"{config}: names no environment; expected the configuration of the run, with data.env.")
+    rows = label_rows(read_rows(turns), data["env"], data.get("env_args"))
+    new_file(out)
+    append_lines(out, rows)
+    known = sum(row["labels"]["turn_was_error"] is not None for row in rows)
+    print(f"Wrote {len(rows)} rows to {out}, {known} of them labelled by outcome; the others were lost before the turn")
 
 
 def report(
@@ -144,5 +170,6 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "form": form,
     "judge": judge,
     "oracle": oracle,
+    "outcome": outcome,
     "report": report,
 }

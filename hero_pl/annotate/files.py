@@ -104,15 +104,20 @@ def read_key(path: Path) -> dict[str, str]:
 
 
 def tables(report: Report) -> list[list[list[str]]]:
-    """Measures by arm and, with several raters, agreement by question; the first row of each is its head."""
-    arms = [name for name in report if name != "agreement"]
+    """Measures by arm and, with several raters, agreement by question; the first row of each is its head.
+
+    What nobody answered is left out.
+    """
+    arms = sorted((name for name in report if name != "agreement"), reverse=True)  # the true ones first
     measures = list(dict.fromkeys(name for arm in arms for name in report[arm]))
-    found = [[["measure", *arms], *([m, *(_cell(report[arm].get(m), m) for arm in arms)] for m in measures)]]
+    measures = [name for name in measures if not name.endswith(("/from", "/to"))]
+    rows = [[name, *(_interval(report[arm], name) for arm in arms)] for name in measures]
+    found = [[["measure", *arms], *(row for row in rows if any(row[1:]))]]
     agreement = report["agreement"]
     columns = ["cohen", "fleiss", "alpha", "tied"]
     if any(not name.endswith("/tied") and not math.isnan(value) for name, value in agreement.items()):
         rows = [[name, *(_cell(agreement.get(f"{name}/{c}"), c) for c in columns)] for name in QUESTIONS]
-        found.append([["question", *columns], *rows])
+        found.append([["question", *columns], *(row for row in rows if any(row[1:-1]))])
     return found
 
 
@@ -140,6 +145,13 @@ def report_json(report: Report) -> str:
         for part, values in report.items()
     }
     return json.dumps(clean, indent=2) + "\n"
+
+
+def _interval(arm: Mapping[str, float], name: str) -> str:
+    """The value and, where there is one, its 95 % interval."""
+    low, high = arm.get(f"{name}/from"), arm.get(f"{name}/to")
+    value = _cell(arm.get(name), name)
+    return f"{value} [{low:.3f}, {high:.3f}]" if value and low is not None and high is not None else value
 
 
 def _cell(value: float | None, name: str) -> str:

@@ -2,39 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-from hero_pl.pocket.retail_rules import Desk, judge, read_call
-from hero_pl.reflection.base import Reflector
-from hero_pl.types import Diagnosis, Reflection, Trajectory
-
-if TYPE_CHECKING:
-    from hero_pl.policy.base import Policy
+from hero_pl.pocket.reflector import RuleReflector
+from hero_pl.pocket.retail_rules import Clerk, Desk, read_call
+from hero_pl.pocket.situation import Situation
+from hero_pl.types import Trajectory
 
 
-class RetailRules(Reflector):
+class RetailRules(RuleReflector):
     """Diagnoses turns of the pocket retail desk by rule from request, tool results and policy; never from hidden state.
 
     Args:
         targets: Add the corrected action to turns that were not right.
     """
 
-    def __init__(self, targets: bool = True) -> None:
-        self.targets = targets
+    stranger = "not_a_pocket_retail_task"
 
-    def reflect(self, trajectories: Sequence[Trajectory], policy: Policy | None) -> list[Reflection]:
-        """See :meth:`Reflector.reflect`."""
-        return [self._one(trajectory) for trajectory in trajectories]
-
-    def _one(self, trajectory: Trajectory) -> Reflection:
-        if Desk.open(trajectory.first_observation) is None:
-            return Reflection((None,) * len(trajectory.turns), "rejected", issues=(("not_a_pocket_retail_task", 0),))
-        diagnoses = []
-        for desk, turn in zip(desks(trajectory), trajectory.turns, strict=True):
-            text, target = judge(desk, read_call(turn.action), turn.observation)
-            diagnoses.append(Diagnosis(text, "high", target if self.targets else None))
-        return Reflection(tuple(diagnoses), "ok", True)
+    def open(self, first_observation: str) -> Situation | None:
+        """See :meth:`RuleReflector.open`."""
+        return Clerk.open(first_observation)
 
 
 def desks(trajectory: Trajectory) -> list[Desk]:

@@ -152,7 +152,50 @@ class Desk:
         return steps
 
 
+@dataclass(frozen=True, slots=True)
+class Clerk:
+    """A situation of the retail desk: what actions as text and observations have told."""
+
+    desk: Desk
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """See :class:`hero_pl.pocket.situation.Situation`."""
+        return FAULTS | {"right"}
+
+    @staticmethod
+    def open(first_observation: str) -> Clerk | None:
+        """The situation at the start; ``None`` if that is not a request of this desk."""
+        desk = Desk.open(first_observation)
+        return Clerk(desk) if desk else None
+
+    def right(self) -> Call:
+        """The next step of the policy."""
+        return self.desk.right()
+
+    def judge(self, action: str, text: str, reply: str) -> tuple[str, Call | None]:
+        """The diagnosis of a turn, and the right step if another one was taken."""
+        return judge(self.desk, read_call(action), reply)
+
+    def after(self, action: str, reply: str) -> Clerk:
+        """The situation after a turn."""
+        return Clerk(self.desk.after(read_call(action), reply))
+
+
 # -- judging -----------------------------------------------------------------------------------------------------------
+
+_WRONG_ARGUMENT = {
+    "order_id": "wrong order",
+    "reason": "wrong reason",
+    "item_ids": "wrong item",
+    "payment_method_id": "wrong payment",
+}
+_MISSING = {"get_order_details": "order not read", "get_user_details": "user not read"}
+FAULTS = frozenset(
+    {*_WRONG_ARGUMENT.values(), *_MISSING.values(), "wrong", "not allowed", "not confirmed", "error"}
+    | {"user not found", "wrong step"}
+)
+"""What a diagnosis of a turn that was not right begins with."""
 
 
 def judge(desk: Desk, call: Call | None, observation: str) -> tuple[str, Call | None]:
@@ -191,20 +234,14 @@ def _fault(desk: Desk, call: Call | None, right: Call, observation: str) -> str:
     name = right["name"]
     if call is not None and call["name"] == name and name in ACTS:
         wrong = [key for key, value in right["arguments"].items() if call["arguments"].get(key) != value]
-        return {
-            "order_id": "wrong order",
-            "reason": "wrong reason",
-            "item_ids": "wrong item",
-            "payment_method_id": "wrong payment",
-        }.get(wrong[0] if wrong else "", "wrong")
+        return _WRONG_ARGUMENT[wrong[0]] if wrong else "wrong"
     if right == TRANSFER:
         return "not allowed"
     if call is not None and call["name"] in ACTS and right == desk.ask():
         return "not confirmed"
     if is_error(observation):
         return "error"
-    missing = {"get_order_details": "order not read", "get_user_details": "user not read"}
-    return missing.get(name, "user not found" if name.startswith("find_user_id") else "wrong step")
+    return _MISSING.get(name, "user not found" if name.startswith("find_user_id") else "wrong step")
 
 
 def read_call(action: str) -> Call | None:

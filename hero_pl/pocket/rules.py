@@ -9,8 +9,9 @@ the trouble.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
 
 from hero_pl.records import is_error
 
@@ -100,7 +101,7 @@ def action(slot: Slot, value: str) -> str:
     return f"search[{value}]" if slot == "search" else f"click[{value}]"
 
 
-def call(slot: Slot, value: str) -> dict[str, object]:
+def call(slot: Slot, value: str) -> dict[str, Any]:
     """The same as a tool call."""
     if slot == "search":
         return {"name": "search", "arguments": {"query": value}}
@@ -120,6 +121,38 @@ def judge(request: Request, page_text: str, taken: str, answer: str) -> Verdict:
     elif Page.read(answer).slot == "back" and answer != "done":
         kind = "wasted"
     return Verdict(kind, slot, value, right)
+
+
+@dataclass(frozen=True, slots=True)
+class Shopper:
+    """A situation of the pocket shop: the request, and the page in front."""
+
+    request: Request
+    page: str
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """See :class:`hero_pl.pocket.situation.Situation`."""
+        return frozenset(get_args(Kind))
+
+    @staticmethod
+    def open(first_observation: str) -> Shopper | None:
+        """The situation at the start; ``None`` if that is not a request of this shop."""
+        request = Request.read(first_observation)
+        return Shopper(request, first_observation) if request else None
+
+    def right(self) -> dict[str, Any]:
+        """The next step of the rules."""
+        return call(*decision(self.request, Page.read(self.page)))
+
+    def judge(self, action: str, text: str, reply: str) -> tuple[str, Mapping[str, Any] | None]:
+        """The diagnosis of a turn, and the right step if another one was taken."""
+        verdict = judge(self.request, self.page, action or text, reply)
+        return verdict.text, None if verdict.kind == "right" else call(verdict.slot, verdict.right)
+
+    def after(self, action: str, reply: str) -> Shopper:
+        """The situation after a turn; a reply that could not be read changes nothing."""
+        return replace(self, page=reply) if action else self
 
 
 def _values(text: str) -> tuple[str, ...]:

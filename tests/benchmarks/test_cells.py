@@ -53,9 +53,9 @@ def test_what_the_suite_sets_on_top_makes_a_new_cell(tmp_path: Path, monkeypatch
 
 
 def test_the_commit_of_a_result_is_that_of_its_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cells._commit", lambda: "at the start")
+    monkeypatch.setattr("cells.commit", lambda: "at the start")
     prepare(CELL, tmp_path)
-    monkeypatch.setattr("cells._commit", lambda: "at the end")
+    monkeypatch.setattr("cells.commit", lambda: "at the end")
     keep(CELL, tmp_path, "")
     assert result_of(CELL, tmp_path)["commit"] == "at the start"
 
