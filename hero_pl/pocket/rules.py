@@ -141,6 +141,11 @@ class Shopper:
         request = Request.read(first_observation)
         return Shopper(request, first_observation) if request else None
 
+    @property
+    def slot(self) -> Slot:
+        """What the page asks for."""
+        return Page.read(self.page).slot
+
     def right(self) -> dict[str, Any]:
         """The next step of the rules."""
         return call(*decision(self.request, Page.read(self.page)))

@@ -1,0 +1,98 @@
+"""How far can feedback alone take a base policy of the pocket shop? Asked before any training, on frozen weights.
+
+    python benchmarks/feedback_ceiling.py hero_pl:pocket-shop hero_pl:pocket-shop-b
+
+A teacher that sees the next observation and the reward, but no diagnosis, is asked for the probability of the right
+action at item, colour and size decisions, by what happened there. Once a student is right everywhere, all its turns
+are of the first kind (right, reward 1), so it is pulled to what the frozen teacher gives those: the product over the
+three decisions is the success that such training settles at.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from falsification import bootstrap_mean
+from gates import probabilities
+from provenance import signed
+from skills_probe import load
+from tables import markdown
+
+from hero_pl.pocket.demonstrations import HINT
+from hero_pl.pocket.rules import Shopper, Slot
+from hero_pl.policy.base import Sampling
+from hero_pl.policy.huggingface import HuggingFacePolicy
+from hero_pl.rollout.collect import Collector, Draw, Limits
+from hero_pl.teacher.hindsight import HindsightTeacher
+from hero_pl.types import Reflection, Trajectory
+
+SLOTS: tuple[Slot, ...] = ("item", "color", "size")
+CASES = {
+    "right, reward 1": (True, True),
+    "right, reward below 1": (True, False),
+    "wrong, reward below 1": (False, False),
+}
+"""Name -> whether the action was right, whether the episode succeeded."""
+Asked = tuple[int, tuple[int, ...], str]
+"""Episode, context with the hint, right action."""
+
+
+def play(policy: HuggingFacePolicy, episodes: int) -> list[Trajectory]:
+    """Validation tasks, sampled at temperature 1."""
+    collector = Collector("hero_pl/WebShopPocket-v0", split="validation", limits=Limits(12, 128))
+    ids = (collector.task_ids * (episodes // len(collector.task_ids) + 1))[:episodes]
+    return collector.collect([Draw(name, i, i) for i, name in enumerate(ids)], policy, Sampling(1.0, 12))
+
+
+def cases(policy: HuggingFacePolicy, played: Sequence[Trajectory]) -> dict[tuple[str, str], list[Asked]]:
+    """What the teacher is asked, by slot and case."""
+    teacher = HindsightTeacher(template=HINT, include_diagnosis=False, on_invalid="env_feedback")
+    hints = teacher.advise(played, [Reflection((None,) * len(one.turns), "ok") for one in played], policy)
+    found: dict[tuple[str, str], list[Asked]] = {(slot, case): [] for slot in SLOTS for case in CASES}
+    for number, (episode, shown) in enumerate(zip(played, hints, strict=True)):
+        situation = Shopper.open(episode.first_observation)
+        assert situation is not None, "an episode of the pocket shop"
+        for turn, hint in zip(episode.turns, shown, strict=True):
+            slot, right = situation.slot, situation.right()
+            was_right = situation.judge(turn.action, turn.text, turn.observation)[1] is None
+            for case, kind in CASES.items():
+                if slot in SLOTS and kind == (was_right, episode.reward == 1.0):
+                    context = policy.template.splice(turn.prompt_ids, hint.text if hint else "")
+                    found[slot, case].append((number, context, policy.parser.write(right)))
+            situation = situation.after(turn.action, turn.observation)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("policies", nargs="+", help="packaged names, exported folders or .ckpt files")
+    parser.add_argument("--episodes", type=int, default=600)
+    parser.add_argument("--out", type=Path, help="also write the table as Markdown")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = []
+    for name in args.policies:
+        policy = load(name)
+        asked = cases(policy, play(policy, args.episodes))
+        for case in CASES:
+            cells, means = [], []
+            for slot in SLOTS:
+                parts = asked[slot, case]
+                found = probabilities(policy, [context for _, context, _ in parts], [label for *_, label in parts])
+                value = bootstrap_mean([(part[0], one) for part, one in zip(parts, found, strict=True)])
+                means.append(value["mean"])
+                cells.append(f"{value['mean']:.2f} [{value['low']:.2f}, {value['high']:.2f}], {len(parts)}")
+            rows.append([name.rpartition(":")[2], case, *cells, f"{math.prod(means):.2f}"])
+    head = ["base policy", "what the teacher saw", *(f"P(right {slot}), turns" for slot in SLOTS), "product"]
+    table = signed(markdown(head, rows))
+    print(table)
+    if args.out:
+        args.out.write_text(table, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
