@@ -20,18 +20,20 @@ PAGES = [
 ]
 
 
-def episode(reward: float, color: str) -> Trajectory:
-    """The shortest way, with this colour."""
+def episode(reward: float, color: str, prompt: tuple[int, ...]) -> Trajectory:
+    """The shortest way, with this colour; every turn after the same context."""
     actions = ["search[lamp]", "click[pine lamp]", f"click[{color}]", "click[tiny]", "click[buy now]"]
     turns = tuple(
-        Turn(i, (1, 2), (2,), (0.0,), action, action, reply, "user")
+        Turn(i, prompt, (2,), (0.0,), action, action, reply, "user")
         for i, (action, reply) in enumerate(zip(actions, PAGES, strict=True), 1)
     )
     return Trajectory("t", "shop", 0, 0, "", (), FIRST, turns, reward, StopReason.TERMINATED)
 
 
 def test_every_decision_is_asked_once_by_what_happened_there() -> None:
-    found = cases(load("hero_pl:pocket-shop"), [episode(0.5, "blue"), episode(1.0, "red")])
+    policy = load("hero_pl:pocket-shop")
+    prompt = policy.template.opening("", FIRST, "user", ())
+    found = cases(policy, [episode(0.5, "blue", prompt), episode(1.0, "red", prompt)])
     asked = {key: [(number, label) for number, _, label in parts] for key, parts in found.items() if parts}
     assert asked == {
         ("item", "right, reward below 1"): [(0, "click[pine lamp]")],
@@ -42,7 +44,7 @@ def test_every_decision_is_asked_once_by_what_happened_there() -> None:
         ("size", "right, reward 1"): [(1, "click[tiny]")],
     }
     contexts = {context for parts in found.values() for _, context, _ in parts}
-    assert all(len(context) > 2 for context in contexts), "with the observation and the reward"
+    assert all(len(context) > len(prompt) for context in contexts), "with the observation and the reward"
 
 
 def test_the_table_has_a_row_per_policy_and_case(
