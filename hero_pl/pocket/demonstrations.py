@@ -17,7 +17,7 @@ import numpy as np
 from hero_envs.webshop.pocket import KINDS
 from hero_pl.chat.template import HintPosition
 from hero_pl.errors import ConfigError
-from hero_pl.pocket.expert import ShopExpert
+from hero_pl.pocket.expert import ShopExpert, last_message
 from hero_pl.pocket.reflector import ShopRules
 from hero_pl.pocket.rules import Page, Request, Slot, action, decision
 from hero_pl.policy.base import Policy, Sampling
@@ -79,11 +79,13 @@ class ShopDemonstrations(Demonstrations):
 
     def make(self, draws: Sequence[Draw], policy: Policy, collector: Collector) -> list[Trajectory]:
         """Play the demonstrator; see :func:`taught_rows` for what becomes of its episodes."""
-        expert = ScriptedPolicy(self._reply, policy.template, policy.parser)
-        expert.max_length = policy.max_length
+        if self.clean:
+            return ShopExpert().make(draws, policy, collector)
+        demonstrator = ScriptedPolicy(self._reply, policy.template, policy.parser)
+        demonstrator.max_length = policy.max_length
         self.demonstrator.use(collector)
-        played = collector.collect(draws, expert, Sampling(1.0, 256))
-        return played if self.clean else taught_rows(played, self.rules, policy, self._branches)
+        played = collector.collect(draws, demonstrator, Sampling(1.0, 256))
+        return taught_rows(played, self.rules, policy, self._branches)
 
     # -- acting ------------------------------------------------------------------------------------------------
 
@@ -91,12 +93,8 @@ class ShopDemonstrations(Demonstrations):
         """The demonstrator's next action, from the text of the conversation."""
         request = Request.read(context)
         assert request is not None, "the pocket shop names its request on the first page"
-        pages = context.split("<|im_start|>user\n")[1:]
-        page_text = pages[-1].partition("<|im_end|>")[0]
-        rng = random.Random(seed * 1009 + len(pages))
-        page = Page.read(page_text)
-        if self.clean:
-            return action(*decision(request, page))
+        rng = random.Random(seed * 1009 + context.count("<|im_start|>user\n"))
+        page = Page.read(last_message(context))
         if page.slot in ("color", "size") and rng.random() < self.wasted:
             return f"click[{rng.choice(('description', 'features', 'reviews'))}]"
         if page.slot in OPTION_SLOTS and rng.random() < self.invalid:

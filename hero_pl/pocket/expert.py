@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hero_pl.errors import ConfigError
-from hero_pl.pocket.rules import Page, Request, action
+from hero_pl.pocket.rules import Page, Request, action, decision
 from hero_pl.policy.base import Policy, Sampling
 from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.rollout.collect import Collector, Draw
@@ -30,14 +30,13 @@ class ShopExpert(Demonstrations):
                     f"ShopExpert plays the pocket shop; {collector.env_id!r} shows no request of it. Use an expert "
                     "that knows this environment."
                 )
-            page = Page.read(_last_message(context))
-            return action(page.slot, request.value(page.slot))
+            return action(*decision(request, Page.read(last_message(context))))
 
         expert = ScriptedPolicy(reply, policy.template, policy.parser)
         expert.max_length = policy.max_length
         return collector.collect(draws, expert, Sampling(1.0, 256))
 
 
-def _last_message(context: str) -> str:
+def last_message(context: str) -> str:
     """The page in front, as ChatML writes it."""
     return context.split("<|im_start|>user\n")[-1].partition("<|im_end|>")[0]

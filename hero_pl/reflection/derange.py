@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 _PASSES = 4
@@ -37,15 +37,12 @@ def mismatch(taker: Placed, giver: Placed) -> int:
     )
 
 
-def derange(
-    items: Sequence[Placed], rng: random.Random, cost: Callable[[Placed, Placed], int] = mismatch
-) -> list[int] | None:
-    """A random permutation without fixed points, improved by exchanges until ``cost`` no longer falls.
+def derange(items: Sequence[Placed], rng: random.Random) -> list[int] | None:
+    """A random permutation without fixed points, improved by exchanges until the :func:`mismatch` no longer falls.
 
     Args:
         items: What to permute.
         rng: Source of randomness.
-        cost: Cost of giving the second item's text to the first.
 
     Returns:
         For each item the index of the item whose text it takes, or ``None`` if there are fewer than two items.
@@ -60,23 +57,17 @@ def derange(
     for place, i in enumerate(order):
         source[i] = order[(place + 1) % size]  # one cycle, hence no fixed point
     for _ in range(_PASSES):
-        if not _improve(items, source, order, rng, cost):
+        if not _improve(items, source, order, rng):
             break
     assert all(source[i] != i for i in range(size))
     return source
 
 
-def _improve(
-    items: Sequence[Placed],
-    source: list[int],
-    order: list[int],
-    rng: random.Random,
-    cost: Callable[[Placed, Placed], int],
-) -> bool:
-    """One pass of pairwise exchanges; True if any lowered the total cost."""
+def _improve(items: Sequence[Placed], source: list[int], order: list[int], rng: random.Random) -> bool:
+    """One pass of pairwise exchanges; True if any lowered the total mismatch."""
     improved = False
     for i in order:
-        own = cost(items[i], items[source[i]])
+        own = mismatch(items[i], items[source[i]])
         if own == 0:
             continue
         partners = order if len(order) <= _PARTNERS else rng.sample(order, _PARTNERS)
@@ -84,8 +75,8 @@ def _improve(
         for k in partners:
             if k == i or source[k] == i or source[i] == k:
                 continue
-            before = own + cost(items[k], items[source[k]])
-            after = cost(items[i], items[source[k]]) + cost(items[k], items[source[i]])
+            before = own + mismatch(items[k], items[source[k]])
+            after = mismatch(items[i], items[source[k]]) + mismatch(items[k], items[source[i]])
             if before - after > gain:
                 best, gain = k, before - after
         if gain:

@@ -125,7 +125,6 @@ class Collector:
         draws: Sequence[Draw],
         policy: Policy,
         sampling: Sampling,
-        weights: str = "live",
         on_episode: Callable[[Trajectory], None] = lambda trajectory: None,
     ) -> list[Trajectory]:
         """Play every draw to its end.
@@ -134,7 +133,6 @@ class Collector:
             draws: Episodes to play, ``limits.parallel`` at a time.
             policy: Loaded; evaluation mode and ``no_grad`` are set here.
             sampling: How actions are drawn.
-            weights: Which weights act.
             on_episode: Called with each episode as soon as it has ended.
 
         Returns:
@@ -147,7 +145,7 @@ class Collector:
         with policy.sampling():
             for first in range(0, len(draws), self.limits.parallel):
                 wave = draws[first : first + self.limits.parallel]
-                trajectories += self._play(wave, policy, sampling, weights, on_episode)
+                trajectories += self._play(wave, policy, sampling, on_episode)
         return trajectories
 
     def _play(
@@ -155,13 +153,12 @@ class Collector:
         wave: Sequence[Draw],
         policy: Policy,
         sampling: Sampling,
-        weights: str,
         on_episode: Callable[[Trajectory], None],
     ) -> list[Trajectory]:
         while len(self.envs) < len(wave):
             self.envs.append(environments.make(self.env_id, self.split, **self.env_args))
         episodes = [self._begin_or_give_up(draw, env, policy) for draw, env in zip(wave, self.envs, strict=False)]
-        session = policy.sampler.open(policy, sampling, [draw.seed for draw in wave], weights)
+        session = policy.sampler.open(policy, sampling, [draw.seed for draw in wave])
         room = policy.max_length - sampling.max_action_tokens
         finished: dict[int, Trajectory] = {}
         while True:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
@@ -128,8 +128,12 @@ KEPT = ("user", "do_nothing_succeeds", "user_is_faithful")
 """What an environment may say at the start about how to read the score; kept with the episode however it ends."""
 
 
-def json_only(info: Mapping[str, Any], drop: Sequence[str] = ("tools", "system_prompt", "available_actions")) -> Any:
-    """What of an ``info`` dictionary can be written to a record."""
+NOT_KEPT = ("tools", "system_prompt", "available_actions")
+"""Long, and known from elsewhere or not needed after the turn."""
+
+
+def json_only(info: Mapping[str, Any]) -> Any:
+    """What of an ``info`` dictionary is written to a record, as JSON values."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, Mapping):
@@ -140,7 +144,7 @@ def json_only(info: Mapping[str, Any], drop: Sequence[str] = ("tools", "system_p
             return value
         return value.item() if hasattr(value, "item") and getattr(value, "size", 0) == 1 else str(value)
 
-    return plain({key: value for key, value in info.items() if key not in drop})
+    return plain({key: value for key, value in info.items() if key not in NOT_KEPT})
 
 
 def _name(env: Env) -> str:
