@@ -32,6 +32,8 @@ class Method:
     """Mode of the ``ShuffledReflector`` around the suite's reference reflector."""
     shows: Literal["", "hint", "demonstration"] = ""
     """Names a template for it, which a suite with other prompts replaces."""
+    taught: bool = False
+    """Learns from the episodes of the suite's expert."""
     grouped: bool = False
     """Plays groups of eight, so an eighth of the tasks per step."""
 
@@ -63,6 +65,7 @@ METHODS: dict[str, Method] = {
         shows="hint",
     ),
     "generic": Method("generic diagnoses", ("configs/controls/generic_diagnosis.yaml",), wraps="generic"),
+    "supervised": Method("supervised by an expert, a ceiling", ("configs/baselines/supervised.yaml",), taught=True),
 }
 
 
@@ -77,6 +80,8 @@ class Suite:
     policies: tuple[str, ...]
     rules: str = ""
     """Class of the rule-based reflector; without one the suite has no ``hero_rule``."""
+    expert: Mapping[str, Any] = field(default_factory=dict)
+    """Demonstrations without a mistake; without them the suite has no ``supervised``."""
     on_cpu: bool = True
     """Whether a laptop runs it; others need an accelerator and the weights of the policy."""
     rates: tuple[float, ...] = (5e-4, 1e-3, 2e-3)
@@ -102,6 +107,7 @@ SUITES: dict[str, Suite] = {
         "hints, and the rule-based reflector is an oracle over visible facts.",
         ("hero_pl:pocket-shop", "hero_pl:pocket-shop-b"),
         rules="ShopRules",
+        expert={"class_path": "ShopExpert"},
         rates=(2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3),
         tuning_world={"catalogue_seed": 1},
         adapt=False,
@@ -112,6 +118,7 @@ SUITES: dict[str, Suite] = {
         "Templated tasks on a database of the real schema; the outcome is open.",
         ("hero_pl:pocket-retail", "hero_pl:pocket-retail-b"),
         rules="RetailRules",
+        expert={"class_path": "RetailDemonstrations", "init_args": {"clean": True}},
         tuning_world={"data_seed": 1},
     ),
     "webshop": Suite(
@@ -172,6 +179,8 @@ def available(suite: Suite, endpoint: Sequence[str] | None = None) -> list[str]:
         missing.add("hero_rule")
     if not endpoint:
         missing.add("hero_external")
+    if not suite.expert:
+        missing.update(name for name, method in METHODS.items() if method.taught)
     return [name for name in suite.methods if name not in missing]
 
 
@@ -181,6 +190,8 @@ def why_not(suite: Suite, method: str) -> str:
         return f"there is no such method; there are {', '.join(METHODS)}, and the overlays of configs by file name"
     if method == "hero_rule" and not suite.rules:
         return f"the suite {suite.name} has no rule-based reflector"
+    if METHODS[method].taught and not suite.expert:
+        return f"the suite {suite.name} has no expert that plays without a mistake"
     if method == "hero_external":
         return "it needs an endpoint: --endpoint URL MODEL"
     return "missing: " + ", ".join(path for path in METHODS[method].overlays if not (ROOT / path).is_file())
@@ -206,6 +217,8 @@ def settings(suite: Suite, name: str, endpoint: Sequence[str] | None = None, sta
     elif method.shows:
         template = (objective.get("teacher") or {}).get("init_args", {}).get("template")
         found[f"{OBJECTIVE}.teacher.init_args.template"] = template
+    if method.taught:
+        found["data.demonstrations"] = dict(suite.expert)
     if name == "hero_rule":
         found[f"{OBJECTIVE}.reflector"] = {"class_path": suite.rules}
     elif method.wraps:

@@ -189,3 +189,13 @@ def test_some_methods_can_be_trained_further_than_the_others() -> None:
     for more in (["--long-methods", "grpo"], ["--long-methods", "hero_ema", "--long-budgets", "40"]):
         with pytest.raises(SystemExit):
             options([*words, *more])
+
+
+def test_the_ceiling_is_taught_by_the_expert_of_the_suite(tmp_path: Path) -> None:
+    for suite, expert in (("pocket-webshop", "ShopExpert"), ("pocket-retail", "RetailDemonstrations")):
+        cli = parsed(Cell(suite, "supervised", "somewhere", 1e-3, 0, (10,)), tmp_path)
+        assert type(cli.datamodule.demonstrations).__name__ == expert
+        assert getattr(cli.datamodule.demonstrations, "clean", True)
+        assert type(cli.model.objective).__name__ == "SFT"
+    with pytest.raises(SystemExit):
+        options(["--suite", "webshop", "--methods", "supervised", "--dry-run"])

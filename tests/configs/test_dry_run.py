@@ -147,6 +147,7 @@ EXPECTED = {
     "rloo": (RLOO, {"normalize": "token_mean"}),
     "reinforce": (PolicyGradient, {"normalize": "token_mean"}),
     "rejection_sft": (SFT, {"normalize": "token_mean", "reward_threshold": 1.0, "max_per_task": 4}),
+    "supervised": (SFT, {"normalize": "turn_mean", "reward_threshold": None}),
 }
 
 
