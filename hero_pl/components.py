@@ -22,6 +22,7 @@ import hero_pl.policy.scripted
 import hero_pl.reflection.chat_reflector
 import hero_pl.reflection.controls
 import hero_pl.reflection.none
+import hero_pl.reflection.policy_reflector
 import hero_pl.reflection.scripted
 import hero_pl.teacher.full_demo  # noqa: F401
 from hero_pl.chat.actions import ActionParser

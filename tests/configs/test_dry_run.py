@@ -23,6 +23,7 @@ from hero_pl.objectives.sft import SFT
 from hero_pl.pocket.reflector import ShopRules
 from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.reflection.none import NoReflector
+from hero_pl.reflection.policy_reflector import PolicyReflector
 from hero_pl.reflection.self_reflector import SelfReflector
 from hero_pl.rollout.collect import Draw
 from hero_pl.teacher.full_demo import FullDemoTeacher
@@ -163,6 +164,7 @@ VARIANTS = {
     "feedback_only": ("teacher", hindsight.FeedbackOnlyTeacher),
     "reflection_only": ("teacher", hindsight.HindsightTeacher),
     "rule_reflector": ("reflector", ShopRules),
+    "policy_reflector": ("reflector", PolicyReflector),
     "live_teacher": ("weights", weights.LiveWeights),
     "ema_teacher": ("weights", weights.EMAWeights),
     "periodic_teacher": ("weights", weights.PeriodicWeights),
