@@ -17,7 +17,7 @@ from hero_pl.optimizer import MuonAdamW
 from hero_pl.policy.base import Policy
 from hero_pl.records import Record, evaluable, to_record
 from hero_pl.rollout.prompt_tokens import prompt_tokens
-from hero_pl.step_log import StepOutputs, rollout_metrics, step_records
+from hero_pl.step_log import StepOutputs, over_ranks, rollout_metrics, step_records
 from hero_pl.summary import remarks, summarise
 from hero_pl.types import Trajectory
 
@@ -170,6 +170,7 @@ class HeroModule(lightning.LightningModule):
                 self.policy.version += 1
         metrics |= outputs.metrics
         metrics["train/skipped_steps"] = float(not updated)
+        metrics = self._over_ranks(len(trajectories), metrics)
         self.last_records = step_records(judged, step, outputs, self.global_step)
         self.last_records += [Record("train", self.global_step, t) for t in trajectories if not evaluable(t)]
         self.last_metrics = metrics
@@ -206,6 +207,14 @@ class HeroModule(lightning.LightningModule):
         schedule: Any = self.lr_schedulers()
         schedule.step()
         return outputs, True
+
+    def _over_ranks(self, episodes: int, metrics: dict[str, float]) -> dict[str, float]:
+        """What all ranks log alike, so that the loggers of rank 0 speak for the whole step."""
+        if self.trainer.world_size == 1:
+            return metrics
+        parts: list[Any] = [None] * self.trainer.world_size
+        torch.distributed.all_gather_object(parts, (float(episodes), metrics))
+        return over_ranks(parts)
 
     def _reduce_sum(self, local: Tensor) -> Tensor:
         if self.trainer.world_size == 1:

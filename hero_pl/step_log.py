@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,54 @@ class StepOutputs:
         combined = combine([(len(micro), out.metrics) for micro, out in self.tokens])
         self.metrics = {name: float(value) for name, value in combined.items()}
         self.metrics |= {"train/loss": self._loss, "train/grad_norm": grad_norm, "train/tokens": float(total)}
+
+
+TOTALS = frozenset(
+    {f"rollout/{name}" for name in ("action_tokens", "discarded_turns", "masked_episodes")}
+    | {f"train/{name}" for name in ("tokens", "broken_episodes", "loss")}  # each rank has its share of the loss
+    | {f"reflection/{name}" for name in ("tokens", "retries")}
+    | {f"teacher/{name}" for name in ("tokens", "forwarded_tokens", "probe_tokens", "probe_turns", "overflow_turns")}
+    | {f"teacher/{name}" for name in ("cut_observations", "dropped_targets", "rewritten_histories")}
+    | {
+        f"teacher/{name}"
+        for name in ("no_demonstration", "unmatched_turns", "cut_demonstrations", "long_demonstrations")
+    }
+    | {"hero/out_of_scope_turns"}
+)
+"""Metrics that count what a rank did; they and ``reflection/issues/...`` add up over ranks."""
+MAXIMA = frozenset(
+    {"rollout/longest_context_tokens", "loss/max_token", "mismatch/abs_max", "policy_gradient/ratio_max"}
+    | {"train/staleness"}
+)
+"""Metrics that are the largest of something."""
+
+
+def over_ranks(parts: Sequence[tuple[float, Mapping[str, float]]]) -> dict[str, float]:
+    """Metrics of one step over all ranks.
+
+    Args:
+        parts: Per rank the number of its episodes and its metrics. A metric may be missing or NaN on some.
+
+    Returns:
+        Totals added up, maxima, and for everything else the mean weighted by episodes; for percentiles and means over
+        turns or tokens that is an approximation. NaN where no rank has a number.
+    """
+    found: dict[str, float] = {}
+    for name in dict.fromkeys(name for _, metrics in parts for name in metrics):
+        known = [(weight, metrics[name]) for weight, metrics in parts if not math.isnan(metrics.get(name, math.nan))]
+        values = [value for _, value in known]
+        total = sum(weight for weight, _ in known)
+        if not known:
+            found[name] = math.nan
+        elif name in TOTALS or name.startswith("reflection/issues/"):
+            found[name] = sum(values)
+        elif name in MAXIMA:
+            found[name] = max(values)
+        elif all(value == values[0] for value in values):
+            found[name] = values[0]  # counters that all ranks share stay what they are
+        else:
+            found[name] = sum(w * v for w, v in known) / total if total else sum(values) / len(values)
+    return found
 
 
 def rollout_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:

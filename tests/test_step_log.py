@@ -9,7 +9,7 @@ import torch
 from hero_pl.batch import tokenize
 from hero_pl.objectives.base import LossOutput, Step
 from hero_pl.policy.scripted import ScriptedPolicy
-from hero_pl.step_log import StepOutputs, rollout_metrics, step_records
+from hero_pl.step_log import StepOutputs, over_ranks, rollout_metrics, step_records
 from hero_pl.types import FinishReason, StopReason, Trajectory, Turn
 
 
@@ -70,3 +70,29 @@ def test_micro_batches_are_combined_by_tokens_and_maxima_by_the_largest() -> Non
     assert losses == [((1.0,),), ((1.0, 1.0, 1.0),)]
     with pytest.raises(IndexError):  # a value without a place in the records is never dropped
         step_records(played[:1], Step(batch), outputs, 7)
+
+
+def test_metrics_of_two_ranks_by_hand():
+    parts = [
+        (
+            3.0,
+            {
+                "rollout/success": 1.0,
+                "train/tokens": 10.0,
+                "mismatch/abs_max": 0.1,
+                "train/turns": 7.0,
+                "a/b": math.nan,
+            },
+        ),
+        (1.0, {"rollout/success": 0.0, "train/tokens": 5.0, "mismatch/abs_max": 0.3, "train/turns": 7.0, "a/b": 2.0}),
+    ]
+    parts[1][1]["reflection/issues/no_json"] = 2.0
+    assert over_ranks(parts) == {
+        "rollout/success": 0.75,
+        "train/tokens": 15.0,
+        "mismatch/abs_max": 0.3,
+        "train/turns": 7.0,
+        "a/b": 2.0,
+        "reflection/issues/no_json": 2.0,
+    }
+    assert math.isnan(over_ranks([(1.0, {"x/y": math.nan}), (2.0, {"x/y": math.nan})])["x/y"])

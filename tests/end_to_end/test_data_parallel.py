@@ -112,6 +112,22 @@ def test_the_turn_budget_counts_the_turns_of_both_processes_and_stops_them_toget
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.parametrize("name", ["all hinted", "unequal", "one rank empty", "grpo"])
+def test_what_is_logged_speaks_for_both_processes(name, ranks, alone):
+    first, second = (rank[name]["metrics"] for rank in ranks)
+    assert first == pytest.approx(second, nan_ok=True)
+    expected = alone(name)["metrics"]
+    assert set(first) == set(expected)
+    exact = [
+        *("train/loss", "train/tokens", "train/turns", "train/broken_episodes", "rollout/action_tokens"),
+        *("rollout/success", "rollout/reward", "rollout/turns_per_episode", "rollout/longest_context_tokens"),
+        *("reflection/tokens", "reflection/rejected_rate", "teacher/tokens", "hero/out_of_scope_turns"),
+    ]
+    found = {metric: first[metric] for metric in exact if metric in expected}
+    assert found == pytest.approx({metric: expected[metric] for metric in found}, rel=1e-5)
+    assert len(found) >= 9
+
+
 def test_the_command_trains_on_two_processes_with_the_shipped_overlay(tmp_path):
     changes = tmp_path / "tiny.yaml"
     changes.write_text(

@@ -138,6 +138,7 @@ def run(scenario: Scenario, world: int) -> dict[str, Any]:
         "turns": module.turns,
         "version": policy.version,
         "batches": data.steps,
+        "metrics": module.last_metrics,
         "micro_batches": len({record.trajectory.group for record in module.last_records if record.token_loss[0]}),
     }
 
