@@ -106,6 +106,7 @@ def draw_methods(
     for axes in figure.axes:
         if linear_below is not None:
             axes.set_xscale("symlog", linthresh=linear_below, linscale=0.4)
+            axes.set_xlim(left=0.0)
     entries: dict[str, Any] = {}
     for axes in figure.axes:
         entries |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}

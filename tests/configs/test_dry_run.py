@@ -99,10 +99,8 @@ def two_steps(tiny_config, tokenizer, tmp_path):
 @pytest.mark.parametrize("overlay", OVERLAYS, ids=name)
 def test_every_overlay_runs_two_steps_of_the_quickstart(overlay, tiny_config, tmp_path) -> None:
     arguments = two_steps(tiny_config, "hero_pl:pocket-shop", tmp_path)
-    tries = 1
-    if overlay.stem == "dapo":  # no episode succeeds here, so every group is drawn again
-        tries = 2
-        arguments.append("--model.objective.init_args.max_resample=1")
+    tries = 2 if overlay.stem == "dapo" else 1  # no episode succeeds here, so every group is drawn again
+    arguments += ["--model.objective.init_args.max_resample=1"] * (tries - 1)
     cli = compose(QUICKSTART, overlay, arguments=arguments)
     cli.trainer.fit(cli.model, cli.datamodule)
     assert cli.datamodule.steps == 2
