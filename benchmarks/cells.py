@@ -60,6 +60,8 @@ class Cell:
     stage: str = "test"
     episodes: int = 250
     endpoint: tuple[str, str] | None = None
+    more: tuple[tuple[str, Any], ...] = ()
+    """Dotted keys and values over everything else."""
 
     @property
     def configs(self) -> list[str]:
@@ -83,7 +85,9 @@ class Cell:
         folder = packaged if self.policy.startswith("hero_pl:") else Path(self.policy)
         weights = {path.name: digest(path) for path in sorted(folder.glob("*.*"))} if folder.is_dir() else {}
         on_top = settings(SUITES[self.suite], self.method, self.endpoint, self.stage)
-        return {**asdict(self), "budgets": list(self.budgets), "files": files, "weights": weights, "settings": on_top}
+        said = {**asdict(self), "budgets": list(self.budgets), "files": files, "weights": weights, "settings": on_top}
+        said.pop("more")
+        return {**said, "more": dict(self.more)} if self.more else said
 
     def folder(self, out: Path) -> Path:
         """Where it is kept; runs of one method differ in nothing but the seed at the end."""
@@ -114,6 +118,7 @@ class Cell:
                 "trainer.enable_progress_bar": False,
                 "trainer.enable_checkpointing": False,
                 "trainer.logger.init_args": {"save_dir": str(folder.parent), "name": folder.name, "version": 0},
+                **dict(self.more),
             }
         )
 

@@ -26,6 +26,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from cells import CRASHED, DONE, Cell, adopt, prepare, result_of, rows_of
 from suites import BASE, METHODS, SUITES, available, base_policies, method_of, why_not
 from tables import choose, draw, read_rows, report, tuning_table, write_rows
@@ -53,6 +54,7 @@ def options(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--tune-budgets", nargs="+", type=int, help="default: --budgets")
     parser.add_argument("--episodes", type=int, default=250, help="held-out episodes per evaluation")
     parser.add_argument("--endpoint", nargs=2, metavar=("URL", "MODEL"), help="external reflector of hero_external")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings over those of every cell")
     parser.add_argument("--parallel", type=int, default=2, help="worker processes, one thread each")
     parser.add_argument("--out", type=Path, default=Path("runs/turn_budget"))
     parser.add_argument("--list", action="store_true", help="show suites and methods")
@@ -64,6 +66,9 @@ def options(words: Sequence[str] | None = None) -> argparse.Namespace:
     for method in args.methods or []:
         if method not in known and (method in METHODS or not _is_overlay(method)):
             parser.error(f"--methods {method}: {why_not(suite, method)}.")
+    if wrong := [word for word in args.set if "=" not in word]:
+        parser.error(f"--set {wrong[0]}: expected KEY=VALUE, for example model.schedule=linear.")
+    args.set = tuple((key, yaml.safe_load(value)) for key, _, value in (word.partition("=") for word in args.set))
     args.methods = args.methods or known
     args.policies = args.policies or base_policies(suite)
     args.rates = args.rates or list(suite.rates)
@@ -99,7 +104,16 @@ def tuning_cells(args: argparse.Namespace) -> list[Cell]:
     """The same rates for every method that learns."""
     return [
         Cell(
-            args.suite, method, policy, rate, seed, tuple(args.tune_budgets), "validate", args.episodes, endpoint(args)
+            args.suite,
+            method,
+            policy,
+            rate,
+            seed,
+            tuple(args.tune_budgets),
+            "validate",
+            args.episodes,
+            endpoint(args),
+            args.set,
         )
         for seed in args.tune_seeds
         for policy in args.policies
@@ -113,7 +127,16 @@ def main_cells(args: argparse.Namespace, rates: dict[str, float]) -> list[Cell]:
     """Seed by seed, so that an interrupted grid is balanced."""
     return [
         Cell(
-            args.suite, method, policy, rates[method], seed, marks(args, method), "test", args.episodes, endpoint(args)
+            args.suite,
+            method,
+            policy,
+            rates[method],
+            seed,
+            marks(args, method),
+            "test",
+            args.episodes,
+            endpoint(args),
+            args.set,
         )
         for seed in args.seeds
         for policy in args.policies

@@ -199,3 +199,15 @@ def test_the_ceiling_is_taught_by_the_expert_of_the_suite(tmp_path: Path) -> Non
         assert type(cli.model.objective).__name__ == "SFT"
     with pytest.raises(SystemExit):
         options(["--suite", "webshop", "--methods", "supervised", "--dry-run"])
+
+
+def test_settings_over_every_cell_are_part_of_what_a_cell_is(tmp_path: Path) -> None:
+    words = ["--methods", "grpo", "--seeds", "0", "--policies", "somewhere"]
+    (plain,) = main_cells(options(words), {"grpo": 1e-3})
+    (changed,) = main_cells(options([*words, "--set", "model.schedule=linear", "model.total_steps=7"]), {"grpo": 1e-3})
+    assert "more" not in plain.identity(), "cells that were run without keep their names"
+    assert plain.folder(tmp_path) != changed.folder(tmp_path)
+    model = parsed(changed, tmp_path).model
+    assert (model.schedule, model.total_steps) == ("linear", 7)
+    with pytest.raises(SystemExit):
+        options([*words, "--set", "model.schedule"])
