@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -28,7 +28,7 @@ from hero_pl.annotate.files import report_json, to_markdown
 from hero_pl.annotate.oracle import label_rows as by_rule
 from hero_pl.annotate.outcome import label_rows as by_outcome
 from hero_pl.lightning_cli import instantiate
-from hero_pl.quality import QUESTIONS, quality_report, sample_turns
+from hero_pl.quality import QUESTIONS, cohen_kappa, quality_report, sample_turns
 from hero_pl.reflection.controls import ShuffledReflector
 from hero_pl.reflection.scripted import ScriptedReflector
 from hero_pl.types import Diagnosis, Reflection, Trajectory
@@ -67,8 +67,10 @@ def verdicts_of(played: Sequence[Trajectory], reflections: Sequence[Reflection])
     }
 
 
-def _agreement(first: Sequence[Row], second: Sequence[Row], key: Mapping[str, str]) -> float:
-    return quality_report([first, second], key)["agreement"]["turn_was_error/cohen"]
+def _agreement(first: Sequence[Row], second: Sequence[Row]) -> float:
+    """Of two raters of the same rows in the same order."""
+    answers = [[row["labels"]["turn_was_error"] for row in rows] for rows in (first, second)]
+    return cohen_kappa(*answers)
 
 
 def main() -> None:
@@ -94,7 +96,7 @@ def main() -> None:
         raters["second policy"] = by_review(rows, verdicts_of(played, others))
     report = quality_report(list(raters.values()), key, raters["rules"])
     pairs = [
-        [f"{first} and {second}", f"{_agreement(raters[first], raters[second], key):.3f}"]
+        [f"{first} and {second}", f"{_agreement(raters[first], raters[second]):.3f}"]
         for first, second in itertools.combinations(raters, 2)
     ]
     head = ["whether a turn was a mistake", "Cohen's kappa"]
