@@ -27,10 +27,10 @@ from typing import Any
 
 import yaml
 from provenance import commit
-from suites import BASE, ROOT, SUITES, method_of, nested, settings
+from suites import BASE, ROOT, SUITES, method_of, nested, policy_folder, settings
 
-from hero_pl.jsonl import read_lines
-from hero_pl.results import EVAL_FILE
+from hero_pl.runs.evaluations import EVAL_FILE
+from hero_pl.runs.jsonl import read_lines
 
 DONE, CRASHED = "done", "crashed"
 NOTHING: dict[str, Any] = {"status": "not run", "error": "", "wall_s": None, "commit": "", "curve": {}}
@@ -71,7 +71,15 @@ class Cell:
     @property
     def base(self) -> str:
         """Short name of the base policy."""
+        if self.policy.startswith("benchmarks/checkpoints/"):
+            return Path(self.policy).name
         return self.policy.rsplit(":", 1)[-1].strip("/").replace("/", "-")
+
+    @property
+    def pretrained(self) -> str:
+        """What the configuration names: checkpoints of the repository by their whole path."""
+        own = self.policy.startswith("benchmarks/checkpoints/")
+        return str(policy_folder(self.policy)) if own else self.policy
 
     @property
     def label(self) -> str:
@@ -81,8 +89,7 @@ class Cell:
     def identity(self) -> dict[str, Any]:
         """Everything that changes the numbers."""
         files = {path: digest(ROOT / path) for path in self.configs}
-        packaged = ROOT / "hero_pl" / "pocket" / "checkpoints" / self.policy.removeprefix("hero_pl:")
-        folder = packaged if self.policy.startswith("hero_pl:") else Path(self.policy)
+        folder = policy_folder(self.policy)
         weights = {path.name: digest(path) for path in sorted(folder.glob("*.*"))} if folder.is_dir() else {}
         on_top = settings(SUITES[self.suite], self.method, self.endpoint, self.stage)
         said = {**asdict(self), "budgets": list(self.budgets), "files": files, "weights": weights, "settings": on_top}
@@ -103,7 +110,7 @@ class Cell:
                 "seed_everything": self.seed,
                 "data.seed": self.seed,
                 "model.lr": self.lr,
-                "model.policy.init_args.pretrained": self.policy,
+                "model.policy.init_args.pretrained": self.pretrained,
                 "turn_budget.max_turns": max(self.budgets),
                 "held_out": {
                     "episodes": self.episodes,
@@ -154,7 +161,7 @@ def run_cell(cell: Cell, out: Path) -> str:
             if cell.method == BASE:
                 _evaluate(cell, folder)
             else:
-                from hero_pl.cli import main
+                from hero_pl.cli.main import main
 
                 main(cell.arguments(folder))
         except (Exception, SystemExit) as problem:
@@ -199,7 +206,7 @@ def keep(cell: Cell, out: Path, error: str, wall_s: float | None = None) -> str:
 
 def _evaluate(cell: Cell, folder: Path) -> None:
     """The base policy: the same held-out episodes as the others before their first step."""
-    from hero_pl.lightning_cli import instantiate
+    from hero_pl.cli.lightning import instantiate
 
     cli = instantiate(cell.arguments(folder)[1:])
     cli.model.policy.load()

@@ -1,8 +1,8 @@
 """How good are a base policy's own reviews, and how far do raters of a turn agree?
 
-    python benchmarks/diagnosis_quality.py --policy hero_pl:pocket-shop --second hero_pl:pocket-shop-b
+    python benchmarks/diagnosis_quality.py --policy hero_pl:pocket-shop --second benchmarks/checkpoints/pocket-shop-b
     python benchmarks/diagnosis_quality.py --config configs/pocket_retail.yaml --policy hero_pl:pocket-retail \
-        --second hero_pl:pocket-retail-b
+        --second benchmarks/checkpoints/pocket-retail-b
 
 The policy plays tasks and reviews them; turns are drawn, each with its own and with a shuffled diagnosis. Three raters
 say of every turn whether it was a mistake: the rules of the environment (which also judge the diagnoses), the outcome
@@ -27,8 +27,8 @@ from tables import markdown
 from hero_pl.annotate.files import report_json, to_markdown
 from hero_pl.annotate.oracle import label_rows as by_rule
 from hero_pl.annotate.outcome import label_rows as by_outcome
-from hero_pl.lightning_cli import instantiate
-from hero_pl.quality import QUESTIONS, cohen_kappa, quality_report, sample_turns
+from hero_pl.annotate.quality import QUESTIONS, cohen_kappa, quality_report, sample_turns
+from hero_pl.cli.lightning import instantiate
 from hero_pl.reflection.controls import ShuffledReflector
 from hero_pl.reflection.scripted import ScriptedReflector
 from hero_pl.types import Diagnosis, Reflection, Trajectory
@@ -104,8 +104,8 @@ def main() -> None:
     print(page)
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
-        for name, labelled in {"turns": rows, **raters}.items():
-            text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in labelled)
+        for name, labeled in {"turns": rows, **raters}.items():
+            text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in labeled)
             (args.out / f"{name.replace(' ', '-')}.jsonl").write_text(text, encoding="utf-8")
         (args.out / "turns.key.json").write_text(json.dumps(key, indent=1) + "\n", encoding="utf-8")
         (args.out / "report.json").write_text(report_json(report), encoding="utf-8")

@@ -21,7 +21,7 @@ import torch
 from tables import write_rows
 from torch import Tensor
 
-from hero_pl.losses import DistillationLoss, ForwardKL, JensenShannon, ReverseKL, linear_divergence, normalised_sum
+from hero_pl.losses import DistillationLoss, ForwardKL, JensenShannon, ReverseKL, linear_divergence, normalized_sum
 
 LOSSES = {"JensenShannon": JensenShannon, "ForwardKL": ForwardKL, "ReverseKL": ReverseKL}
 PLAIN = 0
@@ -46,7 +46,7 @@ def step(loss: DistillationLoss, inputs: dict[str, Tensor], chunk: int) -> list[
         with torch.no_grad():
             teacher_logits = inputs["teacher_hidden"] @ inputs["teacher_head_weight"].T
         student_logits = inputs["student_hidden"] @ inputs["student_head_weight"].T
-        total = normalised_sum(inputs["coefficients"], loss(student_logits, teacher_logits))
+        total = normalized_sum(inputs["coefficients"], loss(student_logits, teacher_logits))
     else:
         total = linear_divergence(loss, **inputs, chunk=chunk).loss
     return list(torch.autograd.grad(total, trained))

@@ -29,13 +29,13 @@ import numpy as np
 from provenance import signed
 from tables import markdown
 
-from hero_pl.compare import compare_runs
-from hero_pl.comparison_tables import notes as notes_of
 from hero_pl.errors import ConfigError, HeroError
+from hero_pl.runs.compare import compare_runs
+from hero_pl.runs.tables import notes as notes_of
 from hero_pl.types import Diagnosis, Reflection, Trajectory
 
 if TYPE_CHECKING:
-    from hero_pl.lightning_cli import HeroCLI
+    from hero_pl.cli.lightning import HeroCLI
     from hero_pl.policy.base import Policy
     from hero_pl.reflection.base import Reflector
 
@@ -324,8 +324,8 @@ def main() -> None:
         if args.grid:
             result["after"] = after(args.grid, args.methods, args.budget)
         if args.config:
-            from hero_pl.components import registered
-            from hero_pl.lightning_cli import instantiate
+            from hero_pl.cli.components import registered
+            from hero_pl.cli.lightning import instantiate
 
             known = {cls.__name__: cls for cls in registered()["Reflector"]}
             if args.truth and args.truth not in known:

@@ -1,9 +1,9 @@
 """How far can feedback alone take a base policy of the pocket shop? Asked before any training, on frozen weights.
 
-    python benchmarks/feedback_ceiling.py hero_pl:pocket-shop hero_pl:pocket-shop-b
+    python benchmarks/feedback_ceiling.py hero_pl:pocket-shop benchmarks/checkpoints/pocket-shop-b
 
 A teacher that sees the next observation and the reward, but no diagnosis, is asked for the probability of the right
-action at item, colour and size decisions, by what happened there. Once a student is right everywhere, all its turns
+action at item, color and size decisions, by what happened there. Once a student is right everywhere, all its turns
 are of the first kind (right, reward 1), so it is pulled to what the frozen teacher gives those: the product over the
 three decisions is the success that such training settles at.
 """
@@ -22,11 +22,12 @@ from provenance import signed
 from skills_probe import load
 from tables import markdown
 
-from hero_pl.pocket.demonstrations import HINT
-from hero_pl.pocket.rules import Shopper, Slot
+from hero_pl.pocket.shop.demonstrations import HINT
+from hero_pl.pocket.shop.rules import Shopper, Slot
 from hero_pl.policy.base import Sampling
 from hero_pl.policy.huggingface import HuggingFacePolicy
-from hero_pl.rollout.collect import Collector, Draw, Limits
+from hero_pl.rollout.collect import Collector, Limits
+from hero_pl.rollout.specs import EpisodeSpec
 from hero_pl.teacher.hindsight import HindsightTeacher
 from hero_pl.types import Reflection, Trajectory
 
@@ -45,7 +46,7 @@ def play(policy: HuggingFacePolicy, episodes: int) -> list[Trajectory]:
     """Validation tasks, sampled at temperature 1."""
     collector = Collector("hero_pl/WebShopPocket-v0", split="validation", limits=Limits(12, 128))
     ids = (collector.task_ids * (episodes // len(collector.task_ids) + 1))[:episodes]
-    return collector.collect([Draw(name, i, i) for i, name in enumerate(ids)], policy, Sampling(1.0, 12))
+    return collector.collect([EpisodeSpec(name, i, i) for i, name in enumerate(ids)], policy, Sampling(1.0, 12))
 
 
 def cases(policy: HuggingFacePolicy, played: Sequence[Trajectory]) -> dict[tuple[str, str], list[Asked]]:
@@ -61,7 +62,7 @@ def cases(policy: HuggingFacePolicy, played: Sequence[Trajectory]) -> dict[tuple
             was_right = situation.judge(turn.action, turn.text, turn.observation)[1] is None
             for case, kind in CASES.items():
                 if slot in SLOTS and kind == (was_right, episode.reward == 1.0):
-                    context = policy.template.splice(turn.prompt_ids, hint.text if hint else "")
+                    context = policy.template.insert_hint(turn.prompt_ids, hint.text if hint else "")
                     found[slot, case].append((number, context, policy.parser.write(right)))
             situation = situation.after(turn.action, turn.observation)
     return found

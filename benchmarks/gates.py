@@ -17,14 +17,15 @@ from pathlib import Path
 import torch
 from provenance import commit
 
-from hero_pl.pocket.demonstrations import HINT
+from hero_pl.evaluation.summary import summarize
+from hero_pl.pocket.shop.demonstrations import HINT
 from hero_pl.policy.base import Sampling, ScoreRow
 from hero_pl.policy.huggingface import HuggingFacePolicy
 from hero_pl.reflection.base import Reflector
 from hero_pl.reflection.controls import ShuffledReflector
 from hero_pl.reflection.self_reflector import SelfReflector
-from hero_pl.rollout.collect import Collector, Draw
-from hero_pl.summary import summarise
+from hero_pl.rollout.collect import Collector
+from hero_pl.rollout.specs import EpisodeSpec
 from hero_pl.teacher.hindsight import HindsightTeacher
 from hero_pl.types import Diagnosis, Reflection, Trajectory, Turn
 
@@ -70,9 +71,9 @@ def run(task: Task, args: argparse.Namespace, part: Callable[[str], bool] | None
         part: Right replies that also get a column of their own.
     """
     ids = (task.collector.task_ids * (args.tasks // len(task.collector.task_ids) + 1))[: args.tasks]
-    draws = [Draw(name, i, args.seed * 100_003 + i) for i, name in enumerate(ids)]
-    played = task.collector.collect(draws, task.policy, Sampling(1.0, task.action_tokens))
-    greedy = task.collector.collect(draws, task.policy, Sampling(0.0, task.action_tokens))
+    specs = [EpisodeSpec(name, i, args.seed * 100_003 + i) for i, name in enumerate(ids)]
+    played = task.collector.collect(specs, task.policy, Sampling(1.0, task.action_tokens))
+    greedy = task.collector.collect(specs, task.policy, Sampling(0.0, task.action_tokens))
     found = [(i, j, label) for i, trajectory in enumerate(played) for j, label in task.wrong_turns(trajectory)]
     places, labels = [(i, j) for i, j, _ in found], [label for _, _, label in found]
     truth = task.rules.reflect(played, task.policy)
@@ -131,7 +132,7 @@ def _columns(
     for name, (teacher, reflections) in arms.items():
         hints = teacher.advise(played, reflections, task.policy)
         contexts = [
-            task.policy.template.splice(prompt, hint.text if (hint := hints[i][j]) else "")
+            task.policy.template.insert_hint(prompt, hint.text if (hint := hints[i][j]) else "")
             for prompt, (i, j) in zip(prompts, places, strict=True)
         ]
         columns[name] = probabilities(task.policy, contexts, labels)
@@ -139,9 +140,9 @@ def _columns(
 
 
 def _scores(played: list[Trajectory], greedy: list[Trajectory]) -> dict[str, float]:
-    sampled = summarise(played)
+    sampled = summarize(played)
     floor = {"success of doing nothing": sampled["do_nothing_floor"]} if "do_nothing_floor" in sampled else {}
-    return {"success at T=1": sampled["success"], "success, greedy": summarise(greedy)["success"], **floor}
+    return {"success at T=1": sampled["success"], "success, greedy": summarize(greedy)["success"], **floor}
 
 
 def _reviews(
@@ -168,7 +169,7 @@ def probabilities(policy: HuggingFacePolicy, contexts: Sequence[tuple[int, ...]]
     found: list[float] = []
     end = (int(policy.template.tokenizer.eos_token_id),)
     for first in range(0, len(contexts), 16):
-        ids = [policy.template.encoder.outside(label) + end for label in labels[first : first + 16]]
+        ids = [policy.template.encoder.encode_untrusted(label) + end for label in labels[first : first + 16]]
         rows = [
             ScoreRow(c + a, ((len(c), len(c) + len(a)),))
             for c, a in zip(contexts[first : first + 16], ids, strict=True)

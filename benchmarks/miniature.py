@@ -3,7 +3,7 @@
     python benchmarks/miniature.py --seeds 0 1 2 3 4
 
 Everything but the task is the product: chat template, sampler, hint splicing, both sides' layout, divergence,
-normalisation, advantages, frozen teacher. What each arm learns in 150 updates of 32 samples is measured without hints;
+normalization, advantages, frozen teacher. What each arm learns in 150 updates of 32 samples is measured without hints;
 chance is 1/12. A seed is another model, other obedience training and other samples.
 """
 
@@ -19,7 +19,6 @@ import torch
 from provenance import signed
 from tables import markdown
 
-from hero_pl.intervals import mean_interval
 from hero_pl.losses.jensen_shannon import JensenShannon
 from hero_pl.objectives.base import Objective
 from hero_pl.objectives.policy_gradient import GRPO
@@ -28,6 +27,7 @@ from hero_pl.policy.base import Policy, Sampling, ScoreRow
 from hero_pl.policy.huggingface import HuggingFacePolicy
 from hero_pl.reflection.base import Reflector
 from hero_pl.reflection.controls import ShuffledReflector
+from hero_pl.runs.intervals import mean_interval
 from hero_pl.teacher.hindsight import HindsightTeacher
 from hero_pl.teacher.weights import InitialWeights, LiveWeights
 from hero_pl.types import Diagnosis, Message, Reflection, StopReason, Trajectory, Turn
@@ -109,7 +109,7 @@ def make_obedient(world: Path, seed: int = 0) -> Weights:
             for hint in ("", f"a{action} right", f"not a{action}"):
                 if not hint and action:
                     continue
-                ids = policy.template.splice(context(policy, task), hint)
+                ids = policy.template.insert_hint(context(policy, task), hint)
                 target = torch.zeros(size)
                 target[actions] = 1.0
                 if hint.startswith("not"):

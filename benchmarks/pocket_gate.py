@@ -2,7 +2,7 @@
 
     python benchmarks/pocket_gate.py [--policy hero_pl:pocket-shop] [--tasks 200]
 
-At item, colour and size decisions. Whether the gate is passed is the exit status.
+At item, color and size decisions. Whether the gate is passed is the exit status.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 import gates
 
 from hero_pl.chat.actions import PlainText
-from hero_pl.pocket.reflector import ShopRules
-from hero_pl.pocket.rules import Request, action, judge
+from hero_pl.pocket.shop.reflector import ShopRules
+from hero_pl.pocket.shop.rules import Request, action, judge
 from hero_pl.policy.huggingface import HuggingFacePolicy
 from hero_pl.rollout.collect import Collector, Limits
 from hero_pl.types import Trajectory, Turn

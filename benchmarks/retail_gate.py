@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import gates
 
-from hero_pl.pocket.make_retail_tokenizer import ENV, ENV_ARGS
-from hero_pl.pocket.retail_commands import RetailCommands
-from hero_pl.pocket.retail_reflector import RetailRules, desks
-from hero_pl.pocket.retail_rules import ACTS, judge, read_call, short
+from hero_pl.pocket.retail.commands import RetailCommands
+from hero_pl.pocket.retail.reflector import RetailRules, desks
+from hero_pl.pocket.retail.rules import ACTS, ENV, ENV_ARGS, judge, read_call, short
 from hero_pl.policy.huggingface import HuggingFacePolicy
 from hero_pl.rollout.collect import Collector, Limits
 from hero_pl.types import Trajectory, Turn

@@ -38,7 +38,7 @@ ENV, MAX_TURNS, TOKENS = "hero_pl/WebShopPocket-v0", 12, 12
 def load(name: str) -> HuggingFacePolicy:
     """A packaged policy, an exported folder, or a checkpoint of a run."""
     from hero_pl.chat.actions import PlainText
-    from hero_pl.lightning_cli import export_checkpoint
+    from hero_pl.cli.lightning import export_checkpoint
     from hero_pl.policy.huggingface import HuggingFacePolicy
 
     if name.endswith(".ckpt"):
@@ -53,18 +53,19 @@ def load(name: str) -> HuggingFacePolicy:
 def play(policy: HuggingFacePolicy, episodes: int, seed: int, temperature: float) -> list[Trajectory]:
     """Validation tasks, the same episodes for every policy."""
     from hero_pl.policy.base import Sampling
-    from hero_pl.rollout.collect import Collector, Draw, Limits
+    from hero_pl.rollout.collect import Collector, Limits
+    from hero_pl.rollout.specs import EpisodeSpec, derive_seeds
 
     collector = Collector(ENV, split="validation", limits=Limits(MAX_TURNS, 128))
     ids = collector.task_ids
-    seeds = Draw.seeds(seed, count=episodes)
-    draws = [Draw(ids[i % len(ids)], i, seeds[i]) for i in range(episodes)]
-    return collector.collect(draws, policy, Sampling(temperature, TOKENS))
+    seeds = derive_seeds(seed, count=episodes)
+    specs = [EpisodeSpec(ids[i % len(ids)], i, seeds[i]) for i in range(episodes)]
+    return collector.collect(specs, policy, Sampling(temperature, TOKENS))
 
 
 def acting(policy: HuggingFacePolicy, episodes: int, seed: int) -> tuple[dict[str, Values], list[Trajectory]]:
     """Success and valid replies per episode; also the sampled episodes."""
-    from hero_pl.records import refused, succeeded
+    from hero_pl.runs.records import refused, succeeded
 
     sampled, greedy = play(policy, episodes, seed, 1.0), play(policy, episodes, seed, 0.0)
     valid = [sum(not refused(turn) for turn in one.turns) / max(1, len(one.turns)) for one in sampled]
@@ -77,7 +78,7 @@ def acting(policy: HuggingFacePolicy, episodes: int, seed: int) -> tuple[dict[st
 
 def reviewing(policy: HuggingFacePolicy, played: Sequence[Trajectory]) -> dict[str, Values]:
     """Its reviews of given episodes against the rules."""
-    from hero_pl.pocket.reflector import ShopRules
+    from hero_pl.pocket.shop.reflector import ShopRules
     from hero_pl.reflection.self_reflector import SelfReflector
 
     truth = ShopRules().reflect(played, policy)
@@ -101,7 +102,7 @@ def reviewing(policy: HuggingFacePolicy, played: Sequence[Trajectory]) -> dict[s
 
 def obeying(policy: HuggingFacePolicy, played: Sequence[Trajectory], seed: int) -> dict[str, Values]:
     """Probability of the action that a hint names, on wrong option turns: true hints, and hints to another value."""
-    from hero_pl.pocket.reflector import ShopRules
+    from hero_pl.pocket.shop.reflector import ShopRules
 
     truth = ShopRules().reflect(played, policy)
     places = [(i, j, label) for i, one in enumerate(played) for j, label in wrong_turns(one)]
@@ -120,7 +121,7 @@ def obeying(policy: HuggingFacePolicy, played: Sequence[Trajectory], seed: int) 
 
 def _other_value(trajectory: Trajectory, j: int, right: str, rng: random.Random) -> str:
     """An action on the same page that is not the right one."""
-    from hero_pl.pocket.rules import Page, action
+    from hero_pl.pocket.shop.rules import Page, action
 
     page = trajectory.first_observation
     for turn in trajectory.turns[:j]:
@@ -140,7 +141,7 @@ def _hinted(
     """Probability of the hinted action at each place; ``instead`` names other actions than the right one."""
     from dataclasses import replace
 
-    from hero_pl.pocket.demonstrations import HINT
+    from hero_pl.pocket.shop.demonstrations import HINT
     from hero_pl.teacher.hindsight import HindsightTeacher
 
     def changed(i: int, j: int, diagnosis: Diagnosis | None) -> Diagnosis | None:
@@ -157,7 +158,7 @@ def _hinted(
     contexts, labels = [], []
     for i, j, label in places:
         hint = hints[i][j]
-        contexts.append(policy.template.splice(played[i].turns[j].prompt_ids, hint.text if hint else ""))
+        contexts.append(policy.template.insert_hint(played[i].turns[j].prompt_ids, hint.text if hint else ""))
         labels.append(instead.get((i, j), label))
     return probabilities(policy, contexts, labels)
 

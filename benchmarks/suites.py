@@ -105,18 +105,18 @@ SUITES: dict[str, Suite] = {
         "configs/quickstart.yaml",
         "A mechanism check whose answer is built in: the base policy was taught to review its episodes and to obey "
         "hints, and the rule-based reflector is an oracle over visible facts.",
-        ("hero_pl:pocket-shop", "hero_pl:pocket-shop-b"),
+        ("hero_pl:pocket-shop", "benchmarks/checkpoints/pocket-shop-b"),
         rules="ShopRules",
         expert={"class_path": "ShopExpert"},
         rates=(2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3),
-        tuning_world={"catalogue_seed": 1},
+        tuning_world={"catalog_seed": 1},
         adapt=False,
     ),
     "pocket-retail": Suite(
         "pocket-retail",
         "configs/pocket_retail.yaml",
         "Templated tasks on a database of the real schema; the outcome is open.",
-        ("hero_pl:pocket-retail", "hero_pl:pocket-retail-b"),
+        ("hero_pl:pocket-retail", "benchmarks/checkpoints/pocket-retail-b"),
         rules="RetailRules",
         expert={"class_path": "RetailDemonstrations", "init_args": {"clean": True}},
         tuning_world={"data_seed": 1},
@@ -166,10 +166,16 @@ def method_of(name: str) -> Method:
 
 
 def base_policies(suite: Suite) -> list[str]:
-    """The suite's base policies; of the packaged ones those that are here."""
-    checkpoints = ROOT / "hero_pl" / "pocket" / "checkpoints"
-    here = [name for name in suite.policies if (checkpoints / name.removeprefix("hero_pl:")).is_dir()]
+    """The suite's base policies; of those that the repository holds the ones that are here."""
+    here = [name for name in suite.policies if policy_folder(name).is_dir()]
     return here or list(suite.policies)
+
+
+def policy_folder(name: str) -> Path:
+    """Folder of a base policy: one that ships with the package, one of the repository, or a path."""
+    if name.startswith("hero_pl:"):
+        return ROOT / "hero_pl" / "pocket" / "checkpoints" / name.removeprefix("hero_pl:")
+    return ROOT / name
 
 
 def available(suite: Suite, endpoint: Sequence[str] | None = None) -> list[str]:

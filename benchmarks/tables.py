@@ -15,7 +15,7 @@ from typing import Any
 
 from suites import BASE, METHODS
 
-from hero_pl.intervals import mean_interval
+from hero_pl.runs.intervals import mean_interval
 
 Row = Mapping[str, str]
 SHARES = ("success", "success_greedy", "reward")
@@ -196,7 +196,7 @@ def draw(rows: Sequence[Row], out: Path) -> None:
     """Curves of success, greedy success and turns per episode over the budgets, with 95 % bands over runs."""
     import numpy as np
 
-    from hero_pl.plots import Curve, draw_methods
+    from hero_pl.runs.plots import Curve, draw_methods
 
     marks = budgets(rows)
     methods: dict[str, list[dict[str, Curve]]] = {}

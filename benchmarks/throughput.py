@@ -108,7 +108,7 @@ def parts(repeats: int) -> list[dict[str, float | str]]:
     found: list[list[float]] = []
     for step in range(repeats + 1):
         clock = [time.process_time()]
-        played = data.collector("train").collect(data.draws(step), policy, data.sampling)
+        played = data.collector("train").collect(data.specs(step), policy, data.sampling)
         clock.append(time.process_time())
         with torch.no_grad():
             batch = objective.prepare(played, policy, lambda local: local).batch

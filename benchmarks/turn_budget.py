@@ -8,7 +8,7 @@
 
 Every cell is an ordinary ``hero_pl fit`` with overlays, evaluated at every budget. Finished cells are not run again, so
 the same command goes on after an interruption; crashed cells stay in the table and are tried again. With ``--tune``
-every method first runs the same learning rates on the validation split of another world (another catalogue, another
+every method first runs the same learning rates on the validation split of another world (another catalog, another
 database) with seeds of their own, all of which are kept in ``tuning.csv``; the rate with the best mean over the budgets
 is then used on the test split.
 

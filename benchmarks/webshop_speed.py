@@ -2,7 +2,7 @@
 
     python benchmarks/webshop_speed.py                              steps per CPU second at 1 000 products
     python benchmarks/webshop_speed.py --data DIR                   the same on official files
-    python benchmarks/webshop_speed.py --products 200000 --store    a large catalogue through the on-disk store
+    python benchmarks/webshop_speed.py --products 200000 --store    a large catalog through the on-disk store
 
 Every search has a query that was not asked before. An episode is: search, next page and back, open a product, read
 its description, choose options, buy. One JSON object per line comes out; times are CPU seconds of one process.
@@ -25,7 +25,7 @@ import gymnasium as gym
 import numpy as np
 
 import hero_envs
-from hero_envs.webshop.catalogue import World
+from hero_envs.webshop.catalog import World
 from hero_envs.webshop.generated import write_official
 from hero_envs.webshop.nouns import get_nouns
 from hero_envs.webshop.official import STORE_ABOVE_BYTES, find_files, load_official
@@ -79,13 +79,13 @@ def play(step, start, page, ask: list[str], seed: int = 0) -> tuple[int, float]:
     return steps, time.process_time() - begun
 
 
-def measure_steps(catalogue, env_options: dict[str, object], episodes: int) -> None:
-    ask = queries(catalogue.products, 2 * episodes)
-    world = World(catalogue, human=True, price_seed=0)
+def measure_steps(catalog, env_options: dict[str, object], episodes: int) -> None:
+    ask = queries(catalog.products, 2 * episodes)
+    world = World(catalog, human=True, price_seed=0)
     shop = Shop(world, get_nouns("rules"))
     goals = len(world.goals)
     steps, spent = play(shop.step, lambda rng: shop.start(rng.randrange(goals)), lambda: shop.page, ask[:episodes])
-    show(what="page machine", products=len(catalogue.products), steps=steps, steps_per_cpu_second=steps / spent)
+    show(what="page machine", products=len(catalog.products), steps=steps, steps_per_cpu_second=steps / spent)
     env = gym.make("hero_pl/WebShop-v0", split="all", max_steps=None, **env_options)
     inner = env.unwrapped
     count = len(inner.task_ids)
@@ -95,33 +95,31 @@ def measure_steps(catalogue, env_options: dict[str, object], episodes: int) -> N
         lambda: inner._shop.page,
         ask[episodes:],
     )
-    show(
-        what="Gymnasium environment", products=len(catalogue.products), steps=steps, steps_per_cpu_second=steps / spent
-    )
+    show(what="Gymnasium environment", products=len(catalog.products), steps=steps, steps_per_cpu_second=steps / spent)
 
 
-def measure_search(catalogue, count: int) -> None:
+def measure_search(catalog, count: int) -> None:
     spent = []
-    for query in queries(catalogue.products, count, seed=1):
+    for query in queries(catalog.products, count, seed=1):
         begun = time.process_time()
-        catalogue.search(query)
+        catalog.search(query)
         spent.append(time.process_time() - begun)
     median, late = (float(np.quantile(spent, q)) for q in (0.5, 0.95))
-    show(what="new query", products=len(catalogue.products), median_s=median, p95_s=late, mean_s=float(np.mean(spent)))
+    show(what="new query", products=len(catalog.products), median_s=median, p95_s=late, mean_s=float(np.mean(spent)))
 
 
 def timed_load(directory: Path, what: str):
     begun, cpu = time.perf_counter(), time.process_time()
-    catalogue = load_official(directory)
+    catalog = load_official(directory)
     show(
         what=what,
-        products=len(catalogue.products),
+        products=len(catalog.products),
         wall_s=time.perf_counter() - begun,
         cpu_s=time.process_time() - cpu,
         peak_mib=peak_mib(),
-        postings=len(catalogue.index.postings.documents),
+        postings=len(catalog.index.postings.documents),
     )
-    return catalogue
+    return catalog
 
 
 def in_fresh_process(function, *arguments) -> None:
@@ -134,16 +132,16 @@ def in_fresh_process(function, *arguments) -> None:
 
 
 def use_store(directory: Path, episodes: int) -> None:
-    catalogue = timed_load(directory, "open the store")
-    measure_search(catalogue, 300)
-    measure_steps(catalogue, {"data_dir": str(directory)}, episodes)
+    catalog = timed_load(directory, "open the store")
+    measure_search(catalog, 300)
+    measure_steps(catalog, {"data_dir": str(directory)}, episodes)
     show(what="after use", peak_mib=peak_mib())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--products", type=int, default=1000)
-    parser.add_argument("--data", type=Path, help="folder with official files instead of a generated catalogue")
+    parser.add_argument("--data", type=Path, help="folder with official files instead of a generated catalog")
     parser.add_argument("--store", action="store_true", help="go through the on-disk store")
     parser.add_argument("--episodes", type=int, default=2000)
     arguments = parser.parse_args()
@@ -159,9 +157,9 @@ def main() -> None:
             in_fresh_process(timed_load, directory, "convert and open")
             in_fresh_process(use_store, directory, min(arguments.episodes, 300))
         else:
-            catalogue = timed_load(directory, "load and index")
-            measure_search(catalogue, 1000)
-            measure_steps(catalogue, {"data_dir": str(directory)}, arguments.episodes)
+            catalog = timed_load(directory, "load and index")
+            measure_search(catalog, 1000)
+            measure_steps(catalog, {"data_dir": str(directory)}, arguments.episodes)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ class TokenizedBatch:
     """``(N,)`` number of the turn, unique over the batch."""
     position: Tensor
     """``(N,)`` place of the token among its turn's ``action_ids``, from 0."""
-    taught: Tensor
+    teacher_mask: Tensor
     """``(N,)`` bool: the teacher scores the token, too."""
     coefficient: Tensor
     """``(N,)`` the step's loss is ``sum(coefficient * per_token)``, over all micro-batches and ranks."""
@@ -47,7 +47,7 @@ class TokenizedBatch:
     """``(N,)`` the same for the policy-gradient term, where there is one beside the teacher's."""
     advantage: Tensor
     """``(N,)`` advantage of the token's trajectory; zero without policy gradient."""
-    wrong: tuple[tuple[ScoreRow, ...], ...] = ()
+    negative_rows: tuple[tuple[ScoreRow, ...], ...] = ()
     """The teacher's rows again under hints of other turns, once or more; empty unless a gate needs them."""
     student_of_row: tuple[int, ...] = ()
     """Trajectory of each student row."""
@@ -67,7 +67,7 @@ class TokenizedBatch:
         """Micro-batches of whole trajectories with at most ``max_tokens`` tokens in their rows (at least one each)."""
         cost: dict[int, int] = {}
         sides = [(self.student, self.student_of_row)]
-        sides += [(rows, self.teacher_of_row) for rows in (self.teacher, *self.wrong)]
+        sides += [(rows, self.teacher_of_row) for rows in (self.teacher, *self.negative_rows)]
         for rows, owners in sides:
             for row, owner in zip(rows, owners, strict=True):
                 cost[owner] = cost.get(owner, 0) + len(row.ids)
@@ -82,9 +82,9 @@ class TokenizedBatch:
         if wanted:
             yield self._of(wanted)
 
-    def only_taught(self) -> TokenizedBatch:
+    def teacher_scored(self) -> TokenizedBatch:
         """The tokens that the teacher scores, in its order; ``student`` still has the rows of all."""
-        return replace(self, **self._tokens(self.taught))
+        return replace(self, **self._tokens(self.teacher_mask))
 
     def _of(self, owners: Sequence[int]) -> TokenizedBatch:
         keep = torch.isin(self.row, torch.tensor(sorted(owners), device=self.row.device))
@@ -93,7 +93,7 @@ class TokenizedBatch:
         return TokenizedBatch(
             student=tuple(self.student[k] for k in of_student),
             teacher=tuple(self.teacher[k] for k in of_teacher),
-            wrong=tuple(tuple(rows[k] for k in of_teacher) for rows in self.wrong),
+            negative_rows=tuple(tuple(rows[k] for k in of_teacher) for rows in self.negative_rows),
             student_of_row=tuple(self.student_of_row[k] for k in of_student),
             teacher_of_row=tuple(self.teacher_of_row[k] for k in of_teacher),
             places=self.places,
@@ -116,7 +116,7 @@ class PolicyTerm:
     normalize: Normalization | str = Normalization.TOKEN_MEAN
     constant: float | None = None
     """For ``seq_mean_token_sum_norm``."""
-    taught_only: bool = False
+    teacher_only: bool = False
     """Only tokens that the teacher scores count."""
 
 
@@ -135,7 +135,7 @@ def tokenize(
     advantage: Sequence[float] | None = None,
     constant: float | None = None,
     scope: Callable[[Turn], tuple[int, int]] = whole_action,
-    wrong_hints: Sequence[Sequence[Sequence[str]]] = (),
+    negative_hints: Sequence[Sequence[Sequence[str]]] = (),
     policy_term: PolicyTerm | None = None,
     reduce_sum: ReduceSum = lambda local: local,
     device: torch.device | None = None,
@@ -152,7 +152,7 @@ def tokenize(
         advantage: One per trajectory; ``policy_term`` brings its own.
         constant: For ``seq_mean_token_sum_norm``.
         scope: First and last place (exclusive) of the sampled ids that count; an empty range drops the turn.
-        wrong_hints: Hint texts of other turns, each laid out like ``hints``.
+        negative_hints: Hint texts of other turns, each laid out like ``hints``.
         policy_term: Adds every turn to the student's side, with coefficients of its own.
         reduce_sum: Sums the outermost denominator over ranks; called exactly once per term.
         device: Of the tensors.
@@ -167,18 +167,18 @@ def tokenize(
             scale = weight(i, turn, hint) if hints is None or hint is not None else 0.0
             share = policy_term.weight[i] if policy_term is not None else 0.0
             if scale > 0.0 or share > 0.0:
-                others = [texts[i][j] for texts in wrong_hints]
+                others = [texts[i][j] for texts in negative_hints]
                 layout.add(i, trajectory, turn, hint if scale > 0.0 else None, scale, share, others)
     layout.close_rows()
     row, number = layout.tensor(layout.row, device), layout.tensor(layout.turn, device)
     scales = torch.tensor(layout.scale, dtype=torch.float32, device=device)
     shares = torch.tensor(layout.share, dtype=torch.float32, device=device)
-    taught = torch.tensor(layout.taught, dtype=torch.bool, device=device)
+    teacher_mask = torch.tensor(layout.teacher_mask, dtype=torch.bool, device=device)
     where: Any = {"turn": number, "row": row, "rows": len(trajectories), "reduce_sum": reduce_sum}
     of_policy = torch.zeros_like(shares)
     if policy_term is not None:
         advantage = policy_term.advantage
-        counted = (shares > 0.0) & taught if policy_term.taught_only else shares > 0.0
+        counted = (shares > 0.0) & teacher_mask if policy_term.teacher_only else shares > 0.0
         of_policy = coefficients(
             policy_term.normalize, weight=shares, mask=counted, constant=policy_term.constant, **where
         )
@@ -186,7 +186,7 @@ def tokenize(
     return TokenizedBatch(
         student=tuple(layout.student),
         teacher=tuple(layout.teacher),
-        wrong=tuple(tuple(rows) for rows in zip(*layout.wrong, strict=True)),
+        negative_rows=tuple(tuple(rows) for rows in zip(*layout.negative_rows, strict=True)),
         student_of_row=tuple(layout.student_of_row),
         teacher_of_row=tuple(layout.teacher_of_row),
         action_ids=layout.tensor(layout.ids, device),
@@ -194,7 +194,7 @@ def tokenize(
         row=row,
         turn=number,
         position=layout.tensor(layout.position, device),
-        taught=taught,
+        teacher_mask=teacher_mask,
         coefficient=coefficients(normalize, weight=scales, mask=scales > 0.0, constant=constant, **where),
         policy_coefficient=of_policy,
         advantage=per_row.float()[row] if len(trajectories) else torch.zeros(0, device=device),
@@ -223,7 +223,7 @@ class _Layout:
         self.policy, self.scope = policy, scope
         self.student: list[ScoreRow] = []
         self.teacher: list[ScoreRow] = []
-        self.wrong: list[list[ScoreRow]] = []
+        self.negative_rows: list[list[ScoreRow]] = []
         self.student_of_row: list[int] = []
         self.teacher_of_row: list[int] = []
         self.ids: list[int] = []
@@ -231,7 +231,7 @@ class _Layout:
         self.row: list[int] = []
         self.turn: list[int] = []
         self.position: list[int] = []
-        self.taught: list[bool] = []
+        self.teacher_mask: list[bool] = []
         self.scale: list[float] = []
         self.share: list[float] = []
         self.places: list[tuple[int, int]] = []
@@ -246,14 +246,18 @@ class _Layout:
         hint: Hint | None,
         scale: float,
         share: float,
-        wrong_hints: Sequence[str],
+        negative_hints: Sequence[str],
     ) -> None:
         """Add one turn of trajectory ``i`` to both sides."""
         start, stop = self.scope(turn)
         if scale > 0.0 and stop <= start:
             self.counters["hero/out_of_scope_turns"] += 1.0
             scale = 0.0
-        if hint is not None and scale > 0.0 and not self._teach(i, trajectory, turn, hint, wrong_hints, (start, stop)):
+        if (
+            hint is not None
+            and scale > 0.0
+            and not self._teach(i, trajectory, turn, hint, negative_hints, (start, stop))
+        ):
             self.counters["teacher/overflow_turns"] += 1.0
             scale = 0.0
         if share > 0.0:
@@ -276,7 +280,7 @@ class _Layout:
         self.row += [i] * (last - first)
         self.turn += [len(self.places)] * (last - first)
         self.position += range(first, last)
-        self.taught += [inside and hint is not None for inside in counted]
+        self.teacher_mask += [inside and hint is not None for inside in counted]
         self.scale += [scale if inside else 0.0 for inside in counted]
         self.share += [share] * (last - first)
         self.places.append((i, turn.number))
@@ -287,7 +291,7 @@ class _Layout:
         trajectory: Trajectory,
         turn: Turn,
         hint: Hint,
-        wrong_hints: Sequence[str],
+        negative_hints: Sequence[str],
         span: tuple[int, int],
     ) -> bool:
         """Add the teacher's row of a turn, unless it does not fit: a cut context would lose the task."""
@@ -295,16 +299,16 @@ class _Layout:
         if len(row.ids) > self.policy.max_length:
             return False
         check_alignment(trajectory, turn, row, span)
-        others = [self._teacher_row(i, turn, text, span) for text in wrong_hints]
+        others = [self._teacher_row(i, turn, text, span) for text in negative_hints]
         # another turn's hint may be too long for this one: what any hint does is then measured by none
         fitting = [r if len(r.ids) <= self.policy.max_length else self._teacher_row(i, turn, "", span) for r in others]
         self.teacher.append(row)
         self.teacher_of_row.append(i)
-        self.wrong.append(fitting)
+        self.negative_rows.append(fitting)
         return True
 
     def _teacher_row(self, i: int, turn: Turn, text: str, span: tuple[int, int]) -> ScoreRow:
-        spliced = self.policy.template.splice(turn.prompt_ids, text)
+        spliced = self.policy.template.insert_hint(turn.prompt_ids, text)
         start, stop = len(spliced) + span[0], len(spliced) + span[1]
         return ScoreRow(spliced + turn.action_ids[: span[1]], ((start, stop),), i)
 

@@ -10,9 +10,10 @@ import numpy as np
 
 from hero_pl.errors import ConfigError
 from hero_pl.policy.base import Policy, Sampling
-from hero_pl.rollout.collect import Collector, Draw, Limits, Stream
+from hero_pl.rollout.collect import Collector, Limits
 from hero_pl.rollout.demonstrations import Demonstrations
 from hero_pl.rollout.environments import check_arguments, check_id
+from hero_pl.rollout.specs import EpisodeSpec, SeedPurpose, derive_seeds
 from hero_pl.types import Trajectory
 
 STAGES = {"train": 5, "validate": 8, "test": 4}
@@ -63,7 +64,7 @@ class RolloutDataModule(lightning.LightningDataModule):
         eval_temperature: Of sampling while evaluating.
         seed: Of task order, environments and sampling; default: ``seed_everything`` on the command line, else 0.
         seed_tasks: Number of tasks of an environment that names none.
-        demonstrations: Makes labelled trajectories instead of playing the policy (warm-up with ``SFT``).
+        demonstrations: Makes labeled trajectories instead of playing the policy (warm-up with ``SFT``).
     """
 
     def __init__(
@@ -126,16 +127,16 @@ class RolloutDataModule(lightning.LightningDataModule):
         """Numbers of steps; the episodes are played in :meth:`on_before_batch_transfer`."""
         return self._stream(len(self.collector("train").task_ids))
 
-    def draws(self, step: int) -> list[Draw]:
+    def specs(self, step: int) -> list[EpisodeSpec]:
         """Episodes of a training step."""
         collector = self.collector("train")
         stream = self._stream(len(collector.task_ids))
         tasks = stream.batch(step)
         count = len(tasks) * self.group_size
-        seeds = Draw.seeds(Stream.TRAIN, self.seed, step, stream.rank, count=count)
+        seeds = derive_seeds(SeedPurpose.TRAIN, self.seed, step, stream.rank, count=count)
         first = (step * stream.world + stream.rank) * len(tasks)
         return [
-            Draw(collector.task_ids[tasks[i // self.group_size]], first + i // self.group_size, seeds[i])
+            EpisodeSpec(collector.task_ids[tasks[i // self.group_size]], first + i // self.group_size, seeds[i])
             for i in range(count)
         ]
 
@@ -144,11 +145,11 @@ class RolloutDataModule(lightning.LightningDataModule):
         assert self.trainer is not None
         policy: Policy = self.trainer.lightning_module.policy  # type: ignore[assignment]
         if self.trainer.training:
-            draws = self.draws(self.steps)
+            specs = self.specs(self.steps)
             self.steps += 1
             if self.demonstrations is not None:
-                return self.demonstrations.make(draws, policy, self.collector("train"))
-            played = self.collector("train").collect(draws, policy, self.sampling, on_episode=self._counter(len(draws)))
+                return self.demonstrations.make(specs, policy, self.collector("train"))
+            played = self.collector("train").collect(specs, policy, self.sampling, on_episode=self._counter(len(specs)))
             return self._resampled(played, policy)
         return self.evaluate(policy, str(batch))
 
@@ -161,14 +162,14 @@ class RolloutDataModule(lightning.LightningDataModule):
         attempt = 1
         while again := objective.redraw(trajectories, attempt):  # type: ignore[operator, union-attr]
             # step, rank and attempt fix tasks and seeds, so that a resumed run replaces the same by the same
-            key = (Stream.RESAMPLE, self.seed, self.steps - 1, self.trainer.global_rank, attempt)
+            key = (SeedPurpose.RESAMPLE, self.seed, self.steps - 1, self.trainer.global_rank, attempt)
             tasks = np.random.default_rng((*key, 0)).integers(len(collector.task_ids), size=len(again))
-            seeds = Draw.seeds(*key, 1, count=len(again) * self.group_size)
-            draws = [
-                Draw(collector.task_ids[int(tasks[i // self.group_size])], again[i // self.group_size], seed)
+            seeds = derive_seeds(*key, 1, count=len(again) * self.group_size)
+            specs = [
+                EpisodeSpec(collector.task_ids[int(tasks[i // self.group_size])], again[i // self.group_size], seed)
                 for i, seed in enumerate(seeds)
             ]
-            fresh = collector.collect(draws, policy, self.sampling)
+            fresh = collector.collect(specs, policy, self.sampling)
             self.discarded += [trajectory for trajectory in trajectories if trajectory.group in again]
             trajectories = [trajectory for trajectory in trajectories if trajectory.group not in again] + fresh
             attempt += 1
@@ -218,10 +219,10 @@ class RolloutDataModule(lightning.LightningDataModule):
         episodes = self.eval_episodes if episodes is None else episodes
         ids = collector.task_ids
         count = (episodes or len(ids)) * trials
-        seeds = Draw.seeds(Stream.EVALUATE, self.seed, STAGES[stage], count=count)
-        draws = [Draw(ids[i // trials % len(ids)], i, seeds[i]) for i in range(count)]
+        seeds = derive_seeds(SeedPurpose.EVALUATE, self.seed, STAGES[stage], count=count)
+        specs = [EpisodeSpec(ids[i // trials % len(ids)], i, seeds[i]) for i in range(count)]
         return collector.collect(
-            draws, policy, sampling or self.eval_sampling, on_episode=self._counter(count, on_episode)
+            specs, policy, sampling or self.eval_sampling, on_episode=self._counter(count, on_episode)
         )
 
     def _counter(

@@ -11,14 +11,15 @@ import torch
 from torch import Tensor
 
 from hero_pl.errors import ConfigError
-from hero_pl.metrics import scores
+from hero_pl.evaluation.metrics import scores
+from hero_pl.evaluation.prompt_tokens import prompt_tokens
+from hero_pl.evaluation.rollout import rollout_metrics
+from hero_pl.evaluation.summary import remarks, summarize
 from hero_pl.objectives.base import Objective, Step
 from hero_pl.optimizer import MuonAdamW
 from hero_pl.policy.base import Policy
-from hero_pl.records import Record, evaluable, to_record
-from hero_pl.rollout.prompt_tokens import prompt_tokens
-from hero_pl.step_log import StepOutputs, over_ranks, rollout_metrics, step_records
-from hero_pl.summary import remarks, summarise
+from hero_pl.runs.records import Record, evaluable, to_record
+from hero_pl.step import StepOutputs, over_ranks, step_records
 from hero_pl.types import Trajectory
 
 
@@ -140,7 +141,7 @@ class HeroModule(lightning.LightningModule):
         self.policy.train()
         data = getattr(self.trainer, "datamodule", None)
         if data is not None:
-            self.objective.use(data.collector("train"))
+            self.objective.attach_collector(data.collector("train"))
         self.objective.start(self.policy)
 
     # -- one step ----------------------------------------------------------------------------------------------
@@ -230,7 +231,7 @@ class HeroModule(lightning.LightningModule):
     def test_step(self, trajectories: list[Trajectory], batch_idx: int) -> None:
         """Success and turns of held-out episodes."""
         self._log_evaluation("test", trajectories)
-        for line in remarks(summarise(trajectories)):
+        for line in remarks(summarize(trajectories)):
             self.print(line)
 
     def predict_step(self, trajectories: list[Trajectory], batch_idx: int) -> list[dict[str, Any]]:

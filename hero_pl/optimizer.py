@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class MuonAdamW(torch.optim.Optimizer):
-    """Orthogonalised momentum for hidden matrices (Jordan et al., 2024; ``torch.optim.Muon``), AdamW for the rest.
+    """Orthogonalized momentum for hidden matrices (Jordan et al., 2024; ``torch.optim.Muon``), AdamW for the rest.
 
     For small models that start from random weights. Embeddings, the output layer and vectors are AdamW's, as Muon's
     authors advise.

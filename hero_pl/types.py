@@ -1,4 +1,4 @@
-"""What flows through hero_pl: frozen records without behaviour.
+"""What flows through hero_pl: frozen records without behavior.
 
 A *trajectory* is one episode. It has *turns*; a turn is one sampled reply of the policy (the *action*) and the
 *observation* that came directly after it. A *reflection* holds one *diagnosis* (or ``None``) per turn. A *hint* is the

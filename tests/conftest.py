@@ -5,12 +5,12 @@ import pytest
 import torch
 import yaml
 
+from hero_pl.callbacks.checkpoints import AtomicCheckpointIO
 from hero_pl.chat.actions import PlainText
-from hero_pl.checkpoints import AtomicCheckpointIO
 from hero_pl.datamodule import RolloutDataModule
 from hero_pl.module import HeroModule
 from hero_pl.objectives.self_distillation import SelfDistillation
-from hero_pl.pocket.reflector import ShopRules
+from hero_pl.pocket.shop.reflector import ShopRules
 from hero_pl.policy.huggingface import HuggingFacePolicy
 from hero_pl.rollout.collect import Limits
 

@@ -13,7 +13,7 @@ from hero_pl.chat.byte_tokenizer import byte_tokenizer
 from hero_pl.chat.template import CHATML, ChatTemplate, HintPosition
 from hero_pl.errors import TokenAlignmentError
 from hero_pl.losses.jensen_shannon import JensenShannon
-from hero_pl.losses.normalize import Normalization, normalised_sum
+from hero_pl.losses.normalize import Normalization, normalized_sum
 from hero_pl.objectives.policy_gradient import PolicyGradient
 from hero_pl.policy.base import Policy, ScoreRow
 from hero_pl.policy.huggingface import HuggingFacePolicy
@@ -55,12 +55,12 @@ def episode(
 ) -> Trajectory:
     """An episode with these ``(reply, observation)`` pairs."""
     template = policy.template
-    prompt = template.opening("be brief", first)
+    prompt = template.first_prompt("be brief", first)
     turns = []
     for number, (reply, observation) in enumerate(steps, 1):
-        ids = (*template.encoder.outside(reply), int(template.tokenizer.eos_token_id))
+        ids = (*template.encoder.encode_untrusted(reply), int(template.tokenizer.eos_token_id))
         turns.append(Turn(number, prompt, ids, (-1.0,) * len(ids), reply, reply, observation, role))
-        prompt = template.following(prompt, ids, observation, role)
+        prompt = template.next_prompt(prompt, ids, observation, role)
     return Trajectory("task", "env", 0, 0, "be brief", (), first, tuple(turns), reward, StopReason.TERMINATED)
 
 
@@ -84,7 +84,7 @@ def ragged(policy: Policy) -> tuple[list[Trajectory], list[list[Hint | None]]]:
 
 def loss_of(policy: Policy, micro: TokenizedBatch) -> torch.Tensor:
     teacher = LiveWeights().score(policy, micro.teacher)
-    return normalised_sum(micro.coefficient, JensenShannon()(policy.score(micro.student), teacher))
+    return normalized_sum(micro.coefficient, JensenShannon()(policy.score(micro.student), teacher))
 
 
 def gradient(policy: Policy, batches: Sequence[TokenizedBatch]) -> torch.Tensor:
@@ -173,10 +173,10 @@ def test_bug_07_sampled_ids_are_kept_although_encoding_their_text_gives_others()
     policy = ScriptedPolicy(template=ChatTemplate(merging))
     policy.load()
     sampled = (vocab["a"], vocab["b"], int(merging.eos_token_id))
-    assert policy.template.encoder.outside(policy.template.encoder.decode(sampled)) == (vocab["ab"],)
+    assert policy.template.encoder.encode_untrusted(policy.template.encoder.decode(sampled)) == (vocab["ab"],)
 
-    prompt = policy.template.opening("", "hi")
-    following = policy.template.following(prompt, sampled, "ab?")
+    prompt = policy.template.first_prompt("", "hi")
+    following = policy.template.next_prompt(prompt, sampled, "ab?")
     turns = (
         Turn(1, prompt, sampled, (-1.0,) * 3, "ab", "ab", "ab?", "user"),
         Turn(2, following, sampled, (-1.0,) * 3, "ab", "ab", "", "user"),
@@ -272,7 +272,9 @@ def test_bug_31_the_last_observation_is_in_no_earlier_hint(scripted: ScriptedPol
 def test_bug_32_a_turn_whose_hint_does_not_fit_is_dropped_and_counted(scripted: ScriptedPolicy) -> None:
     trajectory = episode(scripted, [("one", "o1"), ("two", "o2")])
     long = "x" * 200
-    room = len(scripted.template.splice(trajectory.turns[0].prompt_ids, long)) + len(trajectory.turns[0].action_ids)
+    room = len(scripted.template.insert_hint(trajectory.turns[0].prompt_ids, long)) + len(
+        trajectory.turns[0].action_ids
+    )
     tight = ScriptedPolicy(template=scripted.template)
     tight.load()
     for limit, kept in ((room, ((0, 1),)), (room - 1, ())):
@@ -282,7 +284,7 @@ def test_bug_32_a_turn_whose_hint_does_not_fit_is_dropped_and_counted(scripted: 
         assert batch.counters["teacher/overflow_turns"] == 2 - len(kept)
         assert len(batch.teacher) == len(kept)
         for row in batch.teacher:
-            assert row.ids == tight.template.splice(trajectory.turns[0].prompt_ids, long) + (
+            assert row.ids == tight.template.insert_hint(trajectory.turns[0].prompt_ids, long) + (
                 trajectory.turns[0].action_ids
             )
 

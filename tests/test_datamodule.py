@@ -36,10 +36,10 @@ def test_the_order_depends_on_the_seed_alone():
 
 
 def test_a_group_is_one_task_with_different_seeds(tiny_data):
-    draws = tiny_data(tasks_per_step=2, group_size=3).draws(4)
-    assert [draw.group for draw in draws] == [8, 8, 8, 9, 9, 9]
-    assert len({draw.task_id for draw in draws}) == 2
-    assert len({draw.seed for draw in draws}) == 6
+    specs = tiny_data(tasks_per_step=2, group_size=3).specs(4)
+    assert [spec.group for spec in specs] == [8, 8, 8, 9, 9, 9]
+    assert len({spec.task_id for spec in specs}) == 2
+    assert len({spec.seed for spec in specs}) == 6
 
 
 def drawn(*entropy, count):
@@ -49,7 +49,7 @@ def drawn(*entropy, count):
 
 def test_training_draws_from_its_stream_seed_step_and_rank(tiny_data):
     data = tiny_data(tasks_per_step=3, seed=7)
-    assert [draw.seed for draw in data.draws(4)] == drawn(1, 7, 4, 0, count=3)
+    assert [spec.seed for spec in data.specs(4)] == drawn(1, 7, 4, 0, count=3)
 
 
 @pytest.mark.parametrize(("stage", "number"), [("train", 5), ("validate", 8), ("test", 4)])
@@ -86,10 +86,10 @@ def test_a_wrong_number_is_refused_by_its_key(wrong):
 
 def rebuilt(policy, trajectory):
     """The decision contexts that texts and sampled ids of an episode give, built as the rollout builds them."""
-    prompt = policy.template.opening(*policy_opening(policy, trajectory))
+    prompt = policy.template.first_prompt(*policy_opening(policy, trajectory))
     for turn in trajectory.turns:
         yield prompt
-        prompt = policy.template.following(prompt, turn.action_ids, turn.observation, turn.role)
+        prompt = policy.template.next_prompt(prompt, turn.action_ids, turn.observation, turn.role)
 
 
 def policy_opening(policy, trajectory):

@@ -21,8 +21,8 @@ from hero_pl.objectives.mixed import Credit, Mixed
 from hero_pl.objectives.policy_gradient import GRPO, PolicyGradient
 from hero_pl.objectives.self_distillation import SelfDistillation
 from hero_pl.objectives.sft import SFT
-from hero_pl.pocket.demonstrations import ShopDemonstrations
-from hero_pl.pocket.reflector import ShopRules
+from hero_pl.pocket.shop.demonstrations import ShopDemonstrations
+from hero_pl.pocket.shop.reflector import ShopRules
 from hero_pl.reflection.base import Reflector
 from hero_pl.reflection.controls import ShuffledReflector
 from hero_pl.reflection.none import NoReflector
@@ -116,19 +116,19 @@ def test_the_first_step_samples_with_the_weights_it_updates(tiny_module, tiny_da
 
 
 @pytest.mark.parametrize("weights", [InitialWeights, lambda: EMAWeights(0.0), PeriodicWeights])
-def test_bug_22_the_teacher_is_neither_optimised_nor_in_the_gradient_norm(weights, tiny_module, tiny_data, fit):
+def test_bug_22_the_teacher_is_neither_optimized_nor_in_the_gradient_norm(weights, tiny_module, tiny_data, fit):
     module = tiny_module(SelfDistillation(reflector=ShopRules(), weights=weights()), weight_decay=0.5, clip=1e-3)
     module.policy.load()
     before = {name: value.clone() for name, value in module.policy.model.state_dict().items()}
     seen = Seen()
     trainer = fit(module, tiny_data(), 2, callbacks=[seen])
     (teacher,) = module.policy.copies.values()
-    assert same(dict(teacher.state_dict()), before)  # with weight decay, being optimised would shrink it
+    assert same(dict(teacher.state_dict()), before)  # with weight decay, being optimized would shrink it
     assert not same(dict(module.policy.model.state_dict()), before)
-    optimised = [p for group in trainer.optimizers[0].param_groups for p in group["params"]]
+    optimized = [p for group in trainer.optimizers[0].param_groups for p in group["params"]]
     trained = [p for p in module.policy.model.parameters() if p.requires_grad]
-    assert [id(p) for p in optimised] == [id(p) for p in trained]
-    assert not {id(p) for p in optimised} & {id(p) for p in teacher.parameters()}
+    assert [id(p) for p in optimized] == [id(p) for p in trained]
+    assert not {id(p) for p in optimized} & {id(p) for p in teacher.parameters()}
     # the norm that clipping saw is that of the student alone: after clipping to 1e-3 its gradients have that norm
     norm = torch.stack([p.grad.norm() for p in trained if p.grad is not None]).norm()
     assert float(norm) == pytest.approx(1e-3, rel=1e-3)

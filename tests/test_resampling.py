@@ -42,7 +42,7 @@ class Played(Callback):
 
 def lucky(share: int):
     """A shopper that buys the right thing in every ``share``-th episode, and reads no page otherwise."""
-    from hero_pl.pocket.rules import Page, Request, action
+    from hero_pl.pocket.shop.rules import Page, Request, action
 
     def reply(context: str, seed: int) -> str:
         request = Request.read(context)

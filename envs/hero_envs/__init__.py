@@ -12,7 +12,7 @@ _IDS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     (
         "hero_pl/WebShopPocket-v0",
         "hero_envs.webshop.env:WebShopEnv",
-        {"catalogue": "pocket", "observation": "compact", "max_steps": 12, "max_noops": 3},
+        {"catalog": "pocket", "observation": "compact", "max_steps": 12, "max_noops": 3},
     ),
     ("hero_pl/TauBenchRetail-v0", "hero_envs.tau_bench.env:TauBenchEnv", {"domain": "retail"}),
     ("hero_pl/TauBenchAirline-v0", "hero_envs.tau_bench.env:TauBenchEnv", {"domain": "airline"}),

@@ -1,4 +1,4 @@
-"""Files of an annotation: rows for the raters, the key that they must not see, labelled rows, the report."""
+"""Files of an annotation: rows for the raters, the key that they must not see, labeled rows, the report."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from hero_pl.annotate.quality import QUESTIONS, sample_turns
 from hero_pl.errors import HeroError
-from hero_pl.jsonl import append_lines, read_lines
-from hero_pl.quality import QUESTIONS, sample_turns
-from hero_pl.records import read_records
 from hero_pl.reflection.controls import ShuffledReflector
 from hero_pl.reflection.scripted import ScriptedReflector
-from hero_pl.viewer.runs import one_run
+from hero_pl.runs.folders import one_run
+from hero_pl.runs.jsonl import append_lines, read_lines
+from hero_pl.runs.records import read_records
 
 Report = Mapping[str, Mapping[str, float]]
 

@@ -1,4 +1,4 @@
-"""Labelling in a browser: one HTML file that needs no server and no network, and saves JSON lines."""
+"""Labeling in a browser: one HTML file that needs no server and no network, and saves JSON lines."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from importlib.resources import files
 from pathlib import Path
 
 from hero_pl.annotate.files import read_rows
+from hero_pl.annotate.quality import QUESTIONS
 from hero_pl.errors import HeroError
-from hero_pl.quality import QUESTIONS
-from hero_pl.viewer.page import fill_page
+from hero_pl.runs.viewer.page import fill_page
 
 
 def write_form(turns: Path, out: Path) -> int:

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from hero_pl.annotate.quality import QUESTIONS
 from hero_pl.chat.wording import quoted
 from hero_pl.errors import ConfigError
-from hero_pl.quality import QUESTIONS
 from hero_pl.reflection.chat_endpoint import ChatEndpoint
 from hero_pl.reflection.json_scan import plain, scan
 from hero_pl.types import Message
@@ -30,7 +30,7 @@ def judge_rows(rows: Sequence[Mapping[str, Any]], endpoint: ChatEndpoint, concur
     """Copies of the rows with the judge's labels, in order.
 
     Args:
-        rows: As :func:`hero_pl.quality.sample_turns` made them.
+        rows: As :func:`hero_pl.annotate.quality.sample_turns` made them.
         endpoint: Asked greedily, once per row.
         concurrency: Requests in flight.
 

@@ -31,7 +31,7 @@ def label_rows(
     """Copies of the rows with labels; all questions but two are left open.
 
     Args:
-        rows: As :func:`hero_pl.quality.sample_turns` made them.
+        rows: As :func:`hero_pl.annotate.quality.sample_turns` made them.
         env: Gymnasium id of the environment that was played.
         env_args: Its arguments.
 

@@ -1,4 +1,4 @@
-"""Labelling in the terminal: one row after the other, one question after the other."""
+"""Labeling in the terminal: one row after the other, one question after the other."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from hero_pl.annotate.files import read_rows
-from hero_pl.jsonl import append_lines
-from hero_pl.quality import QUESTIONS
-from hero_pl.viewer.terminal import plain
+from hero_pl.annotate.quality import QUESTIONS
+from hero_pl.runs.jsonl import append_lines
+from hero_pl.runs.viewer.terminal import plain
 
 ANSWERS = {"y": True, "yes": True, "n": False, "no": False, "": None, "-": None}
 
@@ -27,7 +27,7 @@ def ask_all(
 
     Args:
         turns: A sample.
-        out: Labelled rows, appended one by one.
+        out: Labeled rows, appended one by one.
         rater: Name to record.
         ask: Reads one answer.
         say: Shows text.

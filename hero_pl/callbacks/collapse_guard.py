@@ -20,9 +20,9 @@ import torch
 from rich.console import Console
 
 from hero_pl.callbacks.held_out import HeldOut
-from hero_pl.callbacks.trajectories import run_folder
+from hero_pl.callbacks.run_folder import run_folder
 from hero_pl.errors import ConfigError
-from hero_pl.jsonl import append_lines
+from hero_pl.runs.jsonl import append_lines
 
 Action = Literal["off", "warn", "stop", "rollback"]
 

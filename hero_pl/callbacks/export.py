@@ -7,7 +7,7 @@ from typing import Any
 
 import lightning
 
-from hero_pl.callbacks.trajectories import run_folder
+from hero_pl.callbacks.run_folder import run_folder
 
 
 class Export(lightning.Callback):

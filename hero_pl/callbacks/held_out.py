@@ -12,16 +12,16 @@ import lightning
 from rich.console import Console
 from rich.table import Table
 
-from hero_pl.callbacks.trajectories import run_folder
+from hero_pl.callbacks.run_folder import run_folder
 from hero_pl.callbacks.turn_budget import TurnBudget
 from hero_pl.errors import ConfigError
-from hero_pl.jsonl import append_lines
+from hero_pl.evaluation.prompt_tokens import prompt_tokens
+from hero_pl.evaluation.summary import remarks, summarize
 from hero_pl.policy.base import Policy, Sampling
-from hero_pl.records import RECORDS_FILE, Record, append_records, evaluable, records_path, succeeded
-from hero_pl.results import EVAL_FILE
 from hero_pl.rollout.environments import KEPT
-from hero_pl.rollout.prompt_tokens import prompt_tokens
-from hero_pl.summary import remarks, summarise
+from hero_pl.runs.evaluations import EVAL_FILE
+from hero_pl.runs.jsonl import append_lines
+from hero_pl.runs.records import RECORDS_FILE, Record, append_records, evaluable, records_path, succeeded
 from hero_pl.types import Trajectory
 
 
@@ -132,10 +132,10 @@ class HeldOut(lightning.Callback):
     def measure(self, data: Any, policy: Policy) -> tuple[dict[str, Any], list[Trajectory]]:
         """Play the held-out episodes with a loaded policy; returns the figures and the episodes that were sampled."""
         played = data.evaluate(policy, self.stage, self.episodes)
-        result = summarise(played)
+        result = summarize(played)
         if self.greedy:
             greedy = Sampling(0.0, data.eval_sampling.max_action_tokens)
-            result["success_greedy"] = summarise(data.evaluate(policy, self.stage, self.episodes, greedy))["success"]
+            result["success_greedy"] = summarize(data.evaluate(policy, self.stage, self.episodes, greedy))["success"]
         return result, played
 
     def write(self, folder: Path, seed: int, mark: int, played: list[Trajectory]) -> None:
@@ -158,13 +158,13 @@ class HeldOut(lightning.Callback):
         }
 
     def _name(self, folder: Path | None) -> str:
-        from hero_pl.plots import method_name
+        from hero_pl.runs.plots import method_name
 
         return self.method or (method_name(folder / "metrics.csv") if folder else "run")
 
     def _draw(self, folder: Path, module: Any) -> None:
-        from hero_pl.plots import plot_run
-        from hero_pl.viewer.page import write_html
+        from hero_pl.runs.plots import plot_run
+        from hero_pl.runs.viewer.page import write_html
 
         for logger in module.loggers:
             logger.save()

@@ -8,8 +8,9 @@ from typing import Any
 import lightning
 from rich.console import Console
 
+from hero_pl.callbacks.run_folder import run_folder
 from hero_pl.errors import ConfigError
-from hero_pl.records import RECORDS_FILE, Record, append_records
+from hero_pl.runs.records import RECORDS_FILE, Record, append_records
 from hero_pl.types import Trajectory
 
 
@@ -68,12 +69,3 @@ class TrajectoryLog(lightning.Callback):
         if trainer.is_global_zero:
             append_records(folder / RECORDS_FILE, (Record(stage, trainer.global_step, t) for t in played))
         return folder / RECORDS_FILE
-
-
-def run_folder(trainer: lightning.Trainer) -> Path | None:
-    """Folder of the run, made if it is missing; ``None`` without a logger."""
-    if trainer.logger is None or trainer.log_dir is None:
-        return None
-    folder = Path(trainer.log_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder

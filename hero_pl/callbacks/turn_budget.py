@@ -16,7 +16,7 @@ PATIENCE = 20
 class TurnBudget(lightning.Callback):
     """Stops training once the policy has used its turns.
 
-    It also notices when nothing is learnt: a batch without a hinted turn makes no optimizer step, so a run that is
+    It also notices when nothing is learned: a batch without a hinted turn makes no optimizer step, so a run that is
     bounded by ``trainer.max_steps`` alone would go on for ever.
 
     Args:

@@ -38,11 +38,11 @@ class Encoder:
         longest_first = sorted((s for s in surfaces if s), key=len, reverse=True)
         self._control = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
 
-    def glue(self, text: str) -> tuple[int, ...]:
-        """Ids of the template's own text; control tokens are recognised."""
+    def encode_template(self, text: str) -> tuple[int, ...]:
+        """Ids of the template's own text; control tokens are recognized."""
         return tuple(self.tokenizer.encode(text, add_special_tokens=False)) if text else ()
 
-    def outside(self, text: str) -> tuple[int, ...]:
+    def encode_untrusted(self, text: str) -> tuple[int, ...]:
         """Ids of text from users, tools, products or models; never a control id.
 
         Halves of surrogate pairs (possible in decoded JSON) go through :func:`scrub`.
@@ -59,7 +59,7 @@ class Encoder:
         return tuple(ids)
 
     def mentions_control(self, text: str) -> int:
-        """How often ``text`` spells a control token, that is, how often :meth:`outside` takes one apart."""
+        """How often ``text`` spells a control token, that is, how often :meth:`encode_untrusted` takes one apart."""
         return sum(1 for _ in self._cuts(text))
 
     def _cuts(self, text: str) -> Iterator[int]:
@@ -73,7 +73,7 @@ class Encoder:
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
         if self.control_ids.isdisjoint(ids):
             return ids
-        # A normaliser (NFKC, say) rebuilt a control string that the search could not see.
+        # A normalizer (NFKC, say) rebuilt a control string that the search could not see.
         letters: list[int] = []
         for letter in text:
             one: list[int] = self.tokenizer.encode(letter, add_special_tokens=False)

@@ -41,7 +41,7 @@ class ChatTemplate:
 
     Args:
         tokenizer: With a chat template and an end-of-turn token.
-        hint_position: Where :meth:`splice` puts the hint. ``before_action``: as its own user message before the
+        hint_position: Where :meth:`insert_hint` puts the hint. ``before_action``: as its own user message before the
             generation prompt (keeps the context a verbatim prefix). ``last_message``: at the end of the last
             message, for templates that refuse two user messages in a row. ``system``: as a leading system message.
             ``think_prefix``: inside a reasoning block after the generation prompt (experimental).
@@ -68,7 +68,7 @@ class ChatTemplate:
         self.encoder = Encoder(tokenizer)
         user, assistant = Message("user", "a"), Message("assistant", "b")
         self._generation_text = self._suffix([user], [user], generate=True)
-        self.generation_ids = self.encoder.glue(self._generation_text)
+        self.generation_ids = self.encoder.encode_template(self._generation_text)
         if not self.generation_ids:
             raise PolicyError(
                 f"The chat template of {tokenizer.name_or_path!r} ignores add_generation_prompt: student and teacher "
@@ -83,7 +83,7 @@ class ChatTemplate:
 
     # -- building contexts -------------------------------------------------------------------------------------
 
-    def opening(
+    def first_prompt(
         self, system_prompt: str, first_observation: str, role: Role = "user", tools: Sequence[Mapping[str, Any]] = ()
     ) -> tuple[int, ...]:
         """The first decision context: system prompt, tool schemas, first observation, generation prompt."""
@@ -100,10 +100,10 @@ class ChatTemplate:
             messages = [merged, *messages[2:]] if merged else [Message("user", messages[0].content)]
         ids: list[int] = []
         for text, is_outside in self._pieces(messages, tools, generate):
-            ids += self.encoder.outside(text) if is_outside else self.encoder.glue(text)
+            ids += self.encoder.encode_untrusted(text) if is_outside else self.encoder.encode_template(text)
         return tuple(ids)
 
-    def following(
+    def next_prompt(
         self, prompt_ids: Sequence[int], action_ids: Sequence[int], observation: str, role: Role = "user"
     ) -> tuple[int, ...]:
         """The next decision context: ``prompt_ids`` and ``action_ids`` verbatim, then the observation.
@@ -113,10 +113,12 @@ class ChatTemplate:
         """
         message = self._observation_message(observation, role)
         before, after = self._answer_glue(message.role)
-        content = self.encoder.outside(message.content)
+        content = self.encoder.encode_untrusted(message.content)
         return (*prompt_ids, *action_ids, *_without_overlap(action_ids, before, self.end_ids), *content, *after)
 
-    def splice(self, prompt_ids: Sequence[int], hint: str, position: HintPosition | None = None) -> tuple[int, ...]:
+    def insert_hint(
+        self, prompt_ids: Sequence[int], hint: str, position: HintPosition | None = None
+    ) -> tuple[int, ...]:
         """The teacher's context: the decision context with the hint in it; unchanged if it is empty.
 
         Args:
@@ -137,7 +139,7 @@ class ChatTemplate:
                 f"{generation}. A hint can be spliced only into contexts that this chat template built."
             )
         body = prompt_ids[: len(prompt_ids) - len(generation)]
-        text = self.encoder.outside(hint)
+        text = self.encoder.encode_untrusted(hint)
         position = position or self.hint_position
         if position == "before_action":
             before, after = self._hint_message_glue()
@@ -147,10 +149,15 @@ class ChatTemplate:
             system = self.conversation([Message("system", hint)], generate=False)
             return (*prompt_ids[:start], *system[self._leading_bos(system) :], *prompt_ids[start:])
         if position == "think_prefix":
-            return (*prompt_ids, *self.encoder.glue("<think>\n"), *text, *self.encoder.glue("\n</think>\n\n"))
+            return (
+                *prompt_ids,
+                *self.encoder.encode_template("<think>\n"),
+                *text,
+                *self.encoder.encode_template("\n</think>\n\n"),
+            )
         closing = self._last_closing(body)
         cut = len(body) - len(closing)
-        return (*body[:cut], *self.encoder.outside("\n\n"), *text, *closing, *generation)
+        return (*body[:cut], *self.encoder.encode_untrusted("\n\n"), *text, *closing, *generation)
 
     # -- glue --------------------------------------------------------------------------------------------------
 
@@ -171,7 +178,7 @@ class ChatTemplate:
                     f"The chat template of {self.tokenizer.name_or_path!r} does not append a {role} message after an "
                     "assistant message; multi-turn contexts need a template that does."
                 )
-            self._answer[role] = (self.encoder.glue(before), self.encoder.glue(after))
+            self._answer[role] = (self.encoder.encode_template(before), self.encoder.encode_template(after))
         return self._answer[role]
 
     def _hint_message_glue(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -183,7 +190,7 @@ class ChatTemplate:
                     "hint cannot be a message of its own. Set hint_position: last_message."
                 )
             before, _, after = self._suffix([first], [first, hint]).partition(_SLOT.format(0))
-            self._hint_glue = (self.encoder.glue(before), self.encoder.glue(after))
+            self._hint_glue = (self.encoder.encode_template(before), self.encoder.encode_template(after))
         return self._hint_glue
 
     def _last_closing(self, body: tuple[int, ...]) -> tuple[int, ...]:
@@ -193,7 +200,7 @@ class ChatTemplate:
             for role in roles:
                 messages = [Message("user", "a"), Message("assistant", "b"), Message(role, _SLOT.format(0))]
                 text = self._render(messages, (), False).partition(_SLOT.format(0))[2]
-                self._closings[role] = self.encoder.glue(text)
+                self._closings[role] = self.encoder.encode_template(text)
         for closing in sorted(self._closings.values(), key=len, reverse=True):
             if closing and body[-len(closing) :] == closing:
                 return closing

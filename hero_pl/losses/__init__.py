@@ -1,4 +1,4 @@
-"""Losses per token and their normalisation: pure functions of logits and log-probabilities.
+"""Losses per token and their normalization: pure functions of logits and log-probabilities.
 
 Nothing here knows of text, trajectories or training loops. Tokens arrive flat, one entry per sampled action token.
 """
@@ -16,7 +16,6 @@ from hero_pl.losses.advantages import (
 from hero_pl.losses.base import DistillationLoss, action_log_probabilities, log_probabilities
 from hero_pl.losses.credit import gap_magnitudes, reweighted_advantages, turn_credits
 from hero_pl.losses.divergence import VocabularyDivergence
-from hero_pl.losses.ema import ema_update_, trust_region_log_probs
 from hero_pl.losses.gates import (
     Contrastive,
     Gate,
@@ -41,7 +40,7 @@ from hero_pl.losses.jensen_shannon import JensenShannon
 from hero_pl.losses.kl import ForwardKL, ReverseKL, SkewForwardKL, SkewReverseKL
 from hero_pl.losses.linear import LinearDivergence, linear_divergence
 from hero_pl.losses.mix import mix_losses, mix_weights
-from hero_pl.losses.normalize import Normalization, coefficients, normalised_sum, zero_loss
+from hero_pl.losses.normalize import Normalization, coefficients, normalized_sum, zero_loss
 from hero_pl.losses.policy_gradient import ClippedPolicyGradient, kl_to_reference
 from hero_pl.losses.sampled_token import SampledToken
 
@@ -75,7 +74,6 @@ __all__ = [
     "action_log_probabilities",
     "coefficients",
     "dr_grpo_advantages",
-    "ema_update_",
     "frac_zero_std",
     "gap_magnitudes",
     "grpo_advantages",
@@ -87,11 +85,10 @@ __all__ = [
     "mismatch",
     "mix_losses",
     "mix_weights",
-    "normalised_sum",
+    "normalized_sum",
     "reweighted_advantages",
     "rloo_advantages",
     "soft_overlong_penalty",
-    "trust_region_log_probs",
     "turn_credits",
     "without_spread",
     "zero_loss",

@@ -121,7 +121,7 @@ class ReinforceBaseline:
         self.kind: BaselineKind = kind
         self.decay = decay
         self._sum = 0.0  # sum over past batches of decay^age * mean reward ...
-        self._weight = 0.0  # ... and of decay^age, so that the first batches are not pulled towards zero
+        self._weight = 0.0  # ... and of decay^age, so that the first batches are not pulled toward zero
 
     @property
     def running_mean(self) -> float:

@@ -37,7 +37,7 @@ class VocabularyDivergence(DistillationLoss):
         support: ``full`` compares all tokens; ``student`` and ``teacher`` compare the ``top_k`` tokens of that side;
             ``union`` those of either side, duplicates merged.
         top_k: Tokens taken per side when ``support`` is not ``full``.
-        tail: Gather everything outside the support into one bucket. Without it both sides are renormalised over
+        tail: Gather everything outside the support into one bucket. Without it both sides are renormalized over
             the support, and disagreement about the mass outside goes unseen.
         clip_mode: ``token`` caps the value of a token. ``pointwise`` caps each vocabulary entry before the sum; the
             sum may then be negative and push away from the teacher.
@@ -114,7 +114,7 @@ class VocabularyDivergence(DistillationLoss):
         """Value per token after clipping, and its slope: the derivative with respect to ``log_q``, shifted.
 
         Args:
-            log_q: ``(..., entries)`` normalised student log-probabilities.
+            log_q: ``(..., entries)`` normalized student log-probabilities.
             log_p: Same shape, teacher.
 
         Returns:

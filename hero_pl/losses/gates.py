@@ -44,7 +44,7 @@ class GateInputs:
 class Gate(nn.Module, ABC):
     """Factor per token, computed from both sides and never differentiated."""
 
-    wrong_hints: int = 0
+    negative_hints: int = 0
     """How many hints of other turns the teacher has to score beside the true one."""
 
     @abstractmethod
@@ -75,7 +75,7 @@ class TeacherConfidence(Gate):
     """A teacher that hesitates is believed less (SAGE-OPD).
 
     Args:
-        measure: ``entropy`` is ``1 - H(p) / log V``; ``max_probability`` is the probability of the teacher's favourite.
+        measure: ``entropy`` is ``1 - H(p) / log V``; ``max_probability`` is the probability of the teacher's favorite.
     """
 
     def __init__(self, measure: Literal["entropy", "max_probability"] = "entropy") -> None:
@@ -117,15 +117,17 @@ class Contrastive(Gate):
 
     Args:
         gate_temperature: Divides the gap, in nats; smaller is harder.
-        wrong_hints: K; each costs one more pass of the teacher.
+        negative_hints: K; each costs one more pass of the teacher.
     """
 
-    def __init__(self, gate_temperature: float = 1.0, wrong_hints: int = 1) -> None:
+    def __init__(self, gate_temperature: float = 1.0, negative_hints: int = 1) -> None:
         super().__init__()
         self.gate_temperature = _checked_positive(self, "gate_temperature", gate_temperature)
-        if wrong_hints < 1:
-            raise ConfigError(f"Contrastive(wrong_hints={wrong_hints}): at least one hint of another turn is needed.")
-        self.wrong_hints = wrong_hints
+        if negative_hints < 1:
+            raise ConfigError(
+                f"Contrastive(negative_hints={negative_hints}): at least one hint of another turn is needed."
+            )
+        self.negative_hints = negative_hints
 
     @torch.no_grad()
     def forward(self, inputs: GateInputs) -> Tensor:

@@ -15,7 +15,7 @@ class JensenShannon(VocabularyDivergence):
 
     Symmetric when ``beta`` is 0.5, and never above ln 2, so it needs no clipping. Near the teacher it is
     ``beta (1 - beta)`` times a KL divergence: going from a KL to ``beta = 0.5`` without touching the learning rate
-    makes the steps four times smaller, and towards the end points they vanish. ``rescale`` takes that factor out.
+    makes the steps four times smaller, and toward the end points they vanish. ``rescale`` takes that factor out.
 
     Args:
         beta: Weight of the teacher in the mixture, strictly between 0 and 1.

@@ -4,7 +4,7 @@ One row of logits over a large vocabulary takes more memory than the hidden stat
 keeps several copies per side. Here the output projection, the divergence and its gradient are computed chunk by chunk
 in the forward pass; what is kept is the gradient with respect to the hidden states and, if it is trained, the head.
 
-The result is that of ``normalised_sum(coefficients, loss(student logits, teacher logits))``. A full-vocabulary
+The result is that of ``normalized_sum(coefficients, loss(student logits, teacher logits))``. A full-vocabulary
 divergence uses its closed form; any other loss is differentiated by autograd within the chunk.
 """
 
@@ -44,7 +44,7 @@ def linear_divergence(
     chunk: int = 64,
     action_ids: Tensor | None = None,
 ) -> LinearDivergence:
-    """Normalised divergence of ``hidden @ head_weight.T`` on both sides, in chunks of tokens.
+    """Normalized divergence of ``hidden @ head_weight.T`` on both sides, in chunks of tokens.
 
     The head must be a plain matrix: no bias, no soft cap on the logits.
 

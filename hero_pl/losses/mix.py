@@ -1,6 +1,6 @@
 """Adding a policy-gradient loss and a distillation loss.
 
-Both arrive normalised, each over its own tokens and its own denominator, so gating one does not rescale the other.
+Both arrive normalized, each over its own tokens and its own denominator, so gating one does not rescale the other.
 """
 
 from __future__ import annotations

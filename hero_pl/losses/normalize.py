@@ -1,4 +1,4 @@
-"""Normalisation: by what each token's loss is multiplied, decided before the first backward pass.
+"""Normalization: by what each token's loss is multiplied, decided before the first backward pass.
 
 The loss of one optimizer step is ``sum(coefficient * per_token)`` over all its tokens, whichever micro-batch or rank
 they end up in. Because rollouts come before the update, every denominator is known up front; a micro-batch only has to
@@ -57,7 +57,7 @@ def coefficients(
     mask: Tensor | None = None,
     reduce_sum: Callable[[Tensor], Tensor] = _on_one_rank,
 ) -> Tensor:
-    """Coefficient of every token, so that ``(coefficient * per_token).sum()`` is the normalised loss.
+    """Coefficient of every token, so that ``(coefficient * per_token).sum()`` is the normalized loss.
 
     Args:
         mode: See ``Normalization``.
@@ -125,7 +125,7 @@ def coefficients(
     return weight / inner * share
 
 
-def normalised_sum(coefficient: Tensor, per_token: Tensor) -> Tensor:
+def normalized_sum(coefficient: Tensor, per_token: Tensor) -> Tensor:
     """``sum(coefficient * per_token)`` of one micro-batch: call ``backward`` on it as it is.
 
     Args:

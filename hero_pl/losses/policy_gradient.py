@@ -71,7 +71,7 @@ class ClippedPolicyGradient(nn.Module):
             reference_log_probs: ``(N,)`` under the reference policy; required if ``kl_weight`` is not 0.
 
         Returns:
-            ``(N,)``. Normalisation is the caller's.
+            ``(N,)``. Normalization is the caller's.
 
         Raises:
             ConfigError: ``row`` or ``reference_log_probs`` is missing.
@@ -106,7 +106,7 @@ def kl_to_reference(log_probs: Tensor, reference_log_probs: Tensor, estimator: K
         log_probs: ``(N,)`` under the student; gradients flow here.
         reference_log_probs: ``(N,)`` under the reference policy; a constant.
         estimator: ``k1`` is ``log q - log ref``: unbiased as a value, may be negative, and its expected gradient is
-            zero, so log it but do not minimise it. ``k3`` is ``exp(d) - d - 1`` with ``d = log ref - log q``: never
+            zero, so log it but do not minimize it. ``k3`` is ``exp(d) - d - 1`` with ``d = log ref - log q``: never
             negative.
     """
     gap = reference_log_probs.detach() - log_probs

@@ -35,7 +35,7 @@ class SampledToken(DistillationLoss):
             action_ids: ``(...)`` ids that were sampled.
 
         Returns:
-            ``(...)``; minimise it, do not read it.
+            ``(...)``; minimize it, do not read it.
 
         Raises:
             ConfigError: ``action_ids`` are missing.

@@ -18,7 +18,7 @@ def reduce_support(
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """Both sides on the same few buckets.
 
-    The entries are true probabilities, normalised over the whole vocabulary before they are gathered; the choice of
+    The entries are true probabilities, normalized over the whole vocabulary before they are gathered; the choice of
     entries is not differentiated. In a ``union`` an entry chosen by both sides is counted once: its second copy is
     given probability zero on both sides.
 
@@ -27,7 +27,7 @@ def reduce_support(
         log_p: Same shape, teacher.
         support: ``student``, ``teacher`` or ``union``.
         top_k: Entries taken per side; at most the vocabulary.
-        tail: Add one bucket with the rest of the mass, else renormalise over the entries.
+        tail: Add one bucket with the rest of the mass, else renormalize over the entries.
 
     Returns:
         Log-probabilities of both sides over the buckets ``(..., buckets)``, and the mean mass that the entries cover

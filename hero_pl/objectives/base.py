@@ -67,7 +67,7 @@ class Objective(ABC):
             ConfigError: With the reason and the cure.
         """
 
-    def use(self, collector: Collector) -> None:  # noqa: B027
+    def attach_collector(self, collector: Collector) -> None:  # noqa: B027
         """Called once before training.
 
         Args:

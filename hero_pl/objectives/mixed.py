@@ -97,13 +97,13 @@ class Mixed(_WithPolicyGradient):
         if len(micro) == 0:
             return LossOutput(zero_loss(student))
         of_policy = self.policy_gradient.surrogate_loss(policy, student, micro, micro.policy_coefficient)
-        distil = self.distil(policy, student[micro.taught], micro.only_taught())
+        distil = self.distil(policy, student[micro.teacher_mask], micro.teacher_scored())
         return LossOutput(
             mix_losses(of_policy.loss, distil.loss, self.distillation_weight, self.mix),
             {**distil.metrics, **of_policy.metrics},
-            _at(micro.taught, distil.per_token),
+            _at(micro.teacher_mask, distil.per_token),
             of_policy.student_logprobs,
-            _at(micro.taught, distil.teacher_logprobs),
+            _at(micro.teacher_mask, distil.teacher_logprobs),
         )
 
 
@@ -159,18 +159,23 @@ class Credit(_WithPolicyGradient):
             metrics: dict[str, float] = {}
         else:
             term, metrics = estimator.term(trajectories, reduce_sum)
-        term = replace(term, taught_only=self.rule != "advantage_reweight")
+        term = replace(term, teacher_only=self.rule != "advantage_reweight")
         step = self.lay_out(trajectories, policy, reduce_sum, term)
         batch = step.batch
         gap = self._gaps(policy, batch)
         advantage = self._advantages(trajectories, batch, gap, reduce_sum)
         step.batch = replace(
-            batch, teacher=(), teacher_of_row=(), wrong=(), advantage=advantage, coefficient=batch.policy_coefficient
+            batch,
+            teacher=(),
+            teacher_of_row=(),
+            negative_rows=(),
+            advantage=advantage,
+            coefficient=batch.policy_coefficient,
         )
         step.metrics |= metrics
-        if batch.taught.any():
-            step.metrics["credit/gap_mean"] = float(gap[batch.taught].mean())
-            step.metrics["credit/advantage_abs"] = float(advantage[batch.taught].abs().mean())
+        if batch.teacher_mask.any():
+            step.metrics["credit/gap_mean"] = float(gap[batch.teacher_mask].mean())
+            step.metrics["credit/advantage_abs"] = float(advantage[batch.teacher_mask].abs().mean())
         return step
 
     def loss(self, policy: Policy, micro: TokenizedBatch) -> LossOutput:
@@ -183,12 +188,12 @@ class Credit(_WithPolicyGradient):
         found = []
         for micro in batch.split(self.tokens_per_teacher_batch):
             if micro.teacher:
-                hinted = micro.only_taught()
+                hinted = micro.teacher_scored()
                 logits = self.weights.score(policy, micro.teacher)
                 log_p = action_log_probabilities(logits, hinted.action_ids, batch.temperature)
                 found.append(log_p - hinted.rollout_logprobs)
         if found:
-            gap[batch.taught] = torch.cat(found).detach()
+            gap[batch.teacher_mask] = torch.cat(found).detach()
         return gap
 
     def _advantages(
@@ -199,17 +204,17 @@ class Credit(_WithPolicyGradient):
         if self.rule == "magnitude_only":
             return gap_magnitudes(batch.advantage, gap, self.cap)
         advantage = torch.zeros_like(gap)
-        numbers, credits, index = turn_credits(gap[batch.taught], batch.turn[batch.taught])
+        numbers, credits, index = turn_credits(gap[batch.teacher_mask], batch.turn[batch.teacher_mask])
         owners = [batch.places[number][0] for number in numbers.tolist()]
         groups = torch.tensor([trajectories[owner].group for owner in owners], dtype=torch.long)
         per_turn = self.policy_gradient.advantages(credits.cpu().double(), groups, reduce_sum)
-        advantage[batch.taught] = per_turn.to(gap)[index]
+        advantage[batch.teacher_mask] = per_turn.to(gap)[index]
         return advantage
 
 
-def _at(taught: Tensor, values: Tensor | None) -> Tensor:
+def _at(teacher_mask: Tensor, values: Tensor | None) -> Tensor:
     """Values of the taught tokens in their places, NaN elsewhere."""
-    spread = torch.full(taught.shape, torch.nan, device=taught.device)
+    spread = torch.full(teacher_mask.shape, torch.nan, device=teacher_mask.device)
     if values is not None:
-        spread[taught] = values.to(spread.dtype)
+        spread[teacher_mask] = values.to(spread.dtype)
     return spread

@@ -24,7 +24,7 @@ from hero_pl.losses.advantages import (
 )
 from hero_pl.losses.base import action_log_probabilities
 from hero_pl.losses.importance import mismatch
-from hero_pl.losses.normalize import check_normalization, normalised_sum, zero_loss
+from hero_pl.losses.normalize import check_normalization, normalized_sum, zero_loss
 from hero_pl.losses.policy_gradient import ClippedPolicyGradient
 from hero_pl.objectives.base import LossOutput, Normalize, Objective, Step
 from hero_pl.policy.base import Policy
@@ -44,7 +44,7 @@ class PolicyGradient(Objective):
         epsilon: Clip range of the ratio below 1.
         epsilon_high: Clip range above 1; default: ``epsilon``.
         ratio_level: Ratio per ``token`` or per ``sequence`` (GSPO).
-        beta_kl: Weight of the k3 penalty towards the initial weights.
+        beta_kl: Weight of the k3 penalty toward the initial weights.
         zero_variance: Groups with equal rewards ``keep`` their tokens in the denominator, or ``mask`` them out.
         mask_truncated: Leave episodes out of the loss that ended at a limit instead of by themselves.
     """
@@ -144,7 +144,7 @@ class PolicyGradient(Objective):
         per_token = self.surrogate(log_q, micro.rollout_logprobs, micro.advantage, micro.row, reference)
         metrics = {k: float(v) for k, v in mismatch(log_q, micro.rollout_logprobs).items()}
         metrics |= {k: float(v) for k, v in self.surrogate.diagnostics.items()}
-        return LossOutput(normalised_sum(coefficient, per_token), metrics, per_token.detach(), log_q.detach(), None)
+        return LossOutput(normalized_sum(coefficient, per_token), metrics, per_token.detach(), log_q.detach(), None)
 
     def state_dict(self) -> dict[str, Any]:
         """Running baseline."""
@@ -167,7 +167,7 @@ class _GroupObjective(PolicyGradient):
         if group_size < 2:
             raise ConfigError(
                 f"{type(self).__name__} compares trajectories of one task, so group_size={group_size} gives advantage "
-                "0 everywhere and nothing is learnt. Set data.group_size to 2 or more (8 is usual), or use "
+                "0 everywhere and nothing is learned. Set data.group_size to 2 or more (8 is usual), or use "
                 "PolicyGradient (REINFORCE) for single trajectories."
             )
 
@@ -193,7 +193,7 @@ class SoftOverlong:
 
 
 class GRPO(_GroupObjective):
-    """Group-relative policy optimisation, with the switches of Dr.GRPO, DAPO, BNPO and GSPO.
+    """Group-relative policy optimization, with the switches of Dr.GRPO, DAPO, BNPO and GSPO.
 
     Args:
         scale_rewards: Divide by the standard deviation of the ``group``, its ``mean`` (MaxRL), or ``none`` (Dr.GRPO).
@@ -202,10 +202,10 @@ class GRPO(_GroupObjective):
         epsilon: Clip range of the ratio below 1.
         epsilon_high: Clip range above 1 (DAPO: 0.28); default: ``epsilon``.
         ratio_level: Ratio per ``token`` or per ``sequence`` (GSPO).
-        beta_kl: Weight of the k3 penalty towards the initial weights.
+        beta_kl: Weight of the k3 penalty toward the initial weights.
         zero_variance: Groups with equal rewards ``keep`` their tokens in the denominator, ``mask`` them out, or are
             replaced by groups of other tasks (``resample``, DAPO's dynamic sampling); what is still equal after
-            ``max_resample`` tries is masked out. Discarded turns count towards the turn budget.
+            ``max_resample`` tries is masked out. Discarded turns count toward the turn budget.
         max_resample: Tries per batch.
         overlong: Penalty on episodes that come near a length limit (DAPO).
         mask_truncated: Leave episodes out of the loss that ended at a limit instead of by themselves.

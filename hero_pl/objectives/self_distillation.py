@@ -17,11 +17,11 @@ from hero_pl.losses.gates import Gate, GateInputs
 from hero_pl.losses.importance import ImportanceCorrection, TruncatedRatio, mismatch
 from hero_pl.losses.jensen_shannon import JensenShannon
 from hero_pl.losses.linear import linear_divergence
-from hero_pl.losses.normalize import check_normalization, normalised_sum, zero_loss
+from hero_pl.losses.normalize import check_normalization, normalized_sum, zero_loss
 from hero_pl.losses.sampled_token import SampledToken
 from hero_pl.objectives.base import LossOutput, Normalize, Objective, Step
+from hero_pl.objectives.negative_hints import negative_hints
 from hero_pl.objectives.scope import LossScope, Scope
-from hero_pl.objectives.wrong_hints import wrong_hints
 from hero_pl.policy.base import Policy
 from hero_pl.policy.branches import BranchScorer, Scoring
 from hero_pl.policy.huggingface import HuggingFacePolicy
@@ -129,12 +129,12 @@ class SelfDistillation(Objective):
         if self.teacher.needs_diagnosis and isinstance(self.reflector, NoReflector):
             raise ConfigError(
                 f"{type(self.teacher).__name__} gives no hint without a diagnosis, and NoReflector makes none: nothing "
-                "would be learnt. Choose another reflector, or FeedbackOnlyTeacher for the environment's replies alone."
+                "would be learned. Choose another reflector, or FeedbackOnlyTeacher for the environment's replies."
             )
 
-    def use(self, collector: Collector) -> None:
+    def attach_collector(self, collector: Collector) -> None:
         """For teachers that play the environment."""
-        self.teacher.use(collector)
+        self.teacher.attach_collector(collector)
 
     def start(self, policy: Policy) -> None:
         """Let the teacher's weights take their copy."""
@@ -166,7 +166,7 @@ class SelfDistillation(Objective):
             weight=self._weight,
             constant=self.constant,
             scope=lambda turn: self.scope(turn, policy),
-            wrong_hints=wrong_hints(trajectories, hints, self.gate.wrong_hints if self.gate else 0),
+            negative_hints=negative_hints(trajectories, hints, self.gate.negative_hints if self.gate else 0),
             policy_term=policy_term,
             reduce_sum=reduce_sum,
             device=_device(policy),
@@ -176,8 +176,8 @@ class SelfDistillation(Objective):
         metrics |= batch.counters
         metrics |= {f"teacher/{name}": n for name, n in (self.teacher.metrics() | self.weights.metrics()).items()}
         metrics["hero/hinted_turns"] = len(batch.teacher) / max(turns, 1)
-        metrics["hero/empty_batches"] = float(not batch.taught.any())
-        scored = [row for rows in (batch.teacher, *batch.wrong) for row in rows]
+        metrics["hero/empty_batches"] = float(not batch.teacher_mask.any())
+        scored = [row for rows in (batch.teacher, *batch.negative_rows) for row in rows]
         metrics["teacher/tokens"] = float(self.weights.passes * sum(len(row.ids) for row in scored))
         if self.weights.scorer is not None:
             rewritten = len(batch.student) - len(set(batch.student_of_row))
@@ -229,7 +229,7 @@ class SelfDistillation(Objective):
         return output
 
     def distil(self, policy: Policy, student: Tensor, micro: TokenizedBatch) -> LossOutput:
-        """The loss from the student's logits ``(n, vocab)`` for the ids of ``micro``, each of them taught."""
+        """The loss from the student's logits ``(n, vocab)`` for the ids of ``micro``; the teacher scores each."""
         if len(micro) == 0:
             return LossOutput(zero_loss(student))
         self._tell_temperature(micro.temperature)
@@ -242,14 +242,14 @@ class SelfDistillation(Objective):
         sampled = q if same else action_log_probabilities(student.detach(), ids, micro.temperature)
         weighted = per_token
         if self.gate is not None:
-            others = [self.weights.score(policy, rows) for rows in micro.wrong]
+            others = [self.weights.score(policy, rows) for rows in micro.negative_rows]
             wrong = torch.stack([action_log_probabilities(o, ids, temperature) for o in others]) if others else None
             weighted = weighted * self.gate(
                 GateInputs(student, teacher, ids, micro.turn, per_token, temperature, wrong, micro.row)
             )
         if self.correction is not None:
             weighted = weighted * self.correction(sampled, micro.rollout_logprobs, micro.row)
-        output = self._output(normalised_sum(micro.coefficient, weighted), per_token.detach(), q, p)
+        output = self._output(normalized_sum(micro.coefficient, weighted), per_token.detach(), q, p)
         output.metrics.update({k: float(v) for k, v in mismatch(sampled, micro.rollout_logprobs).items()})
         return output
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from hero_pl.batch import ReduceSum, TokenizedBatch, tokenize
 from hero_pl.losses.base import action_log_probabilities
-from hero_pl.losses.normalize import check_normalization, normalised_sum, zero_loss
+from hero_pl.losses.normalize import check_normalization, normalized_sum, zero_loss
 from hero_pl.objectives.base import LossOutput, Normalize, Objective, Step
 from hero_pl.policy.base import Policy
 from hero_pl.types import Trajectory
@@ -72,4 +72,4 @@ class SFT(Objective):
             return LossOutput(zero_loss(logits))
         log_q = action_log_probabilities(logits, micro.action_ids)
         metrics = {"sft/accuracy": float((logits.argmax(-1) == micro.action_ids).float().mean())}
-        return LossOutput(normalised_sum(micro.coefficient, -log_q), metrics, -log_q.detach(), log_q.detach(), None)
+        return LossOutput(normalized_sum(micro.coefficient, -log_q), metrics, -log_q.detach(), log_q.detach(), None)

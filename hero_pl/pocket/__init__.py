@@ -1,1 +1,1 @@
-"""The pocket shop: rules, demonstrations and base policy of the run that a laptop finishes in minutes."""
+"""The pocket suites, a shop and a retail desk that a laptop can train on: rules, demonstrations, base policies."""

@@ -34,7 +34,7 @@ class Situation(Protocol):
 
 def open_situation(first_observation: str) -> Situation | None:
     """The situation at the start of an episode; ``None`` if there are no rules for its environment."""
-    from hero_pl.pocket.retail_rules import Clerk
-    from hero_pl.pocket.rules import Shopper
+    from hero_pl.pocket.retail.rules import Clerk
+    from hero_pl.pocket.shop.rules import Shopper
 
     return Shopper.open(first_observation) or Clerk.open(first_observation)

@@ -18,7 +18,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int, whole: Iterable[str] 
     """Unigram pieces with byte fallback, so that any text can be encoded.
 
     Args:
-        texts: What the pieces are learnt from.
+        texts: What the pieces are learned from.
         vocabulary: Pieces in all, the 256 bytes included; a smaller corpus gives fewer.
         whole: Strings that become one piece each (frequent glue of the review format).
 

@@ -95,7 +95,7 @@ class ScriptedSession(Session):
         for row, prompt in zip(rows, prompts, strict=True):
             context = str(template.tokenizer.decode(list(prompt)))
             reply = self.policy.reply(context, self.turns[row], self.seeds[row])
-            ids = (*template.encoder.outside(reply), int(template.tokenizer.eos_token_id))
+            ids = (*template.encoder.encode_untrusted(reply), int(template.tokenizer.eos_token_id))
             finish = FinishReason.STOP if len(ids) <= self.limit else FinishReason.LENGTH
             ids = ids[: self.limit]
             self.turns[row] += 1

@@ -13,7 +13,7 @@ from hero_pl.reflection.context import ReflectionContext
 from hero_pl.reflection.parse import LeakPolicy, parse_reflection
 from hero_pl.reflection.prompt import TOKENS_PER_TURN, answer_tokens, merge_windows, requests, retry_message
 from hero_pl.reflection.retry import WARMER, OnInvalid, better_of, incomplete
-from hero_pl.rollout.collect import Draw, Stream
+from hero_pl.rollout.specs import SeedPurpose, derive_seeds
 from hero_pl.types import Reflection, Trajectory
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class _Question:
         """The question, or, after an answer, the answer as it was sampled and what was wrong with it."""
         if self.answer is None:
             return self.ids
-        return policy.template.following(self.ids, self.answer_ids, retry_message(self.answer, self.window).content)
+        return policy.template.next_prompt(self.ids, self.answer_ids, retry_message(self.answer, self.window).content)
 
 
 class SelfReflector(Reflector):
@@ -59,7 +59,7 @@ class SelfReflector(Reflector):
         on_invalid: ``skip`` leaves turns without a usable diagnosis out. ``retry`` asks again, with the list of errors
             and a temperature 0.2 higher each time, and keeps the answer that covers most turns.
         retries: Further questions at most, with ``on_invalid: retry``.
-        parallel: Reviews in one batch.
+        batch_size: Reviews in one batch.
     """
 
     def __init__(
@@ -69,16 +69,16 @@ class SelfReflector(Reflector):
         tokens_per_turn: int = TOKENS_PER_TURN,
         max_request_tokens: int | None = None,
         leak_policy: LeakPolicy = "drop",
-        parallel: int = 64,
+        batch_size: int = 64,
         on_invalid: OnInvalid = "skip",
         retries: int = 1,
         temperature: float = 0.0,
         leak_ngram: int = 6,
         max_diagnosis_chars: int = 800,
     ) -> None:
-        if tokens_per_turn < 1 or parallel < 1:
+        if tokens_per_turn < 1 or batch_size < 1:
             raise ConfigError(
-                f"SelfReflector(tokens_per_turn={tokens_per_turn}, parallel={parallel}): both must be at least 1."
+                f"SelfReflector(tokens_per_turn={tokens_per_turn}, batch_size={batch_size}): both must be at least 1."
             )
         if on_invalid not in get_args(OnInvalid) or retries < 1:
             raise ConfigError(
@@ -90,7 +90,7 @@ class SelfReflector(Reflector):
         self.temperature, self.leak_ngram, self.max_diagnosis_chars = temperature, leak_ngram, max_diagnosis_chars
         self.retries = retries if on_invalid == "retry" else 0
         self.weights, self.mode, self.tokens_per_turn = weights, mode, tokens_per_turn
-        self.max_request_tokens, self.leak_policy, self.parallel = max_request_tokens, leak_policy, parallel
+        self.max_request_tokens, self.leak_policy, self.batch_size = max_request_tokens, leak_policy, batch_size
 
     def start(self, policy: Policy) -> None:
         """Keep the initial weights, if they are to reflect."""
@@ -122,7 +122,7 @@ class SelfReflector(Reflector):
     def _questions(self, trajectory: Trajectory, policy: Policy) -> list[_Question]:
         if self.mode == "continue":
             return [_Question(trajectory, (1, len(trajectory.turns)), review_prompt(trajectory, policy))]
-        count = policy.template.encoder.outside
+        count = policy.template.encoder.encode_untrusted
         room = self.max_request_tokens or max(policy.max_length // 2, 64)
         asked = requests(trajectory, max_size=room, count=lambda text: len(count(text)))
         return [
@@ -131,13 +131,13 @@ class SelfReflector(Reflector):
         ]
 
     def _ask(self, questions: Sequence[_Question], policy: Policy, attempt: int) -> None:
-        """Answer every question, ``parallel`` at a time; the better of old and new answer stays."""
+        """Answer every question, ``batch_size`` at a time; the better of old and new answer stays."""
         asked = [(one, one.prompt(policy)) for one in questions]
         fitting = [(one, ids) for one, ids in asked if len(ids) < policy.max_length]
         for batch, room in self._batches(fitting, policy.max_length):
             sampling = Sampling(self.temperature + WARMER * attempt, room)
             places = [(one.trajectory.seed, one.window[0], attempt) for one, _ in batch]
-            seeds = [seed for place in places for seed in Draw.seeds(Stream.REFLECT, *place, count=1)]
+            seeds = [seed for place in places for seed in derive_seeds(SeedPurpose.REFLECT, *place, count=1)]
             with policy.sampling():
                 session = policy.sampler.open(policy, sampling, seeds, self.weights)
                 actions = session.act(range(len(batch)), [ids for _, ids in batch])
@@ -152,7 +152,7 @@ class SelfReflector(Reflector):
     def _batches(
         self, asked: Sequence[tuple[_Question, tuple[int, ...]]], max_length: int
     ) -> Iterator[tuple[Sequence[tuple[_Question, tuple[int, ...]]], int]]:
-        """Neighbouring questions that leave each other room for a whole answer, and that room.
+        """Neighboring questions that leave each other room for a whole answer, and that room.
 
         A question that has too little room by itself is asked alone, so that it takes none from the others.
         """
@@ -161,7 +161,7 @@ class SelfReflector(Reflector):
         for one, ids in asked:
             need = answer_tokens(one.window, self.tokens_per_turn)
             both = max(longest, len(ids)) + max(wanted, need)
-            if batch and (len(batch) == self.parallel or both > max_length):
+            if batch and (len(batch) == self.batch_size or both > max_length):
                 yield batch, min(wanted, max_length - longest)
                 batch, longest, wanted = [], 0, 0
             batch.append((one, ids))
@@ -189,6 +189,8 @@ class SelfReflector(Reflector):
 def review_prompt(trajectory: Trajectory, policy: Policy) -> tuple[int, ...]:
     """The trajectory's own ids, its last observation, and the request to review it."""
     last = trajectory.turns[-1]
-    context = policy.template.following(last.prompt_ids, last.action_ids, last.observation, last.role)
+    context = policy.template.next_prompt(last.prompt_ids, last.action_ids, last.observation, last.role)
     request = REVIEW.format(reward=trajectory.reward, turns=len(trajectory.turns))
-    return policy.template.splice(context, request, "before_action")  # wherever hints go: it is the last thing said
+    return policy.template.insert_hint(
+        context, request, "before_action"
+    )  # wherever hints go: it is the last thing said

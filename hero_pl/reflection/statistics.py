@@ -16,7 +16,7 @@ _LEAKS = {"leak_ngram", "leak_identifier", "target_leak"}
 
 
 def reflection_statistics(reflections: Sequence[Reflection]) -> dict[str, float]:
-    """Summarise a batch of reflections.
+    """Summarize a batch of reflections.
 
     Args:
         reflections: One per trajectory.

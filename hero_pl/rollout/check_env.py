@@ -37,7 +37,7 @@ _MISTAKES: tuple[str, ...] = (
 """Replies of a confused model. Each must come back as an observation."""
 
 
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_COLOR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class Problem(NamedTuple):
@@ -96,7 +96,7 @@ def grouped(problems: Iterable[Problem]) -> list[str]:
     for first, *more in kinds.values():
         text = f"{first.where}: {first.what}" if first.where else first.what
         others = len({problem.where for problem in more} - {first.where})
-        lines.append(_COLOUR.sub("", text) + (f" ... and {others} more" if others else ""))
+        lines.append(_COLOR.sub("", text) + (f" ... and {others} more" if others else ""))
     return lines
 
 

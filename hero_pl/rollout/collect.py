@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from enum import IntEnum
 from typing import Any
-
-import numpy as np
 
 from hero_pl.errors import ConfigError, EnvError
 from hero_pl.policy.base import Policy, SampledAction, Sampling
 from hero_pl.rollout import environments
+from hero_pl.rollout.specs import EpisodeSpec
 from hero_pl.types import Role, StopReason, Trajectory, Turn
 
 UNREADABLE = "Your reply could not be read as an action: {reason}"
@@ -28,59 +26,26 @@ class Limits:
 
     Args:
         max_turns: Assistant turns per episode at most.
-        parallel: Episodes in flight at once.
+        num_envs: Episodes in flight at once, each in an environment of its own.
         threads: Threads that step environments; 0 steps them one after the other (best for environments in Python;
             more helps when a user simulator waits for a network).
     """
 
     max_turns: int = 30
-    parallel: int = 64
+    num_envs: int = 64
     threads: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("max_turns", "parallel"):
+        for name in ("max_turns", "num_envs"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"limits.{name}={getattr(self, name)}: must be at least 1.")
-
-
-class Stream(IntEnum):
-    """What seeds are for: the first entry of their entropy, so that no two purposes share randomness."""
-
-    TRAIN = 1
-    EVALUATE = 2
-    RESAMPLE = 3
-    """Tasks and episodes in place of groups that the objective rejects."""
-    REFLECT = 4
-    """Repeated questions of a reflector."""
-
-
-@dataclass(frozen=True, slots=True)
-class Draw:
-    """One episode to play."""
-
-    task_id: str
-    group: int
-    seed: int
-
-    @staticmethod
-    def seeds(*entropy: int, count: int) -> list[int]:
-        """Seeds that depend on all of ``entropy``.
-
-        They are drawn from 32 bits each, so two may be equal: with 10 000 of them the chance is about 1 %.
-
-        Args:
-            entropy: Numbers from 0, the first one a :class:`Stream`.
-            count: How many.
-        """
-        state = np.random.SeedSequence(entropy).generate_state(count, np.uint32)
-        return [int(x) for x in state]
 
 
 @dataclass(slots=True)
 class _Episode:
     """An episode in flight."""
 
-    draw: Draw
+    spec: EpisodeSpec
     env: environments.Env
     system_prompt: str
     tools: tuple[Any, ...]
@@ -122,7 +87,7 @@ class Collector:
 
     def collect(
         self,
-        draws: Sequence[Draw],
+        specs: Sequence[EpisodeSpec],
         policy: Policy,
         sampling: Sampling,
         on_episode: Callable[[Trajectory], None] = lambda trajectory: None,
@@ -130,35 +95,35 @@ class Collector:
         """Play every draw to its end.
 
         Args:
-            draws: Episodes to play, ``limits.parallel`` at a time.
+            specs: Episodes to play, ``limits.num_envs`` at a time.
             policy: Loaded; evaluation mode and ``no_grad`` are set here.
             sampling: How actions are drawn.
             on_episode: Called with each episode as soon as it has ended.
 
         Returns:
-            One trajectory per draw, in the order of ``draws``.
+            One trajectory per spec, in the order of ``specs``.
 
         Raises:
             EnvError: The first episode could not be started, or so many in a row.
         """
         trajectories: list[Trajectory] = []
         with policy.sampling():
-            for first in range(0, len(draws), self.limits.parallel):
-                wave = draws[first : first + self.limits.parallel]
+            for first in range(0, len(specs), self.limits.num_envs):
+                wave = specs[first : first + self.limits.num_envs]
                 trajectories += self._play(wave, policy, sampling, on_episode)
         return trajectories
 
     def _play(
         self,
-        wave: Sequence[Draw],
+        wave: Sequence[EpisodeSpec],
         policy: Policy,
         sampling: Sampling,
         on_episode: Callable[[Trajectory], None],
     ) -> list[Trajectory]:
         while len(self.envs) < len(wave):
             self.envs.append(environments.make(self.env_id, self.split, **self.env_args))
-        episodes = [self._begin_or_give_up(draw, env, policy) for draw, env in zip(wave, self.envs, strict=False)]
-        session = policy.sampler.open(policy, sampling, [draw.seed for draw in wave])
+        episodes = [self._begin_or_give_up(spec, env, policy) for spec, env in zip(wave, self.envs, strict=False)]
+        session = policy.sampler.open(policy, sampling, [spec.seed for spec in wave])
         room = policy.max_length - sampling.max_action_tokens
         finished: dict[int, Trajectory] = {}
         while True:
@@ -180,26 +145,26 @@ class Collector:
                 for episode, action in zip(playing, actions, strict=True):
                     self._step(episode, action, policy)
 
-    def _begin_or_give_up(self, draw: Draw, env: environments.Env, policy: Policy) -> _Episode:
+    def _begin_or_give_up(self, spec: EpisodeSpec, env: environments.Env, policy: Policy) -> _Episode:
         """An episode that cannot be started counts as broken; an environment that starts none ends the run."""
         try:
-            episode = self._begin(draw, env, policy)
+            episode = self._begin(spec, env, policy)
         except EnvError as error:
             if self._failed_starts is None or self._failed_starts + 1 == GIVE_UP:
                 raise
             self._failed_starts += 1
             stop, info = StopReason.ENV_ERROR, {"error": str(error)}
-            return _Episode(draw, env, "", (), "", (), stop=stop, info=info)
+            return _Episode(spec, env, "", (), "", (), stop=stop, info=info)
         self._failed_starts = 0
         return episode
 
-    def _begin(self, draw: Draw, env: environments.Env, policy: Policy) -> _Episode:
-        observation, info = environments.begin(env, draw.task_id, draw.seed)
+    def _begin(self, spec: EpisodeSpec, env: environments.Env, policy: Policy) -> _Episode:
+        observation, info = environments.begin(env, spec.task_id, spec.seed)
         tools = tuple(info.get("tools", ()))
         system_prompt, described = policy.parser.describe(str(info.get("system_prompt", "")), tools)
-        prompt_ids = policy.template.opening(system_prompt, observation, info.get("role", "user"), described)
+        prompt_ids = policy.template.first_prompt(system_prompt, observation, info.get("role", "user"), described)
         kept = environments.json_only({key: info[key] for key in environments.KEPT if key in info})
-        return _Episode(draw, env, str(info.get("system_prompt", "")), tools, observation, prompt_ids, info=kept)
+        return _Episode(spec, env, str(info.get("system_prompt", "")), tools, observation, prompt_ids, info=kept)
 
     def _step(self, episode: _Episode, sampled: SampledAction, policy: Policy) -> None:
         """Let the environment answer one sampled reply and append the turn."""
@@ -228,7 +193,7 @@ class Collector:
         if episode.stop is None and number >= self.limits.max_turns:
             episode.stop = StopReason.MAX_TURNS
         if episode.stop is None:
-            episode.prompt_ids = policy.template.following(episode.prompt_ids, sampled.ids, observation, role)
+            episode.prompt_ids = policy.template.next_prompt(episode.prompt_ids, sampled.ids, observation, role)
 
     @staticmethod
     def _answer(episode: _Episode, action: str) -> tuple[str, Role]:
@@ -249,10 +214,10 @@ class Collector:
     def _finish(self, episode: _Episode, policy: Policy, temperature: float) -> Trajectory:
         assert episode.stop is not None
         return Trajectory(
-            task_id=episode.draw.task_id,
+            task_id=episode.spec.task_id,
             env_id=self.env_id,
-            seed=episode.draw.seed,
-            group=episode.draw.group,
+            seed=episode.spec.seed,
+            group=episode.spec.group,
             system_prompt=episode.system_prompt,
             tools=episode.tools,
             first_observation=episode.first_observation,

@@ -10,7 +10,8 @@ from hero_pl.errors import EnvError
 from hero_pl.policy.base import Policy, Sampling
 from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.rollout import environments
-from hero_pl.rollout.collect import Collector, Draw
+from hero_pl.rollout.collect import Collector
+from hero_pl.rollout.specs import EpisodeSpec
 from hero_pl.types import Trajectory
 
 
@@ -18,11 +19,11 @@ class Demonstrations(ABC):
     """Makes trajectories whose actions are labels."""
 
     @abstractmethod
-    def make(self, draws: Sequence[Draw], policy: Policy, collector: Collector) -> list[Trajectory]:
-        """Labelled trajectories for these draws.
+    def make(self, specs: Sequence[EpisodeSpec], policy: Policy, collector: Collector) -> list[Trajectory]:
+        """Labeled trajectories for these specs.
 
         Args:
-            draws: Tasks and seeds.
+            specs: Tasks and seeds.
             policy: For its chat template and dialect; its weights are not used.
             collector: Plays the environment.
         """
@@ -53,19 +54,19 @@ class ExpertDemonstrations(Demonstrations):
     def __init__(self, expert: Expert, max_action_tokens: int = 1024) -> None:
         self.expert, self.max_action_tokens = expert, max_action_tokens
 
-    def make(self, draws: Sequence[Draw], policy: Policy, collector: Collector) -> list[Trajectory]:
-        """One episode per draw; two draws with one seed must name one task."""
-        plans = {draw.seed: self._plan(draw, policy, collector) for draw in draws}
-        return collector.collect(draws, _Planned(plans, policy), Sampling(1.0, self.max_action_tokens))
+    def make(self, specs: Sequence[EpisodeSpec], policy: Policy, collector: Collector) -> list[Trajectory]:
+        """One episode per draw; two specs with one seed must name one task."""
+        plans = {spec.seed: self._plan(spec, policy, collector) for spec in specs}
+        return collector.collect(specs, _Planned(plans, policy), Sampling(1.0, self.max_action_tokens))
 
-    def _plan(self, draw: Draw, policy: Policy, collector: Collector) -> list[str]:
+    def _plan(self, spec: EpisodeSpec, policy: Policy, collector: Collector) -> list[str]:
         """The expert's replies to one task."""
         env = collector.envs[0]
         self.expert.reset()
         replies: list[str] = []
         over = False
         try:
-            observation, _ = environments.begin(env, draw.task_id, draw.seed)
+            observation, _ = environments.begin(env, spec.task_id, spec.seed)
             while not over and len(replies) < collector.limits.max_turns:
                 action = self.expert.act(observation)
                 replies.append(policy.parser.reply(action))

@@ -42,7 +42,7 @@ class ChatSettings:
         temperature: 0 is greedy.
         max_tokens: Longest reply, in tokens.
         max_length: Context length in tokens; default: what the model's configuration says.
-        parallel: Replies in one batch; more than one only where ``limits.threads`` lets environments wait together.
+        batch_size: Replies in one batch; more than one only where ``limits.threads`` lets environments wait together.
     """
 
     pretrained: str
@@ -52,15 +52,15 @@ class ChatSettings:
     temperature: float = 0.0
     max_tokens: int = 256
     max_length: int | None = None
-    parallel: int = 32
+    batch_size: int = 32
 
     def __post_init__(self) -> None:
         if not isinstance(self.pretrained, str) or not self.pretrained:
             raise ConfigError(f"user.pretrained={self.pretrained!r}: give a folder or a hub id.")
         if self.dtype not in get_args(Dtype):
             raise ConfigError(f"user.dtype={self.dtype!r}: expected one of {', '.join(get_args(Dtype))}.")
-        if not isinstance(self.parallel, int) or self.parallel < 1:
-            raise ConfigError(f"user.parallel={self.parallel!r}: expected a whole number, at least 1.")
+        if not isinstance(self.batch_size, int) or self.batch_size < 1:
+            raise ConfigError(f"user.batch_size={self.batch_size!r}: expected a whole number, at least 1.")
 
 
 def read_user(user: Any) -> tuple[ChatSettings, dict[str, Any]] | None:
@@ -119,7 +119,7 @@ class LocalChat:
         )
         self._device = settings.device
         self._sampling = Sampling(settings.temperature, settings.max_tokens)
-        self._parallel = settings.parallel
+        self._batch_size = settings.batch_size
         self._waiting: list[_Request] = []
         self._queue, self._model = threading.Lock(), threading.Lock()
 
@@ -165,7 +165,7 @@ class LocalChat:
 
     def _answer_waiting(self) -> None:
         with self._queue:
-            batch, self._waiting = self._waiting[: self._parallel], self._waiting[self._parallel :]
+            batch, self._waiting = self._waiting[: self._batch_size], self._waiting[self._batch_size :]
         try:
             with self.policy.sampling():
                 seeds = [request.seed for request in batch]

@@ -21,7 +21,7 @@ class Teacher(ABC):
     needs_diagnosis: bool = False
     """A turn without a diagnosis gets no hint."""
 
-    def use(self, collector: Collector) -> None:  # noqa: B027
+    def attach_collector(self, collector: Collector) -> None:  # noqa: B027
         """Called once before training; for teachers that play the environment.
 
         Args:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from hero_pl.chat.actions import without_thinking
 from hero_pl.errors import ConfigError
-from hero_pl.records import succeeded
-from hero_pl.rollout.collect import Draw
 from hero_pl.rollout.demonstrations import Demonstrations
+from hero_pl.rollout.specs import EpisodeSpec
+from hero_pl.runs.records import succeeded
 from hero_pl.teacher.base import Teacher
 from hero_pl.teacher.render import compile_template, read_template, shorten
 from hero_pl.types import Hint, Reflection, Trajectory
@@ -72,7 +72,7 @@ class FullDemoTeacher(Teacher):
             long, the demonstration is not used.
         buffer_size: Demonstrations that ``buffer`` keeps, the newest.
         template: Path of a template of your own, with ``task`` and ``steps`` (``number``, ``action``, ``observation``).
-        seed: Of the draw.
+        seed: Of the spec.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class FullDemoTeacher(Teacher):
         self.counts: Counter[str] = Counter()
         self._collector: Collector | None = None
 
-    def use(self, collector: Collector) -> None:
+    def attach_collector(self, collector: Collector) -> None:
         """The expert plays these environments."""
         self._collector = collector
 
@@ -131,7 +131,7 @@ class FullDemoTeacher(Teacher):
         return {name: float(count) for name, count in self.counts.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """Batches so far, which fix the next draw, the buffer and the expert's state."""
+        """Batches so far, which fix the next spec, the buffer and the expert's state."""
         return {"calls": self.calls, "buffer": [asdict(demonstration) for demonstration in self.buffer]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -172,8 +172,8 @@ class FullDemoTeacher(Teacher):
                 "FullDemoTeacher(source='oracle') needs environments to play: train with a RolloutDataModule, or call "
                 "use(collector) before the first batch."
             )
-        draws = {(t.task_id, t.seed): Draw(t.task_id, t.group, t.seed) for t in trajectories}
-        played = self.expert.make(list(draws.values()), policy, self._collector)
+        specs = {(t.task_id, t.seed): EpisodeSpec(t.task_id, t.group, t.seed) for t in trajectories}
+        played = self.expert.make(list(specs.values()), policy, self._collector)
         found = {(t.task_id, t.seed): _demonstration(t, policy) for t in played if succeeded(t, self.success_threshold)}
         return [[found[t.task_id, t.seed]] if (t.task_id, t.seed) in found else [] for t in trajectories]
 
@@ -205,7 +205,7 @@ class FullDemoTeacher(Teacher):
 
     def _render(self, task: str, steps: Sequence[Step], policy: Policy) -> str | None:
         def count(words: str) -> int:
-            return len(policy.template.encoder.outside(words))
+            return len(policy.template.encoder.encode_untrusted(words))
 
         def block(room: int | None) -> str:
             shown = [

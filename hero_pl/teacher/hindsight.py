@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from hero_pl.errors import ConfigError
-from hero_pl.records import succeeded
+from hero_pl.runs.records import succeeded
 from hero_pl.teacher.base import Teacher
 from hero_pl.teacher.render import HintTemplate
 from hero_pl.types import Diagnosis, Hint, Reflection, Trajectory, Turn
@@ -94,7 +94,7 @@ class HindsightTeacher(Teacher):
             target = policy.parser.write(diagnosis.next_action_target)
         encoder = policy.template.encoder
         text = self.template.render(
-            lambda words: len(encoder.outside(words)),
+            lambda words: len(encoder.encode_untrusted(words)),
             {
                 "next_observation": observation.strip(),
                 "reward": f"{trajectory.reward:.2f}" if self.include_reward else None,

@@ -116,5 +116,5 @@ class HintProbe:
 
 
 def _row(policy: Policy, context: tuple[int, ...], action: tuple[int, ...], hint: str) -> ScoreRow:
-    spliced = policy.template.splice(context, hint)
+    spliced = policy.template.insert_hint(context, hint)
     return ScoreRow((*spliced, *action), ((len(spliced), len(spliced) + len(action)),))

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from hero_pl.errors import ConfigError
-from hero_pl.losses.ema import ema_update_, trust_region_log_probs
 from hero_pl.policy.base import Policy, ScoreRow
 from hero_pl.policy.branches import BranchScorer
 from hero_pl.policy.huggingface import HuggingFacePolicy
+from hero_pl.teacher.ema import ema_update_, trust_region_log_probs
 
 TOKENS_PER_PASS = 16_384
 """Padded tokens that a teacher scores at once: every hinted turn brings its whole context."""
@@ -94,7 +94,7 @@ class EMAWeights(TeacherWeights):
         _with_copies(policy, self).keep(self.copy, torch.float32)
 
     def after_step(self, policy: Policy, reward: float, action_length_p95: float) -> None:
-        """Move towards the student; buffers are copied."""
+        """Move toward the student; buffers are copied."""
         owner = _with_copies(policy, self)
         teacher = owner.copies[self.copy]
         ema_update_(list(teacher.parameters()), list(owner.model.parameters()), self.update_rate)
@@ -223,7 +223,7 @@ class TrustRegionWeights(TeacherWeights):
 
 
 def _parts(rows: Sequence[ScoreRow]) -> Iterator[Sequence[ScoreRow]]:
-    """Neighbouring rows that, padded alike, are few enough tokens for one pass without gradient (at least one row)."""
+    """Neighboring rows that, padded alike, are few enough tokens for one pass without gradient (at least one row)."""
     first = 0
     for stop in range(1, len(rows) + 1):
         following = rows[first : stop + 1]

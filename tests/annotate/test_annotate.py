@@ -15,13 +15,13 @@ from hero_pl.annotate.files import draw, key_path, read_key, read_rows, to_markd
 from hero_pl.annotate.form import write_form
 from hero_pl.annotate.judge import messages, read_answer
 from hero_pl.annotate.oracle import label_rows
+from hero_pl.annotate.quality import QUESTIONS, quality_report
 from hero_pl.annotate.terminal import ask_all
-from hero_pl.cli import main
+from hero_pl.cli.main import main
 from hero_pl.errors import HeroError
-from hero_pl.pocket.reflector import ShopRules
-from hero_pl.quality import QUESTIONS, quality_report
-from hero_pl.records import Record, append_records
+from hero_pl.pocket.shop.reflector import ShopRules
 from hero_pl.reflection.chat_endpoint import ChatEndpoint
+from hero_pl.runs.records import Record, append_records
 from hero_pl.types import StopReason, Trajectory, Turn
 
 TASK = "find: buy a cotton shirt with color: red, and size: small"
@@ -35,7 +35,7 @@ PAGES = [
 
 
 def episode(number: int, color: str, reward: float) -> Trajectory:
-    """Five turns; the third clicks a colour."""
+    """Five turns; the third clicks a color."""
     actions = ["search[shirt]", "click[cotton shirt]", f"click[{color}]", "click[small]", "click[buy now]"]
     turns = tuple(
         Turn(i, (1,), (2,), (0.0,), action, action, reply, "user")
@@ -116,10 +116,10 @@ def test_rules_find_the_wrong_turn_and_judge_both_arms(sample: Path) -> None:
 def test_rule_labels_by_hand(sample: Path, diagnosis: str, target: str | None, expected: dict[str, Any]) -> None:
     row = next(row for row in read_rows(sample) if row["turn"] == 3 and row["task_id"] == "t1")
     call = {"name": "click", "arguments": {"element": target}} if target else None
-    (labelled,) = label_rows([{**row, "diagnosis": diagnosis, "next_action_target": call}])
-    assert labelled["labels"]["turn_was_error"] is True
-    assert {name: labelled["labels"][name] for name in expected} == expected
-    assert labelled["labels"]["leaks_future"] is None
+    (labeled,) = label_rows([{**row, "diagnosis": diagnosis, "next_action_target": call}])
+    assert labeled["labels"]["turn_was_error"] is True
+    assert {name: labeled["labels"][name] for name in expected} == expected
+    assert labeled["labels"]["leaks_future"] is None
 
 
 def test_rules_refuse_another_environment(sample: Path) -> None:

@@ -10,10 +10,10 @@ import pytest
 from hero_pl.annotate.files import read_rows
 from hero_pl.annotate.oracle import label_rows as by_rule
 from hero_pl.annotate.outcome import label_rows
-from hero_pl.cli import main
+from hero_pl.annotate.quality import QUESTIONS, sample_turns
+from hero_pl.cli.main import main
 from hero_pl.errors import HeroError
-from hero_pl.pocket.retail_rules import ACTS, Clerk
-from hero_pl.quality import QUESTIONS, sample_turns
+from hero_pl.pocket.retail.rules import ACTS, Clerk
 from hero_pl.rollout.environments import begin, make
 from hero_pl.types import Diagnosis, Reflection, StopReason, Trajectory, Turn
 
@@ -71,7 +71,7 @@ def test_mistakes_in_the_shop_are_the_turns_after_which_less_can_be_had() -> Non
         "click[nothing]",  # an error: a turn is lost
         "",  # unreadable
         f"click[{want['material']} {want['kind']}]",
-        f"click[{other}]",  # the wrong colour: the purchase is worth less
+        f"click[{other}]",  # the wrong color: the purchase is worth less
         f"click[{want['size']}]",
         "click[buy now]",
     ]
@@ -111,11 +111,11 @@ def test_where_the_episode_was_lost_before_the_turn_nothing_is_told() -> None:
         return actions, any(ACTS[1] in action for action in actions)
 
     task, actions = next((task, found) for task in range(50) for found, fits in [play(task)] if fits)
-    labelled = label_rows(rows_of(played(RETAIL, task, actions, RETAIL_ARGS)), RETAIL, RETAIL_ARGS)
+    labeled = label_rows(rows_of(played(RETAIL, task, actions, RETAIL_ARGS)), RETAIL, RETAIL_ARGS)
     changed = next(number for number, action in enumerate(actions) if ACTS[1] in action)
-    assert errors(labelled) == [False] * changed + [True] + [None] * (len(actions) - changed - 1)
+    assert errors(labeled) == [False] * changed + [True] + [None] * (len(actions) - changed - 1)
     assert len(actions) > changed + 1
-    assert {name for name in QUESTIONS if labelled[0]["labels"][name] is not None} == {"turn_was_error"}
+    assert {name for name in QUESTIONS if labeled[0]["labels"][name] is not None} == {"turn_was_error"}
 
 
 def test_rules_label_the_retail_desk_in_its_own_words() -> None:
@@ -127,8 +127,8 @@ def test_rules_label_the_retail_desk_in_its_own_words() -> None:
         ("right: transfer", (False, False, False)),
         ("Very well.", (None, None, None)),
     ):
-        (labelled,) = by_rule([{**row, "diagnosis": diagnosis}])
-        found = labelled["labels"]
+        (labeled,) = by_rule([{**row, "diagnosis": diagnosis}])
+        found = labeled["labels"]
         assert found["turn_was_error"] is True
         assert (found["says_error"], found["error_type"], found["grounded"]) == expected, diagnosis
 

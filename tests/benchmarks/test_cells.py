@@ -12,7 +12,7 @@ from cells import Cell, curve, keep, prepare, result_of, rows_of, run_cell
 from suites import METHODS
 from workers import run_cells
 
-from hero_pl.jsonl import TornLineWarning
+from hero_pl.runs.jsonl import TornLineWarning
 
 CELL = Cell("pocket-webshop", "feedback_only", "hero_pl:pocket-shop", 1e-3, 0, (10, 20), "test", 4)
 
@@ -61,7 +61,7 @@ def test_the_commit_of_a_result_is_that_of_its_start(tmp_path: Path, monkeypatch
 
 
 def test_runs_that_differ_in_the_seed_alone_are_one_method(tmp_path: Path) -> None:
-    from hero_pl.plots import method_name
+    from hero_pl.runs.plots import method_name
 
     names = {method_name(replace(CELL, seed=seed).folder(tmp_path) / "version_0" / "metrics.csv") for seed in (0, 7)}
     assert len(names) == 1

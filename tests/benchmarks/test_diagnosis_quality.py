@@ -6,14 +6,25 @@ from pathlib import Path
 import diagnosis_quality
 import pytest
 
-from hero_pl.quality import QUESTIONS
+from hero_pl.annotate.quality import QUESTIONS
 from hero_pl.types import Diagnosis
+
+SECOND = Path(diagnosis_quality.__file__).parent / "checkpoints" / "pocket-shop-b"
 
 
 def test_three_raters_and_both_arms_are_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["--second", "hero_pl:pocket-shop-b", "--episodes", "6", "--turns", "20", "--out", str(tmp_path / "raters")]
+    words = [
+        "--second",
+        str(SECOND),
+        "--episodes",
+        "6",
+        "--turns",
+        "20",
+        "--out",
+        str(tmp_path / "raters"),
+    ]
     monkeypatch.setattr(sys, "argv", ["diagnosis_quality.py", *words, "--markdown", str(tmp_path / "page.md")])
     diagnosis_quality.main()
     page = (tmp_path / "page.md").read_text()

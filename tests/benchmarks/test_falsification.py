@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from falsification import TRUE, TurnScore, after, arms_of, before, bootstrap_mean, difference, measure, page
 
+from hero_pl.cli.lightning import instantiate
 from hero_pl.errors import ConfigError
-from hero_pl.lightning_cli import instantiate
-from hero_pl.pocket.reflector import ShopRules
+from hero_pl.pocket.shop.reflector import ShopRules
 from hero_pl.types import Diagnosis, Reflection, StopReason, Trajectory, Turn
 
 ROOT = Path(__file__).resolve().parents[2]

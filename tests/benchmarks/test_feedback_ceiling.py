@@ -21,7 +21,7 @@ PAGES = [
 
 
 def episode(reward: float, color: str, prompt: tuple[int, ...]) -> Trajectory:
-    """The shortest way, with this colour; every turn after the same context."""
+    """The shortest way, with this color; every turn after the same context."""
     actions = ["search[lamp]", "click[pine lamp]", f"click[{color}]", "click[tiny]", "click[buy now]"]
     turns = tuple(
         Turn(i, prompt, (2,), (0.0,), action, action, reply, "user")
@@ -32,7 +32,7 @@ def episode(reward: float, color: str, prompt: tuple[int, ...]) -> Trajectory:
 
 def test_every_decision_is_asked_once_by_what_happened_there() -> None:
     policy = load("hero_pl:pocket-shop")
-    prompt = policy.template.opening("", FIRST, "user", ())
+    prompt = policy.template.first_prompt("", FIRST, "user", ())
     found = cases(policy, [episode(0.5, "blue", prompt), episode(1.0, "red", prompt)])
     asked = {key: [(number, label) for number, _, label in parts] for key, parts in found.items() if parts}
     assert asked == {

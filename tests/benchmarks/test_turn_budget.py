@@ -12,7 +12,7 @@ from suites import BASE, METHODS, ROOT, SUITES, available, method_of, settings
 from tables import read_rows
 from turn_budget import main_cells, options, tuning_cells
 
-from hero_pl.lightning_cli import instantiate
+from hero_pl.cli.lightning import instantiate
 from hero_pl.teacher.render import compile_template, read_template
 
 
@@ -174,7 +174,7 @@ def test_only_the_base_policy_is_not_trained() -> None:
 
 
 def test_rates_are_chosen_in_another_world_than_that_of_the_test(tmp_path: Path) -> None:
-    for suite, world in (("pocket-webshop", {"catalogue_seed": 1}), ("pocket-retail", {"data_seed": 1})):
+    for suite, world in (("pocket-webshop", {"catalog_seed": 1}), ("pocket-retail", {"data_seed": 1})):
         plain = SUITES[suite].values["data"].get("env_args", {})
         for stage, expected in (("validate", {**plain, **world}), ("test", plain)):
             cell = Cell(suite, "grpo", "somewhere", 1e-3, 0, (10,), stage)

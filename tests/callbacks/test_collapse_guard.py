@@ -13,10 +13,10 @@ from hero_pl.batch import tokenize
 from hero_pl.callbacks.collapse_guard import LIMITS, CollapseGuard, Limit, Watch
 from hero_pl.callbacks.held_out import HeldOut
 from hero_pl.errors import ConfigError
-from hero_pl.losses.normalize import normalised_sum
+from hero_pl.losses.normalize import normalized_sum
 from hero_pl.objectives.base import LossOutput, Objective, Step
 from hero_pl.objectives.self_distillation import SelfDistillation
-from hero_pl.pocket.reflector import ShopRules
+from hero_pl.pocket.shop.reflector import ShopRules
 from hero_pl.teacher.weights import EMAWeights
 
 QUICK = {
@@ -39,7 +39,7 @@ class Insists(Objective):
         logits = policy.score(micro.student)
         token = policy.template.tokenizer.eos_token_id if self.token is None else self.token
         per_token = F.cross_entropy(logits, torch.full_like(micro.action_ids, token), reduction="none")
-        return LossOutput(normalised_sum(micro.coefficient, per_token))
+        return LossOutput(normalized_sum(micro.coefficient, per_token))
 
 
 def events(folder):

@@ -12,7 +12,7 @@ from hero_pl.callbacks.held_out import HeldOut
 from hero_pl.callbacks.trajectories import TrajectoryLog
 from hero_pl.callbacks.turn_budget import TurnBudget
 from hero_pl.errors import ConfigError
-from hero_pl.summary import wilson
+from hero_pl.evaluation.summary import wilson
 
 
 def test_the_files_of_a_run_tell_floor_user_and_broken_episodes(tiny_module, tiny_data, fit, tmp_path, capsys):

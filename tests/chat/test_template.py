@@ -59,7 +59,7 @@ def clean(text: str) -> str:
 @settings(max_examples=60, deadline=None)
 @given(OUTSIDE)
 def test_outside_text_keeps_its_letters_and_never_becomes_a_control_id(text: str) -> None:
-    ids = TEMPLATE.encoder.outside(text)
+    ids = TEMPLATE.encoder.encode_untrusted(text)
     assert controls(ids) == []
     assert text_of(ids) == clean(text)
 
@@ -80,26 +80,26 @@ def test_no_role_can_speak_as_the_template(drawn: list[tuple[str, str]]) -> None
 def test_tool_schemas_observations_and_hints_cannot_speak_as_the_template(text: str) -> None:
     tool = {"name": text, "description": text, text: [{"enum": [text, 1]}]}
     plain = {"name": "x", "description": "x", "x": [{"enum": ["x", 1]}]}
-    prompt = TEMPLATE.opening(text, text, tools=[tool])
-    assert controls(prompt) == controls(TEMPLATE.opening("x" if text else "", "x", tools=[plain]))
-    action = (*TEMPLATE.encoder.outside("go"), END)
+    prompt = TEMPLATE.first_prompt(text, text, tools=[tool])
+    assert controls(prompt) == controls(TEMPLATE.first_prompt("x" if text else "", "x", tools=[plain]))
+    action = (*TEMPLATE.encoder.encode_untrusted("go"), END)
     for role in ("user", "tool"):
-        following = TEMPLATE.following(prompt, action, text, role)
-        assert controls(following) == controls(TEMPLATE.following(prompt, action, "x", role))
+        following = TEMPLATE.next_prompt(prompt, action, text, role)
+        assert controls(following) == controls(TEMPLATE.next_prompt(prompt, action, "x", role))
     if text:
-        assert controls(TEMPLATE.splice(prompt, text)) == controls(TEMPLATE.splice(prompt, "x"))
+        assert controls(TEMPLATE.insert_hint(prompt, text)) == controls(TEMPLATE.insert_hint(prompt, "x"))
 
 
 def test_tools_are_shown_with_their_control_strings_as_letters() -> None:
     tool = {"name": "buy", "description": 'say "<|im_end|>"'}
-    shown = text_of(TEMPLATE.opening("", "hi", tools=[tool])).split("\n")[1]
+    shown = text_of(TEMPLATE.first_prompt("", "hi", tools=[tool])).split("\n")[1]
     assert json.loads(shown) == tool
 
 
 def test_contexts_grow_by_appending_and_equal_the_rendered_conversation() -> None:
-    prompt = TEMPLATE.opening("sys", "hello")
-    action = (*TEMPLATE.encoder.outside("answer"), END)
-    following = TEMPLATE.following(prompt, action, "seen", "tool")
+    prompt = TEMPLATE.first_prompt("sys", "hello")
+    action = (*TEMPLATE.encoder.encode_untrusted("answer"), END)
+    following = TEMPLATE.next_prompt(prompt, action, "seen", "tool")
     assert following[: len(prompt) + len(action)] == prompt + action
     spoken = [
         Message("system", "sys"),
@@ -111,31 +111,33 @@ def test_contexts_grow_by_appending_and_equal_the_rendered_conversation() -> Non
 
 
 def test_an_action_that_stopped_at_its_length_gets_its_end_from_the_template() -> None:
-    prompt = TEMPLATE.opening("", "hello")
-    cut = TEMPLATE.encoder.outside("answ")
-    following = TEMPLATE.following(prompt, cut, "seen")
+    prompt = TEMPLATE.first_prompt("", "hello")
+    cut = TEMPLATE.encoder.encode_untrusted("answ")
+    following = TEMPLATE.next_prompt(prompt, cut, "seen")
     assert following[: len(prompt) + len(cut) + 1] == (*prompt, *cut, END)
-    assert following == TEMPLATE.following(prompt, (*cut, END), "seen")
+    assert following == TEMPLATE.next_prompt(prompt, (*cut, END), "seen")
 
 
 def test_a_template_without_a_tool_role_shows_tool_results_as_user_messages() -> None:
     template = made(ONE_USER)
     assert not template.has_tool_role
-    following = template.following(template.opening("", "a"), (65, END), "42", "tool")
+    following = template.next_prompt(template.first_prompt("", "a"), (65, END), "42", "tool")
     assert text_of(following).endswith(f"<|im_start|>user\n{TOOL_PREFIX}42<|im_end|>\n<|im_start|>assistant\n")
 
 
 def test_a_template_without_a_system_role_gets_the_system_prompt_in_the_first_user_message() -> None:
-    ids = made(NO_SYSTEM).opening("rules", "hello")
+    ids = made(NO_SYSTEM).first_prompt("rules", "hello")
     assert text_of(ids) == "<|im_start|>user\nrules\n\nhello<|im_end|>\n<|im_start|>assistant\n"
 
 
 def test_two_user_messages_that_the_template_refuses_name_the_cure() -> None:
     template = made(ONE_USER)
     with pytest.raises(PolicyError, match="last_message"):
-        template.splice(template.opening("", "a"), "note")
+        template.insert_hint(template.first_prompt("", "a"), "note")
     cured = made(ONE_USER, "last_message")
-    assert text_of(cured.splice(cured.opening("", "a"), "note")).startswith("<|im_start|>user\na\n\nnote<|im_end|>")
+    assert text_of(cured.insert_hint(cured.first_prompt("", "a"), "note")).startswith(
+        "<|im_start|>user\na\n\nnote<|im_end|>"
+    )
 
 
 @pytest.mark.parametrize(
@@ -149,26 +151,26 @@ def test_two_user_messages_that_the_template_refuses_name_the_cure() -> None:
 )
 def test_each_hint_position_is_where_it_says(position: HintPosition, expected: str) -> None:
     template = made(hint_position=position)
-    prompt = template.opening("", "q")
-    assert text_of(template.splice(prompt, "H")) == expected
-    assert template.splice(prompt, "") == prompt
+    prompt = template.first_prompt("", "q")
+    assert text_of(template.insert_hint(prompt, "H")) == expected
+    assert template.insert_hint(prompt, "") == prompt
 
 
 def test_before_action_keeps_the_context_as_a_verbatim_prefix() -> None:
-    prompt = TEMPLATE.opening("s", "q")
+    prompt = TEMPLATE.first_prompt("s", "q")
     body = prompt[: len(prompt) - len(TEMPLATE.generation_ids)]
-    assert TEMPLATE.splice(prompt, "H")[: len(body)] == body
+    assert TEMPLATE.insert_hint(prompt, "H")[: len(body)] == body
 
 
 def test_last_message_reaches_into_a_tool_result_too() -> None:
     template = made(hint_position="last_message")
-    context = template.following(template.opening("", "q"), (65, END), "seen", "tool")
-    assert text_of(template.splice(context, "H")).endswith("tool\nseen\n\nH<|im_end|>\n<|im_start|>assistant\n")
+    context = template.next_prompt(template.first_prompt("", "q"), (65, END), "seen", "tool")
+    assert text_of(template.insert_hint(context, "H")).endswith("tool\nseen\n\nH<|im_end|>\n<|im_start|>assistant\n")
 
 
 def test_a_context_that_does_not_end_in_the_generation_prompt_is_refused() -> None:
     with pytest.raises(TokenAlignmentError, match="generation prompt"):
-        TEMPLATE.splice((1, 2, 3), "note")
+        TEMPLATE.insert_hint((1, 2, 3), "note")
 
 
 def test_templates_that_cannot_work_are_refused_with_a_reason() -> None:
@@ -177,8 +179,8 @@ def test_templates_that_cannot_work_are_refused_with_a_reason() -> None:
     with pytest.raises(PolicyError, match="add_generation_prompt"):
         made(CHATML.partition("{% if add_generation_prompt")[0])
     with pytest.raises(PolicyError, match="rewrites earlier messages"):
-        made("{{ messages | length }}" + CHATML.replace("{% if add", "{{ messages | length }}{% if add")).splice(
-            (*TEMPLATE.opening("", "q"),), "note"
+        made("{{ messages | length }}" + CHATML.replace("{% if add", "{{ messages | length }}{% if add")).insert_hint(
+            (*TEMPLATE.first_prompt("", "q"),), "note"
         )
     with pytest.raises(ConfigError, match="hint_position"):
         made(hint_position="nowhere")  # type: ignore[arg-type]

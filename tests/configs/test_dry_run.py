@@ -14,18 +14,18 @@ import hero_pl.teacher.hindsight as hindsight
 import hero_pl.teacher.weights as weights
 from hero_pl.chat.actions import ReAct, ToolCall
 from hero_pl.chat.byte_tokenizer import byte_tokenizer
+from hero_pl.cli.lightning import instantiate
 from hero_pl.errors import ConfigError
-from hero_pl.lightning_cli import instantiate
 from hero_pl.objectives.mixed import Credit, Mixed
 from hero_pl.objectives.policy_gradient import GRPO, RLOO, PolicyGradient, SoftOverlong
 from hero_pl.objectives.self_distillation import SelfDistillation
 from hero_pl.objectives.sft import SFT
-from hero_pl.pocket.reflector import ShopRules
+from hero_pl.pocket.shop.reflector import ShopRules
 from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.reflection.none import NoReflector
 from hero_pl.reflection.policy_reflector import PolicyReflector
 from hero_pl.reflection.self_reflector import SelfReflector
-from hero_pl.rollout.collect import Draw
+from hero_pl.rollout.specs import EpisodeSpec
 from hero_pl.teacher.full_demo import FullDemoTeacher
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -377,7 +377,7 @@ def test_the_expert_of_the_retail_overlays_solves_official_tasks(overlay, offici
     collector = cli.datamodule.collector("train")
     policy = ScriptedPolicy(parser=cli.model.policy.parser)
     policy.load()
-    played = expert.make([Draw(task, 0, i) for i, task in enumerate(collector.task_ids[:4])], policy, collector)
+    played = expert.make([EpisodeSpec(task, 0, i) for i, task in enumerate(collector.task_ids[:4])], policy, collector)
     assert [trajectory.reward for trajectory in played] == [1.0] * 4
     assert all("<tool_call>" in trajectory.turns[0].text for trajectory in played)
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import gymnasium
 import pytest
 
-from hero_pl.cli import components
-from hero_pl.lightning_cli import instantiate
+from hero_pl.cli.lightning import instantiate
+from hero_pl.cli.main import components
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
@@ -96,7 +96,7 @@ def test_the_list_of_components_has_them(mine, tmp_path, capsys) -> None:
 
 
 def test_the_command_line_finds_them_from_another_folder(mine, tmp_path) -> None:
-    script = "import sys; from hero_pl.cli import main; main(sys.argv[1:])"
+    script = "import sys; from hero_pl.cli.main import main; main(sys.argv[1:])"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
     done = subprocess.run(
         [sys.executable, "-c", script, "check-env", "mine:mine/Capitals-v0"],

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hero_pl.callbacks.collapse_guard import CollapseGuard
-from hero_pl.components import registered
+from hero_pl.cli.components import registered
 from hero_pl.objectives.self_distillation import SelfDistillation
 from hero_pl.policy.huggingface import HuggingFacePolicy
 from hero_pl.reflection.self_reflector import REVIEW, SelfReflector

@@ -44,16 +44,15 @@ from hero_pl.losses import (
     action_log_probabilities,
     coefficients,
     dr_grpo_advantages,
-    ema_update_,
     grpo_advantages,
     importance_ratio,
     maxrl_advantages,
     mix_losses,
-    normalised_sum,
+    normalized_sum,
     rloo_advantages,
-    trust_region_log_probs,
     zero_loss,
 )
+from hero_pl.teacher.ema import ema_update_, trust_region_log_probs
 
 Found = dict[str, Any]
 
@@ -143,7 +142,7 @@ def logits_of(inputs: Tracked) -> tuple[Tensor, Tensor]:
 def divergence(params: Tracked, inputs: Tracked) -> Found:
     loss, tokens = build_loss(params), Tokens(params, inputs)
     student, teacher = logits_of(inputs)
-    total = normalised_sum(tokens.coefficient, loss(tokens.flat(student), tokens.flat(teacher)))
+    total = normalized_sum(tokens.coefficient, loss(tokens.flat(student), tokens.flat(teacher)))
     total.backward()
     return {
         "per_token": loss(student, teacher),
@@ -164,7 +163,7 @@ def sampled_token(params: Tracked, inputs: Tracked) -> Found:
     loss, tokens = build_loss(params, "sampled_token"), Tokens(params, inputs)
     student, teacher = logits_of(inputs)
     per_token = loss(tokens.flat(student), tokens.flat(teacher), tokens.flat(inputs["token_ids"]))
-    total = normalised_sum(tokens.coefficient, per_token)
+    total = normalized_sum(tokens.coefficient, per_token)
     total.backward()
     return {
         "surrogate_loss": total,
@@ -181,7 +180,7 @@ def importance(params: Tracked, inputs: Tracked) -> Found:
     log_probs = action_log_probabilities(student, ids, loss.temperature)
     factor = correction(tokens.flat(log_probs), tokens.flat(recorded), tokens.row)
     per_token = loss(tokens.flat(student), tokens.flat(teacher), tokens.flat(ids))
-    total = normalised_sum(tokens.coefficient, factor * per_token)
+    total = normalized_sum(tokens.coefficient, factor * per_token)
     total.backward()
     ratio = importance_ratio(log_probs, recorded, params["log_ratio_clamp"])
     capped = correction(log_probs.flatten(), recorded.flatten(), ids.flatten()).view_as(ratio)
@@ -202,7 +201,7 @@ def gate(params: Tracked, inputs: Tracked) -> Found:
     factor = rule(
         GateInputs(tokens.flat(student), tokens.flat(teacher), tokens.flat(ids), turn, per_token, loss.temperature)
     )
-    total = normalised_sum(tokens.coefficient, factor * per_token)
+    total = normalized_sum(tokens.coefficient, factor * per_token)
     total.backward()
     everywhere = torch.ones_like(tokens.mask)
     everything = GateInputs(
@@ -301,7 +300,7 @@ def policy_gradient(params: Tracked, inputs: Tracked) -> Found:
         tokens.row,
         None if reference is None else tokens.flat(real(reference)),
     )
-    total = normalised_sum(tokens.coefficient, per_token)
+    total = normalized_sum(tokens.coefficient, per_token)
     total.backward()
     return {"loss": total, "grad_logprobs": log_probs.grad}
 
@@ -311,7 +310,7 @@ def sft(params: Tracked, inputs: Tracked) -> Found:
     mask = (real(inputs["mask"]) * kept.double().unsqueeze(1)).tolist()
     tokens = Tokens(params, Tracked({"mask": mask}))
     log_probs = real(inputs["logprobs"]).requires_grad_()
-    total = normalised_sum(tokens.coefficient, -tokens.flat(log_probs))
+    total = normalized_sum(tokens.coefficient, -tokens.flat(log_probs))
     total.backward()
     return {"loss": total, "grad_logprobs": log_probs.grad}
 
@@ -358,7 +357,7 @@ def end_to_end(params: Tracked, inputs: Tracked) -> Found:
         constant=params.get("constant"),
     )
     per_token = loss(torch.cat(student), torch.cat(teacher))
-    total = normalised_sum(coefficient, per_token)
+    total = normalized_sum(coefficient, per_token)
     total.backward()
     split = [per_token[torch.tensor(turn) == number] for number in range(len(turns))]
     return {

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from hero_envs.webshop.analyzer import terms
-from hero_envs.webshop.catalogue import Catalogue, World
+from hero_envs.webshop.catalog import Catalog, World
 from hero_envs.webshop.colors import normalize_color
 from hero_envs.webshop.fuzzy import token_set_ratio
 from hero_envs.webshop.goals import Goal
@@ -95,8 +95,8 @@ def plain(value: object) -> object:
 class RecordedSearch:
     """Stands in for the search index: gives the recorded hits."""
 
-    def __init__(self, catalogue: Catalogue, hits: dict[str, list[str]]) -> None:
-        self.row_of, self.hits = catalogue.row_of, hits
+    def __init__(self, catalog: Catalog, hits: dict[str, list[str]]) -> None:
+        self.row_of, self.hits = catalog.row_of, hits
 
     def search(self, query: str) -> list[int]:
         return [self.row_of[asin] for asin in self.hits[query] if asin in self.row_of]
@@ -135,7 +135,7 @@ def unit_product(fields: dict[str, Any]) -> Product:
 
 
 def check_setup(setup: dict[str, Any], world: World, shop: Shop, report: Report) -> None:
-    name, products = setup["setup"], world.catalogue.products
+    name, products = setup["setup"], world.catalog.products
     report.check("products", name, len(products), setup["n_products"])
     for row, recorded in enumerate(setup["products"]):
         asin, tag, price, pricing, options, attributes, query, bullets = recorded
@@ -169,14 +169,14 @@ def check_episodes(directory: Path, setup: str, shop: Shop, report: Report) -> N
                 break
 
 
-def check_search(directory: Path, catalogues: dict[str, Catalogue], report: Report) -> None:
+def check_search(directory: Path, catalogs: dict[str, Catalog], report: Report) -> None:
     overlap = total = ordered = queries = 0
     for record in records(directory, "search"):
-        if (name := record["index"]) not in catalogues:
-            catalogues[name] = load_official(directory, num_products=None if name == "all" else int(name))
-        catalogue = catalogues[name]
-        documents, scores = catalogue.index.search_scored(record["q"])
-        got = [catalogue.document_asins[document] for document in documents]
+        if (name := record["index"]) not in catalogs:
+            catalogs[name] = load_official(directory, num_products=None if name == "all" else int(name))
+        catalog = catalogs[name]
+        documents, scores = catalog.index.search_scored(record["q"])
+        got = [catalog.document_asins[document] for document in documents]
         expected = record["ids"]
         overlap += len({*got[:10]} & {*expected[:10]})
         total += len(expected[:10])
@@ -195,7 +195,7 @@ def check_search(directory: Path, catalogues: dict[str, Catalogue], report: Repo
 def check_rewards(directory: Path, worlds: dict[str, World], nouns: Nouns, report: Report) -> None:
     for record in records(directory, "rewards"):
         world = worlds[record["setup"]]
-        product = world.catalogue.products[world.catalogue.row_of[record["asin"]]]
+        product = world.catalog.products[world.catalog.row_of[record["asin"]]]
         goal = world.goals[record["goal"]]
         got = purchase_reward(product, goal, record["price"], record["options"], nouns)
         report.check("rewards", record["asin"], got, (record["reward"], record["info"]))
@@ -213,16 +213,16 @@ def run(directory: Path, search: str = "native", max_failures: int = 20) -> int:
     for record in records(directory, "search"):
         hits.setdefault(record["index"], {})[record["q"]] = record["ids"]
     worlds: dict[str, World] = {}
-    indexes: dict[str, Catalogue] = {}
-    catalogues: dict[int | None, Catalogue] = {}
+    indexes: dict[str, Catalog] = {}
+    catalogs: dict[int | None, Catalog] = {}
     for setup in records(directory, "setups"):
         name, options = setup["setup"], setup["kwargs"]
         count = options.get("num_products")
-        if count not in catalogues:
-            catalogues[count] = load_official(directory, num_products=count)
-            indexes["all" if count is None else str(count)] = catalogues[count]
+        if count not in catalogs:
+            catalogs[count] = load_official(directory, num_products=count)
+            indexes["all" if count is None else str(count)] = catalogs[count]
         world = World(
-            catalogues[count],
+            catalogs[count],
             human=bool(options.get("human_goals")),
             price_seed=setup["price_seed"],
             limit_goals=options.get("limit_goals", -1),
@@ -239,14 +239,14 @@ def run(directory: Path, search: str = "native", max_failures: int = 20) -> int:
         worlds[name] = world
         check_setup(setup, world, shop, report)
         if search == "recorded":
-            recorded = RecordedSearch(world.catalogue, hits["all" if count is None else str(count)])
+            recorded = RecordedSearch(world.catalog, hits["all" if count is None else str(count)])
             shop.search = recorded.search
         check_episodes(directory, name, shop, report)
     if search == "native":
         check_search(directory, indexes, report)
     check_rewards(directory, worlds, nouns, report)
     for record in records(directory, "analysis"):
-        report.check("analyser", record["text"], terms(record["text"]), record["tokens"])
+        report.check("analyzer", record["text"], terms(record["text"]), record["tokens"])
     check_units(directory, report)
     return report.finish()
 

@@ -44,17 +44,19 @@ def obedient(world: Path) -> Weights:
 def test_the_taught_model_obeys_hints_and_knows_no_task(world: Path, obedient: Weights) -> None:
     policy = fresh(world, obedient)
     actions = action_ids(policy)
-    ids = policy.template.splice(context(policy, 3), "a5 right")
+    ids = policy.template.insert_hint(context(policy, 3), "a5 right")
     with policy.sampling():
         hinted = policy.score([ScoreRow((*ids, actions[0]), ((len(ids), len(ids) + 1),))]).softmax(-1)[0]
     assert hinted[actions[5]] > 0.9
     assert skill(policy) == pytest.approx(1 / TASKS, abs=0.02)
 
 
-def test_hints_that_name_the_right_action_are_learnt_by_the_model_without_hints(world: Path, obedient: Weights) -> None:
-    learnt = train(fresh(world, obedient), distillation(world, Oracle(names_the_right_action)))
-    print(f"hero {learnt:.3f}")
-    assert learnt >= 0.9
+def test_hints_that_name_the_right_action_are_learned_by_the_model_without_hints(
+    world: Path, obedient: Weights
+) -> None:
+    learned = train(fresh(world, obedient), distillation(world, Oracle(names_the_right_action)))
+    print(f"hero {learned:.3f}")
+    assert learned >= 0.9
 
 
 @pytest.mark.parametrize("divergence", [ForwardKL(), ReverseKL()])
@@ -65,24 +67,24 @@ def test_other_divergences_teach_the_same(world: Path, obedient: Weights, diverg
 
 
 def test_feedback_that_says_only_right_or_wrong_teaches_a_little(world: Path, obedient: Weights) -> None:
-    learnt = train(fresh(world, obedient), distillation(world, Oracle(says_right_or_wrong)))
-    print(f"feedback only {learnt:.3f}")
-    assert 1 / TASKS + 0.01 < learnt < 0.3
+    learned = train(fresh(world, obedient), distillation(world, Oracle(says_right_or_wrong)))
+    print(f"feedback only {learned:.3f}")
+    assert 1 / TASKS + 0.01 < learned < 0.3
 
 
 def test_shuffled_diagnoses_teach_nothing(world: Path, obedient: Weights) -> None:
     shuffled = ShuffledReflector(Oracle(names_the_right_action))
-    learnt = train(fresh(world, obedient), distillation(world, shuffled))
-    print(f"shuffled {learnt:.3f}")
-    assert learnt <= 0.10
+    learned = train(fresh(world, obedient), distillation(world, shuffled))
+    print(f"shuffled {learned:.3f}")
+    assert learned <= 0.10
 
 
 def test_grpo_on_as_many_samples_learns_less_than_hindsight_and_more_than_feedback(
     world: Path, obedient: Weights
 ) -> None:
-    learnt = train(fresh(world, obedient), GRPO(), group_size=4)
-    print(f"grpo {learnt:.3f}")
-    assert 0.3 < learnt < 0.9
+    learned = train(fresh(world, obedient), GRPO(), group_size=4)
+    print(f"grpo {learned:.3f}")
+    assert 0.3 < learned < 0.9
 
 
 def test_what_a_live_teacher_learns_is_recorded_but_not_judged(
@@ -90,10 +92,10 @@ def test_what_a_live_teacher_learns_is_recorded_but_not_judged(
 ) -> None:
     objective = distillation(world, Oracle(names_the_right_action))
     objective.weights = LiveWeights()
-    learnt = train(fresh(world, obedient), objective)
-    print(f"live teacher {learnt:.3f}")
-    record_property("live_teacher", learnt)
-    assert 0.0 <= learnt <= 1.0
+    learned = train(fresh(world, obedient), objective)
+    print(f"live teacher {learned:.3f}")
+    record_property("live_teacher", learned)
+    assert 0.0 <= learned <= 1.0
 
 
 @pytest.mark.slow

@@ -24,11 +24,12 @@ from hero_pl.module import HeroModule
 from hero_pl.objectives.base import Objective
 from hero_pl.objectives.policy_gradient import GRPO
 from hero_pl.objectives.self_distillation import SelfDistillation
-from hero_pl.pocket.reflector import ShopRules
+from hero_pl.pocket.shop.reflector import ShopRules
 from hero_pl.policy.base import Policy
 from hero_pl.policy.huggingface import HuggingFacePolicy
 from hero_pl.reflection.base import Reflector
-from hero_pl.rollout.collect import Draw, Limits
+from hero_pl.rollout.collect import Limits
+from hero_pl.rollout.specs import EpisodeSpec
 from hero_pl.types import Reflection, Trajectory
 
 PATIENCE = timedelta(seconds=120)
@@ -49,12 +50,16 @@ TINY = {
 class Shared(RolloutDataModule):
     """Deals the episodes of one process out to all ranks, so that every world plays the same ones."""
 
-    def draws(self, step: int) -> list[Draw]:
+    def specs(self, step: int) -> list[EpisodeSpec]:
         world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         tasks = self.collector("train").task_ids
         groups = range(step * self.tasks_per_step * world, (step + 1) * self.tasks_per_step * world)
         mine = groups[rank * self.tasks_per_step : (rank + 1) * self.tasks_per_step]
-        return [Draw(tasks[group], group, 1000 * group + member) for group in mine for member in range(self.group_size)]
+        return [
+            EpisodeSpec(tasks[group], group, 1000 * group + member)
+            for group in mine
+            for member in range(self.group_size)
+        ]
 
 
 class Some(Reflector):

@@ -29,11 +29,11 @@ GOOD = b'{"choices": [{"message": {"content": "Hi."}}]}'
 
 
 class Server(ThreadingHTTPServer):
-    """Answers every request with the same behaviour and keeps what it was asked."""
+    """Answers every request with the same behavior and keeps what it was asked."""
 
-    def __init__(self, behaviour: Callable[["Handler"], None]) -> None:
+    def __init__(self, behavior: Callable[["Handler"], None]) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.behaviour = behaviour
+        self.behavior = behavior
         self.paths: list[str] = []
         self.bodies: list[Any] = []
         self.keys: list[str | None] = []
@@ -51,14 +51,14 @@ class Handler(BaseHTTPRequestHandler):
         self.server.paths.append(self.path)
         self.server.keys.append(self.headers.get("Authorization"))
         self.server.bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-        self.server.behaviour(self)
+        self.server.behavior(self)
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
 
 
 def answers(body: bytes, status: int = 200, **headers: str) -> Callable[[Handler], None]:
-    def behaviour(handler: Handler) -> None:
+    def behavior(handler: Handler) -> None:
         handler.send_response(status)
         if not {"Content_Length", "Transfer_Encoding"} & headers.keys():
             handler.send_header("Content-Length", str(len(body)))
@@ -67,12 +67,12 @@ def answers(body: bytes, status: int = 200, **headers: str) -> Callable[[Handler
         handler.end_headers()
         handler.wfile.write(body)
 
-    return behaviour
+    return behavior
 
 
 @contextmanager
-def serving(behaviour: Callable[[Handler], None]) -> Iterator[Server]:
-    server = Server(behaviour)
+def serving(behavior: Callable[[Handler], None]) -> Iterator[Server]:
+    server = Server(behavior)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
@@ -84,8 +84,8 @@ def serving(behaviour: Callable[[Handler], None]) -> Iterator[Server]:
         thread.join()
 
 
-def failure_of(behaviour: Callable[[Handler], None], **options: Any) -> ChatFailure:
-    with serving(behaviour) as server, pytest.raises(ChatFailure) as caught:
+def failure_of(behavior: Callable[[Handler], None], **options: Any) -> ChatFailure:
+    with serving(behavior) as server, pytest.raises(ChatFailure) as caught:
         ChatServer(server.url, **{"timeout_s": 60.0, **options}).post({})
     return caught.value
 
@@ -191,13 +191,13 @@ def floods_body(handler: Handler) -> None:
     answers(GOOD + b" " * 300_000)(handler)
 
 
-@pytest.mark.parametrize(("behaviour", "paid"), [(floods_headers, False), (floods_body, True)])
-def test_the_time_limit_is_for_the_whole_call(behaviour: Callable[[Handler], None], paid: bool) -> None:
+@pytest.mark.parametrize(("behavior", "paid"), [(floods_headers, False), (floods_body, True)])
+def test_the_time_limit_is_for_the_whole_call(behavior: Callable[[Handler], None], paid: bool) -> None:
     # A second passes at each look at the clock: one for the start, two for what is sent, and one is left to receive.
-    failure = failure_of(behaviour, timeout_s=4.0, clock=itertools.count().__next__)
+    failure = failure_of(behavior, timeout_s=4.0, clock=itertools.count().__next__)
     assert str(failure) == "no complete response within 4.0 s"
     assert failure.paid is paid
-    with serving(behaviour) as server:
+    with serving(behavior) as server:
         assert ChatServer(server.url, 60.0, clock=lambda: 0.0).post({}) == json.loads(GOOD)
 
 
@@ -237,8 +237,8 @@ def test_what_the_server_wrote_is_shortened_and_escaped_in_messages(status_line:
     def writes_no_http(handler: Handler) -> None:
         handler.wfile.write(wild + b"\r\n\r\n")
 
-    behaviour = writes_no_http if status_line else answers(wild, 404)
-    with serving(behaviour) as server, pytest.raises((ChatFailure, ChatRefusal)) as caught:
+    behavior = writes_no_http if status_line else answers(wild, 404)
+    with serving(behavior) as server, pytest.raises((ChatFailure, ChatRefusal)) as caught:
         ChatServer(server.url, 60.0).post({})
     message = str(caught.value)
     assert r"\x1b[31mred" in message

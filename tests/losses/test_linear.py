@@ -16,7 +16,7 @@ from hero_pl.losses import (
     SkewForwardKL,
     SkewReverseKL,
     linear_divergence,
-    normalised_sum,
+    normalized_sum,
 )
 
 LOSSES: dict[str, Callable[[], DistillationLoss]] = {
@@ -29,7 +29,7 @@ LOSSES: dict[str, Callable[[], DistillationLoss]] = {
     "token_clip": lambda: ForwardKL(clip_mode="token", clip=0.5),
     "pointwise_clip": lambda: ForwardKL(clip_mode="pointwise", clip=0.02),
     "union": lambda: JensenShannon(support="union", top_k=5),
-    "student_renormalised": lambda: ReverseKL(support="student", top_k=7, tail=False, clip_mode="token", clip=0.5),
+    "student_renormalized": lambda: ReverseKL(support="student", top_k=7, tail=False, clip_mode="token", clip=0.5),
     "sampled": SampledToken,
 }
 
@@ -53,7 +53,7 @@ def plain(loss: DistillationLoss, given: dict[str, Tensor]) -> tuple[Tensor, Ten
         given["teacher_hidden"] @ given["teacher_head_weight"].T,
         given["action_ids"],
     )
-    return normalised_sum(given["coefficients"], per_token), per_token
+    return normalized_sum(given["coefficients"], per_token), per_token
 
 
 @pytest.mark.parametrize("chunk", [1, 8, 23, 64])

@@ -1,4 +1,4 @@
-"""Normalisation: each mode by hand, and what must not depend on how tokens are split, padded or ordered."""
+"""Normalization: each mode by hand, and what must not depend on how tokens are split, padded or ordered."""
 
 import math
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from hero_pl.errors import ConfigError
-from hero_pl.losses import JensenShannon, Normalization, coefficients, normalised_sum, zero_loss
+from hero_pl.losses import JensenShannon, Normalization, coefficients, normalized_sum, zero_loss
 
 # rows: 0 has turn 0 with one token and turn 1 with two; 1 has no token; 2 has turn 0 with three tokens
 TURN = torch.tensor([0, 1, 1, 0, 0, 0])
@@ -135,7 +135,7 @@ def gradient_in_pieces(mode: str, sizes: list[int]) -> Tensor:
     for size in sizes:
         part = slice(start, start + size)
         per_token = JensenShannon()(hidden[part] @ weights, teacher[part])
-        normalised_sum(coefficient[part], per_token).backward()
+        normalized_sum(coefficient[part], per_token).backward()
         start += size
     assert start == 8
     assert weights.grad is not None
@@ -155,7 +155,7 @@ def test_bug_18_no_tokens_at_all_give_zero_on_the_graph(mode: str) -> None:
     assert coefficient.shape == (0,)
     head = torch.randn(3, 4, requires_grad=True)
     logits = torch.zeros(0, 3) @ head
-    loss = normalised_sum(coefficient, JensenShannon()(logits, logits.detach()))
+    loss = normalized_sum(coefficient, JensenShannon()(logits, logits.detach()))
     assert loss.item() == 0.0
     loss.backward()
     assert head.grad is not None
@@ -188,7 +188,7 @@ def masked_gradient(mask: Tensor, observation_shift: float) -> Tensor:
         weight=torch.ones(len(row), dtype=torch.float64),
         rows=2,
     )
-    normalised_sum(coefficient, JensenShannon()(student[mask], teacher[mask])).backward()
+    normalized_sum(coefficient, JensenShannon()(student[mask], teacher[mask])).backward()
     assert student.grad is not None
     return student.grad
 
@@ -228,7 +228,7 @@ def test_coefficients_are_constants_of_the_step() -> None:
         (lambda: coefficients("seq_mean_token_sum_norm", turn=TURN, row=ROW, weight=WEIGHT, rows=3), "constant=None"),
         (lambda: make("token_mean", rows=2), "rows 0 to 2, but there are 2"),
         (lambda: make("token_mean", turn=TURN[:3]), "equally long"),
-        (lambda: normalised_sum(torch.ones(3), torch.ones(2)), "Slice the coefficients"),
+        (lambda: normalized_sum(torch.ones(3), torch.ones(2)), "Slice the coefficients"),
     ],
 )
 def test_what_does_not_fit_is_refused(call: Callable[[], Tensor], message: str) -> None:

@@ -51,7 +51,7 @@ def test_bug_12_buckets_are_distributions_so_no_divergence_is_negative(support: 
 
 
 def test_bug_12_the_tail_sees_mass_outside_the_support() -> None:
-    # inside the student's favourite both sides agree on the proportions; the teacher moved half of the mass outside
+    # inside the student's favorite both sides agree on the proportions; the teacher moved half of the mass outside
     student = torch.tensor([[0.6, 0.3, 0.1]], dtype=torch.float64).log()
     teacher = torch.tensor([[0.3, 0.15, 0.55]], dtype=torch.float64).log()
     with_tail = ForwardKL(support="student", top_k=2)(student, teacher).item()
@@ -60,7 +60,7 @@ def test_bug_12_the_tail_sees_mass_outside_the_support() -> None:
 
 
 def test_bug_13_both_sides_are_read_at_the_same_tokens() -> None:
-    # favourites differ: student 0 and 1, teacher 3 and 2. Buckets (1/2, 3/10, 1/5) against (1/10, 1/5, 7/10)
+    # favorites differ: student 0 and 1, teacher 3 and 2. Buckets (1/2, 3/10, 1/5) against (1/10, 1/5, 7/10)
     expected = 0.1 * math.log(0.1 / 0.5) + 0.2 * math.log(0.2 / 0.3) + 0.7 * math.log(0.7 / 0.2)
     assert ForwardKL(support="student", top_k=2)(STUDENT, TEACHER).item() == pytest.approx(expected)
     # teacher's: buckets (1/10, 1/10, 8/10) against (4/10, 3/10, 3/10)

@@ -66,7 +66,7 @@ BUGS = (
         (
             (
                 "        whole = context + action\n",
-                "        context = self.policy.template.splice(context, hint.text) if hint else context\n"
+                "        context = self.policy.template.insert_hint(context, hint.text) if hint else context\n"
                 "        whole = context + action\n",
             ),
         ),
@@ -106,7 +106,7 @@ BUGS = (
             (
                 "context, action = turn.prompt_ids, turn.action_ids",
                 "encoder = self.policy.template.encoder\n"
-                "        context, action = turn.prompt_ids, encoder.outside(encoder.decode(turn.action_ids))",
+                "        context, action = turn.prompt_ids, encoder.encode_untrusted(encoder.decode(turn.action_ids))",
             ),
         ),
         "tests/test_batch.py",
@@ -146,7 +146,7 @@ BUGS = (
     ),
     Bug(
         12,
-        "leave the top-k probabilities as they are, without tail or renormalisation",
+        "leave the top-k probabilities as they are, without tail or renormalization",
         "hero_pl/losses/support.py",
         (("return inside_q - mass_q, inside_p - mass_p, metrics", "return inside_q, inside_p, metrics"),),
         "tests/losses/test_support.py",
@@ -219,16 +219,16 @@ BUGS = (
     Bug(
         19,
         "accept an average in low precision",
-        "hero_pl/losses/ema.py",
+        "hero_pl/teacher/ema.py",
         (("average.dtype not in (torch.float32, torch.float64)", "not average.dtype"),),
-        "tests/losses/test_ema.py",
+        "tests/teacher/test_ema.py",
     ),
     Bug(
         20,
         "read the rate as the weight of the teacher",
-        "hero_pl/losses/ema.py",
+        "hero_pl/teacher/ema.py",
         (("dtype=average.dtype), update_rate)", "dtype=average.dtype), 1.0 - update_rate)"),),
-        "tests/losses/test_ema.py",
+        "tests/teacher/test_ema.py",
     ),
     Bug(
         21,
@@ -416,9 +416,9 @@ BUGS = (
         "hero_pl/rollout/collect.py",
         (
             (
-                "episode.prompt_ids = policy.template.following(episode.prompt_ids, sampled.ids, observation, role)",
-                "grown = policy.template.following(episode.prompt_ids, sampled.ids, observation, role)\n"
-                '            episode.prompt_ids = policy.template.splice(grown, "Review notes")',
+                "episode.prompt_ids = policy.template.next_prompt(episode.prompt_ids, sampled.ids, observation, role)",
+                "grown = policy.template.next_prompt(episode.prompt_ids, sampled.ids, observation, role)\n"
+                '            episode.prompt_ids = policy.template.insert_hint(grown, "Review notes")',
             ),
         ),
         "tests/test_datamodule.py",

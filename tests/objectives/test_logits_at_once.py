@@ -10,10 +10,11 @@ from hero_pl.losses import ForwardKL, JensenShannon, SampledToken
 from hero_pl.losses.gates import Contrastive
 from hero_pl.objectives.mixed import Mixed
 from hero_pl.objectives.self_distillation import SelfDistillation
-from hero_pl.pocket.reflector import ShopRules
+from hero_pl.pocket.shop.reflector import ShopRules
 from hero_pl.policy.base import Sampling
 from hero_pl.policy.scripted import ScriptedPolicy
-from hero_pl.rollout.collect import Collector, Draw, Limits
+from hero_pl.rollout.collect import Collector, Limits
+from hero_pl.rollout.specs import EpisodeSpec
 from hero_pl.teacher.weights import InitialWeights, TrustRegionWeights
 
 
@@ -25,8 +26,8 @@ def shop():
 def one_step(objective: SelfDistillation, policy: Any, shop: Collector) -> tuple[Any, dict[str, torch.Tensor], int]:
     """Loss of a whole batch, gradients by name, and the most rows that went through the output layer at once."""
     policy.load()
-    draws = [Draw(task, i, i) for i, task in enumerate(shop.task_ids[:3])]
-    played = shop.collect(draws, policy, Sampling(1.0, 4))
+    specs = [EpisodeSpec(task, i, i) for i, task in enumerate(shop.task_ids[:3])]
+    played = shop.collect(specs, policy, Sampling(1.0, 4))
     objective.start(policy)
     step = objective.prepare(played, policy, lambda local: local)
     rows = [0]

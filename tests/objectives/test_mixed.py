@@ -24,14 +24,14 @@ def episodes(policy: ScriptedPolicy) -> list[Trajectory]:
     """Four of two turns, in two groups; the second group has equal rewards."""
     found = []
     for i, (reward, group) in enumerate(zip(REWARDS, GROUPS, strict=True)):
-        prompt = policy.template.opening("", f"task {group}")
+        prompt = policy.template.first_prompt("", f"task {group}")
         turns = []
         for number in (1, 2):
             reply = f"say {i}{number}" * (1 + (i + number) % 3)
-            ids = (*policy.template.encoder.outside(reply), int(policy.template.tokenizer.eos_token_id))
+            ids = (*policy.template.encoder.encode_untrusted(reply), int(policy.template.tokenizer.eos_token_id))
             log_q = action_log_probabilities(policy.table(torch.tensor((prompt[-1], *ids[:-1]))), torch.tensor(ids))
             turns.append(Turn(number, prompt, ids, tuple(log_q.tolist()), reply, reply, "no", "user"))
-            prompt = policy.template.following(prompt, ids, "no")
+            prompt = policy.template.next_prompt(prompt, ids, "no")
         found.append(Trajectory(f"t{group}", "e", i, group, "", (), "", tuple(turns), reward, StopReason.TERMINATED))
     return found
 
@@ -75,10 +75,10 @@ def test_the_student_is_scored_once_and_only_hinted_tokens_have_a_teacher(
     lengths = [len(turn.action_ids) for trajectory in episodes(bigrams) for turn in trajectory.turns]
     hinted = [length for length, shown in zip(lengths, sum(HINTED, ()), strict=True) if shown]
     assert len(step.batch) == sum(lengths)
-    assert int(step.batch.taught.sum()) == sum(hinted) == sum(row.scored for row in step.batch.teacher)
+    assert int(step.batch.teacher_mask.sum()) == sum(hinted) == sum(row.scored for row in step.batch.teacher)
     out = objective.loss(bigrams, step.batch)
-    assert torch.equal(out.per_token.isnan(), ~step.batch.taught)
-    assert torch.equal(out.teacher_logprobs.isnan(), ~step.batch.taught)
+    assert torch.equal(out.per_token.isnan(), ~step.batch.teacher_mask)
+    assert torch.equal(out.teacher_logprobs.isnan(), ~step.batch.teacher_mask)
     assert not out.student_logprobs.isnan().any()
     assert step.metrics["hero/hinted_turns"] == pytest.approx(4 / 8)
 
@@ -125,10 +125,10 @@ def test_reweighting_never_flips_the_sign_of_an_advantage_and_leaves_unhinted_tu
     factor = batch.advantage / plain
     assert factor.min() >= 0.1 - 1e-6
     assert factor.max() <= 1.9 + 1e-6
-    torch.testing.assert_close(factor[~batch.taught], torch.ones(int((~batch.taught).sum())))
+    torch.testing.assert_close(factor[~batch.teacher_mask], torch.ones(int((~batch.teacher_mask).sum())))
     endorsed = gap * plain.sign() > 0
-    assert (factor[batch.taught & endorsed] > 1).all()
-    assert (factor[batch.taught & ~endorsed] < 1).all()
+    assert (factor[batch.teacher_mask & endorsed] > 1).all()
+    assert (factor[batch.teacher_mask & ~endorsed] < 1).all()
     assert batch.coefficient.sum().item() == pytest.approx(1.0)
     assert batch.teacher == ()  # the loss pays for no second pass
 
@@ -137,7 +137,7 @@ def test_magnitudes_take_the_sign_from_the_reward_and_the_size_from_the_gap(
     bigrams: ScriptedPolicy, doubled: TeacherWeights
 ) -> None:
     batch, gap, plain, _ = credited(bigrams, doubled, rule="magnitude_only", cap=1.5)
-    hinted = batch.taught
+    hinted = batch.teacher_mask
     assert gap[hinted].abs().max() > 1.5
     torch.testing.assert_close(batch.advantage[hinted], plain[hinted].sign() * gap[hinted].abs().clamp(max=1.5))
     assert not batch.coefficient[~hinted].any()
@@ -148,10 +148,13 @@ def test_turn_credit_replaces_the_reward_by_the_summed_gap_of_the_turn(
     bigrams: ScriptedPolicy, doubled: TeacherWeights
 ) -> None:
     batch, gap, _, _ = credited(bigrams, doubled, rule="bayes_turn")
-    sums = {n: float(gap[batch.taught & (batch.turn == n)].sum()) for n in batch.turn[batch.taught].unique().tolist()}
+    sums = {
+        n: float(gap[batch.teacher_mask & (batch.turn == n)].sum())
+        for n in batch.turn[batch.teacher_mask].unique().tolist()
+    }
     mean = sum(sums.values()) / len(sums)
-    wanted = torch.tensor([sums[n] - mean for n in batch.turn[batch.taught].tolist()])
-    torch.testing.assert_close(batch.advantage[batch.taught], wanted, rtol=1e-4, atol=1e-4)
+    wanted = torch.tensor([sums[n] - mean for n in batch.turn[batch.teacher_mask].tolist()])
+    torch.testing.assert_close(batch.advantage[batch.teacher_mask], wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_micro_batches_of_the_teacher_do_not_change_the_credit(

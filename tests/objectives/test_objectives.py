@@ -29,8 +29,8 @@ def policy() -> ScriptedPolicy:
 
 
 def episode(policy: ScriptedPolicy, reply: str, reward: float, group: int = 0) -> Trajectory:
-    prompt = policy.template.opening("", "hi")
-    ids = (*policy.template.encoder.outside(reply), int(policy.template.tokenizer.eos_token_id))
+    prompt = policy.template.first_prompt("", "hi")
+    ids = (*policy.template.encoder.encode_untrusted(reply), int(policy.template.tokenizer.eos_token_id))
     turn = Turn(1, prompt, ids, (-5.0,) * len(ids), reply, reply, "no", "user")
     return Trajectory("t", "e", 0, group, "", (), "hi", (turn,), reward, StopReason.TERMINATED)
 
@@ -150,7 +150,7 @@ def test_episodes_that_ended_at_a_limit_can_be_left_out(policy: ScriptedPolicy, 
 
 
 @pytest.mark.parametrize("make", [SelfDistillation, SFT, RLOO, GRPO, PolicyGradient])
-def test_a_constant_belongs_to_its_normalisation(make: Callable[..., Objective]) -> None:
+def test_a_constant_belongs_to_its_normalization(make: Callable[..., Objective]) -> None:
     with pytest.raises(ConfigError, match="constant"):
         make(normalize="seq_mean_token_sum_norm")
     make(normalize="seq_mean_token_sum_norm", constant=100.0)

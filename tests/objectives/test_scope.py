@@ -22,8 +22,10 @@ def policy(parser=None) -> ScriptedPolicy:
 
 
 def turn(made: ScriptedPolicy, reply: str, ended: bool = True) -> Turn:
-    ids = made.template.encoder.outside(reply) + ((int(made.template.tokenizer.eos_token_id),) if ended else ())
-    return Turn(1, made.template.opening("", "hi"), ids, (-1.0,) * len(ids), reply, reply, "no", "user")
+    ids = made.template.encoder.encode_untrusted(reply) + (
+        (int(made.template.tokenizer.eos_token_id),) if ended else ()
+    )
+    return Turn(1, made.template.first_prompt("", "hi"), ids, (-1.0,) * len(ids), reply, reply, "no", "user")
 
 
 def kept(scope: str, reply: str, parser=None, skip: int = 0, ended: bool = True) -> str:
@@ -61,7 +63,7 @@ def test_each_dialect_knows_where_its_action_stands() -> None:
 
 def test_a_template_that_opens_the_reasoning_leaves_nothing_of_an_unfinished_thought() -> None:
     made = policy()
-    made.template.generation_ids = (*made.template.generation_ids, *made.template.encoder.glue("<think>\n"))
+    made.template.generation_ids = (*made.template.generation_ids, *made.template.encoder.encode_template("<think>\n"))
     start, stop = LossScope("after_thinking")(turn(made, "still at it", ended=False), made)
     assert start == stop
 

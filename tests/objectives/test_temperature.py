@@ -13,9 +13,10 @@ from hero_pl.losses import JensenShannon, SampledToken
 from hero_pl.objectives.mixed import Credit
 from hero_pl.objectives.policy_gradient import PolicyGradient
 from hero_pl.objectives.self_distillation import SelfDistillation
-from hero_pl.pocket.reflector import ShopRules
+from hero_pl.pocket.shop.reflector import ShopRules
 from hero_pl.policy.base import Sampling
-from hero_pl.rollout.collect import Collector, Draw, Limits
+from hero_pl.rollout.collect import Collector, Limits
+from hero_pl.rollout.specs import EpisodeSpec
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +34,8 @@ def played(tiny_policy: Any, shop: Collector) -> Any:
         with torch.no_grad():
             for parameter in policy.parameters():
                 parameter.mul_(4.0)  # so that the temperature matters
-        draws = [Draw(task, i, i) for i, task in enumerate(shop.task_ids[:3])]
-        return policy, shop.collect(draws, policy, Sampling(temperature, 4))
+        specs = [EpisodeSpec(task, i, i) for i, task in enumerate(shop.task_ids[:3])]
+        return policy, shop.collect(specs, policy, Sampling(temperature, 4))
 
     return play
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hero_pl.lightning_cli import HeroCLI
+from hero_pl.cli.lightning import HeroCLI
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -26,7 +26,7 @@ def warm_up(tmp_path, monkeypatch):
     return run
 
 
-def test_from_random_weights_the_shop_is_learnt_from_clean_demonstrations(warm_up):
+def test_from_random_weights_the_shop_is_learned_from_clean_demonstrations(warm_up):
     """Were it not, no habit of the base policy could ever be trained away either."""
     clean = ("--data.demonstrations.init_args.clean", "true", "--data.tasks_per_step", "32")
     folder = warm_up(80, *clean, "--held_out.greedy", "false", "--held_out.episodes", "50")

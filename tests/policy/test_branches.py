@@ -13,7 +13,7 @@ from hero_pl.batch import tokenize
 from hero_pl.chat.byte_tokenizer import byte_tokenizer
 from hero_pl.chat.template import HintPosition
 from hero_pl.objectives.self_distillation import SelfDistillation
-from hero_pl.pocket.reflector import ShopRules
+from hero_pl.pocket.shop.reflector import ShopRules
 from hero_pl.policy.base import ScoreRow
 from hero_pl.policy.branches import BranchScorer, Layout, plan, run_layout, tree_layout
 from hero_pl.policy.huggingface import HuggingFacePolicy, Lora
@@ -54,11 +54,14 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> HuggingFacePolicy:
 
 def episode(policy: Any, turns: int, number: int = 0) -> Trajectory:
     template = policy.template
-    prompt, played = template.opening("Sell what is asked for.", f"customer {number}"), []
+    prompt, played = template.first_prompt("Sell what is asked for.", f"customer {number}"), []
     for i in range(1, turns + 1):
-        ids = (*template.encoder.outside(f"offer {number} {i}" * (1 + i % 3)), int(template.tokenizer.eos_token_id))
+        ids = (
+            *template.encoder.encode_untrusted(f"offer {number} {i}" * (1 + i % 3)),
+            int(template.tokenizer.eos_token_id),
+        )
         played.append(Turn(i, prompt, ids, (-1.0,) * len(ids), "", "", f"seen {i}", "user"))
-        prompt = template.following(prompt, ids, f"seen {i}" * i)
+        prompt = template.next_prompt(prompt, ids, f"seen {i}" * i)
     return Trajectory("t", "e", 0, number, "", (), "", tuple(played), 0.0, StopReason.TERMINATED)
 
 
@@ -210,7 +213,7 @@ def test_each_token_of_the_conversation_runs_once_and_each_hint_and_action_once(
 
 def test_a_rewritten_history_keeps_the_numbers_and_is_told_once(policy: HuggingFacePolicy) -> None:
     trajectory = episode(policy, 3)
-    other = policy.template.opening("", "an entirely different beginning of the conversation")
+    other = policy.template.first_prompt("", "an entirely different beginning of the conversation")
     changed = replace(trajectory, turns=(replace(trajectory.turns[0], prompt_ids=other), *trajectory.turns[1:]))
     batch = tokenize([changed], [[Hint(i, "note") for i in (1, 2, 3)]], policy)
     assert len(batch.student) == 2

@@ -64,7 +64,7 @@ Replies = dict[int, list[tuple[tuple[int, ...], SampledAction]]]
 def play(policy: HuggingFacePolicy, openings: Sequence[str], seeds: Sequence[int], sampling: Sampling) -> Replies:
     """Three turns; conversation ``i`` is over after ``3 - i % 3`` of them; observations of unequal length."""
     template = policy.template
-    prompts = {i: template.opening("", text) for i, text in enumerate(openings)}
+    prompts = {i: template.first_prompt("", text) for i, text in enumerate(openings)}
     replies: Replies = {i: [] for i in prompts}
     with policy.sampling():
         session = policy.sampler.open(policy, sampling, seeds)
@@ -72,7 +72,7 @@ def play(policy: HuggingFacePolicy, openings: Sequence[str], seeds: Sequence[int
             rows = [i for i in prompts if turn < 3 - i % 3]
             for i, action in zip(rows, session.act(rows, [prompts[i] for i in rows]), strict=True):
                 replies[i].append((prompts[i], action))
-                prompts[i] = template.following(prompts[i], action.ids, f"{'z' * (3 * i)} turn {turn}")
+                prompts[i] = template.next_prompt(prompts[i], action.ids, f"{'z' * (3 * i)} turn {turn}")
     return replies
 
 
@@ -88,7 +88,7 @@ def test_sampled_log_probabilities_equal_unbatched_scoring(policy: HuggingFacePo
 
 
 def test_a_rewritten_history_is_fed_again_from_its_start(policy: HuggingFacePolicy) -> None:
-    first, other = policy.template.opening("", "first, and long"), policy.template.opening("", "other")
+    first, other = policy.template.first_prompt("", "first, and long"), policy.template.first_prompt("", "other")
     with policy.sampling():
         session = policy.sampler.open(policy, Sampling(1.0, 8), [3, 4])
         session.act([0, 1], [first, first])
@@ -107,14 +107,14 @@ def test_an_action_depends_on_its_seed_and_prompt_and_not_on_the_batch(policy: H
 
 
 def test_bug_35_equal_prompts_with_other_seeds_draw_other_actions(policy: HuggingFacePolicy) -> None:
-    prompt = policy.template.opening("", "same")
+    prompt = policy.template.first_prompt("", "same")
     with policy.sampling():
         drawn = policy.sampler.open(policy, Sampling(1.0, 16), range(8)).act(range(8), [prompt] * 8)
     assert len({action.ids for action in drawn}) == 8
 
 
 def test_greedy_takes_the_most_probable_token_whatever_the_seed(policy: HuggingFacePolicy) -> None:
-    prompt = policy.template.opening("", "same")
+    prompt = policy.template.first_prompt("", "same")
     with policy.sampling():
         one, two = policy.sampler.open(policy, Sampling(0.0, 12), [1, 2]).act([0, 1], [prompt] * 2)
         logits = policy.score([row_of(prompt, one)])
@@ -123,7 +123,7 @@ def test_greedy_takes_the_most_probable_token_whatever_the_seed(policy: HuggingF
 
 
 def test_actions_end_with_the_end_token_or_at_the_limit(policy: HuggingFacePolicy) -> None:
-    prompt = policy.template.opening("", "same")
+    prompt = policy.template.first_prompt("", "same")
     with policy.sampling():
         drawn = policy.sampler.open(policy, Sampling(1.5, 30), range(64)).act(range(64), [prompt] * 64)
     ends = policy.template.end_ids

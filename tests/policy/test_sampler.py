@@ -46,7 +46,7 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> HuggingFacePolicy:
 def play(policy: HuggingFacePolicy, rows: list[int], sampling: Sampling) -> tuple[dict[int, Turns], CachedSession]:
     """Four turns of the named conversations, side by side; the last one leaves after two."""
     place = {row: i for i, row in enumerate(rows)}
-    prompts = {row: policy.template.opening("", OPENINGS[row]) for row in rows}
+    prompts = {row: policy.template.first_prompt("", OPENINGS[row]) for row in rows}
     turns: dict[int, Turns] = {row: [] for row in rows}
     with policy.sampling():
         session = policy.sampler.open(policy, sampling, [100 + row for row in rows])
@@ -59,7 +59,7 @@ def play(policy: HuggingFacePolicy, rows: list[int], sampling: Sampling) -> tupl
             for row, action in zip(active, actions, strict=True):
                 turns[row].append((prompts[row], action))
                 if number < 3:
-                    prompts[row] = policy.template.following(prompts[row], action.ids, ANSWERS[row][number], "user")
+                    prompts[row] = policy.template.next_prompt(prompts[row], action.ids, ANSWERS[row][number], "user")
     return turns, session
 
 

@@ -18,7 +18,7 @@ def loaded(policy: ScriptedPolicy) -> ScriptedPolicy:
 def test_replies_come_in_order_and_the_last_one_repeats() -> None:
     policy = loaded(ScriptedPolicy(["one", "two"]))
     session = policy.sampler.open(policy, Sampling(), [1, 2])
-    prompt = policy.template.opening("", "hi")
+    prompt = policy.template.first_prompt("", "hi")
     spoken = [session.act([0], [prompt])[0] for _ in range(3)]
     assert [policy.template.encoder.decode(action.ids) for action in spoken] == ["one", "two", "two"]
     assert policy.template.encoder.decode(session.act([1], [prompt])[0].ids) == "one"
@@ -27,14 +27,14 @@ def test_replies_come_in_order_and_the_last_one_repeats() -> None:
 
 def test_a_function_sees_the_context_and_the_seed() -> None:
     policy = loaded(ScriptedPolicy(lambda context, seed: f"{'hi' in context} {seed}"))
-    action = policy.sampler.open(policy, Sampling(), [7]).act([0], [policy.template.opening("", "hi")])[0]
+    action = policy.sampler.open(policy, Sampling(), [7]).act([0], [policy.template.first_prompt("", "hi")])[0]
     assert policy.template.encoder.decode(action.ids) == "True 7"
 
 
 def test_a_long_reply_is_cut_and_says_so() -> None:
     policy = loaded(ScriptedPolicy(["abcdef"]))
     session = policy.sampler.open(policy, Sampling(max_action_tokens=3), [0])
-    action = session.act([0], [policy.template.opening("", "hi")])[0]
+    action = session.act([0], [policy.template.first_prompt("", "hi")])[0]
     assert (len(action.ids), action.finish_reason) == (3, FinishReason.LENGTH)
 
 

@@ -61,7 +61,7 @@ def test_the_three_levels_pass_unchanged(level: str) -> None:
         *[(value, "high") for value in ("85%", "85 %", "100%", "1", ".8")],
     ],
 )
-def test_words_fractions_and_percents_are_normalised(value: Any, level: str) -> None:
+def test_words_fractions_and_percents_are_normalized(value: Any, level: str) -> None:
     assert read_confidence(value) == (level, ["confidence_normalised"])
 
 

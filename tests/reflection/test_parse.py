@@ -162,7 +162,7 @@ def test_unfinished_forms_other_than_the_plain_one_keep_complete_turns_too(form:
 @pytest.mark.parametrize(
     "key", ["Turn 1", "TURN1", "turn_1", "turn_01", "turn-1", "Turn #1", "turn001", "1", "01", " turn1 "]
 )
-def test_key_variants_are_normalised_once(key: str, parse: Any) -> None:
+def test_key_variants_are_normalized_once(key: str, parse: Any) -> None:
     rest = {name: value for name, value in whole().items() if name != "turn1"}
     found = parse({key: entry("One."), **rest})
     assert (texts(found), found.issues) == (["One.", "Two.", "Three."], (("key_normalised", 0),))

@@ -1,5 +1,7 @@
 """A second policy reviews: it is asked instead of the one that is trained, and does not learn."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -9,16 +11,19 @@ from hero_pl.policy.base import Sampling
 from hero_pl.policy.huggingface import HuggingFacePolicy
 from hero_pl.reflection.policy_reflector import PolicyReflector
 from hero_pl.reflection.self_reflector import SelfReflector
-from hero_pl.rollout.collect import Collector, Draw, Limits
+from hero_pl.rollout.collect import Collector, Limits
+from hero_pl.rollout.specs import EpisodeSpec
+
+SECOND = str(Path(__file__).resolve().parents[2] / "benchmarks" / "checkpoints" / "pocket-shop-b")
 
 
 def packaged(name):
-    return HuggingFacePolicy(f"hero_pl:{name}", parser=PlainText())
+    return HuggingFacePolicy(name, parser=PlainText())
 
 
 @pytest.fixture(scope="module")
 def student():
-    made = packaged("pocket-shop")
+    made = packaged("hero_pl:pocket-shop")
     made.load()
     return made
 
@@ -26,14 +31,14 @@ def student():
 @pytest.fixture(scope="module")
 def episodes(student):
     collector = Collector("hero_pl/WebShopPocket-v0", split="validation", limits=Limits(12, 128))
-    draws = [Draw(task, i, i) for i, task in enumerate(collector.task_ids[:6])]
-    return collector.collect(draws, student, Sampling(1.0, 12))
+    specs = [EpisodeSpec(task, i, i) for i, task in enumerate(collector.task_ids[:6])]
+    return collector.collect(specs, student, Sampling(1.0, 12))
 
 
 def test_the_reviewer_is_asked_and_not_the_policy_that_is_trained(student, episodes):
-    other = packaged("pocket-shop-b")
+    other = packaged(SECOND)
     other.load()
-    reflector = PolicyReflector(packaged("pocket-shop-b"), mode="continue", tokens_per_turn=16)
+    reflector = PolicyReflector(packaged(SECOND), mode="continue", tokens_per_turn=16)
     reflector.start(student)
     found = reflector.reflect(episodes, student)
     alone = SelfReflector(mode="continue", tokens_per_turn=16)
@@ -42,7 +47,7 @@ def test_the_reviewer_is_asked_and_not_the_policy_that_is_trained(student, episo
 
 
 def test_the_reviewer_s_weights_are_frozen_and_no_part_of_the_policy(student):
-    reflector = PolicyReflector(packaged("pocket-shop-b"))
+    reflector = PolicyReflector(packaged(SECOND))
     before = set(student.state_dict())
     reflector.start(student)
     assert not any(parameter.requires_grad for parameter in reflector.policy.parameters())
@@ -53,11 +58,11 @@ def test_the_reviewer_s_weights_are_frozen_and_no_part_of_the_policy(student):
 
 def test_another_tokenizer_is_refused_only_where_ids_are_shared(student):
     with pytest.raises(ConfigError, match="another tokenizer"):
-        PolicyReflector(packaged("pocket-retail"), mode="continue").start(student)
-    PolicyReflector(packaged("pocket-retail"), mode="transcript").start(student)
+        PolicyReflector(packaged("hero_pl:pocket-retail"), mode="continue").start(student)
+    PolicyReflector(packaged("hero_pl:pocket-retail"), mode="transcript").start(student)
 
 
 def test_settings_are_those_of_the_self_reflector(student):
-    with pytest.raises(ConfigError, match="parallel=0"):
-        PolicyReflector(packaged("pocket-shop-b"), parallel=0)
-    assert PolicyReflector(packaged("pocket-shop-b"), temperature=0.5).temperature == 0.5
+    with pytest.raises(ConfigError, match="batch_size=0"):
+        PolicyReflector(packaged(SECOND), batch_size=0)
+    assert PolicyReflector(packaged(SECOND), temperature=0.5).temperature == 0.5

@@ -44,12 +44,12 @@ class Asked(ScriptedPolicy):
 
 
 def played(policy: ScriptedPolicy, *steps: tuple[str, str], seed: int = 5) -> Trajectory:
-    prompt = policy.template.opening("Be quick.", "Find a lamp.")
+    prompt = policy.template.first_prompt("Be quick.", "Find a lamp.")
     turns = []
     for number, (reply, observation) in enumerate(steps, 1):
-        ids = (*policy.template.encoder.outside(reply), int(policy.template.tokenizer.eos_token_id))
+        ids = (*policy.template.encoder.encode_untrusted(reply), int(policy.template.tokenizer.eos_token_id))
         turns.append(Turn(number, prompt, ids, (0.0,) * len(ids), reply, reply, observation, "user"))
-        prompt = policy.template.following(prompt, ids, observation)
+        prompt = policy.template.next_prompt(prompt, ids, observation)
     return Trajectory("t", "e", seed, 0, "Be quick.", (), "Find a lamp.", tuple(turns), 0.25, StopReason.TERMINATED)
 
 
@@ -228,7 +228,7 @@ def test_retries_draw_from_seeds_of_their_own_and_leave_the_global_generator_alo
 
 
 def test_settings_that_cannot_work_are_refused() -> None:
-    for settings in ({"on_invalid": "panic"}, {"retries": 0}, {"tokens_per_turn": 0}, {"parallel": 0}):
+    for settings in ({"on_invalid": "panic"}, {"retries": 0}, {"tokens_per_turn": 0}, {"batch_size": 0}):
         with pytest.raises(ConfigError, match=next(iter(settings))):
             SelfReflector(**settings)  # type: ignore[arg-type]
     with pytest.raises(ReflectionError, match="asks the policy"):

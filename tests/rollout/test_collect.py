@@ -8,7 +8,8 @@ import pytest
 from hero_pl.errors import EnvError
 from hero_pl.policy.base import Sampling
 from hero_pl.policy.scripted import ScriptedPolicy
-from hero_pl.rollout.collect import GIVE_UP, Collector, Draw, Limits, Stream
+from hero_pl.rollout.collect import GIVE_UP, Collector, Limits
+from hero_pl.rollout.specs import EpisodeSpec, SeedPurpose, derive_seeds
 from hero_pl.types import StopReason, Trajectory
 
 
@@ -38,12 +39,14 @@ def _registered() -> Any:
     gymnasium.registry.pop("EchoTest-v0")
 
 
-def play(script: Any, draws: list[Draw] | None = None, max_length: int = 1 << 20, **limits: int) -> list[Trajectory]:
+def play(
+    script: Any, specs: list[EpisodeSpec] | None = None, max_length: int = 1 << 20, **limits: int
+) -> list[Trajectory]:
     policy = ScriptedPolicy(script)
     policy.load()
     policy.max_length = max_length
     collector = Collector("EchoTest-v0", limits=Limits(**limits))
-    return collector.collect(draws or [Draw("a", 0, 1)], policy, Sampling(max_action_tokens=32))
+    return collector.collect(specs or [EpisodeSpec("a", 0, 1)], policy, Sampling(max_action_tokens=32))
 
 
 def test_an_episode_keeps_its_turns_reward_and_end() -> None:
@@ -59,15 +62,17 @@ def test_an_episode_keeps_its_turns_reward_and_end() -> None:
 
 @pytest.mark.parametrize("threads", [0, 2])
 def test_episodes_come_back_in_the_order_of_their_draws(threads: int) -> None:
-    draws = [Draw(task, group, seed) for seed, (task, group) in enumerate([("c", 0), ("a", 1), ("b", 2), ("a", 1)])]
+    specs = [
+        EpisodeSpec(task, group, seed) for seed, (task, group) in enumerate([("c", 0), ("a", 1), ("b", 2), ("a", 1)])
+    ]
     episodes = play(
         lambda context, seed: "done" if seed % 2 else f"say {seed}",
-        draws,
+        specs,
         1 << 20,
-        **{"parallel": 3, "max_turns": 2, "threads": threads},
+        **{"num_envs": 3, "max_turns": 2, "threads": threads},
     )
-    assert [(e.task_id, e.group, e.seed) for e in episodes] == [(d.task_id, d.group, d.seed) for d in draws]
-    assert [e.first_observation for e in episodes] == [f"task {d.task_id}" for d in draws]
+    assert [(e.task_id, e.group, e.seed) for e in episodes] == [(d.task_id, d.group, d.seed) for d in specs]
+    assert [e.first_observation for e in episodes] == [f"task {d.task_id}" for d in specs]
     assert [len(e.turns) for e in episodes] == [2, 1, 2, 1]
     assert [e.stop_reason for e in episodes[:2]] == [StopReason.MAX_TURNS, StopReason.TERMINATED]
 
@@ -80,8 +85,8 @@ def test_an_unreadable_reply_is_answered_and_play_goes_on() -> None:
 
 
 def test_an_environment_that_raises_ends_its_own_episode_only() -> None:
-    draws = [Draw("a", 0, 0), Draw("b", 1, 1)]
-    broken, fine = play(lambda context, seed: "done" if seed else "boom", draws)
+    specs = [EpisodeSpec("a", 0, 0), EpisodeSpec("b", 1, 1)]
+    broken, fine = play(lambda context, seed: "done" if seed else "boom", specs)
     assert broken.stop_reason is StopReason.ENV_ERROR
     assert "broken" in broken.info["error"]
     assert fine.reward == 1.0
@@ -89,7 +94,7 @@ def test_an_environment_that_raises_ends_its_own_episode_only() -> None:
 
 def test_an_episode_that_cannot_be_started_is_broken_and_the_others_are_played(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Echo, "unlucky", (1, 2))
-    episodes = play(["done"], [Draw("a", i, i) for i in range(4)], parallel=2)
+    episodes = play(["done"], [EpisodeSpec("a", i, i) for i in range(4)], num_envs=2)
     assert [episode.stop_reason.value for episode in episodes] == ["terminated", "env_error", "env_error", "terminated"]
     assert [len(episode.turns) for episode in episodes] == [1, 0, 0, 1]
     assert "the user does not answer" in episodes[1].info["error"]
@@ -98,14 +103,14 @@ def test_an_episode_that_cannot_be_started_is_broken_and_the_others_are_played(m
 def test_an_environment_that_cannot_start_or_stops_to_start_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Echo, "unlucky", (0,))
     with pytest.raises(EnvError, match=r"Task 'b' .*the user does not answer"):
-        play(["done"], [Draw("b", 0, 0), Draw("a", 1, 1)])
+        play(["done"], [EpisodeSpec("b", 0, 0), EpisodeSpec("a", 1, 1)])
     later = tuple(range(5, 5 + GIVE_UP))
-    draws = [Draw("a", i, i) for i in range(40)]
+    specs = [EpisodeSpec("a", i, i) for i in range(40)]
     monkeypatch.setattr(Echo, "unlucky", later[:-1])
-    assert len(play(["done"], draws)) == 40
+    assert len(play(["done"], specs)) == 40
     monkeypatch.setattr(Echo, "unlucky", later)
     with pytest.raises(EnvError, match="the user does not answer"):
-        play(["done"], draws)
+        play(["done"], specs)
 
 
 @pytest.mark.parametrize("reply", ["done", "go", "boom"])
@@ -122,13 +127,13 @@ def test_an_episode_stops_before_the_context_is_full() -> None:
 
 
 def test_no_two_purposes_draw_from_the_same_seeds() -> None:
-    assert len({int(stream) for stream in Stream}) == len(Stream) == 4
-    drawn = [set(Draw.seeds(stream, 0, 0, 1, count=50)) for stream in Stream]
+    assert len({int(stream) for stream in SeedPurpose}) == len(SeedPurpose) == 4
+    drawn = [set(derive_seeds(stream, 0, 0, 1, count=50)) for stream in SeedPurpose]
     assert len(set.union(*drawn)) == 200
 
 
 def test_seeds_depend_on_all_of_their_entropy() -> None:
-    seeds = Draw.seeds(1, 2, count=50)
+    seeds = derive_seeds(1, 2, count=50)
     assert len(set(seeds)) == 50
-    assert seeds == Draw.seeds(1, 2, count=50)
-    assert not set(seeds) & set(Draw.seeds(1, 3, count=50))
+    assert seeds == derive_seeds(1, 2, count=50)
+    assert not set(seeds) & set(derive_seeds(1, 3, count=50))

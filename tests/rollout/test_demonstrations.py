@@ -7,8 +7,9 @@ from hero_pl.chat.actions import PlainText, ReAct, ToolCall
 from hero_pl.policy.base import Sampling
 from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.reflection.none import NoReflector
-from hero_pl.rollout.collect import Collector, Draw, Limits
+from hero_pl.rollout.collect import Collector, Limits
 from hero_pl.rollout.demonstrations import ExpertDemonstrations
+from hero_pl.rollout.specs import EpisodeSpec
 from hero_pl.teacher.full_demo import FullDemoTeacher
 from hero_pl.types import StopReason
 
@@ -27,7 +28,7 @@ def policy_of(parser):
 
 
 def draws_of(collector, count=8):
-    return [Draw(task, i, 100 + i) for i, task in enumerate(collector.task_ids[:count])]
+    return [EpisodeSpec(task, i, 100 + i) for i, task in enumerate(collector.task_ids[:count])]
 
 
 @pytest.mark.parametrize("parser", [ToolCall(), ReAct()], ids=lambda parser: type(parser).__name__)
@@ -44,7 +45,7 @@ def test_an_expert_shows_a_privileged_teacher_the_whole_task(retail):
     policy = policy_of(ToolCall())
     lost = retail.collect(draws_of(retail, 3), policy, Sampling(1.0, 64))
     teacher = FullDemoTeacher("oracle", ExpertDemonstrations(ScriptedExpert()))
-    teacher.use(retail)
+    teacher.attach_collector(retail)
     hints = teacher.advise(lost, NoReflector().reflect(lost, policy), policy)
     assert teacher.metrics()["no_demonstration"] == 0.0
     for trajectory, row in zip(lost, hints, strict=True):

@@ -11,13 +11,14 @@ from hero_envs.tau_bench.users.chat import Strategy
 from hero_pl.chat.byte_tokenizer import byte_tokenizer
 from hero_pl.datamodule import RolloutDataModule
 from hero_pl.errors import ConfigError, EnvError
-from hero_pl.metrics import scores
+from hero_pl.evaluation.metrics import scores
 from hero_pl.policy.base import Sampling, ScoreRow
 from hero_pl.policy.huggingface import HuggingFacePolicy
 from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.rollout import environments
-from hero_pl.rollout.collect import Collector, Draw, Limits
+from hero_pl.rollout.collect import Collector, Limits
 from hero_pl.rollout.local_user import STRATEGIES, ChatSettings, LocalChat, read_user
+from hero_pl.rollout.specs import EpisodeSpec
 from hero_pl.types import StopReason, Trajectory
 
 HELLO = [{"role": "system", "content": "Play a customer."}, {"role": "user", "content": "Hi!"}]
@@ -42,11 +43,11 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
-def play(user: Any, replies: list[str], draws: int = 1, **limits: int) -> list[Trajectory]:
+def play(user: Any, replies: list[str], specs: int = 1, **limits: int) -> list[Trajectory]:
     policy = ScriptedPolicy(replies)
     policy.load()
     collector = Collector("hero_pl/PocketRetail-v0", {**SHOP, "user": user}, limits=Limits(**limits))
-    chosen = [Draw(collector.task_ids[i], i, i) for i in range(draws)]
+    chosen = [EpisodeSpec(collector.task_ids[i], i, i) for i in range(specs)]
     return collector.collect(chosen, policy, Sampling(max_action_tokens=200))
 
 
@@ -69,7 +70,7 @@ def test_a_seed_decides_what_is_drawn(checkpoint: str) -> None:
 
 
 def test_threads_that_ask_at_once_get_their_own_replies(checkpoint: str) -> None:
-    chat = LocalChat(ChatSettings(checkpoint, max_tokens=6, parallel=2))
+    chat = LocalChat(ChatSettings(checkpoint, max_tokens=6, batch_size=2))
     conversations = [[*HELLO, {"role": "assistant", "content": "x" * i}, HELLO[1]] for i in range(1, 8)]
     alone = [chat(messages) for messages in conversations]
     with ThreadPoolExecutor(7) as threads:
@@ -79,13 +80,13 @@ def test_threads_that_ask_at_once_get_their_own_replies(checkpoint: str) -> None
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_every_strategy_plays_dialogues_and_labels_the_episodes(strategy: str, checkpoint: str) -> None:
     user = {"pretrained": checkpoint, "strategy": strategy, "max_tokens": 6}
-    episodes = play(user, ["Your name?", TRANSFER], draws=2, threads=2)
+    episodes = play(user, ["Your name?", TRANSFER], specs=2, threads=2)
     for episode in episodes:
         assert episode.stop_reason is StopReason.TERMINATED
         assert episode.info["user"] == f"{strategy}:{Path(checkpoint).name}"
         assert episode.first_observation
         assert episode.turns[0].observation
-    assert play(user, ["Your name?", TRANSFER], draws=2) == episodes
+    assert play(user, ["Your name?", TRANSFER], specs=2) == episodes
 
 
 def test_the_strategies_are_those_of_the_environment() -> None:
@@ -102,7 +103,7 @@ def test_a_model_that_has_learned_a_dialogue_plays_it_to_the_end(checkpoint: str
         return reply
 
     replies = ["Cancel which?", "Anything else?"]
-    taught = play({"complete": teach}, replies)[0]
+    teacher_mask = play({"complete": teach}, replies)[0]
     policy = policy_of(Path(checkpoint), hidden_size=64)
     policy.load()
     learn(policy, asked)
@@ -111,7 +112,7 @@ def test_a_model_that_has_learned_a_dialogue_plays_it_to_the_end(checkpoint: str
     assert played.stop_reason is StopReason.TERMINATED
     assert played.first_observation == "Cancel it."
     assert [turn.observation for turn in played.turns] == ["Yes.", "###STOP###"]
-    assert played.turns == taught.turns
+    assert played.turns == teacher_mask.turns
 
 
 def learn(policy: HuggingFacePolicy, asked: list[tuple[list[dict[str, str]], str]]) -> None:
@@ -122,7 +123,7 @@ def learn(policy: HuggingFacePolicy, asked: list[tuple[list[dict[str, str]], str
     rows, targets = [], []
     for messages, reply in asked:
         prompt = policy.template.conversation([Message(m["role"], m["content"]) for m in messages])  # type: ignore[arg-type]
-        ids = (*policy.template.encoder.outside(reply), end)
+        ids = (*policy.template.encoder.encode_untrusted(reply), end)
         rows.append(ScoreRow(prompt + ids, ((len(prompt), len(prompt) + len(ids)),)))
         targets += ids
     optimizer = torch.optim.AdamW(policy.parameters(), lr=1e-2)
@@ -143,7 +144,7 @@ def test_a_conversation_that_does_not_fit_breaks_its_own_episode_only(checkpoint
     def script(context: str, seed: int) -> str:
         return long if seed == 0 and context.count("assistant") < 12 else TRANSFER
 
-    episodes = play(user, script, draws=2)  # type: ignore[arg-type]
+    episodes = play(user, script, specs=2)  # type: ignore[arg-type]
     assert [episode.stop_reason for episode in episodes] == [StopReason.ENV_ERROR, StopReason.TERMINATED]
     assert "Raise user.max_length" in episodes[0].info["error"]
     assert episodes[0].info["user"].startswith("llm:")
@@ -156,7 +157,7 @@ MISTAKES = {
     "temperature": ({"temperature": -1.0}, "user: temperature=-1.0"),
     "tokens": ({"max_tokens": 0}, "max_tokens=0"),
     "dtype": ({"dtype": "int8"}, "bfloat16"),
-    "parallel": ({"parallel": 0}, "at least 1"),
+    "batch_size": ({"batch_size": 0}, "at least 1"),
     "folder": ({"pretrained": ""}, "a folder or a hub id"),
 }
 

@@ -9,8 +9,9 @@ from hero_pl.chat.actions import PlainText, ToolCall
 from hero_pl.errors import ConfigError
 from hero_pl.policy.base import Policy
 from hero_pl.policy.scripted import ScriptedPolicy
-from hero_pl.rollout.collect import Collector, Draw
+from hero_pl.rollout.collect import Collector
 from hero_pl.rollout.demonstrations import Demonstrations
+from hero_pl.rollout.specs import EpisodeSpec
 from hero_pl.teacher.full_demo import FullDemoTeacher
 from hero_pl.teacher.render import CUT
 from hero_pl.types import Hint, Reflection, StopReason, Trajectory, Turn
@@ -70,12 +71,12 @@ def test_two_winners_see_each_other_and_other_tasks_see_neither() -> None:
 def test_the_demonstration_is_drawn_at_random_and_fixed_by_the_seed() -> None:
     batch = [episode("lose", 0.0), *(episode(f"win{i}-", 1.0) for i in range(8))]
 
-    def draws(seed: int) -> list[str]:
+    def specs(seed: int) -> list[str]:
         teacher = FullDemoTeacher(seed=seed)
         return [advise(teacher, batch)[0][0].text for _ in range(6)]
 
-    assert draws(0) == draws(0) != draws(1)
-    assert len(set(draws(0))) > 1
+    assert specs(0) == specs(0) != specs(1)
+    assert len(set(specs(0))) > 1
 
 
 def test_reasoning_is_stripped_and_calls_are_written_in_the_policy_s_dialect() -> None:
@@ -151,10 +152,10 @@ def test_a_matched_step_is_shown_only_where_everything_seen_before_was_the_same(
 class Expert(Demonstrations):
     """Fails at task ``hard`` and succeeds elsewhere, up to rounding."""
 
-    def make(self, draws: Sequence[Draw], policy: Policy, collector: Collector) -> list[Trajectory]:
+    def make(self, specs: Sequence[EpisodeSpec], policy: Policy, collector: Collector) -> list[Trajectory]:
         return [
-            replace(episode("expert", 0.0 if draw.task_id == "hard" else 1.0 - 1e-7, task=draw.task_id), seed=draw.seed)
-            for draw in draws
+            replace(episode("expert", 0.0 if spec.task_id == "hard" else 1.0 - 1e-7, task=spec.task_id), seed=spec.seed)
+            for spec in specs
         ]
 
 
@@ -162,7 +163,7 @@ def test_an_expert_plays_the_task_of_each_episode_and_its_failures_are_not_shown
     teacher = FullDemoTeacher("oracle", expert=Expert())
     with pytest.raises(ConfigError, match="environments"):
         advise(teacher, [episode("lose", 0.0)])
-    teacher.use(object())  # type: ignore[arg-type]
+    teacher.attach_collector(object())  # type: ignore[arg-type]
     easy, hard = advise(teacher, [episode("lose", 0.0), episode("lose", 0.0, task="hard")])
     assert "expert1" in easy[0].text
     assert shown(hard) == {None}

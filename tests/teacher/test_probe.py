@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import Callback
 from hero_pl.errors import ConfigError
 from hero_pl.losses.jensen_shannon import JensenShannon
 from hero_pl.objectives.self_distillation import SelfDistillation
-from hero_pl.pocket.reflector import ShopRules
+from hero_pl.pocket.shop.reflector import ShopRules
 from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.teacher.probe import HintProbe
 from hero_pl.teacher.weights import LiveWeights, TeacherWeights
@@ -36,12 +36,12 @@ class Reads(TeacherWeights):
 
 
 def episode(*replies):
-    prompt = POLICY.template.opening("", "hi")
+    prompt = POLICY.template.first_prompt("", "hi")
     turns = []
     for number, reply in enumerate(replies, 1):
-        ids = (*POLICY.template.encoder.outside(reply), int(POLICY.template.tokenizer.eos_token_id))
+        ids = (*POLICY.template.encoder.encode_untrusted(reply), int(POLICY.template.tokenizer.eos_token_id))
         turns.append(Turn(number, prompt, ids, (-1.0,) * len(ids), reply, reply, "ok", "user"))
-        prompt = POLICY.template.following(prompt, ids, "ok")
+        prompt = POLICY.template.next_prompt(prompt, ids, "ok")
     return Trajectory("t", "e", 0, 0, "", (), "hi", tuple(turns), 0.0, StopReason.TERMINATED)
 
 
@@ -88,7 +88,7 @@ def test_a_hint_that_does_not_fit_is_left_out_and_counted() -> None:
     tight = ScriptedPolicy(template=POLICY.template)
     tight.load()
     trajectory = episode("a", "b")
-    tight.max_length = len(POLICY.template.splice(trajectory.turns[0].prompt_ids, "BLUE")) + 2
+    tight.max_length = len(POLICY.template.insert_hint(trajectory.turns[0].prompt_ids, "BLUE")) + 2
     measured = HintProbe(2, 1).step([trajectory], hints("BLUE", "RED"), tight, Reads(1.0))
     assert measured["teacher/probe_turns"] == 1
 
@@ -96,7 +96,7 @@ def test_a_hint_that_does_not_fit_is_left_out_and_counted() -> None:
 def test_tokens_are_those_of_both_rows_of_every_turn() -> None:
     trajectory = episode("a", "bb")
     measured = HintProbe(2, 1).step([trajectory], hints("BLUE", "RED"), POLICY, Reads(1.0))
-    rows = [len(POLICY.template.splice(t.prompt_ids, h)) for t in trajectory.turns for h in ("BLUE", "RED")]
+    rows = [len(POLICY.template.insert_hint(t.prompt_ids, h)) for t in trajectory.turns for h in ("BLUE", "RED")]
     assert measured["teacher/probe_tokens"] == sum(rows) + 2 * sum(len(t.action_ids) for t in trajectory.turns)
 
 

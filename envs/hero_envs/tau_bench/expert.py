@@ -118,7 +118,7 @@ class ScriptedExpert:
         return f"I will do the following. {str(goal).strip()}"
 
     def _call_for(self, goal: Goal) -> str | None:
-        """The tool call that fulfils a goal, or ``None`` if an item cannot be found."""
+        """The tool call that fulfills a goal, or ``None`` if an item cannot be found."""
         if goal.kind == "cancel":
             return call("cancel_pending_order", order_id=goal.order_id, reason=goal.reason)
         if goal.kind == "payment":

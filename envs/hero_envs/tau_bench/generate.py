@@ -26,7 +26,7 @@ _FIRST = "Ada Ben Cleo Dan Eva Finn Gus Hana Ivan Jo Kim Leo Mia Ned Ola Pia Qui
 _LAST = "Adler Blum Costa Dorn Elba Frey Gill Holt Iven Jung Koch Lind Moss Nagy Orth Pell Quist Rowe Stone Trier Vogt"
 _CITIES = (("Aville", "AA"), ("Bton", "BB"), ("Cford", "CC"), ("Dburg", "DD"))
 _PERSONAS = ("calm", "curt", "kind", "polite", "quick", "shy")
-_COLOURS = ("red", "blue", "green", "black", "white")
+_COLORS = ("red", "blue", "green", "black", "white")
 _SIZES = ("small", "medium", "large")
 _PRODUCTS = ("Mug", "Lamp", "Shirt", "Chair", "Bag", "Clock", "Kettle", "Pen", "Ball", "Scarf", "Plate", "Rug")
 
@@ -55,16 +55,16 @@ def generate_base(users: int = 240, seed: int = 0) -> BaseData:
 
 
 def _products(draw: random.Random) -> dict[str, Record]:
-    item_ids = iter(draw.sample(range(1000, 10000), len(_PRODUCTS) * len(_COLOURS) * len(_SIZES)))
+    item_ids = iter(draw.sample(range(1000, 10000), len(_PRODUCTS) * len(_COLORS) * len(_SIZES)))
     products: dict[str, Record] = {}
     for name, number in zip(_PRODUCTS, draw.sample(range(100, 1000), len(_PRODUCTS)), strict=True):
-        pairs = [(colour, size) for colour in _COLOURS for size in _SIZES]
+        pairs = [(color, size) for color in _COLORS for size in _SIZES]
         variants = {}
-        for colour, size in draw.sample(pairs, 6):
+        for color, size in draw.sample(pairs, 6):
             item_id = str(next(item_ids))
             variants[item_id] = {
                 "item_id": item_id,
-                "options": {"color": colour, "size": size},
+                "options": {"color": color, "size": size},
                 "available": draw.random() < 0.8,
                 "price": round(draw.uniform(5, 60), 2),
             }

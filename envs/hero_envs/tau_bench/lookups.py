@@ -16,7 +16,7 @@ from hero_envs.tau_bench.goals import REASONS, Goal, ItemWish
 from hero_envs.tau_bench.tasks import Action
 
 Made: TypeAlias = tuple[Goal, Action | None] | None
-"""A goal and the call that fulfils it (``None``: it must be refused), or nothing for these draws."""
+"""A goal and the call that fulfills it (``None``: it must be refused), or nothing for these draws."""
 Maker: TypeAlias = Callable[[random.Random, BaseData, Record, Record], Made]
 """Draws, database, user and order in; a goal out."""
 

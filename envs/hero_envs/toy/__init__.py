@@ -12,7 +12,7 @@ COLORS = ("red", "green", "blue", "black")
 
 
 class ToyEnv(gymnasium.Env[str, str]):
-    """The customer names a colour; say it, and the episode is won. Three tries."""
+    """The customer names a color; say it, and the episode is won. Three tries."""
 
     def __init__(self) -> None:
         self.observation_space = self.action_space = UnicodeText()
@@ -25,10 +25,10 @@ class ToyEnv(gymnasium.Env[str, str]):
         if task not in self.task_ids:
             raise ValueError(f"No task {task!r}; there are {', '.join(self.task_ids)}.")
         self.wanted, self.tries = task.removeprefix("want-"), 0
-        return f"I want {self.wanted}.", {"task": task, "system_prompt": "Name a colour.", "tools": [], "role": "user"}
+        return f"I want {self.wanted}.", {"task": task, "system_prompt": "Name a color.", "tools": [], "role": "user"}
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
-        """Reward 1 for the wanted colour; any other reply costs a try."""
+        """Reward 1 for the wanted color; any other reply costs a try."""
         self.tries += 1
         won = action.strip().lower() == self.wanted
         answer = "Thank you!" if won else f"{action[:20]} is not what I want."

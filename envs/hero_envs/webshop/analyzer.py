@@ -1,4 +1,4 @@
-"""From text to index terms, term for term what Lucene's English analyser gives.
+"""From text to index terms, term for term what Lucene's English analyzer gives.
 
 Unicode word segmentation (UAX 29 as Lucene's StandardTokenizer applies it), possessive ``'s`` off, lower case, stop
 words out, Porter stem.

@@ -20,11 +20,11 @@ def render_compact(shop: Shop, buttons: bool = False) -> str:
         buttons: Also list the clickable labels that the line does not offer.
     """
     page = shop.page
-    catalogue = shop.world.catalogue
+    catalog = shop.world.catalog
     if page.kind == "index":
         line = f"find: {shop.session.goal.instruction_text}"
     elif page.kind == "results":
-        line = f"results: {' | '.join(link_names(page, catalogue.products)) or 'none'}"
+        line = f"results: {' | '.join(link_names(page, catalog.products)) or 'none'}"
         if page.number * PAGE_SIZE < page.total:
             line += " ; next >"
     elif page.kind == "item":

@@ -40,16 +40,16 @@ class WebShopEnv(gym.Env[str, str]):
     on a page changes nothing and is reported in ``info``; it never raises.
 
     Args:
-        catalogue: ``pocket``, ``generated`` or ``official``; by default ``official`` with a ``data_dir`` and
+        catalog: ``pocket``, ``generated`` or ``official``; by default ``official`` with a ``data_dir`` and
             ``generated`` without.
         data_dir: Folder with the official data files.
         store_dir: Where the on-disk form of large official files is kept; by default beside them.
-        products: Size of the generated catalogue, or how many raw entries of the official one are loaded (default
+        products: Size of the generated catalog, or how many raw entries of the official one are loaded (default
             all).
-        difficulty: Of the generated catalogue: ``easy``, ``medium`` or ``hard``.
-        catalogue_seed: Of a generated catalogue.
-        split: ``train``, ``validation``, ``test`` or ``all``; generated catalogues have ``warmup`` too.
-        human_goals: Goals from human instructions; by default for all but the pocket catalogue.
+        difficulty: Of the generated catalog: ``easy``, ``medium`` or ``hard``.
+        catalog_seed: Of a generated catalog.
+        split: ``train``, ``validation``, ``test`` or ``all``; generated catalogs have ``warmup`` too.
+        human_goals: Goals from human instructions; by default for all but the pocket catalog.
         price_seed: Seed of prices and price bounds. Rewards of runs with other seeds are not comparable.
         limit_goals: Keep a weighted choice of this many goals, -1 for all.
         nouns: Noun extractor of the type match, see :func:`hero_envs.webshop.nouns.get_nouns`; by default the rules.
@@ -67,12 +67,12 @@ class WebShopEnv(gym.Env[str, str]):
 
     def __init__(
         self,
-        catalogue: str | None = None,
+        catalog: str | None = None,
         data_dir: str | os.PathLike[str] | None = None,
         store_dir: str | os.PathLike[str] | None = None,
         products: int | None = None,
         difficulty: str = "medium",
-        catalogue_seed: int = 0,
+        catalog_seed: int = 0,
         split: str = "train",
         human_goals: bool | None = None,
         price_seed: int = 0,
@@ -89,15 +89,15 @@ class WebShopEnv(gym.Env[str, str]):
     ) -> None:
         if observation not in OBSERVATIONS:
             raise ValueError(f"observation={observation!r}: expected one of {', '.join(OBSERVATIONS)}.")
-        catalogue = catalogue or ("official" if data_dir is not None else "generated")
-        human = catalogue != "pocket" if human_goals is None else human_goals
+        catalog = catalog or ("official" if data_dir is not None else "generated")
+        human = catalog != "pocket" if human_goals is None else human_goals
         self.source = Source(
-            catalogue=catalogue,
+            catalog=catalog,
             data_dir=None if data_dir is None else os.fspath(data_dir),
             store_dir=None if store_dir is None else os.fspath(store_dir),
             products=products,
             difficulty=difficulty,
-            catalogue_seed=catalogue_seed,
+            catalog_seed=catalog_seed,
             human_goals=human,
             price_seed=price_seed,
             limit_goals=limit_goals,
@@ -105,17 +105,17 @@ class WebShopEnv(gym.Env[str, str]):
         tasks = self._tasks = open_tasks(self.source)
         splits = {**tasks.splits, "all": range(len(tasks.ids))}
         if split not in splits:
-            raise ValueError(f"split={split!r}: the {catalogue} catalogue has {', '.join(splits)}.")
+            raise ValueError(f"split={split!r}: the {catalog} catalog has {', '.join(splits)}.")
         self._indices = splits[split]
         if not self._indices:
             raise ValueError(
-                f"split={split!r} is empty: the catalogue has {len(tasks.ids)} goals in all. "
+                f"split={split!r} is empty: the catalog has {len(tasks.ids)} goals in all. "
                 "Load more products or use split='all'."
             )
-        default_nouns = pocket_nouns() if catalogue == "pocket" else "rules"
+        default_nouns = pocket_nouns() if catalog == "pocket" else "rules"
         self._nouns = get_nouns(default_nouns if nouns is None else nouns)
         self._shop = Shop(tasks.world, self._nouns, Random(0), show_attributes)
-        self.system_prompt = POCKET_PROMPT if catalogue == "pocket" else SYSTEM_PROMPT
+        self.system_prompt = POCKET_PROMPT if catalog == "pocket" else SYSTEM_PROMPT
         self._observation, self._instruction = observation, instruction
         self._show_actions, self._compact_buttons = show_available_actions, compact_buttons
         self.max_steps, self.max_noops = max_steps, max_noops
@@ -167,7 +167,7 @@ class WebShopEnv(gym.Env[str, str]):
         name, argument, tool_call = parse(action)
         shop = self._shop
         if self._observation == "compact" and name == "click" and argument is not None and shop.page.kind == "results":
-            argument = link_names(shop.page, shop.world.catalogue.products).get(argument, argument)
+            argument = link_names(shop.page, shop.world.catalog.products).get(argument, argument)
         before = shop.page.url
         reward, terminated, legal = shop.apply(name, argument)
         changed = shop.page.url != before
@@ -225,7 +225,7 @@ class WebShopEnv(gym.Env[str, str]):
             if not page.rows:
                 labels.remove("next >")
             if self._observation == "compact":
-                links = link_names(page, self._shop.world.catalogue.products)
+                links = link_names(page, self._shop.world.catalog.products)
                 labels = [*(label for label in labels if page.clickables[label].kind == "button"), *links]
         return [f"click[{label}]" for label in labels]
 
@@ -249,7 +249,7 @@ class WebShopEnv(gym.Env[str, str]):
             "chosen_options": dict(self._shop.session.options),
             "steps": self._steps,
             "noops": self._noops,
-            "catalogue": self._tasks.world.catalogue.name,
+            "catalog": self._tasks.world.catalog.name,
             "price_seed": self.source.price_seed,
             "nouns": self._nouns.name,
         }

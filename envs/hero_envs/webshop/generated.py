@@ -1,9 +1,9 @@
-"""A catalogue the project writes itself, in the official schema: deterministic, of any size, in three difficulties.
+"""A catalog the project writes itself, in the official schema: deterministic, of any size, in three difficulties.
 
     python -m hero_envs.webshop.generated --products 1000 --difficulty medium --seed 0 --out DIR
 
 writes it as ``items_shuffle.json``, ``items_ins_v2.json`` and ``items_human_ins.json``. Each product depends on the
-seed and its number alone, so a larger catalogue begins with a smaller one.
+seed and its number alone, so a larger catalog begins with a smaller one.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ Entry = tuple[dict[str, Any], dict[str, Any], list[dict[str, Any]]]
 
 
 def generated_products(products: int, difficulty: str = "medium", seed: int = 0) -> Iterator[Product]:
-    """Cleaned products of a generated catalogue.
+    """Cleaned products of a generated catalog.
 
     Raises:
         ValueError: The size or the difficulty is unknown.
@@ -74,7 +74,7 @@ def generated_products(products: int, difficulty: str = "medium", seed: int = 0)
 
 
 def generated_entries(products: int, difficulty: str = "medium", seed: int = 0) -> Iterator[Entry]:
-    """Raw entries of a generated catalogue.
+    """Raw entries of a generated catalog.
 
     Raises:
         ValueError: The size or the difficulty is unknown.
@@ -87,7 +87,7 @@ def generated_entries(products: int, difficulty: str = "medium", seed: int = 0) 
 
 
 def write_official(directory: Path, products: int, difficulty: str = "medium", seed: int = 0) -> None:
-    """Write a generated catalogue as official files, one product at a time."""
+    """Write a generated catalog as official files, one product at a time."""
     directory.mkdir(parents=True, exist_ok=True)
     names = ("items_shuffle.json", "items_ins_v2.json", "items_human_ins.json")
     with (

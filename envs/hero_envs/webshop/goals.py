@@ -68,7 +68,7 @@ def goal_set(goals: Iterable[Goal]) -> GoalSet:
     kept = tuple(goals)
     if not kept:
         raise ValueError(
-            "The catalogue has no goals: expected products with instructions (human goals: items_human_ins.json with "
+            "The catalog has no goals: expected products with instructions (human goals: items_human_ins.json with "
             "instruction_attributes; synthetic goals: items_ins_v2.json with an instruction). Check that the files "
             "belong together and that filter_goals keeps something."
         )
@@ -88,7 +88,7 @@ def human_goals(products: Iterable[Product], prices: Sequence[float], rng: Rando
     """One goal per human instruction that names attributes.
 
     Args:
-        products: The whole catalogue or those with instructions, in order, each beside its price.
+        products: The whole catalog or those with instructions, in order, each beside its price.
         prices: Drawn price per product, in dollars.
         rng: The benchmark's one generator.
     """

@@ -1,4 +1,4 @@
-"""The committed list of tasks: ids and content hashes per split of the catalogues the project makes itself.
+"""The committed list of tasks: ids and content hashes per split of the catalogs the project makes itself.
 
     python -m hero_envs.webshop.manifest            print what differs from the committed list
     python -m hero_envs.webshop.manifest --write    write the list anew
@@ -20,10 +20,10 @@ SOURCES = {
     "pocket": Source("pocket"),
     "generated": Source("generated", human_goals=True),
 }
-"""The catalogues of the list, as the environment makes them without further options."""
+"""The catalogs of the list, as the environment makes them without further options."""
 
 Manifest = dict[str, dict[str, dict[str, str]]]
-"""Catalogue -> split -> task id -> content hash."""
+"""Catalog -> split -> task id -> content hash."""
 
 
 def make_manifest() -> Manifest:

@@ -1,4 +1,4 @@
-"""Write the noun table of a catalogue with spaCy once; afterwards the environment needs no spaCy.
+"""Write the noun table of a catalog with spaCy once; afterwards the environment needs no spaCy.
 
     python -m hero_envs.webshop.noun_table --data DIR --out nouns.json [--nouns spacy:en_core_web_sm]
 

@@ -79,7 +79,7 @@ def _from_table(table: object, name: str) -> Nouns:
             return list(table[title])
         except KeyError:
             raise ValueError(
-                f"Noun table {name} has no entry for the title {title[:80]!r}. Make it again for this catalogue, "
+                f"Noun table {name} has no entry for the title {title[:80]!r}. Make it again for this catalog, "
                 'or use nouns="rules".'
             ) from None
 

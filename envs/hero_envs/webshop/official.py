@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from hero_envs.webshop.catalogue import Catalogue, catalogue_in_memory
+from hero_envs.webshop.catalog import Catalog, catalog_in_memory
 from hero_envs.webshop.goals import Goal
 from hero_envs.webshop.products import DataError, clean_products
 from hero_envs.webshop.store import Inputs, open_store
@@ -25,8 +25,8 @@ _QUOTES = str.maketrans("", "", "'\"`")
 
 def load_official(
     directory: str | Path, num_products: int | None = None, store_dir: str | Path | None = None
-) -> Catalogue:
-    """The catalogue in a folder of official files.
+) -> Catalog:
+    """The catalog in a folder of official files.
 
     Args:
         directory: Holds ``items_shuffle.json`` (or ``items_shuffle_1000.json``), the ``items_ins_v2`` file of the
@@ -46,7 +46,7 @@ def load_official(
         return open_store(inputs, root / f"{inputs.products.stem}.store", lambda: _products(inputs))
     products = _products(inputs, num_products)
     indexed = None if num_products is None else islice(_products(inputs), num_products)
-    return catalogue_in_memory("official", products, indexed)
+    return catalog_in_memory("official", products, indexed)
 
 
 def find_files(directory: Path) -> Inputs:
@@ -66,7 +66,7 @@ def find_files(directory: Path) -> Inputs:
             return Inputs(products, instructions, human if human.is_file() else None)
     raise DataError(
         f"{directory} has no items_shuffle.json or items_shuffle_1000.json. Expected a folder with the official "
-        'WebShop files (see the WebShop repository for the download), or use catalogue="generated".'
+        'WebShop files (see the WebShop repository for the download), or use catalog="generated".'
     )
 
 

@@ -46,7 +46,7 @@ class Page:
     clickables: Mapping[str, Element]
     """Lower-case label -> element, in the original's order."""
     rows: Sequence[int] = ()
-    """Catalogue rows shown on a results page."""
+    """Catalog rows shown on a results page."""
     number: int = 0
     """Number of a results page."""
     total: int = 0

@@ -1,6 +1,6 @@
 """The pocket shop: forty products in plain words, small enough for a model with a million parameters.
 
-Five materials times eight kinds of things, each in five colours and five sizes. A goal names all four; the order in
+Five materials times eight kinds of things, each in five colors and five sizes. A goal names all four; the order in
 which a product shows its values changes from product to product, so positions say nothing.
 """
 

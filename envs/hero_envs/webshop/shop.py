@@ -1,6 +1,6 @@
 """The page machine: sessions, actions and pages exactly as the original text environment has them.
 
-It knows nothing of Gymnasium, step limits or tool calls. Two behaviours of the original read the page's URL text, so
+It knows nothing of Gymnasium, step limits or tool calls. Two behaviors of the original read the page's URL text, so
 URLs are kept as they were.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 
 from hero_envs.webshop.actions import parse_native
-from hero_envs.webshop.catalogue import World
+from hero_envs.webshop.catalog import World
 from hero_envs.webshop.goals import Goal
 from hero_envs.webshop.nouns import Nouns
 from hero_envs.webshop.pages import (
@@ -74,7 +74,7 @@ class Shop:
         self.world = world
         self.nouns = nouns
         self.rng = world.generator() if rng is None else rng
-        self.search = world.catalogue.search
+        self.search = world.catalog.search
         self.show_attributes = show_attributes
         self.num_prev_obs = num_prev_obs
         self.num_prev_actions = num_prev_actions
@@ -173,7 +173,7 @@ class Shop:
         else:
             element = self.page.clickables[label]
             if element.kind == "link":
-                session.asin = label.upper() if label.upper() in self.world.catalogue.row_of else element.target
+                session.asin = label.upper() if label.upper() in self.world.catalog.row_of else element.target
                 session.visited.add(session.asin)
             elif element.kind == "option":
                 session.options[element.target] = label
@@ -200,21 +200,21 @@ class Shop:
             number,
             len(rows),
             shown,
-            [self.world.catalogue.products[row] for row in shown],
+            [self.world.catalog.products[row] for row in shown],
             session.visited,
         )
 
     def _find(self, keywords: list[str]) -> list[int]:
         """Rows for the keywords; the first may choose another kind of query."""
-        catalogue, rest = self.world.catalogue, keywords[1:]
+        catalog, rest = self.world.catalog, keywords[1:]
         if keywords[0] == "<r>":
-            return self.rng.sample(range(len(catalogue.products)), min(RANDOM_PRODUCTS, len(catalogue.products)))
+            return self.rng.sample(range(len(catalog.products)), min(RANDOM_PRODUCTS, len(catalog.products)))
         if keywords[0] == "<a>":
             return []  # the original fails here
         if keywords[0] == "<c>":
-            return catalogue.in_category(rest[0].strip()) if rest else []  # without a category the original fails
+            return catalog.in_category(rest[0].strip()) if rest else []  # without a category the original fails
         if keywords[0] == "<q>":
-            return catalogue.with_query(" ".join(rest))
+            return catalog.with_query(" ".join(rest))
         return self.search(" ".join(keywords))
 
     def _open_item(self) -> None:
@@ -229,7 +229,7 @@ class Shop:
     def _buy(self) -> float:
         session = self.session
         assert session.asin is not None, "only item pages have the button"
-        price = self.world.prices[self.world.catalogue.row_of[session.asin]]
+        price = self.world.prices[self.world.catalog.row_of[session.asin]]
         reward, self.components = purchase_reward(self.product(), session.goal, price, session.options, self.nouns)
         self.bought = session.asin
         url = f"{BASE_URL}/done/{session.id}/{session.asin}/{session.options}"
@@ -243,7 +243,7 @@ class Shop:
     def product(self) -> Product:
         """The product whose page is open."""
         assert self.session.asin is not None, "item pages are reached through a product"
-        return self.world.catalogue.products[self.world.catalogue.row_of[self.session.asin]]
+        return self.world.catalog.products[self.world.catalog.row_of[self.session.asin]]
 
     def _with_history(self, action: str) -> str:
         """The state the original returns: earlier observations and actions, oldest first, then the current page."""

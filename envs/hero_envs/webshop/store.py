@@ -1,4 +1,4 @@
-"""A large catalogue on disk: converted once, opened in seconds, its pages shared by all processes.
+"""A large catalog on disk: converted once, opened in seconds, its pages shared by all processes.
 
 A store is a folder of arrays that are mapped into memory, rows that are decoded when they are looked at, and
 ``store.json`` with the hashes of the files it was made from. It is built aside and put in place by one rename, so a
@@ -22,7 +22,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from hero_envs.webshop.catalogue import Catalogue
+from hero_envs.webshop.catalog import Catalog
 from hero_envs.webshop.products import MAX_ASIN_LENGTH, DataError, Product
 from hero_envs.webshop.search import Postings, SearchIndex
 from hero_envs.webshop.store_writer import STORE_VERSION, text_hash, write_store
@@ -41,7 +41,7 @@ class Inputs:
         return [path for path in (self.products, self.instructions, self.human) if path is not None]
 
 
-def open_store(inputs: Inputs, directory: Path, products: Callable[[], Iterable[Product]]) -> Catalogue:
+def open_store(inputs: Inputs, directory: Path, products: Callable[[], Iterable[Product]]) -> Catalog:
     """Open the store of these inputs, making it first when there is none or the inputs have changed.
 
     Args:
@@ -65,7 +65,7 @@ def open_store(inputs: Inputs, directory: Path, products: Callable[[], Iterable[
     return read_store(directory)
 
 
-def read_store(directory: Path) -> Catalogue:
+def read_store(directory: Path) -> Catalog:
     """Open a store. Arrays are mapped, not read."""
     meta = json.loads((directory / "store.json").read_text(encoding="utf-8"))
 
@@ -83,7 +83,7 @@ def read_store(directory: Path) -> Catalogue:
         tokens=meta["tokens"],
         filled=meta["filled"],
     )
-    return StoredCatalogue(
+    return StoredCatalog(
         name="official",
         products=StoredProducts(directory / "rows.bin", mapped("row_starts")),
         row_of=AsinRows(mapped("asins"), row_of_document),
@@ -96,8 +96,8 @@ def read_store(directory: Path) -> Catalogue:
     )
 
 
-class StoredCatalogue(Catalogue):
-    """A catalogue whose rows stay on disk."""
+class StoredCatalog(Catalog):
+    """A catalog whose rows stay on disk."""
 
     def __init__(self, *, hashes: Mapping[str, NDArray[np.uint64]], **parts: Any) -> None:
         super().__init__(**parts)

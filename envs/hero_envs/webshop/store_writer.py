@@ -1,4 +1,4 @@
-"""Converting a catalogue to its on-disk form, one product at a time."""
+"""Converting a catalog to its on-disk form, one product at a time."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class _Spill:
         self._flush()
         hashes = np.fromiter(map(text_hash, self._numbers), dtype=np.uint64, count=len(self._numbers))
         if len(np.unique(hashes)) != len(hashes):
-            raise DataError("Two index terms have the same 64-bit hash: this catalogue needs the in-memory index.")
+            raise DataError("Two index terms have the same 64-bit hash: this catalog needs the in-memory index.")
         by_hash = np.argsort(hashes)
         new_number = np.empty(len(hashes), np.int32)
         new_number[by_hash] = np.arange(len(hashes), dtype=np.int32)

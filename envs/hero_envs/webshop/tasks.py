@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from hero_envs.webshop.catalogue import Catalogue, World, catalogue_in_memory
+from hero_envs.webshop.catalog import Catalog, World, catalog_in_memory
 from hero_envs.webshop.generated import DEFAULT_PRODUCTS, generated_products
 from hero_envs.webshop.goals import Goal
 from hero_envs.webshop.official import differing_goals, load_official
@@ -23,19 +23,19 @@ from hero_envs.webshop.splits import (
     request_hash,
 )
 
-CATALOGUES = ("pocket", "generated", "official")
+CATALOGS = ("pocket", "generated", "official")
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Which catalogue and which goals: the fields are options of the environment."""
+    """Which catalog and which goals: the fields are options of the environment."""
 
-    catalogue: str
+    catalog: str
     data_dir: str | None = None
     store_dir: str | None = None
     products: int | None = None
     difficulty: str = "medium"
-    catalogue_seed: int = 0
+    catalog_seed: int = 0
     human_goals: bool = False
     price_seed: int = 0
     limit_goals: int = -1
@@ -54,18 +54,18 @@ class Tasks:
 
 @lru_cache(maxsize=4)
 def open_tasks(source: Source) -> Tasks:
-    """Load or generate the catalogue, draw prices and goals, cut the splits.
+    """Load or generate the catalog, draw prices and goals, cut the splits.
 
     Raises:
         ValueError: The options do not fit together.
         hero_envs.webshop.products.DataError: A data file cannot be used.
     """
-    world = World(_catalogue(source), source.human_goals, source.price_seed, source.limit_goals)
+    world = World(_catalog(source), source.human_goals, source.price_seed, source.limit_goals)
     goals = world.goals
-    if source.catalogue == "pocket":
+    if source.catalog == "pocket":
         ids = [_pocket_id(goal) for goal in goals]
         splits = hashed_splits(ids, POCKET_SIZES if len(ids) == sum(POCKET_SIZES.values()) else GENERATED_SHARES)
-    elif source.catalogue == "generated":
+    elif source.catalog == "generated":
         ids = _numbered(f"{goal.asin}-{request_hash(goal)}" for goal in goals)
         splits = hashed_splits(ids, GENERATED_SHARES)
     else:
@@ -75,18 +75,18 @@ def open_tasks(source: Source) -> Tasks:
     return Tasks(world, tuple(ids), splits, {task: index for index, task in enumerate(ids)})
 
 
-def _catalogue(source: Source) -> Catalogue:
-    if source.catalogue == "pocket":
-        return catalogue_in_memory("pocket", pocket_products(source.catalogue_seed))
-    if source.catalogue == "generated":
+def _catalog(source: Source) -> Catalog:
+    if source.catalog == "pocket":
+        return catalog_in_memory("pocket", pocket_products(source.catalog_seed))
+    if source.catalog == "generated":
         count = DEFAULT_PRODUCTS if source.products is None else source.products
-        name = f"generated:{count}:{source.difficulty}:{source.catalogue_seed}"
-        return catalogue_in_memory(name, generated_products(count, source.difficulty, source.catalogue_seed))
-    if source.catalogue == "official":
+        name = f"generated:{count}:{source.difficulty}:{source.catalog_seed}"
+        return catalog_in_memory(name, generated_products(count, source.difficulty, source.catalog_seed))
+    if source.catalog == "official":
         if source.data_dir is None:
-            raise ValueError('catalogue="official" needs data_dir, the folder with the official files.')
+            raise ValueError('catalog="official" needs data_dir, the folder with the official files.')
         return load_official(source.data_dir, source.products, source.store_dir)
-    raise ValueError(f"catalogue={source.catalogue!r}: expected one of {', '.join(CATALOGUES)}.")
+    raise ValueError(f"catalog={source.catalog!r}: expected one of {', '.join(CATALOGS)}.")
 
 
 def _warn_about_other_goals(source: Source, goals: Sequence[Goal]) -> None:

@@ -1,4 +1,4 @@
-"""Words of the generated catalogue: departments, what they sell, and how these things vary."""
+"""Words of the generated catalog: departments, what they sell, and how these things vary."""
 
 from __future__ import annotations
 

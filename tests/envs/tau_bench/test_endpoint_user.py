@@ -15,21 +15,22 @@ from hero_envs.tau_bench.expert import ScriptedExpert
 from hero_envs.tau_bench.users.base import UserError
 from hero_envs.tau_bench.users.endpoint import Endpoint, EndpointUser
 from hero_envs.tau_bench.users.scripted import ScriptedUser
+from hero_pl.evaluation.summary import summarize
 from hero_pl.policy.base import Sampling
 from hero_pl.policy.scripted import ScriptedPolicy
-from hero_pl.rollout.collect import Collector, Draw
-from hero_pl.summary import summarise
+from hero_pl.rollout.collect import Collector
+from hero_pl.rollout.specs import EpisodeSpec
 from hero_pl.types import StopReason
 
 HELLO = [{"role": "user", "content": "Hello"}]
 
 
 class Server(ThreadingHTTPServer):
-    """Answers the n-th request with the n-th behaviour; the last one repeats."""
+    """Answers the n-th request with the n-th behavior; the last one repeats."""
 
-    def __init__(self, behaviours: list[Callable[["Handler"], None]]) -> None:
+    def __init__(self, behaviors: list[Callable[["Handler"], None]]) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.behaviours = behaviours
+        self.behaviors = behaviors
         self.requests: list[dict[str, Any]] = []
         self.authorizations: list[str | None] = []
         self.release = threading.Event()
@@ -47,7 +48,7 @@ class Handler(BaseHTTPRequestHandler):
         number = len(self.server.requests)
         self.server.requests.append({"path": self.path, **json.loads(body)})
         self.server.authorizations.append(self.headers.get("Authorization"))
-        self.server.behaviours[min(number, len(self.server.behaviours) - 1)](self)
+        self.server.behaviors[min(number, len(self.server.behaviors) - 1)](self)
 
     def answer(self, status: int, body: bytes, **headers: str) -> None:
         self.send_response(status)
@@ -82,8 +83,8 @@ def hangs(handler: Handler) -> None:
 
 
 @contextmanager
-def serving(*behaviours: Callable[[Handler], None]) -> Iterator[Server]:
-    server = Server(list(behaviours))
+def serving(*behaviors: Callable[[Handler], None]) -> Iterator[Server]:
+    server = Server(list(behaviors))
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
@@ -277,10 +278,10 @@ def test_a_user_that_dies_breaks_its_own_episode_which_is_counted_apart() -> Non
         policy = ScriptedPolicy(["Hello?"])
         policy.load()
         collector = Collector("hero_pl/PocketRetail-v0", {"size": 30, "tasks": 60, "user": user})
-        draws = [Draw(task, 0, 0) for task in collector.task_ids[:2]]
-        episodes = collector.collect(draws, policy, Sampling())
+        specs = [EpisodeSpec(task, 0, 0) for task in collector.task_ids[:2]]
+        episodes = collector.collect(specs, policy, Sampling())
     assert [episode.first_observation for episode in episodes] == ["One.", "Two."]
     assert [episode.stop_reason for episode in episodes] == [StopReason.ENV_ERROR, StopReason.TERMINATED]
     assert "status 500" in episodes[0].info["error"]
-    result = summarise(episodes)
+    result = summarize(episodes)
     assert (result["episodes"], result["non_evaluable"], result["user"]) == (1, 1, "llm:tiny")

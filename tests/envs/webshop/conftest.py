@@ -9,7 +9,7 @@ import gymnasium as gym
 import pytest
 
 import hero_envs
-from hero_envs.webshop.catalogue import World, catalogue_in_memory
+from hero_envs.webshop.catalog import World, catalog_in_memory
 from hero_envs.webshop.nouns import Nouns
 from hero_envs.webshop.products import Product, clean_product
 from hero_envs.webshop.shop import Shop
@@ -45,7 +45,7 @@ def product(asin: str = "B000000001", attributes: list[str] | None = None, human
 
 def open_shop(*products: Product, **options: Any) -> Shop:
     """A shop over these products; titles' words are their nouns."""
-    world = World(catalogue_in_memory("test", products), human=False, price_seed=0)
+    world = World(catalog_in_memory("test", products), human=False, price_seed=0)
     shop = Shop(world, Nouns(lambda title: title.lower().split(), "words"), rng=Random(0), **options)
     shop.reset(0)
     return shop

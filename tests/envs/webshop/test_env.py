@@ -151,10 +151,10 @@ def test_available_actions_are_all_possible_and_hide_next_on_an_empty_page():
 
 def test_unknown_choices_name_what_there_is():
     for options, message in (
-        ({"split": "dev"}, "split='dev': the generated catalogue has warmup, train, validation, test, all"),
+        ({"split": "dev"}, "split='dev': the generated catalog has warmup, train, validation, test, all"),
         ({"observation": "html"}, "observation='html': expected one of text, text_rich, compact"),
-        ({"catalogue": "amazon"}, "catalogue='amazon': expected one of pocket, generated, official"),
-        ({"catalogue": "official"}, "needs data_dir"),
+        ({"catalog": "amazon"}, "catalog='amazon': expected one of pocket, generated, official"),
+        ({"catalog": "official"}, "needs data_dir"),
         ({"difficulty": "mean"}, "difficulty='mean': expected one of easy, medium, hard"),
         ({"products": 0}, "products=0: expected at least 1"),
         ({"nouns": "magic"}, "nouns='magic': expected"),
@@ -178,7 +178,7 @@ def test_a_goal_a_session_name_and_an_instruction_can_be_given():
     assert env.reset(options={"task": TASK})[0].startswith("find: buy a pine shirt")
 
 
-def test_environments_of_a_process_share_the_catalogue_and_not_the_session():
+def test_environments_of_a_process_share_the_catalog_and_not_the_session():
     one, other = pocket(), pocket()
     assert one.unwrapped._tasks is other.unwrapped._tasks
     one.step("search[shirt]")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hero_envs.webshop import official
-from hero_envs.webshop.catalogue import World
+from hero_envs.webshop.catalog import World
 from hero_envs.webshop.generated import generated_entries, write_official
 from hero_envs.webshop.noun_table import noun_table
 from hero_envs.webshop.nouns import get_nouns
@@ -62,7 +62,7 @@ def test_a_broken_file_says_where_it_broke(tmp_path, text, message):
 
 
 def test_missing_and_malformed_files_are_named_with_a_remedy(folder, tmp_path_factory):
-    with pytest.raises(DataError, match=r"has no items_shuffle\.json .* or use catalogue=\"generated\""):
+    with pytest.raises(DataError, match=r"has no items_shuffle\.json .* or use catalog=\"generated\""):
         load_official(tmp_path_factory.mktemp("empty"))
     with pytest.raises(DataError, match="num_products=0"):
         load_official(folder, num_products=0)
@@ -89,17 +89,17 @@ def test_without_human_instructions_only_synthetic_goals_can_be_made(folder):
         gym.make("hero_pl/WebShop-v0", data_dir=folder, split="all")
 
 
-def test_the_search_index_of_a_cut_catalogue_knows_products_that_the_shop_does_not(folder):
+def test_the_search_index_of_a_cut_catalog_knows_products_that_the_shop_does_not(folder):
     entries = [entry for entry, _, _ in generated_entries(60)]
     entries[3]["asin"] = "nan"
     (folder / "items_shuffle.json").write_text(json.dumps(entries))
-    catalogue = load_official(folder, num_products=10)
-    assert len(catalogue.products) == 9
-    assert len(catalogue.document_asins) == 10
-    assert (catalogue.row_of_document == -1).sum() == 1
+    catalog = load_official(folder, num_products=10)
+    assert len(catalog.products) == 9
+    assert len(catalog.document_asins) == 10
+    assert (catalog.row_of_document == -1).sum() == 1
 
 
-def test_a_store_is_the_same_catalogue_as_the_one_in_memory(folder, monkeypatch):
+def test_a_store_is_the_same_catalog_as_the_one_in_memory(folder, monkeypatch):
     memory, store = load_official(folder), stored(folder, monkeypatch)
     assert list(store.products) == memory.products
     assert [store.products[row] for row in range(60)] == memory.products
@@ -179,7 +179,7 @@ def test_goal_texts_are_compared_in_the_published_form(folder):
         differing_goals(goals, published)
 
 
-def test_a_noun_table_of_the_catalogue_replaces_its_extractor(folder):
+def test_a_noun_table_of_the_catalog_replaces_its_extractor(folder):
     titles = [product.title for product in load_official(folder).products]
     rules = get_nouns("rules")
     (folder / "nouns.json").write_text(json.dumps(noun_table(titles, rules)))

@@ -1,4 +1,4 @@
-"""The pocket shop, its compact pages, the generated catalogue and the committed task list."""
+"""The pocket shop, its compact pages, the generated catalog and the committed task list."""
 
 import itertools
 import json
@@ -81,9 +81,9 @@ def test_no_pocket_goal_has_a_price_clause():
     assert not any("price" in goal.instruction_text for goal in goals)
 
 
-@pytest.mark.parametrize(("catalogue_seed", "price_seed"), [(0, 0), (3, 0), (0, 9)])
-def test_pocket_splits_have_their_sizes_are_disjoint_and_depend_on_no_seed(catalogue_seed, price_seed):
-    options = {"catalogue_seed": catalogue_seed, "price_seed": price_seed}
+@pytest.mark.parametrize(("catalog_seed", "price_seed"), [(0, 0), (3, 0), (0, 9)])
+def test_pocket_splits_have_their_sizes_are_disjoint_and_depend_on_no_seed(catalog_seed, price_seed):
+    options = {"catalog_seed": catalog_seed, "price_seed": price_seed}
     splits = {
         name: gym.make("hero_pl/WebShopPocket-v0", split=name, **options).unwrapped.task_ids for name in SIZES_OF_SPLITS
     }
@@ -131,7 +131,7 @@ def test_long_contents_are_cut_with_a_visible_mark(make_shop, make_product):
 def test_equal_titles_on_one_page_get_numbers(make_shop, make_product):
     shop = make_shop(make_product("B1"), make_product("B2"))
     shop.step("search[table]")
-    assert link_names(shop.page, shop.world.catalogue.products) == {"oak table": "b1", "oak table (2)": "b2"}
+    assert link_names(shop.page, shop.world.catalog.products) == {"oak table": "b1", "oak table (2)": "b2"}
 
 
 @pytest.mark.parametrize("difficulty", list(DIFFICULTIES))
@@ -140,15 +140,15 @@ def test_every_generated_goal_can_be_met(difficulty):
     nouns = get_nouns("rules")
     assert len(world.goals) == 1000
     for goal in world.goals:
-        row = world.catalogue.row_of[goal.asin]
-        product = world.catalogue.products[row]
+        row = world.catalog.row_of[goal.asin]
+        product = world.catalog.products[row]
         chosen = {
             name: value for name, values in product.options.items() for value in values if value in goal.goal_options
         }
         assert purchase_reward(product, goal, world.prices[row], chosen, nouns)[0] == 1.0
 
 
-def test_harder_catalogues_ask_for_more():
+def test_harder_catalogs_ask_for_more():
     def asked(difficulty):
         rows = [rows[0] for _, _, rows in generated_entries(300, difficulty)]
         return sum(len(row["instruction_attributes"]) + len(row["instruction_options"]) for row in rows)
@@ -156,7 +156,7 @@ def test_harder_catalogues_ask_for_more():
     assert asked("easy") < asked("medium") < asked("hard")
 
 
-def test_a_larger_generated_catalogue_begins_with_the_smaller_one():
+def test_a_larger_generated_catalog_begins_with_the_smaller_one():
     assert list(generated_entries(50, seed=2)) == list(generated_entries(80, seed=2))[:50]
     asins = [entry["asin"] for entry, _, _ in generated_entries(5000)]
     assert len(set(asins)) == 5000

@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from hero_envs.webshop.catalogue import World, catalogue_in_memory
+from hero_envs.webshop.catalog import World, catalog_in_memory
 from hero_envs.webshop.goals import NO_BOUND, price_bound
 from hero_envs.webshop.products import DataError, clean_product, clean_products, parse_price
 
@@ -102,15 +102,15 @@ def row(options, text="a table..", attributes=("solid wood",)):
 
 def test_human_rows_without_attributes_are_dropped_before_any_draw(make_product):
     rows = [row([], attributes=[]), row(["red"]), row({"color": "red"}, text=".x.")]
-    both = World(catalogue_in_memory("t", [make_product(human=rows)]), True, 3)
-    kept = World(catalogue_in_memory("t", [make_product(human=rows[1:])]), True, 3)
+    both = World(catalog_in_memory("t", [make_product(human=rows)]), True, 3)
+    kept = World(catalog_in_memory("t", [make_product(human=rows[1:])]), True, 3)
     assert both.goals == kept.goals
     texts = {goal.instruction_text.split(",")[0]: goal.goal_options for goal in both.goals}
     assert texts == {"a table": ("red",), "x": {"color": "red"}}
 
 
 def test_synthetic_goals_take_every_combination_and_share_one_bound(make_product):
-    world = World(catalogue_in_memory("t", [make_product()]), False, 0)
+    world = World(catalog_in_memory("t", [make_product()]), False, 0)
     assert sorted(goal.instruction_text.split(", and price")[0] for goal in world.goals) == [
         "find a table with color: navy | blue, and size: l",
         "find a table with color: red, and size: l",
@@ -121,8 +121,8 @@ def test_synthetic_goals_take_every_combination_and_share_one_bound(make_product
 
 def test_one_price_seed_gives_the_same_prices_and_goals_and_another_does_not(make_product):
     products = [make_product(f"B{i}", pricing="$5.00 - $50.00") for i in range(20)]
-    catalogue = catalogue_in_memory("t", products)
-    one, same, other = (World(catalogue, False, seed) for seed in (1, 1, 2))
+    catalog = catalog_in_memory("t", products)
+    one, same, other = (World(catalog, False, seed) for seed in (1, 1, 2))
     assert (one.prices, one.goals) == (same.prices, same.goals)
     assert one.prices != other.prices
     assert all(5 <= price <= 50 for price in one.prices)
@@ -130,7 +130,7 @@ def test_one_price_seed_gives_the_same_prices_and_goals_and_another_does_not(mak
 
 def test_the_first_goal_is_never_drawn_and_the_last_counts_twice(make_product):
     goals = World(
-        catalogue_in_memory("t", [make_product(f"B{i}", customization_options=None) for i in range(4)]), False, 0
+        catalog_in_memory("t", [make_product(f"B{i}", customization_options=None) for i in range(4)]), False, 0
     )
     rng = Random(0)
     drawn = [goals.goal_set.draw(rng) for _ in range(4000)]
@@ -141,13 +141,13 @@ def test_the_first_goal_is_never_drawn_and_the_last_counts_twice(make_product):
 
 
 def test_limits_and_filters_choose_goals_and_impossible_limits_are_refused(make_product):
-    catalogue = catalogue_in_memory("t", [make_product(f"B{i}", customization_options=None) for i in range(6)])
-    every = World(catalogue, False, 0).goals
-    assert World(catalogue, False, 0, filter_goals=lambda i, goal: i % 2 == 0).goals == every[::2]
-    limited = World(catalogue, False, 0, limit_goals=3).goals
+    catalog = catalog_in_memory("t", [make_product(f"B{i}", customization_options=None) for i in range(6)])
+    every = World(catalog, False, 0).goals
+    assert World(catalog, False, 0, filter_goals=lambda i, goal: i % 2 == 0).goals == every[::2]
+    limited = World(catalog, False, 0, limit_goals=3).goals
     assert len(set(goal.asin for goal in limited)) == 3
-    assert every[0] not in World(catalogue, False, 0, limit_goals=5).goals
+    assert every[0] not in World(catalog, False, 0, limit_goals=5).goals
     with pytest.raises(ValueError, match="limit_goals=0: expected -1"):
-        World(catalogue, False, 0, limit_goals=0)
+        World(catalog, False, 0, limit_goals=0)
     with pytest.raises(ValueError, match="has no goals"):
-        World(catalogue, True, 0)
+        World(catalog, True, 0)

@@ -87,7 +87,7 @@ def test_an_attribute_counts_by_list_or_word_for_word_in_the_texts(make_product)
     assert attributes_met(product, ["wood solid", "oak", "four legs", "a table", "FOUR"]) == 4
 
 
-def test_options_are_compared_by_their_first_colour_word():
+def test_options_are_compared_by_their_first_color_word():
     assert normalize_color("navy blue") == "blue"
     assert normalize_color("bordered") == "red"
     assert options_met(["dark grey"], ["dark olive"]) == 1

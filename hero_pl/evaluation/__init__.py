@@ -1,0 +1,1 @@
+"""What finished episodes say about a policy: metrics, summaries, intervals."""

@@ -1,0 +1,272 @@
+"""Metrics over finished trajectories: torchmetrics classes that add up over batches and ranks.
+
+What counts as success, as an error and as a broken episode is said in :mod:`hero_pl.runs.records`. An episode that the
+environment or its user simulator broke says nothing about the policy: it is counted by ``NonEvaluable`` and left out
+everywhere else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from math import comb
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from hero_pl.errors import ConfigError
+from hero_pl.runs.records import evaluable, is_error, succeeded
+from hero_pl.types import Trajectory, Turn
+
+
+def pass_hat_k(n: int, c: int, k: int) -> float:
+    """Probability that ``k`` of ``n`` trials, drawn without replacement, all succeed if ``c`` did: C(c,k) / C(n,k).
+
+    Yao et al., arXiv 2406.12045, section 3.
+
+    Example:
+        >>> pass_hat_k(4, 3, 1), pass_hat_k(4, 3, 2), pass_hat_k(4, 3, 4)
+        (0.75, 0.5, 0.0)
+    """
+    _check(n, c, k)
+    return comb(c, k) / comb(n, k)
+
+
+def pass_at_k(n: int, c: int, k: int) -> float:
+    """Probability that at least one of ``k`` trials succeeds if ``c`` of ``n`` did: 1 - C(n-c,k) / C(n,k).
+
+    Chen et al., arXiv 2107.03374, equation 1.
+
+    Example:
+        >>> pass_at_k(4, 3, 1), pass_at_k(4, 1, 2), pass_at_k(4, 1, 4)
+        (0.75, 0.5, 1.0)
+    """
+    _check(n, c, k)
+    return 1.0 - comb(n - c, k) / comb(n, k)
+
+
+def _check(n: int, c: int, k: int) -> None:
+    if not (0 <= c <= n and 1 <= k <= n):
+        raise ConfigError(f"n={n} trials, c={c} successes, k={k}: expected 0 <= c <= n and 1 <= k <= n.")
+
+
+class _Mean(Metric):
+    """Sum of whole numbers and their count; NaN before the first update."""
+
+    full_state_update = False
+    total: Tensor
+    count: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.add_state("total", torch.tensor(0, dtype=torch.long), dist_reduce_fx="sum")
+        self.add_state("count", torch.tensor(0, dtype=torch.long), dist_reduce_fx="sum")
+
+    def compute(self) -> Tensor:
+        """Scalar mean, float32."""
+        return self.total / self.count if self.count else torch.tensor(float("nan"))
+
+
+class Success(_Mean):
+    """Share of evaluable trajectories that succeeded, in [0, 1].
+
+    Shapes: ``update`` takes a sequence of trajectories; ``compute`` gives a scalar.
+
+    Example:
+        >>> from hero_pl.types import StopReason
+        >>> def played(reward):
+        ...     return Trajectory("test-0", "env", 0, 0, "", (), "Hi", (), reward, StopReason.TERMINATED)
+        >>> metric = Success()
+        >>> metric.update([played(1.0), played(0.0)])
+        >>> metric.compute()
+        tensor(0.5000)
+    """
+
+    def update(self, trajectories: Sequence[Trajectory]) -> None:
+        """Count a batch of finished trajectories."""
+        judged = [trajectory for trajectory in trajectories if evaluable(trajectory)]
+        self.total += sum(map(succeeded, judged))
+        self.count += len(judged)
+
+
+class MeanTurns(_Mean):
+    """Mean number of assistant turns of evaluable trajectories; a scalar, unit turns."""
+
+    def update(self, trajectories: Sequence[Trajectory]) -> None:
+        """Count a batch of finished trajectories."""
+        judged = [trajectory for trajectory in trajectories if evaluable(trajectory)]
+        self.total += sum(len(trajectory.turns) for trajectory in judged)
+        self.count += len(judged)
+
+
+class ToolErrors(_Mean):
+    """Share of turns whose action the environment answered with an error, in [0, 1]; a scalar.
+
+    A malformed reply is not a tool error: see ``MalformedReplies``. Nor are the words of a simulated user.
+    """
+
+    def update(self, trajectories: Sequence[Trajectory]) -> None:
+        """Count the turns of a batch of trajectories."""
+        judged = [trajectory for trajectory in trajectories if evaluable(trajectory)]
+        self.total += sum(_tool_failed(turn, "user" in one.info) for one in judged for turn in one.turns)
+        self.count += sum(len(one.turns) for one in judged)
+
+
+def _tool_failed(turn: Turn, has_user: bool) -> bool:
+    said_by_user = has_user and turn.role == "user"
+    return turn.malformed is None and not said_by_user and is_error(turn.observation)
+
+
+class MalformedReplies(_Mean):
+    """Share of turns whose reply could not be read as an action, in [0, 1]; a scalar."""
+
+    def update(self, trajectories: Sequence[Trajectory]) -> None:
+        """Count the turns of a batch of trajectories."""
+        turns = [turn for trajectory in trajectories if evaluable(trajectory) for turn in trajectory.turns]
+        self.total += sum(turn.malformed is not None for turn in turns)
+        self.count += len(turns)
+
+
+class NonEvaluable(Metric):
+    """Number of trajectories that the environment or its user simulator broke; a scalar, unit episodes."""
+
+    full_state_update = False
+    broken: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.add_state("broken", torch.tensor(0, dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, trajectories: Sequence[Trajectory]) -> None:
+        """Count a batch of trajectories."""
+        self.broken += sum(not evaluable(trajectory) for trajectory in trajectories)
+
+    def compute(self) -> Tensor:
+        """Scalar count, int64."""
+        return self.broken
+
+
+class _PerTask(Metric):
+    """Trials and successes per task; averages ``estimate(n, c, k)`` over the tasks.
+
+    Args:
+        task_ids: All tasks that may occur, so that every rank keeps the same state.
+        k: Trials drawn.
+        kwargs: For ``torchmetrics.Metric``.
+    """
+
+    full_state_update = False
+    trials: Tensor
+    successes: Tensor
+
+    def __init__(self, task_ids: Sequence[str], k: int = 1, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if k < 1 or len(set(task_ids)) != len(task_ids) or not task_ids:
+            raise ConfigError(
+                f"{type(self).__name__}(k={k}, {len(task_ids)} task ids): expected k >= 1 and task ids that differ."
+            )
+        self.k = k
+        self._index = {task_id: i for i, task_id in enumerate(task_ids)}
+        zeros = torch.zeros(len(task_ids), dtype=torch.long)
+        self.add_state("trials", zeros, dist_reduce_fx="sum")
+        self.add_state("successes", zeros.clone(), dist_reduce_fx="sum")
+
+    def update(self, trajectories: Sequence[Trajectory]) -> None:
+        """Count a batch of finished trajectories."""
+        for trajectory in trajectories:
+            if not evaluable(trajectory):
+                continue
+            if trajectory.task_id not in self._index:
+                raise ConfigError(
+                    f"{type(self).__name__}: task {trajectory.task_id!r} is not among the {len(self._index)} task ids "
+                    "that it was made with. Pass env.unwrapped.task_ids of the evaluated split."
+                )
+            self.trials[self._index[trajectory.task_id]] += 1
+            self.successes[self._index[trajectory.task_id]] += int(succeeded(trajectory))
+
+    def compute(self) -> Tensor:
+        """Mean over the tasks that were tried; NaN if one of them has fewer than ``k`` trials. Scalar, in [0, 1].
+
+        A mean over the other tasks would be a score on another set of tasks.
+        """
+        tried = [(n, c) for n, c in zip(self.trials.tolist(), self.successes.tolist(), strict=True) if n]
+        if not tried or min(n for n, _ in tried) < self.k:
+            return torch.tensor(float("nan"))
+        return torch.tensor(sum(self.estimate(n, c, self.k) for n, c in tried) / len(tried))
+
+    @staticmethod
+    def estimate(n: int, c: int, k: int) -> float:
+        """What is averaged over the tasks."""
+        raise NotImplementedError
+
+
+class PassHatK(_PerTask):
+    """pass^k: all of ``k`` trials of a task succeed; the exact estimator C(c,k) / C(n,k), averaged over tasks.
+
+    Shapes: ``update`` takes a sequence of trajectories; ``compute`` gives a scalar. With ``k = 1`` and equally many
+    trials per task it equals the success rate.
+
+    Example:
+        >>> from hero_pl.types import StopReason
+        >>> def played(reward):
+        ...     return Trajectory("test-0", "env", 0, 0, "", (), "Hi", (), reward, StopReason.TERMINATED)
+        >>> metric = PassHatK(["test-0"], k=2)
+        >>> metric.update([played(1.0), played(1.0), played(0.0)])
+        >>> metric.compute()
+        tensor(0.3333)
+    """
+
+    estimate = staticmethod(pass_hat_k)
+
+
+class PassAtK(_PerTask):
+    """pass@k: at least one of ``k`` trials of a task succeeds; 1 - C(n-c,k) / C(n,k), averaged over tasks.
+
+    Shapes as in ``PassHatK``.
+    """
+
+    estimate = staticmethod(pass_at_k)
+
+
+class DoNothingFloor(_Mean):
+    """Success rate that an agent reaches on the same episodes by doing nothing; print it next to every score.
+
+    The environment tells it of each task, at its start (``info["do_nothing_succeeds"]``); NaN if none does.
+
+    Shapes: ``update`` takes a sequence of trajectories; ``compute`` gives a scalar in [0, 1].
+    """
+
+    def update(self, trajectories: Sequence[Trajectory]) -> None:
+        """Count a batch of finished trajectories."""
+        told = [trajectory.info["do_nothing_succeeds"] for trajectory in trajectories if _tells_floor(trajectory)]
+        self.total += sum(map(bool, told))
+        self.count += len(told)
+
+
+def _tells_floor(trajectory: Trajectory) -> bool:
+    return evaluable(trajectory) and "do_nothing_succeeds" in trajectory.info
+
+
+def scores(trajectories: Sequence[Trajectory]) -> dict[str, float]:
+    """What every table of episodes shows, as plain numbers.
+
+    Returns:
+        ``success``, ``turns``, ``tool_errors``, ``malformed`` (means, NaN without evaluable episodes),
+        ``non_evaluable`` (episodes) and, where the environment tells, ``do_nothing_floor``.
+    """
+    shown: dict[str, _Mean] = {
+        "success": Success(),
+        "turns": MeanTurns(),
+        "tool_errors": ToolErrors(),
+        "malformed": MalformedReplies(),
+        "do_nothing_floor": DoNothingFloor(),
+    }
+    values = {}
+    for name, metric in shown.items():
+        metric.update(trajectories)
+        values[name] = int(metric.total) / int(metric.count) if metric.count else math.nan
+    if not any(map(_tells_floor, trajectories)):
+        del values["do_nothing_floor"]
+    return {**values, "non_evaluable": float(sum(not evaluable(trajectory) for trajectory in trajectories))}

@@ -1,0 +1,64 @@
+"""What the policy's context is spent on, part by part, in tokens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from hero_pl.policy.base import Policy
+from hero_pl.types import Trajectory
+
+PARTS = ("system_tokens", "tools_tokens", "first_message_tokens", "template_tokens")
+"""The four parts of an opening prompt; they add up to it."""
+
+
+def prompt_tokens(trajectories: Sequence[Trajectory], policy: Policy) -> dict[str, float]:
+    """Means over episodes, in tokens; empty if no episode has a turn.
+
+    Args:
+        trajectories: Finished episodes.
+        policy: Loaded; the one that played them.
+
+    Returns:
+        ``system_tokens`` (the environment's policy text), ``tools_tokens`` (schemas, with what the dialect or the
+        template says about calling them), ``first_message_tokens``, ``template_tokens`` (what else the chat template
+        writes); ``observation_tokens`` per later observation, with its template part; ``longest_context_tokens``,
+        the largest decision context of all; and ``defused_tokens``, control tokens that the texts of an episode spell
+        and that did not become one.
+    """
+    fixed: dict[tuple[str, str], tuple[int, int]] = {}
+    encoder = policy.template.encoder
+    count = encoder.encode_untrusted
+    sums = dict.fromkeys(PARTS, 0)
+    episodes, observations, observed, longest, defused = 0, 0, 0, 0, 0
+    for trajectory in trajectories:
+        if not trajectory.turns:
+            continue
+        key = (trajectory.system_prompt, json.dumps(trajectory.tools, ensure_ascii=False))
+        system, tools = fixed.get(key) or fixed.setdefault(key, _fixed_parts(trajectory, policy))
+        first = len(count(trajectory.first_observation))
+        whole = len(trajectory.turns[0].prompt_ids)
+        for part, tokens in zip(PARTS, (system, tools, first, whole - system - tools - first), strict=True):
+            sums[part] += tokens
+        texts = (*key, trajectory.first_observation, *(turn.observation for turn in trajectory.turns))
+        defused += sum(map(encoder.mentions_control, texts))
+        episodes += 1
+        for turn, following in zip(trajectory.turns, trajectory.turns[1:], strict=False):
+            observations += 1
+            observed += len(following.prompt_ids) - len(turn.prompt_ids) - len(turn.action_ids)
+        longest = max(longest, *(len(turn.prompt_ids) for turn in trajectory.turns))
+    if not episodes:
+        return {}
+    means = {part: total / episodes for part, total in sums.items()}
+    if observations:
+        means["observation_tokens"] = observed / observations
+    return {**means, "longest_context_tokens": float(longest), "defused_tokens": defused / episodes}
+
+
+def _fixed_parts(trajectory: Trajectory, policy: Policy) -> tuple[int, int]:
+    """Tokens of the system prompt, and how many more there are with tools."""
+    alone, _ = policy.parser.describe(trajectory.system_prompt, ())
+    bare = policy.template.first_prompt(alone, "")
+    text, schemas = policy.parser.describe(trajectory.system_prompt, trajectory.tools)
+    with_tools = policy.template.first_prompt(text, "", "user", schemas)
+    return len(policy.template.encoder.encode_untrusted(trajectory.system_prompt)), len(with_tools) - len(bare)

@@ -1,0 +1,43 @@
+"""Hints of other turns, for gates that ask what *any* hint would do."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from hero_pl.reflection.derange import Placed, derange
+from hero_pl.types import Hint, Trajectory
+
+
+def negative_hints(
+    trajectories: Sequence[Trajectory], hints: Sequence[Sequence[Hint | None]], count: int
+) -> list[list[list[str]]]:
+    """``count`` times the hints of a batch, each at a turn that it was not written for.
+
+    Other tasks, other episodes and other words come first, at a similar length. A turn for which the batch has no
+    other words gets an empty hint: the teacher then sees what the student sees.
+
+    Args:
+        trajectories: One rollout batch; its seeds fix the exchange.
+        hints: The true ones, per trajectory and turn.
+        count: How often.
+
+    Returns:
+        Texts laid out like ``hints``; empty where there is no true hint.
+    """
+    items = [
+        Placed(hint.text, trajectory.env_id, trajectory.task_id, i, hint.turn)
+        for i, (trajectory, row) in enumerate(zip(trajectories, hints, strict=True))
+        for hint in row
+        if hint is not None
+    ]
+    seed = "/".join(str(trajectory.seed) for trajectory in trajectories) if count else ""
+    found = []
+    for k in range(count):
+        texts = [[""] * len(row) for row in hints]
+        givers = derange(items, random.Random(f"{seed}/{k}"))
+        for item, giver in zip(items, givers or (), strict=False):
+            if items[giver].text != item.text:
+                texts[item.episode][item.turn - 1] = items[giver].text
+        found.append(texts)
+    return found

@@ -1,0 +1,1 @@
+"""The pocket retail desk: commands, rules, demonstrations, rule-based reflector."""

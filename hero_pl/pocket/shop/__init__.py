@@ -1,0 +1,1 @@
+"""The pocket shop: rules, demonstrations, rule-based reflector."""

@@ -1,0 +1,62 @@
+"""Rule labels: reflectors that read pages and conversations instead of asking a model."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from hero_pl.pocket.shop.rules import Shopper
+from hero_pl.pocket.situation import Situation
+from hero_pl.reflection.base import Reflector
+from hero_pl.types import Diagnosis, Reflection, Trajectory
+
+if TYPE_CHECKING:
+    from hero_pl.policy.base import Policy
+
+
+class RuleReflector(Reflector):
+    """Diagnoses every turn by rule from what the agent saw, never from hidden state.
+
+    Args:
+        targets: Add the corrected action to turns that were not right.
+    """
+
+    stranger: str
+    """Issue of an episode that the rules do not cover."""
+
+    def __init__(self, targets: bool = True) -> None:
+        self.targets = targets
+
+    @abstractmethod
+    def open(self, first_observation: str) -> Situation | None:
+        """The situation at the start of an episode, ``None`` if the rules do not cover it."""
+
+    def reflect(self, trajectories: Sequence[Trajectory], policy: Policy | None) -> list[Reflection]:
+        """See :meth:`Reflector.reflect`."""
+        return [self._one(trajectory) for trajectory in trajectories]
+
+    def _one(self, trajectory: Trajectory) -> Reflection:
+        situation = self.open(trajectory.first_observation)
+        if situation is None:
+            return Reflection((None,) * len(trajectory.turns), "rejected", issues=((self.stranger, 0),))
+        diagnoses = []
+        for turn in trajectory.turns:
+            text, target = situation.judge(turn.action, turn.text, turn.observation)
+            diagnoses.append(Diagnosis(text, "high", target if self.targets else None))
+            situation = situation.after(turn.action, turn.observation)
+        return Reflection(tuple(diagnoses), "ok", True)
+
+
+class ShopRules(RuleReflector):
+    """Diagnoses pocket-shop turns by rule from request, pages and answers; never from hidden state.
+
+    Args:
+        targets: Add the corrected action to turns that were not right.
+    """
+
+    stranger = "not_a_pocket_shop"
+
+    def open(self, first_observation: str) -> Situation | None:
+        """See :meth:`RuleReflector.open`."""
+        return Shopper.open(first_observation)

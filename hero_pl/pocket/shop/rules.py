@@ -1,0 +1,164 @@
+"""What is right in the pocket shop, read from the pages alone.
+
+The rules know what a shopper knows: the request and the page in front of it. They follow a fixed order (search, item,
+options in page order, buy); where the results do not hold what is wanted they search again, and nothing else is
+revised. A turn that was right given the page is right, whatever went wrong before: blame falls on the turn that caused
+the trouble.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+from hero_pl.runs.records import is_error
+
+_REQUEST = re.compile(r"buy an? (\w+) (\w+) with color: (\w+), and size: (\w+)")
+
+Slot = Literal["search", "item", "color", "size", "buy", "back"]
+Kind = Literal["right", "wrong", "wasted", "invalid"]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the customer wants."""
+
+    material: str
+    category: str
+    color: str
+    size: str
+
+    @staticmethod
+    def read(text: str) -> Request | None:
+        """Find the request in a page or a task."""
+        found = _REQUEST.search(text)
+        return Request(*found.groups()) if found else None
+
+    def value(self, slot: Slot) -> str:
+        """The value wanted in a slot."""
+        return {
+            "search": self.category,
+            "item": f"{self.material} {self.category}",
+            "color": self.color,
+            "size": self.size,
+            "buy": "buy now",
+            "back": "< prev",
+        }[slot]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """The decision that a page asks for."""
+
+    slot: Slot
+    values: tuple[str, ...]
+    """What can be clicked for it, in page order."""
+
+    @staticmethod
+    def read(text: str) -> Page:
+        """Read a compact page."""
+        text = text.removeprefix("error: ")
+        if text.startswith("find:"):
+            return Page("search", ())
+        if text.startswith("results:"):
+            return Page("item", _values(text.removeprefix("results:").partition(" ; ")[0]))
+        for slot in ("color", "size"):
+            if f"; {slot}:" in text:
+                return Page(slot, _values(text.partition(f"; {slot}:")[2].partition(" ; ")[0]))
+        if text.endswith("; buy now"):
+            return Page("buy", ("buy now",))
+        return Page("back", ("< prev",))
+
+
+def decision(request: Request, page: Page) -> tuple[Slot, str]:
+    """What a page asks for, and the right value."""
+    if page.slot == "item" and request.value("item") not in page.values:
+        return "back", "back to search"
+    return page.slot, request.value(page.slot)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A judged action."""
+
+    kind: Kind
+    slot: Slot
+    value: str
+    """What was clicked or searched."""
+    right: str
+    """What should have been."""
+
+    @property
+    def text(self) -> str:
+        """The diagnosis in words."""
+        return f"{self.kind}: {self.value}"
+
+
+def action(slot: Slot, value: str) -> str:
+    """The action in the shop's grammar."""
+    return f"search[{value}]" if slot == "search" else f"click[{value}]"
+
+
+def call(slot: Slot, value: str) -> dict[str, Any]:
+    """The same as a tool call."""
+    if slot == "search":
+        return {"name": "search", "arguments": {"query": value}}
+    return {"name": "click", "arguments": {"element": value}}
+
+
+def judge(request: Request, page_text: str, taken: str, answer: str) -> Verdict:
+    """Judge one action from the page before it and the answer after it."""
+    slot, right = decision(request, Page.read(page_text))
+    found = re.fullmatch(r"(?:search|click)\[(.*)\]", taken.strip())
+    value = found.group(1) if found else (taken.strip() or "nothing")
+    kind: Kind = "wrong"
+    if taken.strip() == action(slot, right):
+        kind = "right"
+    elif is_error(answer):
+        kind = "invalid"
+    elif Page.read(answer).slot == "back" and answer != "done":
+        kind = "wasted"
+    return Verdict(kind, slot, value, right)
+
+
+@dataclass(frozen=True, slots=True)
+class Shopper:
+    """A situation of the pocket shop: the request, and the page in front."""
+
+    request: Request
+    page: str
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """See :class:`hero_pl.pocket.situation.Situation`."""
+        return frozenset(get_args(Kind))
+
+    @staticmethod
+    def open(first_observation: str) -> Shopper | None:
+        """The situation at the start; ``None`` if that is not a request of this shop."""
+        request = Request.read(first_observation)
+        return Shopper(request, first_observation) if request else None
+
+    @property
+    def slot(self) -> Slot:
+        """What the page asks for."""
+        return Page.read(self.page).slot
+
+    def right(self) -> dict[str, Any]:
+        """The next step of the rules."""
+        return call(*decision(self.request, Page.read(self.page)))
+
+    def judge(self, action: str, text: str, reply: str) -> tuple[str, Mapping[str, Any] | None]:
+        """The diagnosis of a turn, and the right step if another one was taken."""
+        verdict = judge(self.request, self.page, action or text, reply)
+        return verdict.text, None if verdict.kind == "right" else call(verdict.slot, verdict.right)
+
+    def after(self, action: str, reply: str) -> Shopper:
+        """The situation after a turn; a reply that could not be read changes nothing."""
+        return replace(self, page=reply) if action else self
+
+
+def _values(text: str) -> tuple[str, ...]:
+    return tuple(value.strip() for value in text.split("|") if value.strip())

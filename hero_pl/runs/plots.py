@@ -1,0 +1,282 @@
+"""Curves from the ``metrics.csv`` files of runs: success, turns per episode and reflection coverage.
+
+The x axis is always the number of training turns used, for that is what methods are compared by. Runs of one method
+(the same name but for the seed) become one line with a 95 % band. matplotlib belongs to the extra ``plot``.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hero_pl.errors import ConfigError, HeroError
+from hero_pl.runs.intervals import LEVEL, student_quantile
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+TURNS = "train/turns"
+"""Assistant turns used for training so far."""
+PANELS = (
+    ("success", ("val/success", "test/success", "rollout/success")),
+    ("turns per episode", ("rollout/turns_per_episode", "val/turns", "test/turns")),
+    ("reflection coverage", ("reflection/coverage",)),
+)
+"""Title of each panel and the columns that can fill it: the first one of which a run has a line, not just a point."""
+SMOOTHING = 9
+"""Training rollouts are few per step: their curves are moving means over this many points."""
+
+_SEED = re.compile(r"[-_.]?(seed|s)[-_=]?\d+$")
+_VERSION = re.compile(r"version_\d+$")
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """One metric of one run."""
+
+    turns: NDArray[np.float64]
+    """Training turns used, increasing."""
+    values: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """One metric of one method."""
+
+    turns: NDArray[np.float64]
+    mean: NDArray[np.float64]
+    low: NDArray[np.float64]
+    """2.5 % quantile of the mean over runs drawn with replacement; equals the mean for a single run."""
+    high: NDArray[np.float64]
+    """97.5 % quantile."""
+    runs: int
+
+
+def plot_run(run: Path, out: Path) -> None:
+    """Draw one run; see :func:`plot_runs`."""
+    plot_runs([run], out)
+
+
+def plot_runs(runs: Sequence[Path], out: Path) -> None:
+    """Draw every method found in the runs into one PNG.
+
+    Args:
+        runs: Run folders, or ``metrics.csv`` files; folders are searched for such files.
+        out: The picture to write; replaced when it exists.
+
+    Raises:
+        ConfigError: matplotlib is not installed.
+        HeroError: No metrics are found, a file cannot be read, or ``out`` cannot be written.
+    """
+    methods: dict[str, list[Mapping[str, Curve]]] = {}
+    for path in find_metrics(runs):
+        methods.setdefault(method_name(path), []).append(read_curves(path))
+    draw_methods(methods, out)
+
+
+def draw_methods(
+    methods: Mapping[str, Sequence[Mapping[str, Curve]]],
+    out: Path,
+    panels: Sequence[tuple[str, tuple[str, ...]]] = PANELS,
+    linear_below: float | None = None,
+) -> None:
+    """Draw curves that were read already, one line with its band per method.
+
+    Args:
+        methods: Method -> the curves of each of its runs, by metric.
+        out: The PNG to write; replaced when it exists.
+        panels: Title of each panel and the metrics that can fill it, the best first.
+        linear_below: Where a logarithmic axis of training turns begins; linear throughout if ``None``.
+
+    Raises:
+        ConfigError: matplotlib is not installed.
+        HeroError: ``out`` cannot be written.
+    """
+    figure = _figure_class()(figsize=(13, 4.6), layout="constrained")
+    for axes, (title, columns) in zip(figure.subplots(1, len(panels)), panels, strict=True):
+        _draw(axes, title, columns, methods)
+    for axes in figure.axes:
+        if linear_below is not None:
+            axes.set_xscale("symlog", linthresh=linear_below, linscale=0.4)
+            axes.set_xlim(left=0.0)
+    entries: dict[str, Any] = {}
+    for axes in figure.axes:
+        entries |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    if entries:
+        figure.legend(entries.values(), entries, loc="outside lower center", ncols=5, frameon=False, fontsize=8)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(out, dpi=150, format="png")
+    except OSError as error:
+        raise HeroError(
+            f"{out}: the picture cannot be written ({error.strerror or error}). Give another path."
+        ) from error
+
+
+def find_metrics(runs: Sequence[Path]) -> list[Path]:
+    """The ``metrics.csv`` files of the runs, each once, in the order given.
+
+    Raises:
+        HeroError: A run has none.
+    """
+    found: dict[Path, None] = {}
+    for run in runs:
+        paths = [run] if run.is_file() else sorted(run.rglob("metrics.csv"))
+        if not paths:
+            raise HeroError(
+                f"{run}: no metrics.csv in it. Give folders that hero_pl fit wrote (runs/NAME), or such files."
+            )
+        found.update(dict.fromkeys(paths))
+    if not found:
+        raise HeroError("No runs were given. Name at least one run folder: hero_pl plot runs/NAME")
+    return list(found)
+
+
+def method_name(metrics_path: Path) -> str:
+    """Name of the run without version and seed: ``runs/hero-seed3/version_0/metrics.csv`` is a run of ``hero``."""
+    for part in reversed(metrics_path.resolve().parent.parts):
+        name = _SEED.sub("", part)
+        if name and not _VERSION.fullmatch(part):
+            return name
+    return "run"
+
+
+def read_curves(path: Path) -> dict[str, Curve]:
+    """Every metric of a file against training turns.
+
+    Rows are sparse: a row without ``train/turns`` gets the turns that were used at its step, and 0 when it comes before
+    the first training row.
+
+    Raises:
+        HeroError: The file cannot be read, or lacks the column ``step``, or a cell is not a number.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [_numbers(path, number, row) for number, row in enumerate(csv.DictReader(file), start=2)]
+    except (OSError, csv.Error, UnicodeDecodeError) as error:
+        raise HeroError(f"{path}: cannot be read as metrics of a run ({error}).") from error
+    if rows and not any("step" in row for row in rows):
+        raise HeroError(f"{path}: has no column 'step'. Give a metrics.csv that hero_pl fit wrote.")
+    first = next((i for i, row in enumerate(rows) if TURNS in row), len(rows))
+    used = {row["step"]: row[TURNS] for row in rows if TURNS in row and "step" in row}
+    steps = sorted(used)
+    points: dict[str, dict[float, float]] = {}
+    for i, row in enumerate(rows):
+        if TURNS in row:
+            turns = row[TURNS]
+        elif i < first or "step" not in row:
+            turns = 0.0
+        else:
+            turns = float(np.interp(row["step"], steps, [used[step] for step in steps]))
+        for name, value in row.items():
+            points.setdefault(name, {})[turns] = value  # a step that was repeated after a resume counts once
+    return {
+        name: Curve(np.array(sorted(values)), np.array([values[turns] for turns in sorted(values)]))
+        for name, values in points.items()
+    }
+
+
+def band(curves: Sequence[Curve]) -> Band:
+    """Mean over runs with its 95 % interval by Student's t, over the turns that all have reached, if there are any.
+
+    Args:
+        curves: One curve per run, at least one.
+    """
+    start = max(float(curve.turns[0]) for curve in curves)
+    end = min(float(curve.turns[-1]) for curve in curves)
+    every = np.unique(np.concatenate([curve.turns for curve in curves]))
+    grid = every[(every >= start) & (every <= end)]
+    table = np.stack([np.interp(grid, curve.turns, curve.values) for curve in curves])
+    mean, runs = table.mean(axis=0), len(curves)
+    half = student_quantile(LEVEL, runs - 1) * table.std(axis=0, ddof=1) / math.sqrt(runs) if runs > 1 else 0.0 * mean
+    return Band(grid, mean, mean - half, mean + half, runs)
+
+
+def smooth(curve: Curve, width: int = SMOOTHING) -> Curve:
+    """Centered moving mean; shorter at both ends, so that every point stays."""
+    half = width // 2
+    values = [curve.values[max(0, i - half) : i + half + 1].mean() for i in range(len(curve.values))]
+    return Curve(curve.turns, np.array(values))
+
+
+def _draw(axes: Any, title: str, columns: Sequence[str], methods: Mapping[str, Sequence[Mapping[str, Curve]]]) -> None:
+    """Fill one panel."""
+    drawn = set()
+    for i, (method, runs) in enumerate(methods.items()):
+        name = _best_column(columns, runs)
+        if name is None:
+            continue
+        curves = [run[name] for run in runs if name in run]
+        if name.startswith(("rollout/", "reflection/")):
+            curves = [smooth(curve) for curve in curves]
+        drawn.add(name)
+        _draw_method(axes, method, curves, len(runs), f"C{i % 10}", "-" if i < 10 else "--")
+    axes.set_title(title, loc="left", fontsize=11)
+    axes.set_xlabel("training turns")
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    if drawn:
+        smoothed = any(name.startswith(("rollout/", "reflection/")) for name in drawn)
+        note = f", moving mean of {SMOOTHING}" if smoothed else ""
+        axes.set_ylabel(" and ".join(sorted(drawn)) + note, fontsize=8)
+        if title != "turns per episode":
+            axes.set_ylim(-0.02, 1.02)
+        else:
+            axes.set_ylim(bottom=0)
+    else:
+        axes.text(0.5, 0.5, "not logged", ha="center", va="center", transform=axes.transAxes, color="0.5")
+
+
+def _best_column(columns: Sequence[str], runs: Sequence[Mapping[str, Curve]]) -> str | None:
+    """The first column with at least two points in some run, else the first with any."""
+    points = {column: max((len(run[column].turns) for run in runs if column in run), default=0) for column in columns}
+    return next((column for least in (2, 1) for column in columns if points[column] >= least), None)
+
+
+def _draw_method(axes: Any, method: str, curves: Sequence[Curve], runs: int, color: str, style: str) -> None:
+    """One line with its band; the label says how many runs it stands for."""
+    count = str(runs) if len(curves) == runs else f"{len(curves)} of {runs}"
+    label = f"{method} ({count} run{'s' if runs > 1 else ''})"
+    line = band(curves)
+    if not len(line.turns):  # nothing to average: show the runs themselves
+        for i, curve in enumerate(curves):
+            axes.plot(curve.turns, curve.values, color=color, alpha=0.6, label=f"{label}, apart" if i == 0 else None)
+        return
+    marker = "o" if len(line.turns) <= 25 else None
+    axes.plot(line.turns, line.mean, style, color=color, marker=marker, ms=3.5, label=label)
+    if line.runs > 1:
+        axes.fill_between(line.turns, line.low, line.high, color=color, alpha=0.18, linewidth=0)
+
+
+def _numbers(path: Path, number: int, row: Mapping[str, str | None]) -> dict[str, float]:
+    """The filled cells of a row."""
+    values = {}
+    for name, cell in row.items():
+        if name is None or not isinstance(cell, str) or not cell.strip():
+            continue
+        try:
+            value = float(cell)
+        except ValueError as error:
+            raise HeroError(f"{path}, line {number}: {name} is {cell!r}, not a number. Repair or remove it.") from error
+        if math.isfinite(value):
+            values[name] = value
+    return values
+
+
+def _figure_class() -> type[Figure]:
+    """The figure of matplotlib, without the global state of pyplot."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ConfigError(
+            f"Plots need matplotlib, which cannot be imported ({error}). Install the extra: pip install 'hero_pl[plot]'"
+        ) from error
+    return Figure

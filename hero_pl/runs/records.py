@@ -1,0 +1,281 @@
+"""``trajectories.jsonl``: every episode of a run with what was thought and learned about it, one JSON object per line.
+
+A line holds ``schema``, ``stage``, ``step``, ``trajectory``, ``reflection``, ``token_loss``, ``token_student`` and
+``token_teacher``. All fields of :mod:`hero_pl.types` are kept, and reading gives back exactly what was written. A
+prompt mostly repeats the prompt and the action before it, so ``prompt_shared`` counts the leading ids that it has in
+common with them and ``prompt_ids`` holds only the rest.
+
+What an episode counts as is decided here too, for everything that reads one: evaluable, succeeded, refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from hero_pl.errors import HeroError
+from hero_pl.runs.jsonl import append_lines, read_lines
+from hero_pl.types import Diagnosis, FinishReason, Reflection, StopReason, Trajectory, Turn
+
+RECORDS_FILE = "trajectories.jsonl"
+"""In the folder of a run."""
+SCHEMA_VERSION = 1
+"""Rises when an older reader would misread a line; a new field with a default does not raise it."""
+
+TOLERANCE = 1e-6
+"""Rewards this close to what is asked for count as reaching it."""
+
+PerToken: TypeAlias = "tuple[tuple[float, ...] | None, ...]"
+"""Per turn one number per id of ``Turn.action_ids`` (NaN where it was not scored), or ``None`` for a whole turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One episode as it is logged."""
+
+    stage: str
+    """What the episode was played for: ``train``, ``validate``, ``test``, ``rollout``, ..."""
+    step: int
+    """Number of optimizer steps taken before the episode was logged."""
+    trajectory: Trajectory
+    reflection: Reflection | None = None
+    token_loss: PerToken | None = None
+    """Divergence between student and teacher, in nats."""
+    token_student: PerToken | None = None
+    """Probability that the student gives to the sampled id."""
+    token_teacher: PerToken | None = None
+    """Probability that the teacher gives to the same id."""
+
+
+def append_records(path: Path, records: Iterable[Record]) -> int:
+    """Append records, one write per line, and return how many were written.
+
+    Raises:
+        HeroError: A record contradicts itself or is not JSON, or the disk refuses; names the file and what is safe.
+    """
+    return append_lines(path, (to_record(record) for record in records))
+
+
+def read_records(path: Path) -> Iterator[Record]:
+    """Yield the records of a file in order.
+
+    An unfinished last line is left out with a :class:`hero_pl.runs.jsonl.TornLineWarning` that gives its place.
+
+    Raises:
+        HeroError: The file cannot be read, or a finished line is not a record of a known schema.
+    """
+    for number, data in read_lines(path):
+        try:
+            record = from_record(data)
+        except HeroError as error:
+            raise HeroError(f"{path}, line {number}: {error}") from error
+        yield record
+
+
+def records_path(run: Path) -> Path:
+    """The records of a run: given as its folder, or as the file itself."""
+    return run / RECORDS_FILE if run.is_dir() else run
+
+
+# -- what an episode counts as -----------------------------------------------------------------------------------------
+
+
+def evaluable(trajectory: Trajectory) -> bool:
+    """Whether the episode says something about the policy: neither environment nor user simulator broke."""
+    return trajectory.stop_reason is not StopReason.ENV_ERROR
+
+
+def succeeded(trajectory: Trajectory, threshold: float = 1.0) -> bool:
+    """Whether the final reward reaches the threshold, up to ``TOLERANCE``."""
+    return trajectory.reward >= threshold - TOLERANCE
+
+
+def is_error(observation: str) -> bool:
+    """Whether an environment's answer says that the action could not be carried out.
+
+    Example:
+        >>> is_error("Error: order not found"), is_error("Unknown action fly"), is_error("error: find: a kettle")
+        (True, True, True)
+        >>> is_error("Your reply could not be read as an action: it is empty")
+        False
+    """
+    return observation.lower().startswith(("error", "unknown action "))
+
+
+def refused(turn: Turn) -> bool:
+    """Whether the reply was no action, or was answered with an error."""
+    return turn.malformed is not None or is_error(turn.observation)
+
+
+# -- lines -------------------------------------------------------------------------------------------------------------
+
+
+def to_record(record: Record) -> dict[str, Any]:
+    """The JSON object of one line.
+
+    Raises:
+        HeroError: Diagnoses or per-token numbers do not match the turns.
+    """
+    _check_lengths(record)
+    turns = []
+    earlier: tuple[int, ...] = ()
+    for turn in record.trajectory.turns:
+        shared = _common_prefix(earlier, turn.prompt_ids)
+        data = _fields(turn)
+        data["prompt_shared"] = shared
+        data["prompt_ids"] = list(turn.prompt_ids[shared:])
+        data["action_ids"] = list(turn.action_ids)
+        data["action_logprobs"] = _pack(turn.action_logprobs)
+        data["finish_reason"] = turn.finish_reason.value
+        turns.append(data)
+        earlier = turn.prompt_ids + turn.action_ids
+    trajectory = _fields(record.trajectory)
+    trajectory["turns"] = turns
+    trajectory["tools"] = list(record.trajectory.tools)
+    trajectory["reward"] = _pack_one(record.trajectory.reward)
+    trajectory["stop_reason"] = record.trajectory.stop_reason.value
+    reflection = None
+    if record.reflection is not None:
+        reflection = _fields(record.reflection)
+        reflection["diagnoses"] = [None if one is None else _fields(one) for one in record.reflection.diagnoses]
+        reflection["issues"] = [list(issue) for issue in record.reflection.issues]
+    return {
+        "schema": SCHEMA_VERSION,
+        "stage": record.stage,
+        "step": record.step,
+        "trajectory": trajectory,
+        "reflection": reflection,
+        "token_loss": _pack_turns(record.token_loss),
+        "token_student": _pack_turns(record.token_student),
+        "token_teacher": _pack_turns(record.token_teacher),
+    }
+
+
+def from_record(data: Mapping[str, Any]) -> Record:
+    """The inverse of :func:`to_record`.
+
+    Raises:
+        HeroError: The schema is newer than this version, or a field is missing, unknown or of the wrong kind.
+    """
+    schema = data.get("schema")
+    if type(schema) is not int or schema < 1:
+        raise HeroError(
+            f"schema is {schema!r}; a record has a whole number from 1 to {SCHEMA_VERSION} there. "
+            f"Is this the {RECORDS_FILE} of a run?"
+        )
+    if schema > SCHEMA_VERSION:
+        raise HeroError(
+            f"schema {schema} is newer than this version of hero_pl, which reads up to {SCHEMA_VERSION}. Upgrade "
+            "hero_pl, or read the file with the version that wrote it."
+        )
+    try:
+        record = Record(
+            stage=data["stage"],
+            step=data["step"],
+            trajectory=_trajectory(data["trajectory"]),
+            reflection=None if data["reflection"] is None else _reflection(data["reflection"]),
+            token_loss=_unpack_turns(data["token_loss"]),
+            token_student=_unpack_turns(data["token_student"]),
+            token_teacher=_unpack_turns(data["token_teacher"]),
+        )
+    except KeyError as error:
+        raise HeroError(
+            f"field {error} is missing; schema {schema} requires it. The line was changed by hand?"
+        ) from error
+    except (TypeError, ValueError, AttributeError) as error:
+        raise HeroError(f"a field has an unknown name or value: {error}. Was the line changed by hand?") from error
+    _check_lengths(record)
+    return record
+
+
+def _trajectory(data: Mapping[str, Any]) -> Trajectory:
+    """Read one trajectory, restoring the prompts."""
+    turns: list[Turn] = []
+    earlier: tuple[int, ...] = ()
+    for entry in data["turns"]:
+        values = dict(entry)
+        shared = values.pop("prompt_shared")
+        if not 0 <= shared <= len(earlier):
+            raise ValueError(f"prompt_shared is {shared}, but only {len(earlier)} ids come before it")
+        values["prompt_ids"] = earlier[:shared] + tuple(entry["prompt_ids"])
+        values["action_ids"] = tuple(entry["action_ids"])
+        values["action_logprobs"] = _unpack(entry["action_logprobs"])
+        values["finish_reason"] = FinishReason(entry["finish_reason"])
+        turn = Turn(**values)
+        turns.append(turn)
+        earlier = turn.prompt_ids + turn.action_ids
+    values = dict(data)
+    values["turns"] = tuple(turns)
+    values["tools"] = tuple(data["tools"])
+    values["reward"] = float(data["reward"])
+    values["stop_reason"] = StopReason(data["stop_reason"])
+    return Trajectory(**values)
+
+
+def _reflection(data: Mapping[str, Any]) -> Reflection:
+    """Read one reflection."""
+    values = dict(data)
+    values["diagnoses"] = tuple(None if one is None else Diagnosis(**one) for one in data["diagnoses"])
+    values["issues"] = tuple((code, turn) for code, turn in data["issues"])
+    return Reflection(**values)
+
+
+def _check_lengths(record: Record) -> None:
+    """Every per-turn and per-token list fits the turns."""
+    turns = record.trajectory.turns
+    place = f"task {record.trajectory.task_id!r}"
+    if record.reflection is not None and len(record.reflection.diagnoses) != len(turns):
+        raise HeroError(
+            f"{place}: {len(record.reflection.diagnoses)} diagnoses for {len(turns)} turns. "
+            "A reflection has one diagnosis or None per turn."
+        )
+    for name in ("token_loss", "token_student", "token_teacher"):
+        per_turn: PerToken | None = getattr(record, name)
+        if per_turn is None:
+            continue
+        if len(per_turn) != len(turns):
+            raise HeroError(f"{place}: {name} has {len(per_turn)} turns, the trajectory {len(turns)}. Give one each.")
+        for turn, values in zip(turns, per_turn, strict=True):
+            if values is not None and len(values) != len(turn.action_ids):
+                raise HeroError(
+                    f"{place}, turn {turn.number}: {name} has {len(values)} numbers for {len(turn.action_ids)} sampled "
+                    "ids. Give one per id, or None for a turn that was not scored."
+                )
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    """The fields of a dataclass, one level deep, so that a new field is never forgotten."""
+    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+
+
+def _common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
+    """Length of the longest common prefix."""
+    for i, (one, other) in enumerate(zip(left, right, strict=False)):
+        if one != other:
+            return i
+    return min(len(left), len(right))
+
+
+def _pack_one(value: float) -> float | str:
+    """JSON has no form for NaN and infinities: they are written as the strings that ``float`` reads."""
+    return value if math.isfinite(value) else str(float(value))
+
+
+def _pack(values: Sequence[float]) -> list[float | str]:
+    return [_pack_one(value) for value in values]
+
+
+def _pack_turns(per_turn: PerToken | None) -> list[list[float | str] | None] | None:
+    return None if per_turn is None else [None if values is None else _pack(values) for values in per_turn]
+
+
+def _unpack(values: Sequence[float | str]) -> tuple[float, ...]:
+    return tuple(float(value) for value in values)
+
+
+def _unpack_turns(per_turn: Sequence[Sequence[float | str] | None] | None) -> PerToken | None:
+    return None if per_turn is None else tuple(None if values is None else _unpack(values) for values in per_turn)

@@ -1,0 +1,93 @@
+"""Comparisons of runs as tables: for the terminal, and in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from hero_pl.runs.compare import FEW_SEEDS, Comparison
+
+
+def to_table(comparisons: Sequence[Comparison]) -> Table:
+    """For the terminal: two lines per comparison or more, so that it fits into 80 columns."""
+    table = Table(title=f"{comparisons[0].metric}, 95 % interval" if comparisons else None)
+    table.box, table.pad_edge, table.collapse_padding = SIMPLE, False, True
+    for head in ("stage\nbudget", "method\nagainst"):
+        table.add_column(head, overflow="fold")  # a long name takes more lines and stays whole
+    for head in ("seeds\ntasks", "mean", "effect", "verdict", "runs\nneeded"):
+        table.add_column(head, no_wrap=True)
+    for one in comparisons:
+        stage, budget, method, baseline, block, seeds, tasks, _, effect, verdict, needed, floor, user = _cells(one)
+        cells = (
+            f"{stage}\n{budget}",
+            f"{method}\nvs {baseline}" + (f"\n{block}" if one.block else "") + (f"\nuser {user}" if one.user else ""),
+            f"{seeds}\n{tasks}",
+            f"{one.method_mean:.3f}\n{one.baseline_mean:.3f}",
+            effect.replace(" [", "\n["),
+            verdict if one.floor is None else f"{verdict}\n(nothing: {floor})",
+            needed,
+        )
+        table.add_row(*(Text(cell) for cell in cells), style="" if one.resolved else "dim")
+    return table
+
+
+def to_markdown(comparisons: Sequence[Comparison]) -> str:
+    """For a document; ends with the notes."""
+    rows = [_HEAD, ["---"] * len(_HEAD), *(_cells(one) for one in comparisons)]
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return "\n".join([*lines, "", *notes(comparisons), ""])
+
+
+def notes(comparisons: Sequence[Comparison]) -> list[str]:
+    """What a reader must know beside the figures."""
+    said = ["Runs needed: seeds per method that resolve an effect of this size with 80 % chance."]
+    if any(one.seeds == 1 for one in comparisons):
+        said.append("One seed: the interval covers the choice of tasks only, not the noise between training runs.")
+    if any(1 < one.seeds < FEW_SEEDS for one in comparisons):
+        said.append(f"Fewer than {FEW_SEEDS} seeds: the interval takes for granted that runs vary normally.")
+    left_out = sum(one.unpaired for one in comparisons)
+    if left_out:
+        said.append(f"{left_out} results without a partner of the same seed and task were left out.")
+    broken = sum(one.broken for one in comparisons)
+    if broken:
+        said.append(f"{broken} episodes that the environment or its user broke were left out.")
+    if any(one.floor is not None for one in comparisons):
+        said.append("Doing nothing: the success of an agent that ends each of these dialogues at once.")
+    if any(one.user for one in comparisons):
+        said.append("Scores with different kinds of users are not comparable; each row has one kind.")
+    return said
+
+
+def print_comparison(comparisons: Sequence[Comparison], console: Console | None = None) -> None:
+    """Print the table and its notes."""
+    console = console or Console()
+    console.print(to_table(comparisons))
+    for note in notes(comparisons):
+        console.print(Text(note))
+
+
+_HEAD = ["stage", "budget", "method", "baseline", "block", "seeds", "tasks", "means", "effect", "verdict"]
+_HEAD += ["runs needed", "doing nothing", "user"]  # the same width for every environment, so that tables can be joined
+
+
+def _cells(one: Comparison) -> list[str]:
+    """One row of either table."""
+    return [
+        one.stage,
+        str(one.turns_budget),
+        one.method,
+        one.baseline,
+        one.block or "-",
+        str(one.seeds),
+        str(one.tasks),
+        f"{one.method_mean:.3f} vs {one.baseline_mean:.3f}",
+        f"{one.effect:+.3f} [{one.low:+.3f}, {one.high:+.3f}]",
+        one.verdict,
+        "unknown" if one.runs_needed is None else str(one.runs_needed),
+        "-" if one.floor is None else f"{one.floor:.3f}",
+        one.user or "-",
+    ]

@@ -1,0 +1,78 @@
+"""The figures at the head of both views: one row per stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from hero_pl.runs.records import Record, evaluable, succeeded
+
+
+@dataclass(slots=True)
+class StageSummary:
+    """Counts over the episodes of one stage; grows while a file is read."""
+
+    stage: str
+    episodes: int = 0
+    """Those that the environment or its user simulator broke are in ``broken`` and in no other figure."""
+    broken: int = 0
+    successes: int = 0
+    floors: list[bool] = field(default_factory=list)
+    """Of the episodes whose environment tells it: whether doing nothing would succeed."""
+    users: set[str] = field(default_factory=set)
+    """Kinds of user simulators."""
+    turns: int = 0
+    reward: float = 0.0
+    """Sum over episodes."""
+    reflected_turns: int = 0
+    """Turns of the episodes that a reflector was asked about."""
+    diagnosed_turns: int = 0
+    malformed_turns: int = 0
+
+    def add(self, record: Record) -> None:
+        """Count one episode."""
+        trajectory = record.trajectory
+        if "user" in trajectory.info:
+            self.users.add(str(trajectory.info["user"]))
+        if not evaluable(trajectory):
+            self.broken += 1
+            return
+        if "do_nothing_succeeds" in trajectory.info:
+            self.floors.append(bool(trajectory.info["do_nothing_succeeds"]))
+        self.episodes += 1
+        self.successes += succeeded(trajectory)
+        self.turns += len(trajectory.turns)
+        self.reward += trajectory.reward
+        self.malformed_turns += sum(turn.malformed is not None for turn in trajectory.turns)
+        if record.reflection is not None:
+            self.reflected_turns += len(trajectory.turns)
+            self.diagnosed_turns += sum(one is not None for one in record.reflection.diagnoses)
+
+    @property
+    def success(self) -> float:
+        """Share of episodes with full reward."""
+        return self.successes / max(self.episodes, 1)
+
+    @property
+    def floor(self) -> float | None:
+        """Success of an agent that does nothing, on the same episodes; ``None`` where no environment tells."""
+        return sum(self.floors) / len(self.floors) if self.floors else None
+
+    @property
+    def mean_reward(self) -> float:
+        """Mean final reward."""
+        return self.reward / max(self.episodes, 1)
+
+    @property
+    def turns_per_episode(self) -> float:
+        """Mean number of assistant turns."""
+        return self.turns / max(self.episodes, 1)
+
+    @property
+    def coverage(self) -> float | None:
+        """Share of reflected turns with a usable diagnosis; ``None`` when nothing was reflected on."""
+        return self.diagnosed_turns / self.reflected_turns if self.reflected_turns else None
+
+    @property
+    def malformed(self) -> float | None:
+        """Share of turns whose reply could not be read as an action; ``None`` without turns."""
+        return self.malformed_turns / self.turns if self.turns else None

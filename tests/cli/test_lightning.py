@@ -1,0 +1,183 @@
+"""Configurations are refused with the nearest right name; checkpoints are played and exported."""
+
+import json
+
+import pytest
+import torch
+
+from hero_pl.cli.main import main
+
+
+def message(capsys, args):
+    """What a refused command prints."""
+    with pytest.raises(SystemExit) as exit_:
+        main(args)
+    assert exit_.value.code not in (0, None)
+    return capsys.readouterr().err
+
+
+MISTAKES = {
+    "unknown key": ({"data__tasks_per_stop": 3}, "data.tasks_per_stop", "Did you mean 'data.tasks_per_step'?"),
+    "unknown key of the trainer": ({"trainer__max_steps_": 3}, "trainer.max_steps_", "'trainer.max_steps'?"),
+    "unknown section": ({"agent": {"lr": 1.0}}, "agent", "does not accept"),
+    "negative steps": ({"trainer__max_steps": -5}, "max_steps", "non-negative integer or -1"),
+    "unknown key of a component": (
+        {"model__objective": {"class_path": "SelfDistillation", "init_args": {"reflektor": "ShopRules"}}},
+        "reflektor",
+        "SelfDistillation",
+    ),
+    "misspelled component": (
+        {"model__objective": {"class_path": "SelfDistilation"}},
+        "SelfDistilation",
+        "SelfDistillation",
+    ),
+    "misspelled reflector": (
+        {"model__objective": {"class_path": "SelfDistillation", "init_args": {"reflector": "ShopRule"}}},
+        "ShopRule",
+        "ShopRules",
+    ),
+    "negative budget": ({"turn_budget__max_turns": -1}, "max_turns", "0 for no budget"),
+    "negative evaluation": ({"held_out__episodes": -5}, "held_out.episodes", "0 for no evaluation"),
+    "negative log": ({"trajectories__every_n_steps": -1}, "every_n_steps", "0 for no log"),
+    "unknown guard": ({"collapse_guard__action": "panic"}, "panic", "rollback"),
+    "no window": ({"collapse_guard__limits": {"train/loss": {"window": 0}}}, "window", "window >= 1"),
+    "group of one": ({"model__objective": "GRPO"}, "group_size", "Set data.group_size to 2 or more"),
+    "empty group": ({"data__group_size": 0}, "data.group_size", "at least 1"),
+    "unknown environment": ({"data__env": "hero_pl/WebShopPoket-v0"}, "WebShopPoket", "hero_pl/WebShopPocket-v0"),
+    "no turn": ({"data__limits": {"max_turns": 0}}, "max_turns", "at least 1"),
+    "wrong number": ({"model__lr": -1.0}, "lr", "lr > 0"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_refused_before_a_model_is_loaded(mistake, config, capsys, loads_no_model):
+    changes, thing, cure = MISTAKES[mistake]
+    text = message(capsys, ["fit", "--config", config(**changes)])
+    assert thing in text
+    assert any(word in text for word in cure.split("|")), text
+    assert "Traceback" not in text
+    assert len(text.splitlines()) < 20
+
+
+def test_a_misspelled_component_is_answered_with_the_nearest_one(config, capsys):
+    text = message(capsys, ["fit", "--config", config(model__objective={"class_path": "SelfDistilation"})])
+    assert text.count("Did you mean 'SelfDistillation'?") == 1
+    assert "hero_pl components" in text
+
+
+def reflector(class_path, **init_args):
+    """Changes of a configuration: SelfDistillation with that reflector."""
+    inner = {"class_path": class_path, "init_args": init_args}
+    return {"model__objective": {"class_path": "SelfDistillation", "init_args": {"reflector": inner}}}
+
+
+SUGGESTED = {
+    "argument of a component": (reflector("SelfReflector", tokens_per_turns=16), [], "'tokens_per_turn'"),
+    "argument of an inner component": (reflector("ShuffledReflector", iner="SelfReflector"), [], "'inner'"),
+    "inner component": (reflector("ShuffledReflector", inner="SelfReflectr"), [], "'SelfReflector'"),
+    "module of a component": (reflector("hero_pl.reflection.self_reflectr.SelfReflector"), [], "'SelfReflector'"),
+    "field of the limits": ({"data__limits": {"max_turn": 3}}, [], "'max_turns'"),
+    "key of a callback": ({"collapse_guard": {"actoin": "stop"}}, [], "'collapse_guard.action'"),
+    "option": ({}, ["--data.tasks_per_stop", "3"], "'--data.tasks_per_step'"),
+    "option of a component": ({}, ["--model.objective.reflektor=ShopRules"], "'reflector'"),
+}
+
+
+@pytest.mark.parametrize("typo", SUGGESTED)
+def test_a_typo_is_answered_once_with_the_nearest_name(typo, config, capsys, loads_no_model):
+    changes, words, right = SUGGESTED[typo]
+    text = message(capsys, ["fit", "--config", config(**changes), *words])
+    assert f"Did you mean {right}?" in text
+    assert text.count("Did you mean") == 1, text
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [reflector("SelfReflector", weights="initialx"), reflector("nowhere.module.Refl"), reflector("Reflector")],
+    ids=["a wrong value", "a missing module", "an abstract base"],
+)
+def test_what_is_no_misspelled_component_is_not_called_one(changes, config, capsys, loads_no_model):
+    assert "There is no component" not in message(capsys, ["fit", "--config", config(**changes)])
+
+
+@pytest.mark.parametrize("below", ["", "weights"])
+def test_export_refuses_a_file_in_the_place_of_its_folder(below, capsys, tmp_path, loads_no_model):
+    (tmp_path / "taken").write_text("mine", encoding="utf-8")
+    text = message(capsys, ["export", str(tmp_path / "some.ckpt"), str(tmp_path / "taken" / below)])
+    assert f"{tmp_path / 'taken'} is a file" in text
+    assert (tmp_path / "taken").read_text(encoding="utf-8") == "mine"
+
+
+def played_by(out):
+    """Replies of the episodes in a file."""
+    rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    return [[turn["text"] for turn in row["trajectory"]["turns"]] for row in rows]
+
+
+def test_rollout_overlays_configurations_and_plays_the_weights_of_a_checkpoint(config, capsys, tmp_path):
+    main(["fit", "--config", config(trainer__max_steps=1, model__lr=1.0)])
+    run = tmp_path / "runs" / "tiny" / "version_0"
+    checkpoint = next(run.glob("checkpoints/*.ckpt"))
+    (tmp_path / "overlay.yaml").write_text("data: {limits: {max_turns: 1}}", encoding="utf-8")
+    overlay, words = ["--config", str(tmp_path / "overlay.yaml")], ["--episodes", "3", "--out"]
+    commands = {
+        "untrained": ["--config", config()],
+        "overlaid": ["--config", config(), *overlay],
+        "trained": ["--checkpoint", str(checkpoint)],
+        "both": ["--config", str(run / "config.yaml"), *overlay, "--checkpoint", str(checkpoint)],
+    }
+    played = {}
+    for name, given in commands.items():
+        main(["rollout", *given, *words, str(tmp_path / f"{name}.jsonl")])
+        played[name] = played_by(tmp_path / f"{name}.jsonl")
+    assert {name: len(replies[0]) for name, replies in played.items()} == {
+        "untrained": 2,
+        "overlaid": 1,
+        "trained": 2,
+        "both": 1,
+    }
+    assert played["overlaid"] == [replies[:1] for replies in played["untrained"]]
+    assert played["both"] == [replies[:1] for replies in played["trained"]]
+    assert played["trained"] != played["untrained"]
+
+
+def test_rollout_names_what_it_lacks(config, capsys, tmp_path):
+    assert "--config FILE, or --checkpoint FILE" in message(capsys, ["rollout"])
+    assert "No config.yaml beside" in message(capsys, ["rollout", "--checkpoint", str(tmp_path / "some.ckpt")])
+    missing = ["--checkpoint", str(tmp_path / "some.ckpt")]
+    assert "some.ckpt cannot be read" in message(capsys, ["rollout", "--config", config(), *missing])
+    torch.save({"state_dict": {"policy.nothing": torch.zeros(1)}}, tmp_path / "some.ckpt")
+    text = message(capsys, ["rollout", "--config", config(), *missing])
+    assert "some.ckpt does not hold weights of this policy" in text
+    assert "Traceback" not in text
+
+
+def test_a_misspelled_class_of_another_package_is_answered_with_its_path(
+    config, capsys, tmp_path, monkeypatch, loads_no_model
+):
+    (tmp_path / "own_package.py").write_text(
+        "from hero_pl.teacher.hindsight import HindsightTeacher\n\n\n"
+        'class Whisperer(HindsightTeacher):\n    """Whispers."""\n',
+        encoding="utf-8",
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    objective = {"class_path": "SelfDistillation", "init_args": {"teacher": {"class_path": "own_package.Whisper"}}}
+    text = message(capsys, ["fit", "--config", config(model__objective=objective)])
+    assert "Did you mean 'own_package.Whisperer'?" in text
+
+
+@pytest.mark.parametrize(
+    ("key", "wrong", "right"),
+    [
+        ("reflector", "SelfReflectr", "SelfReflector"),
+        ("teacher", "HindsightTeecher", "HindsightTeacher"),
+        ("weights", "InitalWeights", "InitialWeights"),
+        ("divergence", "JensenShanon", "JensenShannon"),
+        ("gate", "TeacherConfidense", "TeacherConfidence"),
+    ],
+)
+def test_a_misspelled_part_of_the_objective_is_answered_with_the_nearest(
+    key, wrong, right, config, capsys, loads_no_model
+):
+    objective = {"class_path": "SelfDistillation", "init_args": {key: wrong}}
+    assert f"Did you mean {right!r}?" in message(capsys, ["fit", "--config", config(model__objective=objective)])

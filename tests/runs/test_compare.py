@@ -1,0 +1,306 @@
+"""Differences between methods come with their noise, and small ones are called not resolved."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from hero_pl.runs.compare import (
+    Comparison,
+    bootstrap,
+    compare_runs,
+    effect_interval,
+    paired_differences,
+    runs_needed,
+)
+from hero_pl.runs.tables import print_comparison, to_markdown
+from hero_pl.errors import ConfigError, HeroError
+
+
+def run(
+    root: Path, method: str, seed: int, successes: dict[str, list[bool]], budget: int = 500, **change: object
+) -> Path:
+    folder = root / f"{method}-{seed}-{budget}"
+    folder.mkdir()
+    rows = [
+        {"stage": "test", "turns_budget": budget, "seed": seed, "method": method, "task_id": task}
+        | {"success": success, "reward": 1.0 if success else 0.25, "turns": 3 if success else 5}
+        | change
+        for task, episodes in successes.items()
+        for success in episodes
+    ]
+    (folder / "eval.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def shown(found: list[Comparison]) -> str:
+    out = io.StringIO()
+    print_comparison(found, Console(file=out, width=100))
+    return out.getvalue()
+
+
+def tasks(successes: int, count: int = 10) -> dict[str, list[bool]]:
+    return {f"task{i}": [i < successes] for i in range(count)}
+
+
+def test_the_effect_is_the_mean_over_seeds_of_the_mean_over_tasks(tmp_path: Path) -> None:
+    runs = [
+        run(tmp_path, "base", 0, {"a": [False, True], "b": [False]}),
+        run(tmp_path, "base", 1, {"a": [False]}),
+        run(tmp_path, "hero", 0, {"a": [True, True], "b": [False]}),
+        run(tmp_path, "hero", 1, {"a": [True]}),
+    ]
+    (one,) = compare_runs(runs)
+    # Seed 0: a rises from 1/2 to 1, b stays: 1/4. Seed 1: a rises from 0 to 1. Mean of 1/4 and 1: 5/8.
+    assert one.effect == pytest.approx(0.625)
+    assert one.baseline_mean == pytest.approx(0.125)  # (1/4 + 0) / 2
+    assert one.method_mean == pytest.approx(0.75)  # (1/2 + 1) / 2
+    assert (one.baseline, one.method, one.seeds, one.tasks, one.unpaired) == ("base", "hero", 2, 2, 0)
+
+
+@pytest.mark.parametrize(("metric", "effect"), [("success", 0.5), ("reward", 0.375), ("turns", -1.0)])
+def test_every_metric_can_be_compared(tmp_path: Path, metric: str, effect: float) -> None:
+    runs = [run(tmp_path, "a", 0, tasks(2)), run(tmp_path, "b", 0, tasks(7))]
+    (one,) = compare_runs(runs, metric=metric)  # type: ignore[arg-type]
+    assert one.effect == pytest.approx(effect)
+
+
+def test_the_draws_add_the_noise_of_runs_and_of_tasks() -> None:
+    # Effects per run 0.2 and 0.6: drawing two of two runs gives the mean a variance of 0.04 / 2 = 0.02.
+    runs_only = [{"a": 0.2, "b": 0.2}, {"a": 0.6, "b": 0.6}]
+    assert bootstrap(runs_only).var() == pytest.approx(0.02, rel=0.1)
+    # Two tasks +-0.4, the same in both runs: drawing two of two tasks for all runs alike gives 0.16 / 2 = 0.08.
+    tasks_only = [{"a": -0.4, "b": 0.4}] * 2
+    assert bootstrap(tasks_only).var() == pytest.approx(0.08, rel=0.1)
+    both = [{"a": -0.2, "b": 0.6}, {"a": 0.2, "b": 1.0}]
+    assert bootstrap(both).var() == pytest.approx(0.10, rel=0.1)
+
+
+def test_a_run_may_lack_tasks() -> None:
+    assert bootstrap([{"a": 0.5}, {"a": 0.5, "b": 0.5}]) == pytest.approx(0.5)
+
+
+def test_the_interval_covers_the_truth_as_often_as_it_says_with_few_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hero_pl.runs.compare.RESAMPLES", 400)
+    generator = np.random.default_rng(0)
+    for runs, of_runs, of_tasks in ((2, 0.1, 0.3), (3, 0.1, 0.3), (5, 0.1, 0.3), (3, 0.0, 0.5), (5, 0.05, 0.5)):
+        inside = 0
+        for _ in range(200):
+            shared = 0.1 + generator.normal(0.0, of_tasks, size=40)
+            effects = (
+                shared + generator.normal(0.0, of_runs, size=(runs, 1)) + generator.normal(0, 0.2, size=(runs, 40))
+            )
+            _, low, high = effect_interval([dict(enumerate(run)) for run in effects])
+            inside += low <= 0.1 <= high
+        assert inside >= 184, (runs, of_runs, of_tasks)  # 92 %; quantiles of draws within runs cover 54 % to 83 %
+
+
+def test_with_one_run_the_interval_is_that_of_the_tasks() -> None:
+    effect, low, high = effect_interval([{str(i): float(i % 2) for i in range(100)}])
+    assert effect == 0.5
+    assert high - effect == pytest.approx(effect - low)
+    assert high - effect == pytest.approx(1.984 * 0.05, rel=0.1)
+
+
+def test_runs_needed_by_hand() -> None:
+    # d = s = 0.1: sqrt(10) = 3.162 >= 2.262 + 0.883 = 3.145 at 9 degrees of freedom, and 3 < 2.306 + 0.889 at 8.
+    assert runs_needed([0.0, 0.1, 0.2]) == 10
+    assert runs_needed([-0.2, -0.1, 0.0]) == 10
+    assert runs_needed([0.3, 0.3]) == 2
+    assert runs_needed([0.3]) is None
+    assert runs_needed([-0.1, 0.1]) is None
+    assert runs_needed([-0.1, 0.1000001]) is None
+
+
+def test_a_clear_effect_is_resolved_and_no_effect_is_called_not_resolved(tmp_path: Path) -> None:
+    runs = [run(tmp_path, "base", seed, tasks(2 + seed % 2)) for seed in range(5)]
+    runs += [run(tmp_path, "hero", seed, tasks(9)) for seed in range(5)]
+    runs += [run(tmp_path, "shuffled", seed, tasks(3 - seed % 2)) for seed in range(5)]
+    hero, shuffled = compare_runs(runs)
+    assert hero.resolved
+    assert hero.verdict == "higher"
+    assert 0 < hero.low < hero.effect < hero.high
+    assert not shuffled.resolved
+    text = to_markdown([hero, shuffled])
+    assert "| test | 500 | hero | base | - | 5 | 10 | 0.900 vs 0.240 | +0.660 [" in text
+    assert text.count("not resolved") == 1
+    assert "seeds:" not in text
+
+
+def test_the_same_runs_give_the_same_interval(tmp_path: Path) -> None:
+    runs = [run(tmp_path, "a", 0, tasks(2)), run(tmp_path, "b", 0, tasks(4))]
+    assert compare_runs(runs) == compare_runs(runs)
+
+
+def test_only_equal_budgets_are_compared_but_an_untrained_baseline_with_all(tmp_path: Path) -> None:
+    runs = [run(tmp_path, "base", 0, tasks(2), budget=0)]
+    runs += [run(tmp_path, "grpo", 0, tasks(3), budget=100), run(tmp_path, "hero", 0, tasks(5), budget=100)]
+    runs += [run(tmp_path, "hero", 0, tasks(9), budget=500)]
+    against_base = compare_runs(runs)
+    assert [(one.method, one.turns_budget) for one in against_base] == [("grpo", 100), ("hero", 100), ("hero", 500)]
+    against_grpo = compare_runs(runs, baseline="grpo")
+    assert [(one.method, one.turns_budget) for one in against_grpo] == [("hero", 100)]
+
+
+def test_a_trained_baseline_is_never_replaced_by_its_start(tmp_path: Path) -> None:
+    runs = [run(tmp_path, "a", 0, tasks(2), budget=0), run(tmp_path, "a", 0, tasks(9), budget=1013)]
+    runs += [run(tmp_path, "b", 0, tasks(2), budget=0), run(tmp_path, "b", 0, tasks(9), budget=1021)]
+    assert [(one.turns_budget, one.effect) for one in compare_runs(runs)] == [(0, 0.0)]
+
+
+def test_results_without_a_partner_are_left_out_and_counted(tmp_path: Path) -> None:
+    runs = [run(tmp_path, "a", 0, tasks(0)), run(tmp_path, "b", 0, tasks(4, 12)), run(tmp_path, "b", 1, tasks(1, 3))]
+    (one,) = compare_runs(runs)
+    assert (one.seeds, one.tasks, one.unpaired) == (1, 10, 5)  # two tasks of seed 0 and three of seed 1
+    assert "5 results without a partner" in to_markdown([one])
+    assert "One seed" in to_markdown([one])
+    assert paired_differences({("", 0): {"x": [1.0]}}, {("", 0): {"y": [1.0]}}) == {}
+
+
+def test_the_table_names_method_verdict_and_the_few_seeds(tmp_path: Path) -> None:
+    runs = [run(tmp_path, name, seed, tasks(count)) for name, count in (("a", 2), ("b", 3)) for seed in (0, 1)]
+    out = io.StringIO()
+    print_comparison(compare_runs(runs), Console(file=out, width=80))
+    assert "not resolved" in out.getvalue()
+    assert "Fewer than 5 seeds" in out.getvalue()
+
+
+def test_long_names_of_methods_stay_whole_in_80_columns(tmp_path: Path) -> None:
+    names = [f"self_distillation_with_hindsight_and_{end}" for end in ("base", "true_diagnoses", "shuffled_diagnoses")]
+    runs = [
+        run(tmp_path, name, seed, tasks(i + 2), user="simulated-by-a-model")
+        for i, name in enumerate(names)
+        for seed in (0, 1)
+    ]
+    out = io.StringIO()
+    print_comparison(compare_runs(runs), Console(file=out, width=80))
+    assert "…" not in out.getvalue()
+    lines = out.getvalue().splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    start = next(line.index("against") for line in lines if "against" in line)
+    column = "".join(line[start:].split(" ")[0] for line in lines)
+    assert names[1] in column
+    assert names[2] in column
+
+
+def test_runs_that_cannot_be_compared_are_refused_with_the_reason(tmp_path: Path) -> None:
+    a, b = run(tmp_path, "a", 0, tasks(2)), run(tmp_path, "b", 1, tasks(2))
+    with pytest.raises(HeroError, match=r"share no seed .* seed 1 and seed 0"):
+        compare_runs([a, b])
+    with pytest.raises(HeroError, match="one method only"):
+        compare_runs([a])
+    with pytest.raises(ConfigError, match=r"No run of the baseline 'c'. The runs hold: a, b"):
+        compare_runs([a, b], baseline="c")
+    with pytest.raises(HeroError, match="No method was evaluated at the same"):
+        compare_runs([a, run(tmp_path, "c", 0, tasks(2), budget=7)])
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    (copy / "eval.jsonl").write_bytes((a / "eval.jsonl").read_bytes())
+    with pytest.raises(HeroError, match="both hold 'a' with seed 0"):
+        compare_runs([a, b, copy])
+    with pytest.raises(HeroError, match="gone: cannot be read"):
+        compare_runs([tmp_path / "gone"])
+
+
+@pytest.mark.parametrize("change", [{"success": 1}, {"seed": True}, {"task_id": 3}, {"stage": None}])
+def test_a_line_of_another_kind_is_named(tmp_path: Path, change: dict) -> None:
+    path = run(tmp_path, "a", 0, tasks(2))
+    rows = [json.loads(line) for line in (path / "eval.jsonl").read_text().splitlines()]
+    rows[2] |= change
+    (path / "eval.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(HeroError, match=rf"line 3: {next(iter(change))} is "):
+        compare_runs([path])
+
+
+def test_a_grid_folder_is_searched_and_a_budget_picked(tmp_path: Path) -> None:
+    (tmp_path / "cells").mkdir()
+    for budget in (250, 500):
+        for seed in range(2):
+            run(tmp_path / "cells", "base", seed, tasks(2), budget)
+            run(tmp_path / "cells", "hero", seed, tasks(9), budget)
+    assert [one.turns_budget for one in compare_runs([tmp_path])] == [250, 500]
+    (one,) = compare_runs([tmp_path], budget=500)
+    assert (one.turns_budget, one.seeds) == (500, 2)
+    with pytest.raises(ConfigError, match=r"budget=7: .* evaluated at 250 turns \(test\), 500 turns \(test\)"):
+        compare_runs([tmp_path], budget=7)
+    with pytest.raises(ConfigError, match="stage=validate"):
+        compare_runs([tmp_path], stage="validate")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(HeroError, match=r"no eval\.jsonl"):
+        compare_runs([tmp_path / "empty"])
+
+
+def test_base_policies_are_compared_each_by_itself(tmp_path: Path) -> None:
+    runs = []
+    for block, hero in (("one", 9), ("two", 3)):
+        folder = tmp_path / block
+        folder.mkdir()
+        for seed in (0, 1):
+            runs += [
+                run(folder, "base", seed, tasks(2), block=block),
+                run(folder, "hero", seed, tasks(hero), block=block),
+            ]
+    runs.append(run(tmp_path, "hero", 7, tasks(9), block="three"))  # the baseline was not run there
+    found = compare_runs(runs)
+    assert [(one.block, one.seeds, round(one.effect, 3)) for one in found] == [("one", 2, 0.7), ("two", 2, 0.1)]
+    assert "| hero | base | one | 2 |" in to_markdown(found)
+    (tmp_path / "again").mkdir()
+    run(tmp_path / "again", "hero", 0, tasks(9), block="one")
+    with pytest.raises(HeroError, match="both hold 'hero' with seed 0 of one"):
+        compare_runs([tmp_path])
+
+
+def test_scores_with_different_users_are_refused(tmp_path: Path) -> None:
+    a = run(tmp_path, "a", 0, tasks(2), user="scripted-full")
+    b = run(tmp_path, "b", 0, tasks(7), user="llm:some-model")
+    with pytest.raises(HeroError, match="'b' was evaluated with the user llm:some-model, 'a' with scripted-full"):
+        compare_runs([a, b])
+    with pytest.raises(HeroError, match="with the user none, 'a' with scripted-full"):
+        compare_runs([a, run(tmp_path, "c", 0, tasks(7))])
+
+
+def test_each_kind_of_user_gets_a_row_of_its_own(tmp_path: Path) -> None:
+    runs = [
+        run(tmp_path, method, seed, tasks(wins), user=user)
+        for method, seed, wins, user in (
+            ("a", 0, 2, "scripted-full"),
+            ("b", 0, 5, "scripted-full"),
+            ("a", 1, 1, "llm:m"),
+            ("b", 1, 9, "llm:m"),
+        )
+    ]
+    found = {one.user: one for one in compare_runs(runs)}
+    # Mixed, the effect would be (0.3 + 0.8) / 2.
+    assert {user: round(one.effect, 6) for user, one in found.items()} == {"scripted-full": 0.3, "llm:m": 0.8}
+    for text in (to_markdown(list(found.values())), shown(list(found.values()))):
+        assert "scripted-full" in text
+        assert "llm:m" in text
+
+
+def test_the_floor_of_the_compared_tasks_is_in_both_tables(tmp_path: Path) -> None:
+    for method, wins in (("a", 2), ("b", 7)):
+        path = run(tmp_path, method, 0, tasks(wins))
+        rows = [json.loads(line) for line in (path / "eval.jsonl").read_text().splitlines()]
+        for number, row in enumerate(rows):
+            row["do_nothing_succeeds"] = number < 4
+        (path / "eval.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = compare_runs(sorted(tmp_path.iterdir()))
+    assert found[0].floor == pytest.approx(0.4)
+    assert "| 0.400 |" in to_markdown(found)
+    assert "(nothing: 0.400)" in shown(found)
+
+
+def test_broken_episodes_are_no_failures_and_are_counted(tmp_path: Path) -> None:
+    a, b = run(tmp_path, "a", 0, tasks(2)), run(tmp_path, "b", 0, tasks(7))
+    rows = [json.loads(line) for line in (b / "eval.jsonl").read_text().splitlines()]
+    for number, row in enumerate(rows):
+        row["evaluable"] = number not in (8, 9)  # two of the three failures of b
+    (b / "eval.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (one,) = compare_runs([a, b])
+    assert (one.broken, one.tasks, one.method_mean) == (2, 8, pytest.approx(7 / 8))
+    assert "2 episodes that the environment or its user broke were left out." in shown([one])
+    with pytest.raises(HeroError, match="All 10 episodes of the runs were broken"):
+        compare_runs([run(tmp_path, "c", 0, tasks(0), evaluable=False)])

@@ -1,0 +1,37 @@
+"""A run is found by its file, by its folder and by a folder above it."""
+
+from pathlib import Path
+
+import pytest
+
+from hero_pl.errors import ConfigError
+from hero_pl.runs.folders import MOST_LISTED, one_run
+
+
+def run(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "trajectories.jsonl").touch()
+    return folder / "trajectories.jsonl"
+
+
+def test_one_run_is_found_by_file_by_folder_and_from_above(tmp_path: Path) -> None:
+    path = run(tmp_path / "quickstart" / "version_0")
+    for given in (path, path.parent, path.parent.parent, tmp_path):
+        assert one_run(given) == path
+    run(path.parent / "again")  # a run folder is that run, whatever lies below it
+    assert one_run(path.parent) == path
+
+
+def test_several_runs_are_listed_and_none_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no trajectories\.jsonl in it"):
+        one_run(tmp_path)
+    for i in range(MOST_LISTED + 2):
+        run(tmp_path / f"version_{i:02}")
+    with pytest.raises(ConfigError, match=f"holds {MOST_LISTED + 2} runs") as caught:
+        one_run(tmp_path)
+    assert str(tmp_path / "version_00") in str(caught.value)
+    assert str(caught.value).endswith("and 2 more")
+
+
+def test_a_file_is_taken_as_it_is(tmp_path: Path) -> None:
+    assert one_run(tmp_path / "missing.jsonl") == tmp_path / "missing.jsonl"

@@ -1,0 +1,123 @@
+"""Curves are drawn against training turns, one line per method."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hero_pl.errors import HeroError
+from hero_pl.runs.plots import Curve, _best_column, band, find_metrics, method_name, plot_run, plot_runs, read_curves, smooth
+
+SPARSE = """\
+new,step,train/loss,train/turns,val/success,rollout/success
+,0,,,0.25,
+,0,1.0,8,,0.5
+,1,0.9,16,,
+,3,0.8,32,,nan
+,2,,,0.5,
+,3,,,0.75,
+1,3,,32,,
+"""
+
+
+def write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_sparse_rows_are_placed_at_the_turns_used_by_then(tmp_path: Path) -> None:
+    curves = read_curves(write(tmp_path / "metrics.csv", SPARSE))
+    # Before the first training row: 0 turns. Step 2 lies half way between 16 and 32 turns. Step 3 has 32.
+    assert curves["val/success"].turns.tolist() == [0, 24, 32]
+    assert curves["val/success"].values.tolist() == [0.25, 0.5, 0.75]
+    assert curves["train/loss"].turns.tolist() == [8, 16, 32]
+    assert curves["rollout/success"].values.tolist() == [0.5]  # NaN is no point
+
+
+def test_a_step_repeated_after_a_resume_counts_once(tmp_path: Path) -> None:
+    text = "step,train/turns,train/loss\n0,8,3\n1,16,2\n1,16,1\n"
+    loss = read_curves(write(tmp_path / "metrics.csv", text))["train/loss"]
+    assert (loss.turns.tolist(), loss.values.tolist()) == ([8, 16], [3, 1])
+
+
+def test_files_that_are_no_metrics_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(HeroError, match="no column 'step'"):
+        read_curves(write(tmp_path / "metrics.csv", "a,b\n1,2\n"))
+    with pytest.raises(HeroError, match="line 3: b is 'x'"):
+        read_curves(write(tmp_path / "metrics.csv", "step,b\n1,2\n2,x\n"))
+    with pytest.raises(HeroError, match=r"no metrics\.csv"):
+        find_metrics([tmp_path / "empty"])
+    with pytest.raises(HeroError, match="No runs"):
+        find_metrics([])
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("runs/hero-seed3/version_0", "hero"),
+        ("runs/hero_s12", "hero"),
+        ("runs/grpo/seed1/version_11", "grpo"),
+        ("runs/webshop2", "webshop2"),
+    ],
+)
+def test_runs_that_differ_in_seed_and_version_are_one_method(tmp_path: Path, folder: str, name: str) -> None:
+    assert method_name(tmp_path / folder / "metrics.csv") == name
+
+
+def test_the_band_covers_what_all_runs_have_reached() -> None:
+    one = Curve(np.array([0.0, 10.0, 20.0]), np.array([0.0, 0.5, 1.0]))
+    other = Curve(np.array([10.0, 30.0]), np.array([0.3, 0.5]))
+    line = band([one, other])
+    assert line.turns.tolist() == [10, 20]
+    assert line.mean.tolist() == pytest.approx([0.4, 0.7])  # (0.5 + 0.3) / 2 and (1.0 + 0.4) / 2
+    # Student's t of two runs: 12.706 times half their distance.
+    assert line.low.tolist() == pytest.approx([0.4 - 1.2706, 0.7 - 3.8119], abs=1e-3)
+    assert line.high.tolist() == pytest.approx([0.4 + 1.2706, 0.7 + 3.8119], abs=1e-3)
+
+
+def test_a_single_run_has_no_width() -> None:
+    line = band([Curve(np.array([0.0, 4.0]), np.array([0.2, 0.4]))])
+    assert line.low.tolist() == line.high.tolist() == line.mean.tolist() == [0.2, 0.4]
+
+
+def test_the_moving_mean_keeps_every_point() -> None:
+    curve = Curve(np.arange(4.0), np.array([0.0, 1.0, 0.0, 1.0]))
+    assert smooth(curve, 3).values.tolist() == pytest.approx([0.5, 1 / 3, 2 / 3, 0.5])
+
+
+def test_held_out_success_is_drawn_before_training_rollouts_unless_it_is_a_single_point() -> None:
+    line, point = Curve(np.array([0.0, 9.0]), np.zeros(2)), Curve(np.array([9.0]), np.zeros(1))
+    columns = ("val/success", "test/success", "rollout/success")
+    assert _best_column(columns, [{"rollout/success": line, "test/success": line}]) == "test/success"
+    assert _best_column(columns, [{"rollout/success": line, "test/success": point}]) == "rollout/success"
+    assert _best_column(columns, [{"test/success": point}, {}]) == "test/success"
+    assert _best_column(columns, [{}]) is None
+
+
+def test_methods_with_gaps_and_without_overlap_are_drawn(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    write(tmp_path / "hero-seed1/version_0/metrics.csv", SPARSE)
+    write(tmp_path / "hero-seed2/version_0/metrics.csv", "step,train/turns,train/loss\n0,8,1\n")
+    write(tmp_path / "late-seed1/metrics.csv", "step,train/turns,val/success\n0,8,0.1\n")
+    write(tmp_path / "late-seed2/metrics.csv", "step,train/turns,val/success\n0,90,0.2\n")
+    out = tmp_path / "new" / "curves.png"
+    plot_runs([tmp_path], out)
+    assert out.read_bytes().startswith(b"\x89PNG")
+    plot_run(tmp_path / "hero-seed1", out)
+    with pytest.raises(HeroError, match="cannot be written"):
+        plot_run(tmp_path / "hero-seed1", tmp_path)
+
+
+def test_without_matplotlib_the_extra_is_named(tmp_path: Path) -> None:
+    write(tmp_path / "metrics.csv", SPARSE)
+    code = (
+        "import sys; sys.modules['matplotlib'] = None\n"
+        "from pathlib import Path; from hero_pl.runs.plots import plot_run\n"
+        f"plot_run(Path({str(tmp_path)!r}), Path({str(tmp_path / 'x.png')!r}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "pip install 'hero_pl[plot]'" in done.stderr

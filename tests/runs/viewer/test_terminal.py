@@ -1,0 +1,111 @@
+"""The terminal view shows the same and cannot be steered by outside text."""
+
+import io
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from hero_pl.errors import HeroError
+from hero_pl.runs.records import Record, append_records
+from hero_pl.types import Diagnosis, Reflection, StopReason, Trajectory, Turn
+from hero_pl.runs.viewer import print_terminal
+from hero_pl.runs.viewer.page import write_html
+from hero_pl.runs.viewer.terminal import plain
+
+
+def record(task: str, observation: str = "a page", reward: float = 1.0) -> Record:
+    turns = (Turn(1, (1,), (5, 6), (-0.1, -0.2), "click[Buy]", "click[Buy]", observation, "tool", malformed="no name"),)
+    trajectory = Trajectory(task, "e", 0, 0, "", (), "buy [bold]a cup[/bold]", turns, reward, StopReason.MAX_TURNS)
+    reflection = Reflection((Diagnosis("the wrong cup", "medium", {"name": "back"}),), "ok")
+    return Record("train", 2, trajectory, reflection, ((0.25, 0.75),))
+
+
+def shown(path: Path, limit: int, stage: str | None = None) -> str:
+    out = io.StringIO()
+    print_terminal(path, limit, Console(file=out, width=100), stage)
+    return out.getvalue()
+
+
+def test_an_episode_is_shown_with_reply_observation_diagnosis_and_loss(tmp_path: Path) -> None:
+    path = tmp_path / "trajectories.jsonl"
+    append_records(path, [record("shop/1"), record("shop/2", reward=0.5)])
+    text = shown(path, 5)
+    for part in (
+        "succeeded shop/1 · train, step 2",
+        "failed shop/2",
+        "click[Buy]  loss 0.5",
+        "malformed: no name",
+        "tool a page",
+        "diagnosis (medium) the wrong cup",
+        "{'name': 'back'}",
+        "reward 0.5 · 1 turns · max_turns · reflection ok",
+        "buy [bold]a cup[/bold]",
+    ):
+        assert part in text
+    assert "raise the limit" not in text
+
+
+def test_floor_user_and_broken_episodes_stand_beside_the_success(tmp_path: Path) -> None:
+    path = tmp_path / "trajectories.jsonl"
+    info = {"user": "scripted-full", "do_nothing_succeeds": True}
+    first, second, third = (record(f"retail/{i}", reward=float(i < 1)) for i in range(3))
+    rows = [
+        replace(first, trajectory=replace(first.trajectory, info=info)),
+        replace(second, trajectory=replace(second.trajectory, info={**info, "do_nothing_succeeds": False})),
+        replace(third, trajectory=replace(third.trajectory, info=info, stop_reason=StopReason.ENV_ERROR)),
+    ]
+    append_records(path, rows)
+    text = shown(path, 5)
+    assert "scripted-full" in text
+    assert "1 broken" in text
+    assert text.count("50%") == 2  # success and floor, over the two episodes that count
+    page = tmp_path / "page.html"
+    write_html(path, page)
+    assert '"broken":1,"success":0.5,"floor":0.5,"users":["scripted-full"]' in page.read_text(encoding="utf-8")
+
+
+def test_more_episodes_than_the_limit_are_announced(tmp_path: Path) -> None:
+    path = tmp_path / "trajectories.jsonl"
+    append_records(path, [record(f"shop/{i}") for i in range(3)])
+    text = shown(path, 2)
+    assert "shop/1" in text
+    assert "shop/2" not in text
+    assert "The first 2 of 3 episodes" in text
+
+
+def test_the_figures_count_the_whole_file_and_one_stage_can_be_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "trajectories.jsonl"
+    trained = [record(f"shop/{i}", reward=float(i == 3)) for i in range(4)]
+    append_records(path, [*(replace(record(f"held/{i}"), stage="test") for i in range(3)), *trained])
+    text = shown(path, 1)
+    assert "held/0" in text
+    assert re.search(r"test *│ *3 *│ *100%", text)
+    assert re.search(r"train *│ *4 *│ *25%", text)
+    text = shown(path, 1, "train")
+    assert "shop/0" in text
+    assert "held/0" not in text
+    assert "The first 1 of 4 episodes" in text
+    assert re.search(r"train *│ *4 *│ *25%", text)
+    assert not re.search(r"test *│", text)
+    with pytest.raises(HeroError, match=r"no episode of stage 'trainn'\. There are: test, train"):
+        shown(path, 1, "trainn")
+
+
+def test_outside_text_cannot_steer_the_terminal(tmp_path: Path) -> None:
+    path = tmp_path / "trajectories.jsonl"
+    append_records(path, [record("shop/1", "\x1b[2J\x1b]0;owned\x07 \u202e back \ud800 \x9b31m\r\n")])
+    text = shown(path, 1)
+    assert not set(text) & set("\x1b\x07\u202e\x9b\r\ud800")
+    assert "\\x1b[2J" in text
+
+
+def test_line_breaks_and_tabs_stay() -> None:
+    assert plain("a\n\tb\x00") == "a\n\tb\\x00"
+
+
+def test_a_limit_below_one_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(HeroError, match="at least 1"):
+        print_terminal(tmp_path / "x.jsonl", 0)
