@@ -23,8 +23,9 @@ from hero_pl.losses.jensen_shannon import JensenShannon
 from hero_pl.objectives.base import Objective
 from hero_pl.objectives.policy_gradient import GRPO
 from hero_pl.objectives.self_distillation import SelfDistillation
-from hero_pl.policy.base import Policy, Sampling, ScoreRow
+from hero_pl.policy.base import Policy, ScoreRow
 from hero_pl.policy.huggingface import HuggingFacePolicy
+from hero_pl.policy.sampling import Sampling
 from hero_pl.reflection.base import Reflector
 from hero_pl.reflection.controls import ShuffledReflector
 from hero_pl.runs.intervals import mean_interval
@@ -86,7 +87,7 @@ def fresh(world: Path, weights: Weights | None = None, seed: int = 0) -> Hugging
     )
     policy.load()
     if weights is not None:
-        policy.model.load_state_dict(weights)
+        policy.network.model.load_state_dict(weights)
     return policy
 
 
@@ -130,7 +131,7 @@ def make_obedient(world: Path, seed: int = 0) -> Weights:
         loss.backward()
         optimizer.step()
         schedule.step()
-    return {name: value.detach().clone() for name, value in policy.model.state_dict().items()}
+    return {name: value.detach().clone() for name, value in policy.network.model.state_dict().items()}
 
 
 class Oracle(Reflector):

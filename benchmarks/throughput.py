@@ -22,8 +22,8 @@ from tables import write_rows
 from hero_pl.chat.actions import PlainText
 from hero_pl.datamodule import RolloutDataModule
 from hero_pl.objectives.self_distillation import SelfDistillation
-from hero_pl.policy.base import Sampling
 from hero_pl.policy.huggingface import HuggingFacePolicy
+from hero_pl.policy.sampling import Sampling
 from hero_pl.reflection.self_reflector import SelfReflector
 from hero_pl.rollout.collect import Limits
 from hero_pl.teacher.hindsight import HindsightTeacher

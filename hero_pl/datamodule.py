@@ -9,7 +9,8 @@ import lightning
 import numpy as np
 
 from hero_pl.errors import ConfigError
-from hero_pl.policy.base import Policy, Sampling
+from hero_pl.policy.base import Policy
+from hero_pl.policy.sampling import Sampling
 from hero_pl.rollout.collect import Collector, Limits
 from hero_pl.rollout.demonstrations import Demonstrations
 from hero_pl.rollout.environments import check_arguments, check_id

@@ -247,13 +247,12 @@ class HeroModule(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what the weights alone do not tell."""
-        copies: dict[str, Any] = getattr(self.policy, "copies_state", dict)()
         checkpoint["hero"] = {
             "turns": self.turns,
             "version": self.policy.version,
             "kind": type(self.objective).__name__,
             "objective": self.objective.state_dict(),
-            "copies": copies,
+            "copies": self.policy.copies_state(),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -270,12 +269,10 @@ class HeroModule(lightning.LightningModule):
             )
         self.turns, self.policy.version = int(state["turns"]), int(state["version"])
         self.objective.load_state_dict(state["objective"])
-        if state["copies"]:
-            self.policy.load_copies(state["copies"])  # type: ignore[operator]
+        self.policy.load_copies(state["copies"])
 
     def roll_back(self, checkpoint: dict[str, Any]) -> None:
         """Restore the teacher of an earlier checkpoint of this run; turns and versions go on counting."""
         state = checkpoint["hero"]
         self.objective.roll_back(state["objective"])
-        if state["copies"]:
-            self.policy.load_copies(state["copies"])  # type: ignore[operator]
+        self.policy.load_copies(state["copies"])

@@ -38,6 +38,8 @@ class FinishReason(StrEnum):
     """An end-of-turn token was sampled (it is part of ``action_ids``)."""
     LENGTH = "length"
     """``max_action_tokens`` was reached."""
+    ERROR = "error"
+    """The sampler failed; there is no action."""
 
 
 @dataclass(frozen=True, slots=True)

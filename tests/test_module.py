@@ -119,14 +119,14 @@ def test_the_first_step_samples_with_the_weights_it_updates(tiny_module, tiny_da
 def test_bug_22_the_teacher_is_neither_optimized_nor_in_the_gradient_norm(weights, tiny_module, tiny_data, fit):
     module = tiny_module(SelfDistillation(reflector=ShopRules(), weights=weights()), weight_decay=0.5, clip=1e-3)
     module.policy.load()
-    before = {name: value.clone() for name, value in module.policy.model.state_dict().items()}
+    before = {name: value.clone() for name, value in module.policy.network.model.state_dict().items()}
     seen = Seen()
     trainer = fit(module, tiny_data(), 2, callbacks=[seen])
-    (teacher,) = module.policy.copies.values()
+    (teacher,) = module.policy.network.copies.values()
     assert same(dict(teacher.state_dict()), before)  # with weight decay, being optimized would shrink it
-    assert not same(dict(module.policy.model.state_dict()), before)
+    assert not same(dict(module.policy.network.model.state_dict()), before)
     optimized = [p for group in trainer.optimizers[0].param_groups for p in group["params"]]
-    trained = [p for p in module.policy.model.parameters() if p.requires_grad]
+    trained = [p for p in module.policy.network.model.parameters() if p.requires_grad]
     assert [id(p) for p in optimized] == [id(p) for p in trained]
     assert not {id(p) for p in optimized} & {id(p) for p in teacher.parameters()}
     # the norm that clipping saw is that of the student alone: after clipping to 1e-3 its gradients have that norm
@@ -318,7 +318,7 @@ def test_a_group_of_one_with_grpo_is_refused_before_the_weights_are_made(tiny_mo
     module = tiny_module(GRPO())
     with pytest.raises(ConfigError, match="group_size"):
         fit(module, tiny_data(group_size=1), 1)
-    assert module.policy.model is None
+    assert module.policy.network is None
 
 
 @pytest.mark.parametrize("teacher", [HindsightTeacher(), FeedbackOnlyTeacher(mask_like_hero=True)])
@@ -326,7 +326,7 @@ def test_a_teacher_of_diagnoses_without_a_reflector_is_refused(teacher, tiny_mod
     module = tiny_module(SelfDistillation(NoReflector(), teacher))
     with pytest.raises(ConfigError, match="FeedbackOnlyTeacher"):
         fit(module, tiny_data(), 1)
-    assert module.policy.model is None
+    assert module.policy.network is None
     SelfDistillation(NoReflector(), FeedbackOnlyTeacher()).check(1)
 
 

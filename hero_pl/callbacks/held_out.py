@@ -17,7 +17,8 @@ from hero_pl.callbacks.turn_budget import TurnBudget
 from hero_pl.errors import ConfigError
 from hero_pl.evaluation.prompt_tokens import prompt_tokens
 from hero_pl.evaluation.summary import remarks, summarize
-from hero_pl.policy.base import Policy, Sampling
+from hero_pl.policy.base import Policy
+from hero_pl.policy.sampling import Sampling
 from hero_pl.rollout.environments import KEPT
 from hero_pl.runs.evaluations import EVAL_FILE
 from hero_pl.runs.jsonl import append_lines

@@ -31,7 +31,8 @@ from hero_pl.losses.base import DistillationLoss
 from hero_pl.losses.gates import Gate
 from hero_pl.losses.importance import ImportanceCorrection
 from hero_pl.objectives.base import Objective
-from hero_pl.policy.base import Policy, Sampler
+from hero_pl.policy.base import Policy
+from hero_pl.policy.sampling import Sampler
 from hero_pl.reflection.base import Reflector
 from hero_pl.rollout.demonstrations import Demonstrations
 from hero_pl.teacher.base import Teacher

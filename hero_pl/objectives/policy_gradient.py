@@ -70,10 +70,6 @@ class PolicyGradient(Objective):
     def start(self, policy: Policy) -> None:
         """Keep the initial weights if a penalty needs them."""
         if self.surrogate.kl_weight:
-            from hero_pl.policy.huggingface import HuggingFacePolicy
-
-            if not isinstance(policy, HuggingFacePolicy):
-                raise ConfigError("beta_kl needs a HuggingFacePolicy, which can keep its initial weights.")
             policy.keep("initial")
 
     @property

@@ -24,7 +24,6 @@ from hero_pl.objectives.negative_hints import negative_hints
 from hero_pl.objectives.scope import LossScope, Scope
 from hero_pl.policy.base import Policy
 from hero_pl.policy.branches import BranchScorer, Scoring
-from hero_pl.policy.huggingface import HuggingFacePolicy
 from hero_pl.reflection.base import Reflector
 from hero_pl.reflection.none import NoReflector
 from hero_pl.reflection.self_reflector import SelfReflector
@@ -139,8 +138,7 @@ class SelfDistillation(Objective):
     def start(self, policy: Policy) -> None:
         """Let the teacher's weights take their copy."""
         if self.logits_at_once:
-            with _networked(policy).unprojected():
-                pass  # refuses a head that is no plain projection, before anything is played
+            policy.need_network("logits_at_once").check_plain_head()  # before anything is played
         self.weights.start(policy)
         self.reflector.start(policy)
 
@@ -204,20 +202,19 @@ class SelfDistillation(Objective):
     def loss(self, policy: Policy, micro: TokenizedBatch) -> LossOutput:
         """Step 4: divergence per token of the sampled ids, teacher detached."""
         if self.logits_at_once:
-            return self._distil_in_parts(_networked(policy), micro)
+            return self._distil_in_parts(policy, micro)
         return self.distil(policy, policy.score(micro.student), micro)
 
-    def _distil_in_parts(self, policy: HuggingFacePolicy, micro: TokenizedBatch) -> LossOutput:
+    def _distil_in_parts(self, policy: Policy, micro: TokenizedBatch) -> LossOutput:
         """The same from last hidden states."""
         self._tell_temperature(micro.temperature)
-        with policy.unprojected():
-            student, teacher = policy.score(micro.student), self.weights.score(policy, micro.teacher)
+        network = policy.need_network("logits_at_once")
         found = linear_divergence(
             self.divergence,
-            student,
-            policy.head_weight(),
-            teacher,
-            policy.head_weight(self.weights.copy),
+            policy.hidden(micro.student),
+            network.head_weight(),
+            self.weights.hidden(policy, micro.teacher),
+            network.head_weight(self.weights.copy),
             micro.coefficient,
             self.logits_at_once,
             micro.action_ids,
@@ -296,12 +293,6 @@ def _seen(trajectories: Sequence[Trajectory], reduce_sum: ReduceSum) -> tuple[fl
     local = torch.tensor([sum(t.reward for t in trajectories), count * length, count], dtype=torch.float64)
     reward, length, count = reduce_sum(local).tolist()
     return reward / max(count, 1.0), length / max(count, 1.0)
-
-
-def _networked(policy: Policy) -> HuggingFacePolicy:
-    if not isinstance(policy, HuggingFacePolicy):
-        raise ConfigError(f"logits_at_once needs a HuggingFacePolicy, given {type(policy).__name__}. Set it to 0.")
-    return policy
 
 
 def _device(policy: Policy) -> torch.device:

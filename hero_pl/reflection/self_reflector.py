@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
 from hero_pl.errors import ConfigError, ReflectionError
-from hero_pl.policy.base import Sampling
+from hero_pl.policy.sampling import Sampling
 from hero_pl.reflection.base import Reflector
 from hero_pl.reflection.context import ReflectionContext
 from hero_pl.reflection.parse import LeakPolicy, parse_reflection
@@ -95,10 +95,7 @@ class SelfReflector(Reflector):
     def start(self, policy: Policy) -> None:
         """Keep the initial weights, if they are to reflect."""
         if self.weights == "initial":
-            keep = getattr(policy, "keep", None)
-            if keep is None:
-                raise ConfigError(f"SelfReflector(weights='initial'): {type(policy).__name__} cannot keep a copy.")
-            keep("initial")
+            policy.keep("initial")
 
     def reflect(self, trajectories: Sequence[Trajectory], policy: Policy | None) -> list[Reflection]:
         """See :meth:`Reflector.reflect`."""

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hero_pl.errors import ConfigError, EnvError
-from hero_pl.policy.base import Policy, SampledAction, Sampling
+from hero_pl.policy.base import Policy
+from hero_pl.policy.sampling import SampledAction, Sampling
 from hero_pl.rollout import environments
 from hero_pl.rollout.specs import EpisodeSpec
 from hero_pl.types import Role, StopReason, Trajectory, Turn

@@ -17,8 +17,8 @@ from typing import Any, Literal, cast, get_args
 
 from hero_pl.chat.actions import THINKING, THINKING_END, without_thinking
 from hero_pl.errors import ConfigError, PolicyError
-from hero_pl.policy.base import Sampling
 from hero_pl.policy.huggingface import HuggingFacePolicy
+from hero_pl.policy.sampling import Sampling
 from hero_pl.types import FinishReason, Message, Role
 
 CUT = " ..."
@@ -154,7 +154,7 @@ class LocalChat:
         return request.text
 
     def _load(self) -> None:
-        if self.policy.model is not None:
+        if self.policy.network is not None:
             return
         import torch
 

@@ -197,7 +197,7 @@ def test_rollback_brings_the_moving_teacher_back_too(tiny_module, tiny_data, fit
 
     class Copies(Callback):
         def on_train_batch_end(self, trainer, module, *args):
-            state = module.policy.copies["ema"].state_dict()
+            state = module.policy.network.copies["ema"].state_dict()
             copies.setdefault(trainer.global_step, []).append({k: v.clone() for k, v in state.items()})
 
     fit(tiny_module(objective), tiny_data(), 5, callbacks=[Copies(), guard, Copies()], logger=CSVLogger(tmp_path))

@@ -22,7 +22,7 @@ from hero_pl.evaluation.metrics import (
     pass_hat_k,
     scores,
 )
-from hero_pl.policy.base import Sampling
+from hero_pl.policy.sampling import Sampling
 from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.rollout.collect import Collector, Limits
 from hero_pl.rollout.specs import EpisodeSpec

@@ -9,7 +9,7 @@ from hero_pl.chat.actions import PlainText, ReAct, ToolCall
 from hero_pl.chat.byte_tokenizer import byte_tokenizer
 from hero_pl.chat.template import ChatTemplate
 from hero_pl.evaluation.prompt_tokens import PARTS, prompt_tokens
-from hero_pl.policy.base import Sampling
+from hero_pl.policy.sampling import Sampling
 from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.rollout.collect import Collector, Limits
 from hero_pl.rollout.specs import EpisodeSpec

@@ -38,7 +38,7 @@ class Bug:
     """Expression for ``pytest -k``; default: tests named after the bug."""
 
 
-BATCH, HUGGINGFACE, DIVERGENCE = "hero_pl/batch.py", "hero_pl/policy/huggingface.py", "hero_pl/losses/divergence.py"
+BATCH, DIVERGENCE = "hero_pl/batch.py", "hero_pl/losses/divergence.py"
 ADVANTAGES, NORMALIZE, MODULE = "hero_pl/losses/advantages.py", "hero_pl/losses/normalize.py", "hero_pl/module.py"
 
 BUGS = (
@@ -94,7 +94,7 @@ BUGS = (
     Bug(
         6,
         "use the mask of the action as attention mask",
-        HUGGINGFACE,
+        "hero_pl/policy/huggingface.py",
         (("mask[i, : len(row.ids)] = 1", "mask[i, row.spans[0][0] - 1 : len(row.ids)] = 1"),),
         "tests/test_batch.py",
     ),
@@ -234,7 +234,7 @@ BUGS = (
         21,
         "save no frozen copies",
         MODULE,
-        (('"copies": copies,', '"copies": {},'),),
+        (('"copies": self.policy.copies_state(),', '"copies": {},'),),
         "tests/test_module.py",
         "resumed and initial",
     ),
@@ -246,7 +246,7 @@ BUGS = (
             (
                 "        self.objective.start(self.policy)\n",
                 "        self.objective.start(self.policy)\n"
-                "        copied = [p for copy in self.policy.copies.values() for p in copy.parameters()]\n"
+                "        copied = [p for copy in self.policy.network.copies.values() for p in copy.parameters()]\n"
                 '        self.optimizers().optimizer.add_param_group({"params": copied})\n',
             ),
         ),
@@ -255,14 +255,14 @@ BUGS = (
     Bug(
         23,
         "leave dropout on",
-        HUGGINGFACE,
-        (("        _without_dropout(self.model)\n", ""),),
+        "hero_pl/policy/huggingface.py",
+        (("        switch_dropout_off(model)\n", ""),),
         "tests/test_batch.py",
     ),
     Bug(
         24,
         "switch the adapter off and on without a context",
-        HUGGINGFACE,
+        "hero_pl/policy/network.py",
         (
             (
                 "with torch.no_grad(), self.model.disable_adapter():  # comes back on, also after an error\n"

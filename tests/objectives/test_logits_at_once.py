@@ -11,7 +11,7 @@ from hero_pl.losses.gates import Contrastive
 from hero_pl.objectives.mixed import Mixed
 from hero_pl.objectives.self_distillation import SelfDistillation
 from hero_pl.pocket.shop.reflector import ShopRules
-from hero_pl.policy.base import Sampling
+from hero_pl.policy.sampling import Sampling
 from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.rollout.collect import Collector, Limits
 from hero_pl.rollout.specs import EpisodeSpec
@@ -31,7 +31,9 @@ def one_step(objective: SelfDistillation, policy: Any, shop: Collector) -> tuple
     objective.start(policy)
     step = objective.prepare(played, policy, lambda local: local)
     rows = [0]
-    handle = policy._head().register_forward_hook(lambda _, given, __: rows.append(given[0].shape[0]))
+    handle = policy.network.model.get_output_embeddings().register_forward_hook(
+        lambda _, given, __: rows.append(given[0].shape[0])
+    )
     output = objective.loss(policy, step.batch)
     handle.remove()
     output.loss.backward()
@@ -79,7 +81,7 @@ def test_what_needs_all_logits_is_refused(needs_all) -> None:
 def test_a_head_that_is_no_plain_projection_is_refused_before_anything_is_played(tiny_policy) -> None:
     policy = tiny_policy()
     policy.load()
-    head = policy._head()
+    head = policy.network.model.get_output_embeddings()
     head.bias = torch.nn.Parameter(torch.zeros(head.out_features))
     with pytest.raises(PolicyError, match="logits_at_once"):
         SelfDistillation(logits_at_once=8).start(policy)

@@ -14,7 +14,7 @@ from hero_pl.objectives.mixed import Credit
 from hero_pl.objectives.policy_gradient import PolicyGradient
 from hero_pl.objectives.self_distillation import SelfDistillation
 from hero_pl.pocket.shop.reflector import ShopRules
-from hero_pl.policy.base import Sampling
+from hero_pl.policy.sampling import Sampling
 from hero_pl.rollout.collect import Collector, Limits
 from hero_pl.rollout.specs import EpisodeSpec
 

@@ -16,7 +16,8 @@ from hero_pl.objectives.self_distillation import SelfDistillation
 from hero_pl.pocket.shop.reflector import ShopRules
 from hero_pl.policy.base import ScoreRow
 from hero_pl.policy.branches import BranchScorer, Layout, plan, run_layout, tree_layout
-from hero_pl.policy.huggingface import HuggingFacePolicy, Lora
+from hero_pl.policy.huggingface import HuggingFacePolicy
+from hero_pl.policy.loading import Lora
 from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.teacher.weights import EMAWeights, InitialWeights, LiveWeights, TrustRegionWeights
 from hero_pl.types import Hint, StopReason, Trajectory, Turn
@@ -135,7 +136,7 @@ def test_equal_rows_and_empty_hints_are_scored_too(how: Any, policy: HuggingFace
 
 @pytest.mark.parametrize("how", HOW)
 def test_frozen_copies_and_adapters_are_scored_with_their_own_weights(how: Any, tmp_path: Path) -> None:
-    from hero_pl.policy.huggingface import Lora
+    from hero_pl.policy.loading import Lora
 
     for settings in ({}, {"lora": Lora(rank=2)}):
         policy = made(tmp_path, **settings)  # type: ignore[arg-type]
@@ -178,8 +179,8 @@ def test_a_wrong_position_or_mask_changes_the_logits_by_more_than_a_tenth(
     want = separate(policy, [rows[i] for i in order])
     layout = tree_layout(rows, tree)
     with policy.sampling():
-        right = run_layout(policy, policy.model, layout)
-        wrong = run_layout(policy, policy.model, spoil(layout))
+        right = run_layout(policy.network.model, policy.network.logits_at, layout)
+        wrong = run_layout(policy.network.model, policy.network.logits_at, spoil(layout))
     assert (right - want).abs().max() <= 1e-4
     assert (wrong - want).abs().max() > 1e-1
 
@@ -260,7 +261,7 @@ def test_a_network_that_does_more_than_attend_falls_back_with_a_reason(
     with pytest.warns(UserWarning, match=reason), policy.sampling():
         logits = scorer.score(policy, rows, "live")
     torch.testing.assert_close(logits, separate(policy, rows), atol=1e-4, rtol=1e-4)
-    assert policy.model.config._attn_implementation != "hero_pl_branches"
+    assert policy.network.model.config._attn_implementation != "hero_pl_branches"
 
 
 # -- in training -----------------------------------------------------------------------------------------------------

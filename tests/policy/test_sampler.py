@@ -6,9 +6,9 @@ import pytest
 
 from hero_pl.chat.byte_tokenizer import byte_tokenizer
 from hero_pl.errors import ConfigError
-from hero_pl.policy.base import SampledAction, Sampling
 from hero_pl.policy.huggingface import HuggingFacePolicy
 from hero_pl.policy.sampler import HOLES, CachedSampler, CachedSession
+from hero_pl.policy.sampling import SampledAction, Sampling
 from hero_pl.policy.scripted import ScriptedPolicy
 
 OPENINGS = ["a", "a much longer opening, " * 8, "b", "c"]

@@ -8,8 +8,8 @@ import pytest
 
 from hero_pl.chat.byte_tokenizer import byte_tokenizer
 from hero_pl.errors import ConfigError, ReflectionError
-from hero_pl.policy.base import Sampling
 from hero_pl.policy.huggingface import HuggingFacePolicy
+from hero_pl.policy.sampling import Sampling
 from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.reflection.self_reflector import SelfReflector, review_prompt
 from hero_pl.reflection.statistics import reflection_statistics

@@ -4,7 +4,7 @@ import pytest
 
 from hero_envs.tau_bench.expert import ScriptedExpert
 from hero_pl.chat.actions import PlainText, ReAct, ToolCall
-from hero_pl.policy.base import Sampling
+from hero_pl.policy.sampling import Sampling
 from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.reflection.none import NoReflector
 from hero_pl.rollout.collect import Collector, Limits

@@ -12,8 +12,9 @@ from hero_pl.chat.byte_tokenizer import byte_tokenizer
 from hero_pl.datamodule import RolloutDataModule
 from hero_pl.errors import ConfigError, EnvError
 from hero_pl.evaluation.metrics import scores
-from hero_pl.policy.base import Sampling, ScoreRow
+from hero_pl.policy.base import ScoreRow
 from hero_pl.policy.huggingface import HuggingFacePolicy
+from hero_pl.policy.sampling import Sampling
 from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.rollout import environments
 from hero_pl.rollout.collect import Collector, Limits
