@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import lightning
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from hero_pl.errors import ConfigError
@@ -136,6 +137,17 @@ class HeroModule(lightning.LightningModule):
             rate *= max(0.0, 1.0 - step / self.total_steps)
         return rate
 
+    def on_fit_start(self) -> None:
+        """The weights are there, those of a checkpoint included: let the sampler have them."""
+        self.policy.sampler.sync(self.policy)
+
+    def on_validation_start(self) -> None:
+        """The same for an evaluation by itself."""
+        if self.trainer.state.fn != TrainerFn.FITTING:
+            self.policy.sampler.sync(self.policy)
+
+    on_test_start = on_predict_start = on_fit_start
+
     def on_train_start(self) -> None:
         """Training mode; frozen copies are taken here, unless a checkpoint has brought them."""
         self.policy.train()
@@ -148,9 +160,10 @@ class HeroModule(lightning.LightningModule):
 
     def training_step(self, trajectories: list[Trajectory], batch_idx: int) -> None:
         """Prepare once, then one backward pass per micro-batch and one optimizer step, ``updates_per_batch`` times."""
-        stale = self.policy.version - min((t.policy_version for t in trajectories), default=self.policy.version)
-        self._check_staleness(stale, f"policy_version of step {self.global_step}")
         judged = [trajectory for trajectory in trajectories if evaluable(trajectory)]  # a broken one teaches nothing
+        oldest = min((turn.policy_version for t in judged for turn in t.turns), default=self.policy.version)
+        stale = self.policy.version - oldest
+        self._check_staleness(stale, f"policy_version of step {self.global_step}")
         with torch.no_grad():
             step = self.objective.prepare(judged, self.policy, self._reduce_sum)
         discarded = getattr(getattr(self.trainer, "datamodule", None), "discarded", [])
@@ -169,6 +182,7 @@ class HeroModule(lightning.LightningModule):
             if updated:
                 self.objective.after_step(self.policy)
                 self.policy.version += 1
+                self.policy.sampler.sync(self.policy)
         metrics |= outputs.metrics
         metrics["train/skipped_steps"] = float(not updated)
         metrics = self._over_ranks(len(trajectories), metrics)
@@ -272,7 +286,8 @@ class HeroModule(lightning.LightningModule):
         self.policy.load_copies(state["copies"])
 
     def roll_back(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the teacher of an earlier checkpoint of this run; turns and versions go on counting."""
+        """Restore the teacher of an earlier checkpoint of this run, whose weights are back; counters go on counting."""
         state = checkpoint["hero"]
         self.objective.roll_back(state["objective"])
         self.policy.load_copies(state["copies"])
+        self.policy.sampler.sync(self.policy)

@@ -158,12 +158,13 @@ class CachedSession(Session):
         cache, none = _new_cache(), torch.zeros(len(rows), 0, dtype=torch.long, device=self.network.device)
         logits, mask = self._run(cache, none, [self.asked[row] for row in rows])
         if self.batch:
-            slots = max(mask.shape[1], self.mask.shape[1])
+            missing = mask.shape[1] - self.mask.shape[1]
+            old, new = max(missing, 0), max(-missing, 0)
             for layer, other in zip(self.cache.layers, cache.layers, strict=True):
                 for name in ("keys", "values"):  # (rows, heads, slots, head size)
-                    both = (pad(getattr(one, name), (0, 0, slots - one.keys.shape[2], 0)) for one in (layer, other))
-                    setattr(layer, name, torch.cat(list(both)))
-            mask = torch.cat([pad(one, (slots - one.shape[1], 0)) for one in (self.mask, mask)])
+                    there, here = pad(getattr(layer, name), (0, 0, old, 0)), pad(getattr(other, name), (0, 0, new, 0))
+                    setattr(layer, name, torch.cat([there, here]))
+            mask = torch.cat([pad(self.mask, (old, 0)), pad(mask, (new, 0))])
         else:
             self.cache = cache
         self.mask = mask

@@ -14,7 +14,7 @@ from hero_pl.reflection.parse import LeakPolicy, parse_reflection
 from hero_pl.reflection.prompt import TOKENS_PER_TURN, answer_tokens, merge_windows, requests, retry_message
 from hero_pl.reflection.retry import WARMER, OnInvalid, better_of, incomplete
 from hero_pl.rollout.specs import SeedPurpose, derive_seeds
-from hero_pl.types import Reflection, Trajectory
+from hero_pl.types import FinishReason, Reflection, Trajectory
 
 if TYPE_CHECKING:
     from hero_pl.policy.base import Policy
@@ -140,11 +140,13 @@ class SelfReflector(Reflector):
                 actions = session.act(range(len(batch)), [ids for _, ids in batch])
             for (one, _), action in zip(batch, actions, strict=True):
                 self._take(one, policy.template.encoder.decode(action.ids), action.ids)
+                if action.finish_reason is FinishReason.ERROR:
+                    _note(one, "sampler_error")
         for one, ids in asked:
             if one.answer is None:  # no room for an answer: counted as `no_json` by the parser
                 self._take(one, "", ())
             elif len(ids) >= policy.max_length:
-                one.answer = replace(one.answer, issues=(*one.answer.issues, ("retry_too_long", 0)))
+                _note(one, "retry_too_long")
 
     def _batches(
         self, asked: Sequence[tuple[_Question, tuple[int, ...]]], max_length: int
@@ -181,6 +183,12 @@ class SelfReflector(Reflector):
         if best.raw == text:
             question.answer_ids = ids
         question.answer = best
+
+
+def _note(question: _Question, issue: str) -> None:
+    """Add an issue of the whole answer, so that it is counted."""
+    assert question.answer is not None
+    question.answer = replace(question.answer, issues=(*question.answer.issues, (issue, 0)))
 
 
 def review_prompt(trajectory: Trajectory, policy: Policy) -> tuple[int, ...]:

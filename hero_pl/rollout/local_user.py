@@ -172,6 +172,8 @@ class LocalChat:
                 session = self.policy.sampler.open(self.policy, self._sampling, seeds)
                 actions = session.act(range(len(batch)), [request.prompt_ids for request in batch])
             for request, action in zip(batch, actions, strict=True):
+                if action.finish_reason is FinishReason.ERROR:
+                    raise PolicyError(action.error)
                 request.text = _spoken(
                     self.policy.template.encoder.decode(action.ids), action.finish_reason is FinishReason.LENGTH
                 )

@@ -413,12 +413,12 @@ BUGS = (
     Bug(
         39,
         "splice a hint into the contexts that are played",
-        "hero_pl/rollout/collect.py",
+        "hero_pl/rollout/slots.py",
         (
             (
-                "episode.prompt_ids = policy.template.next_prompt(episode.prompt_ids, sampled.ids, observation, role)",
-                "grown = policy.template.next_prompt(episode.prompt_ids, sampled.ids, observation, role)\n"
-                '            episode.prompt_ids = policy.template.insert_hint(grown, "Review notes")',
+                "episode.prompt_ids = template.next_prompt(episode.prompt_ids, sampled.ids, observation, role)",
+                "grown = template.next_prompt(episode.prompt_ids, sampled.ids, observation, role)\n"
+                '            episode.prompt_ids = template.insert_hint(grown, "Review notes")',
             ),
         ),
         "tests/test_datamodule.py",
