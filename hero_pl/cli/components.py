@@ -18,6 +18,7 @@ import hero_pl.objectives.sft
 import hero_pl.pocket.retail.demonstrations
 import hero_pl.pocket.shop.demonstrations
 import hero_pl.pocket.shop.expert
+import hero_pl.policy.huggingface
 import hero_pl.policy.scripted
 import hero_pl.reflection.chat_reflector
 import hero_pl.reflection.controls

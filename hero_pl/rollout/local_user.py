@@ -133,8 +133,9 @@ class LocalChat:
         Raises:
             PolicyError: The model cannot be loaded or failed, or the conversation leaves no room for a reply.
         """
-        with self._model:
-            self._load()
+        if self.policy.network is None:  # else others may queue up while the model answers
+            with self._model:
+                self._load()
         chat = [Message(cast(Role, message["role"]), message["content"]) for message in messages]
         request = _Request(self.policy.template.conversation(chat), seed)
         room = self.policy.max_length - self._sampling.max_action_tokens

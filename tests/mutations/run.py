@@ -430,6 +430,58 @@ BUGS = (
         (("self.beyond, not low <= mean <= high", "self.beyond, False"),),
         "tests/callbacks/test_collapse_guard.py",
     ),
+    Bug(
+        41,
+        "take the version of the youngest turn",
+        MODULE,
+        (("oldest = min((turn.policy_version", "oldest = max((turn.policy_version"),),
+        "tests/test_module.py",
+    ),
+    Bug(
+        42,
+        "leave the token that begins a sequence in front of the system hint",
+        "hero_pl/chat/template.py",
+        (("*system[self._leading_bos(system) :], *prompt_ids[start:]", "*system, *prompt_ids[start:]"),),
+        "tests/chat/test_template.py",
+    ),
+    Bug(
+        43,
+        "count only the tokens of the question itself",
+        "hero_pl/reflection/self_reflector.py",
+        (("both = max(longest, len(ids)) + max(wanted, need)", "both = len(ids) + need"),),
+        "tests/reflection/test_self_reflector.py",
+    ),
+    Bug(
+        44,
+        "answer all who wait at once",
+        "hero_pl/rollout/local_user.py",
+        (
+            (
+                "self._waiting[: self._batch_size], self._waiting[self._batch_size :]",
+                "self._waiting, []",
+            ),
+        ),
+        "tests/rollout/test_local_user.py",
+    ),
+    Bug(
+        45,
+        "let a row that joins late see what is in the cache",
+        "hero_pl/policy/sampler.py",
+        (("pad(mask, (new, 0))])", "pad(mask, (new, 0), value=1)])"),),
+        "tests/policy/test_sampler.py",
+    ),
+    Bug(
+        46,
+        "wait until every slot is free",
+        "hero_pl/rollout/slots.py",
+        (
+            (
+                "        while self.free and self.waiting:\n",
+                "        while self.free and self.waiting and not self.playing:\n",
+            ),
+        ),
+        "tests/rollout/test_slots.py",
+    ),
 )
 
 

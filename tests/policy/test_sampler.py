@@ -98,7 +98,7 @@ def test_packing_leaves_a_slot_for_each_token_of_the_longest_conversation(policy
     assert float(session.mask.float().mean()) > 1.0 - HOLES
 
 
-def test_rows_that_join_late_equal_those_that_were_there_from_the_start(policy: HuggingFacePolicy) -> None:
+def test_bug_45_rows_that_join_late_equal_those_that_were_there_from_the_start(policy: HuggingFacePolicy) -> None:
     """Row ``i`` joins at turn ``i``, beside rows that wait, go on, or have left."""
     alone = {row: play(policy, [row], Sampling(1.0, 12))[0][row] for row in range(4)}
     with policy.sampling():

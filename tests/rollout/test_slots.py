@@ -90,7 +90,7 @@ def play(
     return collector.collect(specs, policy, Sampling(max_action_tokens=16), **more), sessions[0]
 
 
-def test_a_slot_is_filled_again_as_soon_as_its_episode_has_ended() -> None:
+def test_bug_46_a_slot_is_filled_again_as_soon_as_its_episode_has_ended() -> None:
     _, session = play([5, 1, 1, 1, 1, 1], num_envs=2)
     assert session.batches == [2, 2, 2, 2, 2]  # waves of two would take 5 + 1 + 1 batches
     assert session.turns == {}  # every row was closed
