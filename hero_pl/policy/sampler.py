@@ -127,14 +127,14 @@ class CachedSession(Session):
 
     def _read_prompts(self) -> tuple[list[int], Tensor]:
         """Feed what is new of every prompt that was asked; rows and logits as in :meth:`_feed`."""
-        fed = dict(zip(self.batch, self.fed, strict=True))
-        goes_on = {row: prompt[: len(fed[row])] == tuple(fed[row]) for row, prompt in self.asked.items() if row in fed}
+        new: dict[int, tuple[int, ...]] = {}
+        for row, fed in zip(self.batch, self.fed, strict=True):
+            prompt = self.asked.get(row, ())
+            if len(prompt) > len(fed) and prompt[: len(fed)] == tuple(fed):
+                new[row] = prompt[len(fed) :]
         # a rewritten history, or one that has nothing new to read, is run again from its start
-        goes_on = {row: same and len(self.asked[row]) > len(fed[row]) for row, same in goes_on.items()}
-        self._drop({row for row, same in goes_on.items() if not same})
-        parts = []
-        if any(goes_on.values()):
-            parts.append(self._feed({row: self.asked[row][len(fed[row]) :] for row, same in goes_on.items() if same}))
+        self._drop({row for row in self.asked if row in self.batch and row not in new})
+        parts = [self._feed(new)] if new else []
         joining = [row for row in self.asked if row not in self.batch]
         if joining:
             parts.append((joining, self._join(joining)))
