@@ -21,6 +21,7 @@ from torch import Tensor
 
 from hero_pl.policy.base import Policy, ScoreRow
 from hero_pl.policy.huggingface import HuggingFacePolicy
+from hero_pl.scalars import Scalar, total
 
 Scoring = Literal["separate", "prefix_cache", "tree_mask"]
 
@@ -43,12 +44,12 @@ class Tree:
 
 
 def plan(rows: Sequence[ScoreRow]) -> list[Tree]:
-    """Gather the rows of each conversation around its last one, or around the last of each stretch that grew."""
+    """Gather the rows of each trajectory around its last one, or around the last of each stretch that grew."""
     branches: dict[int, list[tuple[int, int]]] = {}
-    conversations: dict[int, list[int]] = {}
+    trajectories: dict[int, list[int]] = {}
     for i, row in enumerate(rows):
-        conversations.setdefault(row.conversation, []).append(i)
-    for members in conversations.values():
+        trajectories.setdefault(row.trajectory, []).append(i)
+    for members in trajectories.values():
         trunks: list[int] = []
         for place in reversed(range(len(members))):
             i = members[place]
@@ -93,7 +94,7 @@ class BranchScorer:
         assert isinstance(policy, HuggingFacePolicy)
         return self._shared(policy, rows, weights)
 
-    def describe(self, policy: Policy, rows: Sequence[ScoreRow], weights: str, rewritten: int) -> dict[str, float]:
+    def describe(self, policy: Policy, rows: Sequence[ScoreRow], weights: str, rewritten: int) -> dict[str, Scalar]:
         """What scoring ``rows`` will cost.
 
         Args:
@@ -111,7 +112,7 @@ class BranchScorer:
             )
         can = self.can_share(policy, weights)
         tokens = sum(tree.forwarded(rows) for tree in plan(rows)) if can else sum(len(row.ids) for row in rows)
-        return {"teacher/forwarded_tokens": float(tokens), "teacher/rewritten_histories": float(rewritten)}
+        return {"teacher/forwarded_tokens": total(tokens), "teacher/rewritten_histories": total(rewritten)}
 
     @torch.no_grad()
     def _shared(self, policy: HuggingFacePolicy, rows: Sequence[ScoreRow], weights: str) -> Tensor:
