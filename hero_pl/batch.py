@@ -58,7 +58,7 @@ class TokenizedBatch:
     temperature: float = 1.0
     """At which the actions were sampled: what the logits of both sides are divided by."""
     counters: dict[str, int] = field(default_factory=dict)
-    """What was left out, and why."""
+    """Turns that are not in the loss: without a hint, of weight 0, without an id in scope, too long with the hint."""
 
     def __len__(self) -> int:
         return int(self.action_ids.numel())
@@ -104,7 +104,7 @@ class TokenizedBatch:
 
 
 @lru_cache(maxsize=8)
-def _tensor_fields(batch: type[TokenizedBatch]) -> tuple[str, ...]:
+def _tensor_fields(batch: type[Any]) -> tuple[str, ...]:
     hints = get_type_hints(batch)
     return tuple(f.name for f in fields(batch) if Tensor in (hints[f.name], *get_args(hints[f.name])))
 
@@ -168,7 +168,10 @@ def tokenize(
     for i, trajectory in enumerate(trajectories):
         for j, turn in enumerate(trajectory.turns):
             hint = hints[i][j] if hints is not None else None
-            scale = weight(i, turn, hint) if hints is None or hint is not None else 0.0
+            unhinted = hints is not None and hint is None
+            scale = 0.0 if unhinted else weight(i, turn, hint)
+            layout.counters["hero/unhinted_turns"] += unhinted
+            layout.counters["hero/unweighted_turns"] += not unhinted and scale <= 0.0
             share = policy_term.weight[i] if policy_term is not None else 0.0
             if scale > 0.0 or share > 0.0:
                 others = [texts[i][j] for texts in negative_hints]
@@ -235,7 +238,9 @@ class _Layout:
         self.scale: list[float] = []
         self.share: list[float] = []
         self.turn_numbers: list[int] = []
-        self.counters = {"teacher/overflow_turns": 0, "hero/out_of_scope_turns": 0}
+        self.counters = dict.fromkeys(
+            ("hero/unhinted_turns", "hero/unweighted_turns", "hero/out_of_scope_turns", "teacher/overflow_turns"), 0
+        )
         self._open: tuple[int, tuple[int, ...], list[tuple[int, int]]] | None = None
 
     def add(

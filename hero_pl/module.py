@@ -10,7 +10,7 @@ import lightning
 import torch
 from torch import Tensor
 
-from hero_pl.errors import ConfigError
+from hero_pl.errors import ConfigError, HeroError
 from hero_pl.evaluation.rollout import rollout_metrics
 from hero_pl.evaluation.summary import logged, remarks, summarize
 from hero_pl.objectives.base import Objective, Step
@@ -43,6 +43,8 @@ class HeroModule(lightning.LightningModule):
             rollout, and from the second step on the policy is no longer the one that sampled.
         max_staleness: Optimizer steps by which a rollout may lag behind the weights that learn from it. Beyond it an
             objective without a correction is refused.
+        max_idle_batches: Batches in a row without an optimizer step, because no turn of them is in the loss or the
+            gradient is not finite, after which the run ends with an error; 0 lets it go on. The first one warns.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class HeroModule(lightning.LightningModule):
         tokens_per_micro_batch: int = 16384,
         updates_per_batch: int = 1,
         max_staleness: int = 0,
+        max_idle_batches: int = 100,
     ) -> None:
         super().__init__()
         if min(lr, 1.0 if matrix_lr is None else matrix_lr) <= 0.0 or clip < 0.0:
@@ -71,9 +74,10 @@ class HeroModule(lightning.LightningModule):
                 f"tokens_per_micro_batch={tokens_per_micro_batch}, warmup_steps={warmup_steps}: "
                 "expected tokens_per_micro_batch >= 1 and warmup_steps >= 0."
             )
-        if updates_per_batch < 1 or max_staleness < 0:
+        if updates_per_batch < 1 or max_staleness < 0 or max_idle_batches < 0:
             raise ConfigError(
-                f"updates_per_batch={updates_per_batch}, max_staleness={max_staleness}: expected at least 1 and 0."
+                f"updates_per_batch={updates_per_batch}, max_staleness={max_staleness}, "
+                f"max_idle_batches={max_idle_batches}: expected at least 1, 0 and 0."
             )
         if schedule == "linear" and not total_steps:
             raise ConfigError("schedule: linear needs total_steps, the optimizer steps of the whole run.")
@@ -84,12 +88,16 @@ class HeroModule(lightning.LightningModule):
         self.schedule, self.warmup_steps, self.total_steps = schedule, warmup_steps, total_steps
         self.clip, self.tokens_per_micro_batch = clip, tokens_per_micro_batch
         self.updates_per_batch, self.max_staleness = updates_per_batch, max_staleness
+        self.max_idle_batches = max_idle_batches
         self.turns = 0
         """Assistant turns sampled for training so far on all ranks, hinted or not."""
         self.last_records: list[Record] = []
         """The latest training batch with its reflections and losses, for the trajectory log."""
         self.last_metrics: dict[str, float] = {}
         """What the latest step measured, over all ranks."""
+        self.idle_batches = 0
+        """Batches in a row without an optimizer step, up to now."""
+        self._idle = ""
 
     # -- set-up ------------------------------------------------------------------------------------------------
 
@@ -156,6 +164,7 @@ class HeroModule(lightning.LightningModule):
         played = torch.tensor([float(sum(len(t.turns) for t in (*trajectories, *discarded)))])
         self.turns += int(self._reduce_sum(played))  # all ranks count alike, so the budget ends them together
         metrics = {**rollout_metrics(trajectories, discarded, self.policy), **step.metrics}
+        metrics |= {name: total(count) for name, count in step.batch.counters.items()}
         metrics |= {"train/turns": largest(self.turns), "train/staleness": largest(stale)}
         metrics["train/broken_episodes"] = total(len(trajectories) - len(judged))
         outputs, updated = StepOutputs(), True
@@ -167,9 +176,36 @@ class HeroModule(lightning.LightningModule):
                 self.objective.after_step(self.policy)
                 self.policy.version += 1
         metrics |= {**outputs.metrics(), "train/skipped_steps": largest(not updated)}
-        self._log_step(self._over_ranks(metrics), len(trajectories))
+        metrics = self._over_ranks(metrics)
+        self._log_step(metrics, len(trajectories))
+        self._watch_idle(updated, metrics)
         self.last_records = step_records(judged, step, outputs, self.global_step)
         self.last_records += [Record("train", self.global_step, t) for t in trajectories if not evaluable(t)]
+
+    def _watch_idle(self, updated: bool, metrics: dict[str, Scalar]) -> None:
+        """Say at once that nothing is learned, and why, in the counts of the step; all ranks have the same."""
+        self.idle_batches = 0 if updated else self.idle_batches + 1
+        if updated:
+            return
+        reason = "its gradient is not finite" if "train/grad_norm" in metrics else "no turn of it is in the loss"
+        counts = {n: float(m) for n, m in metrics.items() if m.how == "sum" and float(m) > 0.0}
+        said = ", ".join(f"{name} {value:g}" for name, value in counts.items())
+        first, where = not self._idle, f"the batch after step {self.global_step}"
+        self._idle = f"Nothing was learned from {where}: {reason}. Its counts: {said}."
+        if first and self.trainer.is_global_zero:
+            warnings.warn(self._idle, stacklevel=2)
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        """End a run that learns nothing, after the callbacks have written down its last batch.
+
+        Raises:
+            HeroError: ``max_idle_batches`` batches in a row made no optimizer step.
+        """
+        if self.max_idle_batches and self.idle_batches >= self.max_idle_batches:
+            raise HeroError(
+                f"No optimizer step in {self.idle_batches} batches in a row; the run ends. {self._idle} See the "
+                "episodes with: hero_pl view RUN. To go on regardless set model.max_idle_batches: 0."
+            )
 
     def _update(self, step: Step) -> tuple[StepOutputs, bool]:
         """Backward over all micro-batches, then step; a step without tokens or with broken gradients is skipped."""

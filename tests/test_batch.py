@@ -342,7 +342,9 @@ class Noted(TokenizedBatch):
     label: str = ""
 
 
-def test_optional_tensors_are_split_with_the_tokens_and_the_rest_is_kept(scripted: ScriptedPolicy) -> None:
+def test_bug_61_and_62_optional_tensors_are_split_with_the_tokens_and_the_rest_is_kept(
+    scripted: ScriptedPolicy,
+) -> None:
     played = [episode(scripted, [(f"say {i}", "o"), ("again", "o")]) for i in range(3)]
     whole = tokenize(played, [hints_for(trajectory, "note", "look") for trajectory in played], scripted)
     given = {field.name: getattr(whole, field.name) for field in fields(whole)}

@@ -14,7 +14,7 @@ def values(*parts):
     return {name: float(scalar) for name, scalar in add_up(parts).items()}
 
 
-def test_a_count_a_mean_of_unequal_parts_and_a_maximum_by_hand() -> None:
+def test_bug_56_and_58_a_count_a_mean_of_unequal_parts_and_a_maximum_by_hand() -> None:
     one = {"count": total(3), "mean": mean(0.5, 2), "longest": largest(17)}
     two = {"count": total(5), "mean": mean(1.0, 6), "longest": largest(4)}
     assert values(one, two) == {"count": 8.0, "mean": (2 * 0.5 + 6 * 1.0) / 8, "longest": 17.0}
@@ -26,7 +26,7 @@ def test_names_say_nothing_about_how_a_metric_adds_up() -> None:
 
 
 @pytest.mark.parametrize("make", [lambda v: mean(v, 3), total, largest])
-def test_nothing_measured_does_not_spoil_the_others_and_is_not_logged(make) -> None:
+def test_bug_57_nothing_measured_does_not_spoil_the_others_and_is_not_logged(make) -> None:
     assert values({"a": make(math.nan)}, {"a": make(2.0)}, {}) == {"a": 2.0}
     nothing = add_up([{"a": make(math.nan)}, {"a": make(math.nan)}])
     assert math.isnan(float(nothing["a"]))
@@ -62,7 +62,7 @@ def test_tensors_are_read_when_they_are_added_up() -> None:
 
 
 @pytest.mark.parametrize("plain", [3.0, 3, torch.tensor(3.0)])
-def test_a_plain_number_is_refused_with_what_to_write(plain) -> None:
+def test_bug_59_a_plain_number_is_refused_with_what_to_write(plain) -> None:
     with pytest.raises(HeroError, match=r"'mine/count' is .*3.*total\(\.\.\.\) for a count.*hero_pl\.scalars"):
         add_up([{"mine/count": plain}])
 

@@ -174,7 +174,6 @@ class SelfDistillation(Objective):
         )
         turns = sum(len(trajectory.turns) for trajectory in trajectories)
         metrics = {f"reflection/{name}": value for name, value in reflection_statistics(reflections).items()}
-        metrics |= {name: total(count) for name, count in batch.counters.items()}
         metrics |= {f"teacher/{name}": n for name, n in (self.teacher.metrics() | self.weights.metrics()).items()}
         metrics["hero/hinted_turns"] = share(len(batch.teacher), turns)
         metrics["hero/empty_batches"] = mean(not batch.teacher_mask.any(), 1)

@@ -64,7 +64,11 @@ class SFT(Objective):
             reduce_sum=reduce_sum,
             device=next(policy.parameters()).device,
         )
-        return Step(batch, {"sft/kept": share(len(kept), len(trajectories))})
+        metrics = {
+            "sft/kept": share(len(kept), len(trajectories)),
+            "sft/left_out": total(len(trajectories) - len(kept)),
+        }
+        return Step(batch, metrics)
 
     def loss(self, policy: Policy, micro: TokenizedBatch) -> LossOutput:
         """Mean negative log-likelihood."""

@@ -125,7 +125,7 @@ def test_what_is_logged_speaks_for_both_processes(name, ranks, alone):
             assert first[metric] == pytest.approx(expected[metric], rel=1e-4, abs=1e-6), metric
 
 
-def test_a_users_counter_mean_and_maximum_come_out_right_over_both_processes(ranks, alone):
+def test_bug_56_and_58_a_users_counter_mean_and_maximum_come_out_right_over_both_processes(ranks, alone):
     expected = {"mine/count": 8.0, "mine/mean": (2 * 0.5 + 6 * 1.0) / 8, "mine/largest": 3.0, "mine/rare": 7.0}
     for found in (*(rank["own metrics"]["metrics"] for rank in ranks), alone("own metrics")["metrics"]):
         mine = {name: value for name, value in found.items() if name.startswith("mine/")}

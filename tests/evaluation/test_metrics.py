@@ -49,7 +49,7 @@ def test_success_counts_rewards_within_a_millionth_of_one() -> None:
     assert metric.compute().item() == pytest.approx(0.5)
 
 
-def test_broken_episodes_are_counted_apart_and_left_out_everywhere_else() -> None:
+def test_bug_63_broken_episodes_are_counted_apart_and_left_out_everywhere_else() -> None:
     broken = episode("a", 0.0, (turn(1), turn(2, "Error: x")), StopReason.ENV_ERROR, do_nothing_succeeds=False)
     batch = [broken, episode("a", 1.0, (turn(1),), do_nothing_succeeds=True), broken]
     for metric, expected in (

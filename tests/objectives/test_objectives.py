@@ -15,7 +15,7 @@ from hero_pl.objectives.self_distillation import SelfDistillation
 from hero_pl.objectives.sft import SFT
 from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.reflection.scripted import ScriptedReflector
-from hero_pl.teacher.weights import GatedWeights, LiveWeights
+from hero_pl.teacher.weights import GatedWeights, LiveWeights, TrustRegionWeights
 from hero_pl.types import Diagnosis, Reflection, StopReason, Trajectory, Turn
 
 
@@ -82,6 +82,14 @@ def test_hindsight_learns_from_failures_alone_and_from_a_single_episode(policy: 
     objective = hero(size)
     objective.check(1)
     assert gradient(objective, policy, [episode(policy, f"try {i}", 0.0) for i in range(size)]).abs().max() > 0
+
+
+@pytest.mark.parametrize(("weights", "passes"), [(LiveWeights, 1), (TrustRegionWeights, 2)])
+def test_bug_53_the_tokens_of_a_teacher_count_once_per_pass(policy, weights, passes) -> None:
+    objective = hero(1)
+    objective.weights = weights()
+    step = objective.prepare([episode(policy, "try", 0.0)], policy, lambda local: local)
+    assert float(step.metrics["teacher/tokens"]) == passes * sum(len(row.ids) for row in step.batch.teacher) > 0
 
 
 def test_a_teacher_that_is_never_refreshed_says_so_at_every_step(policy: ScriptedPolicy) -> None:
