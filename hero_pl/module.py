@@ -11,16 +11,15 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from hero_pl.errors import ConfigError
-from hero_pl.evaluation.metrics import scores
-from hero_pl.evaluation.prompt_tokens import prompt_tokens
+from hero_pl.errors import ConfigError, HeroError
 from hero_pl.evaluation.rollout import rollout_metrics
-from hero_pl.evaluation.summary import remarks, summarize
+from hero_pl.evaluation.summary import logged, remarks, summarize
 from hero_pl.objectives.base import Objective, Step
 from hero_pl.optimizer import MuonAdamW
 from hero_pl.policy.base import Policy
 from hero_pl.runs.records import Record, evaluable, to_record
-from hero_pl.step import StepOutputs, over_ranks, step_records
+from hero_pl.scalars import Scalar, add_up, largest, measured, total
+from hero_pl.step import StepOutputs, step_records
 from hero_pl.types import Trajectory
 
 
@@ -45,6 +44,8 @@ class HeroModule(lightning.LightningModule):
             rollout, and from the second step on the policy is no longer the one that sampled.
         max_staleness: Optimizer steps by which a rollout may lag behind the weights that learn from it. Beyond it an
             objective without a correction is refused.
+        max_idle_batches: Batches in a row without an optimizer step, because no turn of them is in the loss or the
+            gradient is not finite, after which the run ends with an error; 0 lets it go on. The first one warns.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class HeroModule(lightning.LightningModule):
         tokens_per_micro_batch: int = 16384,
         updates_per_batch: int = 1,
         max_staleness: int = 0,
+        max_idle_batches: int = 100,
     ) -> None:
         super().__init__()
         if min(lr, 1.0 if matrix_lr is None else matrix_lr) <= 0.0 or clip < 0.0:
@@ -73,9 +75,10 @@ class HeroModule(lightning.LightningModule):
                 f"tokens_per_micro_batch={tokens_per_micro_batch}, warmup_steps={warmup_steps}: "
                 "expected tokens_per_micro_batch >= 1 and warmup_steps >= 0."
             )
-        if updates_per_batch < 1 or max_staleness < 0:
+        if updates_per_batch < 1 or max_staleness < 0 or max_idle_batches < 0:
             raise ConfigError(
-                f"updates_per_batch={updates_per_batch}, max_staleness={max_staleness}: expected at least 1 and 0."
+                f"updates_per_batch={updates_per_batch}, max_staleness={max_staleness}, "
+                f"max_idle_batches={max_idle_batches}: expected at least 1, 0 and 0."
             )
         if schedule == "linear" and not total_steps:
             raise ConfigError("schedule: linear needs total_steps, the optimizer steps of the whole run.")
@@ -86,12 +89,16 @@ class HeroModule(lightning.LightningModule):
         self.schedule, self.warmup_steps, self.total_steps = schedule, warmup_steps, total_steps
         self.clip, self.tokens_per_micro_batch = clip, tokens_per_micro_batch
         self.updates_per_batch, self.max_staleness = updates_per_batch, max_staleness
+        self.max_idle_batches = max_idle_batches
         self.turns = 0
         """Assistant turns sampled for training so far on all ranks, hinted or not."""
         self.last_records: list[Record] = []
         """The latest training batch with its reflections and losses, for the trajectory log."""
         self.last_metrics: dict[str, float] = {}
-        """What the latest step logged, for the collapse guard."""
+        """What the latest step measured, over all ranks."""
+        self.idle_batches = 0
+        """Batches in a row without an optimizer step, up to now."""
+        self._idle = ""
 
     # -- set-up ------------------------------------------------------------------------------------------------
 
@@ -169,11 +176,10 @@ class HeroModule(lightning.LightningModule):
         discarded = getattr(getattr(self.trainer, "datamodule", None), "discarded", [])
         played = torch.tensor([float(sum(len(t.turns) for t in (*trajectories, *discarded)))])
         self.turns += int(self._reduce_sum(played))  # all ranks count alike, so the budget ends them together
-        metrics = {**rollout_metrics(trajectories), **step.metrics, "train/turns": float(self.turns)}
-        metrics["rollout/discarded_turns"] = float(sum(len(t.turns) for t in discarded))
-        metrics["rollout/action_tokens"] += sum(len(turn.action_ids) for t in discarded for turn in t.turns)
-        metrics |= {"train/staleness": float(stale), "train/broken_episodes": float(len(trajectories) - len(judged))}
-        metrics |= {f"rollout/{name}": n for name, n in prompt_tokens(trajectories, self.policy).items()}
+        metrics = {**rollout_metrics(trajectories, discarded, self.policy), **step.metrics}
+        metrics |= {name: total(count) for name, count in step.batch.counters.items()}
+        metrics |= {"train/turns": largest(self.turns), "train/staleness": largest(stale)}
+        metrics["train/broken_episodes"] = total(len(trajectories) - len(judged))
         outputs, updated = StepOutputs(), True
         for _ in range(self.updates_per_batch):
             if not updated:
@@ -183,15 +189,37 @@ class HeroModule(lightning.LightningModule):
                 self.objective.after_step(self.policy)
                 self.policy.version += 1
                 self.policy.sampler.sync(self.policy)
-        metrics |= outputs.metrics
-        metrics["train/skipped_steps"] = float(not updated)
-        metrics = self._over_ranks(len(trajectories), metrics)
+        metrics |= {**outputs.metrics(), "train/skipped_steps": largest(not updated)}
+        metrics = self._over_ranks(metrics)
+        self._log_step(metrics, len(trajectories))
+        self._watch_idle(updated, metrics)
         self.last_records = step_records(judged, step, outputs, self.global_step)
         self.last_records += [Record("train", self.global_step, t) for t in trajectories if not evaluable(t)]
-        self.last_metrics = metrics
-        bar = {"success": metrics["rollout/success"], "turns": metrics["train/turns"]}
-        self.log_dict(metrics, batch_size=len(trajectories))
-        self.log_dict(bar, prog_bar=True, logger=False, batch_size=len(trajectories))
+
+    def _watch_idle(self, updated: bool, metrics: dict[str, Scalar]) -> None:
+        """Say at once that nothing is learned, and why, in the counts of the step; all ranks have the same."""
+        self.idle_batches = 0 if updated else self.idle_batches + 1
+        if updated:
+            return
+        reason = "its gradient is not finite" if "train/grad_norm" in metrics else "no turn of it is in the loss"
+        counts = {n: float(m) for n, m in metrics.items() if m.how == "sum" and float(m) > 0.0}
+        said = ", ".join(f"{name} {value:g}" for name, value in counts.items())
+        first, where = not self._idle, f"the batch after step {self.global_step}"
+        self._idle = f"Nothing was learned from {where}: {reason}. Its counts: {said}."
+        if first and self.trainer.is_global_zero:
+            warnings.warn(self._idle, stacklevel=2)
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        """End a run that learns nothing, after the callbacks have written down its last batch.
+
+        Raises:
+            HeroError: ``max_idle_batches`` batches in a row made no optimizer step.
+        """
+        if self.max_idle_batches and self.idle_batches >= self.max_idle_batches:
+            raise HeroError(
+                f"No optimizer step in {self.idle_batches} batches in a row; the run ends. {self._idle} See the "
+                "episodes with: hero_pl view RUN. To go on regardless set model.max_idle_batches: 0."
+            )
 
     def _update(self, step: Step) -> tuple[StepOutputs, bool]:
         """Backward over all micro-batches, then step; a step without tokens or with broken gradients is skipped."""
@@ -214,8 +242,8 @@ class HeroModule(lightning.LightningModule):
         norm = torch.nn.utils.clip_grad_norm_(
             [p for p in self.policy.parameters() if p.requires_grad], self.clip or math.inf
         )
-        outputs.finish(float(norm))
-        if not math.isfinite(float(norm)):
+        outputs.grad_norm = float(norm)
+        if not math.isfinite(outputs.grad_norm):
             optimizer.zero_grad()
             return outputs, False
         optimizer.step()
@@ -223,13 +251,22 @@ class HeroModule(lightning.LightningModule):
         schedule.step()
         return outputs, True
 
-    def _over_ranks(self, episodes: int, metrics: dict[str, float]) -> dict[str, float]:
-        """What all ranks log alike, so that the loggers of rank 0 speak for the whole step."""
+    def _over_ranks(self, metrics: dict[str, Scalar]) -> dict[str, Scalar]:
+        """The step's metrics, alike on all ranks, so that the loggers of rank 0 speak for all of them."""
+        metrics = add_up([metrics])
         if self.trainer.world_size == 1:
             return metrics
         parts: list[Any] = [None] * self.trainer.world_size
-        torch.distributed.all_gather_object(parts, (float(episodes), metrics))
-        return over_ranks(parts)
+        torch.distributed.all_gather_object(parts, metrics)
+        return add_up(parts)
+
+    def _log_step(self, metrics: dict[str, Scalar], episodes: int) -> None:
+        before, self.last_metrics = self.last_metrics, measured(metrics)
+        # Lightning logs the last value again of what a step leaves out, which would pass for a measurement
+        gone = dict.fromkeys(before.keys() - self.last_metrics.keys(), math.nan)
+        self.log_dict({**gone, **self.last_metrics}, batch_size=episodes)
+        bar = {"success": self.last_metrics.get("rollout/success", math.nan), "turns": float(self.turns)}
+        self.log_dict(bar, prog_bar=True, logger=False, batch_size=episodes)
 
     def _reduce_sum(self, local: Tensor) -> Tensor:
         if self.trainer.world_size == 1:
@@ -244,18 +281,18 @@ class HeroModule(lightning.LightningModule):
 
     def test_step(self, trajectories: list[Trajectory], batch_idx: int) -> None:
         """Success and turns of held-out episodes."""
-        self._log_evaluation("test", trajectories)
-        for line in remarks(summarize(trajectories)):
+        for line in remarks(self._log_evaluation("test", trajectories)):
             self.print(line)
 
     def predict_step(self, trajectories: list[Trajectory], batch_idx: int) -> list[dict[str, Any]]:
         """The episodes as JSON records; Lightning cannot move frozen dataclasses."""
         return [to_record(Record("predict", self.global_step, trajectory)) for trajectory in trajectories]
 
-    def _log_evaluation(self, stage: str, trajectories: list[Trajectory]) -> None:
-        values = {**scores(trajectories), **prompt_tokens(trajectories, self.policy)}
-        logged = {f"{stage}/{name}": value for name, value in values.items()}
-        self.log_dict({**logged, "train/turns": float(self.turns)}, batch_size=len(trajectories))
+    def _log_evaluation(self, stage: str, trajectories: list[Trajectory]) -> dict[str, Any]:
+        result = summarize(trajectories, self.policy)
+        values = {f"{stage}/{name}": value for name, value in logged(result).items()}
+        self.log_dict({**values, "train/turns": float(self.turns)}, batch_size=len(trajectories))
+        return result
 
     # -- checkpoints -------------------------------------------------------------------------------------------
 

@@ -25,7 +25,6 @@ from hero_pl.callbacks.turn_budget import TurnBudget
 from hero_pl.cli.components import arguments, nearest, read_config
 from hero_pl.datamodule import RolloutDataModule
 from hero_pl.errors import ConfigError
-from hero_pl.evaluation.prompt_tokens import prompt_tokens
 from hero_pl.evaluation.summary import remarks, summarize
 from hero_pl.module import HeroModule
 from hero_pl.runs.records import Record, append_records
@@ -221,7 +220,7 @@ def play(
         load_weights(cli, checkpoint)
     played = cli.datamodule.evaluate(policy, stage, episodes, trials=trials)
     append_records(out, (Record("rollout", 0, trajectory) for trajectory in played))
-    result = {**summarize(played), "tokens": prompt_tokens(played, policy)}
+    result = summarize(played, policy)
     low, high = result["success_ci"]
     first = (
         f"{result['episodes']} episodes: success {result['success']:.3f} ({low:.3f} to {high:.3f}), "

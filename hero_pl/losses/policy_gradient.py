@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hero_pl.errors import ConfigError
+from hero_pl.scalars import Scalar, largest, mean
 
 RatioLevel = Literal["token", "sequence"]
 KLEstimator = Literal["k1", "k3"]
@@ -51,7 +52,7 @@ class ClippedPolicyGradient(nn.Module):
         self.ratio_level: RatioLevel = ratio_level
         self.kl_weight = kl_weight
         self.kl_estimator: KLEstimator = kl_estimator
-        self.diagnostics: dict[str, Tensor] = {}
+        self.diagnostics: dict[str, Scalar] = {}
 
     def forward(
         self,
@@ -95,7 +96,7 @@ class ClippedPolicyGradient(nn.Module):
             )
         penalty = kl_to_reference(log_probs, reference_log_probs, self.kl_estimator)
         if penalty.numel():
-            self.diagnostics["policy_gradient/kl"] = penalty.detach().mean()
+            self.diagnostics["policy_gradient/kl"] = mean(penalty.detach().mean(), penalty.numel())
         return per_token + self.kl_weight * penalty
 
 
@@ -123,17 +124,18 @@ def mean_per_row(values: Tensor, row: Tensor) -> Tensor:
     if values.numel() == 0:
         return values
     _, index, count = torch.unique(row, return_inverse=True, return_counts=True)
-    mean: Tensor = values.new_zeros(count.numel()).index_add(0, index, values) / count
-    return mean.index_select(0, index)
+    means: Tensor = values.new_zeros(count.numel()).index_add(0, index, values) / count
+    return means.index_select(0, index)
 
 
 @torch.no_grad()
-def _ratio_metrics(ratio: Tensor, clipped: Tensor, advantages: Tensor) -> dict[str, Tensor]:
-    if ratio.numel() == 0:
+def _ratio_metrics(ratio: Tensor, clipped: Tensor, advantages: Tensor) -> dict[str, Scalar]:
+    count = ratio.numel()
+    if not count:
         return {}
     binding = clipped * advantages < ratio * advantages  # the clipped branch is the minimum: no gradient
     return {
-        "policy_gradient/ratio_mean": ratio.mean(),
-        "policy_gradient/ratio_max": ratio.max(),
-        "policy_gradient/clip_fraction": binding.to(ratio.dtype).mean(),
+        "policy_gradient/ratio_mean": mean(ratio.mean(), count),
+        "policy_gradient/ratio_max": largest(ratio.max()),
+        "policy_gradient/clip_fraction": mean(binding.to(ratio.dtype).mean(), count),
     }

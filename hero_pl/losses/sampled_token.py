@@ -6,6 +6,7 @@ from torch import Tensor
 
 from hero_pl.errors import ConfigError
 from hero_pl.losses.base import DistillationLoss, action_log_probabilities, check_same_shape
+from hero_pl.scalars import mean
 
 
 class SampledToken(DistillationLoss):
@@ -46,5 +47,6 @@ class SampledToken(DistillationLoss):
         log_q = action_log_probabilities(student_logits, action_ids, self.temperature)
         log_p = action_log_probabilities(teacher_logits.detach(), action_ids, self.temperature)
         log_ratio = log_q.detach() - log_p
-        self.diagnostics = {"sampled/log_ratio_mean": log_ratio.mean()} if log_ratio.numel() else {}
+        count = log_ratio.numel()
+        self.diagnostics = {"sampled/log_ratio_mean": mean(log_ratio.mean(), count)} if count else {}
         return log_ratio * log_q

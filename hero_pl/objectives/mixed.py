@@ -19,6 +19,7 @@ from hero_pl.objectives.base import LossOutput, Step
 from hero_pl.objectives.policy_gradient import PolicyGradient
 from hero_pl.objectives.self_distillation import SelfDistillation
 from hero_pl.policy.base import Policy
+from hero_pl.scalars import Scalar, mean
 from hero_pl.types import Trajectory
 
 Rule: TypeAlias = Literal["advantage_reweight", "magnitude_only", "bayes_turn"]
@@ -156,7 +157,7 @@ class Credit(_WithPolicyGradient):
         if self.rule == "bayes_turn":  # the estimator sees credits instead of rewards
             nothing, everything = [0.0] * len(trajectories), [1.0] * len(trajectories)
             term = PolicyTerm(nothing, everything, estimator.normalize, estimator.constant)
-            metrics: dict[str, float] = {}
+            metrics: dict[str, Scalar] = {}
         else:
             term, metrics = estimator.term(trajectories, reduce_sum)
         term = replace(term, teacher_only=self.rule != "advantage_reweight")
@@ -167,15 +168,14 @@ class Credit(_WithPolicyGradient):
         step.batch = replace(
             batch,
             teacher=(),
-            teacher_of_row=(),
             negative_rows=(),
             advantage=advantage,
             coefficient=batch.policy_coefficient,
         )
         step.metrics |= metrics
-        if batch.teacher_mask.any():
-            step.metrics["credit/gap_mean"] = float(gap[batch.teacher_mask].mean())
-            step.metrics["credit/advantage_abs"] = float(advantage[batch.teacher_mask].abs().mean())
+        taught = int(batch.teacher_mask.sum())
+        step.metrics["credit/gap_mean"] = mean(gap[batch.teacher_mask].mean(), taught)
+        step.metrics["credit/advantage_abs"] = mean(advantage[batch.teacher_mask].abs().mean(), taught)
         return step
 
     def loss(self, policy: Policy, micro: TokenizedBatch) -> LossOutput:
@@ -205,7 +205,8 @@ class Credit(_WithPolicyGradient):
             return gap_magnitudes(batch.advantage, gap, self.cap)
         advantage = torch.zeros_like(gap)
         numbers, credits, index = turn_credits(gap[batch.teacher_mask], batch.turn[batch.teacher_mask])
-        owners = [batch.places[number][0] for number in numbers.tolist()]
+        owner_of = dict(zip(batch.turn.tolist(), batch.trajectory.tolist(), strict=True))
+        owners = [owner_of[number] for number in numbers.tolist()]
         groups = torch.tensor([trajectories[owner].group for owner in owners], dtype=torch.long)
         per_turn = self.policy_gradient.advantages(credits.cpu().double(), groups, reduce_sum)
         advantage[batch.teacher_mask] = per_turn.to(gap)[index]

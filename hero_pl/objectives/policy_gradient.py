@@ -28,6 +28,7 @@ from hero_pl.losses.normalize import check_normalization, normalized_sum, zero_l
 from hero_pl.losses.policy_gradient import ClippedPolicyGradient
 from hero_pl.objectives.base import LossOutput, Normalize, Objective, Step
 from hero_pl.policy.base import Policy
+from hero_pl.scalars import Scalar, mean, total
 from hero_pl.types import StopReason, Trajectory
 
 CUT = (StopReason.TRUNCATED, StopReason.MAX_TURNS, StopReason.CONTEXT_FULL)
@@ -91,7 +92,7 @@ class PolicyGradient(Objective):
 
     def term(
         self, trajectories: Sequence[Trajectory], reduce_sum: ReduceSum = lambda local: local
-    ) -> tuple[PolicyTerm, dict[str, float]]:
+    ) -> tuple[PolicyTerm, dict[str, Scalar]]:
         """Advantages and weights of a rollout batch, and what to log about them."""
         rewards = torch.tensor([trajectory.reward for trajectory in trajectories], dtype=torch.float64)
         groups = torch.tensor([trajectory.group for trajectory in trajectories], dtype=torch.long)
@@ -103,8 +104,9 @@ class PolicyGradient(Objective):
         cut = torch.tensor([trajectory.stop_reason in CUT for trajectory in trajectories], dtype=torch.bool)
         if self.mask_truncated:
             weight = weight.masked_fill(cut, 0.0)
-        metrics = {"rollout/frac_reward_zero_std": frac_zero_std(rewards, groups)}
-        metrics["rollout/masked_episodes"] = float((weight == 0.0).sum())
+        count = len({trajectory.group for trajectory in trajectories})
+        metrics = {"rollout/frac_reward_zero_std": mean(frac_zero_std(rewards, groups), count)}
+        metrics["rollout/masked_episodes"] = total((weight == 0.0).sum())
         return PolicyTerm(advantages.tolist(), weight.tolist(), self.normalize, self.constant), metrics
 
     def prepare(self, trajectories: Sequence[Trajectory], policy: Policy, reduce_sum: ReduceSum) -> Step:
@@ -115,7 +117,7 @@ class PolicyGradient(Objective):
             None,
             policy,
             self.normalize,
-            weight=lambda row, turn, hint: term.weight[row],
+            weight=lambda i, turn, hint: term.weight[i],
             advantage=term.advantage,
             constant=self.constant,
             reduce_sum=reduce_sum,
@@ -137,9 +139,8 @@ class PolicyGradient(Objective):
             with policy.sampling():
                 initial = policy.score(micro.student, "initial")
                 reference = action_log_probabilities(initial, micro.action_ids, micro.temperature)
-        per_token = self.surrogate(log_q, micro.rollout_logprobs, micro.advantage, micro.row, reference)
-        metrics = {k: float(v) for k, v in mismatch(log_q, micro.rollout_logprobs).items()}
-        metrics |= {k: float(v) for k, v in self.surrogate.diagnostics.items()}
+        per_token = self.surrogate(log_q, micro.rollout_logprobs, micro.advantage, micro.trajectory, reference)
+        metrics = {**mismatch(log_q, micro.rollout_logprobs), **self.surrogate.diagnostics}
         return LossOutput(normalized_sum(coefficient, per_token), metrics, per_token.detach(), log_q.detach(), None)
 
     def state_dict(self) -> dict[str, Any]:

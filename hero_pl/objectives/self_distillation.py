@@ -29,6 +29,7 @@ from hero_pl.reflection.none import NoReflector
 from hero_pl.reflection.self_reflector import SelfReflector
 from hero_pl.reflection.statistics import reflection_statistics
 from hero_pl.rollout.collect import Collector
+from hero_pl.scalars import mean, share, total
 from hero_pl.teacher.base import Teacher
 from hero_pl.teacher.hindsight import HindsightTeacher
 from hero_pl.teacher.probe import HintProbe
@@ -171,20 +172,19 @@ class SelfDistillation(Objective):
         )
         turns = sum(len(trajectory.turns) for trajectory in trajectories)
         metrics = {f"reflection/{name}": value for name, value in reflection_statistics(reflections).items()}
-        metrics |= batch.counters
         metrics |= {f"teacher/{name}": n for name, n in (self.teacher.metrics() | self.weights.metrics()).items()}
-        metrics["hero/hinted_turns"] = len(batch.teacher) / max(turns, 1)
-        metrics["hero/empty_batches"] = float(not batch.teacher_mask.any())
+        metrics["hero/hinted_turns"] = share(len(batch.teacher), turns)
+        metrics["hero/empty_batches"] = mean(not batch.teacher_mask.any(), 1)
         scored = [row for rows in (batch.teacher, *batch.negative_rows) for row in rows]
-        metrics["teacher/tokens"] = float(self.weights.passes * sum(len(row.ids) for row in scored))
+        metrics["teacher/tokens"] = total(self.weights.passes * sum(len(row.ids) for row in scored))
         if self.weights.scorer is not None:
-            rewritten = len(batch.student) - len(set(batch.student_of_row))
+            rewritten = len(batch.student) - len({row.trajectory for row in batch.student})
             metrics |= self.weights.scorer.describe(policy, batch.teacher, self.weights.copy, rewritten)
         metrics |= self.probe.step(trajectories, hints, policy, self.weights)
         self._seen = _seen(trajectories, reduce_sum)
         return Step(batch, metrics, reflections)
 
-    def _weight(self, row: int, turn: Turn, hint: Hint | None) -> float:
+    def _weight(self, trajectory: int, turn: Turn, hint: Hint | None) -> float:
         if hint is None or (self.failures_only and not hint.is_failure):
             return 0.0
         return self.confidence_weights[hint.confidence]
@@ -222,7 +222,7 @@ class SelfDistillation(Objective):
         q = found.student_log_probs
         output = self._output(found.loss, found.per_token, q, found.teacher_log_probs)
         if micro.temperature == self.divergence.temperature:
-            output.metrics.update({k: float(v) for k, v in mismatch(q, micro.rollout_logprobs).items()})
+            output.metrics.update(mismatch(q, micro.rollout_logprobs))
         return output
 
     def distil(self, policy: Policy, student: Tensor, micro: TokenizedBatch) -> LossOutput:
@@ -242,20 +242,20 @@ class SelfDistillation(Objective):
             others = [self.weights.score(policy, rows) for rows in micro.negative_rows]
             wrong = torch.stack([action_log_probabilities(o, ids, temperature) for o in others]) if others else None
             weighted = weighted * self.gate(
-                GateInputs(student, teacher, ids, micro.turn, per_token, temperature, wrong, micro.row)
+                GateInputs(student, teacher, ids, micro.turn, per_token, temperature, wrong, micro.trajectory)
             )
         if self.correction is not None:
-            weighted = weighted * self.correction(sampled, micro.rollout_logprobs, micro.row)
+            weighted = weighted * self.correction(sampled, micro.rollout_logprobs, micro.trajectory)
         output = self._output(normalized_sum(micro.coefficient, weighted), per_token.detach(), q, p)
-        output.metrics.update({k: float(v) for k, v in mismatch(sampled, micro.rollout_logprobs).items()})
+        output.metrics.update(mismatch(sampled, micro.rollout_logprobs))
         return output
 
     def _output(self, loss: Tensor, per_token: Tensor, q: Tensor, p: Tensor) -> LossOutput:
         """The loss with its metrics; divergences and log-probabilities ``(n,)`` are detached."""
         metrics = {
-            "teacher/divergence": float(per_token.mean()),
-            "teacher/endorsement": float((p - q).mean()),
-            **{k: float(v) for k, v in self.divergence.diagnostics.items()},
+            "teacher/divergence": mean(per_token.mean(), per_token.numel()),
+            "teacher/endorsement": mean((p - q).mean(), per_token.numel()),
+            **self.divergence.diagnostics,
         }
         return LossOutput(loss, metrics, per_token, q, p)
 

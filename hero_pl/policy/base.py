@@ -28,8 +28,8 @@ class ScoreRow:
     ids: tuple[int, ...]
     spans: tuple[tuple[int, int], ...]
     """``(start, stop)`` of each action in ``ids``; its logits are those at positions ``start - 1 .. stop - 2``."""
-    conversation: int = 0
-    """Rows of one conversation may be expected to begin alike."""
+    trajectory: int = 0
+    """Number of the trajectory in the rollout batch. Rows of one trajectory may be expected to begin alike."""
 
     @property
     def read(self) -> list[int]:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from hero_pl.policy.base import Policy, ScoreRow
 from hero_pl.policy.network import Network
+from hero_pl.scalars import Scalar, total
 
 Scoring = Literal["separate", "prefix_cache", "tree_mask"]
 
@@ -46,12 +47,12 @@ class Tree:
 
 
 def plan(rows: Sequence[ScoreRow]) -> list[Tree]:
-    """Gather the rows of each conversation around its last one, or around the last of each stretch that grew."""
+    """Gather the rows of each trajectory around its last one, or around the last of each stretch that grew."""
     branches: dict[int, list[tuple[int, int]]] = {}
-    conversations: dict[int, list[int]] = {}
+    trajectories: dict[int, list[int]] = {}
     for i, row in enumerate(rows):
-        conversations.setdefault(row.conversation, []).append(i)
-    for members in conversations.values():
+        trajectories.setdefault(row.trajectory, []).append(i)
+    for members in trajectories.values():
         trunks: list[int] = []
         for place in reversed(range(len(members))):
             i = members[place]
@@ -110,7 +111,7 @@ class BranchScorer:
         self.forwarded += sum(len(row.ids) for row in rows)
         return None
 
-    def describe(self, policy: Policy, rows: Sequence[ScoreRow], weights: str, rewritten: int) -> dict[str, float]:
+    def describe(self, policy: Policy, rows: Sequence[ScoreRow], weights: str, rewritten: int) -> dict[str, Scalar]:
         """What scoring ``rows`` will cost.
 
         Args:
@@ -128,7 +129,7 @@ class BranchScorer:
             )
         can = self.can_share(policy, weights)
         tokens = sum(tree.forwarded(rows) for tree in plan(rows)) if can else sum(len(row.ids) for row in rows)
-        return {"teacher/forwarded_tokens": float(tokens), "teacher/rewritten_histories": float(rewritten)}
+        return {"teacher/forwarded_tokens": total(tokens), "teacher/rewritten_histories": total(rewritten)}
 
     @torch.no_grad()
     def _shared(self, network: Network, read: Read, rows: Sequence[ScoreRow], weights: str) -> Tensor:

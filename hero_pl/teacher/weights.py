@@ -12,6 +12,7 @@ from torch import Tensor
 from hero_pl.errors import ConfigError
 from hero_pl.policy.base import Policy, ScoreRow
 from hero_pl.policy.branches import BranchScorer
+from hero_pl.scalars import Scalar, largest
 from hero_pl.teacher.ema import ema_update_, trust_region_log_probs
 
 TOKENS_PER_PASS = 16_384
@@ -59,7 +60,7 @@ class TeacherWeights(ABC):  # noqa: B024
             action_length_p95: 95th percentile of its action lengths, in tokens.
         """
 
-    def metrics(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, Scalar]:
         """What became of refreshes so far, by name."""
         return {}
 
@@ -189,9 +190,9 @@ class GatedWeights(PeriodicWeights):
             self.refused += 1
         return good
 
-    def metrics(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, Scalar]:
         """Tries so far that were refused, in vain if it is all of them."""
-        return {"refused_refreshes": float(self.refused)}
+        return {"refused_refreshes": largest(self.refused)}
 
     def state_dict(self) -> dict[str, Any]:
         """Counters and the values at the last copy."""

@@ -168,7 +168,7 @@ def sampled_token(params: Tracked, inputs: Tracked) -> Found:
     return {
         "surrogate_loss": total,
         "grad_student_logits": student.grad,
-        "k1_log_ratio_mean": loss.diagnostics["sampled/log_ratio_mean"],
+        "k1_log_ratio_mean": loss.diagnostics["sampled/log_ratio_mean"].value,
     }
 
 

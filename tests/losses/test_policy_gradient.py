@@ -19,7 +19,7 @@ def test_ratio_is_clipped_only_where_clipping_is_pessimistic() -> None:
     per_token.sum().backward()
     assert log_probs.grad is not None
     assert log_probs.grad.tolist() == pytest.approx([0.0, 1.5, -0.5, 0.0])
-    assert loss.diagnostics["policy_gradient/clip_fraction"].item() == 0.5
+    assert float(loss.diagnostics["policy_gradient/clip_fraction"]) == 0.5
 
 
 def test_on_policy_gradient_is_minus_the_advantage() -> None:

@@ -40,6 +40,7 @@ class Bug:
 
 BATCH, DIVERGENCE = "hero_pl/batch.py", "hero_pl/losses/divergence.py"
 ADVANTAGES, NORMALIZE, MODULE = "hero_pl/losses/advantages.py", "hero_pl/losses/normalize.py", "hero_pl/module.py"
+SCALARS = "hero_pl/scalars.py"
 
 BUGS = (
     Bug(
@@ -481,6 +482,107 @@ BUGS = (
             ),
         ),
         "tests/rollout/test_slots.py",
+    ),
+    Bug(
+        51,
+        "write no mark into eval.jsonl",
+        "hero_pl/callbacks/held_out.py",
+        (('"turns_budget": mark,', '"turns_budget": 0,'),),
+        "tests/callbacks/test_held_out.py",
+    ),
+    Bug(
+        52,
+        "evaluate once a mark is exceeded",
+        "hero_pl/callbacks/held_out.py",
+        (("module.turns >= mark", "module.turns > mark"),),
+        "tests/callbacks/test_held_out.py",
+    ),
+    Bug(
+        53,
+        "count the two passes of a trust region as one",
+        "hero_pl/teacher/weights.py",
+        (("    passes = 2\n", ""),),
+        "tests/objectives/test_objectives.py",
+    ),
+    Bug(
+        54,
+        "leave the buffers of the average as they were",
+        "hero_pl/teacher/weights.py",
+        (("            mine.copy_(theirs)\n", "            pass\n"),),
+        "tests/teacher/test_weights.py",
+    ),
+    Bug(
+        55,
+        "never end a run that learns nothing",
+        MODULE,
+        (("self.idle_batches >= self.max_idle_batches:", "self.idle_batches < 0:"),),
+        "tests/test_module.py",
+    ),
+    Bug(
+        56,
+        "average a count over ranks",
+        SCALARS,
+        (("return total(sum(value for value, _ in known))", "return total(sum(v for v, _ in known) / len(known))"),),
+        "tests/test_scalars.py",
+    ),
+    Bug(
+        57,
+        "add a number that was not measured",
+        SCALARS,
+        (
+            (
+                "for part in parts if not math.isnan(value := float(part.value))]",
+                "for part in parts if (value := float(part.value)) < math.inf or True]",
+            ),
+        ),
+        "tests/test_scalars.py",
+    ),
+    Bug(
+        58,
+        "weight every part of a mean alike",
+        SCALARS,
+        (("sum(value * weight for value, weight in known) / whole", "sum(value for value, _ in known) / len(known)"),),
+        "tests/test_scalars.py",
+    ),
+    Bug(
+        59,
+        "take a plain number for a mean",
+        SCALARS,
+        (("        if not isinstance(part, Scalar):\n", "        if not hasattr(part, '__float__'):\n"),),
+        "tests/test_scalars.py",
+    ),
+    Bug(
+        60,
+        "log the last value again",
+        MODULE,
+        (("{**gone, **self.last_metrics}", "self.last_metrics"),),
+        "tests/test_module.py",
+    ),
+    Bug(
+        61,
+        "split fields that are declared as a tensor and nothing else",
+        BATCH,
+        (("Tensor in (hints[f.name], *get_args(hints[f.name]))", "hints[f.name] is Tensor"),),
+        "tests/test_batch.py",
+    ),
+    Bug(
+        62,
+        "give every student row to the first trajectory",
+        BATCH,
+        (("ScoreRow(ids, tuple(spans), i)", "ScoreRow(ids, tuple(spans))"),),
+        "tests/test_batch.py",
+    ),
+    Bug(
+        63,
+        "count the turns of broken episodes",
+        "hero_pl/evaluation/metrics.py",
+        (
+            (
+                "for one in trajectories if evaluable(one) for turn in one.turns]",
+                "for one in trajectories for turn in one.turns]",
+            ),
+        ),
+        "tests/evaluation/test_metrics.py",
     ),
 )
 

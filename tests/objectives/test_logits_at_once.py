@@ -15,6 +15,7 @@ from hero_pl.policy.sampling import Sampling
 from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.rollout.collect import Collector, Limits
 from hero_pl.rollout.specs import EpisodeSpec
+from hero_pl.scalars import measured
 from hero_pl.teacher.weights import InitialWeights, TrustRegionWeights
 
 
@@ -56,7 +57,7 @@ def test_loss_gradients_and_records_are_those_of_all_logits(loss, weights, scori
     torch.testing.assert_close(parts.loss, whole.loss)
     for name in ("per_token", "student_logprobs", "teacher_logprobs"):
         torch.testing.assert_close(getattr(parts, name), getattr(whole, name), rtol=1e-5, atol=1e-6)
-    assert parts.metrics == pytest.approx(whole.metrics, rel=1e-4, abs=1e-6)
+    assert measured(parts.metrics) == pytest.approx(measured(whole.metrics), rel=1e-4, abs=1e-6)
     steepest = max(float(slope.abs().max()) for slope in slopes.values())
     assert steepest > 0.0
     for name, slope in slopes.items():

@@ -80,7 +80,7 @@ def test_the_student_is_scored_once_and_only_hinted_tokens_have_a_teacher(
     assert torch.equal(out.per_token.isnan(), ~step.batch.teacher_mask)
     assert torch.equal(out.teacher_logprobs.isnan(), ~step.batch.teacher_mask)
     assert not out.student_logprobs.isnan().any()
-    assert step.metrics["hero/hinted_turns"] == pytest.approx(4 / 8)
+    assert float(step.metrics["hero/hinted_turns"]) == pytest.approx(4 / 8)
 
 
 def test_without_any_hint_the_policy_gradient_goes_on_alone(bigrams: ScriptedPolicy) -> None:
@@ -114,7 +114,7 @@ def credited(policy: ScriptedPolicy, weights: TeacherWeights, **options: object)
     batch = objective.prepare(episodes(policy), policy, lambda local: local).batch
     logits = policy.score(batch.student)
     gap = action_log_probabilities(2.0 * logits, batch.action_ids) - action_log_probabilities(logits, batch.action_ids)
-    plain = torch.tensor(REWARDS)[batch.row] - sum(REWARDS) / 4
+    plain = torch.tensor(REWARDS)[batch.trajectory] - sum(REWARDS) / 4
     return batch, gap.detach(), plain, objective
 
 

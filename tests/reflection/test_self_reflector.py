@@ -119,7 +119,7 @@ def test_what_a_question_does_not_show_is_counted_and_says_nothing_against_its_a
     (windowed,) = SelfReflector(max_request_tokens=100).reflect([played(policy, *steps)], policy)
     assert windowed.status == "ok"
     assert windowed.issues == (("reply_cut", 1), ("past_cut", 2), ("past_cut", 3))
-    assert reflection_statistics([whole, windowed])["issues/reply_cut"] == 2.0
+    assert float(reflection_statistics([whole, windowed])["issues/reply_cut"]) == 2.0
 
 
 def test_what_was_cut_is_not_told_to_the_policy_when_it_is_asked_again() -> None:
@@ -166,8 +166,8 @@ def test_retry_shows_the_policy_its_own_answer_and_what_was_wrong(mode: Any) -> 
     assert [setting.temperature for setting in policy.settings] == pytest.approx([0.0, 0.2])
     assert policy.seeds[0] != policy.seeds[1]
     statistics = reflection_statistics([found])
-    assert statistics["retries"] == 1.0
-    assert statistics["tokens"] == found.tokens
+    assert float(statistics["retries"]) == 1.0
+    assert float(statistics["tokens"]) == found.tokens
 
 
 def test_only_incomplete_answers_are_asked_about_again() -> None:

@@ -47,7 +47,7 @@ def test_an_expert_shows_a_privileged_teacher_the_whole_task(retail):
     teacher = FullDemoTeacher("oracle", ExpertDemonstrations(ScriptedExpert()))
     teacher.attach_collector(retail)
     hints = teacher.advise(lost, NoReflector().reflect(lost, policy), policy)
-    assert teacher.metrics()["no_demonstration"] == 0.0
+    assert float(teacher.metrics()["no_demonstration"]) == 0.0
     for trajectory, row in zip(lost, hints, strict=True):
         assert trajectory.reward == 0.0
         assert all("<tool_call>" in hint.text and trajectory.first_observation in hint.text for hint in row)

@@ -166,7 +166,7 @@ def test_a_conversation_that_does_not_fit_breaks_its_own_episode_only(checkpoint
     assert [episode.stop_reason for episode in episodes] == [StopReason.ENV_ERROR, StopReason.TERMINATED]
     assert "Raise user.max_length" in episodes[0].info["error"]
     assert episodes[0].info["user"].startswith("llm:")
-    assert scores(episodes)["non_evaluable"] == 1.0
+    assert float(scores(episodes)["non_evaluable"]) == 1.0
 
 
 MISTAKES = {

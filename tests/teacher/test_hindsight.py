@@ -7,6 +7,7 @@ import pytest
 from hero_pl.chat.actions import PlainText
 from hero_pl.errors import ConfigError
 from hero_pl.policy.scripted import ScriptedPolicy
+from hero_pl.scalars import measured
 from hero_pl.teacher.hindsight import FeedbackOnlyTeacher, HindsightTeacher
 from hero_pl.teacher.render import CUT, HintTemplate
 from hero_pl.types import Diagnosis, Reflection, StopReason, Trajectory, Turn
@@ -107,7 +108,7 @@ def test_what_was_cut_is_counted_by_batch() -> None:
     teacher = HindsightTeacher(max_observation_tokens=60)
     for observation, cut in (("o" * 300, 1.0), ("o" * 300, 1.0), ("short", 0.0)):
         hints(teacher, Diagnosis("x", "low"), observation)
-        assert teacher.metrics() == {"cut_observations": cut, "dropped_targets": 0.0}
+        assert measured(teacher.metrics()) == {"cut_observations": cut, "dropped_targets": 0.0}
 
 
 def test_a_long_observation_loses_its_middle() -> None:
