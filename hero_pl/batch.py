@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from hero_pl.errors import TokenAlignmentError
-from hero_pl.losses.normalize import Normalization, coefficients
+from hero_pl.losses.normalize import Mode, Normalization, coefficients
 from hero_pl.policy.base import Policy, ScoreRow
 from hero_pl.types import Hint, Trajectory, Turn
 
@@ -113,7 +113,7 @@ class PolicyTerm:
     """One per trajectory."""
     weight: Sequence[float]
     """One per trajectory; a trajectory of weight 0 leaves the term and its denominator."""
-    normalize: Normalization | str = Normalization.TOKEN_MEAN
+    normalize: Mode = Normalization.TOKEN_MEAN
     constant: float | None = None
     """For ``seq_mean_token_sum_norm``."""
     teacher_only: bool = False
@@ -129,7 +129,7 @@ def tokenize(
     trajectories: Sequence[Trajectory],
     hints: Sequence[Sequence[Hint | None]] | None,
     policy: Policy,
-    normalize: Normalization | str = Normalization.TOKEN_MEAN,
+    normalize: Mode = Normalization.TOKEN_MEAN,
     *,
     weight: Callable[[int, Turn, Hint | None], float] = lambda row, turn, hint: 1.0,
     advantage: Sequence[float] | None = None,
@@ -147,14 +147,14 @@ def tokenize(
         hints: Per trajectory and turn; ``None`` takes the turn out of the loss. ``None`` for all: no teacher, and every
             turn counts.
         policy: For its chat template and context length.
-        normalize: See :class:`~hero_pl.losses.normalize.Normalization`.
+        normalize: See :class:`~hero_pl.losses.normalize.Normalization`; several with their shares are added up.
         weight: Weight of a turn; a turn of weight 0 leaves the loss and its denominator.
         advantage: One per trajectory; ``policy_term`` brings its own.
         constant: For ``seq_mean_token_sum_norm``.
         scope: First and last place (exclusive) of the sampled ids that count; an empty range drops the turn.
         negative_hints: Hint texts of other turns, each laid out like ``hints``.
         policy_term: Adds every turn to the student's side, with coefficients of its own.
-        reduce_sum: Sums the outermost denominator over ranks; called exactly once per term.
+        reduce_sum: Sums the outermost denominator over ranks; called exactly once per term and normalization.
         device: Of the tensors.
 
     Raises:

@@ -53,7 +53,9 @@ class Gate(nn.Module, ABC):
 
 
 class SigmoidGap(Gate):
-    """``sigmoid((log p(a) - log q(a)) / t)``: what the teacher endorses passes, what it rejects is softened (SDAR).
+    """``sigmoid((log p(a) - log q(a)) / t)``: what the teacher endorses passes, what it rejects is softened.
+
+    The gate of SDAR, on any divergence; SDAR's own loss is :class:`~hero_pl.losses.sampled_token.GatedSampledToken`.
 
     Args:
         gate_temperature: ``t``, in nats; smaller is harder.

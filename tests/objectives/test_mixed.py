@@ -136,7 +136,7 @@ def test_reweighting_never_flips_the_sign_of_an_advantage_and_leaves_unhinted_tu
 def test_magnitudes_take_the_sign_from_the_reward_and_the_size_from_the_gap(
     bigrams: ScriptedPolicy, doubled: TeacherWeights
 ) -> None:
-    batch, gap, plain, _ = credited(bigrams, doubled, rule="magnitude_only", cap=1.5)
+    batch, gap, plain, _ = credited(bigrams, doubled, rule="gap_magnitude", cap=1.5)
     hinted = batch.teacher_mask
     assert gap[hinted].abs().max() > 1.5
     torch.testing.assert_close(batch.advantage[hinted], plain[hinted].sign() * gap[hinted].abs().clamp(max=1.5))
