@@ -53,7 +53,7 @@ class SelfDistillation(Objective):
         gate: Optional factor per token.
         correction: Correction for rollouts of an older policy; default: ``TruncatedRatio`` for ``SampledToken``, whose
             gradient needs it, and none for divergences over the vocabulary, which do not depend on the sampled id.
-        failures_only: Keep only turns for which the reflector proposed another action (HinT-SD).
+        failures_only: Keep only turns for which the reflector proposed another action (an idea of HinT-SD).
         loss_scope: Which sampled ids count: ``all``, those ``after_thinking``, or the action alone
             (``tool_call_only``).
         skip_first_tokens: Sampled ids at the start of each turn that never count.
