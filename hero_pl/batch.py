@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import lru_cache
 from typing import Any, get_args, get_type_hints
 
 import torch
 from torch import Tensor
 
 from hero_pl.errors import TokenAlignmentError
-from hero_pl.losses.normalize import Normalization, coefficients
+from hero_pl.losses.normalize import Mode, Normalization, coefficients
 from hero_pl.policy.base import Policy, ScoreRow
 from hero_pl.types import Hint, Trajectory, Turn
 
@@ -103,7 +102,6 @@ class TokenizedBatch:
         return {name: None if value is None else value[keep] for name, value in found.items()}
 
 
-@lru_cache(maxsize=8)
 def _tensor_fields(batch: type[Any]) -> tuple[str, ...]:
     hints = get_type_hints(batch)
     return tuple(f.name for f in fields(batch) if Tensor in (hints[f.name], *get_args(hints[f.name])))
@@ -117,7 +115,7 @@ class PolicyTerm:
     """One per trajectory."""
     weight: Sequence[float]
     """One per trajectory; a trajectory of weight 0 leaves the term and its denominator."""
-    normalize: Normalization | str = Normalization.TOKEN_MEAN
+    normalize: Mode = Normalization.TOKEN_MEAN
     constant: float | None = None
     """For ``seq_mean_token_sum_norm``."""
     teacher_only: bool = False
@@ -133,7 +131,7 @@ def tokenize(
     trajectories: Sequence[Trajectory],
     hints: Sequence[Sequence[Hint | None]] | None,
     policy: Policy,
-    normalize: Normalization | str = Normalization.TOKEN_MEAN,
+    normalize: Mode = Normalization.TOKEN_MEAN,
     *,
     weight: Callable[[int, Turn, Hint | None], float] = lambda i, turn, hint: 1.0,
     advantage: Sequence[float] | None = None,
@@ -151,14 +149,14 @@ def tokenize(
         hints: Per trajectory and turn; ``None`` takes the turn out of the loss. ``None`` for all: no teacher, and every
             turn counts.
         policy: For its chat template and context length.
-        normalize: See :class:`~hero_pl.losses.normalize.Normalization`.
+        normalize: See :class:`~hero_pl.losses.normalize.Normalization`; several with their shares are added up.
         weight: Weight of a turn; a turn of weight 0 leaves the loss and its denominator.
         advantage: One per trajectory; ``policy_term`` brings its own.
         constant: For ``seq_mean_token_sum_norm``.
         scope: First and last place (exclusive) of the sampled ids that count; an empty range drops the turn.
         negative_hints: Hint texts of other turns, each laid out like ``hints``.
         policy_term: Adds every turn to the student's side, with coefficients of its own.
-        reduce_sum: Sums the outermost denominator over ranks; called exactly once per term.
+        reduce_sum: Sums the outermost denominator over ranks; called exactly once per term and normalization.
         device: Of the tensors.
 
     Raises:

@@ -20,6 +20,7 @@ from hero_pl.losses.sampled_token import SampledToken
 from hero_pl.module import HeroModule
 from hero_pl.objectives.mixed import Credit, Mixed
 from hero_pl.objectives.policy_gradient import GRPO, PolicyGradient
+from hero_pl.objectives.schedules import Schedule
 from hero_pl.objectives.self_distillation import SelfDistillation
 from hero_pl.objectives.sft import SFT
 from hero_pl.pocket.shop.demonstrations import ShopDemonstrations
@@ -287,6 +288,7 @@ def objectives():
         ),
         "reinforce": lambda: PolicyGradient(beta_kl=0.1),
         "mixed": lambda: Mixed(PolicyGradient("running"), 0.7, reflector=ShopRules()),
+        "teacher let go": lambda: Mixed(PolicyGradient(), Schedule(0.7, 0.0, "cosine", steps=3), reflector=ShopRules()),
         "credit": lambda: Credit("bayes_turn", PolicyGradient("running"), reflector=ShopRules()),
         "demonstrations": lambda: SelfDistillation(
             reflector=NoReflector(), teacher=FullDemoTeacher("buffer", success_threshold=0.0)

@@ -25,7 +25,7 @@ from hero_pl.losses.advantages import (
 from hero_pl.losses.base import action_log_probabilities
 from hero_pl.losses.importance import mismatch
 from hero_pl.losses.normalize import check_normalization, normalized_sum, zero_loss
-from hero_pl.losses.policy_gradient import ClippedPolicyGradient
+from hero_pl.losses.policy_gradient import ClippedPolicyGradient, Surrogate
 from hero_pl.objectives.base import LossOutput, Normalize, Objective, Step
 from hero_pl.policy.base import Policy
 from hero_pl.scalars import Scalar, mean, total
@@ -48,6 +48,8 @@ class PolicyGradient(Objective):
         beta_kl: Weight of the k3 penalty toward the initial weights.
         zero_variance: Groups with equal rewards ``keep`` their tokens in the denominator, or ``mask`` them out.
         mask_truncated: Leave episodes out of the loss that ended at a limit instead of by themselves.
+        dual_clip: Bound on the loss per unit of a negative advantage (3.0 in verl); default: none.
+        surrogate: ``clip``, or ``cispo``, by which no token loses its gradient.
     """
 
     def __init__(
@@ -61,12 +63,16 @@ class PolicyGradient(Objective):
         beta_kl: float = 0.0,
         zero_variance: Literal["keep", "mask"] = "keep",
         mask_truncated: bool = False,
+        dual_clip: float | None = None,
+        surrogate: Surrogate = "clip",
     ) -> None:
         self.baseline = ReinforceBaseline(baseline)
         check_normalization(normalize, constant)
         self.normalize, self.constant, self.zero_variance = normalize, constant, zero_variance
         self.mask_truncated = mask_truncated
-        self.surrogate = ClippedPolicyGradient(epsilon, epsilon_high, ratio_level, beta_kl)
+        self.surrogate = ClippedPolicyGradient(
+            epsilon, epsilon_high, ratio_level, beta_kl, dual_clip=dual_clip, surrogate=surrogate
+        )
 
     def start(self, policy: Policy) -> None:
         """Keep the initial weights if a penalty needs them."""
@@ -206,6 +212,8 @@ class GRPO(_GroupObjective):
         max_resample: Tries per batch.
         overlong: Penalty on episodes that come near a length limit (DAPO).
         mask_truncated: Leave episodes out of the loss that ended at a limit instead of by themselves.
+        dual_clip: Bound on the loss per unit of a negative advantage (3.0 in verl); default: none.
+        surrogate: ``clip``, or ``cispo``, by which no token loses its gradient (MiniMax-M1).
     """
 
     def __init__(
@@ -221,10 +229,12 @@ class GRPO(_GroupObjective):
         max_resample: int = 10,
         overlong: SoftOverlong | None = None,
         mask_truncated: bool = False,
+        dual_clip: float | None = None,
+        surrogate: Surrogate = "clip",
     ) -> None:
         masked: Literal["keep", "mask"] = "keep" if zero_variance == "keep" else "mask"
         clip = (epsilon, epsilon_high, ratio_level, beta_kl)
-        super().__init__("none", normalize, constant, *clip, masked, mask_truncated)
+        super().__init__("none", normalize, constant, *clip, masked, mask_truncated, dual_clip, surrogate)
         if max_resample < 1:
             raise ConfigError(
                 f"GRPO(max_resample={max_resample}): at least 1; zero_variance: mask draws no group again."

@@ -39,6 +39,8 @@ class Bug:
 
 
 BATCH, DIVERGENCE = "hero_pl/batch.py", "hero_pl/losses/divergence.py"
+CREDIT, POLICY_GRADIENT = "hero_pl/losses/credit.py", "hero_pl/losses/policy_gradient.py"
+SCHEDULES = "hero_pl/objectives/schedules.py"
 ADVANTAGES, NORMALIZE, MODULE = "hero_pl/losses/advantages.py", "hero_pl/losses/normalize.py", "hero_pl/module.py"
 SCALARS = "hero_pl/scalars.py"
 
@@ -583,6 +585,76 @@ BUGS = (
             ),
         ),
         "tests/evaluation/test_metrics.py",
+    ),
+    Bug(
+        76,
+        "leave the ratio of RLSD unclipped",
+        CREDIT,
+        (("gap).exp().clamp(1.0 - band, 1.0 + band)", "gap).exp()"),),
+        "tests/losses/test_credit.py",
+    ),
+    Bug(
+        77,
+        "weigh tokens of RLSD by the teacher's ratio, whatever the outcome",
+        CREDIT,
+        (("(advantages.sign() * gap).exp()", "gap.exp()"),),
+        "tests/losses/test_credit.py",
+    ),
+    Bug(
+        78,
+        "differentiate the gate of SDAR",
+        "hero_pl/losses/sampled_token.py",
+        (("self.sharpness * gap.detach()", "self.sharpness * gap"),),
+        "tests/losses/test_sampled_token.py",
+    ),
+    Bug(
+        79,
+        "apply the second bound of the policy gradient to positive advantages, too",
+        POLICY_GRADIENT,
+        (("torch.where(advantages < 0, -self.dual_clip * advantages, torch.inf)", "-self.dual_clip * advantages"),),
+        "tests/losses/test_policy_gradient.py",
+    ),
+    Bug(
+        80,
+        "differentiate the weight of CISPO",
+        POLICY_GRADIENT,
+        (("-clipped.detach() * advantages", "-clipped * advantages"),),
+        "tests/losses/test_policy_gradient.py",
+    ),
+    Bug(
+        81,
+        "let the belief of AgentOPSD keep all evidence",
+        CREDIT,
+        (("total = decay * total + piece", "total = total + piece"),),
+        "tests/losses/test_credit.py",
+    ),
+    Bug(
+        82,
+        "keep the weight of the distillation at its first value",
+        "hero_pl/objectives/mixed.py",
+        (("scheduled(self.distillation_weight).at(policy.version)", "scheduled(self.distillation_weight).at(0)"),),
+        "tests/objectives/test_mixed.py",
+    ),
+    Bug(
+        83,
+        "swap the shares of two normalizations",
+        SCHEDULES,
+        (("{normalize: 1.0 - share, blend.toward: share}", "{normalize: share, blend.toward: 1.0 - share}"),),
+        "tests/objectives/test_schedules.py",
+    ),
+    Bug(
+        84,
+        "ask the teacher although its weight has ended at zero",
+        SCHEDULES,
+        (("return self._final == 0.0 and step >= self.begin + self.steps", "return False"),),
+        "tests/objectives/test_mixed.py",
+    ),
+    Bug(
+        85,
+        "take the advantage from turns without a hint under the turn belief",
+        "hero_pl/objectives/mixed.py",
+        (("factor = torch.ones(len(set(batch.turn.tolist()))", "factor = torch.zeros(len(set(batch.turn.tolist()))"),),
+        "tests/objectives/test_mixed.py",
     ),
 )
 

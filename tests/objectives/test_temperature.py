@@ -61,7 +61,7 @@ def test_before_the_first_update_every_ratio_is_one(temperature: float, make: An
 
 def test_the_gap_of_a_teacher_without_hints_is_zero_at_any_temperature(played: Any) -> None:
     policy, episodes = played(0.5)
-    objective = Credit("magnitude_only", reflector=ShopRules())
+    objective = Credit("gap_magnitude", reflector=ShopRules())
     step = objective.lay_out(episodes, policy, lambda local: local)
     unhinted = replace(step.batch, teacher=step.batch.student)
     assert float(objective._gaps(policy, unhinted).abs().max()) < 1e-4
