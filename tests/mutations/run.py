@@ -438,7 +438,7 @@ BUGS = (
         "take the version of the youngest turn",
         MODULE,
         (("oldest = min((turn.policy_version", "oldest = max((turn.policy_version"),),
-        "tests/test_module.py",
+        "tests/test_staleness.py",
     ),
     Bug(
         42,
