@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import lru_cache
 from typing import Any, get_args, get_type_hints
 
 import torch
@@ -103,8 +102,7 @@ class TokenizedBatch:
         return {name: None if value is None else value[keep] for name, value in found.items()}
 
 
-@lru_cache(maxsize=8)
-def _tensor_fields(batch: type[Any]) -> tuple[str, ...]:
+def _tensor_fields(batch: type[TokenizedBatch]) -> tuple[str, ...]:
     hints = get_type_hints(batch)
     return tuple(f.name for f in fields(batch) if Tensor in (hints[f.name], *get_args(hints[f.name])))
 
