@@ -102,7 +102,7 @@ class TokenizedBatch:
         return {name: None if value is None else value[keep] for name, value in found.items()}
 
 
-def _tensor_fields(batch: type[Any]) -> tuple[str, ...]:
+def _tensor_fields(batch: type[TokenizedBatch]) -> tuple[str, ...]:
     hints = get_type_hints(batch)
     return tuple(f.name for f in fields(batch) if Tensor in (hints[f.name], *get_args(hints[f.name])))
 

@@ -342,7 +342,7 @@ class Noted(TokenizedBatch):
     label: str = ""
 
 
-def test_bug_61_and_62_optional_tensors_are_split_with_the_tokens_and_the_rest_is_kept(
+def test_bug_61_and_62_optional_tensors_are_split_with_the_tokens(
     scripted: ScriptedPolicy,
 ) -> None:
     played = [episode(scripted, [(f"say {i}", "o"), ("again", "o")]) for i in range(3)]

@@ -64,11 +64,7 @@ class SFT(Objective):
             reduce_sum=reduce_sum,
             device=next(policy.parameters()).device,
         )
-        metrics = {
-            "sft/kept": share(len(kept), len(trajectories)),
-            "sft/left_out": total(len(trajectories) - len(kept)),
-        }
-        return Step(batch, metrics)
+        return Step(batch, {"sft/kept": share(len(kept), len(trajectories))})
 
     def loss(self, policy: Policy, micro: TokenizedBatch) -> LossOutput:
         """Mean negative log-likelihood."""

@@ -531,12 +531,7 @@ BUGS = (
         57,
         "add a number that was not measured",
         SCALARS,
-        (
-            (
-                "for part in parts if not math.isnan(value := float(part.value))]",
-                "for part in parts if (value := float(part.value)) < math.inf or True]",
-            ),
-        ),
+        (("not math.isnan(value := float(part.value))]", "[value := float(part.value)]]"),),
         "tests/test_scalars.py",
     ),
     Bug(
@@ -578,12 +573,7 @@ BUGS = (
         63,
         "count the turns of broken episodes",
         "hero_pl/evaluation/metrics.py",
-        (
-            (
-                "for one in trajectories if evaluable(one) for turn in one.turns]",
-                "for one in trajectories for turn in one.turns]",
-            ),
-        ),
+        (("if evaluable(one) for turn in one.turns]", "for turn in one.turns]"),),
         "tests/evaluation/test_metrics.py",
     ),
     Bug(
