@@ -96,7 +96,7 @@ class TeacherConfidence(Gate):
 
 
 class StepDivergence(Gate):
-    """``exp(-mean divergence of the turn / c)``: turns where student and teacher are far apart weigh less (from SOD).
+    """``exp(-mean divergence of the turn / c)``: turns on which both sides are far apart weigh less (an idea of SOD).
 
     Args:
         scale: ``c``, in nats.

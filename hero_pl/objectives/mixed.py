@@ -168,8 +168,10 @@ class Credit(_WithPolicyGradient):
         super().__init__(policy_gradient, **distillation)
         if rule not in get_args(Rule):
             raise ConfigError(f"Credit(rule={rule!r}): expected one of {', '.join(get_args(Rule))}.")
-        if self.gate is not None or (distillation.get("correction") is not None):
-            raise ConfigError("Credit makes no distillation loss, so a gate or a correction has nothing to act on.")
+        if self.gate or self.blend or distillation.get("correction") is not None:
+            raise ConfigError(
+                "Credit makes no distillation loss, so a gate, a blend or a correction has nothing to act on."
+            )
         nothing = torch.zeros(0)  # each checks its numbers
         reweighted_advantages(nothing, nothing, strength if rule == "advantage_reweight" else 0.0, scale)
         gap_magnitudes(nothing, nothing, cap)

@@ -254,6 +254,7 @@ def test_micro_batches_of_the_teacher_do_not_change_the_credit(
         ({"rule": "turn_belief", "decay": 0.0}, "decay"),
         ({"rule": "magnitude_only"}, "gap_magnitude"),
         ({"gate": SigmoidGap()}, "gate"),
+        ({"blend": Blend("turn_mean", Schedule(0.0, 1.0, "linear", steps=2))}, "blend"),
     ],
 )
 def test_credit_refuses_what_would_mislead(wrong, named) -> None:
