@@ -16,9 +16,10 @@ from hero_pl.chat.actions import without_thinking
 from hero_pl.chat.encode import scrub
 from hero_pl.errors import ConfigError, ReflectionError
 from hero_pl.reflection.context import ReflectionContext
-from hero_pl.reflection.fields import read_confidence, read_diagnosis, read_target
+from hero_pl.reflection.fields import read_confidence, read_diagnosis
 from hero_pl.reflection.json_scan import Items, Members, Span, is_complete, plain, scan
 from hero_pl.reflection.leak import REDACTED, LeakIndex
+from hero_pl.reflection.target import read_target
 from hero_pl.types import Diagnosis, Reflection
 
 __all__ = ["LeakPolicy", "ReflectionContext", "dump_reflection", "parse_reflection"]
@@ -77,7 +78,7 @@ def parse_reflection(
     leaks = LeakIndex(context, leak_ngram) if entries else None
     diagnoses: list[Diagnosis | None] = [None] * turns
     for number in range(first, last + 1) if leaks else ():
-        if number not in entries:
+        if entries.get(number) is None:  # left out, or null
             issues.append(("missing_turn", number))
         elif leaks:
             codes: list[str] = []
@@ -127,9 +128,9 @@ def _best(text: str, first: int, last: int, whole: bool) -> _Candidate | None:
         if not entries:
             continue
         inside = span.end
-        numbers = {number for number, _, _ in entries}
-        shifted = {number + 1 for number in numbers} if whole and _zero_indexed(numbers, last) else numbers
-        score = sum(first <= number <= last for number in shifted)
+        by_turn = {number: value for number, value, _ in entries}
+        shift = int(whole and _zero_indexed(by_turn, last))
+        score = sum(first <= number + shift <= last and value is not None for number, value in by_turn.items())
         if best is None or score >= best.score:
             best = _Candidate(span, entries, score)
     return best
@@ -188,10 +189,11 @@ def _by_turn(best: _Candidate | None, first: int, last: int, turns: int, issues:
             return {}
         issues.append(("zero_indexed", 0))
         by_turn = {number + 1: value for number, value in by_turn.items()}
-    issues += [("extra_turn", number) for number in sorted(by_turn) if not first <= number <= last]
     in_range = {number: value for number, value in by_turn.items() if first <= number <= last}
     if not in_range:
         issues.append(("no_turn_in_range", 0))
+    else:
+        issues += [("extra_turn", number) for number in sorted(by_turn.keys() - in_range.keys())]
     return in_range
 
 

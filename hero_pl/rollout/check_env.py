@@ -54,9 +54,10 @@ def check_env(env_id: str, **kwargs: Any) -> list[str]:
     """What an environment does wrong; an empty list is the proof that it keeps the contract.
 
     The contract: text in and out; ``reset(seed=, options={"task": id})`` starts that task the same way every time,
-    and an unknown one is refused; without options the seed draws it; ``info`` holds ``system_prompt`` and ``tools``
-    at reset, ``role`` with each observation, ``success`` at the end, and JSON values only; rewards lie in [0, 1];
-    mistakes of the model never raise. At reset ``info`` may also say how to read the score (``environments.KEPT``).
+    and an unknown one is refused; without options the seed draws it; ``info`` holds ``task`` (the id that was
+    started), ``system_prompt`` and ``tools`` at reset, ``role`` with each observation, ``success`` at the end, and
+    JSON values only; rewards lie in [0, 1]; mistakes of the model never raise. At reset ``info`` may also say how to
+    read the score and the actions (``environments.KEPT``).
 
     Args:
         env_id: A registered id, or ``package:Id-v0``.

@@ -153,7 +153,7 @@ class WebShopEnv(gym.Env[str, str]):
         self._steps = self._noops = 0
         self._over = False
         info = self._info(tool_call=False)
-        info |= {"system_prompt": self.system_prompt, "tools": TOOLS}
+        info |= {"system_prompt": self.system_prompt, "tools": TOOLS, "plain_replies": False}
         return self._show(), info
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:

@@ -40,6 +40,7 @@ def test_reset_tells_prompt_tools_role_and_task():
     text, info = env.reset(seed=0, options={"task": TASK})
     assert text == "find: buy a pine shirt with color: red, and size: large"
     assert (info["system_prompt"], info["role"], info["task"]) == ("shop", "user", TASK)
+    assert info["plain_replies"] is False
     assert [tool["function"]["name"] for tool in info["tools"]] == ["search", "click"]
     assert "search[words]" in gym.make("hero_pl/WebShop-v0").reset(seed=0)[1]["system_prompt"]
 
