@@ -66,7 +66,12 @@ def parse_reflection(
         >>> parse_reflection('{"1": {"diagnosis": "Right.", "confidence": "high"}}', turns=1, context=episode).issues
         (('key_normalised', 0),)
     """
-    _check(turns, context, leak_policy, leak_ngram, max_diagnosis_chars)
+    check_settings(leak_policy, leak_ngram, max_diagnosis_chars)
+    if len(context.actions) != turns:
+        raise ReflectionError(
+            f"A reflection over {turns} turns was given the context of an episode with {len(context.actions)} turns. "
+            "Build it with ReflectionContext.of(trajectory) from the same trajectory."
+        )
     first, last = window or (1, turns)
     raw = scrub(raw)
     issues: Issues = []
@@ -91,6 +96,20 @@ def parse_reflection(
     strict = not issues and best is not None and _is_one_object(best.span, raw)
     status: Literal["ok", "repaired", "rejected"] = "rejected" if rejected else "repaired" if issues else "ok"
     return Reflection(tuple(diagnoses), status, strict and not rejected, tuple(issues), raw)
+
+
+def check_settings(leak_policy: str, leak_ngram: int, max_diagnosis_chars: int) -> None:
+    """Refuse settings that cannot work, before anything is read.
+
+    Raises:
+        ConfigError: One is out of range.
+    """
+    if leak_policy not in get_args(LeakPolicy):
+        raise ConfigError(f"leak_policy={leak_policy!r}: expected one of {', '.join(get_args(LeakPolicy))}.")
+    if leak_ngram < 2:
+        raise ConfigError(f"leak_ngram={leak_ngram}: expected at least 2 words in a row; the default is 6.")
+    if max_diagnosis_chars < 1:
+        raise ConfigError(f"max_diagnosis_chars={max_diagnosis_chars}: expected at least 1; the default is 800.")
 
 
 def dump_reflection(reflection: Reflection) -> str:
@@ -236,17 +255,3 @@ def _without_leak(
 def _is_one_object(span: Span, raw: str) -> bool:
     """Nothing but white space around one JSON object."""
     return isinstance(span.value, Members) and not raw[: span.start].strip() and not raw[span.end :].strip()
-
-
-def _check(turns: int, context: ReflectionContext, leak_policy: str, leak_ngram: int, max_chars: int) -> None:
-    if leak_policy not in get_args(LeakPolicy):
-        raise ConfigError(f"leak_policy={leak_policy!r}: expected one of {', '.join(get_args(LeakPolicy))}.")
-    if leak_ngram < 2:
-        raise ConfigError(f"leak_ngram={leak_ngram}: expected at least 2 words in a row; the default is 6.")
-    if max_chars < 1:
-        raise ConfigError(f"max_diagnosis_chars={max_chars}: expected at least 1; the default is 800.")
-    if len(context.actions) != turns:
-        raise ReflectionError(
-            f"A reflection over {turns} turns was given the context of an episode with {len(context.actions)} turns. "
-            "Build it with ReflectionContext.of(trajectory) from the same trajectory."
-        )

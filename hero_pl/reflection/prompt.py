@@ -1,9 +1,9 @@
 """The request a reflector is asked with: instructions, the recorded episode, windows for long episodes.
 
 Wording lives in ``prompts/*.jinja``. Everything that came from a user, a tool, a page or the policy is quoted line by
-line, so that it can neither pose as a turn header nor as an instruction. Replies, and turns outside a window, may be cut
-in the middle with a visible marker, and every cut is an issue of the reflection; actions and headers of reviewed turns
-are never cut.
+line, so that it can neither pose as a turn header nor as an instruction. Replies, and turns outside a window, may be
+cut in the middle with a visible marker, and every cut is an issue of the reflection; actions and headers of reviewed
+turns are never cut.
 """
 
 from __future__ import annotations
