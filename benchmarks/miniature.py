@@ -10,6 +10,7 @@ chance is 1/12. A seed is another model, other obedience training and other samp
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import tempfile
 from collections.abc import Callable, Sequence
@@ -238,7 +239,8 @@ def main() -> None:
     rows = []
     for name, values in found.items():
         low, high = mean_interval(values)
-        spread = f"{statistics.fmean(values):.3f} [{max(low, 0.0):.3f}, {min(high, 1.0):.3f}]"
+        interval = f"[{max(low, 0.0):.3f}, {min(high, 1.0):.3f}]" if math.isfinite(low) else "(no interval)"
+        spread = f"{statistics.fmean(values):.3f} {interval}"
         rows.append([name, str(len(values)), spread, f"{min(values):.3f} to {max(values):.3f}"])
     table = markdown(["arm", "seeds", "P(right action), mean and 95 % interval", "range"], rows)
     print(table)

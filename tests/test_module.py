@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from hero_envs.spaces import UnicodeText
 from hero_pl.callbacks.turn_budget import TurnBudget
-from hero_pl.errors import ConfigError, HeroError
+from hero_pl.errors import ConfigError
 from hero_pl.losses.gates import Contrastive
 from hero_pl.losses.importance import NoCorrection
 from hero_pl.losses.sampled_token import SampledToken
@@ -28,7 +28,6 @@ from hero_pl.reflection.base import Reflector
 from hero_pl.reflection.controls import ShuffledReflector
 from hero_pl.reflection.none import NoReflector
 from hero_pl.reflection.self_reflector import SelfReflector
-from hero_pl.rollout.collect import Limits
 from hero_pl.teacher.full_demo import FullDemoTeacher
 from hero_pl.teacher.hindsight import FeedbackOnlyTeacher, HindsightTeacher
 from hero_pl.teacher.weights import EMAWeights, GatedWeights, InitialWeights, LiveWeights, PeriodicWeights
@@ -331,61 +330,6 @@ def test_a_teacher_of_diagnoses_without_a_reflector_is_refused(teacher, tiny_mod
         fit(module, tiny_data(), 1)
     assert module.policy.network is None
     SelfDistillation(NoReflector(), FeedbackOnlyTeacher()).check(1)
-
-
-def test_a_batch_with_nothing_to_learn_says_at_once_why_in_counts(tiny_module, tiny_data, fit):
-    module, data = tiny_module(SelfDistillation(reflector=Silent())), tiny_data(limits=Limits(max_turns=1))
-    with pytest.warns(UserWarning, match=r"no turn of it is in the loss\. Its counts: .*hero/unhinted_turns 2") as told:
-        fit(module, data, 3, limit_train_batches=2, max_epochs=1)
-    assert sum("Nothing was learned" in str(warning.message) for warning in told) == 1
-    assert module.idle_batches == 2
-
-
-@pytest.mark.parametrize("budget", [0, 1000])
-def test_bug_55_a_run_in_which_nothing_is_learned_ends_with_an_error(budget, tiny_module, tiny_data, fit):
-    module = tiny_module(SelfDistillation(reflector=Silent()), max_idle_batches=3)
-    seen, data = Seen(), tiny_data(limits=Limits(max_turns=1))
-    with (
-        pytest.warns(UserWarning, match="Nothing was learned"),
-        pytest.raises(HeroError, match=r"in 3 batches in a row.*hero/unhinted_turns 2.*max_idle_batches: 0"),
-    ):
-        fit(module, data, 3, callbacks=[TurnBudget(budget), seen])
-    assert (data.steps, len(seen.records), module.policy.version) == (3, 3, 0)  # the last batch is written, too
-
-
-class EveryOther(Silent):
-    """Writes nothing that can be used in every other batch."""
-
-    def __init__(self):
-        self.batches = 0
-
-    def reflect(self, trajectories, policy):
-        self.batches += 1
-        return (ShopRules() if self.batches % 2 else super()).reflect(trajectories, policy)
-
-
-def test_bug_60_an_idle_batch_between_others_ends_nothing_and_logs_no_value_of_the_step_before(
-    tiny_module, tiny_data, fit, tmp_path
-):
-    module, seen = tiny_module(SelfDistillation(reflector=EveryOther()), max_idle_batches=2), Seen()
-    with pytest.warns(UserWarning, match="Nothing was learned"):
-        trainer = fit(module, tiny_data(), 3, callbacks=[seen], logger=CSVLogger(tmp_path))
-    assert [row["train/skipped_steps"] for row in seen.metrics] == [0.0, 1.0, 0.0, 1.0, 0.0]
-    with open(f"{trainer.log_dir}/metrics.csv", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    for name in ("train/loss", "train/grad_norm", "train/tokens", "teacher/divergence", "reflection/diagnosis_chars"):
-        assert [row[name] in ("", "nan") for row in rows] == [False, True, False, True, False], name
-        assert [name in row for row in (seen.kept[0], seen.kept[1])] == [True, False], name
-
-
-def test_a_gradient_that_is_not_finite_is_told_as_such(tiny_module, tiny_data, fit):
-    module = tiny_module(PolicyGradient("none"), max_idle_batches=1)
-    module.objective.advantages = lambda rewards, groups, reduce_sum: rewards * torch.nan
-    with (
-        pytest.warns(UserWarning, match="its gradient is not finite"),
-        pytest.raises(HeroError, match="in 1 batches in a row"),
-    ):
-        fit(module, tiny_data(), 1)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from hero_pl.errors import ConfigError
 from hero_pl.evaluation.summary import logged, remarks, summarize
 from hero_pl.policy.base import Policy
 from hero_pl.policy.sampling import Sampling
-from hero_pl.rollout.environments import KEPT
+from hero_pl.rollout.environments import ABOUT_SCORE
 from hero_pl.runs.evaluations import EVAL_FILE
 from hero_pl.runs.jsonl import append_lines
 from hero_pl.runs.records import RECORDS_FILE, Record, append_records, evaluable, records_path, succeeded
@@ -151,7 +151,7 @@ class HeldOut(lightning.Callback):
             "reward": trajectory.reward,
             "turns": len(trajectory.turns),
             "evaluable": evaluable(trajectory),
-            **{key: trajectory.info[key] for key in KEPT if key in trajectory.info},
+            **{key: trajectory.info[key] for key in ABOUT_SCORE if key in trajectory.info},
         }
 
     def _name(self, folder: Path | None) -> str:

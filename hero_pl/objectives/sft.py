@@ -10,7 +10,7 @@ from hero_pl.losses.base import action_log_probabilities
 from hero_pl.losses.normalize import check_normalization, normalized_sum, zero_loss
 from hero_pl.objectives.base import LossOutput, Normalize, Objective, Step
 from hero_pl.policy.base import Policy
-from hero_pl.scalars import mean, share, total
+from hero_pl.scalars import mean, share
 from hero_pl.types import Trajectory
 
 

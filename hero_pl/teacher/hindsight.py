@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from hero_pl.errors import ConfigError
+from hero_pl.reflection.target import canonical_action
 from hero_pl.runs.records import succeeded
 from hero_pl.scalars import Scalar, total
 from hero_pl.teacher.base import Teacher
@@ -92,7 +93,7 @@ class HindsightTeacher(Teacher):
             return None
         target = None
         if diagnosis is not None and diagnosis.next_action_target is not None and self._shows_target(diagnosis):
-            target = policy.parser.write(diagnosis.next_action_target)
+            target = policy.parser.reply(canonical_action(diagnosis.next_action_target))
         encoder = policy.template.encoder
         text = self.template.render(
             lambda words: len(encoder.encode_untrusted(words)),

@@ -518,7 +518,7 @@ BUGS = (
         "never end a run that learns nothing",
         MODULE,
         (("self.idle_batches >= self.max_idle_batches:", "self.idle_batches < 0:"),),
-        "tests/test_module.py",
+        "tests/test_idle.py",
     ),
     Bug(
         56,
@@ -553,7 +553,7 @@ BUGS = (
         "log the last value again",
         MODULE,
         (("{**gone, **self.last_metrics}", "self.last_metrics"),),
-        "tests/test_module.py",
+        "tests/test_idle.py",
     ),
     Bug(
         61,

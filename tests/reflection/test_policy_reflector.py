@@ -65,4 +65,4 @@ def test_another_tokenizer_is_refused_only_where_ids_are_shared(student):
 def test_settings_are_those_of_the_self_reflector(student):
     with pytest.raises(ConfigError, match="batch_size=0"):
         PolicyReflector(packaged(SECOND), batch_size=0)
-    assert PolicyReflector(packaged(SECOND), temperature=0.5).temperature == 0.5
+    assert PolicyReflector(packaged(SECOND), temperature=0.5).review.temperature == 0.5
