@@ -10,10 +10,10 @@ from rich.console import Console
 
 from hero_pl.errors import HeroError
 from hero_pl.runs.records import Record, append_records
-from hero_pl.types import Diagnosis, Reflection, StopReason, Trajectory, Turn
 from hero_pl.runs.viewer import print_terminal
 from hero_pl.runs.viewer.page import write_html
 from hero_pl.runs.viewer.terminal import plain
+from hero_pl.types import Diagnosis, Reflection, StopReason, Trajectory, Turn
 
 
 def record(task: str, observation: str = "a page", reward: float = 1.0) -> Record:
