@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -31,8 +32,8 @@ class Sampling:
     max_action_tokens: int = 256
 
     def __post_init__(self) -> None:
-        if self.temperature < 0.0:
-            raise ConfigError(f"temperature={self.temperature}: must be 0 (greedy) or positive.")
+        if not 0.0 <= self.temperature < math.inf:
+            raise ConfigError(f"temperature={self.temperature}: must be 0 (greedy) or positive, and finite.")
         if self.max_action_tokens < 1:
             raise ConfigError(f"max_action_tokens={self.max_action_tokens}: must be at least 1.")
 

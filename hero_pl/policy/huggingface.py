@@ -18,6 +18,7 @@ from hero_pl.chat.template import ChatTemplate, HintPosition
 from hero_pl.errors import ConfigError, PolicyError
 from hero_pl.policy.base import Policy, Sampler, ScoreRow
 from hero_pl.policy.sampler import CachedSampler
+from hero_pl.runs.folders import must_exist
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -296,8 +297,16 @@ class HuggingFacePolicy(Policy):
 
 
 def _resolve(name: str | None) -> str | None:
-    """Folder of a packaged checkpoint; other names are returned as they are."""
-    if name is None or not name.startswith(PACKAGED):
+    """Folder of a packaged checkpoint; other names are returned as they are.
+
+    Raises:
+        ConfigError: No such checkpoint is packaged, or the name can only be a path and there is no such folder.
+    """
+    if name is None:
+        return None
+    if not name.startswith(PACKAGED):
+        if (name.count("/") != 1 and "/" in name) or name.startswith((".", "~")) or "\\" in name or name.endswith("/"):
+            must_exist(Path(name), "folder", "Name a folder with a model, a hub id, or a checkpoint that is packaged.")
         return name
     root = Path(__file__).parent.parent / "pocket" / "checkpoints"
     folder = root / name.removeprefix(PACKAGED)
