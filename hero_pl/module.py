@@ -192,7 +192,7 @@ class HeroModule(lightning.LightningModule):
         if not anywhere:
             warnings.warn(
                 f"The batch of step {self.global_step} holds nothing to learn: {type(self.objective).__name__} gave no "
-                "token of it a weight, and the model stays as it is. reflection/coverage says whether turns have hints, "
+                "token of it a weight. reflection/coverage of the log says whether turns have hints, "
                 "rollout/success whether rewards differ.",
                 stacklevel=2,
             )

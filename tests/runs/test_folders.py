@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from hero_pl.errors import ConfigError
-from hero_pl.runs.folders import must_exist, one_run
+from hero_pl.runs.folders import MOST_LISTED, must_exist, one_run
 
 
 def run(folder: Path) -> Path:
