@@ -267,6 +267,56 @@ def test_help_and_version_and_lists_need_no_model(capsys, loads_no_model):
     assert "EMAWeights" in out
 
 
+COMMANDS = (
+    "view",
+    "plot",
+    "compare",
+    "rollout",
+    "export",
+    "components",
+    "configs",
+    "envs",
+    "check-env",
+    "import-tau-bench",
+)
+LABELING = ("sample", "label", "form", "judge", "oracle", "outcome", "report")
+
+
+@pytest.mark.parametrize(
+    "words", [*((one,) for one in COMMANDS), *(("annotate", one) for one in LABELING)], ids=" ".join
+)
+def test_the_help_of_every_command_has_an_example(words, capsys):
+    main([*words, "--help"])
+    assert f"Example: hero_pl {' '.join(words)}" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_help_of_a_lightning_command_has_an_example(capsys):
+    main(["fit", "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "Example: hero_pl fit --config hero_pl:quickstart" in shown
+    assert "--turn_budget.max_turns" in shown
+
+
+def test_the_help_lists_every_command_by_what_it_is_for(capsys):
+    main(["--help"])
+    shown = capsys.readouterr().out
+    places = [
+        shown.index(word) for word in ("Train and evaluate", "│ fit ", "Look at runs", "│ compare ", "│ configs ")
+    ]
+    assert places == sorted(places)
+    for command in (*COMMANDS, "fit", "validate", "test", "predict", "annotate"):
+        assert f"│ {command} " in shown
+
+
+def test_the_arguments_of_an_environment_are_yaml(capsys):
+    main(["check-env", "hero_pl/PocketRetail-v0", "--env_args", "{size: 30, tasks: 60, compact: yes}"])
+    assert "keeps the contract" in capsys.readouterr().out
+    assert "compact='maybe'" in message(
+        capsys, ["check-env", "hero_pl/PocketRetail-v0", "--env_args", "{compact: maybe}"]
+    )
+    assert "keys and values" in message(capsys, ["check-env", "hero_pl/PocketRetail-v0", "--env_args", "30"])
+
+
 def test_components_of_other_packages_are_listed_when_a_configuration_or_an_option_names_them(
     capsys, tmp_path, monkeypatch
 ):
