@@ -152,9 +152,10 @@ def nearest(word: str) -> str | None:
     classes = [cls for classes in registered().values() for cls in classes]
     names = {cls.__name__: _name(cls) for cls in classes}
     names |= {f"{cls.__module__}.{cls.__qualname__}": _name(cls) for cls in classes}
-    if word in names or word in {
-        name for base in BASES for name in (base.__name__, f"{base.__module__}.{base.__name__}")
-    }:
+    module, _, name = word.rpartition(".")
+    if isinstance(getattr(sys.modules.get(module), name, None), type):  # also by a way that is shorter than its home
+        return None
+    if word in names or word in {base.__name__ for base in BASES}:
         return None
     given = word.rpartition(".")[2].lower()
     lower = {name.lower(): shown for name, shown in names.items()}
