@@ -30,7 +30,7 @@ PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 class Commands(TyperGroup):
     """Ends a command with one line: a :class:`HeroError` with status 1, Ctrl-C with status 130."""
 
-    def invoke(self, ctx: typer.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         """Run the command that was named."""
         try:
             return super().invoke(ctx)

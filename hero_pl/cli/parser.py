@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 import jsonargparse
 import yaml
+from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 from lightning.pytorch.cli import LightningArgumentParser
 
 from hero_pl.cli.components import arguments, nearest
@@ -29,7 +30,7 @@ class HeroParser(LightningArgumentParser):
 
     def add_argument(self, *args: Any, **kwargs: Any) -> Any:
         """Add an option; the one that names configurations reads them by our rules."""
-        if kwargs.get("action") is jsonargparse.ActionConfigFile:
+        if kwargs.get("action") is ActionConfigFile:
             names = "A YAML file, or hero_pl:NAME (hero_pl configs lists them); later ones overlay earlier ones."
             kwargs = {**kwargs, "action": ConfigFile, "help": names}
         return super().add_argument(*args, **kwargs)
@@ -72,7 +73,7 @@ class HeroParser(LightningArgumentParser):
         return found
 
 
-class ConfigFile(jsonargparse.ActionConfigFile):
+class ConfigFile(ActionConfigFile):  # type: ignore[misc]
     """``--config``: a file, ``hero_pl:NAME``, or YAML itself."""
 
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
