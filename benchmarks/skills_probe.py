@@ -38,7 +38,7 @@ ENV, MAX_TURNS, TOKENS = "hero_pl/WebShopPocket-v0", 12, 12
 def load(name: str) -> HuggingFacePolicy:
     """A packaged policy, an exported folder, or a checkpoint of a run."""
     from hero_pl.chat.actions import PlainText
-    from hero_pl.cli.lightning import export_checkpoint
+    from hero_pl.cli.play import export_checkpoint
     from hero_pl.policy.huggingface import HuggingFacePolicy
 
     if name.endswith(".ckpt"):

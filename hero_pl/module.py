@@ -67,9 +67,13 @@ class HeroModule(lightning.LightningModule):
         max_idle_batches: int = 100,
     ) -> None:
         super().__init__()
-        if min(lr, 1.0 if matrix_lr is None else matrix_lr) <= 0.0 or clip < 0.0:
-            given = f"lr={lr}, matrix_lr={matrix_lr}, clip={clip}"
-            raise ConfigError(f"{given}: expected lr > 0, matrix_lr > 0 or none, clip >= 0.")
+        rates = [rate for rate in (lr, matrix_lr) if rate is not None]
+        if not all(0.0 < rate < math.inf for rate in rates):
+            raise ConfigError(
+                f"lr={lr}, matrix_lr={matrix_lr}: expected finite numbers, lr > 0, matrix_lr > 0 or none."
+            )
+        if not 0.0 <= clip < math.inf:
+            raise ConfigError(f"clip={clip}: expected a finite number, 0 (no clipping) or more.")
         if tokens_per_micro_batch < 1 or warmup_steps < 0:
             raise ConfigError(
                 f"tokens_per_micro_batch={tokens_per_micro_batch}, warmup_steps={warmup_steps}: "
@@ -228,6 +232,12 @@ class HeroModule(lightning.LightningModule):
         outputs = StepOutputs()
         anywhere = float(self._reduce_sum(torch.tensor([float(len(step.batch))])))
         if not anywhere:
+            warnings.warn(
+                f"The batch of step {self.global_step} holds nothing to learn: {type(self.objective).__name__} gave no "
+                "token of it a weight. reflection/coverage of the log says whether turns have hints, "
+                "rollout/success whether rewards differ.",
+                stacklevel=2,
+            )
             return outputs, False
         optimizer.zero_grad()
         micros = list(step.batch.split(self.tokens_per_micro_batch))

@@ -5,28 +5,16 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import pkgutil
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-import hero_pl.objectives.mixed
-import hero_pl.objectives.policy_gradient
-import hero_pl.objectives.self_distillation
-import hero_pl.objectives.sft
-import hero_pl.pocket.retail.demonstrations
-import hero_pl.pocket.shop.demonstrations
-import hero_pl.pocket.shop.expert
-import hero_pl.policy.huggingface
-import hero_pl.policy.scripted
-import hero_pl.reflection.chat_reflector
-import hero_pl.reflection.controls
-import hero_pl.reflection.none
-import hero_pl.reflection.policy_reflector
-import hero_pl.reflection.scripted
-import hero_pl.teacher.full_demo  # noqa: F401
 from hero_pl.chat.actions import ActionParser
+from hero_pl.cli.configs import read_config
 from hero_pl.errors import ConfigError
 from hero_pl.losses.base import DistillationLoss
 from hero_pl.losses.gates import Gate
@@ -54,9 +42,36 @@ BASES = (
 )
 
 
+PACKAGES = ("chat", "losses", "objectives", "pocket", "policy", "reflection", "rollout", "teacher")
+"""Where the project keeps components: a module that lies there is found."""
+
+
+@cache
+def import_components() -> None:
+    """Import every module of those packages, so that each class is known by its short name.
+
+    Raises:
+        ConfigError: Two classes have one name, so the short name would be either.
+    """
+    for name in PACKAGES:
+        package = importlib.import_module(f"hero_pl.{name}")
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            importlib.import_module(module.name)
+    homes: dict[str, type] = {}
+    for cls in dict.fromkeys(cls for classes in _subclasses().values() for cls in classes):
+        other = homes.setdefault(cls.__name__, cls)
+        if other is not cls and cls.__module__.startswith("hero_pl.") and other.__module__.startswith("hero_pl."):
+            places = " and ".join(f"{one.__module__}.{one.__qualname__}" for one in (other, cls))
+            raise ConfigError(f"Two components are called {cls.__name__}: {places}. Rename one of them.")
+
+
 def registered() -> dict[str, list[type]]:
     """Concrete classes of every swappable base, by the base's name."""
+    import_components()
+    return _subclasses()
 
+
+def _subclasses() -> dict[str, list[type]]:
     def below(base: Any) -> list[type]:
         found: list[type] = [cls for direct in base.__subclasses__() for cls in (direct, *below(direct))]
         return sorted(
@@ -77,31 +92,11 @@ def describe() -> str:
     return "\n".join(lines)
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """Values of a YAML file.
-
-    Raises:
-        ConfigError: There is no such file, it is not YAML, or it holds something else than keys and values.
-    """
-    import yaml
-
-    if not path.is_file():
-        raise ConfigError(f"No configuration {path}. Name a YAML file, for example the config.yaml of a run.")
-    try:
-        values = yaml.safe_load(path.read_bytes())
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {str(error).replace('<byte string>', str(path))}") from error
-    if not isinstance(values, dict):
-        found = "nothing" if values is None else "a list" if isinstance(values, list) else "a single value"
-        raise ConfigError(f"{path} holds {found}. Expected keys and values, such as model: {{...}} and data: {{...}}.")
-    return values
-
-
-def named_in(config: Path) -> list[str]:
+def named_in(config: str | Path) -> list[str]:
     """Modules that a configuration names: in front of a class, or of an environment id (``module:Id``).
 
     Raises:
-        ConfigError: See :func:`read_config`.
+        ConfigError: See :func:`~hero_pl.cli.configs.read_config`.
     """
     found = []
     for key, text in _texts(read_config(config)):
@@ -158,12 +153,17 @@ def nearest(word: str) -> str | None:
     classes = [cls for classes in registered().values() for cls in classes]
     names = {cls.__name__: _name(cls) for cls in classes}
     names |= {f"{cls.__module__}.{cls.__qualname__}": _name(cls) for cls in classes}
-    if word in names or word in {
-        name for base in BASES for name in (base.__name__, f"{base.__module__}.{base.__name__}")
-    }:
+    module, _, name = word.rpartition(".")
+    if isinstance(getattr(sys.modules.get(module), name, None), type):  # also by a way that is shorter than its home
         return None
-    near = difflib.get_close_matches(word.rpartition(".")[2], names, n=1, cutoff=0.75)
-    return names[near[0]] if near else None
+    if word in names or word in {base.__name__ for base in BASES}:
+        return None
+    given = word.rpartition(".")[2].lower()
+    lower = {name.lower(): shown for name, shown in names.items()}
+    near = difflib.get_close_matches(given, lower, n=1, cutoff=0.75)
+    # a part of a name, Jensen for JensenShannon, is unlike the whole; the shortest name that has it is the nearest
+    parts = sorted((name for name in lower if "." not in word and len(word) > 2 and given in name), key=len)
+    return next((lower[name] for name in (*near, *parts)), None)
 
 
 def arguments(path: str) -> list[str]:

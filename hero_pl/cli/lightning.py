@@ -1,94 +1,58 @@
-"""LightningCLI for hero_pl: defaults, forced callbacks, and errors that name the nearest component."""
+"""LightningCLI for hero_pl: defaults and the callbacks that every run has."""
 
 from __future__ import annotations
 
-import difflib
 import logging
-import os
-import re
-import sys
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import lightning
 import torch
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from hero_pl.callbacks.checkpoints import AtomicCheckpointIO, RunCheckpoint
+from hero_pl.callbacks.checkpoints import RunCheckpoint
 from hero_pl.callbacks.collapse_guard import CollapseGuard
 from hero_pl.callbacks.export import Export
 from hero_pl.callbacks.held_out import HeldOut
 from hero_pl.callbacks.progress import EpisodeProgress
 from hero_pl.callbacks.trajectories import TrajectoryLog
 from hero_pl.callbacks.turn_budget import TurnBudget
-from hero_pl.cli.components import arguments, nearest, read_config
+from hero_pl.cli.components import import_components
+from hero_pl.cli.parser import HeroParser
 from hero_pl.datamodule import RolloutDataModule
-from hero_pl.errors import ConfigError
-from hero_pl.evaluation.summary import remarks, summarize
 from hero_pl.module import HeroModule
-from hero_pl.runs.records import Record, append_records
+from hero_pl.runs.folders import must_exist
 
-NAMED = r"(?:class_path'?:? '|dot import path string: |Given value: (?=[\w.]+$))([A-Za-z_][\w.]*)"
-"""Where a message of the parser holds the name of a component as it was given."""
+CHECKPOINTS = "The checkpoints of a run are in its folder checkpoints/."
 
-
-class HeroParser(LightningArgumentParser):
-    """Errors of a few lines, with the nearest known name for a misspelled component or key."""
-
-    def print_usage(self, file: Any = None) -> None:
-        """One line instead of every option, so that the error below it is seen."""
-        self._print_message(f"usage: {self.prog.replace(' [options]', '')} --config FILE [options]\n", file)
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Exit with the message, and a suggestion where a class name is wrong."""
-        message = message.replace("<unicode string>", "the command line")  # files were read before
-        suggestion = self._suggestion(message)
-        if suggestion.strip() not in message:  # an error below a component comes by here once per level
-            message += suggestion
-        super().error(message, ex)
-
-    def _suggestion(self, message: str) -> str:
-        """The nearest name for what is misspelled: an argument of a component, a key, or a component."""
-        argument = re.search(r"given class_path '([\w.]+)':\s+Option '(\w+)\S*' is not accepted", message)
-        if argument is not None:
-            near = difflib.get_close_matches(argument[2], arguments(argument[1]), n=1)
-            return f"\nDid you mean {near[0]!r}?" if near else ""
-        option = re.search(r"unrecognized arguments: --([\w.]+)", message)
-        key = option or re.search(r"((?<=Group ')[\w.]+)?[' ]*does not accept option '([\w.]+)'", message)
-        if key is not None:
-            near = difflib.get_close_matches(".".join(part for part in key.groups() if part), self._keys(), n=1)
-            return f"\nDid you mean '{'--' if option else ''}{near[0]}'?" if near else ""
-        for word in dict.fromkeys(re.findall(NAMED, message, re.MULTILINE)):
-            component = nearest(word)
-            if component is not None:
-                return f"\nThere is no component {word!r}. Did you mean {component!r}? List them: hero_pl components"
-        return ""
-
-    def _keys(self) -> set[str]:
-        """Options of this parser and of its subcommands."""
-        found = {action.dest for action in self._actions}
-        for action in self._actions:
-            for parser in (getattr(action, "choices", None) or {}).values() if action.dest == "subcommand" else ():
-                found |= {option.dest for option in parser._actions}
-        return found
+EXAMPLES = {
+    command: {"epilog": f"Example: hero_pl {command} --config hero_pl:quickstart {words}"}
+    for command, words in {
+        "fit": "--config hero_pl:baselines/grpo --trainer.max_steps 100",
+        "validate": "--ckpt_path runs/quickstart/version_0/checkpoints/NAME.ckpt",
+        "test": "--ckpt_path runs/quickstart/version_0/checkpoints/NAME.ckpt",
+        "predict": "--data.eval_episodes 20",
+    }.items()
+}
+"""Subcommand -> the end of its help."""
 
 
 class HeroCLI(LightningCLI):
     """``fit``, ``validate``, ``test``, ``predict`` for :class:`HeroModule` and :class:`RolloutDataModule`.
 
+    Args:
+        args: Name of the subcommand and its arguments; without ``run`` the arguments alone.
+        run: Run the subcommand, instead of only making module, data module and trainer.
+        command: Without ``run``: name of the command that wants them, for its messages.
+
     Raises:
         ConfigError: A file named by ``--config`` is no configuration.
     """
 
-    def __init__(self, args: list[str] | None = None, run: bool = True) -> None:
+    def __init__(self, args: list[str], run: bool = True, command: str = "") -> None:
         import warnings
 
-        if args is not None:  # jsonargparse and Lightning look at sys.argv, which tests and main() bypass
-            sys.argv = [sys.argv[0], *args]
-            args = None
-        for file in _config_files(sys.argv):
-            read_config(file)
+        import_components()
         for text in (
             "Unable to serialize instance",
             "isinstance\\(treespec",
@@ -107,7 +71,7 @@ class HeroCLI(LightningCLI):
             args=args,
             run=run,
             parser_class=HeroParser,
-            parser_kwargs={"prog": "hero_pl"},
+            parser_kwargs={"prog": f"hero_pl {command}".strip(), **EXAMPLES},
             seed_everything_default=0,
             auto_configure_optimizers=False,
             save_config_kwargs={"overwrite": True},
@@ -122,6 +86,10 @@ class HeroCLI(LightningCLI):
                 "enable_model_summary": False,
             },
         )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse the arguments that were given; whatever stands in ``sys.argv`` is another matter."""
+        self.config = parser.parse_args(args)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Callbacks that every run has, each under its own key."""
@@ -162,114 +130,17 @@ class HeroCLI(LightningCLI):
         if config.get("torch_threads"):
             torch.set_num_threads(config["torch_threads"])
         checkpoint = config.get("ckpt_path")
-        if checkpoint and checkpoint not in ("best", "last", "hpc") and not Path(checkpoint).exists():
-            raise ConfigError(f"There is no checkpoint {checkpoint}. Those of a run are in its folder checkpoints/.")
+        if checkpoint and checkpoint not in ("best", "last", "hpc"):
+            must_exist(Path(checkpoint), "checkpoint", CHECKPOINTS)
         if self.subcommand == "validate" and config.trainer.limit_val_batches == 0:
             config.trainer.limit_val_batches = None  # 0 keeps validation out of `fit`; here it was asked for
 
 
-def _config_files(words: list[str]) -> Iterator[Path]:
-    """Configurations on a command line that are files; the parser takes YAML itself as well."""
-    for word, following in zip(words, [*words[1:], ""], strict=True):
-        named = word in ("-c", "--config")
-        file = word.removeprefix("--config=") if word.startswith("--config=") else following * named
-        if os.path.isfile(file):  # unlike Path.is_file, false for what is too long for a name
-            yield Path(file)
+def instantiate(args: list[str], command: str = "") -> HeroCLI:
+    """Module, data module and trainer of a configuration, without running anything.
 
-
-def instantiate(args: list[str]) -> HeroCLI:
-    """Module, data module and trainer of a configuration, without running anything."""
-    return HeroCLI(args=args, run=False)
-
-
-def of_files(*configs: Path) -> HeroCLI:
-    """The same for YAML files, later ones overlaying; a run's config.yaml may hold arguments of ``fit`` as well.
-
-    Raises:
-        ConfigError: There is no such file, or it is no configuration.
+    Args:
+        args: Arguments of ``fit``.
+        command: Name of the command that wants them, for its messages.
     """
-    import yaml
-
-    words = []
-    for config in configs:
-        values = {key: value for key, value in read_config(config).items() if key not in ("ckpt_path", "weights_only")}
-        words += ["--config", yaml.safe_dump(values)]
-    return instantiate(words)
-
-
-def play(
-    configs: Sequence[Path],
-    episodes: int,
-    out: Path,
-    stage: str,
-    trials: int = 1,
-    checkpoint: Path | None = None,
-) -> str:
-    """Play the policy of configurations, or of a checkpoint, and write its trajectories; returns lines about them."""
-    if episodes < 0 or trials < 1:
-        raise ConfigError(f"--episodes={episodes}, --trials={trials}: expected 0 (every task) or more, and 1 or more.")
-    if not configs:
-        if checkpoint is None:
-            raise ConfigError("Name what to play: --config FILE, or --checkpoint FILE of a run.")
-        configs = [config_of(checkpoint)]
-    cli = of_files(*configs)
-    policy = cli.model.policy
-    if checkpoint is None:
-        policy.load()
-    else:
-        load_weights(cli, checkpoint)
-    played = cli.datamodule.evaluate(policy, stage, episodes, trials=trials)
-    append_records(out, (Record("rollout", 0, trajectory) for trajectory in played))
-    result = summarize(played, policy)
-    low, high = result["success_ci"]
-    first = (
-        f"{result['episodes']} episodes: success {result['success']:.3f} ({low:.3f} to {high:.3f}), "
-        f"{result['turns']:.2f} turns, {result['tool_errors']:.3f} tool errors a turn, "
-        f"reward {result['reward']:.3f}; written to {out}"
-    )
-    return "\n".join([first, *remarks(result)])
-
-
-def export_checkpoint(checkpoint: Path, folder: Path, config: Path | None) -> None:
-    """Load a checkpoint's weights into the policy of its configuration and save them.
-
-    Raises:
-        ConfigError: A file stands where the folder should be.
-        HeroError: The configuration or the checkpoint is missing or damaged.
-    """
-    there = next((path for path in (folder, *folder.parents) if path.exists()), folder)
-    if there.is_file():
-        raise ConfigError(f"{there} is a file, and the weights go into a folder. Name another one, or a new one.")
-    cli = of_files(config or config_of(checkpoint))
-    load_weights(cli, checkpoint)
-    cli.model.policy.save_pretrained(folder)
-
-
-def config_of(checkpoint: Path) -> Path:
-    """The config.yaml of the run that a checkpoint belongs to.
-
-    Raises:
-        ConfigError: There is none in the folders above it.
-    """
-    for folder in checkpoint.parents:
-        if (folder / "config.yaml").exists():
-            return folder / "config.yaml"
-    raise ConfigError(f"No config.yaml beside {checkpoint}. Name the run's configuration with --config.")
-
-
-def load_weights(cli: HeroCLI, checkpoint: Path) -> None:
-    """Load the policy with the weights of a checkpoint.
-
-    Raises:
-        ConfigError: The checkpoint holds weights of another policy.
-        HeroError: It is missing or damaged.
-    """
-    state = AtomicCheckpointIO().load_checkpoint(checkpoint, map_location="cpu")
-    cli.model.policy.load()
-    try:
-        cli.model.load_state_dict(state["state_dict"])
-    except (RuntimeError, KeyError) as error:
-        raise ConfigError(
-            f"{checkpoint} does not hold weights of this policy: {str(error).splitlines()[-1].strip()} Give the "
-            "configuration of the run that wrote it."
-        ) from error
+    return HeroCLI(args=args, run=False, command=command)

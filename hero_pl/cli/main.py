@@ -1,72 +1,84 @@
-"""The command line: Lightning's subcommands for training, small commands that need no model for everything else."""
+"""The command line: Lightning's subcommands for training, small commands that need no model for everything else.
+
+Nothing heavy is imported before a command runs, so that ``hero_pl --help`` answers at once.
+"""
 
 from __future__ import annotations
 
-import difflib
-import json
 import os
-import re
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal
 
+import typer
+from typer.core import TyperGroup
+
+from hero_pl.cli import annotate
 from hero_pl.errors import ConfigError, HeroError
 from hero_pl.runs.records import RECORDS_FILE
 
 Stage = Literal["train", "validate", "test"]
-TRAINING = ("fit", "validate", "test", "predict")
-USAGE = """usage: hero_pl COMMAND [options]
+TRAIN, LOOK, REST = "Train and evaluate", "Look at runs", "Components, configurations, environments"
+PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+"""Words that a command does not know are options of a configuration."""
 
-Train and evaluate (each takes --config FILE, more than one overlays; --print_config shows the result):
-  fit         train a policy            validate, test   evaluate on held-out tasks
-  predict     play held-out tasks
 
-Look at runs and environments (hero_pl COMMAND --help):
-  view        trajectories.jsonl as one HTML page, or in the terminal
-  plot        curves of runs            compare          difference of runs, with intervals
-  rollout     play a policy and write trajectories.jsonl
-  export      write the weights of a checkpoint as a Hugging Face folder
-  envs        list the environments     check-env        prove that an environment keeps the contract
-  annotate    quality of diagnoses: sample, label, form, judge, oracle, outcome, report
-  components  list what a configuration can swap; --config FILE or --import PACKAGE adds your own
-  import-tau-bench  import the official TauBench data from a checkout
-"""
+class Commands(TyperGroup):
+    """Ends a command with one line: a :class:`HeroError` with status 1, Ctrl-C with status 130."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was named."""
+        try:
+            return super().invoke(ctx)
+        except (HeroError, ValueError) as error:
+            known = _cause(error)
+            if known is None:
+                raise
+            print(f"hero_pl: {known}", file=sys.stderr)
+            raise typer.Exit(1) from error
+        except KeyboardInterrupt as error:
+            print(f"hero_pl: {ctx.invoked_subcommand} was interrupted", file=sys.stderr)
+            raise typer.Exit(130) from error  # 128 + SIGINT, as shells say it
+
+
+app = typer.Typer(
+    cls=Commands,
+    help="Train multi-turn LLM agents by hindsight self-distillation, and look at what they did.",
+    epilog="Start with: hero_pl fit --config hero_pl:quickstart",
+    context_settings={"help_option_names": ["--help", "-h"]},
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+app.add_typer(annotate.app, name="annotate", rich_help_panel=LOOK)
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run one command; a :class:`HeroError` ends it with its message and status 1, Ctrl-C with one line and 130."""
-    args = sys.argv[1:] if args is None else args
-    command = args[0] if args else "--help"
-    try:
-        if command in ("-h", "--help"):
-            print(USAGE)
-        elif command == "--version":
-            from hero_pl import __version__
+    """Run one command; returns if it went well.
 
-            print(__version__)
-        elif command in TRAINING:
-            run_lightning(args)
-        elif command == "annotate":
-            annotate(args[1:])
-        elif command in COMMANDS:
-            _run(command, COMMANDS[command], args[1:])
-        else:
-            near = difflib.get_close_matches(command, [*TRAINING, *COMMANDS, "annotate"], n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise ConfigError(f"No command {command!r}.{hint} List them with: hero_pl --help")
-    except (HeroError, ValueError) as error:
-        known = _cause(error)
-        if known is None:
+    Args:
+        args: The command and its arguments; default: those of the process.
+
+    Raises:
+        SystemExit: With the status of a command that failed; the reason was printed.
+    """
+    try:
+        app(args, prog_name="hero_pl")
+    except SystemExit as end:
+        if end.code:
             raise
-        print(f"hero_pl: {known}", file=sys.stderr)
-        raise SystemExit(1) from error
-    except KeyboardInterrupt as error:
-        print(f"hero_pl: {command} was interrupted", file=sys.stderr)
-        raise SystemExit(130) from error  # 128 + SIGINT, as shells say it
+
+
+def _cause(error: BaseException | None) -> HeroError | None:
+    """The project's own error behind one that the parser of the configuration has wrapped."""
+    while error is not None and not isinstance(error, HeroError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 @contextmanager
@@ -87,73 +99,28 @@ def _quick_end(command: str) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _cause(error: BaseException | None) -> HeroError | None:
-    """The project's own error behind one that the parser of the configuration has wrapped."""
-    while error is not None and not isinstance(error, HeroError):
-        error = error.__cause__ or error.__context__
-    return error
+def _version(asked: bool) -> None:
+    if asked:
+        from hero_pl import __version__
+
+        print(__version__)
+        raise typer.Exit
 
 
-def _run(command: str, function: Callable[..., None], args: list[str]) -> None:
-    """Required arguments go by position; ``--terminal`` alone means true."""
-    from jsonargparse import ArgumentParser
-
-    parser = ArgumentParser(prog=f"hero_pl {command}", description=(function.__doc__ or "").split("\n")[0])
-    parser.add_function_arguments(function, as_positional=True)
-    switches = {f"--{name}" for name, kind in get_type_hints(function).items() if kind is bool}
-    words: list[str] = []
-    for word in args:
-        if words and words[-1] in switches:
-            joined = word in ("true", "false")
-            words[-1] += f"={word}" if joined else "=true"
-            if joined:
-                continue
-        words.append(word)
-    if words and words[-1] in switches:
-        words[-1] += "=true"
-    function(**parser.instantiate_classes(parser.parse_args(_one_list(command, words))).as_dict())
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Options that need no command."""
 
 
-def _one_list(command: str, args: list[str]) -> list[str]:
-    """Several run folders, ``--import`` or ``--config``, wherever they stand, become the one list that is expected.
-
-    Every option of these commands takes a value; that of a switch is joined to it with ``=`` already.
-    """
-    repeated = {"components": ("--import", "--packages+"), "rollout": ("--config", "--config+")}
-    if command in repeated:
-        name, adds = repeated[command]
-        return [re.sub(rf"^{name}(?==|$)", adds, word) for word in args]
-    if command not in ("plot", "compare", "annotate report"):
-        return args
-    folders, options, rest = [], [], iter(args)
-    for word in rest:
-        if not word.startswith("-"):
-            folders.append(word)
-            continue
-        options.append(word)
-        if "=" not in word and word not in ("-h", "--help"):
-            options += [value for value in [next(rest, None)] if value is not None]
-    if not folders or folders[0].startswith("["):
-        return args
-    return [json.dumps(folders), *options]
-
-
-def annotate(args: list[str]) -> None:
-    """One of the commands of :mod:`hero_pl.cli.annotate`."""
-    from hero_pl.cli import annotate as commands
-
-    name = args[0] if args else "--help"
-    if name in ("-h", "--help"):
-        print(commands.__doc__)
-        return
-    if name not in commands.COMMANDS:
-        known = ", ".join(commands.COMMANDS)
-        raise ConfigError(f"hero_pl annotate has no command {name!r}. There are: {known}. See hero_pl annotate --help")
-    _run(f"annotate {name}", commands.COMMANDS[name], args[1:])
+# -- Lightning's commands --------------------------------------------------------------------------------------------
 
 
 def run_lightning(args: list[str]) -> Any:
-    """``fit``, ``validate``, ``test``, ``predict``.
+    """``fit``, ``validate``, ``test``, ``predict`` and their arguments.
 
     Raises:
         ConfigError: The trainer cannot work with its settings.
@@ -164,26 +131,95 @@ def run_lightning(args: list[str]) -> Any:
         from hero_pl.cli.lightning import HeroCLI
 
     try:
-        return HeroCLI(args=args)
+        return HeroCLI(args)
     except MisconfigurationException as error:
         raise ConfigError(f"The trainer refuses its settings: {error}") from error
 
 
-# -- commands that need no trainer -----------------------------------------------------------------------------------
+def _lightning(name: str, help_: str) -> None:
+    """Lightning's own parser reads everything behind the name, ``--help`` as well."""
+
+    def command(context: typer.Context) -> None:
+        run_lightning([name, *context.args])
+
+    settings = {**PASSED_ON, "help_option_names": []}
+    app.command(name, help=help_, rich_help_panel=TRAIN, context_settings=settings, add_help_option=False)(command)
 
 
-def view(
-    records: Path, out: Path | None = None, terminal: bool = False, limit: int = 20, stage: str | None = None
+for _name, _help in {
+    "fit": "Train a policy.",
+    "validate": "Evaluate on the tasks for validation.",
+    "test": "Evaluate on the tasks for testing.",
+    "predict": "Play held-out tasks and record them.",
+}.items():
+    _lightning(_name, _help)
+
+
+@app.command(
+    rich_help_panel=TRAIN,
+    context_settings=PASSED_ON,
+    epilog="Example: hero_pl rollout --config hero_pl:quickstart --model.policy.init_args.hint_position=system "
+    "--episodes 8",
+)
+def rollout(
+    context: typer.Context,
+    episodes: Annotated[int, typer.Option("--episodes", help="How many; 0 plays every task of the split.")] = 64,
+    out: Annotated[Path, typer.Option("--out", help="File to append to.")] = Path(RECORDS_FILE),
+    stage: Annotated[Stage, typer.Option("--stage", help="Which tasks.")] = "test",
+    trials: Annotated[
+        int,
+        typer.Option("--trials", help="Times each task is played; above 1, pass^k and pass@k are printed."),
+    ] = 1,
+    checkpoint: Annotated[
+        Path | None, typer.Option("--checkpoint", help="Play its weights: a .ckpt that fit wrote.")
+    ] = None,
 ) -> None:
-    """Show trajectories.
+    """Play a policy on held-out tasks, write its trajectories and print what they say.
 
-    Args:
-        records: A trajectories.jsonl, a run folder, or a folder with one run below it.
-        out: The page to write; default: beside the records.
-        terminal: Print to the terminal instead.
-        limit: Episodes to print; the figures below them count all.
-        stage: Print only this stage, for example train or test; the page has a menu for that.
+    Takes every option of fit besides: --config FILE (more than one overlays; default: the one of the checkpoint's run),
+    --model.KEY=VALUE, --data.KEY=VALUE, and --print_config, which shows the result.
     """
+    with _quick_end("rollout"):
+        from hero_pl.cli.play import play
+
+    print(play(context.args, episodes, out, stage, trials, checkpoint))
+
+
+@app.command(
+    rich_help_panel=TRAIN,
+    epilog="Example: hero_pl export runs/quickstart/version_0/checkpoints/NAME.ckpt exported",
+)
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="A .ckpt that fit wrote.")],
+    folder: Annotated[Path, typer.Argument(help="Where to write.")],
+    config: Annotated[
+        str | None, typer.Option("--config", help="The run's config.yaml; default: beside the checkpoint's folder.")
+    ] = None,
+) -> None:
+    """Write the weights of a checkpoint as a Hugging Face folder."""
+    with _quick_end("export"):
+        from hero_pl.cli.play import export_checkpoint
+
+    export_checkpoint(checkpoint, folder, config)
+    print(f"Wrote {folder}")
+
+
+# -- runs ------------------------------------------------------------------------------------------------------------
+
+
+@app.command(rich_help_panel=LOOK, epilog="Example: hero_pl view runs/quickstart --terminal --limit 5")
+def view(
+    records: Annotated[
+        Path, typer.Argument(help="A trajectories.jsonl, a run folder, or a folder with one run below it.")
+    ],
+    out: Annotated[Path | None, typer.Option("--out", help="The page to write; default: beside the records.")] = None,
+    terminal: Annotated[bool, typer.Option("--terminal", help="Print to the terminal instead.")] = False,
+    limit: Annotated[int, typer.Option("--limit", help="Episodes to print; the figures below them count all.")] = 20,
+    stage: Annotated[
+        str | None, typer.Option("--stage", help="Print only this stage, for example train; the page has a menu.")
+    ] = None,
+) -> None:
+    """Show trajectories as one HTML page, or in the terminal."""
     from hero_pl.runs.folders import one_run
 
     path = one_run(records)
@@ -215,37 +251,32 @@ def _write_page(records: Path, target: Path) -> str:
     return f"Wrote {write_html(records, target, decode)} episodes to {target}{note}"
 
 
-def plot(runs: list[Path], out: Path = Path("curves.png")) -> None:
-    """Draw success, turns and coverage of runs against training turns.
-
-    Args:
-        runs: Run folders.
-        out: The PNG to write.
-    """
+@app.command(rich_help_panel=LOOK, epilog="Example: hero_pl plot runs/a runs/b --out curves.png")
+def plot(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
+    out: Annotated[Path, typer.Option("--out", help="The PNG to write.")] = Path("curves.png"),
+) -> None:
+    """Draw success, turns and coverage of runs against training turns."""
     from hero_pl.runs.plots import plot_runs
 
     plot_runs(runs, out)
     print(f"Wrote {out}")
 
 
+@app.command(rich_help_panel=LOOK, epilog="Example: hero_pl compare runs/a runs/b --baseline a --markdown")
 def compare(
-    runs: list[Path],
-    baseline: str | None = None,
-    metric: Literal["success", "reward", "turns"] = "success",
-    budget: int | None = None,
-    stage: str | None = None,
-    markdown: bool = False,
+    runs: Annotated[list[Path], typer.Argument(help="Run folders with eval.jsonl, or folders of such folders.")],
+    baseline: Annotated[
+        str | None, typer.Option("--baseline", help="Method that the others are compared with; default: the first.")
+    ] = None,
+    metric: Annotated[
+        Literal["success", "reward", "turns"], typer.Option("--metric", help="What is compared.")
+    ] = "success",
+    budget: Annotated[int | None, typer.Option("--budget", help="Only at this number of training turns.")] = None,
+    stage: Annotated[str | None, typer.Option("--stage", help="Only at this stage: test or validate.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
 ) -> None:
-    """Difference between methods, paired by task and run, with a 95 % interval, or "not resolved".
-
-    Args:
-        runs: Run folders with eval.jsonl, or folders of such folders.
-        baseline: Method that the others are compared with.
-        metric: What is compared.
-        budget: Only at this number of training turns.
-        stage: Only at this stage: test or validate.
-        markdown: Print a Markdown table.
-    """
+    """Difference between methods, paired by task and run, with a 95 % interval, or "not resolved"."""
     from hero_pl.runs.compare import compare_runs
     from hero_pl.runs.tables import print_comparison, to_markdown
 
@@ -256,6 +287,34 @@ def compare(
         print_comparison(found)
 
 
+# -- components, configurations, environments ------------------------------------------------------------------------
+
+
+@app.command(rich_help_panel=REST, epilog="Example: hero_pl components --import your_package")
+def components(
+    config: Annotated[
+        str | None, typer.Option("--config", help="Also what the packages hold that this configuration names.")
+    ] = None,
+    packages: Annotated[
+        list[str] | None, typer.Option("--import", help="Also what this package or module holds; may be repeated.")
+    ] = None,
+) -> None:
+    """List what a configuration can swap: every class of each base, with its first sentence."""
+    from hero_pl.cli.components import describe, import_named, named_in
+
+    import_named([*(packages or []), *(named_in(config) if config else [])])
+    print(describe())
+
+
+@app.command(rich_help_panel=REST, epilog="Example: hero_pl configs")
+def configs() -> None:
+    """List the configurations that ship with the package; every --config takes their names."""
+    from hero_pl.cli.configs import describe
+
+    print(describe())
+
+
+@app.command(rich_help_panel=REST, epilog="Example: hero_pl envs")
 def envs() -> None:
     """List the environments of the project."""
     import gymnasium
@@ -267,13 +326,28 @@ def envs() -> None:
         print(name)
 
 
-def check_environment(env: str, env_args: dict[str, Any] | None = None) -> None:
-    """Prove that an environment keeps the contract.
+def _mapping(text: str) -> dict[str, Any]:
+    """Keys and values on a command line."""
+    from hero_pl.cli.configs import load_text
 
-    Args:
-        env: Gymnasium id.
-        env_args: Its arguments.
-    """
+    values = load_text(text)
+    if not isinstance(values, dict):
+        raise typer.BadParameter(f"{text!r} holds no keys and values; write them as '{{size: 30}}'")
+    return values
+
+
+@app.command(
+    "check-env",
+    rich_help_panel=REST,
+    epilog="Example: hero_pl check-env hero_pl/PocketRetail-v0 --env_args '{size: 30, tasks: 60}'",
+)
+def check_environment(
+    env: Annotated[str, typer.Argument(help="Gymnasium id; package:Id for one of your own.")],
+    env_args: Annotated[
+        Any, typer.Option("--env_args", help="Its arguments, as YAML.", parser=_mapping, metavar="YAML")
+    ] = None,
+) -> None:
+    """Check that an environment follows the API."""
     from hero_pl.rollout.check_env import check_env
     from hero_pl.rollout.environments import check_id
 
@@ -284,78 +358,16 @@ def check_environment(env: str, env_args: dict[str, Any] | None = None) -> None:
     print(f"{env} keeps the contract.")
 
 
-def import_tau_bench(source: Path, target: Path | None = None) -> None:
-    """Import the official TauBench data; task files are parsed, never executed.
-
-    Args:
-        source: A checkout of the original repository, or its data as JSON.
-        target: Where to store it; default: the user's data folder.
-    """
+@app.command(
+    "import-tau-bench", rich_help_panel=REST, epilog="Example: hero_pl import-tau-bench tau-bench --target data"
+)
+def import_tau_bench(
+    source: Annotated[Path, typer.Argument(help="A checkout of the original repository, or its data as JSON.")],
+    target: Annotated[
+        Path | None, typer.Option("--target", help="Where to store it; default: the user's data folder.")
+    ] = None,
+) -> None:
+    """Import the official TauBench data; task files are parsed, never executed."""
     from hero_pl.rollout.environments import import_tau_bench_data
 
     print(import_tau_bench_data(source, target))
-
-
-def export(checkpoint: Path, folder: Path, config: Path | None = None) -> None:
-    """Write the weights of a checkpoint as a Hugging Face folder.
-
-    Args:
-        checkpoint: A .ckpt that ``fit`` wrote.
-        folder: Where to write.
-        config: The run's config.yaml; default: beside the checkpoint's folder.
-    """
-    with _quick_end("export"):
-        from hero_pl.cli.lightning import export_checkpoint
-
-    export_checkpoint(checkpoint, folder, config)
-    print(f"Wrote {folder}")
-
-
-def components(config: Path | None = None, packages: list[str] | None = None) -> None:
-    """List what a configuration can swap: every class of each base, with its first sentence.
-
-    Args:
-        config: Also what the packages hold that this YAML file names.
-        packages: Also what these packages or modules hold; ``--import NAME`` adds one.
-    """
-    from hero_pl.cli.components import describe, import_named, named_in
-
-    import_named([*(packages or []), *(named_in(config) if config else [])])
-    print(describe())
-
-
-def rollout(
-    config: list[Path] | None = None,
-    episodes: int = 64,
-    out: Path = Path(RECORDS_FILE),
-    stage: Stage = "test",
-    trials: int = 1,
-    checkpoint: Path | None = None,
-) -> None:
-    """Play a policy on held-out tasks, write its trajectories and print what they say.
-
-    Args:
-        config: A configuration of ``fit``; more than one overlays. Default: the one of the checkpoint's run.
-        episodes: How many; 0 plays every task of the split.
-        out: File to append to.
-        stage: Which tasks.
-        trials: Play each of them so often; with more than one, pass^k and pass@k are printed.
-        checkpoint: Play its weights: a .ckpt that ``fit`` wrote.
-    """
-    with _quick_end("rollout"):
-        from hero_pl.cli.lightning import play
-
-    print(play(config or [], episodes, out, stage, trials, checkpoint))
-
-
-COMMANDS: dict[str, Callable[..., None]] = {
-    "view": view,
-    "plot": plot,
-    "compare": compare,
-    "envs": envs,
-    "check-env": check_environment,
-    "import-tau-bench": import_tau_bench,
-    "export": export,
-    "components": components,
-    "rollout": rollout,
-}

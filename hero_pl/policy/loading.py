@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from hero_pl.errors import ConfigError, PolicyError
+from hero_pl.runs.folders import must_exist
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -40,9 +41,13 @@ def resolve(name: str | None) -> str | None:
     """Folder of a packaged checkpoint; other names are returned as they are.
 
     Raises:
-        ConfigError: No checkpoint of this name ships with the package.
+        ConfigError: No such checkpoint is packaged, or the name can only be a path and there is no such folder.
     """
-    if name is None or not name.startswith(PACKAGED):
+    if name is None:
+        return None
+    if not name.startswith(PACKAGED):
+        if (name.count("/") != 1 and "/" in name) or name.startswith((".", "~")) or "\\" in name or name.endswith("/"):
+            must_exist(Path(name), "folder", "Name a folder with a model, a hub id, or a checkpoint that is packaged.")
         return name
     root = Path(__file__).parent.parent / "pocket" / "checkpoints"
     folder = root / name.removeprefix(PACKAGED)

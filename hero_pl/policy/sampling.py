@@ -7,6 +7,7 @@ draws all that was asked in one batch; one behind a network may answer row by ro
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,8 +34,8 @@ class Sampling:
     max_action_tokens: int = 256
 
     def __post_init__(self) -> None:
-        if self.temperature < 0.0:
-            raise ConfigError(f"temperature={self.temperature}: must be 0 (greedy) or positive.")
+        if not 0.0 <= self.temperature < math.inf:
+            raise ConfigError(f"temperature={self.temperature}: must be 0 (greedy) or positive, and finite.")
         if self.max_action_tokens < 1:
             raise ConfigError(f"max_action_tokens={self.max_action_tokens}: must be at least 1.")
 

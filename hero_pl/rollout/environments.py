@@ -53,21 +53,45 @@ def make(env_id: str, split: str | None = None, **kwargs: Any) -> Env:
 
         kwargs["user"] = with_model(kwargs["user"])
     try:
-        if split is not None and _accepts(env_id, "split"):
+        kwargs |= _switches(env_id, kwargs)
+        if split is not None and "split" in _parameters(env_id):
             kwargs["split"] = split
         return gymnasium.make(env_id, disable_env_checker=True, **kwargs)
+    except ConfigError:
+        raise
     except (TypeError, ValueError, FileNotFoundError, ImportError, AttributeError, gymnasium.error.Error) as error:
         raise ConfigError(f"The environment {env_id!r} cannot be made{_reason(env_id, given, error)}") from error
 
 
-def _accepts(env_id: str, argument: str) -> bool:
+def _parameters(env_id: str) -> Mapping[str, inspect.Parameter]:
+    """What the environment can be given."""
     module, _, name = env_id.rpartition(":")
     if module:
         importlib.import_module(module)
     entry_point: Any = gymnasium.spec(name).entry_point
     if isinstance(entry_point, str):
         entry_point = gymnasium.envs.registration.load_env_creator(entry_point)
-    return entry_point is not None and argument in inspect.signature(entry_point).parameters
+    return {} if entry_point is None else inspect.signature(entry_point).parameters
+
+
+WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+"""What a person writes for a boolean; in a configuration it is text, for a country can be called ``no``."""
+
+
+def _switches(env_id: str, arguments: Mapping[str, Any]) -> dict[str, bool]:
+    """Arguments that the environment takes as boolean and that were written as a word.
+
+    Raises:
+        ConfigError: One is another text, which Python would take for true.
+    """
+    found = {}
+    for name, parameter in _parameters(env_id).items():
+        value = arguments.get(name)
+        if isinstance(value, str) and (parameter.annotation in (bool, "bool") or isinstance(parameter.default, bool)):
+            if value.lower() not in WORDS:
+                raise ConfigError(f"data.env_args.{name}={value!r}: {env_id} takes true or false there.")
+            found[name] = WORDS[value.lower()]
+    return found
 
 
 def _reason(env_id: str, given: Mapping[str, Any], error: Exception) -> str:

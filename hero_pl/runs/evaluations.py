@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from hero_pl.errors import HeroError
+from hero_pl.runs.folders import must_exist
 from hero_pl.runs.jsonl import read_lines
 from hero_pl.runs.records import RECORDS_FILE
 
@@ -83,10 +84,12 @@ def find_results(runs: Sequence[Path]) -> list[Path]:
     """The ``eval.jsonl`` files of the runs, each once; a folder without one is searched.
 
     Raises:
+        ConfigError: There is no such folder or file.
         HeroError: A folder has none.
     """
     found: dict[Path, None] = {}
     for run in runs:
+        must_exist(run, "run", f"Name a folder that hero_pl fit wrote, or an {EVAL_FILE}.")
         paths = [run / EVAL_FILE] if (run / EVAL_FILE).exists() else sorted(run.rglob(EVAL_FILE))
         if run.is_dir() and not paths:
             raise HeroError(f"{run}: no {EVAL_FILE} in it. Give folders of runs with held_out.episodes above 0.")

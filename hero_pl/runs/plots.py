@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hero_pl.errors import ConfigError, HeroError
+from hero_pl.runs.folders import must_exist
 from hero_pl.runs.intervals import LEVEL, student_quantile
 
 if TYPE_CHECKING:
@@ -125,10 +126,12 @@ def find_metrics(runs: Sequence[Path]) -> list[Path]:
     """The ``metrics.csv`` files of the runs, each once, in the order given.
 
     Raises:
+        ConfigError: There is no such folder or file.
         HeroError: A run has none.
     """
     found: dict[Path, None] = {}
     for run in runs:
+        must_exist(run, "run", "Name a folder that hero_pl fit wrote, or a metrics.csv.")
         paths = [run] if run.is_file() else sorted(run.rglob("metrics.csv"))
         if not paths:
             raise HeroError(

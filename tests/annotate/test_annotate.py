@@ -255,7 +255,7 @@ def test_the_commands_lead_from_a_run_to_a_report(run: Path, capsys: pytest.Capt
     main(["annotate", "oracle", turns, "--out", rules])
     main(["annotate", "form", turns, "--out", str(run / "form.html")])
     capsys.readouterr()
-    words = ["--key", key, "--gold", rules, "--markdown", "true", "--out", str(run / "report.json")]
+    words = ["--key", key, "--gold", rules, "--markdown", "--out", str(run / "report.json")]
     main(["annotate", "report", rules, rules, *words])
     out = capsys.readouterr().out
     assert "| measure | true | shuffled |" in out.replace("shuffled | true", "true | shuffled")
@@ -268,7 +268,7 @@ def test_the_commands_lead_from_a_run_to_a_report(run: Path, capsys: pytest.Capt
 def test_an_unknown_annotate_command_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["annotate", "samples"])
-    assert "There are: sample, label" in capsys.readouterr().err
+    assert "Did you mean 'sample'?" in capsys.readouterr().err
 
 
 def test_labels_of_another_kind_are_named(sample: Path, tmp_path: Path) -> None:

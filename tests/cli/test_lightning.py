@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+import yaml
 
 from hero_pl.cli.main import main
 
@@ -141,8 +142,26 @@ def test_rollout_overlays_configurations_and_plays_the_weights_of_a_checkpoint(c
     assert played["trained"] != played["untrained"]
 
 
+def test_rollout_takes_the_options_of_fit_in_their_order(config, capsys, tmp_path):
+    (tmp_path / "overlay.yaml").write_text("data: {limits: {max_turns: 1}}", encoding="utf-8")
+    words = ["--model.policy.init_args.hint_position=system", "--data.limits.max_turns=2", "--config"]
+    words += [str(tmp_path / "overlay.yaml"), "--data.seed", "-1"]
+    assert "data.seed=-1" in message(capsys, ["rollout", "--config", config(), *words])
+    out = tmp_path / "played.jsonl"
+    main(["rollout", "--episodes=2", "--config", config(), *words[:-1], "3", "--out", str(out)])
+    assert [len(replies) for replies in played_by(out)] == [1, 1]  # the later file has the last word
+    main(["rollout", "--config", config(), *words[:-1], "3", "--print_config"])
+    shown = yaml.safe_load(capsys.readouterr().out.partition("\n")[2])
+    assert shown["model"]["policy"]["init_args"]["hint_position"] == "system"
+    typo = message(capsys, ["rollout", "--config", config(), "--data.tasks_per_stop=3"])
+    assert "usage: hero_pl rollout --config FILE" in typo
+    assert "Did you mean '--data.tasks_per_step'?" in typo
+
+
 def test_rollout_names_what_it_lacks(config, capsys, tmp_path):
     assert "--config FILE, or --checkpoint FILE" in message(capsys, ["rollout"])
+    assert "There is no checkpoint" in message(capsys, ["rollout", "--checkpoint", str(tmp_path / "some.ckpt")])
+    (tmp_path / "some.ckpt").write_bytes(b"PK torn")
     assert "No config.yaml beside" in message(capsys, ["rollout", "--checkpoint", str(tmp_path / "some.ckpt")])
     missing = ["--checkpoint", str(tmp_path / "some.ckpt")]
     assert "some.ckpt cannot be read" in message(capsys, ["rollout", "--config", config(), *missing])
@@ -174,6 +193,10 @@ def test_a_misspelled_class_of_another_package_is_answered_with_its_path(
         ("weights", "InitalWeights", "InitialWeights"),
         ("divergence", "JensenShanon", "JensenShannon"),
         ("gate", "TeacherConfidense", "TeacherConfidence"),
+        ("divergence", "Jensen", "JensenShannon"),
+        ("divergence", "jensenshannon", "JensenShannon"),
+        ("teacher", "FeedbackOnly", "FeedbackOnlyTeacher"),
+        ("correction", "Sequence", "SequenceMask"),
     ],
 )
 def test_a_misspelled_part_of_the_objective_is_answered_with_the_nearest(

@@ -11,7 +11,7 @@ import gymnasium
 import pytest
 
 from hero_pl.cli.lightning import instantiate
-from hero_pl.cli.main import components
+from hero_pl.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
@@ -89,7 +89,7 @@ def test_the_overlay_with_the_objective_trains(mine, tiny_config, tmp_path) -> N
 
 
 def test_the_list_of_components_has_them(mine, tmp_path, capsys) -> None:
-    components(tmp_path / "mine.yaml")
+    main(["components", "--config", str(tmp_path / "mine.yaml")])
     listed = capsys.readouterr().out
     assert "mine.Brier               Squared distance of the student's probabilities" in listed
     assert "mine.Imitation           Likelihood of the replies of won episodes." in listed

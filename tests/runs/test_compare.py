@@ -219,7 +219,7 @@ def test_runs_that_cannot_be_compared_are_refused_with_the_reason(tmp_path: Path
     (copy / "eval.jsonl").write_bytes((a / "eval.jsonl").read_bytes())
     with pytest.raises(HeroError, match="both hold 'a' with seed 0"):
         compare_runs([a, b, copy])
-    with pytest.raises(HeroError, match="gone: cannot be read"):
+    with pytest.raises(HeroError, match=r"There is no folder .*gone"):
         compare_runs([tmp_path / "gone"])
 
 

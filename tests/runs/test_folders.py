@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from hero_pl.errors import ConfigError
-from hero_pl.runs.folders import MOST_LISTED, one_run
+from hero_pl.runs.folders import MOST_LISTED, must_exist, one_run
 
 
 def run(folder: Path) -> Path:
@@ -34,4 +34,23 @@ def test_several_runs_are_listed_and_none_is_said(tmp_path: Path) -> None:
 
 
 def test_a_file_is_taken_as_it_is(tmp_path: Path) -> None:
-    assert one_run(tmp_path / "missing.jsonl") == tmp_path / "missing.jsonl"
+    (tmp_path / "some.jsonl").touch()
+    assert one_run(tmp_path / "some.jsonl") == tmp_path / "some.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("runs/quickstrat", r"There is no folder .*quickstrat\. Did you mean .*quickstart\?"),
+        ("gone.jsonl", r"There is no file .*gone\.jsonl\."),
+    ],
+)
+def test_a_run_that_is_not_there_is_called_that(name: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "runs" / "quickstart").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=message):
+        one_run(tmp_path / name)
+
+
+def test_a_folder_in_the_place_of_a_file_is_called_that(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is a folder, and a file is expected"):
+        must_exist(tmp_path, "file", "Name a YAML file.")

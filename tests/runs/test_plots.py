@@ -58,6 +58,9 @@ def test_files_that_are_no_metrics_are_refused(tmp_path: Path) -> None:
         read_curves(write(tmp_path / "metrics.csv", "a,b\n1,2\n"))
     with pytest.raises(HeroError, match="line 3: b is 'x'"):
         read_curves(write(tmp_path / "metrics.csv", "step,b\n1,2\n2,x\n"))
+    with pytest.raises(HeroError, match=r"There is no folder .*gone"):
+        find_metrics([tmp_path / "gone"])
+    (tmp_path / "empty").mkdir()
     with pytest.raises(HeroError, match=r"no metrics\.csv"):
         find_metrics([tmp_path / "empty"])
     with pytest.raises(HeroError, match="No runs"):

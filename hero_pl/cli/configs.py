@@ -1,0 +1,178 @@
+"""Configurations as files: names that work without a checkout, and YAML that is read as a person reads it.
+
+``hero_pl:quickstart`` is ``configs/quickstart.yaml`` of the repository; a wheel carries that folder.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+
+from hero_pl.errors import ConfigError
+from hero_pl.runs.folders import must_exist
+
+PACKAGED = "hero_pl:"
+"""Prefix of configurations that ship with the package, for example ``hero_pl:baselines/grpo``."""
+
+
+def resolve(name: str | Path) -> Path:
+    """The file of a configuration: a path as it is, or the one that ``hero_pl:NAME`` stands for.
+
+    Raises:
+        ConfigError: No such configuration ships with the package.
+    """
+    text = str(name)
+    if not text.startswith(PACKAGED):
+        return Path(text)
+    known = dict(_packaged())
+    if text not in known:
+        near = difflib.get_close_matches(text, known, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"No configuration {text!r} ships with the package.{hint} List them with: hero_pl configs")
+    return known[text]
+
+
+def describe() -> str:
+    """The configurations that ship with the package: name, what it is, and the command that uses it."""
+    lines = []
+    for name, path in _packaged():
+        command, *comments = _comments(path)
+        told = textwrap.fill(" ".join(comments), 100, initial_indent="    ", subsequent_indent="    ")
+        lines += [name, told, f"    {_outside_a_checkout(command)}", ""]
+    return "\n".join(lines[:-1])
+
+
+def read_config(name: str | Path) -> dict[str, Any]:
+    """Values of a YAML file, or of a configuration that ships with the package.
+
+    Numbers are decimal and finite, and a key stands once. ``off``, ``no``, ``on`` and ``yes`` are text, which an option
+    that takes a boolean reads as one.
+
+    Raises:
+        ConfigError: There is no such file, it is not YAML, it breaks one of these rules, or it holds something else
+            than keys and values.
+    """
+    path = resolve(name)
+    must_exist(path, "file", "Name a YAML file, such as the config.yaml of a run, or one of: hero_pl configs")
+    try:
+        values = yaml.load(path.read_bytes(), Loader=_Loader)
+    except _Refused as error:
+        raise ConfigError(f"{path}, {error}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {str(error).replace('<byte string>', str(path))}") from error
+    if not isinstance(values, dict):
+        found = "nothing" if values is None else "a list" if isinstance(values, list) else "a single value"
+        raise ConfigError(f"{path} holds {found}. Expected keys and values, such as model: {{...}} and data: {{...}}.")
+    return values
+
+
+def load_text(text: str) -> Any:
+    """A value of the command line, by the same rules; what is a longer text and no YAML of ours stays a text.
+
+    Raises:
+        ConfigError: A number, a list or a mapping breaks the rules of :func:`read_config`.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except _Refused as error:
+        if "\n" in text and not text.lstrip().startswith(("{", "[")):
+            raise  # a text with colons, for example a template
+        raise ConfigError(f"{text!r}: {error.problem}") from error
+
+
+def dump_text(values: dict[str, Any]) -> str:
+    """YAML that :func:`load_text` reads as exactly these values."""
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False)
+
+
+# -- names -----------------------------------------------------------------------------------------------------------
+
+
+def _packaged() -> list[tuple[str, Path]]:
+    """Names and files, complete runs first."""
+    package = Path(__file__).parents[1]
+    installed = package / "configs"
+    root = installed if installed.is_dir() else package.parent / "configs"  # a checkout holds them beside the package
+    files = sorted(root.rglob("*.yaml"), key=lambda path: (len(path.relative_to(root).parts), path))
+    return [(PACKAGED + path.relative_to(root).with_suffix("").as_posix(), path) for path in files]
+
+
+def _comments(path: Path) -> Iterator[str]:
+    """The comment at the head of a file, without its signs."""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            return
+        yield line.removeprefix("#").strip()
+
+
+def _outside_a_checkout(command: str) -> str:
+    return re.sub(r"configs/([\w/]+)\.yaml", rf"{PACKAGED}\1", command)
+
+
+# -- YAML ------------------------------------------------------------------------------------------------------------
+
+
+class _Refused(yaml.constructor.ConstructorError):
+    """YAML that says something else than it seems to say."""
+
+    def __str__(self) -> str:
+        assert self.problem_mark is not None
+        return f"line {self.problem_mark.line + 1}: {self.problem}"
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """YAML with the scalars of version 1.2, without its octal numbers, infinities and NaN."""
+
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - none of version 1.1; filled below
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A mapping whose keys stand once."""
+        seen: dict[str, int] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    again = f"the key {key.value!r} stands twice (first in line {seen[key.value]}); remove one of them."
+                    raise _Refused(None, None, again, key.start_mark)
+                seen[key.value] = key.start_mark.line + 1
+        self.flatten_mapping(node)
+        return dict(super().construct_mapping(node, deep=deep))
+
+
+class _Dumper(yaml.SafeDumper):
+    """Puts quotes around every text that the loader would take for something else."""
+
+
+def _refuse(loader: Any, node: yaml.ScalarNode) -> NoReturn:
+    raise _Refused(
+        None,
+        None,
+        f"{node.value} is no finite decimal number, which is expected. Write one without leading zeros, or put quotes "
+        "around it if it is a text.",
+        node.start_mark,
+    )
+
+
+_REFUSED = "!refused"
+_SCALARS = {
+    "tag:yaml.org,2002:null": (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    "tag:yaml.org,2002:bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    "tag:yaml.org,2002:int": (r"[-+]?(0|[1-9][0-9_]*|0x[0-9a-fA-F_]+|0b[01_]+)", "-+0123456789"),
+    "tag:yaml.org,2002:float": (
+        r"[-+]?([0-9][0-9_]*\.[0-9_]*([eE][-+]?[0-9]+)?|[0-9][0-9_]*[eE][-+]?[0-9]+|\.[0-9][0-9_]*([eE][-+]?[0-9]+)?)",
+        "-+.0123456789",
+    ),
+    "tag:yaml.org,2002:merge": (r"<<", "<"),
+    _REFUSED: (r"[-+]?(0[0-9_]+|0o[0-7_]+|\.(inf|Inf|INF))|\.(nan|NaN|NAN)", "-+.0"),
+}
+"""Tag -> what is read as one, and the characters that it begins with."""
+
+for _tag, (_pattern, _first) in _SCALARS.items():
+    for _kind in (_Loader, _Dumper):
+        _kind.add_implicit_resolver(_tag, re.compile(rf"^(?:{_pattern})$"), list(_first))
+_Loader.add_constructor(_REFUSED, _refuse)

@@ -1,0 +1,108 @@
+"""Play a policy, or write its weights, without training it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hero_pl.callbacks.checkpoints import AtomicCheckpointIO
+from hero_pl.cli.lightning import CHECKPOINTS, HeroCLI, instantiate
+from hero_pl.errors import ConfigError
+from hero_pl.evaluation.summary import remarks, summarize
+from hero_pl.runs.folders import must_exist
+from hero_pl.runs.records import Record, append_records
+
+
+def play(
+    overrides: Sequence[str],
+    episodes: int,
+    out: Path,
+    stage: str,
+    trials: int = 1,
+    checkpoint: Path | None = None,
+) -> str:
+    """Play a policy, write its trajectories, and return lines about them.
+
+    Args:
+        overrides: Arguments of ``fit``: configurations, and options over them. Without a configuration that of the
+            checkpoint's run comes first.
+        episodes: How many; 0 plays every task of the split.
+        out: File to append to.
+        stage: Which tasks.
+        trials: Times each of them is played.
+        checkpoint: Play its weights.
+
+    Raises:
+        ConfigError: The numbers make no sense, nothing is named, or something that is named cannot be used.
+        HeroError: The checkpoint is damaged.
+    """
+    if episodes < 0 or trials < 1:
+        raise ConfigError(f"--episodes={episodes}, --trials={trials}: expected 0 (every task) or more, and 1 or more.")
+    if checkpoint is None and not overrides:
+        raise ConfigError("Name what to play: --config FILE, or --checkpoint FILE of a run.")
+    words = list(overrides)
+    if checkpoint is not None and not any(word.partition("=")[0] in ("-c", "--config") for word in words):
+        words = ["--config", str(config_of(checkpoint)), *words]
+    cli = instantiate(words, "rollout")
+    policy = cli.model.policy
+    if checkpoint is None:
+        policy.load()
+    else:
+        load_weights(cli, checkpoint)
+    played = cli.datamodule.evaluate(policy, stage, episodes, trials=trials)
+    append_records(out, (Record("rollout", 0, trajectory) for trajectory in played))
+    result = summarize(played, policy)
+    low, high = result["success_ci"]
+    first = (
+        f"{result['episodes']} episodes: success {result['success']:.3f} ({low:.3f} to {high:.3f}), "
+        f"{result['turns']:.2f} turns, {result['tool_errors']:.3f} tool errors a turn, "
+        f"reward {result['reward']:.3f}; written to {out}"
+    )
+    return "\n".join([first, *remarks(result)])
+
+
+def export_checkpoint(checkpoint: Path, folder: Path, config: str | Path | None) -> None:
+    """Load a checkpoint's weights into the policy of its configuration and save them.
+
+    Raises:
+        ConfigError: A file stands where the folder should be.
+        HeroError: The configuration or the checkpoint is missing or damaged.
+    """
+    there = next((path for path in (folder, *folder.parents) if path.exists()), folder)
+    if there.is_file():
+        raise ConfigError(f"{there} is a file, and the weights go into a folder. Name another one, or a new one.")
+    cli = instantiate(["--config", str(config or config_of(checkpoint))], "export")
+    load_weights(cli, checkpoint)
+    cli.model.policy.save_pretrained(folder)
+
+
+def config_of(checkpoint: Path) -> Path:
+    """The config.yaml of the run that a checkpoint belongs to.
+
+    Raises:
+        ConfigError: There is none in the folders above it, or no checkpoint.
+    """
+    must_exist(checkpoint, "checkpoint", CHECKPOINTS)
+    for folder in checkpoint.parents:
+        if (folder / "config.yaml").exists():
+            return folder / "config.yaml"
+    raise ConfigError(f"No config.yaml beside {checkpoint}. Name the run's configuration with --config.")
+
+
+def load_weights(cli: HeroCLI, checkpoint: Path) -> None:
+    """Load the policy with the weights of a checkpoint.
+
+    Raises:
+        ConfigError: The checkpoint holds weights of another policy.
+        HeroError: It is missing or damaged.
+    """
+    must_exist(checkpoint, "checkpoint", CHECKPOINTS)
+    state = AtomicCheckpointIO().load_checkpoint(checkpoint, map_location="cpu")
+    cli.model.policy.load()
+    try:
+        cli.model.load_state_dict(state["state_dict"])
+    except (RuntimeError, KeyError) as error:
+        raise ConfigError(
+            f"{checkpoint} does not hold weights of this policy: {str(error).splitlines()[-1].strip()} Give the "
+            "configuration of the run that wrote it."
+        ) from error
