@@ -71,6 +71,8 @@ class Turn:
     finish_reason: FinishReason = FinishReason.STOP
     malformed: str | None = None
     """Why the reply could not be read as an action, or ``None``."""
+    further_calls: int = 0
+    """Tool calls of the reply after the first; they were not carried out."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,10 @@ def rollout_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:
         # the mean of -log q over ids drawn from q estimates the entropy of q without bias
         "train/entropy": -_mean([value for turn in turns for value in turn.action_logprobs]),
         "rollout/malformed": shown["malformed"],
+        # tool calls after the first of a reply, which are not carried out
+        "rollout/further_calls": _mean([turn.further_calls for turn in turns]),
+        # context that a template rewrote, so that it had to be computed again (hero_pl.chat.history)
+        "rollout/rewritten_tokens": float(sum(int(t.info.get("rewritten_tokens", 0)) for t in trajectories)),
         "rollout/cut_actions": _mean([turn.finish_reason == FinishReason.LENGTH for turn in turns]),
     }
     for reason in StopReason:

@@ -14,9 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from hero_pl.chat.actions import ActionParser, ToolCall
+from hero_pl.chat.probes import tell
+from hero_pl.chat.reasoning import ReasoningMode
 from hero_pl.chat.template import ChatTemplate, HintPosition
 from hero_pl.errors import ConfigError, PolicyError
 from hero_pl.policy.base import Policy, Sampler, ScoreRow
+from hero_pl.policy.generation import declared_end_ids
 from hero_pl.policy.sampler import CachedSampler
 
 if TYPE_CHECKING:
@@ -54,6 +57,10 @@ class HuggingFacePolicy(Policy):
         parser: Dialect of actions.
         sampler: How tokens are drawn.
         hint_position: See :class:`~hero_pl.chat.template.ChatTemplate`.
+        template_args: Values for names that the chat template reads, for example ``enable_thinking: false`` or
+            ``date_string: 26 Jul 2024``; ``today: 2024-07-26`` is the day that it is told.
+        reasoning: Earlier reasoning in later prompts: ``keep`` all that was sampled; ``strip`` it where the chat
+            template does; or ``refuse`` models that reason.
         dtype: Of the weights: ``float32``, ``bfloat16`` or ``float16``.
         attention: Attention implementation of transformers (``sdpa``, ``eager``, ``flash_attention_2``).
         lora: Train an adapter and leave the model's own weights alone.
@@ -70,6 +77,8 @@ class HuggingFacePolicy(Policy):
         parser: ActionParser | None = None,
         sampler: Sampler | None = None,
         hint_position: HintPosition = "before_action",
+        template_args: dict[str, Any] | None = None,
+        reasoning: ReasoningMode = "keep",
         dtype: Literal["float32", "bfloat16", "float16"] = "float32",
         attention: str = "sdpa",
         lora: Lora | None = None,
@@ -94,6 +103,7 @@ class HuggingFacePolicy(Policy):
         self.parser = parser or ToolCall()
         self.sampler = sampler or CachedSampler()
         self.hint_position, self.dtype, self.attention = hint_position, dtype, attention
+        self.template_args, self.reasoning = dict(template_args or {}), reasoning
         self.lora, self.seed = lora, seed
         self.gradient_checkpointing = gradient_checkpointing
         self._max_length = max_length
@@ -114,8 +124,10 @@ class HuggingFacePolicy(Policy):
         if self.model is not None:
             return
         tokenizer = _load_tokenizer(self.tokenizer_source or "")
-        self.template = ChatTemplate(tokenizer, self.hint_position)
         config = self._load_config(len(tokenizer))
+        ends = declared_end_ids(config, self.pretrained)
+        self.template = ChatTemplate(tokenizer, self.hint_position, self.template_args, ends, self.reasoning)
+        tell(self.template)
         if getattr(config, "vocab_size", len(tokenizer)) < len(tokenizer):
             raise PolicyError(
                 f"The tokenizer {self.tokenizer_source!r} has {len(tokenizer)} ids, the model "

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+from hero_pl.chat.history import History
 from hero_pl.errors import ConfigError, EnvError
 from hero_pl.policy.base import Policy, SampledAction, Sampling
 from hero_pl.rollout import environments
@@ -50,11 +51,17 @@ class _Episode:
     system_prompt: str
     tools: tuple[Any, ...]
     first_observation: str
-    prompt_ids: tuple[int, ...]
+    history: History | None
+    """``None`` if the episode could not be started."""
     turns: list[Turn] = field(default_factory=list)
     reward: float = 0.0
     stop: StopReason | None = None
     info: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def prompt_ids(self) -> tuple[int, ...]:
+        """The present decision context."""
+        return self.history.prompt_ids if self.history else ()
 
 
 class Collector:
@@ -154,7 +161,7 @@ class Collector:
                 raise
             self._failed_starts += 1
             stop, info = StopReason.ENV_ERROR, {"error": str(error)}
-            return _Episode(spec, env, "", (), "", (), stop=stop, info=info)
+            return _Episode(spec, env, "", (), "", None, stop=stop, info=info)
         self._failed_starts = 0
         return episode
 
@@ -162,14 +169,14 @@ class Collector:
         observation, info = environments.begin(env, spec.task_id, spec.seed)
         tools = tuple(info.get("tools", ()))
         system_prompt, described = policy.parser.describe(str(info.get("system_prompt", "")), tools)
-        prompt_ids = policy.template.first_prompt(system_prompt, observation, info.get("role", "user"), described)
+        history = History(policy.template, system_prompt, observation, info.get("role", "user"), described)
         kept = environments.json_only({key: info[key] for key in environments.KEPT if key in info})
-        return _Episode(spec, env, str(info.get("system_prompt", "")), tools, observation, prompt_ids, info=kept)
+        return _Episode(spec, env, str(info.get("system_prompt", "")), tools, observation, history, info=kept)
 
     def _step(self, episode: _Episode, sampled: SampledAction, policy: Policy) -> None:
         """Let the environment answer one sampled reply and append the turn."""
         text = policy.template.encoder.decode(sampled.ids)
-        parsed = policy.parser.parse(text)
+        parsed = policy.parser.parse(text, policy.template.opens_reasoning)
         role: Role = "user"
         if parsed.malformed is not None:
             observation = UNREADABLE.format(reason=parsed.malformed)
@@ -188,12 +195,13 @@ class Collector:
                 role=role,
                 finish_reason=sampled.finish_reason,
                 malformed=parsed.malformed,
+                further_calls=parsed.further_calls,
             )
         )
         if episode.stop is None and number >= self.limits.max_turns:
             episode.stop = StopReason.MAX_TURNS
-        if episode.stop is None:
-            episode.prompt_ids = policy.template.next_prompt(episode.prompt_ids, sampled.ids, observation, role)
+        if episode.stop is None and episode.history is not None:
+            episode.history.append(sampled.ids, observation, role)
 
     @staticmethod
     def _answer(episode: _Episode, action: str) -> tuple[str, Role]:
@@ -213,6 +221,8 @@ class Collector:
 
     def _finish(self, episode: _Episode, policy: Policy, temperature: float) -> Trajectory:
         assert episode.stop is not None
+        if episode.history is not None and episode.history.rewritten_tokens:
+            episode.info["rewritten_tokens"] = episode.history.rewritten_tokens
         return Trajectory(
             task_id=episode.spec.task_id,
             env_id=self.env_id,

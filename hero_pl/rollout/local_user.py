@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
-from hero_pl.chat.actions import THINKING, THINKING_END, without_thinking
+from hero_pl.chat.reasoning import inside_reasoning, without_thinking
 from hero_pl.errors import ConfigError, PolicyError
 from hero_pl.policy.base import Sampling
 from hero_pl.policy.huggingface import HuggingFacePolicy
@@ -172,9 +172,9 @@ class LocalChat:
                 session = self.policy.sampler.open(self.policy, self._sampling, seeds)
                 actions = session.act(range(len(batch)), [request.prompt_ids for request in batch])
             for request, action in zip(batch, actions, strict=True):
-                request.text = _spoken(
-                    self.policy.template.encoder.decode(action.ids), action.finish_reason is FinishReason.LENGTH
-                )
+                template = self.policy.template
+                cut = action.finish_reason is FinishReason.LENGTH
+                request.text = _spoken(template.encoder.decode(action.ids), cut, template.opens_reasoning)
         except Exception as error:  # handed to every thread that waits for this batch, and raised there
             for request in batch:
                 request.text, request.error = "", error
@@ -190,7 +190,7 @@ class _Request:
     error: Exception | None = None
 
 
-def _spoken(text: str, cut: bool) -> str:
+def _spoken(text: str, cut: bool, opened: bool = False) -> str:
     """The reply without its reasoning; empty if the reasoning was never closed.
 
     Example:
@@ -199,7 +199,7 @@ def _spoken(text: str, cut: bool) -> str:
         >>> _spoken("I would like to ret", True)
         'I would like to ret ...'
     """
-    if THINKING in text and THINKING_END not in text:
+    if inside_reasoning(text, opened):
         return ""
     reply = without_thinking(text).strip()
     return reply + CUT if cut and reply else reply
