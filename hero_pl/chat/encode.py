@@ -174,12 +174,14 @@ class Encoder:
 
     def _find_anchor(self) -> tuple[str, list[int]] | None:
         """A text, and its ids, behind which a piece is encoded as in the middle of a prompt; ``None``: not needed."""
+        samples = ("a", "x y", "[", " a")
+        alone = [self._encode(sample) for sample in samples]
+        kept = self._decode(alone[-1]) == samples[-1]  # some decoders take a blank away
         for anchor in _ANCHORS:
             ids = self._encode(anchor)
-            tails = [self._encode(anchor + sample) for sample in ("a", "x y", "[")]
+            tails = [self._encode(anchor + sample) for sample in samples]
             if ids and all(tail[: len(ids)] == ids for tail in tails):
-                alone = [self._encode(sample) for sample in ("a", "x y", "[")]
-                return None if [tail[len(ids) :] for tail in tails] == alone else (anchor, ids)
+                return None if kept and [tail[len(ids) :] for tail in tails] == alone else (anchor, ids)
         return None
 
     def _encode_after(self, text: str, before: int | None) -> list[int]:

@@ -72,7 +72,9 @@ def test_arguments_are_never_lost_and_json_is_never_spoken(reply: str, reason: s
     assert reason in str(parsed.malformed)
 
 
-@pytest.mark.parametrize("reply", ["Hello [1] there", "[1, 2]", "Use {name} here", "```python\nprint(1)\n```", "{not json"])
+@pytest.mark.parametrize(
+    "reply", ["Hello [1] there", "[1, 2]", "Use {name} here", "```python\nprint(1)\n```", "{not json"]
+)
 def test_words_with_brackets_are_words(reply: str) -> None:
     assert ToolCall().parse(reply).action == reply
     assert ToolCall().locate(reply) is None
@@ -104,7 +106,10 @@ def test_a_marker_inside_an_argument_is_text() -> None:
 
 
 def test_a_tool_without_arguments_may_leave_the_key_out() -> None:
-    assert json.loads(ToolCall().parse('<tool_call>{"name": "all"}</tool_call>').action) == {"name": "all", "arguments": {}}
+    assert json.loads(ToolCall().parse('<tool_call>{"name": "all"}</tool_call>').action) == {
+        "name": "all",
+        "arguments": {},
+    }
 
 
 def test_react_reads_the_same_keys_and_its_own_input_line() -> None:
@@ -120,7 +125,21 @@ def test_react_reads_the_same_keys_and_its_own_input_line() -> None:
 PIECES = [
     *(word for pair in MARKERS for word in pair),
     *("<function=f>", "</function>", "<parameter=a>", "</parameter>", "[ARGS]", "```json\n", "```", "Action:"),
-    *("Action Input:", '{"name": "a"', '"arguments": ', "{", "}", "[", "]", ", ", '"', "\\", "<think>", "</think>", " "),
+    *(
+        "Action Input:",
+        '{"name": "a"',
+        '"arguments": ',
+        "{",
+        "}",
+        "[",
+        "]",
+        ", ",
+        '"',
+        "\\",
+        "<think>",
+        "</think>",
+        " ",
+    ),
     *(CALL, "1e999", "null", "9" * 5000),
 ]
 

@@ -46,7 +46,9 @@ def wanted(template: ChatTemplate, messages: list[Message], tools=None) -> tuple
 
 
 @pytest.mark.parametrize("shown", SHOWN.values(), ids=SHOWN)
-@pytest.mark.parametrize("text", ["say it", "  say\n it \t", "<think>\nsay\n</think>\n\nit", 'é "q" \\ 😀 {1} <b>', "x"])
+@pytest.mark.parametrize(
+    "text", ["say it", "  say\n it \t", "<think>\nsay\n</think>\n\nit", 'é "q" \\ 😀 {1} <b>', "x"]
+)
 def test_a_filter_sees_the_real_text(shown: str, text: str) -> None:
     template = made(shown)
     messages = [Message("system", text), Message("user", text)]
@@ -126,7 +128,9 @@ def test_tools_are_read_by_name_whatever_the_template_does_with_them() -> None:
 
 def test_the_day_does_not_come_from_the_clock() -> None:
     tokenizer = byte_tokenizer()
-    tokenizer.chat_template = "{{ strftime_now('%d %b %Y') }}{{ place }}" + made("{{ m.content }}").tokenizer.chat_template
+    tokenizer.chat_template = (
+        "{{ strftime_now('%d %b %Y') }}{{ place }}" + made("{{ m.content }}").tokenizer.chat_template
+    )
     assert "26 Jul 2024" in ChatTemplate(tokenizer).renderer.plain([Message("user", "a")])
     told = ChatTemplate(tokenizer, template_args={"today": "2031-03-04", "place": " Rome"})
     assert "04 Mar 2031 Rome" in told.renderer.plain([Message("user", "a")])
