@@ -34,7 +34,7 @@ INNER = '"name": "get", "arguments": {"id": "#1"}'
         f"<|tool_call|>[{CALL}]",
         '<function=get>{"id": "#1"}</function>',
         "<tool_call>\n<function=get>\n<parameter=id>\n#1\n</parameter>\n</function>\n</tool_call>",
-        '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>get\n```json\n{"id": "#1"}\n```<｜tool▁call▁end｜>',
+        '<｜tool▁call▁begin｜>function<｜tool▁sep｜>get\n```json\n{"id": "#1"}\n```<｜tool▁call▁end｜>',
         '{"type": "function", "function": {' + INNER + "}}",
         '{"tool_calls": [{"id": "c", "function": {"name": "get", "arguments": "{\\"id\\": \\"#1\\"}"}}]}',
         '{"function": "get", "args": {"id": "#1"}}',
