@@ -77,6 +77,8 @@ class Turn:
     """Why the reply could not be read as an action, or ``None``."""
     policy_version: int = 0
     """Number of optimizer steps that the weights which drew the action had seen."""
+    further_calls: int = 0
+    """Tool calls of the reply after the first; they were not carried out."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,24 +7,13 @@ one dialect that models speak, and how the tools are described to a model that s
 from __future__ import annotations
 
 import json
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-THINKING, THINKING_END = "<think>", "</think>"
-"""Around the reasoning of a reply."""
-
-
-def without_thinking(reply: str) -> str:
-    """What follows the last ``</think>``; the whole reply if there is none.
-
-    Example:
-        >>> without_thinking("<think>They want tea.</think>search[tea]")
-        'search[tea]'
-    """
-    return reply.rpartition(THINKING_END)[2]
+from hero_pl.chat.calls import Calls, find_calls, read_calls
+from hero_pl.chat.reasoning import UNFINISHED, inside_reasoning, without_thinking
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +24,8 @@ class ParsedAction:
     """The canonical string for the environment; empty if ``malformed``."""
     malformed: str | None = None
     """Told back to the model as an observation."""
+    further_calls: int = 0
+    """Tool calls after the first; they are not carried out."""
 
 
 class ActionParser(ABC):
@@ -46,9 +37,27 @@ class ActionParser(ABC):
         """System prompt and tool schemas as the chat template shall see them."""
         return system_prompt, tuple(tools)
 
+    def parse(self, text: str, opened: bool = False) -> ParsedAction:
+        """Read a decoded reply. Its reasoning is left out; a reply that ended inside its reasoning is malformed.
+
+        Args:
+            text: The decoded reply.
+            opened: Whether the prompt has already opened the reasoning
+                (:attr:`hero_pl.chat.template.ChatTemplate.opens_reasoning`).
+
+        Example:
+            >>> PlainText().parse("<think>The red one?</think>click[red]").action
+            'click[red]'
+            >>> PlainText().parse("<think>The red one, so I").malformed
+            'The reply ended inside its reasoning, before any action.'
+        """
+        if inside_reasoning(text, opened):
+            return ParsedAction("", UNFINISHED)
+        return self.read(without_thinking(text).strip())
+
     @abstractmethod
-    def parse(self, text: str) -> ParsedAction:
-        """Read ``text`` (the decoded reply, without control tokens)."""
+    def read(self, reply: str) -> ParsedAction:
+        """Read ``reply``: without reasoning, and without blanks around it."""
 
     def locate(self, reply: str) -> tuple[int, int] | None:
         """Where the action stands in a reply whose reasoning was cut off, or ``None`` if the reply has none.
@@ -85,15 +94,14 @@ class PlainText(ActionParser):
         """The system prompt alone."""
         return system_prompt, ()
 
-    def parse(self, text: str) -> ParsedAction:
-        """Strip surrounding blanks; an empty reply is malformed.
+    def read(self, reply: str) -> ParsedAction:
+        """The reply as it is; an empty one is malformed.
 
         Example:
             >>> PlainText().parse(" click[red] ").action
             'click[red]'
         """
-        action = text.strip()
-        return ParsedAction(action) if action else ParsedAction("", "The reply was empty.")
+        return ParsedAction(reply) if reply else ParsedAction("", "The reply was empty.")
 
     def write(self, call: Mapping[str, Any]) -> str:
         """``name[argument]`` for calls with one argument, the bracket grammar of WebShop; else JSON.
@@ -109,43 +117,39 @@ class PlainText(ActionParser):
 
 
 class ToolCall(ActionParser):
-    """Hermes-style ``<tool_call>{"name": ..., "arguments": ...}</tool_call>``, a bare JSON call, or a plain reply.
+    """A tool call in any of the common dialects (:mod:`hero_pl.chat.calls`), or a plain reply.
 
-    Only the first call of a reply is carried out, as in the stock agents of TauBench.
+    Calls are written Hermes-style, ``<tool_call>{"name": ..., "arguments": ...}</tool_call>``. Only the first call of a
+    reply is carried out, as in the stock agents of TauBench.
     """
 
-    _call = re.compile(r"<tool_call>\s*(.*?)\s*(?:</tool_call>|\Z)", re.DOTALL)
-
     def locate(self, reply: str) -> tuple[int, int] | None:
-        """The first call with its tags, or a bare JSON call; a plain reply calls no tool.
+        """The first call with its markers; a plain reply calls no tool.
 
         Example:
             >>> ToolCall().locate("Let me see. <tool_call>{}</tool_call> Done.")
             (12, 37)
         """
-        if match := self._call.search(reply):
-            return match.span()
-        return (0, len(reply)) if reply.lstrip().startswith("{") and '"name"' in reply else None
+        calls = find_calls(reply)
+        return (calls.start, calls.stop) if calls else None
 
     def write(self, call: Mapping[str, Any]) -> str:
         """The call between its tags."""
         return f"<tool_call>\n{json.dumps(dict(call))}\n</tool_call>"
 
-    def parse(self, text: str) -> ParsedAction:
-        """Read the first tool call; text without one is a plain reply.
+    def read(self, reply: str) -> ParsedAction:
+        """The first tool call; a reply without one is spoken to the user.
 
         Example:
             >>> ToolCall().parse('<tool_call>{"name": "think", "arguments": {"thought": "x"}}</tool_call>').action
             '{"name": "think", "arguments": {"thought": "x"}}'
+            >>> ToolCall().parse('{"name": "get_order", "parameters": {"order_id": "#W1"}}').action
+            '{"name": "get_order", "arguments": {"order_id": "#W1"}}'
             >>> ToolCall().parse("Hello, who are you?").action
             'Hello, who are you?'
         """
-        reply = without_thinking(text).strip()
-        match = self._call.search(reply)
-        if match:
-            return _canonical(match.group(1))
-        if reply.startswith("{") and '"name"' in reply:
-            return _canonical(reply)
+        if calls := find_calls(reply):
+            return _parsed(calls)
         return ParsedAction(reply) if reply else ParsedAction("", "The reply was empty.")
 
 
@@ -185,41 +189,29 @@ class ReAct(ActionParser):
         """
         return f"Action: {super().reply(action)}"
 
-    def parse(self, text: str) -> ParsedAction:
-        r"""Read what follows the last ``Action:``.
+    def read(self, reply: str) -> ParsedAction:
+        r"""Read what follows the last ``Action:``; ``Action Input:`` may hold the arguments of the tool named there.
 
         Example:
             >>> ReAct().parse("Thought: search first.\nAction: search[red mug]").action
             'search[red mug]'
+            >>> ReAct().parse('Thought: look.\nAction: find\nAction Input: {"text": "mug"}').action
+            '{"name": "find", "arguments": {"text": "mug"}}'
         """
-        reply = without_thinking(text)
         _, found, tail = reply.rpartition("Action:")
         if not found:
             return ParsedAction("", "The reply has no line 'Action: ...'.")
+        name, separate, arguments = tail.partition("Action Input:")
+        if separate:
+            return _parsed(read_calls(f"{name.strip()} {arguments}"))
         action = tail.strip().removeprefix("```json").strip("`").strip()
-        if not action:
-            return ParsedAction("", "Nothing follows 'Action:'.")
-        return _canonical(action) if action.startswith("{") else ParsedAction(action)
+        if calls := find_calls(action):
+            return _parsed(calls)
+        return ParsedAction(action) if action else ParsedAction("", "Nothing follows 'Action:'.")
 
 
-def _canonical(text: str) -> ParsedAction:
-    """One JSON object with ``name`` and ``arguments`` (object), rewritten in canonical form."""
-    try:
-        call, _ = json.JSONDecoder().raw_decode(text.strip())
-    except (ValueError, RecursionError) as error:
-        return ParsedAction("", f"The tool call is not valid JSON ({_short(error)}).")
-    if not isinstance(call, dict) or not isinstance(call.get("name"), str):
-        return ParsedAction("", 'A tool call must be a JSON object with a string "name" and an object "arguments".')
-    arguments = call.get("arguments", {})
-    if isinstance(arguments, str):
-        try:
-            arguments = json.loads(arguments)
-        except (ValueError, RecursionError):
-            arguments = None
-    if not isinstance(arguments, dict):
-        return ParsedAction("", 'The "arguments" of a tool call must be a JSON object.')
-    return ParsedAction(json.dumps({"name": call["name"], "arguments": arguments}))
-
-
-def _short(error: Exception) -> str:
-    return str(error)[:120] if isinstance(error, ValueError) else "nested too deeply"
+def _parsed(calls: Calls) -> ParsedAction:
+    """The first call in canonical form, or why it cannot be read."""
+    if calls.arguments is None:
+        return ParsedAction("", calls.reason)
+    return ParsedAction(calls.canonical, further_calls=calls.further)

@@ -1,16 +1,17 @@
-"""Encode text so that nothing from outside can become a control token.
+"""Encode text so that nothing from outside can become a control token, and nothing is added to it.
 
 Users, tools and products write text. A chat template separates messages by control tokens. If the text
 ``<|im_end|>`` from a product title were encoded like the template's own, a web page could end the user's message and
 speak as the assistant. Here outside text is cut inside every such string before it is encoded, so its letters reach
-the model but the control id never does.
+the model but the control id never does. A tokenizer that puts a blank before every text (SentencePiece) is kept from
+doing so in the middle of a prompt.
 """
 
 from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from hero_pl.errors import PolicyError
@@ -19,31 +20,66 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_MARKER = re.compile(r"[^\w\s](?:.*\w.*)[^\w\s]", re.DOTALL)
+"""Shape of a marker such as ``<start>`` or ``[INST]``; runs of blanks, words and rules of dashes are none."""
+_PIPED = re.compile(r"<[|｜].+[|｜]>", re.DOTALL)
+"""Nobody writes ``<|...|>`` but as a control token."""
+_SPOKEN = re.compile(r"think|thought|reason|tool|call|func|python|action|args|channel|message", re.IGNORECASE)
+"""Words in special tokens with which a model marks its reasoning and its calls; a parser has to see them."""
+_ANCHORS = ("\n", "\t", "\x01", "|")
+"""Letters that hardly merge with the text behind them."""
 
 
 class Encoder:
     """Text to ids, in two voices: the template's own text, and text from outside.
 
+    Control tokens are the special tokens of the tokenizer, and those other added tokens that look like a marker and
+    stand in the chat template, or that are written ``<|...|>``. The remaining added tokens (line breaks, runs of
+    blanks, HTML tags) are text.
+
     Args:
-        tokenizer: A Hugging Face tokenizer. Every added token of it counts as a control token.
+        tokenizer: A Hugging Face tokenizer.
+        template_text: What the chat template can write; default: its source.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, template_text: str | None = None) -> None:
         self.tokenizer = tokenizer
-        self.control_ids: frozenset[int] = frozenset(tokenizer.added_tokens_decoder) | frozenset(
-            tokenizer.all_special_ids
-        )
-        surfaces = {str(token.content) for token in tokenizer.added_tokens_decoder.values()}
-        surfaces |= set(tokenizer.all_special_tokens)
-        longest_first = sorted((s for s in surfaces if s), key=len, reverse=True)
-        self._control = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
+        written = str(tokenizer.chat_template or "") if template_text is None else template_text
+        control = set(tokenizer.all_special_tokens)
+        for token in tokenizer.added_tokens_decoder.values():
+            text = str(token.content)
+            if token.special or _PIPED.fullmatch(text) or (_MARKER.fullmatch(text) and text in written):
+                control.add(text)
+        self.control: dict[str, int] = {
+            text: int(tokenizer.convert_tokens_to_ids(text))  # type: ignore[arg-type]
+            for text in sorted(control, key=len, reverse=True)
+            if text
+        }
+        """Control tokens as they are spelled, longest first, with their ids."""
+        self.control_ids: frozenset[int] = frozenset(self.control.values())
+        self.end_ids: frozenset[int] = frozenset({tokenizer.eos_token_id} - {None})
+        """Ids that end a reply; the chat template adds to them."""
+        self._control = re.compile("|".join(map(re.escape, self.control))) if self.control else None
+        hidden = {i for i in tokenizer.all_special_ids} | {
+            i for i, token in tokenizer.added_tokens_decoder.items() if token.special
+        }
+        spoken = {i for text, i in self.control.items() if _SPOKEN.search(text)}
+        self._silent_ids = frozenset(hidden - spoken)
+        self._anchor = self._find_anchor()
 
-    def encode_template(self, text: str) -> tuple[int, ...]:
-        """Ids of the template's own text; control tokens are recognized."""
-        return tuple(self.tokenizer.encode(text, add_special_tokens=False)) if text else ()
+    # -- text to ids -------------------------------------------------------------------------------------------
+
+    def encode_template(self, text: str, after: int | None = None) -> tuple[int, ...]:
+        """Ids of the template's own text; control tokens are recognized.
+
+        Args:
+            text: Written by the template.
+            after: The id before it; default: the text begins a prompt.
+        """
+        return self.encode_rendered(text, text, after)
 
     def encode_untrusted(self, text: str) -> tuple[int, ...]:
-        """Ids of text from users, tools, products or models; never a control id.
+        """Ids of text from users, tools, products or models, in the middle of a prompt; never a control id.
 
         Halves of surrogate pairs (possible in decoded JSON) go through :func:`scrub`.
 
@@ -51,36 +87,140 @@ class Encoder:
             PolicyError: The tokenizer still yields a control id, even letter by letter.
         """
         text = scrub(text)
-        cuts = [0, *self._cuts(text), len(text)]
+        return tuple(
+            itertools.chain.from_iterable(
+                self._encode_plain(piece) for piece in _pieces(text, [cut for cut, _ in self._cuts(text)])
+            )
+        )
+
+    def encode_rendered(self, text: str, marked: str, after: int | None = None) -> tuple[int, ...]:
+        """Ids of a rendered template; only control tokens that the template itself wrote are recognized.
+
+        Args:
+            text: What was rendered.
+            marked: The same with other letters where they came from outside (:mod:`hero_pl.chat.render`).
+            after: The id before it; default: the text begins a prompt.
+
+        Raises:
+            PolicyError: The tokenizer still yields another control id, even letter by letter.
+        """
+        if not text:
+            return ()
+        cuts = [cut for cut, end in self._cuts(text, marked)]
         ids: list[int] = []
-        for start, stop in itertools.pairwise(cuts):
-            if start < stop:
-                ids += self._encode_plain(text[start:stop])
+        position = 0
+        for piece in _pieces(text, cuts):
+            own = marked[position : position + len(piece)]
+            if position or after is not None:
+                got = self._encode_after(piece, after if position == 0 else None)
+            else:
+                got = self._encode(piece)
+            expected = sum(1 for _ in self._found(piece))
+            if sum(i in self.control_ids for i in got) > expected + self._unknown(got):
+                got = self._encode_apart(piece, own)
+            ids += got
+            position += len(piece)
         return tuple(ids)
 
     def mentions_control(self, text: str) -> int:
         """How often ``text`` spells a control token, that is, how often :meth:`encode_untrusted` takes one apart."""
         return sum(1 for _ in self._cuts(text))
 
-    def _cuts(self, text: str) -> Iterator[int]:
-        """Places behind the first letter of every control-token string."""
+    def template_controls(self, text: str, marked: str) -> list[str]:
+        """The control tokens in a rendered text that the template itself wrote, in order."""
+        foreign = {cut - 1 for cut, _ in self._cuts(text, marked)}
+        return [match.group() for match in self._found(text, foreign)]
+
+    # -- ids to text -------------------------------------------------------------------------------------------
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of sampled ids, exactly as they spell it.
+
+        Ids that end the reply and special tokens without a meaning for a parser are left out; those that mark
+        reasoning or a call stay.
+        """
+        kept = [i for i in ids if i not in self.end_ids and i not in self._silent_ids]
+        return self.spell(kept)
+
+    def spell(self, ids: Sequence[int]) -> str:
+        """Text of ids in the middle of a prompt, every special token included."""
+        if self._anchor is None:
+            return self._decode(ids)
+        return self._decode([*self._anchor[1], *ids]).removeprefix(self._decode(self._anchor[1]))
+
+    # -- details -----------------------------------------------------------------------------------------------
+
+    def _found(self, text: str, foreign: set[int] | frozenset[int] = frozenset()) -> Iterator[re.Match[str]]:
         position = 0
         while self._control is not None and (match := self._control.search(text, position)):
-            position = match.start() + 1
-            yield position
+            position = match.start() + 1 if match.start() in foreign else match.end()
+            if match.start() not in foreign:
+                yield match
+
+    def _cuts(self, text: str, marked: str | None = None) -> Iterator[tuple[int, int]]:
+        """Places behind the first letter of every control string that is not the template's own, and its end."""
+        position = 0
+        while self._control is not None and (match := self._control.search(text, position)):
+            own = marked is not None and marked[match.start() : match.end()] == match.group()
+            position = match.end() if own else match.start() + 1
+            if not own:
+                yield position, match.end()
+
+    def _encode(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
+        return ids
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        text = self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return str(text)
+
+    def _find_anchor(self) -> tuple[str, list[int]] | None:
+        """A text, and its ids, behind which a piece is encoded as in the middle of a prompt; ``None``: not needed."""
+        samples = ("a", "x y", "[", " a")
+        alone = [self._encode(sample) for sample in samples]
+        kept = self._decode(alone[-1]) == samples[-1]  # some decoders take a blank away
+        for anchor in _ANCHORS:
+            ids = self._encode(anchor)
+            tails = [self._encode(anchor + sample) for sample in samples]
+            if ids and all(tail[: len(ids)] == ids for tail in tails):
+                return None if kept and [tail[len(ids) :] for tail in tails] == alone else (anchor, ids)
+        return None
+
+    def _encode_after(self, text: str, before: int | None) -> list[int]:
+        """Ids of a text behind the id ``before`` (``None``: behind other text)."""
+        if before is not None and before in self.control_ids:
+            surface = self._encode(self._decode([before]))
+            whole = self._encode(self._decode([before]) + text)
+            if surface and surface[-1] == before and whole[: len(surface)] == surface:
+                return whole[len(surface) :]
+        if self._anchor is not None:
+            anchor, ids = self._anchor
+            whole = self._encode(anchor + text)
+            if whole[: len(ids)] == ids:
+                return whole[len(ids) :]
+        return self._encode(text)
+
+    def _encode_apart(self, text: str, marked: str) -> list[int]:
+        """Control tokens of the template one by one, and what stands between them letter by letter where needed."""
+        ids: list[int] = []
+        position = 0
+        for match in self._found(text):
+            ids += self._encode_plain(text[position : match.start()])
+            ids.append(self.control[match.group()])
+            position = match.end()
+        return ids + self._encode_plain(text[position:])
 
     def _encode_plain(self, text: str) -> list[int]:
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
+        if not text:
+            return []
+        ids = self._encode_after(text, None)
         if self.control_ids.isdisjoint(ids):
             return ids
         # A normalizer (NFKC, say) rebuilt a control string that the search could not see.
         letters: list[int] = []
         for letter in text:
-            one: list[int] = self.tokenizer.encode(letter, add_special_tokens=False)
-            if not self.control_ids.isdisjoint(one):
-                if len(one) == 1 and one[0] == self.tokenizer.unk_token_id:
-                    letters += one  # the letter is unknown to the tokenizer; it separates nothing
-                    continue
+            one = self._encode_after(letter, None)
+            if self._unknown(one) < sum(i in self.control_ids for i in one):
                 raise PolicyError(
                     f"The tokenizer encodes the single character {letter!r} as control token {one}. Text from outside "
                     "could then speak as the template. Use a tokenizer whose control tokens are longer strings."
@@ -88,9 +228,9 @@ class Encoder:
             letters += one
         return letters
 
-    def decode(self, ids: tuple[int, ...]) -> str:
-        """Text of sampled ids without special tokens."""
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+    def _unknown(self, ids: Sequence[int]) -> int:
+        """How many of the ids stand for letters that the tokenizer does not know; they separate nothing."""
+        return sum(i == self.tokenizer.unk_token_id for i in ids)
 
 
 def has_surrogate(text: str) -> bool:
@@ -106,3 +246,9 @@ def scrub(text: str) -> str:
         True
     """
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") if has_surrogate(text) else text
+
+
+def _pieces(text: str, cuts: Sequence[int]) -> Iterator[str]:
+    for start, stop in itertools.pairwise([0, *cuts, len(text)]):
+        if start < stop:
+            yield text[start:stop]

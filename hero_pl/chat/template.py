@@ -1,18 +1,21 @@
 """Chat template as ids: prompts grow by appending, hints are spliced in, nothing is encoded twice.
 
-The tokenizer's own Jinja template is rendered with *slots* in place of all text from outside; the pieces between the
-slots are the template's glue. Glue and outside text are then encoded apart (:mod:`hero_pl.chat.encode`). A decision
-context therefore is ``body + generation prompt``, the next one is ``body + generation prompt + sampled ids + glue``,
-and the teacher's is ``body + hint message + generation prompt``.
+The tokenizer's own Jinja template is rendered with the real values, and every letter of the result says whether it came
+from outside (:mod:`hero_pl.chat.render`); control tokens are recognized only where the template wrote them
+(:mod:`hero_pl.chat.encode`). A decision context therefore is ``body + generation prompt``, the next one is ``body +
+generation prompt + sampled ids + glue``, and the teacher's is ``body + hint message + generation prompt``.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from hero_pl.chat.encode import Encoder, has_surrogate
+from hero_pl.chat import traits
+from hero_pl.chat.encode import Encoder
+from hero_pl.chat.reasoning import ReasoningMode, inside_reasoning, reasoning_pair
+from hero_pl.chat.render import Rendered, Renderer
 from hero_pl.errors import ConfigError, PolicyError, TokenAlignmentError
 from hero_pl.types import Message, Role
 
@@ -33,7 +36,21 @@ CHATML_TOKENS = ("<|pad|>", "<|im_start|>", "<|im_end|>")
 TOOL_PREFIX = "Tool result: "
 """Precedes a tool's answer where the template has no tool role."""
 
-_SLOT = "HEROSLOT{}TOLSOREH"
+REPLY = "HEROREPLYOREH"
+"""Stands for a sampled reply while the template is rendered."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Ending:
+    """How a decision context ends after its last message."""
+
+    closing: tuple[int, ...] | None
+    """Behind the content of the last message; ``None`` if that is not known."""
+    generation: tuple[int, ...]
+
+    def ends(self, ids: tuple[int, ...]) -> bool:
+        whole = (*(self.closing or ()), *self.generation)
+        return bool(whole) and ids[-len(whole) :] == whole
 
 
 class ChatTemplate:
@@ -45,63 +62,78 @@ class ChatTemplate:
             generation prompt (keeps the context a verbatim prefix). ``last_message``: at the end of the last
             message, for templates that refuse two user messages in a row. ``system``: as a leading system message.
             ``think_prefix``: inside a reasoning block after the generation prompt (experimental).
+        template_args: Values for names that the template reads, for example ``enable_thinking: false``; ``today``
+            (``YYYY-MM-DD``) is the day it is told, by default 2024-07-26.
+        end_ids: More ids that end a reply (the model's generation settings); ids that are no control tokens are left
+            out, because untouched model configurations name arbitrary ones.
+        reasoning: What later prompts hold of earlier reasoning (:mod:`hero_pl.chat.history`).
 
     Raises:
         PolicyError: No chat template, no end-of-turn token, or a template that does not append.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, hint_position: HintPosition = "before_action") -> None:
-        if not getattr(tokenizer, "chat_template", None):
-            raise PolicyError(
-                f"The tokenizer of {tokenizer.name_or_path!r} has no chat template, so prompts cannot be built. "
-                "Take an instruct checkpoint, or put a chat_template.jinja beside tokenizer.json."
-            )
-        if hint_position not in get_args(HintPosition):
-            raise ConfigError(f"hint_position={hint_position!r}: expected one of {', '.join(get_args(HintPosition))}.")
-        if tokenizer.eos_token_id is None:
-            raise PolicyError(
-                f"The tokenizer of {tokenizer.name_or_path!r} has no end-of-turn token: set eos_token, or generation "
-                "would never stop."
-            )
-        self.tokenizer = tokenizer
-        self.hint_position = hint_position
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        hint_position: HintPosition = "before_action",
+        template_args: Mapping[str, Any] | None = None,
+        end_ids: Collection[int] = (),
+        reasoning: ReasoningMode = "keep",
+    ) -> None:
+        _check(tokenizer, hint_position, reasoning)
+        self.tokenizer, self.hint_position, self.reasoning = tokenizer, hint_position, reasoning
         self.encoder = Encoder(tokenizer)
+        self.renderer = Renderer(tokenizer, self.encoder, template_args)
         user, assistant = Message("user", "a"), Message("assistant", "b")
-        self._generation_text = self._suffix([user], [user], generate=True)
-        self.generation_ids = self.encoder.encode_template(self._generation_text)
-        if not self.generation_ids:
-            raise PolicyError(
-                f"The chat template of {tokenizer.name_or_path!r} ignores add_generation_prompt: student and teacher "
-                "would not know where an action starts. Use a template that renders a generation prompt."
-            )
-        self.has_tool_role = self._accepts([user, assistant, Message("tool", "c")])
-        self.has_system_role = self._accepts([Message("system", "s"), user])
-        self._answer: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
-        self._hint_glue: tuple[tuple[int, ...], tuple[int, ...]] | None = None
-        self._closings: dict[str, tuple[int, ...]] = {}
-        self.end_ids = self._end_ids()
+        self.generation_text = self._suffix([user], [user], generate=True)
+        self._check_generation_prompt()
+        self.generation_ids = self._generation_ids()
+        self.opens_reasoning = inside_reasoning(self.generation_text)
+        """Whether the generation prompt itself begins the reasoning."""
+        self.reasoning_pair = reasoning_pair(str(tokenizer.get_chat_template()))
+        self.has_tool_role = self.renderer.accepts([user, assistant, Message("tool", "c")])
+        self.has_system_role = self.renderer.accepts([Message("system", "s"), user])
+        self.end_ids = self.encoder.end_ids = self._end_ids(end_ids)
+        self._endings: list[_Ending] = []
+        self._shown: tuple[Mapping[str, Any], ...] = ()
+        self.drops_reasoning = traits.drops_reasoning(self.renderer, self.reasoning_pair)
+        """Whether the template leaves the reasoning of earlier turns out."""
+        self.moves_prompt = traits.moves_prompt(self.renderer, self.opening("s", "a"))
+        """Whether the template moves the system prompt or the tools when the conversation goes on."""
+        if reasoning == "refuse":
+            traits.refuse_reasoning(self.renderer, self.reasoning_pair, self.generation_text)
+
+    @property
+    def rewrites_history(self) -> bool:
+        """Whether later prompts are rendered anew instead of appended to (:mod:`hero_pl.chat.history`)."""
+        return self.moves_prompt or (self.reasoning == "strip" and self.drops_reasoning)
 
     # -- building contexts -------------------------------------------------------------------------------------
 
     def first_prompt(
         self, system_prompt: str, first_observation: str, role: Role = "user", tools: Sequence[Mapping[str, Any]] = ()
     ) -> tuple[int, ...]:
-        """The first decision context: system prompt, tool schemas, first observation, generation prompt."""
-        opening = self._observation_message(first_observation, role)
-        messages = [Message("system", system_prompt), opening] if system_prompt else [opening]
-        return self.conversation(messages, tools=tools)
+        """The first decision context: system prompt, tool schemas, first observation, generation prompt.
+
+        Raises:
+            PolicyError: The template does not show the tools.
+        """
+        if tools and tuple(tools) != self._shown:
+            traits.check_tools(self.renderer, self.opening("s", "a"), tools)
+            self._shown = tuple(tools)
+        return self.conversation(self.opening(system_prompt, first_observation, role), tools=tools)
+
+    def opening(self, system_prompt: str, first_observation: str, role: Role = "user") -> list[Message]:
+        """The messages of a first decision context."""
+        message = self.observation_message(first_observation, role)
+        return self._acceptable([Message("system", system_prompt), message] if system_prompt else [message])
 
     def conversation(
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = (), generate: bool = True
     ) -> tuple[int, ...]:
         """Ids of a conversation; every content counts as text from outside."""
-        if messages and messages[0].role == "system" and not self.has_system_role:
-            merged = Message("user", f"{messages[0].content}\n\n{messages[1].content}") if len(messages) > 1 else None
-            messages = [merged, *messages[2:]] if merged else [Message("user", messages[0].content)]
-        ids: list[int] = []
-        for text, is_outside in self._pieces(messages, tools, generate):
-            ids += self.encoder.encode_untrusted(text) if is_outside else self.encoder.encode_template(text)
-        return tuple(ids)
+        rendered = self.renderer.render(self._acceptable(messages), tools, generate)
+        return self.encoder.encode_rendered(rendered.text, rendered.marked)
 
     def next_prompt(
         self, prompt_ids: Sequence[int], action_ids: Sequence[int], observation: str, role: Role = "user"
@@ -110,11 +142,25 @@ class ChatTemplate:
 
         An end-of-turn id that the policy did not sample (a length stop) is supplied by the glue; it is context, never
         part of an action.
+
+        Raises:
+            PolicyError: The template does not append such a message.
         """
-        message = self._observation_message(observation, role)
-        before, after = self._answer_glue(message.role)
-        content = self.encoder.encode_untrusted(message.content)
-        return (*prompt_ids, *action_ids, *_without_overlap(action_ids, before, self.end_ids), *content, *after)
+        message = self.observation_message(observation, role)
+        rest = self.renderer.render([Message("user", "a"), Message("assistant", REPLY), message], (), True).after(REPLY)
+        if rest is None or not rest.text:
+            raise PolicyError(
+                f"The chat template of {self.tokenizer.name_or_path!r} does not append a {message.role} message after "
+                "an assistant message; multi-turn contexts need a template that does."
+            )
+        return (*prompt_ids, *action_ids, *self.encode_rest(action_ids, rest))
+
+    def encode_rest(self, action_ids: Sequence[int], rest: Rendered) -> tuple[int, ...]:
+        """Ids of what follows a reply, less the end-of-turn token if the policy has sampled one."""
+        end = self._end_of_turn(rest.text)
+        if action_ids and action_ids[-1] in self.end_ids and end:
+            rest = rest.tail(end)
+        return self.encoder.encode_rendered(rest.text, rest.marked, after=action_ids[-1] if action_ids else -1)
 
     def insert_hint(
         self, prompt_ids: Sequence[int], hint: str, position: HintPosition | None = None
@@ -127,155 +173,146 @@ class ChatTemplate:
             position: Where it goes; default: the template's ``hint_position``.
 
         Raises:
-            TokenAlignmentError: ``prompt_ids`` does not end with the generation prompt.
+            TokenAlignmentError: ``prompt_ids`` does not end as this template ends a decision context.
+            PolicyError: The template cannot show a hint there.
         """
         prompt_ids = tuple(prompt_ids)
         if not hint:
             return prompt_ids
-        generation = self.generation_ids
-        if prompt_ids[-len(generation) :] != generation:
-            raise TokenAlignmentError(
-                f"The decision context ends with {prompt_ids[-len(generation) :]}, not with the generation prompt "
-                f"{generation}. A hint can be spliced only into contexts that this chat template built."
-            )
-        body = prompt_ids[: len(prompt_ids) - len(generation)]
-        text = self.encoder.encode_untrusted(hint)
+        ending = self._ending(prompt_ids)
+        body = prompt_ids[: len(prompt_ids) - len(ending.generation)]
         position = position or self.hint_position
         if position == "before_action":
-            before, after = self._hint_message_glue()
-            return (*body, *before, *text, *after, *generation)
+            return (*body, *self._hint_message(hint, body))
         if position == "system":
             start = self._leading_bos(prompt_ids)
-            system = self.conversation([Message("system", hint)], generate=False)
+            system = self._system_hint(hint)
             return (*prompt_ids[:start], *system[self._leading_bos(system) :], *prompt_ids[start:])
+        text = self.encoder.encode_untrusted(hint)
         if position == "think_prefix":
+            opened, closed = self.reasoning_pair
+            opening = "" if self.opens_reasoning else f"{opened}\n"
             return (
                 *prompt_ids,
-                *self.encoder.encode_template("<think>\n"),
+                *self.encoder.encode_template(opening, after=prompt_ids[-1]),
                 *text,
-                *self.encoder.encode_template("\n</think>\n\n"),
+                *self.encoder.encode_template(f"\n{closed}\n\n", after=-1),
             )
-        closing = self._last_closing(body)
-        cut = len(body) - len(closing)
-        return (*body[:cut], *self.encoder.encode_untrusted("\n\n"), *text, *closing, *generation)
+        if ending.closing is None:
+            raise TokenAlignmentError(
+                "hint_position: last_message: the end of the last message cannot be found, because the chat template "
+                f"of {self.tokenizer.name_or_path!r} closes it in a way of its own. Set hint_position: before_action."
+            )
+        cut = len(body) - len(ending.closing)
+        return (*body[:cut], *self.encoder.encode_untrusted("\n\n"), *text, *ending.closing, *ending.generation)
 
-    # -- glue --------------------------------------------------------------------------------------------------
+    # -- messages ----------------------------------------------------------------------------------------------
 
-    def _observation_message(self, observation: str, role: Role) -> Message:
+    def observation_message(self, observation: str, role: Role) -> Message:
+        """An observation in a role that the template has."""
         if role == "tool" and not self.has_tool_role:
             return Message("user", TOOL_PREFIX + observation)
         return Message(role, observation)
 
-    def _answer_glue(self, role: Role) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Glue between an action and the observation after it, and from there to the next action."""
-        if role not in self._answer:
-            messages = [Message("user", "a"), Message("assistant", _SLOT.format(0)), Message(role, _SLOT.format(1))]
-            rendered = self._render(messages, (), True)
-            after_action = rendered.partition(_SLOT.format(0))[2]
-            before, found, after = after_action.partition(_SLOT.format(1))
-            if not found or not after.endswith(self._generation_text):
-                raise PolicyError(
-                    f"The chat template of {self.tokenizer.name_or_path!r} does not append a {role} message after an "
-                    "assistant message; multi-turn contexts need a template that does."
-                )
-            self._answer[role] = (self.encoder.encode_template(before), self.encoder.encode_template(after))
-        return self._answer[role]
+    def _acceptable(self, messages: Sequence[Message]) -> list[Message]:
+        """The messages, with a system prompt in the first user message where the template has no system role."""
+        if messages and messages[0].role == "system" and not self.has_system_role:
+            merged = "\n\n".join(message.content for message in messages[:2])
+            return [Message("user", merged), *messages[2:]]
+        return list(messages)
 
-    def _hint_message_glue(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        if self._hint_glue is None:
-            first, hint = Message("user", "a"), Message("user", _SLOT.format(0))
-            if not self._accepts([first, hint]):
-                raise PolicyError(
-                    f"The chat template of {self.tokenizer.name_or_path!r} refuses two user messages in a row, so the "
-                    "hint cannot be a message of its own. Set hint_position: last_message."
-                )
-            before, _, after = self._suffix([first], [first, hint]).partition(_SLOT.format(0))
-            self._hint_glue = (self.encoder.encode_template(before), self.encoder.encode_template(after))
-        return self._hint_glue
+    # -- glue --------------------------------------------------------------------------------------------------
 
-    def _last_closing(self, body: tuple[int, ...]) -> tuple[int, ...]:
-        """The ids that close the last message of ``body``."""
-        if not self._closings:
-            roles: list[Role] = ["tool", "user"] if self.has_tool_role else ["user"]
-            for role in roles:
-                messages = [Message("user", "a"), Message("assistant", "b"), Message(role, _SLOT.format(0))]
-                text = self._render(messages, (), False).partition(_SLOT.format(0))[2]
-                self._closings[role] = self.encoder.encode_template(text)
-        for closing in sorted(self._closings.values(), key=len, reverse=True):
-            if closing and body[-len(closing) :] == closing:
-                return closing
+    def _hint_message(self, hint: str, body: tuple[int, ...]) -> tuple[int, ...]:
+        first, message = Message("user", "a"), Message("user", hint)
+        if not self.renderer.accepts([first, Message("user", "b")]):
+            raise PolicyError(
+                f"The chat template of {self.tokenizer.name_or_path!r} refuses two user messages in a row, so the "
+                "hint cannot be a message of its own. Set hint_position: last_message."
+            )
+        head = self.renderer.plain([first])
+        self._suffix([first], [first, Message("user", "b")])
+        rest = self.renderer.render([first, message], (), False).tail(len(head))
+        ids = self.encoder.encode_rendered(rest.text, rest.marked, after=body[-1] if body else None)
+        return (*ids, *self.generation_ids)
+
+    def _system_hint(self, hint: str) -> tuple[int, ...]:
+        if self.has_system_role and not self.renderer.accepts([Message("system", REPLY)]):
+            raise PolicyError(
+                f"The chat template of {self.tokenizer.name_or_path!r} shows a system message only together with "
+                "others, so the hint cannot be one. Set hint_position: last_message."
+            )
+        return self.conversation([Message("system", hint)], generate=False)
+
+    def _ending(self, prompt_ids: tuple[int, ...]) -> _Ending:
+        """How this context ends; the longest of the endings that the template writes."""
+        if not self._endings:
+            self._endings = self._find_endings()
+        for ending in self._endings:
+            if ending.ends(prompt_ids):
+                return ending
         raise TokenAlignmentError(
-            "hint_position: last_message needs a context whose last message has a closing token; the chat template of "
-            f"{self.tokenizer.name_or_path!r} writes none. Set hint_position: before_action."
+            f"The decision context ends with {prompt_ids[-8:]}, not with the generation prompt "
+            f"{self.generation_ids}. A hint can be spliced only into contexts that this chat template built."
         )
+
+    def _find_endings(self) -> list[_Ending]:
+        roles: list[Role] = ["tool", "user"] if self.has_tool_role else ["user"]
+        found = [_Ending(None, self.generation_ids)]
+        for role in roles:
+            messages = [Message("user", "a"), Message("assistant", "b"), Message(role, REPLY)]
+            whole = self.renderer.plain(messages, generate=True).partition(REPLY)[2]
+            closing = self.renderer.plain(messages).partition(REPLY)[2]
+            generation = self.generation_ids if whole == closing + self.generation_text else ()
+            found.append(_Ending(self.encoder.encode_template(closing, after=-1), generation))
+        return sorted(found, key=lambda e: -1 if e.closing is None else len(e.closing), reverse=True)
 
     def _leading_bos(self, ids: Sequence[int]) -> int:
         return int(bool(ids) and ids[0] == self.tokenizer.bos_token_id)
 
-    def _end_ids(self) -> frozenset[int]:
-        """End-of-turn ids: the tokenizer's, and the control token that the template writes after an action."""
-        ends = {int(self.tokenizer.eos_token_id)}
-        before, _ = self._answer_glue("user")
-        if before and before[0] in self.encoder.control_ids:
-            ends.add(before[0])
-        return frozenset(ends)
+    def _generation_ids(self) -> tuple[int, ...]:
+        """The ids that a generation prompt adds to a rendered conversation."""
+        user = [Message("user", "a")]
+        body, whole = (self.encoder.encode_template(self.renderer.plain(user, generate=on)) for on in (False, True))
+        if whole[: len(body)] == body:
+            return whole[len(body) :]
+        return self.encoder.encode_template(self.generation_text, after=-1)
 
-    # -- rendering ---------------------------------------------------------------------------------------------
+    def _check_generation_prompt(self) -> None:
+        """A template without a generation prompt is fine as long as it writes nothing before a reply."""
+        if self.generation_text:
+            return
+        user = Message("user", "a")
+        header = self._suffix([user], [user, Message("assistant", REPLY)]).partition(REPLY)[0]
+        if header.strip():
+            raise PolicyError(
+                f"The chat template of {self.tokenizer.name_or_path!r} ignores add_generation_prompt, but begins a "
+                f"reply with {header!r}: student and teacher would not know where an action starts. End the template "
+                "with {% if add_generation_prompt %}" + header + "{% endif %}."
+            )
 
-    def _pieces(
-        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], generate: bool
-    ) -> list[tuple[str, bool]]:
-        """``(text, is_outside)`` pieces of the rendered conversation, in order."""
-        contents: list[str] = []
+    def _end_ids(self, declared: Collection[int]) -> frozenset[int]:
+        """End-of-turn ids: the tokenizer's, the model's, and the control token that the template writes after a reply.
 
-        def slot(text: str) -> str:
-            contents.append(text)
-            return _SLOT.format(len(contents) - 1)
+        An untouched configuration of transformers names arbitrary ids (2, say), hence only control tokens count.
+        """
+        ends = {int(self.tokenizer.eos_token_id)} | (set(declared) & self.encoder.control_ids)
+        messages = [Message("user", "a"), Message("assistant", REPLY), Message("user", "b")]
+        after = self.renderer.plain(messages, generate=True).partition(REPLY)[2].lstrip()
+        written = [i for text, i in self.encoder.control.items() if after.startswith(text)]
+        return frozenset(ends | set(written[:1]))
 
-        slotted = [Message(message.role, slot(message.content)) for message in messages]
-        safe_tools = [self._slot_tool(tool, slot) for tool in tools]
-        rest = self._render(slotted, safe_tools, generate)
-        pieces: list[tuple[str, bool]] = []
-        while _SLOT[:8] in rest:
-            glue, _, rest = rest.partition(_SLOT[:8])
-            number, _, rest = rest.partition(_SLOT[-8:])
-            pieces += [(glue, False), (contents[int(number)], True)]
-        return [*pieces, (rest, False)]
-
-    def _slot_tool(self, value: Any, slot: Any) -> Any:
-        """Tool schemas come from outside too: strings that cannot be glue go through a slot."""
-        if isinstance(value, Mapping):
-            return {self._slot_tool(key, slot): self._slot_tool(item, slot) for key, item in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [self._slot_tool(item, slot) for item in value]
-        if isinstance(value, str) and (
-            self.encoder.mentions_control(value) or _SLOT[:8] in value or has_surrogate(value)
-        ):
-            return slot(json.dumps(value, ensure_ascii=False)[1:-1])
-        return value
-
-    def _render(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], generate: bool) -> str:
-        rendered = self.tokenizer.apply_chat_template(
-            [{"role": m.role, "content": m.content} for m in messages],
-            tools=[dict(tool) for tool in tools] or None,
-            add_generation_prompt=generate,
-            tokenize=False,
-        )
-        return str(rendered)
-
-    def _accepts(self, messages: list[Message]) -> bool:
-        """Whether the template renders every one of these messages."""
-        from jinja2 import TemplateError
-
-        slotted = [Message(m.role, _SLOT.format(i)) for i, m in enumerate(messages)]
-        try:
-            text = self._render(slotted, (), False)
-        except TemplateError:
-            return False
-        return all(message.content in text for message in slotted)
+    def _end_of_turn(self, text: str) -> int:
+        """Place behind the end-of-turn token that ``text`` begins with, blanks before it included; 0 if none does."""
+        bare = text.lstrip()
+        for surface, i in self.encoder.control.items():
+            if i in self.end_ids and bare.startswith(surface):
+                return len(text) - len(bare) + len(surface)
+        return 0
 
     def _suffix(self, shorter: list[Message], longer: list[Message], generate: bool = False) -> str:
-        head, whole = self._render(shorter, (), False), self._render(longer, (), generate)
+        """What the template writes for ``longer`` behind what it writes for ``shorter``."""
+        head, whole = self.renderer.plain(shorter), self.renderer.plain(longer, generate=generate)
         if not whole.startswith(head):
             raise PolicyError(
                 f"The chat template of {self.tokenizer.name_or_path!r} rewrites earlier messages when a later one "
@@ -284,8 +321,18 @@ class ChatTemplate:
         return whole[len(head) :]
 
 
-def _without_overlap(action_ids: Sequence[int], glue: tuple[int, ...], end_ids: frozenset[int]) -> tuple[int, ...]:
-    """Glue after an action, less the end-of-turn id that the policy has already sampled."""
-    if action_ids and glue and action_ids[-1] in end_ids and glue[0] in end_ids:
-        return glue[1:]
-    return glue
+def _check(tokenizer: PreTrainedTokenizerBase, hint_position: str, reasoning: str) -> None:
+    if not getattr(tokenizer, "chat_template", None):
+        raise PolicyError(
+            f"The tokenizer of {tokenizer.name_or_path!r} has no chat template, so prompts cannot be built. "
+            "Take an instruct checkpoint, or put a chat_template.jinja beside tokenizer.json."
+        )
+    if hint_position not in get_args(HintPosition):
+        raise ConfigError(f"hint_position={hint_position!r}: expected one of {', '.join(get_args(HintPosition))}.")
+    if reasoning not in get_args(ReasoningMode):
+        raise ConfigError(f"reasoning={reasoning!r}: expected one of {', '.join(get_args(ReasoningMode))}.")
+    if tokenizer.eos_token_id is None:
+        raise PolicyError(
+            f"The tokenizer of {tokenizer.name_or_path!r} has no end-of-turn token: set eos_token, or generation "
+            "would never stop."
+        )

@@ -41,6 +41,10 @@ def rollout_metrics(
     for percent in (50, 95):
         found[f"action_tokens_p{percent}"] = mean(float(np.percentile(lengths or [0], percent)), len(turns))
     found["repeated_actions"] = share(repeated, len(turns))
+    # tool calls after the first of a reply, which are not carried out
+    found["further_calls"] = share(sum(turn.further_calls for turn in turns), len(turns))
+    # context that a template rewrote, so that it had to be computed again (hero_pl.chat.history)
+    found["rewritten_tokens"] = total(sum(int(t.info.get("rewritten_tokens", 0)) for t in trajectories))
     for reason in StopReason:
         found[str(reason)] = share(sum(t.stop_reason == reason for t in trajectories), len(trajectories))
     # the mean of -log q over ids drawn from q estimates the entropy of q without bias

@@ -10,20 +10,19 @@ from bisect import bisect_left
 from collections.abc import Callable
 from typing import Literal, TypeAlias, get_args
 
+from hero_pl.chat.reasoning import inside_reasoning, reasoning_ids
 from hero_pl.errors import ConfigError
 from hero_pl.policy.base import Policy
 from hero_pl.types import Turn
 
 Scope: TypeAlias = Literal["all", "after_thinking", "tool_call_only"]
 
-OPENED, CLOSED = "<think>", "</think>"
-
 
 class LossScope:
     """The range of sampled ids that counts.
 
     Args:
-        scope: ``all`` ids; those ``after_thinking``, that is after the last ``</think>`` (all if there was no
+        scope: ``all`` ids; those ``after_thinking``, that is after the end of the reasoning (all if there was no
             reasoning, none if it never ended); or those of the action alone, as the parser finds it in the reply
             (``tool_call_only``; none if the reply calls no tool).
         skip_first_tokens: Ids at the start of each turn that never count.
@@ -45,11 +44,9 @@ class LossScope:
 def _part(turn: Turn, policy: Policy, scope: Scope) -> tuple[int, int]:
     ids = turn.action_ids
     text = _decode(policy, ids)
-    opening = _decode(policy, policy.template.generation_ids)
-    closed = text.count(CLOSED)
-    if not closed and OPENED in (opening.rpartition(CLOSED)[2] + text):
+    if inside_reasoning(text, policy.template.opens_reasoning):
         return 0, 0
-    thought = _first(ids, lambda prefix: _decode(policy, prefix).count(CLOSED) >= closed) if closed else 0
+    thought = reasoning_ids(ids, lambda prefix: _decode(policy, tuple(prefix)))
     if scope == "after_thinking":
         return thought, len(ids)
     reply = _decode(policy, ids[thought:])
@@ -66,7 +63,7 @@ def _part(turn: Turn, policy: Policy, scope: Scope) -> tuple[int, int]:
 def _decode(policy: Policy, ids: tuple[int, ...]) -> str:
     """Text with ``</think>`` in it, which some tokenizers hold for a special token; end-of-turn ids have no text."""
     kept = [token for token in ids if token not in policy.template.end_ids]
-    return str(policy.template.tokenizer.decode(kept, skip_special_tokens=False))
+    return policy.template.encoder.spell(kept)
 
 
 def _first(ids: tuple[int, ...], reached: Callable[[tuple[int, ...]], bool]) -> int:

@@ -10,9 +10,12 @@ import torch
 from torch import Tensor
 
 from hero_pl.chat.actions import ActionParser, ToolCall
+from hero_pl.chat.probes import tell
+from hero_pl.chat.reasoning import ReasoningMode
 from hero_pl.chat.template import ChatTemplate, HintPosition
 from hero_pl.errors import ConfigError, PolicyError
 from hero_pl.policy.base import Policy, ScoreRow
+from hero_pl.policy.generation import declared_end_ids
 from hero_pl.policy.loading import (
     Lora,
     load_config,
@@ -38,6 +41,10 @@ class HuggingFacePolicy(Policy):
         parser: Dialect of actions.
         sampler: How tokens are drawn.
         hint_position: See :class:`~hero_pl.chat.template.ChatTemplate`.
+        template_args: Values for names that the chat template reads, for example ``enable_thinking: false`` or
+            ``date_string: 26 Jul 2024``; ``today: 2024-07-26`` is the day that it is told.
+        reasoning: Earlier reasoning in later prompts: ``keep`` all that was sampled; ``strip`` it where the chat
+            template does; or ``refuse`` models that reason.
         dtype: Of the weights: ``float32``, ``bfloat16`` or ``float16``.
         attention: Attention implementation of transformers (``sdpa``, ``eager``, ``flash_attention_2``).
         lora: Train an adapter and leave the model's own weights alone.
@@ -54,6 +61,8 @@ class HuggingFacePolicy(Policy):
         parser: ActionParser | None = None,
         sampler: Sampler | None = None,
         hint_position: HintPosition = "before_action",
+        template_args: dict[str, Any] | None = None,
+        reasoning: ReasoningMode = "keep",
         dtype: Literal["float32", "bfloat16", "float16"] = "float32",
         attention: str = "sdpa",
         lora: Lora | None = None,
@@ -78,6 +87,7 @@ class HuggingFacePolicy(Policy):
         self.parser = parser or ToolCall()
         self.sampler = sampler or CachedSampler()
         self.hint_position, self.dtype, self.attention = hint_position, dtype, attention
+        self.template_args, self.reasoning = dict(template_args or {}), reasoning
         self.lora, self.seed = lora, seed
         self.gradient_checkpointing = gradient_checkpointing
         self._max_length = max_length
@@ -91,8 +101,10 @@ class HuggingFacePolicy(Policy):
         if self.network is not None:
             return
         tokenizer = load_tokenizer(self.tokenizer_source or "")
-        self.template = ChatTemplate(tokenizer, self.hint_position)
         config = load_config(self.pretrained, self.config, len(tokenizer))
+        ends = declared_end_ids(config, self.pretrained)
+        self.template = ChatTemplate(tokenizer, self.hint_position, self.template_args, ends, self.reasoning)
+        tell(self.template)
         positions = int(getattr(config, "max_position_embeddings", 0) or 1 << 20)
         self.max_length = min(self._max_length or positions, positions)
         model: Any = load_model(self.pretrained, config, getattr(torch, self.dtype), self.attention, self.seed)

@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
-from hero_pl.chat.actions import without_thinking
 from hero_pl.chat.encode import scrub
+from hero_pl.chat.reasoning import without_thinking
 from hero_pl.errors import ConfigError, ReflectionError
 from hero_pl.reflection.context import ReflectionContext
 from hero_pl.reflection.fields import read_confidence, read_diagnosis

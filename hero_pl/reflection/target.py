@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
-from hero_pl.chat.actions import without_thinking
+from hero_pl.chat.reasoning import without_thinking
 from hero_pl.reflection.context import ReflectionContext
 from hero_pl.reflection.json_scan import Members, plain, scan
 from hero_pl.types import Confidence

@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
-from hero_pl.chat.actions import THINKING, THINKING_END, without_thinking
+from hero_pl.chat.reasoning import inside_reasoning, without_thinking
 from hero_pl.errors import ConfigError, PolicyError
 from hero_pl.policy.huggingface import HuggingFacePolicy
 from hero_pl.policy.sampling import Sampling
@@ -175,9 +175,9 @@ class LocalChat:
             for request, action in zip(batch, actions, strict=True):
                 if action.finish_reason is FinishReason.ERROR:
                     raise PolicyError(action.error)
-                request.text = _spoken(
-                    self.policy.template.encoder.decode(action.ids), action.finish_reason is FinishReason.LENGTH
-                )
+                template = self.policy.template
+                cut = action.finish_reason is FinishReason.LENGTH
+                request.text = _spoken(template.encoder.decode(action.ids), cut, template.opens_reasoning)
         except Exception as error:  # handed to every thread that waits for this batch, and raised there
             for request in batch:
                 request.text, request.error = "", error
@@ -193,7 +193,7 @@ class _Request:
     error: Exception | None = None
 
 
-def _spoken(text: str, cut: bool) -> str:
+def _spoken(text: str, cut: bool, opened: bool = False) -> str:
     """The reply without its reasoning; empty if the reasoning was never closed.
 
     Example:
@@ -202,7 +202,7 @@ def _spoken(text: str, cut: bool) -> str:
         >>> _spoken("I would like to ret", True)
         'I would like to ret ...'
     """
-    if THINKING in text and THINKING_END not in text:
+    if inside_reasoning(text, opened):
         return ""
     reply = without_thinking(text).strip()
     return reply + CUT if cut and reply else reply

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hero_pl.chat.dialect import Dialect
+from hero_pl.chat.history import History
 from hero_pl.errors import EnvError
 from hero_pl.policy.sampling import SampledAction, Session
 from hero_pl.rollout import environments
@@ -56,11 +57,17 @@ class _Episode:
     system_prompt: str = ""
     tools: tuple[Any, ...] = ()
     first_observation: str = ""
-    prompt_ids: tuple[int, ...] = ()
+    history: History | None = None
+    """``None`` if the episode could not be started."""
     turns: list[Turn] = field(default_factory=list)
     reward: float = 0.0
     stop: StopReason | None = None
     info: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def prompt_ids(self) -> tuple[int, ...]:
+        """The present decision context."""
+        return self.history.prompt_ids if self.history else ()
 
 
 class Slots:
@@ -169,9 +176,8 @@ class Slots:
         episode.system_prompt, episode.tools = str(info.get("system_prompt", "")), tuple(info.get("tools", ()))
         episode.first_observation = observation
         system_prompt, described = self.dialect.parser.describe(episode.system_prompt, episode.tools)
-        episode.prompt_ids = self.dialect.template.first_prompt(
-            system_prompt, observation, info.get("role", "user"), described
-        )
+        role = info.get("role", "user")
+        episode.history = History(self.dialect.template, system_prompt, observation, role, described)
         episode.info = environments.json_only({key: info[key] for key in environments.KEPT if key in info})
         self._check_room(episode)
 
@@ -195,6 +201,8 @@ class Slots:
 
     def _trajectory(self, episode: _Episode) -> Trajectory:
         assert episode.stop is not None
+        if episode.history is not None and episode.history.rewritten_tokens:
+            episode.info["rewritten_tokens"] = episode.history.rewritten_tokens
         return Trajectory(
             task_id=episode.spec.task_id,
             env_id=self.env_id,
@@ -215,7 +223,7 @@ class Slots:
     def _step(self, episode: _Episode, sampled: SampledAction) -> None:
         """Let the environment answer one sampled reply and append the turn."""
         text = self.dialect.template.encoder.decode(sampled.ids)
-        parsed = self.dialect.parser.parse(text)
+        parsed = self.dialect.parser.parse(text, self.dialect.template.opens_reasoning)
         role: Role = "user"
         if parsed.malformed is not None:
             observation = UNREADABLE.format(reason=parsed.malformed)
@@ -235,13 +243,13 @@ class Slots:
                 finish_reason=sampled.finish_reason,
                 malformed=parsed.malformed,
                 policy_version=sampled.version,
+                further_calls=parsed.further_calls,
             )
         )
         if episode.stop is None and number >= self.max_turns:
             episode.stop = StopReason.MAX_TURNS
-        if episode.stop is None:
-            template = self.dialect.template
-            episode.prompt_ids = template.next_prompt(episode.prompt_ids, sampled.ids, observation, role)
+        if episode.stop is None and episode.history is not None:
+            episode.history.append(sampled.ids, observation, role)
             self._check_room(episode)
 
     @staticmethod

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
-from hero_pl.chat.actions import without_thinking
+from hero_pl.chat.reasoning import without_thinking
 from hero_pl.errors import ConfigError
 from hero_pl.rollout.demonstrations import Demonstrations
 from hero_pl.rollout.specs import EpisodeSpec

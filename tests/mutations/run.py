@@ -419,9 +419,9 @@ BUGS = (
         "hero_pl/rollout/slots.py",
         (
             (
-                "episode.prompt_ids = template.next_prompt(episode.prompt_ids, sampled.ids, observation, role)",
-                "grown = template.next_prompt(episode.prompt_ids, sampled.ids, observation, role)\n"
-                '            episode.prompt_ids = template.insert_hint(grown, "Review notes")',
+                "episode.history.append(sampled.ids, observation, role)",
+                "grown = episode.history.append(sampled.ids, observation, role)\n"
+                '            episode.history.prompt_ids = self.dialect.template.insert_hint(grown, "Review notes")',
             ),
         ),
         "tests/test_datamodule.py",

@@ -5,6 +5,8 @@ from dataclasses import replace
 import pytest
 
 from hero_pl.chat.actions import PlainText, ReAct, ToolCall
+from hero_pl.chat.byte_tokenizer import byte_tokenizer
+from hero_pl.chat.template import CHATML, ChatTemplate
 from hero_pl.errors import ConfigError
 from hero_pl.objectives.scope import LossScope
 from hero_pl.objectives.self_distillation import SelfDistillation
@@ -62,8 +64,10 @@ def test_each_dialect_knows_where_its_action_stands() -> None:
 
 
 def test_a_template_that_opens_the_reasoning_leaves_nothing_of_an_unfinished_thought() -> None:
-    made = policy()
-    made.template.generation_ids = (*made.template.generation_ids, *made.template.encoder.encode_template("<think>\n"))
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = CHATML.replace("assistant\n{% endif", "assistant\n<think>\n{% endif")
+    made = ScriptedPolicy(template=ChatTemplate(tokenizer), parser=ToolCall())
+    made.load()
     start, stop = LossScope("after_thinking")(turn(made, "still at it", ended=False), made)
     assert start == stop
 

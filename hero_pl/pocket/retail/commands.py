@@ -22,7 +22,7 @@ class RetailCommands(ActionParser):
 
     describe = PlainText.describe
 
-    def parse(self, text: str) -> ParsedAction:
+    def read(self, reply: str) -> ParsedAction:
         """A command becomes a tool call, everything else is said to the customer.
 
         Example:
@@ -31,7 +31,6 @@ class RetailCommands(ActionParser):
             >>> RetailCommands().parse("Anything else?").action
             'Anything else?'
         """
-        reply = text.strip()
         found = _COMMAND.fullmatch(reply)
         if not found:
             return ParsedAction(reply) if reply else ParsedAction("", "The reply was empty.")

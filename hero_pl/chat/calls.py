@@ -1,0 +1,243 @@
+"""Tool calls as models write them: one table of markers, one of keys, one reader.
+
+The dialects differ in what stands around a call (``<tool_call>``, ``[TOOL_CALLS]``, ``<|python_tag|>``, a fence, or
+nothing) and in the keys inside (``arguments``, ``parameters``, ``args``, ...). A call is either read completely or
+malformed with a reason; arguments are never dropped.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+MARKERS = (
+    ("<tool_call>", "</tool_call>"),  # Hermes, Qwen
+    ("<function_call>", "</function_call>"),
+    ("<functioncall>", "</functioncall>"),
+    ("<|tool_call_start|>", "<|tool_call_end|>"),  # LFM2
+    ("<|tool_call|>", "<|/tool_call|>"),  # Granite, Phi-4
+    ("<|python_tag|>", "<|eom_id|>"),  # Llama 3
+    ("[TOOL_CALLS]", "[/TOOL_CALLS]"),  # Mistral
+    ("<｜tool▁call▁begin｜>", "<｜tool▁call▁end｜>"),  # DeepSeek
+)
+"""What opens a call, and what closes it if the model goes on."""
+
+NAME_KEYS = ("name", "tool_name", "function_name", "tool", "function", "action")
+"""Under which the name of a tool stands; the first that is there counts."""
+
+ARGUMENT_KEYS = ("arguments", "parameters", "args", "input", "params", "kwargs", "tool_input", "action_input")
+"""Under which its arguments stand."""
+
+WRAPPERS = ("function", "tool_call", "function_call", "tool_calls")
+"""Around a call, as in ``{"type": "function", "function": {...}}``."""
+
+_BESIDE = frozenset({"id", "type", "index", "call_id", "tool_call_id"})
+"""Keys that say nothing about a call."""
+
+_CLOSING = dict(MARKERS)
+_NAMED = re.compile(r"<function=(?P<tag>[\w.\-]+)>")
+_OPENING = re.compile("|".join([*map(re.escape, _CLOSING), r"<function=[\w.\-]+>"]))
+_FENCE = re.compile(r"```[\w+\-]*[ \t]*\n?")
+_BARE = re.compile(
+    r'[\[{]\s*(?:\{\s*)?"(?:' + "|".join((*NAME_KEYS, *ARGUMENT_KEYS, *WRAPPERS, "type", "id")) + r')"\s*:'
+)
+_BEFORE_JSON = re.compile(  # possessive, so that a long run of blanks is read once
+    r"(?:function<｜tool▁sep｜>)?(?P<name>[\w.\-]++)\s*+(?:\[CALL_ID\]\w*+\s*+)?(?:(?:\[ARGS\]|```(?:json)?)\s*+)?(?=\{)"
+)
+_PARAMETER = re.compile(r"\s*<parameter=([\w.\-]+)>\n?(.*)", re.DOTALL)
+_BETWEEN = re.compile(r"(?:\s|,|;|```|<\|[\w/]+\|>)*")
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """What a reply calls."""
+
+    start: int
+    """Place of the first letter of the first call."""
+    stop: int
+    """Place behind its last one."""
+    name: str = ""
+    arguments: Mapping[str, Any] | None = None
+    """``None`` if the first call is malformed."""
+    reason: str = ""
+    """Why it is malformed."""
+    further: int = 0
+    """Calls after the first; only the first is carried out."""
+
+    @property
+    def canonical(self) -> str:
+        """The first call for the environment."""
+        return json.dumps({"name": self.name, "arguments": self.arguments})
+
+
+def find_calls(reply: str) -> Calls | None:
+    """The calls in a reply without reasoning; ``None`` if it is words alone.
+
+    Example:
+        >>> find_calls('[TOOL_CALLS][{"name": "a", "arguments": {}}, {"name": "b", "arguments": {}}]').further
+        1
+        >>> find_calls("Hello, who are you?") is None
+        True
+    """
+    opening = _OPENING.search(reply)
+    return _marked(reply, opening) if opening else _unmarked(reply)
+
+
+def read_calls(text: str) -> Calls:
+    """The calls in a text that must be one: an object, a list of them, or a name with an object.
+
+    Raises nothing: what cannot be read is malformed with a reason.
+    """
+    start = len(text) - len(text.lstrip())
+    fence = _FENCE.match(text, start)
+    place = fence.end() if fence else start
+    place += len(text[place:]) - len(text[place:].lstrip())
+    if text.startswith("<function=", place):
+        return _tagged(text, place)
+    name = "" if text[place : place + 1] in ("{", "[") else None
+    if name is None and (found := _BEFORE_JSON.match(text, place)):
+        name, place = found["name"], found.end()
+    if name is None:
+        return Calls(start, len(text), reason="A tool call must be a JSON object; this one has none.")
+    try:
+        value, stop = json.JSONDecoder().raw_decode(text, place)
+    except (ValueError, RecursionError) as error:
+        short = str(error)[:120] if isinstance(error, ValueError) else "nested too deeply"
+        return Calls(start, len(text), reason=f"The tool call is not valid JSON ({short}).")
+    further = _count(text, stop)
+    if name:
+        return _checked(start, stop, name, value, further)
+    return _from_json(value, start, stop, further)
+
+
+def _marked(reply: str, opening: re.Match[str]) -> Calls:
+    """The first call behind a marker; every later marker is one more."""
+    tagged = _NAMED.match(opening.group())
+    closing = "</function>" if tagged else _CLOSING[opening.group()]
+    body = opening.start() if tagged else opening.end()
+    found = read_calls(reply[body:])
+    stop = body + found.stop
+    end = reply.find(closing, opening.end() if found.arguments is None else stop)
+    if end >= 0 and (found.arguments is None or not _OPENING.search(reply, stop, end)):
+        stop = end + len(closing)
+    later = [match.group() for match in _OPENING.finditer(reply, stop)]
+    outer = sum(not _NAMED.match(marker) for marker in later)  # <tool_call><function=...> is one call
+    return Calls(
+        opening.start(), stop, found.name, found.arguments, found.reason, found.further + (outer or len(later))
+    )
+
+
+def _unmarked(reply: str) -> Calls | None:
+    """JSON without a marker: the whole reply, in a fence, or at the end of some words."""
+    start = len(reply) - len(reply.lstrip())
+    fence = _FENCE.search(reply)
+    if reply[start : start + 1] == "{" or _BARE.match(reply, start) or (fence and fence.start() == start):
+        found = read_calls(reply)
+        if found.arguments is not None or _looks_meant(reply, start):
+            return Calls(start, len(reply), found.name, found.arguments, found.reason, found.further)
+        return None
+    bare = _BARE.search(reply)
+    if bare is None:
+        return None
+    found = read_calls(reply[bare.start() :])
+    if found.arguments is None and '"name"' not in bare.group():
+        return None
+    return Calls(bare.start(), len(reply), found.name, found.arguments, found.reason, found.further)
+
+
+def _looks_meant(reply: str, start: int) -> bool:
+    """Whether a reply that is no readable call was meant to be one: it names a tool, or is JSON and nothing else."""
+    if '"name"' in reply or _BARE.match(reply, start):
+        return True
+    try:
+        json.loads(reply)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _from_json(value: Any, start: int, stop: int, further: int) -> Calls:
+    """The first call of a decoded object or list."""
+    for _ in range(4):  # a list in a wrapper in a list is the deepest that anybody writes
+        if isinstance(value, list) and value:
+            further += len(value) - 1
+            value = value[0]
+            continue
+        wrapped = [
+            value[key] for key in WRAPPERS if isinstance(value, dict) and isinstance(value.get(key), (dict, list))
+        ]
+        if not wrapped or "name" in value:
+            break
+        value = wrapped[0]
+    if not isinstance(value, dict):
+        return Calls(start, stop, reason='A tool call must be a JSON object with "name" and "arguments".')
+    name_key = next((key for key in NAME_KEYS if isinstance(value.get(key), str) and value[key]), None)
+    if name_key is None:
+        return Calls(
+            start, stop, reason='A tool call must be a JSON object with a string "name" and an object "arguments".'
+        )
+    given = [key for key in ARGUMENT_KEYS if key in value]
+    if len(given) > 1:
+        return Calls(start, stop, reason=f'The tool call has {given[0]!r} and {given[1]!r}; give "arguments" alone.')
+    unknown = set(value) - _BESIDE - {name_key}
+    if not given and unknown:
+        key = sorted(unknown)[0][:40]
+        return Calls(
+            start, stop, reason=f'The tool call has {key!r} but no "arguments": put that into an object there.'
+        )
+    return _checked(start, stop, value[name_key], value[given[0]] if given else {}, further)
+
+
+def _checked(start: int, stop: int, name: str, arguments: Any, further: int) -> Calls:
+    """A call whose arguments are an object, or a string that holds one."""
+    if isinstance(arguments, str):
+        try:
+            arguments = json.loads(arguments)
+        except (ValueError, RecursionError):
+            arguments = None
+    if not isinstance(arguments, dict):
+        return Calls(start, stop, reason='The "arguments" of a tool call must be a JSON object.')
+    return Calls(start, stop, name, arguments, further=further)
+
+
+def _tagged(text: str, place: int) -> Calls:
+    """``<function=name>{...}</function>``, or parameters in tags instead of the object."""
+    tag = _NAMED.match(text, place)
+    if tag is None:
+        return Calls(place, len(text), reason="The name of the tool in <function=...> is not closed.")
+    end = text.find("</function>", tag.end())
+    stop = end if end >= 0 else len(text)
+    body = text[tag.end() : stop].strip()
+    if body.startswith("{"):
+        return _checked(place, stop, tag["tag"], body, 0)
+    *parts, rest = body.split("</parameter>")
+    found = [_PARAMETER.fullmatch(part) for part in parts]
+    if rest.strip() or not all(found):
+        return Calls(place, stop, reason="Between <function=...> and </function> stand only closed parameters.")
+    return Calls(place, stop, tag["tag"], {one[1]: _value(one[2].removesuffix("\n")) for one in found if one})
+
+
+def _value(raw: str) -> Any:
+    """A parameter in a tag: numbers, lists and objects are JSON, everything else is a string."""
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError):
+        return raw
+
+
+def _count(text: str, place: int) -> int:
+    """Objects that follow the first call, up to the first thing that is none."""
+    further = 0
+    while True:
+        found = _BETWEEN.match(text, place)
+        place = found.end() if found else place
+        if text[place : place + 1] not in ("{", "["):
+            return further
+        try:
+            value, place = json.JSONDecoder().raw_decode(text, place)
+        except (ValueError, RecursionError):
+            return further
+        further += len(value) if isinstance(value, list) else 1

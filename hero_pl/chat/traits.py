@@ -1,0 +1,82 @@
+"""What a chat template does with tools, reasoning and history; found by rendering it, since no template says so."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hero_pl.chat.render import Renderer
+from hero_pl.errors import PolicyError
+from hero_pl.types import Message
+
+TOOL: Mapping[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": "herotool",
+        "description": "Says herowords.",
+        "parameters": {"type": "object", "properties": {"x": {"type": "string", "description": "A word."}}},
+    },
+}
+"""A tool that no environment has."""
+
+_WORDS = "HEROWORDSOREH"
+
+
+def check_tools(renderer: Renderer, opening: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> None:
+    """Every tool must stand in the prompt with its name and its description.
+
+    Args:
+        renderer: Of the template.
+        opening: Messages that the template accepts.
+        tools: Schemas, with or without ``function`` around them.
+
+    Raises:
+        PolicyError: The template leaves something out.
+    """
+    bare, shown = renderer.plain(opening), _blanks_out(renderer.plain(opening, tools))
+    for tool in tools:
+        function = tool.get("function", tool)
+        for word in ("name", "description"):
+            text = str(function.get(word) or "") if isinstance(function, Mapping) else ""
+            forms = {_blanks_out(form) for form in (text, json.dumps(text)[1:-1], _unicode(text))}
+            if text.strip() and not any(shown.count(form) > _blanks_out(bare).count(form) for form in forms):
+                raise PolicyError(
+                    f"The chat template of {renderer.tokenizer.name_or_path!r} does not show the tools of the "
+                    f"environment (the {word} {text[:60]!r} is not in the prompt), so the model could not know them. "
+                    "Set parser: ReAct, which describes them in the system prompt, or take a template with tools."
+                )
+
+
+def drops_reasoning(renderer: Renderer, pair: tuple[str, str]) -> bool:
+    """Whether the reasoning of a reply vanishes when a user answers it."""
+    said = Message("assistant", f"{pair[0]}\n{_WORDS}\n{pair[1]}\n\nb")
+    return _WORDS not in renderer.plain([Message("user", "a"), said, Message("user", "c")])
+
+
+def moves_prompt(renderer: Renderer, opening: Sequence[Message]) -> bool:
+    """Whether a longer conversation no longer begins with its first prompt, system prompt and tools included."""
+    longer = [*opening, Message("assistant", "b"), Message("user", "c")]
+    return not renderer.plain(longer, [TOOL]).startswith(renderer.plain(opening, [TOOL]))
+
+
+def refuse_reasoning(renderer: Renderer, pair: tuple[str, str], generation_text: str) -> None:
+    """A model that reasons is not wanted.
+
+    Raises:
+        PolicyError: The template knows reasoning, and its generation prompt does not close it.
+    """
+    if pair[1] in str(renderer.tokenizer.get_chat_template()) and pair[1] not in generation_text:
+        raise PolicyError(
+            f"reasoning='refuse': the chat template of {renderer.tokenizer.name_or_path!r} belongs to a model that "
+            f"reasons before it acts ({pair[1]!r}). Switch that off with template_args (often enable_thinking: "
+            "false), or set reasoning: strip or keep."
+        )
+
+
+def _blanks_out(text: str) -> str:
+    return "".join(text.split())
+
+
+def _unicode(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)[1:-1]

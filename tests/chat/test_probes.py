@@ -1,0 +1,86 @@
+"""The lines of the model check that need no model, on small tokenizers and, where there are any, on real ones."""
+
+import os
+from pathlib import Path
+
+import pytest
+from tokenizers import normalizers
+
+from hero_pl.chat.actions import ReAct, ToolCall
+from hero_pl.chat.byte_tokenizer import byte_tokenizer
+from hero_pl.chat.probes import probe_template, tell
+from hero_pl.chat.template import CHATML, ChatTemplate
+from hero_pl.errors import PolicyError
+
+TOOLS = "{% for t in tools or [] %}{{ t | tojson }}\n{% endfor %}"
+FOLDERS = sorted(Path(os.environ.get("HERO_PL_TOKENIZERS", "nowhere")).glob("*/package/models"))
+
+
+def lines(template: ChatTemplate, parser=None) -> dict:
+    return {line.name: line for line in probe_template(template, parser or ToolCall())}
+
+
+def made(source: str, **settings) -> ChatTemplate:
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = source
+    return ChatTemplate(tokenizer, **settings)
+
+
+def test_every_line_of_a_good_template_is_green() -> None:
+    assert all(line.ok for line in lines(made(TOOLS + CHATML)).values())
+
+
+def test_tools_that_the_template_cannot_show_are_refused_with_the_cure() -> None:
+    template = made(CHATML)
+    assert not lines(template)["tools"].ok
+    assert all(line.ok for line in lines(template, ReAct()).values())
+    with pytest.raises(PolicyError, match="ReAct"):
+        template.first_prompt("", "hi", tools=[{"name": "buy", "description": "Buy it."}])
+    with pytest.raises(PolicyError, match="description"):
+        made("{% for t in tools or [] %}{{ t.name }}{% endfor %}" + CHATML).first_prompt(
+            "", "hi", tools=[{"name": "buy", "description": "Buy it."}]
+        )
+
+
+def test_what_changes_prompts_is_told() -> None:
+    with pytest.warns(UserWarning, match="today"):
+        tell(made("{{ strftime_now('%Y') }}" + CHATML))
+    dropped = CHATML.replace("message['content'] }}", "message['content'].split('</think>')[-1] }}")
+    with pytest.warns(UserWarning, match="reasoning: strip"):
+        tell(made(dropped))
+
+
+@pytest.mark.filterwarnings("error")
+def test_nothing_is_told_of_a_template_that_is_followed() -> None:
+    tell(made(CHATML))
+    tell(made("{{ strftime_now('%Y') }}" + CHATML, template_args={"today": "2025-01-01"}))
+
+
+def test_a_tokenizer_that_normalizes_is_reported() -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.backend_tokenizer.normalizer = normalizers.NFC()
+    assert "NFC" in lines(ChatTemplate(tokenizer))["spelling"].cure
+
+
+def test_more_end_tokens_count_if_they_are_control_tokens() -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|eom|>"]})
+    other = tokenizer.convert_tokens_to_ids("<|eom|>")
+    template = ChatTemplate(tokenizer, end_ids=[2, other])
+    assert template.end_ids == {tokenizer.eos_token_id, other}
+    assert "<|eom|>" in lines(template)["end tokens"].detail
+
+
+def test_the_real_tokenizers_are_right_in_every_line() -> None:
+    if not FOLDERS:
+        pytest.skip("HERO_PL_TOKENIZERS names no folder with NAME/package/models of real tokenizers")
+    from transformers import AutoTokenizer
+
+    wrong = []
+    for folder in FOLDERS:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        if tokenizer.chat_template is None:
+            continue
+        found = lines(ChatTemplate(tokenizer, template_args={"date_string": "26 Jul 2024"}))
+        wrong += [(folder.parts[-3], line) for line in found.values() if not line.ok and line.name != "tools"]
+    assert not wrong
