@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import lightning
@@ -79,6 +80,7 @@ class HeroModule(lightning.LightningModule):
         if schedule == "linear" and not total_steps:
             raise ConfigError("schedule: linear needs total_steps, the optimizer steps of the whole run.")
         self.automatic_optimization = False
+        self.strict_loading = False  # check_weights is stricter, and knows what a checkpoint leaves out
         self.policy, self.objective = policy, objective
         self.adam: dict[str, Any] = {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay}
         self.matrix_lr = matrix_lr
@@ -123,12 +125,23 @@ class HeroModule(lightning.LightningModule):
                 "lost. Keep policy dtype: float32 (with trainer.precision: bf16-mixed), or train an adapter (lora).",
                 stacklevel=2,
             )
-        optimizer: torch.optim.Optimizer
-        if self.matrix_lr is not None:
-            optimizer = MuonAdamW.of(self.policy, matrix_lr=self.matrix_lr, **self.adam)
-        else:
-            optimizer = torch.optim.AdamW([p for p in self.policy.parameters() if p.requires_grad], **self.adam)
+        optimizer = self._optimizer()
         return {"optimizer": optimizer, "lr_scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)}
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        if self.matrix_lr is not None:
+            return MuonAdamW.of(self.policy, matrix_lr=self.matrix_lr, **self.adam)
+        return torch.optim.AdamW([p for p in self.policy.parameters() if p.requires_grad], **self.adam)
+
+    def _apply_settings(self) -> None:
+        """The optimizer's settings are those of the configuration, also where a checkpoint has brought older ones."""
+        schedule: Any = self.lr_schedulers()
+        for i, (group, configured) in enumerate(
+            zip(schedule.optimizer.param_groups, self._optimizer().param_groups, strict=True)
+        ):
+            schedule.base_lrs[i] = configured["lr"]
+            group.update({name: value for name, value in configured.items() if name != "params"})
+            group["initial_lr"], group["lr"] = configured["lr"], configured["lr"] * self._rate(schedule.last_epoch)
 
     def _rate(self, step: int) -> float:
         rate = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
@@ -139,6 +152,7 @@ class HeroModule(lightning.LightningModule):
     def on_train_start(self) -> None:
         """Training mode; frozen copies are taken here, unless a checkpoint has brought them."""
         self.policy.train()
+        self._apply_settings()
         data = getattr(self.trainer, "datamodule", None)
         if data is not None:
             self.objective.attach_collector(data.collector("train"))
@@ -248,7 +262,10 @@ class HeroModule(lightning.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what the weights alone do not tell."""
         copies: dict[str, Any] = getattr(self.policy, "copies_state", dict)()
+        frozen = self._frozen()
+        checkpoint["state_dict"] = {n: value for n, value in checkpoint["state_dict"].items() if n not in frozen}
         checkpoint["hero"] = {
+            "origin": getattr(self.policy, "origin", ""),
             "turns": self.turns,
             "version": self.policy.version,
             "kind": type(self.objective).__name__,
@@ -268,10 +285,38 @@ class HeroModule(lightning.LightningModule):
                 f"{type(self.objective).__name__}. Resume with the run's own config.yaml, or start a new run from "
                 "its weights: hero_pl export, then model.policy.init_args.pretrained."
             )
+        self.check_weights(checkpoint)
         self.turns, self.policy.version = int(state["turns"]), int(state["version"])
         self.objective.load_state_dict(state["objective"])
         if state["copies"]:
             self.policy.load_copies(state["copies"])  # type: ignore[operator]
+
+    def check_weights(self, checkpoint: Mapping[str, Any]) -> None:
+        """Refuse weights of another model before any is changed.
+
+        Raises:
+            ConfigError: Names, shapes, or the frozen weights that the checkpoint leaves out are others.
+        """
+        own = {name: tuple(value.shape) for name, value in self.state_dict().items()}
+        given = {name: tuple(value.shape) for name, value in checkpoint["state_dict"].items()}
+        frozen = self._frozen()
+        for name in sorted(own.keys() - frozen | given.keys()):
+            if own.get(name) != given.get(name):
+                raise ConfigError(
+                    f"The checkpoint does not hold weights of this policy: {name} is {given.get(name, 'missing')} in "
+                    f"it and {own.get(name, 'missing')} in the policy. Give the configuration of the run that wrote it."
+                )
+        state = checkpoint.get("hero", {})
+        leans_on_origin = frozen or any(not weights for weights in state.get("copies", {}).values())
+        if leans_on_origin and state.get("origin") != getattr(self.policy, "origin", ""):
+            raise ConfigError(
+                "The pretrained model is not the one that this checkpoint was trained on, and the checkpoint holds "
+                "only what was trained. Give the model of that run (model.policy.init_args.pretrained)."
+            )
+
+    def _frozen(self) -> set[str]:
+        """Parameters that an adapter leaves alone; they are those of the pretrained model and are not saved."""
+        return {name for name, p in self.named_parameters(remove_duplicate=False) if not p.requires_grad}
 
     def roll_back(self, checkpoint: dict[str, Any]) -> None:
         """Restore the teacher of an earlier checkpoint of this run; turns and versions go on counting."""

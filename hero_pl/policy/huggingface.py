@@ -17,6 +17,7 @@ from hero_pl.chat.actions import ActionParser, ToolCall
 from hero_pl.chat.template import ChatTemplate, HintPosition
 from hero_pl.errors import ConfigError, PolicyError
 from hero_pl.policy.base import Policy, Sampler, ScoreRow
+from hero_pl.policy.fingerprint import fingerprint
 from hero_pl.policy.sampler import CachedSampler
 
 if TYPE_CHECKING:
@@ -98,10 +99,14 @@ class HuggingFacePolicy(Policy):
         self.gradient_checkpointing = gradient_checkpointing
         self._max_length = max_length
         self.model: Any = None
+        self.origin = ""
+        """Fingerprint of the weights that :meth:`load` gave, without an adapter."""
         self._hidden = False
         """Whether :meth:`score` leaves out the output projection."""
         self.copies: dict[str, nn.Module] = {}
         """Frozen copies by name; not part of ``parameters()`` or ``state_dict()``."""
+        self._as_loaded: set[str] = set()
+        """Copies that never change and are what :meth:`load` gives."""
 
     # -- loading -----------------------------------------------------------------------------------------------
 
@@ -126,6 +131,7 @@ class HuggingFacePolicy(Policy):
         self.max_length = min(self._max_length or positions, positions)
         self.model = self._load_model(config)
         _without_dropout(self.model)
+        self.origin = fingerprint(self.model.state_dict())
         if self.lora is not None:
             self.model = _with_adapter(self.model, self.lora)
         if self.gradient_checkpointing:
@@ -274,16 +280,24 @@ class HuggingFacePolicy(Policy):
             return
         model = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.copies[name] = model.to(dtype) if dtype else model
+        if name == "initial" and fingerprint(self.copies[name].state_dict()) == self.origin:
+            self._as_loaded.add(name)
 
     def copies_state(self) -> dict[str, dict[str, Tensor]]:
-        """State of all frozen copies, for checkpoints."""
-        return {name: model.state_dict() for name, model in self.copies.items()}
+        """State of the frozen copies, for checkpoints: without what an adapter leaves alone and what ``load`` gives."""
+        left_alone = {n for n, p in self.model.named_parameters(remove_duplicate=False) if not p.requires_grad}
+        return {
+            name: {}
+            if name in self._as_loaded
+            else {key: value for key, value in model.state_dict().items() if key not in left_alone}
+            for name, model in self.copies.items()
+        }
 
     def load_copies(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Restore the frozen copies of a checkpoint."""
+        """Restore the frozen copies of a checkpoint; before the live weights, which stand in for what it left out."""
         for name, weights in state.items():
             self.keep(name, next((w.dtype for w in weights.values() if w.is_floating_point()), None))
-            self.copies[name].load_state_dict(dict(weights))
+            self.copies[name].load_state_dict({**self.copies[name].state_dict(), **weights})
 
     def save_pretrained(self, folder: Path) -> None:
         """Write model (or adapter), tokenizer and chat template for transformers, vLLM and lm-eval."""
