@@ -11,7 +11,8 @@ import lightning
 import torch
 from torch import Tensor
 
-from hero_pl.errors import ConfigError
+from hero_pl.callbacks.run_folder import run_folder
+from hero_pl.errors import ConfigError, PolicyError
 from hero_pl.evaluation.metrics import scores
 from hero_pl.evaluation.prompt_tokens import prompt_tokens
 from hero_pl.evaluation.rollout import rollout_metrics
@@ -19,7 +20,7 @@ from hero_pl.evaluation.summary import remarks, summarize
 from hero_pl.objectives.base import Objective, Step
 from hero_pl.optimizer import MuonAdamW
 from hero_pl.policy.base import Policy
-from hero_pl.runs.records import Record, evaluable, to_record
+from hero_pl.runs.records import Record, append_records, evaluable, to_record
 from hero_pl.step import StepOutputs, over_ranks, step_records
 from hero_pl.types import Trajectory
 
@@ -45,6 +46,8 @@ class HeroModule(lightning.LightningModule):
             rollout, and from the second step on the policy is no longer the one that sampled.
         max_staleness: Optimizer steps by which a rollout may lag behind the weights that learn from it. Beyond it an
             objective without a correction is refused.
+        max_broken_steps: Steps in a row whose gradient is not finite; each is skipped, and after so many the run stops
+            with its last batch in ``broken_batch.jsonl``.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class HeroModule(lightning.LightningModule):
         tokens_per_micro_batch: int = 16384,
         updates_per_batch: int = 1,
         max_staleness: int = 0,
+        max_broken_steps: int = 10,
     ) -> None:
         super().__init__()
         if min(lr, 1.0 if matrix_lr is None else matrix_lr) <= 0.0 or clip < 0.0:
@@ -77,6 +81,8 @@ class HeroModule(lightning.LightningModule):
             raise ConfigError(
                 f"updates_per_batch={updates_per_batch}, max_staleness={max_staleness}: expected at least 1 and 0."
             )
+        if max_broken_steps < 1:
+            raise ConfigError(f"max_broken_steps={max_broken_steps}: must be at least 1.")
         if schedule == "linear" and not total_steps:
             raise ConfigError("schedule: linear needs total_steps, the optimizer steps of the whole run.")
         self.automatic_optimization = False
@@ -87,6 +93,7 @@ class HeroModule(lightning.LightningModule):
         self.schedule, self.warmup_steps, self.total_steps = schedule, warmup_steps, total_steps
         self.clip, self.tokens_per_micro_batch = clip, tokens_per_micro_batch
         self.updates_per_batch, self.max_staleness = updates_per_batch, max_staleness
+        self.max_broken_steps, self.broken_steps = max_broken_steps, 0
         self.turns = 0
         """Assistant turns sampled for training so far on all ranks, hinted or not."""
         self.last_records: list[Record] = []
@@ -189,6 +196,8 @@ class HeroModule(lightning.LightningModule):
         self.last_records = step_records(judged, step, outputs, self.global_step)
         self.last_records += [Record("train", self.global_step, t) for t in trajectories if not evaluable(t)]
         self.last_metrics = metrics
+        if self.broken_steps >= self.max_broken_steps:
+            raise self._broken()
         bar = {"success": metrics["rollout/success"], "turns": metrics["train/turns"]}
         self.log_dict(metrics, batch_size=len(trajectories))
         self.log_dict(bar, prog_bar=True, logger=False, batch_size=len(trajectories))
@@ -196,11 +205,34 @@ class HeroModule(lightning.LightningModule):
     def _update(self, step: Step) -> tuple[StepOutputs, bool]:
         """Backward over all micro-batches, then step; a step without tokens or with broken gradients is skipped."""
         optimizer: Any = self.optimizers()
-        world = self.trainer.world_size
-        outputs = StepOutputs()
         anywhere = float(self._reduce_sum(torch.tensor([float(len(step.batch))])))
         if not anywhere:
+            return StepOutputs(), False
+        try:
+            outputs = self._gradient(step, optimizer)
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            self._halve_micro_batches(step, error)
+            try:
+                outputs = self._gradient(step, optimizer)
+            except (torch.OutOfMemoryError, MemoryError) as again:
+                raise self._out_of_memory() from again
+        norm = torch.nn.utils.clip_grad_norm_(
+            [p for p in self.policy.parameters() if p.requires_grad], self.clip or math.inf
+        )
+        outputs.finish(float(norm))
+        if not math.isfinite(float(norm)):
+            optimizer.zero_grad()
+            self.broken_steps += 1
             return outputs, False
+        self.broken_steps = 0
+        optimizer.step()
+        schedule: Any = self.lr_schedulers()
+        schedule.step()
+        return outputs, True
+
+    def _gradient(self, step: Step, optimizer: Any) -> StepOutputs:
+        """The gradient of the whole step, micro-batch by micro-batch."""
+        world, outputs = self.trainer.world_size, StepOutputs()
         optimizer.zero_grad()
         micros = list(step.batch.split(self.tokens_per_micro_batch))
         for i, micro in enumerate(micros):
@@ -211,17 +243,45 @@ class HeroModule(lightning.LightningModule):
         if not micros:  # other ranks have tokens: take part in their collective
             attached = [p.sum() * 0.0 for p in self.policy.parameters() if p.requires_grad]
             self.manual_backward(torch.stack(attached).sum())
-        norm = torch.nn.utils.clip_grad_norm_(
-            [p for p in self.policy.parameters() if p.requires_grad], self.clip or math.inf
+        return outputs
+
+    def _halve_micro_batches(self, step: Step, error: BaseException) -> None:
+        """Use smaller micro-batches from now on; the gradient is the same sum.
+
+        Raises:
+            PolicyError: They cannot be smaller, or other ranks would wait for this one.
+        """
+        tokens, parts = self.tokens_per_micro_batch, len(list(step.batch.split(self.tokens_per_micro_batch)))
+        while tokens > 1 and len(list(step.batch.split(tokens))) <= parts:
+            tokens //= 2
+        if self.trainer.world_size > 1 or len(list(step.batch.split(tokens))) <= parts:
+            raise self._out_of_memory() from error
+        warnings.warn(
+            f"Out of memory with micro-batches of {self.tokens_per_micro_batch} tokens: {tokens} from now on. Set "
+            "model.tokens_per_micro_batch to that.",
+            stacklevel=2,
         )
-        outputs.finish(float(norm))
-        if not math.isfinite(float(norm)):
-            optimizer.zero_grad()
-            return outputs, False
-        optimizer.step()
-        schedule: Any = self.lr_schedulers()
-        schedule.step()
-        return outputs, True
+        self.tokens_per_micro_batch = tokens
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _out_of_memory(self) -> PolicyError:
+        return PolicyError(
+            f"Out of memory with micro-batches of {self.tokens_per_micro_batch} tokens. Lower "
+            "model.tokens_per_micro_batch or data.max_action_tokens, switch gradient_checkpointing on, or set "
+            "logits_at_once of the objective."
+        )
+
+    def _broken(self) -> PolicyError:
+        """Keep the batch of the latest broken step for a replay, and say where it is."""
+        folder = run_folder(self.trainer)
+        if folder is not None and self.trainer.is_global_zero:
+            append_records(folder / "broken_batch.jsonl", self.last_records)
+        return PolicyError(
+            f"The gradient was not finite in {self.broken_steps} steps in a row; their updates were skipped. "
+            + (f"The last batch is in {folder / 'broken_batch.jsonl'}. " if folder else "")
+            + "Lower model.lr or model.clip, or look for weights or rewards that are not finite."
+        )
 
     def _over_ranks(self, episodes: int, metrics: dict[str, float]) -> dict[str, float]:
         """What all ranks log alike, so that the loggers of rank 0 speak for the whole step."""

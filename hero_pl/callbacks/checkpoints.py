@@ -151,7 +151,7 @@ class _Hashed:
 
 def _write_sealed(checkpoint: dict[str, Any], file: BinaryIO) -> None:
     hashed = _Hashed(file)
-    torch.save(checkpoint, hashed)
+    torch.save(checkpoint, hashed)  # type: ignore[arg-type]  # of a file it takes write and flush
     hashed.write(f"\nhero_pl checkpoint schema={SCHEMA} step={int(checkpoint.get('global_step', 0))} sha256=".encode())
     if hashed.error is not None:
         raise hashed.error
