@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
+import re
 import warnings
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,8 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from hero_pl.callbacks.run_folder import run_folder
 from hero_pl.callbacks.run_logger import RunLogger
 from hero_pl.errors import ConfigError
-from hero_pl.runs.records import records_path
+from hero_pl.runs.records import read_records, records_path
+from hero_pl.runs.viewer.terminal import plain
 
 SAMPLES = 5
 """Episodes that are shown."""
@@ -141,11 +144,6 @@ def show(logger: Logger, folder: Path, step: int) -> None:
 
 def samples(records: Path) -> str:
     """The last episodes of a run as indented text, which no reader takes for markup."""
-    from collections import deque
-
-    from hero_pl.runs.records import read_records
-    from hero_pl.runs.viewer.terminal import plain
-
     lines: list[str] = []
     for record in deque(read_records(records), SAMPLES):
         episode = record.trajectory
@@ -177,8 +175,6 @@ def beside(logger: RunLogger, tensorboard: bool, wandb: Wandb | None) -> list[Lo
 
 def without_keys(text: str) -> str:
     """The same text with what looks like a key blacked out."""
-    import re
-
     return re.sub(r"\b(?=[\w-]*\d)[\w-]{20,}\b", "[key]", text)
 
 
@@ -204,5 +200,5 @@ def _wandb(settings: Wandb, folder: Path) -> Logger:
 
 
 def _needs(package: str) -> None:
-    if importlib.util.find_spec(package) is None:
+    if find_spec(package) is None:
         raise ConfigError(f"--{package} needs the package {package}: pip install 'hero_pl[logs]'.")

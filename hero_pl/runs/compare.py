@@ -24,8 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hero_pl.errors import ConfigError, HeroError
-from hero_pl.runs.intervals import LEVEL, student_quantile
 from hero_pl.runs.evaluations import METRICS, Cell, Metric, Unit, Values, load_results, unit_name
+from hero_pl.runs.intervals import LEVEL, student_quantile
 
 FEW_SEEDS = 5
 

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from lightning.pytorch.loggers import CSVLogger
 
 from hero_pl.callbacks.run_checkpoint import RunCheckpoint
+from hero_pl.callbacks.run_logger import RunLogger
 from hero_pl.callbacks.trajectories import TrajectoryLog
 
 STEPS = 4
@@ -17,7 +17,9 @@ def run(tiny_module, tiny_data, fit, tmp_path):
     def train(folder="run", objective=None, module=None, data=None, resume=None, callbacks=(), steps=STEPS, **kwargs):
         module = module or tiny_module(objective)
         keeper = kwargs.pop("keeper", None) or RunCheckpoint(1, keep=2)
-        logger = CSVLogger(tmp_path, name="", version=folder)
+        logger = RunLogger(str(tmp_path), "", folder)
+        if resume is not None and tmp_path / folder in resume.parents:
+            logger.go_on_in(tmp_path / folder)
         fit(
             module,
             data or tiny_data(),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from hero_pl.errors import ConfigError, HeroError
 from hero_pl.runs.compare import (
     Comparison,
     bootstrap,
@@ -17,7 +18,6 @@ from hero_pl.runs.compare import (
     runs_needed,
 )
 from hero_pl.runs.tables import print_comparison, to_markdown
-from hero_pl.errors import ConfigError, HeroError
 
 
 def run(

@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 
 from hero_pl.errors import HeroError
-from hero_pl.runs.plots import Curve, _best_column, band, find_metrics, method_name, plot_run, plot_runs, read_curves, smooth
+from hero_pl.runs.plots import (
+    Curve,
+    _best_column,
+    band,
+    find_metrics,
+    method_name,
+    plot_run,
+    plot_runs,
+    read_curves,
+    smooth,
+)
 
 SPARSE = """\
 new,step,train/loss,train/turns,val/success,rollout/success

@@ -22,8 +22,8 @@ from typing import Any, TypeAlias
 from hero_pl.errors import HeroError
 from hero_pl.runs.jsonl import TornLineWarning
 from hero_pl.runs.records import Record, read_records, succeeded
-from hero_pl.types import Reflection, Turn
 from hero_pl.runs.viewer.summary import StageSummary
+from hero_pl.types import Reflection, Turn
 
 Decode: TypeAlias = Callable[[Sequence[int]], list[str]]
 """Ids of one action -> the text of each id, as a tokenizer spells it."""

@@ -13,8 +13,8 @@ from rich.text import Text
 
 from hero_pl.errors import HeroError
 from hero_pl.runs.records import Record, read_records, succeeded
-from hero_pl.types import Turn
 from hero_pl.runs.viewer.summary import StageSummary
+from hero_pl.types import Turn
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 

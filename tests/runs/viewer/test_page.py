@@ -15,9 +15,9 @@ import pytest
 from hero_pl.errors import HeroError
 from hero_pl.runs.jsonl import TornLineWarning
 from hero_pl.runs.records import Record, append_records
-from hero_pl.types import Diagnosis, Reflection, StopReason, Trajectory, Turn
 from hero_pl.runs.viewer import write_html
 from hero_pl.runs.viewer.page import is_per_token
+from hero_pl.types import Diagnosis, Reflection, StopReason, Trajectory, Turn
 
 NASTY = "</script><script>alert(1)</script><!-- & {{data}} \ud800"
 

@@ -10,10 +10,10 @@ from rich.console import Console
 
 from hero_pl.errors import HeroError
 from hero_pl.runs.records import Record, append_records
-from hero_pl.types import Diagnosis, Reflection, StopReason, Trajectory, Turn
 from hero_pl.runs.viewer import print_terminal
 from hero_pl.runs.viewer.page import write_html
 from hero_pl.runs.viewer.terminal import plain
+from hero_pl.types import Diagnosis, Reflection, StopReason, Trajectory, Turn
 
 
 def record(task: str, observation: str = "a page", reward: float = 1.0) -> Record:
@@ -100,6 +100,13 @@ def test_outside_text_cannot_steer_the_terminal(tmp_path: Path) -> None:
     text = shown(path, 1)
     assert not set(text) & set("\x1b\x07\u202e\x9b\r\ud800")
     assert "\\x1b[2J" in text
+
+
+def test_a_role_from_outside_cannot_steer_it_either(tmp_path: Path) -> None:
+    path, one = tmp_path / "trajectories.jsonl", record("shop/1")
+    turn = replace(one.trajectory.turns[0], role="[red]\x1b[2J")  # type: ignore[arg-type]
+    append_records(path, [replace(one, trajectory=replace(one.trajectory, turns=(turn,)))])
+    assert "[red]\\x1b[2J a page" in shown(path, 1)
 
 
 def test_line_breaks_and_tabs_stay() -> None:
