@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 import warnings
 from collections import deque
 from collections.abc import Callable
@@ -180,12 +181,10 @@ def without_keys(text: str) -> str:
 
 def _wandb(settings: Wandb, folder: Path) -> Logger:
     """A resumed run goes on under its own id, which the run folder keeps."""
-    import wandb
-
     place = folder / "wandb_id.txt"
     if not place.exists():
         place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(wandb.util.generate_id(), encoding="utf-8")
+        place.write_text(secrets.token_hex(4), encoding="utf-8")
     parts = folder.parts[-2:]
     return WandbLogger(
         name="/".join(parts),
