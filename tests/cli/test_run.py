@@ -64,7 +64,7 @@ REFUSED = {
     "a version that holds a run": (["--trainer.logger.init_args.version", "0"], "holds a run already"),
     "two ways at once": (["--ckpt_path", "last", "--resume", "auto"], "Give one of them"),
     "a path that is none": (["--resume", "nowhere"], "no such checkpoint or run"),
-    "last of a run that is none": (
+    "last of no run": (
         ["--ckpt_path", "last", "--trainer.logger.init_args.name", "new"],
         "has a checkpoint",
     ),
