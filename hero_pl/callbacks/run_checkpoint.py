@@ -123,7 +123,8 @@ class RunCheckpoint(lightning.Callback):
     def on_load_checkpoint(self, trainer: lightning.Trainer, module: Any, checkpoint: dict[str, Any]) -> None:
         """Where a run goes on in its own folder, its files lose what was written after the checkpoint."""
         folder, path = run_folder(trainer), Path(str(trainer.ckpt_path)).resolve()
-        if folder is None or folder.resolve() not in path.parents or not trainer.is_global_zero:
+        resuming = trainer.state.fn == "fit" and trainer.is_global_zero
+        if folder is None or not resuming or folder.resolve() not in path.parents:
             return
         self.newest = path
         for line in cut_back(folder, checkpoint["run"]["files"]):

@@ -38,10 +38,10 @@ class Struck(Callback):
 
     def on_train_start(self, trainer, module):
         def in_the_third(*_):
-            if trainer.global_step == 2:
+            if trainer.global_step == (0 if self.where == "first rollout" else 2):
                 strike(self.number)
 
-        if self.where == "rollout":
+        if "rollout" in self.where:
             trainer.datamodule.on_progress = in_the_third
         if self.where == "backward":
             next(p for p in module.parameters() if p.requires_grad).register_hook(in_the_third)
@@ -82,7 +82,8 @@ def whole(run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("where", "kept"), [("rollout", 2), ("reflection", 2), ("backward", 2), ("step", 2), ("save", 2), ("report", 3)]
+    ("where", "kept"),
+    [("first rollout", 0), ("rollout", 2), ("reflection", 2), ("backward", 2), ("step", 2), ("save", 2), ("report", 3)],
 )
 def test_after_a_signal_the_resumed_run_equals_the_whole_one(where, kept, run, newest, whole, tmp_path):
     assert interrupted(run, where) == 128 + signal.SIGTERM
