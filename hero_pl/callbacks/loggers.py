@@ -102,9 +102,10 @@ class Beside(Logger):
 
     @lightning.pytorch.utilities.rank_zero_only
     def finalize(self, status: str) -> None:
-        """See Lightning's ``Logger``."""
+        """Close the logger; one that is used again is made again."""
         if self._logger is not None:
-            self.attempt(lambda logger: logger.finalize(status))
+            self.attempt(lambda logger: _close(logger, status))
+            self._logger = None
 
 
 class ShowRun(lightning.Callback):
@@ -196,6 +197,12 @@ def _wandb(settings: Wandb, folder: Path) -> Logger:
         id=place.read_text(encoding="utf-8").strip(),
         resume="allow",
     )
+
+
+def _close(logger: Logger, status: str) -> None:
+    logger.finalize(status)
+    if isinstance(logger, WandbLogger):  # otherwise the next run of this process would go on in this one
+        logger.experiment.finish()
 
 
 def _needs(package: str) -> None:

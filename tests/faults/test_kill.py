@@ -34,9 +34,15 @@ def half_a_line(file, line):
     die()
 
 
+def half_a_checkpoint(checkpoint, file):
+    file.write(b"PK half")
+    file.flush()
+    die()
+
+
 PLACES = {
     "in the middle of a checkpoint": lambda: setattr(
-        checkpoints._Hashed, "write", at_call(150, checkpoints._Hashed.write)
+        checkpoints, "_write_sealed", at_call(2, checkpoints._write_sealed, half_a_checkpoint)
     ),
     "before a checkpoint gets its name": lambda: setattr(os, "replace", at_call(3, os.replace)),
     "before a name is on the disk": lambda: setattr(checkpoints, "_sync_folder", at_call(2, checkpoints._sync_folder)),

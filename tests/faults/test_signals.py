@@ -66,10 +66,10 @@ class StruckSave(AtomicCheckpointIO):
 
 
 def interrupted(run, where, number=signal.SIGTERM):
-    """The status of a run that is struck at a place, with a checkpoint at every second step only."""
+    """The status of a run that is struck at a place, which has saved nothing before, unless a save is struck."""
     objective = SelfDistillation(reflector=StruckReflector() if where == "reflection" else ShopRules())
     more = {"plugins": [StruckSave()]} if where == "save" else {}
-    keeper = RunCheckpoint(1 if where == "save" else 2)
+    keeper = RunCheckpoint(1 if where == "save" else 100)
     with pytest.raises(SystemExit) as ended:
         run("run", objective, callbacks=[Struck(where, number)], keeper=keeper, **more)
     return ended.value.code
