@@ -110,7 +110,7 @@ def score(
         changed = student.argmax(-1) != teacher.argmax(-1)
         for number in torch.unique(micro.turn).tolist():
             tokens = micro.turn == number
-            episode, turn = batch.places[number]
+            episode, turn = int(micro.trajectory[tokens][0]), batch.turn_numbers[number]
             found[episode, turn] = TurnScore(
                 episode,
                 wrong[episode][turn - 1],

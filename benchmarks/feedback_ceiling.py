@@ -24,8 +24,8 @@ from tables import markdown
 
 from hero_pl.pocket.shop.demonstrations import HINT
 from hero_pl.pocket.shop.rules import Shopper, Slot
-from hero_pl.policy.base import Sampling
 from hero_pl.policy.huggingface import HuggingFacePolicy
+from hero_pl.policy.sampling import Sampling
 from hero_pl.rollout.collect import Collector, Limits
 from hero_pl.rollout.specs import EpisodeSpec
 from hero_pl.teacher.hindsight import HindsightTeacher

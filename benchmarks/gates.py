@@ -19,8 +19,9 @@ from provenance import commit
 
 from hero_pl.evaluation.summary import summarize
 from hero_pl.pocket.shop.demonstrations import HINT
-from hero_pl.policy.base import Sampling, ScoreRow
+from hero_pl.policy.base import ScoreRow
 from hero_pl.policy.huggingface import HuggingFacePolicy
+from hero_pl.policy.sampling import Sampling
 from hero_pl.reflection.base import Reflector
 from hero_pl.reflection.controls import ShuffledReflector
 from hero_pl.reflection.self_reflector import SelfReflector

@@ -10,6 +10,7 @@ chance is 1/12. A seed is another model, other obedience training and other samp
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import tempfile
 from collections.abc import Callable, Sequence
@@ -23,8 +24,9 @@ from hero_pl.losses.jensen_shannon import JensenShannon
 from hero_pl.objectives.base import Objective
 from hero_pl.objectives.policy_gradient import GRPO
 from hero_pl.objectives.self_distillation import SelfDistillation
-from hero_pl.policy.base import Policy, Sampling, ScoreRow
+from hero_pl.policy.base import Policy, ScoreRow
 from hero_pl.policy.huggingface import HuggingFacePolicy
+from hero_pl.policy.sampling import Sampling
 from hero_pl.reflection.base import Reflector
 from hero_pl.reflection.controls import ShuffledReflector
 from hero_pl.runs.intervals import mean_interval
@@ -86,7 +88,7 @@ def fresh(world: Path, weights: Weights | None = None, seed: int = 0) -> Hugging
     )
     policy.load()
     if weights is not None:
-        policy.model.load_state_dict(weights)
+        policy.network.model.load_state_dict(weights)
     return policy
 
 
@@ -130,7 +132,7 @@ def make_obedient(world: Path, seed: int = 0) -> Weights:
         loss.backward()
         optimizer.step()
         schedule.step()
-    return {name: value.detach().clone() for name, value in policy.model.state_dict().items()}
+    return {name: value.detach().clone() for name, value in policy.network.model.state_dict().items()}
 
 
 class Oracle(Reflector):
@@ -237,7 +239,8 @@ def main() -> None:
     rows = []
     for name, values in found.items():
         low, high = mean_interval(values)
-        spread = f"{statistics.fmean(values):.3f} [{max(low, 0.0):.3f}, {min(high, 1.0):.3f}]"
+        interval = f"[{max(low, 0.0):.3f}, {min(high, 1.0):.3f}]" if math.isfinite(low) else "(no interval)"
+        spread = f"{statistics.fmean(values):.3f} {interval}"
         rows.append([name, str(len(values)), spread, f"{min(values):.3f} to {max(values):.3f}"])
     table = markdown(["arm", "seeds", "P(right action), mean and 95 % interval", "range"], rows)
     print(table)

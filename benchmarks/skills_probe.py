@@ -52,7 +52,7 @@ def load(name: str) -> HuggingFacePolicy:
 
 def play(policy: HuggingFacePolicy, episodes: int, seed: int, temperature: float) -> list[Trajectory]:
     """Validation tasks, the same episodes for every policy."""
-    from hero_pl.policy.base import Sampling
+    from hero_pl.policy.sampling import Sampling
     from hero_pl.rollout.collect import Collector, Limits
     from hero_pl.rollout.specs import EpisodeSpec, derive_seeds
 

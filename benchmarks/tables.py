@@ -89,6 +89,8 @@ def summary(values: Sequence[float], share: bool = True) -> str:
     if len(values) == 1:
         return f"{mean:.2f}"
     low, high = mean_interval(values)
+    if math.isinf(low):
+        return f"{mean:.2f} (all {len(values)} alike)"
     if share:
         low, high = max(0.0, low), min(1.0, high)
     return f"{mean:.2f} [{low:.2f}, {high:.2f}] ({min(values):.2f} to {max(values):.2f})"

@@ -4,14 +4,16 @@
 
 Both draw the same tokens from a random model; every action has its full length, so that both do the same work. Time is
 CPU time on one thread, the variants run alternately in one process, and only their ratio means something on another
-machine. The second table is one training step of the pocket shop, by its parts.
+machine. The second table is one training step of the pocket shop, by its parts. The third plays many episodes of the
+shop few at a time: in waves, each of which waits for its longest episode, and in slots that are filled again at once.
+Occupancy is the share of row-steps of the decoding, at full width, that belong to episodes still open.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -22,8 +24,9 @@ from tables import write_rows
 from hero_pl.chat.actions import PlainText
 from hero_pl.datamodule import RolloutDataModule
 from hero_pl.objectives.self_distillation import SelfDistillation
-from hero_pl.policy.base import Sampling
 from hero_pl.policy.huggingface import HuggingFacePolicy
+from hero_pl.policy.sampler import CachedSampler, CachedSession
+from hero_pl.policy.sampling import SampledAction, SampledPolicy, Sampling
 from hero_pl.reflection.self_reflector import SelfReflector
 from hero_pl.rollout.collect import Limits
 from hero_pl.teacher.hindsight import HindsightTeacher
@@ -124,6 +127,49 @@ def parts(repeats: int) -> list[dict[str, float | str]]:
     return [{"part": name, "CPU s": mean, "share": mean / sum(means)} for name, mean in zip(names, means, strict=True)]
 
 
+class Counted(CachedSampler):
+    """Counts how many rows take part in each round of drawing."""
+
+    def __init__(self) -> None:
+        self.rounds: list[int] = []
+
+    def open(
+        self, policy: SampledPolicy, sampling: Sampling, seeds: Sequence[int] = (), weights: str = "live"
+    ) -> CachedSession:
+        session = super().open(policy, sampling, seeds, weights)
+        draw = session.finished
+
+        def counted() -> list[tuple[int, SampledAction]]:
+            self.rounds.append(len(session.asked))
+            return draw()
+
+        session.finished = counted  # type: ignore[method-assign]
+        return session
+
+
+def occupancy(episodes: int, at_once: int) -> list[dict[str, float | str]]:
+    """The same episodes in waves and in slots."""
+    policy = HuggingFacePolicy("hero_pl:pocket-shop", parser=PlainText())
+    policy.load()
+    data = RolloutDataModule("hero_pl/WebShopPocket-v0", tasks_per_step=episodes, limits=Limits(12, at_once))
+    collector, specs = data.collector("train"), data.specs(0)
+    sampling = Sampling(1.0, 12)
+    rows: list[dict[str, float | str]] = []
+    played = []
+    for name, size in (("waves", at_once), ("slots", episodes)):
+        policy.sampler = sampler = Counted()
+        started = time.process_time()
+        found = [
+            one for i in range(0, episodes, size) for one in collector.collect(specs[i : i + size], policy, sampling)
+        ]
+        spent = time.process_time() - started
+        played.append([[turn.action_ids for turn in one.turns] for one in found])
+        share = sum(sampler.rounds) / (len(sampler.rounds) * at_once)
+        rows.append({"played in": name, "rounds": float(len(sampler.rounds)), "occupancy": share, "CPU s": spent})
+    assert played[0] == played[1], "an episode depends on its neighbors"
+    return rows
+
+
 def show(rows: list[dict[str, float | str]]) -> None:
     print("  ".join(f"{name:>22}" for name in rows[0]))
     for row in rows:
@@ -141,6 +187,7 @@ def main() -> None:
     rows = rollouts(options.width, options.vocab, options.repeats)
     show(rows)
     show(parts(options.repeats))
+    show(occupancy(128, 32))
     if options.csv:
         write_rows(options.csv, rows)
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import torch
 from torch import Tensor
 
 from hero_pl.errors import TokenAlignmentError
-from hero_pl.losses.normalize import Normalization, coefficients
+from hero_pl.losses.normalize import Mode, Normalization, coefficients
 from hero_pl.policy.base import Policy, ScoreRow
 from hero_pl.types import Hint, Trajectory, Turn
 
@@ -24,7 +24,10 @@ ReduceSum = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class TokenizedBatch:
-    """Action tokens of one optimizer step (or of one micro-batch of it); ``N`` of them, in the order of the rows."""
+    """Action tokens of one optimizer step (or of one micro-batch of it); ``N`` of them, in the order of the rows.
+
+    Every field that is declared as a tensor, or as one or ``None``, has an entry per token and is split with them.
+    """
 
     student: tuple[ScoreRow, ...]
     teacher: tuple[ScoreRow, ...]
@@ -33,10 +36,10 @@ class TokenizedBatch:
     """``(N,)`` sampled ids."""
     rollout_logprobs: Tensor
     """``(N,)`` log-probabilities recorded when they were sampled, in nats."""
-    row: Tensor
-    """``(N,)`` number of the trajectory."""
+    trajectory: Tensor
+    """``(N,)`` number of the trajectory in the rollout batch, as in :attr:`ScoreRow.trajectory`."""
     turn: Tensor
-    """``(N,)`` number of the turn, unique over the batch."""
+    """``(N,)`` number of the turn, unique over the batch: a place in ``turn_numbers``."""
     position: Tensor
     """``(N,)`` place of the token among its turn's ``action_ids``, from 0."""
     teacher_mask: Tensor
@@ -49,16 +52,12 @@ class TokenizedBatch:
     """``(N,)`` advantage of the token's trajectory; zero without policy gradient."""
     negative_rows: tuple[tuple[ScoreRow, ...], ...] = ()
     """The teacher's rows again under hints of other turns, once or more; empty unless a gate needs them."""
-    student_of_row: tuple[int, ...] = ()
-    """Trajectory of each student row."""
-    teacher_of_row: tuple[int, ...] = ()
-    """Trajectory of each teacher row."""
-    places: tuple[tuple[int, int], ...] = ()
-    """``(trajectory, turn number)`` of every turn number in ``turn``."""
+    turn_numbers: tuple[int, ...] = ()
+    """:attr:`Turn.number` of every turn in ``turn``."""
     temperature: float = 1.0
-    """What ``rollout_logprobs`` were divided by."""
-    counters: dict[str, float] = field(default_factory=dict)
-    """What was left out, and why."""
+    """At which the actions were sampled: what the logits of both sides are divided by."""
+    counters: dict[str, int] = field(default_factory=dict)
+    """Turns that are not in the loss: without a hint, of weight 0, without an id in scope, too long with the hint."""
 
     def __len__(self) -> int:
         return int(self.action_ids.numel())
@@ -66,19 +65,16 @@ class TokenizedBatch:
     def split(self, max_tokens: int) -> Iterator[TokenizedBatch]:
         """Micro-batches of whole trajectories with at most ``max_tokens`` tokens in their rows (at least one each)."""
         cost: dict[int, int] = {}
-        sides = [(self.student, self.student_of_row)]
-        sides += [(rows, self.teacher_of_row) for rows in (self.teacher, *self.negative_rows)]
-        for rows, owners in sides:
-            for row, owner in zip(rows, owners, strict=True):
-                cost[owner] = cost.get(owner, 0) + len(row.ids)
+        for row in (*self.student, *self.teacher, *(row for rows in self.negative_rows for row in rows)):
+            cost[row.trajectory] = cost.get(row.trajectory, 0) + len(row.ids)
         wanted: list[int] = []
         used = 0
-        for owner in sorted(cost):
-            if wanted and used + cost[owner] > max_tokens:
+        for trajectory in sorted(cost):
+            if wanted and used + cost[trajectory] > max_tokens:
                 yield self._of(wanted)
                 wanted, used = [], 0
-            wanted.append(owner)
-            used += cost[owner]
+            wanted.append(trajectory)
+            used += cost[trajectory]
         if wanted:
             yield self._of(wanted)
 
@@ -86,23 +82,29 @@ class TokenizedBatch:
         """The tokens that the teacher scores, in its order; ``student`` still has the rows of all."""
         return replace(self, **self._tokens(self.teacher_mask))
 
-    def _of(self, owners: Sequence[int]) -> TokenizedBatch:
-        keep = torch.isin(self.row, torch.tensor(sorted(owners), device=self.row.device))
-        of_student = [k for k, owner in enumerate(self.student_of_row) if owner in owners]
-        of_teacher = [k for k, owner in enumerate(self.teacher_of_row) if owner in owners]
-        return TokenizedBatch(
-            student=tuple(self.student[k] for k in of_student),
-            teacher=tuple(self.teacher[k] for k in of_teacher),
-            negative_rows=tuple(tuple(rows[k] for k in of_teacher) for rows in self.negative_rows),
-            student_of_row=tuple(self.student_of_row[k] for k in of_student),
-            teacher_of_row=tuple(self.teacher_of_row[k] for k in of_teacher),
-            places=self.places,
-            temperature=self.temperature,
+    def _of(self, trajectories: Sequence[int]) -> TokenizedBatch:
+        keep = torch.isin(self.trajectory, torch.tensor(trajectories, device=self.trajectory.device))
+
+        def rows(side: Sequence[ScoreRow]) -> tuple[ScoreRow, ...]:
+            return tuple(row for row in side if row.trajectory in trajectories)
+
+        return replace(
+            self,
+            student=rows(self.student),
+            teacher=rows(self.teacher),
+            negative_rows=tuple(map(rows, self.negative_rows)),
+            counters={},
             **self._tokens(keep),
         )
 
     def _tokens(self, keep: Tensor) -> dict[str, Any]:
-        return {f.name: getattr(self, f.name)[keep] for f in fields(self) if f.type == "Tensor"}
+        found = {name: getattr(self, name) for name in _tensor_fields(type(self))}
+        return {name: None if value is None else value[keep] for name, value in found.items()}
+
+
+def _tensor_fields(batch: type[TokenizedBatch]) -> tuple[str, ...]:
+    hints = get_type_hints(batch)
+    return tuple(f.name for f in fields(batch) if Tensor in (hints[f.name], *get_args(hints[f.name])))
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,7 @@ class PolicyTerm:
     """One per trajectory."""
     weight: Sequence[float]
     """One per trajectory; a trajectory of weight 0 leaves the term and its denominator."""
-    normalize: Normalization | str = Normalization.TOKEN_MEAN
+    normalize: Mode = Normalization.TOKEN_MEAN
     constant: float | None = None
     """For ``seq_mean_token_sum_norm``."""
     teacher_only: bool = False
@@ -129,9 +131,9 @@ def tokenize(
     trajectories: Sequence[Trajectory],
     hints: Sequence[Sequence[Hint | None]] | None,
     policy: Policy,
-    normalize: Normalization | str = Normalization.TOKEN_MEAN,
+    normalize: Mode = Normalization.TOKEN_MEAN,
     *,
-    weight: Callable[[int, Turn, Hint | None], float] = lambda row, turn, hint: 1.0,
+    weight: Callable[[int, Turn, Hint | None], float] = lambda i, turn, hint: 1.0,
     advantage: Sequence[float] | None = None,
     constant: float | None = None,
     scope: Callable[[Turn], tuple[int, int]] = whole_action,
@@ -147,14 +149,14 @@ def tokenize(
         hints: Per trajectory and turn; ``None`` takes the turn out of the loss. ``None`` for all: no teacher, and every
             turn counts.
         policy: For its chat template and context length.
-        normalize: See :class:`~hero_pl.losses.normalize.Normalization`.
+        normalize: See :class:`~hero_pl.losses.normalize.Normalization`; several with their shares are added up.
         weight: Weight of a turn; a turn of weight 0 leaves the loss and its denominator.
         advantage: One per trajectory; ``policy_term`` brings its own.
         constant: For ``seq_mean_token_sum_norm``.
         scope: First and last place (exclusive) of the sampled ids that count; an empty range drops the turn.
         negative_hints: Hint texts of other turns, each laid out like ``hints``.
         policy_term: Adds every turn to the student's side, with coefficients of its own.
-        reduce_sum: Sums the outermost denominator over ranks; called exactly once per term.
+        reduce_sum: Sums the outermost denominator over ranks; called exactly once per term and normalization.
         device: Of the tensors.
 
     Raises:
@@ -164,17 +166,20 @@ def tokenize(
     for i, trajectory in enumerate(trajectories):
         for j, turn in enumerate(trajectory.turns):
             hint = hints[i][j] if hints is not None else None
-            scale = weight(i, turn, hint) if hints is None or hint is not None else 0.0
+            unhinted = hints is not None and hint is None
+            scale = 0.0 if unhinted else weight(i, turn, hint)
+            layout.counters["hero/unhinted_turns"] += unhinted
+            layout.counters["hero/unweighted_turns"] += not unhinted and scale <= 0.0
             share = policy_term.weight[i] if policy_term is not None else 0.0
             if scale > 0.0 or share > 0.0:
                 others = [texts[i][j] for texts in negative_hints]
                 layout.add(i, trajectory, turn, hint if scale > 0.0 else None, scale, share, others)
     layout.close_rows()
-    row, number = layout.tensor(layout.row, device), layout.tensor(layout.turn, device)
+    owner, number = layout.tensor(layout.trajectory, device), layout.tensor(layout.turn, device)
     scales = torch.tensor(layout.scale, dtype=torch.float32, device=device)
     shares = torch.tensor(layout.share, dtype=torch.float32, device=device)
     teacher_mask = torch.tensor(layout.teacher_mask, dtype=torch.bool, device=device)
-    where: Any = {"turn": number, "row": row, "rows": len(trajectories), "reduce_sum": reduce_sum}
+    where: Any = {"turn": number, "row": owner, "rows": len(trajectories), "reduce_sum": reduce_sum}
     of_policy = torch.zeros_like(shares)
     if policy_term is not None:
         advantage = policy_term.advantage
@@ -182,23 +187,21 @@ def tokenize(
         of_policy = coefficients(
             policy_term.normalize, weight=shares, mask=counted, constant=policy_term.constant, **where
         )
-    per_row = torch.tensor(list(advantage) if advantage is not None else [0.0] * len(trajectories), device=device)
+    advantages = torch.tensor(list(advantage) if advantage is not None else [0.0] * len(trajectories), device=device)
     return TokenizedBatch(
         student=tuple(layout.student),
         teacher=tuple(layout.teacher),
         negative_rows=tuple(tuple(rows) for rows in zip(*layout.negative_rows, strict=True)),
-        student_of_row=tuple(layout.student_of_row),
-        teacher_of_row=tuple(layout.teacher_of_row),
         action_ids=layout.tensor(layout.ids, device),
         rollout_logprobs=torch.tensor(layout.logprobs, dtype=torch.float32, device=device),
-        row=row,
+        trajectory=owner,
         turn=number,
         position=layout.tensor(layout.position, device),
         teacher_mask=teacher_mask,
         coefficient=coefficients(normalize, weight=scales, mask=scales > 0.0, constant=constant, **where),
         policy_coefficient=of_policy,
-        advantage=per_row.float()[row] if len(trajectories) else torch.zeros(0, device=device),
-        places=tuple(layout.places),
+        advantage=advantages.float()[owner] if len(trajectories) else torch.zeros(0, device=device),
+        turn_numbers=tuple(layout.turn_numbers),
         temperature=_temperature(trajectories),
         counters=layout.counters,
     )
@@ -224,18 +227,18 @@ class _Layout:
         self.student: list[ScoreRow] = []
         self.teacher: list[ScoreRow] = []
         self.negative_rows: list[list[ScoreRow]] = []
-        self.student_of_row: list[int] = []
-        self.teacher_of_row: list[int] = []
         self.ids: list[int] = []
         self.logprobs: list[float] = []
-        self.row: list[int] = []
+        self.trajectory: list[int] = []
         self.turn: list[int] = []
         self.position: list[int] = []
         self.teacher_mask: list[bool] = []
         self.scale: list[float] = []
         self.share: list[float] = []
-        self.places: list[tuple[int, int]] = []
-        self.counters: dict[str, float] = {"teacher/overflow_turns": 0.0, "hero/out_of_scope_turns": 0.0}
+        self.turn_numbers: list[int] = []
+        self.counters = dict.fromkeys(
+            ("hero/unhinted_turns", "hero/unweighted_turns", "hero/out_of_scope_turns", "teacher/overflow_turns"), 0
+        )
         self._open: tuple[int, tuple[int, ...], list[tuple[int, int]]] | None = None
 
     def add(
@@ -251,14 +254,14 @@ class _Layout:
         """Add one turn of trajectory ``i`` to both sides."""
         start, stop = self.scope(turn)
         if scale > 0.0 and stop <= start:
-            self.counters["hero/out_of_scope_turns"] += 1.0
+            self.counters["hero/out_of_scope_turns"] += 1
             scale = 0.0
         if (
             hint is not None
             and scale > 0.0
             and not self._teach(i, trajectory, turn, hint, negative_hints, (start, stop))
         ):
-            self.counters["teacher/overflow_turns"] += 1.0
+            self.counters["teacher/overflow_turns"] += 1
             scale = 0.0
         if share > 0.0:
             first, last = whole_action(turn)
@@ -277,13 +280,13 @@ class _Layout:
         counted = [scale > 0.0 and start <= place < stop for place in range(first, last)]
         self.ids += action[first:last]
         self.logprobs += turn.action_logprobs[first:last]
-        self.row += [i] * (last - first)
-        self.turn += [len(self.places)] * (last - first)
+        self.trajectory += [i] * (last - first)
+        self.turn += [len(self.turn_numbers)] * (last - first)
         self.position += range(first, last)
         self.teacher_mask += [inside and hint is not None for inside in counted]
         self.scale += [scale if inside else 0.0 for inside in counted]
         self.share += [share] * (last - first)
-        self.places.append((i, turn.number))
+        self.turn_numbers.append(turn.number)
 
     def _teach(
         self,
@@ -303,7 +306,6 @@ class _Layout:
         # another turn's hint may be too long for this one: what any hint does is then measured by none
         fitting = [r if len(r.ids) <= self.policy.max_length else self._teacher_row(i, turn, "", span) for r in others]
         self.teacher.append(row)
-        self.teacher_of_row.append(i)
         self.negative_rows.append(fitting)
         return True
 
@@ -321,8 +323,7 @@ class _Layout:
                 raise TokenAlignmentError(
                     f"Trajectory {i} of the batch: the student would score other ids than sampled."
                 )
-            self.student.append(ScoreRow(ids, tuple(spans)))
-            self.student_of_row.append(i)
+            self.student.append(ScoreRow(ids, tuple(spans), i))
             self._open = None
 
     @staticmethod

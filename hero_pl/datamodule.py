@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from hero_pl.errors import ConfigError, PolicyError
-from hero_pl.policy.base import Policy, Sampling
+from hero_pl.policy.base import Policy
+from hero_pl.policy.sampling import Sampling
 from hero_pl.rollout.collect import Collector, Limits
 from hero_pl.rollout.demonstrations import Demonstrations
 from hero_pl.rollout.environments import check_arguments, check_id

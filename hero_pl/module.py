@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import lightning
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from hero_pl.callbacks.run_folder import run_folder
-from hero_pl.errors import ConfigError, PolicyError
-from hero_pl.evaluation.metrics import scores
-from hero_pl.evaluation.prompt_tokens import prompt_tokens
+from hero_pl.callbacks.stored_weights import check_weights, frozen_names
+from hero_pl.errors import ConfigError, HeroError, PolicyError
 from hero_pl.evaluation.rollout import rollout_metrics
-from hero_pl.evaluation.summary import remarks, summarize
+from hero_pl.evaluation.summary import logged, remarks, summarize
 from hero_pl.objectives.base import Objective, Step
-from hero_pl.optimizer import MuonAdamW
+from hero_pl.optimizer import MuonAdamW, apply_settings
 from hero_pl.policy.base import Policy
 from hero_pl.runs.records import Record, append_records, evaluable, to_record
-from hero_pl.step import StepOutputs, over_ranks, step_records
+from hero_pl.scalars import Scalar, add_up, largest, measured, total
+from hero_pl.step import StepOutputs, step_records
 from hero_pl.types import Trajectory
 
 
@@ -48,6 +48,8 @@ class HeroModule(lightning.LightningModule):
             objective without a correction is refused.
         max_broken_steps: Steps in a row whose gradient is not finite; each is skipped, and after so many the run stops
             with its last batch in ``broken_batch.jsonl``.
+        max_idle_batches: Batches in a row without an optimizer step, because no turn of them is in the loss or the
+            gradient is not finite, after which the run ends with an error; 0 lets it go on. The first one warns.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class HeroModule(lightning.LightningModule):
         updates_per_batch: int = 1,
         max_staleness: int = 0,
         max_broken_steps: int = 10,
+        max_idle_batches: int = 100,
     ) -> None:
         super().__init__()
         if min(lr, 1.0 if matrix_lr is None else matrix_lr) <= 0.0 or clip < 0.0:
@@ -77,9 +80,10 @@ class HeroModule(lightning.LightningModule):
                 f"tokens_per_micro_batch={tokens_per_micro_batch}, warmup_steps={warmup_steps}: "
                 "expected tokens_per_micro_batch >= 1 and warmup_steps >= 0."
             )
-        if updates_per_batch < 1 or max_staleness < 0:
+        if updates_per_batch < 1 or max_staleness < 0 or max_idle_batches < 0:
             raise ConfigError(
-                f"updates_per_batch={updates_per_batch}, max_staleness={max_staleness}: expected at least 1 and 0."
+                f"updates_per_batch={updates_per_batch}, max_staleness={max_staleness}, "
+                f"max_idle_batches={max_idle_batches}: expected at least 1, 0 and 0."
             )
         if max_broken_steps < 1:
             raise ConfigError(f"max_broken_steps={max_broken_steps}: must be at least 1.")
@@ -94,12 +98,16 @@ class HeroModule(lightning.LightningModule):
         self.clip, self.tokens_per_micro_batch = clip, tokens_per_micro_batch
         self.updates_per_batch, self.max_staleness = updates_per_batch, max_staleness
         self.max_broken_steps, self.broken_steps = max_broken_steps, 0
+        self.max_idle_batches = max_idle_batches
         self.turns = 0
         """Assistant turns sampled for training so far on all ranks, hinted or not."""
         self.last_records: list[Record] = []
         """The latest training batch with its reflections and losses, for the trajectory log."""
         self.last_metrics: dict[str, float] = {}
-        """What the latest step logged, for the collapse guard."""
+        """What the latest step measured, over all ranks."""
+        self.idle_batches = 0
+        """Batches in a row without an optimizer step, up to now."""
+        self._idle = ""
 
     # -- set-up ------------------------------------------------------------------------------------------------
 
@@ -140,26 +148,27 @@ class HeroModule(lightning.LightningModule):
             return MuonAdamW.of(self.policy, matrix_lr=self.matrix_lr, **self.adam)
         return torch.optim.AdamW([p for p in self.policy.parameters() if p.requires_grad], **self.adam)
 
-    def _apply_settings(self) -> None:
-        """The optimizer's settings are those of the configuration, also where a checkpoint has brought older ones."""
-        schedule: Any = self.lr_schedulers()
-        for i, (group, configured) in enumerate(
-            zip(schedule.optimizer.param_groups, self._optimizer().param_groups, strict=True)
-        ):
-            schedule.base_lrs[i] = configured["lr"]
-            group.update({name: value for name, value in configured.items() if name != "params"})
-            group["initial_lr"], group["lr"] = configured["lr"], configured["lr"] * self._rate(schedule.last_epoch)
-
     def _rate(self, step: int) -> float:
         rate = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
         if self.schedule == "linear" and self.total_steps:
             rate *= max(0.0, 1.0 - step / self.total_steps)
         return rate
 
+    def on_fit_start(self) -> None:
+        """The weights are there, those of a checkpoint included: let the sampler have them."""
+        self.policy.sampler.sync(self.policy)
+
+    def on_validation_start(self) -> None:
+        """The same for an evaluation by itself."""
+        if self.trainer.state.fn != TrainerFn.FITTING:
+            self.policy.sampler.sync(self.policy)
+
+    on_test_start = on_predict_start = on_fit_start
+
     def on_train_start(self) -> None:
         """Training mode; frozen copies are taken here, unless a checkpoint has brought them."""
         self.policy.train()
-        self._apply_settings()
+        apply_settings(self.lr_schedulers(), self._optimizer(), self._rate)
         data = getattr(self.trainer, "datamodule", None)
         if data is not None:
             self.objective.attach_collector(data.collector("train"))
@@ -169,19 +178,19 @@ class HeroModule(lightning.LightningModule):
 
     def training_step(self, trajectories: list[Trajectory], batch_idx: int) -> None:
         """Prepare once, then one backward pass per micro-batch and one optimizer step, ``updates_per_batch`` times."""
-        stale = self.policy.version - min((t.policy_version for t in trajectories), default=self.policy.version)
-        self._check_staleness(stale, f"policy_version of step {self.global_step}")
         judged = [trajectory for trajectory in trajectories if evaluable(trajectory)]  # a broken one teaches nothing
+        oldest = min((turn.policy_version for t in judged for turn in t.turns), default=self.policy.version)
+        stale = self.policy.version - oldest
+        self._check_staleness(stale, f"policy_version of step {self.global_step}")
         with torch.no_grad():
             step = self.objective.prepare(judged, self.policy, self._reduce_sum)
         discarded = getattr(getattr(self.trainer, "datamodule", None), "discarded", [])
         played = torch.tensor([float(sum(len(t.turns) for t in (*trajectories, *discarded)))])
         self.turns += int(self._reduce_sum(played))  # all ranks count alike, so the budget ends them together
-        metrics = {**rollout_metrics(trajectories), **step.metrics, "train/turns": float(self.turns)}
-        metrics["rollout/discarded_turns"] = float(sum(len(t.turns) for t in discarded))
-        metrics["rollout/action_tokens"] += sum(len(turn.action_ids) for t in discarded for turn in t.turns)
-        metrics |= {"train/staleness": float(stale), "train/broken_episodes": float(len(trajectories) - len(judged))}
-        metrics |= {f"rollout/{name}": n for name, n in prompt_tokens(trajectories, self.policy).items()}
+        metrics = {**rollout_metrics(trajectories, discarded, self.policy), **step.metrics}
+        metrics |= {name: total(count) for name, count in step.batch.counters.items()}
+        metrics |= {"train/turns": largest(self.turns), "train/staleness": largest(stale)}
+        metrics["train/broken_episodes"] = total(len(trajectories) - len(judged))
         outputs, updated = StepOutputs(), True
         for _ in range(self.updates_per_batch):
             if not updated:
@@ -190,17 +199,40 @@ class HeroModule(lightning.LightningModule):
             if updated:
                 self.objective.after_step(self.policy)
                 self.policy.version += 1
-        metrics |= outputs.metrics
-        metrics["train/skipped_steps"] = float(not updated)
-        metrics = self._over_ranks(len(trajectories), metrics)
+                self.policy.sampler.sync(self.policy)
+        metrics |= {**outputs.metrics(), "train/skipped_steps": largest(not updated)}
+        metrics = self._over_ranks(metrics)
+        self._log_step(metrics, len(trajectories))
+        self._watch_idle(updated, metrics)
         self.last_records = step_records(judged, step, outputs, self.global_step)
         self.last_records += [Record("train", self.global_step, t) for t in trajectories if not evaluable(t)]
-        self.last_metrics = metrics
         if self.broken_steps >= self.max_broken_steps:
             raise self._broken()
-        bar = {"success": metrics["rollout/success"], "turns": metrics["train/turns"]}
-        self.log_dict(metrics, batch_size=len(trajectories))
-        self.log_dict(bar, prog_bar=True, logger=False, batch_size=len(trajectories))
+
+    def _watch_idle(self, updated: bool, metrics: dict[str, Scalar]) -> None:
+        """Say at once that nothing is learned, and why, in the counts of the step; all ranks have the same."""
+        self.idle_batches = 0 if updated else self.idle_batches + 1
+        if updated:
+            return
+        reason = "its gradient is not finite" if "train/grad_norm" in metrics else "no turn of it is in the loss"
+        counts = {n: float(m) for n, m in metrics.items() if m.how == "sum" and float(m) > 0.0}
+        said = ", ".join(f"{name} {value:g}" for name, value in counts.items())
+        first, where = not self._idle, f"the batch after step {self.global_step}"
+        self._idle = f"Nothing was learned from {where}: {reason}. Its counts: {said}."
+        if first and self.trainer.is_global_zero:
+            warnings.warn(self._idle, stacklevel=2)
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        """End a run that learns nothing, after the callbacks have written down its last batch.
+
+        Raises:
+            HeroError: ``max_idle_batches`` batches in a row made no optimizer step.
+        """
+        if self.max_idle_batches and self.idle_batches >= self.max_idle_batches:
+            raise HeroError(
+                f"No optimizer step in {self.idle_batches} batches in a row; the run ends. {self._idle} See the "
+                "episodes with: hero_pl view RUN. To go on regardless set model.max_idle_batches: 0."
+            )
 
     def _update(self, step: Step) -> tuple[StepOutputs, bool]:
         """Backward over all micro-batches, then step; a step without tokens or with broken gradients is skipped."""
@@ -219,8 +251,8 @@ class HeroModule(lightning.LightningModule):
         norm = torch.nn.utils.clip_grad_norm_(
             [p for p in self.policy.parameters() if p.requires_grad], self.clip or math.inf
         )
-        outputs.finish(float(norm))
-        if not math.isfinite(float(norm)):
+        outputs.grad_norm = float(norm)
+        if not math.isfinite(outputs.grad_norm):
             optimizer.zero_grad()
             self.broken_steps += 1
             return outputs, False
@@ -283,13 +315,22 @@ class HeroModule(lightning.LightningModule):
             + "Lower model.lr or model.clip, or look for weights or rewards that are not finite."
         )
 
-    def _over_ranks(self, episodes: int, metrics: dict[str, float]) -> dict[str, float]:
-        """What all ranks log alike, so that the loggers of rank 0 speak for the whole step."""
+    def _over_ranks(self, metrics: dict[str, Scalar]) -> dict[str, Scalar]:
+        """The step's metrics, alike on all ranks, so that the loggers of rank 0 speak for all of them."""
+        metrics = add_up([metrics])
         if self.trainer.world_size == 1:
             return metrics
         parts: list[Any] = [None] * self.trainer.world_size
-        torch.distributed.all_gather_object(parts, (float(episodes), metrics))
-        return over_ranks(parts)
+        torch.distributed.all_gather_object(parts, metrics)
+        return add_up(parts)
+
+    def _log_step(self, metrics: dict[str, Scalar], episodes: int) -> None:
+        before, self.last_metrics = self.last_metrics, measured(metrics)
+        # Lightning logs the last value again of what a step leaves out, which would pass for a measurement
+        gone = dict.fromkeys(before.keys() - self.last_metrics.keys(), math.nan)
+        self.log_dict({**gone, **self.last_metrics}, batch_size=episodes)
+        bar = {"success": self.last_metrics.get("rollout/success", math.nan), "turns": float(self.turns)}
+        self.log_dict(bar, prog_bar=True, logger=False, batch_size=episodes)
 
     def _reduce_sum(self, local: Tensor) -> Tensor:
         if self.trainer.world_size == 1:
@@ -304,25 +345,24 @@ class HeroModule(lightning.LightningModule):
 
     def test_step(self, trajectories: list[Trajectory], batch_idx: int) -> None:
         """Success and turns of held-out episodes."""
-        self._log_evaluation("test", trajectories)
-        for line in remarks(summarize(trajectories)):
+        for line in remarks(self._log_evaluation("test", trajectories)):
             self.print(line)
 
     def predict_step(self, trajectories: list[Trajectory], batch_idx: int) -> list[dict[str, Any]]:
         """The episodes as JSON records; Lightning cannot move frozen dataclasses."""
         return [to_record(Record("predict", self.global_step, trajectory)) for trajectory in trajectories]
 
-    def _log_evaluation(self, stage: str, trajectories: list[Trajectory]) -> None:
-        values = {**scores(trajectories), **prompt_tokens(trajectories, self.policy)}
-        logged = {f"{stage}/{name}": value for name, value in values.items()}
-        self.log_dict({**logged, "train/turns": float(self.turns)}, batch_size=len(trajectories))
+    def _log_evaluation(self, stage: str, trajectories: list[Trajectory]) -> dict[str, Any]:
+        result = summarize(trajectories, self.policy)
+        values = {f"{stage}/{name}": value for name, value in logged(result).items()}
+        self.log_dict({**values, "train/turns": float(self.turns)}, batch_size=len(trajectories))
+        return result
 
     # -- checkpoints -------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what the weights alone do not tell."""
-        copies: dict[str, Any] = getattr(self.policy, "copies_state", dict)()
-        frozen = self._frozen()
+        frozen = frozen_names(self)
         checkpoint["state_dict"] = {n: value for n, value in checkpoint["state_dict"].items() if n not in frozen}
         checkpoint["hero"] = {
             "origin": getattr(self.policy, "origin", ""),
@@ -330,7 +370,7 @@ class HeroModule(lightning.LightningModule):
             "version": self.policy.version,
             "kind": type(self.objective).__name__,
             "objective": self.objective.state_dict(),
-            "copies": copies,
+            "copies": self.policy.copies_state(),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -345,42 +385,14 @@ class HeroModule(lightning.LightningModule):
                 f"{type(self.objective).__name__}. Resume with the run's own config.yaml, or start a new run from "
                 "its weights: hero_pl export, then model.policy.init_args.pretrained."
             )
-        self.check_weights(checkpoint)
+        check_weights(self, checkpoint)
         self.turns, self.policy.version = int(state["turns"]), int(state["version"])
         self.objective.load_state_dict(state["objective"])
-        if state["copies"]:
-            self.policy.load_copies(state["copies"])  # type: ignore[operator]
-
-    def check_weights(self, checkpoint: Mapping[str, Any]) -> None:
-        """Refuse weights of another model before any is changed.
-
-        Raises:
-            ConfigError: Names, shapes, or the frozen weights that the checkpoint leaves out are others.
-        """
-        own = {name: tuple(value.shape) for name, value in self.state_dict().items()}
-        given = {name: tuple(value.shape) for name, value in checkpoint["state_dict"].items()}
-        frozen = self._frozen()
-        for name in sorted(own.keys() - frozen | given.keys()):
-            if own.get(name) != given.get(name):
-                raise ConfigError(
-                    f"The checkpoint does not hold weights of this policy: {name} is {given.get(name, 'missing')} in "
-                    f"it and {own.get(name, 'missing')} in the policy. Give the configuration of the run that wrote it."
-                )
-        state = checkpoint.get("hero", {})
-        leans_on_origin = frozen or any(not weights for weights in state.get("copies", {}).values())
-        if leans_on_origin and state.get("origin") != getattr(self.policy, "origin", ""):
-            raise ConfigError(
-                "The pretrained model is not the one that this checkpoint was trained on, and the checkpoint holds "
-                "only what was trained. Give the model of that run (model.policy.init_args.pretrained)."
-            )
-
-    def _frozen(self) -> set[str]:
-        """Parameters that an adapter leaves alone; they are those of the pretrained model and are not saved."""
-        return {name for name, p in self.named_parameters(remove_duplicate=False) if not p.requires_grad}
+        self.policy.load_copies(state["copies"])
 
     def roll_back(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the teacher of an earlier checkpoint of this run; turns and versions go on counting."""
+        """Restore the teacher of an earlier checkpoint of this run, whose weights are back; counters go on counting."""
         state = checkpoint["hero"]
         self.objective.roll_back(state["objective"])
-        if state["copies"]:
-            self.policy.load_copies(state["copies"])  # type: ignore[operator]
+        self.policy.load_copies(state["copies"])
+        self.policy.sampler.sync(self.policy)

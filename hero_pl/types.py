@@ -29,6 +29,8 @@ class StopReason(StrEnum):
     """The next prompt plus one action would not fit into the model's context."""
     ENV_ERROR = "env_error"
     """The environment raised; the text is in ``Trajectory.info['error']``."""
+    SAMPLER_ERROR = "sampler_error"
+    """The sampler failed, also when the episode was played again; the text is in ``Trajectory.info['error']``."""
 
 
 class FinishReason(StrEnum):
@@ -38,6 +40,8 @@ class FinishReason(StrEnum):
     """An end-of-turn token was sampled (it is part of ``action_ids``)."""
     LENGTH = "length"
     """``max_action_tokens`` was reached."""
+    ERROR = "error"
+    """The sampler failed; there is no action."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,8 @@ class Turn:
     finish_reason: FinishReason = FinishReason.STOP
     malformed: str | None = None
     """Why the reply could not be read as an action, or ``None``."""
+    policy_version: int = 0
+    """Number of optimizer steps that the weights which drew the action had seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +95,15 @@ class Trajectory:
     reward: float
     """Final scalar reward, in [0, 1]."""
     stop_reason: StopReason
-    policy_version: int = 0
-    """Number of optimizer steps the weights had seen when this was sampled."""
     temperature: float = 1.0
     """What the recorded log-probabilities were divided by; 1 where actions were chosen greedily."""
     info: Mapping[str, Any] = field(default_factory=dict)
     """What the environment reported at the end, and at the start about how to read the score (JSON values only)."""
+
+    @property
+    def policy_version(self) -> int | None:
+        """Of the oldest weights that drew one of its actions; ``None`` without turns."""
+        return min((turn.policy_version for turn in self.turns), default=None)
 
 
 @dataclass(frozen=True, slots=True)

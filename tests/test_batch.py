@@ -1,7 +1,7 @@
 """Both sides of every action: what is scored, what is not, and that splitting a step changes nothing."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import get_args
 
@@ -199,7 +199,7 @@ def test_bug_08_a_rewritten_history_starts_a_new_row(scripted: ScriptedPolicy) -
     batch = tokenize([changed], None, scripted)
     assert len(batch.student) == 2
     assert batch.student[1].ids == rewritten.prompt_ids + rewritten.action_ids
-    assert batch.student_of_row == (0, 0)
+    assert [row.trajectory for row in batch.student] == [0, 0]
 
 
 @pytest.mark.parametrize("mode", [mode for mode in Normalization if mode is not Normalization.SEQ_MEAN_TOKEN_SUM_NORM])
@@ -222,15 +222,15 @@ def test_bug_15_and_16_micro_batches_give_the_gradient_of_the_whole_step(
 
 def test_a_turn_of_weight_zero_leaves_the_loss_and_its_denominator(scripted: ScriptedPolicy) -> None:
     trajectory = episode(scripted, [("one", "o1"), ("two", "o2")])
-    batch = tokenize([trajectory], None, scripted, weight=lambda row, turn, hint: float(turn.number == 2))
-    assert batch.places == ((0, 2),)
+    batch = tokenize([trajectory], None, scripted, weight=lambda i, turn, hint: float(turn.number == 2))
+    assert batch.turn_numbers == (2,)
     assert batch.coefficient.sum().item() == pytest.approx(1.0)
 
 
 def test_a_turn_without_a_hint_leaves_the_loss_but_stays_in_the_context(scripted: ScriptedPolicy) -> None:
     trajectory = episode(scripted, [("one", "o1"), ("two", "o2"), ("three", "o3")])
     batch = tokenize([trajectory], [hints_for(trajectory, "a", None, "c")], scripted)
-    assert batch.places == ((0, 1), (0, 3))
+    assert batch.turn_numbers == (1, 3)
     (row,) = batch.student
     assert "two" in decoded(scripted, row)
     assert len(row.spans) == 2
@@ -277,10 +277,10 @@ def test_bug_32_a_turn_whose_hint_does_not_fit_is_dropped_and_counted(scripted: 
     )
     tight = ScriptedPolicy(template=scripted.template)
     tight.load()
-    for limit, kept in ((room, ((0, 1),)), (room - 1, ())):
+    for limit, kept in ((room, (1,)), (room - 1, ())):
         tight.max_length = limit
         batch = tokenize([trajectory], [hints_for(trajectory, long, long)], tight)
-        assert batch.places == kept
+        assert batch.turn_numbers == kept
         assert batch.counters["teacher/overflow_turns"] == 2 - len(kept)
         assert len(batch.teacher) == len(kept)
         for row in batch.teacher:
@@ -298,8 +298,8 @@ def test_bug_36_each_reward_stays_with_its_trajectory_through_reordering_and_spl
         step = PolicyGradient("none").prepare(chosen, scripted, lambda local: local)
         seen = {}
         for part in step.batch.split(60):
-            for row in part.row.unique().tolist():
-                mine = part.row == row
+            for row in part.trajectory.unique().tolist():
+                mine = part.trajectory == row
                 text = scripted.template.encoder.decode(tuple(part.action_ids[mine].tolist()))
                 (seen[text],) = set(part.advantage[mine].tolist())
         assert seen == {t.turns[0].text: pytest.approx(t.reward) for t in trajectories}
@@ -331,3 +331,32 @@ def test_student_rows_that_hold_other_ids_than_sampled_are_refused(scripted: Scr
     layout.ids[0] += 1
     with pytest.raises(TokenAlignmentError, match="the student would score other ids"):
         layout.close_rows()
+
+
+@dataclass(frozen=True, slots=True)
+class Noted(TokenizedBatch):
+    """A batch with more of every kind."""
+
+    maybe: torch.Tensor | None = None
+    nothing: torch.Tensor | None = None
+    label: str = ""
+
+
+def test_bug_61_and_62_optional_tensors_are_split_with_the_tokens(
+    scripted: ScriptedPolicy,
+) -> None:
+    played = [episode(scripted, [(f"say {i}", "o"), ("again", "o")]) for i in range(3)]
+    whole = tokenize(played, [hints_for(trajectory, "note", "look") for trajectory in played], scripted)
+    given = {field.name: getattr(whole, field.name) for field in fields(whole)}
+    batch = Noted(**given, maybe=torch.arange(len(whole)), label="mine")
+    parts = list(batch.split(1))
+    assert [int(part.trajectory.unique()) for part in parts] == [0, 1, 2]
+    for part in parts:
+        assert isinstance(part, Noted)
+        assert part.maybe is not None
+        assert torch.equal(batch.action_ids[part.maybe], part.action_ids)
+        assert (part.nothing, part.label) == (None, "mine")
+        assert {row.trajectory for row in (*part.student, *part.teacher)} == set(part.trajectory.tolist())
+        for name in ("rollout_logprobs", "turn", "position", "coefficient", "advantage", "teacher_mask"):
+            assert torch.equal(getattr(batch, name)[part.maybe], getattr(part, name)), name
+    assert torch.equal(torch.cat([part.maybe for part in parts]), batch.maybe)  # type: ignore[misc, arg-type]

@@ -20,6 +20,7 @@ from hero_pl.losses.sampled_token import SampledToken
 from hero_pl.module import HeroModule
 from hero_pl.objectives.mixed import Credit, Mixed
 from hero_pl.objectives.policy_gradient import GRPO, PolicyGradient
+from hero_pl.objectives.schedules import Schedule
 from hero_pl.objectives.self_distillation import SelfDistillation
 from hero_pl.objectives.sft import SFT
 from hero_pl.pocket.shop.demonstrations import ShopDemonstrations
@@ -28,7 +29,6 @@ from hero_pl.reflection.base import Reflector
 from hero_pl.reflection.controls import ShuffledReflector
 from hero_pl.reflection.none import NoReflector
 from hero_pl.reflection.self_reflector import SelfReflector
-from hero_pl.rollout.collect import Limits
 from hero_pl.teacher.full_demo import FullDemoTeacher
 from hero_pl.teacher.hindsight import FeedbackOnlyTeacher, HindsightTeacher
 from hero_pl.teacher.weights import EMAWeights, GatedWeights, InitialWeights, LiveWeights, PeriodicWeights
@@ -39,9 +39,10 @@ class Seen(Callback):
     """Keeps what each step logged and drew."""
 
     def __init__(self):
-        self.metrics, self.records = [], []
+        self.metrics, self.records, self.kept = [], [], []
 
     def on_train_batch_end(self, trainer, module, *args):
+        self.kept.append(module.last_metrics)
         self.metrics.append({key: float(value) for key, value in trainer.callback_metrics.items()})
         self.records.append(module.last_records)
 
@@ -120,14 +121,14 @@ def test_the_first_step_samples_with_the_weights_it_updates(tiny_module, tiny_da
 def test_bug_22_the_teacher_is_neither_optimized_nor_in_the_gradient_norm(weights, tiny_module, tiny_data, fit):
     module = tiny_module(SelfDistillation(reflector=ShopRules(), weights=weights()), weight_decay=0.5, clip=1e-3)
     module.policy.load()
-    before = {name: value.clone() for name, value in module.policy.model.state_dict().items()}
+    before = {name: value.clone() for name, value in module.policy.network.model.state_dict().items()}
     seen = Seen()
     trainer = fit(module, tiny_data(), 2, callbacks=[seen])
-    (teacher,) = module.policy.copies.values()
+    (teacher,) = module.policy.network.copies.values()
     assert same(dict(teacher.state_dict()), before)  # with weight decay, being optimized would shrink it
-    assert not same(dict(module.policy.model.state_dict()), before)
+    assert not same(dict(module.policy.network.model.state_dict()), before)
     optimized = [p for group in trainer.optimizers[0].param_groups for p in group["params"]]
-    trained = [p for p in module.policy.model.parameters() if p.requires_grad]
+    trained = [p for p in module.policy.network.model.parameters() if p.requires_grad]
     assert [id(p) for p in optimized] == [id(p) for p in trained]
     assert not {id(p) for p in optimized} & {id(p) for p in teacher.parameters()}
     # the norm that clipping saw is that of the student alone: after clipping to 1e-3 its gradients have that norm
@@ -247,6 +248,7 @@ def objectives():
         ),
         "reinforce": lambda: PolicyGradient(beta_kl=0.1),
         "mixed": lambda: Mixed(PolicyGradient("running"), 0.7, reflector=ShopRules()),
+        "teacher let go": lambda: Mixed(PolicyGradient(), Schedule(0.7, 0.0, "cosine", steps=3), reflector=ShopRules()),
         "credit": lambda: Credit("bayes_turn", PolicyGradient("running"), reflector=ShopRules()),
         "demonstrations": lambda: SelfDistillation(
             reflector=NoReflector(), teacher=FullDemoTeacher("buffer", success_threshold=0.0)
@@ -319,7 +321,7 @@ def test_a_group_of_one_with_grpo_is_refused_before_the_weights_are_made(tiny_mo
     module = tiny_module(GRPO())
     with pytest.raises(ConfigError, match="group_size"):
         fit(module, tiny_data(group_size=1), 1)
-    assert module.policy.model is None
+    assert module.policy.network is None
 
 
 @pytest.mark.parametrize("teacher", [HindsightTeacher(), FeedbackOnlyTeacher(mask_like_hero=True)])
@@ -327,17 +329,8 @@ def test_a_teacher_of_diagnoses_without_a_reflector_is_refused(teacher, tiny_mod
     module = tiny_module(SelfDistillation(NoReflector(), teacher))
     with pytest.raises(ConfigError, match="FeedbackOnlyTeacher"):
         fit(module, tiny_data(), 1)
-    assert module.policy.model is None
+    assert module.policy.network is None
     SelfDistillation(NoReflector(), FeedbackOnlyTeacher()).check(1)
-
-
-def test_a_run_without_budget_in_which_nothing_is_hinted_warns_and_ends(tiny_module, tiny_data, fit, monkeypatch):
-    monkeypatch.setattr("hero_pl.callbacks.turn_budget.PATIENCE", 2)
-    module, data = tiny_module(SelfDistillation(reflector=Silent())), tiny_data(limits=Limits(max_turns=1))
-    with pytest.warns(UserWarning, match="no turn in them had a usable hint"):
-        fit(module, data, 3, callbacks=[TurnBudget()])
-    assert data.steps == 20 + 1
-    assert module.policy.version == 0
 
 
 @pytest.mark.parametrize(
@@ -350,6 +343,7 @@ def test_a_run_without_budget_in_which_nothing_is_hinted_warns_and_ends(tiny_mod
         ({"schedule": "linear"}, "total_steps"),
         ({"updates_per_batch": 0}, "updates_per_batch"),
         ({"max_staleness": -1}, "max_staleness"),
+        ({"max_idle_batches": -1}, "max_idle_batches"),
     ],
 )
 def test_a_wrong_number_is_refused_by_name(tiny_policy, wrong, named):

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 from hero_pl.annotate.oracle import situation_before
 from hero_pl.errors import HeroError
 from hero_pl.pocket.situation import open_situation
+from hero_pl.reflection.target import canonical_action
 from hero_pl.rollout import environments
 
 MOST_TURNS = 30
@@ -71,7 +72,7 @@ def _labels(
     return {
         # A reply that could not be read changes nothing and costs a turn.
         "turn_was_error": wrong((row["sent"], row["reply"])) if row["sent"] else True,
-        "target_valid": None if target is None else not wrong((json.dumps(target), None)),
+        "target_valid": None if target is None else not wrong((canonical_action(target), None)),
     }
 
 

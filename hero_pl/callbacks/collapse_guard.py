@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import lightning
-import torch
 from rich.console import Console
 
 from hero_pl.callbacks.held_out import HeldOut
@@ -156,7 +155,7 @@ class CollapseGuard(lightning.Callback):
         if self.action == "off":
             return
         self.batches += 1
-        values = self._on_all_ranks(self._values(trainer, module.last_metrics), trainer)
+        values = self._values(trainer, module.last_metrics)
         alarms = [
             alarm
             for metric, watch in self.watches.items()
@@ -174,7 +173,7 @@ class CollapseGuard(lightning.Callback):
     # -- looking -----------------------------------------------------------------------------------------------
 
     def _values(self, trainer: lightning.Trainer, metrics: Mapping[str, float]) -> dict[str, float]:
-        """Numbers that are new since the last look."""
+        """Numbers that are new since the last look; all ranks have the same, so they decide alike."""
         values = dict(metrics)
         if "rollout/malformed" in values:
             values["guard/valid_actions"] = 1.0 - values["rollout/malformed"]
@@ -184,16 +183,6 @@ class CollapseGuard(lightning.Callback):
             self._evaluations = len(results)
             values["held_out/success"] = max(results, key=lambda result: result["turns_used"])["success"]
         return {metric: value for metric, value in values.items() if metric in self.watches and math.isfinite(value)}
-
-    def _on_all_ranks(self, values: Mapping[str, float], trainer: lightning.Trainer) -> dict[str, float]:
-        """Means over the ranks that have the number, so that all ranks decide alike."""
-        if trainer.world_size == 1:
-            return dict(values)
-        local = torch.tensor(
-            [[values.get(metric, 0.0), float(metric in values)] for metric in self.watches], dtype=torch.float32
-        )
-        total = trainer.strategy.reduce(local.to(trainer.strategy.root_device), reduce_op="sum").tolist()
-        return {metric: s / n for metric, (s, n) in zip(self.watches, total, strict=True) if n}
 
     # -- acting ------------------------------------------------------------------------------------------------
 

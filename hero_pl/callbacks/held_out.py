@@ -15,10 +15,10 @@ from rich.table import Table
 from hero_pl.callbacks.run_folder import run_folder
 from hero_pl.callbacks.turn_budget import TurnBudget
 from hero_pl.errors import ConfigError
-from hero_pl.evaluation.prompt_tokens import prompt_tokens
-from hero_pl.evaluation.summary import remarks, summarize
-from hero_pl.policy.base import Policy, Sampling
-from hero_pl.rollout.environments import KEPT
+from hero_pl.evaluation.summary import logged, remarks, summarize
+from hero_pl.policy.base import Policy
+from hero_pl.policy.sampling import Sampling
+from hero_pl.rollout.environments import ABOUT_SCORE
 from hero_pl.runs.evaluations import EVAL_FILE
 from hero_pl.runs.jsonl import append_lines
 from hero_pl.runs.records import RECORDS_FILE, Record, append_records, evaluable, records_path, succeeded
@@ -96,7 +96,7 @@ class HeldOut(lightning.Callback):
         if not trainer.is_global_zero:
             return
         last = max(self.results.values(), key=lambda result: result["turns_used"])
-        drop = ("turns_used", "malformed", "tokens", "train_cpu_s")
+        drop = ("turns_used", "tokens", "train_cpu_s")
         summary = {
             "before": {key: value for key, value in self.results["0"].items() if key not in drop},
             "after": {key: value for key, value in last.items() if key not in drop},
@@ -120,14 +120,11 @@ class HeldOut(lightning.Callback):
         self.cpu_s += time.process_time() - self._cpu_mark
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         result, played = self.measure(data, module.policy)
-        tokens = prompt_tokens(played, module.policy)
-        result |= {"tokens": tokens, "turns_used": int(module.turns), "train_cpu_s": round(self.cpu_s, 2)}
+        values = {f"test/{name}": value for name, value in logged(result).items()}
+        result |= {"turns_used": int(module.turns), "train_cpu_s": round(self.cpu_s, 2)}
         self.results[str(mark)] = result
         folder = run_folder(trainer)
         if trainer.logger is not None:
-            logged = ("success", "turns", "reward", "tool_errors", "non_evaluable", "do_nothing_floor")
-            values = {f"test/{key}": result[key] for key in logged if key in result}
-            values |= {f"test/{key}": value for key, value in tokens.items()}
             trainer.logger.log_metrics({**values, "train/turns": float(module.turns)}, step=trainer.global_step)
         if folder is not None and trainer.is_global_zero:
             self.write(folder, data.seed, mark, played)
@@ -140,7 +137,7 @@ class HeldOut(lightning.Callback):
     def measure(self, data: Any, policy: Policy) -> tuple[dict[str, Any], list[Trajectory]]:
         """Play the held-out episodes with a loaded policy; returns the figures and the episodes that were sampled."""
         played = data.evaluate(policy, self.stage, self.episodes)
-        result = summarize(played)
+        result = summarize(played, policy)
         if self.greedy:
             greedy = Sampling(0.0, data.eval_sampling.max_action_tokens)
             result["success_greedy"] = summarize(data.evaluate(policy, self.stage, self.episodes, greedy))["success"]
@@ -162,7 +159,7 @@ class HeldOut(lightning.Callback):
             "reward": trajectory.reward,
             "turns": len(trajectory.turns),
             "evaluable": evaluable(trajectory),
-            **{key: trajectory.info[key] for key in KEPT if key in trajectory.info},
+            **{key: trajectory.info[key] for key in ABOUT_SCORE if key in trajectory.info},
         }
 
     def _name(self, folder: Path | None) -> str:

@@ -18,6 +18,7 @@ import hero_pl.objectives.sft
 import hero_pl.pocket.retail.demonstrations
 import hero_pl.pocket.shop.demonstrations
 import hero_pl.pocket.shop.expert
+import hero_pl.policy.huggingface
 import hero_pl.policy.scripted
 import hero_pl.reflection.chat_reflector
 import hero_pl.reflection.controls
@@ -31,7 +32,8 @@ from hero_pl.losses.base import DistillationLoss
 from hero_pl.losses.gates import Gate
 from hero_pl.losses.importance import ImportanceCorrection
 from hero_pl.objectives.base import Objective
-from hero_pl.policy.base import Policy, Sampler
+from hero_pl.policy.base import Policy
+from hero_pl.policy.sampling import Sampler
 from hero_pl.reflection.base import Reflector
 from hero_pl.rollout.demonstrations import Demonstrations
 from hero_pl.teacher.base import Teacher

@@ -21,13 +21,13 @@ from hero_pl.callbacks.export import Export
 from hero_pl.callbacks.held_out import HeldOut
 from hero_pl.callbacks.progress import EpisodeProgress
 from hero_pl.callbacks.run_checkpoint import RunCheckpoint
+from hero_pl.callbacks.stored_weights import check_weights
 from hero_pl.callbacks.trajectories import TrajectoryLog
 from hero_pl.callbacks.turn_budget import TurnBudget
 from hero_pl.cli.components import arguments, nearest, read_config
 from hero_pl.cli.run import add_run_arguments, open_run, use_run_logger
 from hero_pl.datamodule import RolloutDataModule
 from hero_pl.errors import ConfigError
-from hero_pl.evaluation.prompt_tokens import prompt_tokens
 from hero_pl.evaluation.summary import remarks, summarize
 from hero_pl.module import HeroModule
 from hero_pl.runs.records import Record, append_records
@@ -229,7 +229,7 @@ def play(
         load_weights(cli, checkpoint)
     played = cli.datamodule.evaluate(policy, stage, episodes, trials=trials)
     append_records(out, (Record("rollout", 0, trajectory) for trajectory in played))
-    result = {**summarize(played), "tokens": prompt_tokens(played, policy)}
+    result = summarize(played, policy)
     low, high = result["success_ci"]
     first = (
         f"{result['episodes']} episodes: success {result['success']:.3f} ({low:.3f} to {high:.3f}), "
@@ -276,7 +276,7 @@ def load_weights(cli: HeroCLI, checkpoint: Path) -> None:
     state = AtomicCheckpointIO().load_checkpoint(checkpoint, map_location="cpu")
     cli.model.policy.load()
     try:
-        cli.model.check_weights(state)
+        check_weights(cli.model, state)
     except ConfigError as error:
         raise ConfigError(f"{checkpoint}: {error}") from error
     cli.model.load_state_dict(state["state_dict"], strict=False)

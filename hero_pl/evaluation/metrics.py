@@ -7,8 +7,7 @@ everywhere else.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import comb
 from typing import Any
 
@@ -18,7 +17,25 @@ from torchmetrics import Metric
 
 from hero_pl.errors import ConfigError
 from hero_pl.runs.records import evaluable, is_error, succeeded
-from hero_pl.types import Trajectory, Turn
+from hero_pl.scalars import Scalar, share, total
+from hero_pl.types import FinishReason, Trajectory, Turn
+
+
+def _tool_failed(turn: Turn, trajectory: Trajectory) -> bool:
+    said_by_user = "user" in trajectory.info and turn.role == "user"
+    return turn.malformed is None and not said_by_user and is_error(turn.observation)
+
+
+TURN_SHARES: dict[str, Callable[[Turn, Trajectory], bool]] = {
+    "tool_errors": _tool_failed,
+    "malformed": lambda turn, trajectory: turn.malformed is not None,
+    "cut_actions": lambda turn, trajectory: turn.finish_reason is FinishReason.LENGTH,
+}
+"""What is counted per turn, by name; a new entry here is logged in training, in every evaluation and in every summary.
+
+``tool_errors``: the environment answered the action with an error; a malformed reply is none, nor are the words of a
+simulated user. ``malformed``: the reply could not be read as an action. ``cut_actions``: it reached the length limit.
+"""
 
 
 def pass_hat_k(n: int, c: int, k: int) -> float:
@@ -101,31 +118,24 @@ class MeanTurns(_Mean):
         self.count += len(judged)
 
 
-class ToolErrors(_Mean):
-    """Share of turns whose action the environment answered with an error, in [0, 1]; a scalar.
+class TurnShare(_Mean):
+    """Share of the turns of evaluable trajectories that count, in [0, 1]; a scalar.
 
-    A malformed reply is not a tool error: see ``MalformedReplies``. Nor are the words of a simulated user.
+    Args:
+        name: Which ones, see ``TURN_SHARES``.
+        kwargs: For ``torchmetrics.Metric``.
     """
 
-    def update(self, trajectories: Sequence[Trajectory]) -> None:
-        """Count the turns of a batch of trajectories."""
-        judged = [trajectory for trajectory in trajectories if evaluable(trajectory)]
-        self.total += sum(_tool_failed(turn, "user" in one.info) for one in judged for turn in one.turns)
-        self.count += sum(len(one.turns) for one in judged)
-
-
-def _tool_failed(turn: Turn, has_user: bool) -> bool:
-    said_by_user = has_user and turn.role == "user"
-    return turn.malformed is None and not said_by_user and is_error(turn.observation)
-
-
-class MalformedReplies(_Mean):
-    """Share of turns whose reply could not be read as an action, in [0, 1]; a scalar."""
+    def __init__(self, name: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if name not in TURN_SHARES:
+            raise ConfigError(f"TurnShare({name!r}): expected one of {', '.join(TURN_SHARES)}.")
+        self._counts = TURN_SHARES[name]
 
     def update(self, trajectories: Sequence[Trajectory]) -> None:
         """Count the turns of a batch of trajectories."""
-        turns = [turn for trajectory in trajectories if evaluable(trajectory) for turn in trajectory.turns]
-        self.total += sum(turn.malformed is not None for turn in turns)
+        turns = [(turn, one) for one in trajectories if evaluable(one) for turn in one.turns]
+        self.total += sum(self._counts(turn, one) for turn, one in turns)
         self.count += len(turns)
 
 
@@ -249,24 +259,25 @@ def _tells_floor(trajectory: Trajectory) -> bool:
     return evaluable(trajectory) and "do_nothing_succeeds" in trajectory.info
 
 
-def scores(trajectories: Sequence[Trajectory]) -> dict[str, float]:
-    """What every table of episodes shows, as plain numbers.
+def scores(trajectories: Sequence[Trajectory]) -> dict[str, Scalar]:
+    """What every log and table of episodes shows.
 
     Returns:
-        ``success``, ``turns``, ``tool_errors``, ``malformed`` (means, NaN without evaluable episodes),
-        ``non_evaluable`` (episodes) and, where the environment tells, ``do_nothing_floor``.
+        ``success``, ``reward``, ``turns`` and those of ``TURN_SHARES`` (means), ``non_evaluable`` (episodes) and, where
+        the environment tells, ``do_nothing_floor``.
     """
     shown: dict[str, _Mean] = {
         "success": Success(),
         "turns": MeanTurns(),
-        "tool_errors": ToolErrors(),
-        "malformed": MalformedReplies(),
+        **{name: TurnShare(name) for name in TURN_SHARES},
         "do_nothing_floor": DoNothingFloor(),
     }
     values = {}
     for name, metric in shown.items():
         metric.update(trajectories)
-        values[name] = int(metric.total) / int(metric.count) if metric.count else math.nan
+        values[name] = share(int(metric.total), int(metric.count))
     if not any(map(_tells_floor, trajectories)):
         del values["do_nothing_floor"]
-    return {**values, "non_evaluable": float(sum(not evaluable(trajectory) for trajectory in trajectories))}
+    judged = [trajectory for trajectory in trajectories if evaluable(trajectory)]
+    values["reward"] = share(sum(trajectory.reward for trajectory in judged), len(judged))
+    return {**values, "non_evaluable": total(len(trajectories) - len(judged))}

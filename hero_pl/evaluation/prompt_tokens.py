@@ -6,13 +6,14 @@ import json
 from collections.abc import Sequence
 
 from hero_pl.policy.base import Policy
+from hero_pl.scalars import Scalar, largest, share
 from hero_pl.types import Trajectory
 
 PARTS = ("system_tokens", "tools_tokens", "first_message_tokens", "template_tokens")
 """The four parts of an opening prompt; they add up to it."""
 
 
-def prompt_tokens(trajectories: Sequence[Trajectory], policy: Policy) -> dict[str, float]:
+def prompt_tokens(trajectories: Sequence[Trajectory], policy: Policy) -> dict[str, Scalar]:
     """Means over episodes, in tokens; empty if no episode has a turn.
 
     Args:
@@ -49,10 +50,10 @@ def prompt_tokens(trajectories: Sequence[Trajectory], policy: Policy) -> dict[st
         longest = max(longest, *(len(turn.prompt_ids) for turn in trajectory.turns))
     if not episodes:
         return {}
-    means = {part: total / episodes for part, total in sums.items()}
+    means = {part: share(tokens, episodes) for part, tokens in sums.items()}
     if observations:
-        means["observation_tokens"] = observed / observations
-    return {**means, "longest_context_tokens": float(longest), "defused_tokens": defused / episodes}
+        means["observation_tokens"] = share(observed, observations)
+    return {**means, "longest_context_tokens": largest(longest), "defused_tokens": share(defused, episodes)}
 
 
 def _fixed_parts(trajectory: Trajectory, policy: Policy) -> tuple[int, int]:

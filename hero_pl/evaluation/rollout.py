@@ -2,49 +2,47 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from hero_pl.evaluation.metrics import scores
+from hero_pl.evaluation.prompt_tokens import prompt_tokens
+from hero_pl.policy.base import Policy
 from hero_pl.runs.records import evaluable
-from hero_pl.types import FinishReason, StopReason, Trajectory
+from hero_pl.scalars import Scalar, mean, share, total
+from hero_pl.types import StopReason, Trajectory
 
 
-def rollout_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:
+def rollout_metrics(
+    trajectories: Sequence[Trajectory], discarded: Sequence[Trajectory], policy: Policy
+) -> dict[str, Scalar]:
     """What a rollout batch says about the policy, over its evaluable episodes.
 
     Args:
-        trajectories: The whole batch. The shares of stop reasons and ``rollout/action_tokens``, the tokens that were
-            sampled, are over all of it.
+        trajectories: The whole batch. The shares of stop reasons are over all of it.
+        discarded: Episodes that were replaced by those of other tasks. Their tokens and turns were sampled, too.
+        policy: Loaded; the one that played them.
 
     Returns:
-        Means are NaN where there is nothing to average, so that nothing watches a zero that was never measured.
+        By name. The percentiles of action lengths are those of this batch; over ranks they become the mean of the
+        ranks' percentiles, weighted by turns.
     """
     judged = [trajectory for trajectory in trajectories if evaluable(trajectory)]
     turns = [turn for trajectory in judged for turn in trajectory.turns]
-    lengths: list[float] = [len(turn.action_ids) for turn in turns] or [math.nan]
+    lengths = [len(turn.action_ids) for turn in turns]
     repeated = sum(len(t.turns) - len({turn.action or turn.text for turn in t.turns}) for t in judged)
-    shown = scores(judged)
-    metrics = {
-        **{f"rollout/{name}": shown[name] for name in ("tool_errors", "do_nothing_floor") if name in shown},
-        "rollout/success": shown["success"],
-        "rollout/reward": _mean([t.reward for t in judged]),
-        "rollout/turns_per_episode": shown["turns"],
-        "rollout/action_tokens": float(sum(len(turn.action_ids) for t in trajectories for turn in t.turns)),
-        "rollout/action_tokens_p50": float(np.percentile(lengths, 50)),
-        "rollout/action_tokens_p95": float(np.percentile(lengths, 95)),
-        "rollout/repeated_actions": repeated / len(turns) if turns else math.nan,
-        # the mean of -log q over ids drawn from q estimates the entropy of q without bias
-        "train/entropy": -_mean([value for turn in turns for value in turn.action_logprobs]),
-        "rollout/malformed": shown["malformed"],
-        "rollout/cut_actions": _mean([turn.finish_reason == FinishReason.LENGTH for turn in turns]),
-    }
+    logprobs = [value for turn in turns for value in turn.action_logprobs]
+    found = {**scores(judged), **prompt_tokens(trajectories, policy)}
+    found["turns_per_episode"] = found.pop("turns")
+    del found["non_evaluable"]  # of the judged ones; see train/broken_episodes
+    found["action_tokens"] = total(sum(len(turn.action_ids) for t in (*trajectories, *discarded) for turn in t.turns))
+    found["discarded_turns"] = total(sum(len(t.turns) for t in discarded))
+    for percent in (50, 95):
+        found[f"action_tokens_p{percent}"] = mean(float(np.percentile(lengths or [0], percent)), len(turns))
+    found["repeated_actions"] = share(repeated, len(turns))
     for reason in StopReason:
-        metrics[f"rollout/{reason}"] = _mean([t.stop_reason == reason for t in trajectories])
-    return metrics
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else math.nan
+        found[str(reason)] = share(sum(t.stop_reason == reason for t in trajectories), len(trajectories))
+    # the mean of -log q over ids drawn from q estimates the entropy of q without bias
+    entropy = share(-sum(logprobs), len(logprobs))
+    return {**{f"rollout/{name}": scalar for name, scalar in found.items()}, "train/entropy": entropy}

@@ -4,31 +4,37 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from hero_pl.evaluation.metrics import PassAtK, PassHatK, scores
+from hero_pl.evaluation.prompt_tokens import prompt_tokens
+from hero_pl.policy.base import Policy
 from hero_pl.runs.intervals import wilson
 from hero_pl.runs.records import evaluable, refused, succeeded
 from hero_pl.types import Trajectory
 
 
-def summarize(trajectories: list[Trajectory]) -> dict[str, Any]:
+def summarize(trajectories: list[Trajectory], policy: Policy | None = None) -> dict[str, Any]:
     """What episodes say about a policy; those that the environment or its user broke are counted apart.
 
+    Args:
+        trajectories: Finished episodes.
+        policy: The one that played them, loaded; adds ``tokens``, what its contexts are spent on.
+
     Returns:
-        ``success`` with its 95 % Wilson interval ``success_ci``, means of ``turns``, ``reward``, ``tool_errors`` and
-        ``malformed``, ``invalid`` (replies per episode that were no action, or that the environment refused),
-        ``episodes`` (evaluable ones) and ``non_evaluable``. Where they apply: ``do_nothing_floor``; ``user``, the kinds
-        of user simulators; ``faithful_success`` and ``faithful_episodes``, over the tasks that a scripted user can
-        play; ``pass_hat`` and ``pass_at`` by k, when every task was played more than once; ``planned_trials`` and
-        ``evaluable_trials`` per task at least, when broken episodes left fewer than planned.
+        ``success`` with its 95 % Wilson interval ``success_ci``, means of ``turns`` and ``reward``, what is counted per
+        turn (``metrics.TURN_SHARES``), ``invalid`` (replies per episode that were no action, or that the environment
+        refused), ``episodes`` (evaluable ones) and ``non_evaluable``. Where they apply: ``do_nothing_floor``; ``user``,
+        the kinds of user simulators; ``faithful_success`` and ``faithful_episodes``, over the tasks that a scripted
+        user can play; ``pass_hat`` and ``pass_at`` by k, when every task was played more than once; ``planned_trials``
+        and ``evaluable_trials`` per task at least, when broken episodes left fewer than planned.
     """
     judged = [trajectory for trajectory in trajectories if evaluable(trajectory)]
     wins, count = sum(map(succeeded, judged)), len(judged)
     result: dict[str, Any] = {
-        **scores(trajectories),
+        **{name: float(scalar) for name, scalar in scores(trajectories).items()},
         "success_ci": list(wilson(wins, count)),
-        "reward": sum(t.reward for t in judged) / count if count else math.nan,
         "invalid": sum(refused(turn) for t in judged for turn in t.turns) / count if count else math.nan,
         "episodes": count,
         "non_evaluable": len(trajectories) - count,
@@ -40,7 +46,16 @@ def summarize(trajectories: list[Trajectory]) -> dict[str, Any]:
     if any("user_is_faithful" in t.info for t in judged) and len(faithful) < count:
         result["faithful_episodes"] = len(faithful)
         result["faithful_success"] = sum(map(succeeded, faithful)) / len(faithful) if faithful else math.nan
-    return result | _repeated(trajectories)
+    result |= _repeated(trajectories)
+    if policy is not None:
+        result["tokens"] = {name: float(scalar) for name, scalar in prompt_tokens(trajectories, policy).items()}
+    return result
+
+
+def logged(result: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of :func:`summarize` that every logger gets, whatever evaluated: those that are plain, and tokens."""
+    plain = {name: float(value) for name, value in result.items() if isinstance(value, int | float)}
+    return {name: value for name, value in (plain | result.get("tokens", {})).items() if not math.isnan(value)}
 
 
 def _repeated(trajectories: list[Trajectory]) -> dict[str, Any]:

@@ -14,7 +14,13 @@ from hero_pl.losses.advantages import (
     without_spread,
 )
 from hero_pl.losses.base import DistillationLoss, action_log_probabilities, log_probabilities
-from hero_pl.losses.credit import gap_magnitudes, reweighted_advantages, turn_credits
+from hero_pl.losses.credit import (
+    belief_factors,
+    gap_magnitudes,
+    reweighted_advantages,
+    rlsd_advantages,
+    turn_credits,
+)
 from hero_pl.losses.divergence import VocabularyDivergence
 from hero_pl.losses.gates import (
     Contrastive,
@@ -42,7 +48,7 @@ from hero_pl.losses.linear import LinearDivergence, linear_divergence
 from hero_pl.losses.mix import mix_losses, mix_weights
 from hero_pl.losses.normalize import Normalization, coefficients, normalized_sum, zero_loss
 from hero_pl.losses.policy_gradient import ClippedPolicyGradient, kl_to_reference
-from hero_pl.losses.sampled_token import SampledToken
+from hero_pl.losses.sampled_token import GatedSampledToken, SampledToken
 
 __all__ = [
     "ClippedPolicyGradient",
@@ -52,6 +58,7 @@ __all__ = [
     "ForwardKL",
     "Gate",
     "GateInputs",
+    "GatedSampledToken",
     "HighEntropy",
     "ImportanceCorrection",
     "JensenShannon",
@@ -72,6 +79,7 @@ __all__ = [
     "TruncatedRatio",
     "VocabularyDivergence",
     "action_log_probabilities",
+    "belief_factors",
     "coefficients",
     "dr_grpo_advantages",
     "frac_zero_std",
@@ -88,6 +96,7 @@ __all__ = [
     "normalized_sum",
     "reweighted_advantages",
     "rloo_advantages",
+    "rlsd_advantages",
     "soft_overlong_penalty",
     "turn_credits",
     "without_spread",

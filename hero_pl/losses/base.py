@@ -8,14 +8,13 @@ by what they are divided is decided outside (see ``hero_pl.losses.normalize``).
 from __future__ import annotations
 
 import math
-import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from hero_pl.errors import ConfigError, TokenAlignmentError
+from hero_pl.scalars import Scalar
 
 
 class DistillationLoss(nn.Module, ABC):
@@ -28,8 +27,7 @@ class DistillationLoss(nn.Module, ABC):
         temperature: Divides the logits of both sides; equal to the sampling temperature unless you have a reason.
 
     Attributes:
-        diagnostics: Detached scalars about the last call, by the name under which training logs them; replaced by
-            every call. See :func:`combine` for what their names say.
+        diagnostics: Metrics of the last call, by the name under which training logs them; replaced by every call.
     """
 
     def __init__(self, *, temperature: float = 1.0) -> None:
@@ -40,7 +38,7 @@ class DistillationLoss(nn.Module, ABC):
                 "and must be a positive number. Use the sampling temperature of the rollouts, usually 1.0."
             )
         self.temperature = temperature
-        self.diagnostics: dict[str, Tensor] = {}
+        self.diagnostics: dict[str, Scalar] = {}
 
     @abstractmethod
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, action_ids: Tensor | None = None) -> Tensor:
@@ -102,26 +100,3 @@ def action_log_probabilities(logits: Tensor, action_ids: Tensor, temperature: fl
             "There must be exactly one sampled id per row of logits."
         )
     return log_probabilities(logits, temperature).gather(-1, action_ids.unsqueeze(-1)).squeeze(-1)
-
-
-def combine(parts: Sequence[tuple[int, Mapping[str, Tensor | float]]]) -> dict[str, Tensor]:
-    """Metrics of several sets of tokens as those of all tokens: the largest of maxima, else the mean.
-
-    A metric is a maximum if ``max`` is a word of its name, as in ``loss/max_token``.
-
-    Args:
-        parts: Number of tokens and metrics of each set; a metric that a set lacks is averaged over the others.
-
-    Example:
-        >>> combined = combine([(1, {"loss/mean": 4.0, "loss/max_token": 4.0}), (3, {"loss/mean": 0.0})])
-        >>> {name: float(value) for name, value in combined.items()}
-        {'loss/mean': 1.0, 'loss/max_token': 4.0}
-    """
-    combined = {}
-    for name in dict.fromkeys(name for _, metrics in parts for name in metrics):
-        having = [(count, metrics[name]) for count, metrics in parts if name in metrics]
-        values = torch.stack([v if isinstance(v, Tensor) else torch.tensor(v, dtype=torch.float64) for _, v in having])
-        counts = values.new_tensor([count for count, _ in having])
-        is_maximum = "max" in re.split(r"\W|_", name)
-        combined[name] = values.max() if is_maximum else (counts * values).sum() / counts.sum().clamp(min=1.0)
-    return combined

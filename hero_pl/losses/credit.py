@@ -12,6 +12,9 @@ from torch import Tensor
 
 from hero_pl.errors import ConfigError
 
+_PRIOR_MARGIN, _STD_EPS = 1e-4, 1e-6
+"""Constants of the authors' code: a group that always fails or succeeds keeps a finite logit, and no deviation is 0."""
+
 
 @torch.no_grad()
 def reweighted_advantages(advantages: Tensor, gap: Tensor, strength: float = 0.5, scale: float = 1.0) -> Tensor:
@@ -39,8 +42,29 @@ def reweighted_advantages(advantages: Tensor, gap: Tensor, strength: float = 0.5
 
 
 @torch.no_grad()
+def rlsd_advantages(advantages: Tensor, gap: Tensor, strength: float = 0.5, band: float = 0.2) -> Tensor:
+    """``A ((1 - strength) + strength * clip(exp(sign(A) * gap), 1 - band, 1 + band))`` (RLSD, arXiv 2604.03128).
+
+    As the authors' code has it (``verl/trainer/ppo/rlsd_utils.py`` in the SDAR repository), with their defaults.
+
+    Args:
+        advantages: ``(N,)`` of each token's trajectory.
+        gap: ``(N,)`` in nats; zero where there is no teacher leaves the advantage as it is.
+        strength: Share of the teacher's factor, in [0, 1]; 0 is the plain policy gradient.
+        band: Largest distance of that factor from 1, in [0, 1), so that no advantage changes its sign.
+
+    Example:
+        >>> rlsd_advantages(torch.ones(3), torch.tensor([2.0, 0.0, -2.0]))
+        tensor([1.1000, 1.0000, 0.9000])
+    """
+    _check_shares(strength, band)
+    factor = (advantages.sign() * gap).exp().clamp(1.0 - band, 1.0 + band)
+    return advantages * ((1.0 - strength) + strength * factor)
+
+
+@torch.no_grad()
 def gap_magnitudes(advantages: Tensor, gap: Tensor, cap: float = 2.0) -> Tensor:
-    """``sign(A) * min(|gap|, cap)``: the reward gives the sign, the teacher the size (RLSD, arXiv 2604.03128).
+    """``sign(A) * min(|gap|, cap)``: the reward gives the sign, the teacher the size. Our own; no paper's formula.
 
     Args:
         advantages: ``(N,)`` of each token's trajectory; only the sign counts.
@@ -74,3 +98,62 @@ def turn_credits(gap: Tensor, turn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """
     numbers, index = torch.unique(turn, return_inverse=True)
     return numbers, gap.new_zeros(numbers.numel()).index_add_(0, index, gap), index
+
+
+@torch.no_grad()
+def belief_factors(
+    sign: Tensor,
+    evidence: Tensor,
+    row: Tensor,
+    prior: Tensor,
+    strength: float = 0.5,
+    band: float = 0.2,
+    decay: float = 0.95,
+) -> Tensor:
+    """Factor of each turn's advantage by how far the turn revises a belief in success (AgentOPSD, arXiv 2608.05987).
+
+    Along a trajectory ``c_k = decay * c_{k-1} + e_k``, ``B_k = sigmoid(logit(B_0) + c_k)``, and with ``z_k``, the
+    revision ``B_k - B_{k-1}`` standardized within the trajectory, the factor is
+    ``(1 - strength) + strength * clip(1 + band * sign(A) * z_k, 1 - band, 1 + band)``.
+
+    Args:
+        sign: ``(turns,)`` sign of the trajectory's advantage, the same for all of its turns.
+        evidence: ``(turns,)`` ``e_k``, see :func:`turn_credits`.
+        row: ``(turns,)`` integer trajectory of each turn; the turns of a trajectory come in their order.
+        prior: ``(turns,)`` ``B_0``, the success rate of the trajectory's group.
+        strength: Share of the teacher's factor, in [0, 1].
+        band: Largest distance of that factor from 1, in [0, 1).
+        decay: What is left of the evidence one turn later, in (0, 1].
+
+    Returns:
+        ``(turns,)``, positive; 1 for the only turn of a trajectory.
+
+    Example:
+        >>> row = torch.tensor([0, 0])
+        >>> belief_factors(torch.ones(2), torch.tensor([2.0, 0.0]), row, torch.full((2,), 0.5))
+        tensor([1.1000, 0.9000])
+    """
+    _check_shares(strength, band)
+    if not 0.0 < decay <= 1.0:
+        raise ConfigError(f"decay={decay}: the share of the evidence that is left one turn later lies in (0, 1].")
+    factors = torch.ones_like(evidence)
+    for one in torch.unique(row):
+        mine = (row == one).nonzero().squeeze(-1)
+        total, collected = evidence.new_zeros(()), []
+        for piece in evidence[mine]:
+            total = decay * total + piece
+            collected.append(total)
+        start = prior[mine[:1]].clamp(_PRIOR_MARGIN, 1.0 - _PRIOR_MARGIN)
+        belief = torch.sigmoid(start.logit() + torch.stack(collected)).clamp(_STD_EPS, 1.0 - _STD_EPS)
+        revision = torch.cat([start, belief]).diff()
+        standardized = (revision - revision.mean()) / (revision.std(unbiased=False) + _STD_EPS)
+        clipped = (1.0 + band * sign[mine] * standardized).clamp(1.0 - band, 1.0 + band)
+        factors[mine] = (1.0 - strength) + strength * clipped
+    return factors
+
+
+def _check_shares(strength: float, band: float) -> None:
+    if not 0.0 <= strength <= 1.0 or not 0.0 <= band < 1.0:
+        raise ConfigError(
+            f"strength={strength}, band={band}: strength in [0, 1] and band in [0, 1) keep the sign of every advantage."
+        )

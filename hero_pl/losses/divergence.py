@@ -22,6 +22,7 @@ from torch.autograd.function import once_differentiable
 from hero_pl.errors import ConfigError
 from hero_pl.losses.base import DistillationLoss, check_same_shape, log_probabilities
 from hero_pl.losses.support import Support, reduce_support
+from hero_pl.scalars import Scalar, largest, mean
 
 ClipMode = Literal["none", "token", "pointwise"]
 
@@ -88,7 +89,7 @@ class VocabularyDivergence(DistillationLoss):
         check_same_shape(student_logits, teacher_logits)
         log_q = log_probabilities(student_logits, self.temperature)
         log_p = log_probabilities(teacher_logits.detach(), self.temperature)
-        diagnostics: dict[str, Tensor] = {}
+        diagnostics: dict[str, Scalar] = {}
         if self.support != "full":
             log_q, log_p, diagnostics = reduce_support(log_q, log_p, self.support, self.top_k, self.tail)
         per_token: Tensor = _ClosedForm.apply(log_q, log_p, self)  # type: ignore[no-untyped-call]
@@ -133,15 +134,15 @@ class VocabularyDivergence(DistillationLoss):
         return value, slope
 
     @torch.no_grad()
-    def describe(self, per_token: Tensor) -> dict[str, Tensor]:
+    def describe(self, per_token: Tensor) -> dict[str, Scalar]:
         """Metrics of a set of per-token values: the largest, and what clipping did."""
         if per_token.numel() == 0:
             return {}
-        metrics = {"loss/max_token": per_token.max()}
+        metrics, count = {"loss/max_token": largest(per_token.max())}, per_token.numel()
         if self.clip_mode == "pointwise":
-            metrics["clip/negative_fraction"] = (per_token < 0).to(per_token.dtype).mean()
+            metrics["clip/negative_fraction"] = mean((per_token < 0).to(per_token.dtype).mean(), count)
         elif self.clip_mode == "token":
-            metrics["clip/capped_fraction"] = (per_token >= self.clip).to(per_token.dtype).mean()
+            metrics["clip/capped_fraction"] = mean((per_token >= self.clip).to(per_token.dtype).mean(), count)
         return metrics
 
     def extra_repr(self) -> str:

@@ -53,7 +53,9 @@ class Gate(nn.Module, ABC):
 
 
 class SigmoidGap(Gate):
-    """``sigmoid((log p(a) - log q(a)) / t)``: what the teacher endorses passes, what it rejects is softened (SDAR).
+    """``sigmoid((log p(a) - log q(a)) / t)``: what the teacher endorses passes, what it rejects is softened.
+
+    The gate of SDAR, on any divergence; SDAR's own loss is :class:`~hero_pl.losses.sampled_token.GatedSampledToken`.
 
     Args:
         gate_temperature: ``t``, in nats; smaller is harder.
@@ -72,7 +74,7 @@ class SigmoidGap(Gate):
 
 
 class TeacherConfidence(Gate):
-    """A teacher that hesitates is believed less (SAGE-OPD).
+    """A teacher that hesitates is believed less (an idea of SAGE-OPD).
 
     Args:
         measure: ``entropy`` is ``1 - H(p) / log V``; ``max_probability`` is the probability of the teacher's favorite.
@@ -94,7 +96,7 @@ class TeacherConfidence(Gate):
 
 
 class StepDivergence(Gate):
-    """``exp(-mean divergence of the turn / c)``: turns where student and teacher are far apart weigh less (SOD).
+    """``exp(-mean divergence of the turn / c)``: turns on which both sides are far apart weigh less (an idea of SOD).
 
     Args:
         scale: ``c``, in nats.
@@ -111,7 +113,7 @@ class StepDivergence(Gate):
 
 
 class Contrastive(Gate):
-    """Subtracts what *any* hint would do, so that a mere change of style does not pass (RLCSD).
+    """Subtracts what *any* hint would do, so that a mere change of style does not pass (an idea of RLCSD).
 
     The gap ``log p(a) - log mean_k p_k(a)`` between the true hint and K wrong ones goes through a sigmoid.
 

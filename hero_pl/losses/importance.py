@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from hero_pl.errors import ConfigError
 from hero_pl.losses.policy_gradient import mean_per_row
+from hero_pl.scalars import Scalar, largest, mean
 
 LOG_RATIO_CLAMP = 20.0
 """Largest absolute log-ratio, in nats, before it is exponentiated."""
@@ -34,7 +35,7 @@ def importance_ratio(log_probs: Tensor, rollout_log_probs: Tensor, clamp: float 
     return (log_probs - rollout_log_probs).detach().clamp(-clamp, clamp).exp()
 
 
-def mismatch(log_probs: Tensor, rollout_log_probs: Tensor) -> dict[str, Tensor]:
+def mismatch(log_probs: Tensor, rollout_log_probs: Tensor) -> dict[str, Scalar]:
     """How far recomputed log-probabilities are from the recorded ones; at step 0 they should agree.
 
     A jump means stale weights, another temperature, other ids or another template, long before the reward moves.
@@ -44,13 +45,14 @@ def mismatch(log_probs: Tensor, rollout_log_probs: Tensor) -> dict[str, Tensor]:
         when there are no tokens.
     """
     difference = (log_probs - rollout_log_probs).detach()
-    if difference.numel() == 0:
+    count = difference.numel()
+    if not count:
         return {}
     clamped = difference.clamp(-LOG_RATIO_CLAMP, LOG_RATIO_CLAMP)
     return {
-        "mismatch/abs_mean": difference.abs().mean(),
-        "mismatch/abs_max": difference.abs().max(),
-        "mismatch/kl": (torch.expm1(clamped) - clamped).mean(),
+        "mismatch/abs_mean": mean(difference.abs().mean(), count),
+        "mismatch/abs_max": largest(difference.abs().max()),
+        "mismatch/kl": mean((torch.expm1(clamped) - clamped).mean(), count),
     }
 
 

@@ -17,8 +17,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from hero_pl.errors import ConfigError, TokenAlignmentError
-from hero_pl.losses.base import DistillationLoss, action_log_probabilities, combine, log_probabilities
+from hero_pl.losses.base import DistillationLoss, action_log_probabilities, log_probabilities
 from hero_pl.losses.divergence import VocabularyDivergence
+from hero_pl.scalars import Scalar, add_up
 
 
 class LinearDivergence(NamedTuple):
@@ -111,7 +112,7 @@ class _LinearDivergence(torch.autograd.Function):
         # many small contributions: summed in at least float32, whatever the head is kept in
         grad_head = torch.zeros_like(head, dtype=wide) if ctx.needs_input_grad[1] else None
         values, student, teacher = hidden.new_zeros(3, hidden.shape[0], dtype=wide)
-        described: list[tuple[int, dict[str, Tensor]]] = []
+        described: list[dict[str, Scalar]] = []
         for start in range(0, hidden.shape[0], chunk):
             part = slice(start, start + chunk)
             logits, teacher_logits = hidden[part] @ head.T, teacher_hidden[part] @ teacher_head.T
@@ -121,13 +122,13 @@ class _LinearDivergence(torch.autograd.Function):
             )
             if of_ids:
                 student[part], teacher[part] = of_ids
-            described.append((values[part].numel(), loss.diagnostics))
+            described.append(loss.diagnostics)
             grad_logits = grad_logits.to(hidden.dtype)
             if grad_hidden is not None:
                 grad_hidden[part] = grad_logits @ head
             if grad_head is not None:
                 _add_product(grad_head, grad_logits.T, hidden[part])
-        loss.diagnostics = combine(described)
+        loss.diagnostics = add_up(described)
         ctx.save_for_backward(grad_hidden, None if grad_head is None else grad_head.to(head.dtype))
         ctx.mark_non_differentiable(values, student, teacher)
         return (coefficients.to(wide) * values).sum(), values, student, teacher

@@ -12,8 +12,9 @@ Tokens *count* once in a denominator by being present; their ``weight`` scales t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import StrEnum
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,12 +43,16 @@ class Normalization(StrEnum):
     """Turn mean per row, then the mean over rows that have at least one token."""
 
 
+Mode = Normalization | str | Mapping[str, float]
+"""One normalization, or the share of each of several."""
+
+
 def _on_one_rank(local: Tensor) -> Tensor:
     return local
 
 
 def coefficients(
-    mode: Normalization | str,
+    mode: Mode,
     *,
     turn: Tensor,
     row: Tensor,
@@ -60,7 +65,7 @@ def coefficients(
     """Coefficient of every token, so that ``(coefficient * per_token).sum()`` is the normalized loss.
 
     Args:
-        mode: See ``Normalization``.
+        mode: See ``Normalization``; of several, the coefficients are added by their shares.
         turn: ``(N,)`` integer turn of each token; needs to be unique within its row only.
         row: ``(N,)`` integer row of each token, from 0 to ``rows - 1``. A row is a trajectory (or a sequence, where
             there are no trajectories) and lies on one rank as a whole.
@@ -68,8 +73,8 @@ def coefficients(
         rows: Number of rows on this rank, those without tokens included.
         constant: Tokens per row to divide by; required by ``seq_mean_token_sum_norm`` and used by nothing else.
         mask: ``(N,)`` bool; tokens outside get a coefficient of zero and count in no denominator. Default: all count.
-        reduce_sum: Sums a one-element tensor over all ranks. It is called exactly once on every rank, also on one
-            without tokens.
+        reduce_sum: Sums a one-element tensor over all ranks. It is called exactly once per mode on every rank, also on
+            one without tokens.
 
     Returns:
         ``(N,)`` in the dtype of ``weight`` (at least float32), detached. All zero when the outermost count is zero.
@@ -82,6 +87,10 @@ def coefficients(
         >>> coefficients("seq_mean_token_mean", turn=ids, row=ids, weight=torch.ones(4), rows=2)
         tensor([0.1667, 0.1667, 0.1667, 0.5000])
     """
+    if isinstance(mode, Mapping):
+        where: dict[str, Any] = {"turn": turn, "row": row, "weight": weight, "rows": rows, "mask": mask}
+        parts = [coefficients(one, **where, constant=constant, reduce_sum=reduce_sum) for one in mode]
+        return torch.stack([share * part for share, part in zip(mode.values(), parts, strict=True)]).sum(0)
     mode = check_normalization(mode, constant)
     _check_tokens(turn, row, weight, rows)
     weight = weight.detach()

@@ -1,4 +1,4 @@
-"""The clipped policy-gradient loss of GRPO and its relatives, one value per action token."""
+"""The clipped policy-gradient losses of GRPO and its relatives, one value per action token."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from hero_pl.errors import ConfigError
+from hero_pl.scalars import Scalar, largest, mean
 
+Surrogate = Literal["clip", "cispo"]
 RatioLevel = Literal["token", "sequence"]
 KLEstimator = Literal["k1", "k3"]
 
@@ -17,12 +19,17 @@ class ClippedPolicyGradient(nn.Module):
     """``-min(r A, clip(r, 1 - epsilon, 1 + epsilon_high) A)``, plus a penalty for leaving a reference policy.
 
     Args:
-        epsilon: How far the ratio may fall below 1 before its gradient stops.
+        epsilon: How far the ratio may fall below 1 before its gradient stops; with ``cispo``, 1.0 sets no lower bound.
         epsilon_high: How far it may rise above 1; ``None`` means ``epsilon``.
         ratio_level: ``token`` takes the ratio of each token; ``sequence`` (GSPO) gives all tokens of a row the
             geometric mean of their ratios, so a row must not be split over micro-batches.
         kl_weight: Weight of the penalty; 0.0 needs no reference policy.
         kl_estimator: Estimator of the penalty, see ``kl_to_reference``.
+        dual_clip: Where the advantage is negative, the loss is at most ``dual_clip * |A|``: a token that has become far
+            more likely stops pushing (dual-clip PPO, arXiv 1912.09729; verl's ``clip_ratio_c``, 3.0 there; TRL's
+            ``delta``). ``None`` sets no bound.
+        surrogate: ``clip`` as above; ``cispo`` is ``-stopgrad(clip(r)) A log q``, by which every token keeps its
+            gradient, with a bounded weight (MiniMax-M1, arXiv 2506.13585, equations 4 and 5).
     """
 
     def __init__(
@@ -32,13 +39,28 @@ class ClippedPolicyGradient(nn.Module):
         ratio_level: RatioLevel = "token",
         kl_weight: float = 0.0,
         kl_estimator: KLEstimator = "k3",
+        dual_clip: float | None = None,
+        surrogate: Surrogate = "clip",
     ) -> None:
         super().__init__()
         epsilon_high = epsilon if epsilon_high is None else epsilon_high
-        if not (0.0 <= epsilon < 1.0 and epsilon_high >= 0.0):
+        if surrogate not in ("clip", "cispo"):
+            raise ConfigError(f"ClippedPolicyGradient(surrogate={surrogate!r}): choose clip or cispo.")
+        unbounded = surrogate == "cispo" and epsilon == 1.0
+        if not ((0.0 <= epsilon < 1.0 or unbounded) and epsilon_high >= 0.0):
             raise ConfigError(
                 f"ClippedPolicyGradient(epsilon={epsilon}, epsilon_high={epsilon_high}): the ratio is kept within "
                 "[1 - epsilon, 1 + epsilon_high], so epsilon must lie in [0, 1) and epsilon_high must not be negative."
+            )
+        if dual_clip is not None and not dual_clip > 1.0 + epsilon_high:
+            raise ConfigError(
+                f"ClippedPolicyGradient(dual_clip={dual_clip}): the second bound must lie above the first, "
+                f"{1.0 + epsilon_high:g}. 3.0 is a common choice."
+            )
+        if surrogate == "cispo" and (dual_clip is not None or ratio_level == "sequence"):
+            raise ConfigError(
+                "ClippedPolicyGradient(surrogate='cispo') bounds the weight of each token by itself: leave dual_clip "
+                "out and set ratio_level to token."
             )
         if ratio_level not in ("token", "sequence"):
             raise ConfigError(f"ClippedPolicyGradient(ratio_level={ratio_level!r}): choose token or sequence.")
@@ -51,7 +73,9 @@ class ClippedPolicyGradient(nn.Module):
         self.ratio_level: RatioLevel = ratio_level
         self.kl_weight = kl_weight
         self.kl_estimator: KLEstimator = kl_estimator
-        self.diagnostics: dict[str, Tensor] = {}
+        self.dual_clip = dual_clip
+        self.surrogate: Surrogate = surrogate
+        self.diagnostics: dict[str, Scalar] = {}
 
     def forward(
         self,
@@ -84,8 +108,17 @@ class ClippedPolicyGradient(nn.Module):
         ratio = log_ratio.exp()
         clipped = ratio.clamp(1.0 - self.epsilon, 1.0 + self.epsilon_high)
         advantages = advantages.detach()
-        per_token = -torch.minimum(ratio * advantages, clipped * advantages)
-        self.diagnostics = _ratio_metrics(ratio.detach(), clipped.detach(), advantages)
+        if self.surrogate == "cispo":
+            per_token = -clipped.detach() * advantages * log_probs
+            self.diagnostics = _ratio_metrics(ratio.detach(), clipped.detach() != ratio.detach())
+        else:
+            per_token = -torch.minimum(ratio * advantages, clipped * advantages)
+            # where the clipped branch is the minimum there is no gradient
+            self.diagnostics = _ratio_metrics(ratio.detach(), (clipped * advantages < ratio * advantages).detach())
+        if self.dual_clip is not None:
+            self.diagnostics |= _share("dual_clip_fraction", (advantages < 0) & (ratio.detach() > self.dual_clip))
+            bound = torch.where(advantages < 0, -self.dual_clip * advantages, torch.inf)
+            per_token = torch.minimum(per_token, bound)
         if self.kl_weight == 0.0:
             return per_token
         if reference_log_probs is None:
@@ -95,7 +128,7 @@ class ClippedPolicyGradient(nn.Module):
             )
         penalty = kl_to_reference(log_probs, reference_log_probs, self.kl_estimator)
         if penalty.numel():
-            self.diagnostics["policy_gradient/kl"] = penalty.detach().mean()
+            self.diagnostics["policy_gradient/kl"] = mean(penalty.detach().mean(), penalty.numel())
         return per_token + self.kl_weight * penalty
 
 
@@ -123,17 +156,20 @@ def mean_per_row(values: Tensor, row: Tensor) -> Tensor:
     if values.numel() == 0:
         return values
     _, index, count = torch.unique(row, return_inverse=True, return_counts=True)
-    mean: Tensor = values.new_zeros(count.numel()).index_add(0, index, values) / count
-    return mean.index_select(0, index)
+    means: Tensor = values.new_zeros(count.numel()).index_add(0, index, values) / count
+    return means.index_select(0, index)
 
 
-@torch.no_grad()
-def _ratio_metrics(ratio: Tensor, clipped: Tensor, advantages: Tensor) -> dict[str, Tensor]:
-    if ratio.numel() == 0:
+def _ratio_metrics(ratio: Tensor, binding: Tensor) -> dict[str, Scalar]:
+    count = ratio.numel()
+    if not count:
         return {}
-    binding = clipped * advantages < ratio * advantages  # the clipped branch is the minimum: no gradient
     return {
-        "policy_gradient/ratio_mean": ratio.mean(),
-        "policy_gradient/ratio_max": ratio.max(),
-        "policy_gradient/clip_fraction": binding.to(ratio.dtype).mean(),
+        "policy_gradient/ratio_mean": mean(ratio.mean(), count),
+        "policy_gradient/ratio_max": largest(ratio.max()),
+        **_share("clip_fraction", binding),
     }
+
+
+def _share(name: str, where: Tensor) -> dict[str, Scalar]:
+    return {f"policy_gradient/{name}": mean(where.float().mean(), where.numel())} if where.numel() else {}

@@ -7,6 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from hero_pl.scalars import Scalar, mean
+
 Support = Literal["full", "student", "teacher", "union"]
 
 _LARGEST_LOG_MASS = -1e-7
@@ -15,7 +17,7 @@ _LARGEST_LOG_MASS = -1e-7
 
 def reduce_support(
     log_q: Tensor, log_p: Tensor, support: Support, top_k: int, tail: bool
-) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+) -> tuple[Tensor, Tensor, dict[str, Scalar]]:
     """Both sides on the same few buckets.
 
     The entries are true probabilities, normalized over the whole vocabulary before they are gathered; the choice of
@@ -39,7 +41,8 @@ def reduce_support(
     mass_q, mass_p = inside_q.logsumexp(-1, keepdim=True), inside_p.logsumexp(-1, keepdim=True)
     metrics = {}
     if mass_q.numel():
-        metrics = {"topk/student_mass": mass_q.detach().exp().mean(), "topk/teacher_mass": mass_p.exp().mean()}
+        masses = {"topk/student_mass": mass_q.detach(), "topk/teacher_mass": mass_p}
+        metrics = {name: mean(mass.exp().mean(), mass.numel()) for name, mass in masses.items()}
     if tail:
         return _with_tail(inside_q, mass_q), _with_tail(inside_p, mass_p), metrics
     return inside_q - mass_q, inside_p - mass_p, metrics

@@ -12,6 +12,7 @@ from torch import Tensor
 from hero_pl.batch import ReduceSum, TokenizedBatch
 from hero_pl.policy.base import Policy
 from hero_pl.rollout.collect import Collector
+from hero_pl.scalars import Scalar
 from hero_pl.types import Reflection, Trajectory
 
 Normalize = Literal[
@@ -32,7 +33,8 @@ class Step:
     """One optimizer step, laid out before its first backward pass."""
 
     batch: TokenizedBatch
-    metrics: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, Scalar] = field(default_factory=dict)
+    """Of this rank, made by :func:`~hero_pl.scalars.total`, ``mean`` or ``largest``."""
     reflections: list[Reflection] | None = None
 
 
@@ -42,8 +44,8 @@ class LossOutput:
 
     loss: Tensor
     """Scalar; the shares of all micro-batches and ranks add up to the step's loss."""
-    metrics: dict[str, float] = field(default_factory=dict)
-    """Means over this micro-batch's tokens."""
+    metrics: dict[str, Scalar] = field(default_factory=dict)
+    """Of this micro-batch."""
     per_token: Tensor | None = None
     """``(n,)`` detached loss per token, in nats."""
     student_logprobs: Tensor | None = None

@@ -9,19 +9,27 @@ from typing import Any, Literal, TypeAlias, get_args
 import torch
 from torch import Tensor
 
-from hero_pl.batch import PolicyTerm, ReduceSum, TokenizedBatch
+from hero_pl.batch import PolicyTerm, ReduceSum, TokenizedBatch, tokenize
 from hero_pl.errors import ConfigError
 from hero_pl.losses.base import action_log_probabilities
-from hero_pl.losses.credit import gap_magnitudes, reweighted_advantages, turn_credits
+from hero_pl.losses.credit import (
+    belief_factors,
+    gap_magnitudes,
+    reweighted_advantages,
+    rlsd_advantages,
+    turn_credits,
+)
 from hero_pl.losses.mix import MixMode, mix_losses, mix_weights
 from hero_pl.losses.normalize import zero_loss
 from hero_pl.objectives.base import LossOutput, Step
 from hero_pl.objectives.policy_gradient import PolicyGradient
+from hero_pl.objectives.schedules import Schedule, scheduled
 from hero_pl.objectives.self_distillation import SelfDistillation
 from hero_pl.policy.base import Policy
-from hero_pl.types import Trajectory
+from hero_pl.scalars import Scalar, largest, mean
+from hero_pl.types import Hint, Trajectory
 
-Rule: TypeAlias = Literal["advantage_reweight", "magnitude_only", "bayes_turn"]
+Rule: TypeAlias = Literal["advantage_reweight", "rlsd", "gap_magnitude", "turn_belief", "bayes_turn"]
 
 
 class _WithPolicyGradient(SelfDistillation):
@@ -68,7 +76,8 @@ class Mixed(_WithPolicyGradient):
 
     Args:
         policy_gradient: ``PolicyGradient`` (default, works with single trajectories), ``GRPO`` or ``RLOO``.
-        distillation_weight: Weight ``w`` of the distillation.
+        distillation_weight: Weight ``w`` of the distillation, a number or a schedule. Once a schedule has ended at 0,
+            the teacher is let go: nothing is reflected on and no second pass is paid for.
         mix: ``convex`` is ``(1 - w) L_policy + w L_distil``, ``additive`` is ``L_policy + w L_distil``.
         distillation: Settings of the distillation, see ``SelfDistillation``.
     """
@@ -76,20 +85,34 @@ class Mixed(_WithPolicyGradient):
     def __init__(
         self,
         policy_gradient: PolicyGradient | None = None,
-        distillation_weight: float = 0.7,
+        distillation_weight: float | Schedule = 0.7,
         mix: MixMode = "convex",
         **distillation: Any,
     ) -> None:
         super().__init__(policy_gradient, **distillation)
-        mix_weights(distillation_weight, mix)
+        for end in scheduled(distillation_weight).range():
+            mix_weights(end, mix)
         self.distillation_weight, self.mix = distillation_weight, mix
 
     def prepare(self, trajectories: Sequence[Trajectory], policy: Policy, reduce_sum: ReduceSum) -> Step:
         """Reflect and hint as HERO does, and give every turn its advantage."""
         term, metrics = self.policy_gradient.term(trajectories, reduce_sum)
-        step = self.lay_out(trajectories, policy, reduce_sum, term)
+        weight = self.distillation_weight
+        if isinstance(weight, Schedule) and weight.has_ended_at_zero(policy.version):
+            step = Step(self._without_teacher(trajectories, policy, reduce_sum, term))
+        else:
+            step = self.lay_out(trajectories, policy, reduce_sum, term)
+        if isinstance(weight, Schedule):
+            step.metrics["schedule/distillation_weight"] = largest(weight.at(policy.version))
         step.metrics |= metrics
         return step
+
+    def _without_teacher(
+        self, trajectories: Sequence[Trajectory], policy: Policy, reduce_sum: ReduceSum, term: PolicyTerm
+    ) -> TokenizedBatch:
+        unhinted: list[list[Hint | None]] = [[None] * len(trajectory.turns) for trajectory in trajectories]
+        device = next(policy.parameters()).device
+        return tokenize(trajectories, unhinted, policy, policy_term=term, reduce_sum=reduce_sum, device=device)
 
     def loss(self, policy: Policy, micro: TokenizedBatch) -> LossOutput:
         """Both losses from one pass of the student."""
@@ -99,7 +122,7 @@ class Mixed(_WithPolicyGradient):
         of_policy = self.policy_gradient.surrogate_loss(policy, student, micro, micro.policy_coefficient)
         distil = self.distil(policy, student[micro.teacher_mask], micro.teacher_scored())
         return LossOutput(
-            mix_losses(of_policy.loss, distil.loss, self.distillation_weight, self.mix),
+            mix_losses(of_policy.loss, distil.loss, scheduled(self.distillation_weight).at(policy.version), self.mix),
             {**distil.metrics, **of_policy.metrics},
             _at(micro.teacher_mask, distil.per_token),
             of_policy.student_logprobs,
@@ -114,13 +137,18 @@ class Credit(_WithPolicyGradient):
     of the loss (divergence, gate, correction) have no effect and are refused where they would mislead.
 
     Args:
-        rule: ``advantage_reweight`` multiplies each advantage by a bounded function of the gap (SGCD).
-            ``magnitude_only`` takes the sign from the advantage and the size from the gap (RLSD). ``bayes_turn`` feeds
-            the sum of the gaps of each turn to the estimator in place of a reward (PBSD).
+        rule: ``advantage_reweight`` multiplies each advantage by ``1 + strength * tanh`` of the gap (SGCD). ``rlsd``
+            multiplies it by the clipped ratio of teacher and student (RLSD). ``gap_magnitude`` takes the sign from the
+            advantage and the size from the gap (our own). ``turn_belief`` multiplies it by how far the turn revises a
+            belief in success (AgentOPSD). ``bayes_turn`` feeds the sum of the gaps of each turn to the estimator in
+            place of a reward (PBSD).
         policy_gradient: The estimator: ``PolicyGradient`` (default), ``GRPO`` or ``RLOO``.
-        strength: Of ``advantage_reweight``: largest relative change, in [0, 1).
+        strength: Of ``advantage_reweight``: largest relative change, in [0, 1). Of ``rlsd`` and ``turn_belief``: share
+            of the teacher's factor, in [0, 1].
         scale: Of ``advantage_reweight``: gap, in nats, that counts as large.
-        cap: Of ``magnitude_only``: largest size, in nats.
+        cap: Of ``gap_magnitude``: largest size, in nats.
+        band: Of ``rlsd`` and ``turn_belief``: largest distance of the teacher's factor from 1, in [0, 1).
+        decay: Of ``turn_belief``: share of the evidence that is left one turn later, in (0, 1].
         tokens_per_teacher_batch: Tokens that the teacher scores in one pass.
         distillation: Reflector, teacher, weights and scope, see ``SelfDistillation``.
     """
@@ -132,17 +160,24 @@ class Credit(_WithPolicyGradient):
         strength: float = 0.5,
         scale: float = 1.0,
         cap: float = 2.0,
+        band: float = 0.2,
+        decay: float = 0.95,
         tokens_per_teacher_batch: int = 16384,
         **distillation: Any,
     ) -> None:
         super().__init__(policy_gradient, **distillation)
         if rule not in get_args(Rule):
             raise ConfigError(f"Credit(rule={rule!r}): expected one of {', '.join(get_args(Rule))}.")
-        if self.gate is not None or (distillation.get("correction") is not None):
-            raise ConfigError("Credit makes no distillation loss, so a gate or a correction has nothing to act on.")
-        reweighted_advantages(torch.zeros(1), torch.zeros(1), strength, scale)
-        gap_magnitudes(torch.zeros(1), torch.zeros(1), cap)
+        if self.gate or self.blend or distillation.get("correction") is not None:
+            raise ConfigError(
+                "Credit makes no distillation loss, so a gate, a blend or a correction has nothing to act on."
+            )
+        nothing = torch.zeros(0)  # each checks its numbers
+        reweighted_advantages(nothing, nothing, strength if rule == "advantage_reweight" else 0.0, scale)
+        gap_magnitudes(nothing, nothing, cap)
+        belief_factors(nothing, nothing, nothing, nothing, strength, band, decay)
         self.rule, self.strength, self.scale, self.cap = rule, strength, scale, cap
+        self.band, self.decay = band, decay
         self.tokens_per_teacher_batch = tokens_per_teacher_batch
 
     @property
@@ -156,10 +191,10 @@ class Credit(_WithPolicyGradient):
         if self.rule == "bayes_turn":  # the estimator sees credits instead of rewards
             nothing, everything = [0.0] * len(trajectories), [1.0] * len(trajectories)
             term = PolicyTerm(nothing, everything, estimator.normalize, estimator.constant)
-            metrics: dict[str, float] = {}
+            metrics: dict[str, Scalar] = {}
         else:
             term, metrics = estimator.term(trajectories, reduce_sum)
-        term = replace(term, teacher_only=self.rule != "advantage_reweight")
+        term = replace(term, teacher_only=self.rule in ("gap_magnitude", "bayes_turn"))
         step = self.lay_out(trajectories, policy, reduce_sum, term)
         batch = step.batch
         gap = self._gaps(policy, batch)
@@ -167,15 +202,14 @@ class Credit(_WithPolicyGradient):
         step.batch = replace(
             batch,
             teacher=(),
-            teacher_of_row=(),
             negative_rows=(),
             advantage=advantage,
             coefficient=batch.policy_coefficient,
         )
         step.metrics |= metrics
-        if batch.teacher_mask.any():
-            step.metrics["credit/gap_mean"] = float(gap[batch.teacher_mask].mean())
-            step.metrics["credit/advantage_abs"] = float(advantage[batch.teacher_mask].abs().mean())
+        taught = int(batch.teacher_mask.sum())
+        step.metrics["credit/gap_mean"] = mean(gap[batch.teacher_mask].mean(), taught)
+        step.metrics["credit/advantage_abs"] = mean(advantage[batch.teacher_mask].abs().mean(), taught)
         return step
 
     def loss(self, policy: Policy, micro: TokenizedBatch) -> LossOutput:
@@ -201,15 +235,40 @@ class Credit(_WithPolicyGradient):
     ) -> Tensor:
         if self.rule == "advantage_reweight":
             return reweighted_advantages(batch.advantage, gap, self.strength, self.scale)
-        if self.rule == "magnitude_only":
+        if self.rule == "rlsd":
+            return rlsd_advantages(batch.advantage, gap, self.strength, self.band)
+        if self.rule == "gap_magnitude":
             return gap_magnitudes(batch.advantage, gap, self.cap)
         advantage = torch.zeros_like(gap)
         numbers, credits, index = turn_credits(gap[batch.teacher_mask], batch.turn[batch.teacher_mask])
-        owners = [batch.places[number][0] for number in numbers.tolist()]
+        owner_of = dict(zip(batch.turn.tolist(), batch.trajectory.tolist(), strict=True))
+        owners = [owner_of[number] for number in numbers.tolist()]
+        if self.rule == "turn_belief":
+            factor = torch.ones(len(set(batch.turn.tolist())), dtype=torch.float64)
+            factor[numbers.cpu()] = self._belief_factors(trajectories, batch, numbers, credits.cpu().double(), owners)
+            return batch.advantage * factor.to(gap)[batch.turn]
         groups = torch.tensor([trajectories[owner].group for owner in owners], dtype=torch.long)
         per_turn = self.policy_gradient.advantages(credits.cpu().double(), groups, reduce_sum)
         advantage[batch.teacher_mask] = per_turn.to(gap)[index]
         return advantage
+
+    def _belief_factors(
+        self,
+        trajectories: Sequence[Trajectory],
+        batch: TokenizedBatch,
+        numbers: Tensor,
+        evidence: Tensor,
+        owners: list[int],
+    ) -> Tensor:
+        """``(hinted turns,)``; a turn without a hint brings no evidence and is passed over."""
+        signs = dict(zip(batch.trajectory.tolist(), batch.advantage.sign().tolist(), strict=True))
+        rewards: dict[int, list[float]] = {}
+        for trajectory in trajectories:
+            rewards.setdefault(trajectory.group, []).append(trajectory.reward)
+        rates = [sum(rewards[trajectories[owner].group]) / len(rewards[trajectories[owner].group]) for owner in owners]
+        sign = torch.tensor([signs[owner] for owner in owners], dtype=torch.float64)
+        prior = torch.tensor(rates, dtype=torch.float64)
+        return belief_factors(sign, evidence, torch.tensor(owners), prior, self.strength, self.band, self.decay)
 
 
 def _at(teacher_mask: Tensor, values: Tensor | None) -> Tensor:

@@ -25,9 +25,10 @@ from hero_pl.losses.advantages import (
 from hero_pl.losses.base import action_log_probabilities
 from hero_pl.losses.importance import mismatch
 from hero_pl.losses.normalize import check_normalization, normalized_sum, zero_loss
-from hero_pl.losses.policy_gradient import ClippedPolicyGradient
+from hero_pl.losses.policy_gradient import ClippedPolicyGradient, Surrogate
 from hero_pl.objectives.base import LossOutput, Normalize, Objective, Step
 from hero_pl.policy.base import Policy
+from hero_pl.scalars import Scalar, mean, total
 from hero_pl.types import StopReason, Trajectory
 
 CUT = (StopReason.TRUNCATED, StopReason.MAX_TURNS, StopReason.CONTEXT_FULL)
@@ -47,6 +48,8 @@ class PolicyGradient(Objective):
         beta_kl: Weight of the k3 penalty toward the initial weights.
         zero_variance: Groups with equal rewards ``keep`` their tokens in the denominator, or ``mask`` them out.
         mask_truncated: Leave episodes out of the loss that ended at a limit instead of by themselves.
+        dual_clip: Bound on the loss per unit of a negative advantage (3.0 in verl); default: none.
+        surrogate: ``clip``, or ``cispo``, by which no token loses its gradient.
     """
 
     def __init__(
@@ -60,20 +63,20 @@ class PolicyGradient(Objective):
         beta_kl: float = 0.0,
         zero_variance: Literal["keep", "mask"] = "keep",
         mask_truncated: bool = False,
+        dual_clip: float | None = None,
+        surrogate: Surrogate = "clip",
     ) -> None:
         self.baseline = ReinforceBaseline(baseline)
         check_normalization(normalize, constant)
         self.normalize, self.constant, self.zero_variance = normalize, constant, zero_variance
         self.mask_truncated = mask_truncated
-        self.surrogate = ClippedPolicyGradient(epsilon, epsilon_high, ratio_level, beta_kl)
+        self.surrogate = ClippedPolicyGradient(
+            epsilon, epsilon_high, ratio_level, beta_kl, dual_clip=dual_clip, surrogate=surrogate
+        )
 
     def start(self, policy: Policy) -> None:
         """Keep the initial weights if a penalty needs them."""
         if self.surrogate.kl_weight:
-            from hero_pl.policy.huggingface import HuggingFacePolicy
-
-            if not isinstance(policy, HuggingFacePolicy):
-                raise ConfigError("beta_kl needs a HuggingFacePolicy, which can keep its initial weights.")
             policy.keep("initial")
 
     @property
@@ -95,7 +98,7 @@ class PolicyGradient(Objective):
 
     def term(
         self, trajectories: Sequence[Trajectory], reduce_sum: ReduceSum = lambda local: local
-    ) -> tuple[PolicyTerm, dict[str, float]]:
+    ) -> tuple[PolicyTerm, dict[str, Scalar]]:
         """Advantages and weights of a rollout batch, and what to log about them."""
         rewards = torch.tensor([trajectory.reward for trajectory in trajectories], dtype=torch.float64)
         groups = torch.tensor([trajectory.group for trajectory in trajectories], dtype=torch.long)
@@ -107,8 +110,9 @@ class PolicyGradient(Objective):
         cut = torch.tensor([trajectory.stop_reason in CUT for trajectory in trajectories], dtype=torch.bool)
         if self.mask_truncated:
             weight = weight.masked_fill(cut, 0.0)
-        metrics = {"rollout/frac_reward_zero_std": frac_zero_std(rewards, groups)}
-        metrics["rollout/masked_episodes"] = float((weight == 0.0).sum())
+        count = len({trajectory.group for trajectory in trajectories})
+        metrics = {"rollout/frac_reward_zero_std": mean(frac_zero_std(rewards, groups), count)}
+        metrics["rollout/masked_episodes"] = total((weight == 0.0).sum())
         return PolicyTerm(advantages.tolist(), weight.tolist(), self.normalize, self.constant), metrics
 
     def prepare(self, trajectories: Sequence[Trajectory], policy: Policy, reduce_sum: ReduceSum) -> Step:
@@ -119,7 +123,7 @@ class PolicyGradient(Objective):
             None,
             policy,
             self.normalize,
-            weight=lambda row, turn, hint: term.weight[row],
+            weight=lambda i, turn, hint: term.weight[i],
             advantage=term.advantage,
             constant=self.constant,
             reduce_sum=reduce_sum,
@@ -141,9 +145,8 @@ class PolicyGradient(Objective):
             with policy.sampling():
                 initial = policy.score(micro.student, "initial")
                 reference = action_log_probabilities(initial, micro.action_ids, micro.temperature)
-        per_token = self.surrogate(log_q, micro.rollout_logprobs, micro.advantage, micro.row, reference)
-        metrics = {k: float(v) for k, v in mismatch(log_q, micro.rollout_logprobs).items()}
-        metrics |= {k: float(v) for k, v in self.surrogate.diagnostics.items()}
+        per_token = self.surrogate(log_q, micro.rollout_logprobs, micro.advantage, micro.trajectory, reference)
+        metrics = {**mismatch(log_q, micro.rollout_logprobs), **self.surrogate.diagnostics}
         return LossOutput(normalized_sum(coefficient, per_token), metrics, per_token.detach(), log_q.detach(), None)
 
     def state_dict(self) -> dict[str, Any]:
@@ -209,6 +212,8 @@ class GRPO(_GroupObjective):
         max_resample: Tries per batch.
         overlong: Penalty on episodes that come near a length limit (DAPO).
         mask_truncated: Leave episodes out of the loss that ended at a limit instead of by themselves.
+        dual_clip: Bound on the loss per unit of a negative advantage (3.0 in verl); default: none.
+        surrogate: ``clip``, or ``cispo``, by which no token loses its gradient (MiniMax-M1).
     """
 
     def __init__(
@@ -224,10 +229,12 @@ class GRPO(_GroupObjective):
         max_resample: int = 10,
         overlong: SoftOverlong | None = None,
         mask_truncated: bool = False,
+        dual_clip: float | None = None,
+        surrogate: Surrogate = "clip",
     ) -> None:
         masked: Literal["keep", "mask"] = "keep" if zero_variance == "keep" else "mask"
         clip = (epsilon, epsilon_high, ratio_level, beta_kl)
-        super().__init__("none", normalize, constant, *clip, masked, mask_truncated)
+        super().__init__("none", normalize, constant, *clip, masked, mask_truncated, dual_clip, surrogate)
         if max_resample < 1:
             raise ConfigError(
                 f"GRPO(max_resample={max_resample}): at least 1; zero_variance: mask draws no group again."

@@ -17,24 +17,25 @@ from hero_pl.losses.gates import Gate, GateInputs
 from hero_pl.losses.importance import ImportanceCorrection, TruncatedRatio, mismatch
 from hero_pl.losses.jensen_shannon import JensenShannon
 from hero_pl.losses.linear import linear_divergence
-from hero_pl.losses.normalize import check_normalization, normalized_sum, zero_loss
+from hero_pl.losses.normalize import normalized_sum, zero_loss
 from hero_pl.losses.sampled_token import SampledToken
 from hero_pl.objectives.base import LossOutput, Normalize, Objective, Step
 from hero_pl.objectives.negative_hints import negative_hints
+from hero_pl.objectives.schedules import Blend, Schedule, check_blend, normalization_at, scheduled
 from hero_pl.objectives.scope import LossScope, Scope
 from hero_pl.policy.base import Policy
 from hero_pl.policy.branches import BranchScorer, Scoring
-from hero_pl.policy.huggingface import HuggingFacePolicy
 from hero_pl.reflection.base import Reflector
 from hero_pl.reflection.none import NoReflector
 from hero_pl.reflection.self_reflector import SelfReflector
 from hero_pl.reflection.statistics import reflection_statistics
 from hero_pl.rollout.collect import Collector
+from hero_pl.scalars import Scalar, largest, mean, share, total
 from hero_pl.teacher.base import Teacher
 from hero_pl.teacher.hindsight import HindsightTeacher
 from hero_pl.teacher.probe import HintProbe
 from hero_pl.teacher.weights import LiveWeights, TeacherWeights, TrustRegionWeights
-from hero_pl.types import Hint, Trajectory, Turn
+from hero_pl.types import Hint, Trajectory
 
 
 class SelfDistillation(Objective):
@@ -47,11 +48,12 @@ class SelfDistillation(Objective):
         divergence: Distance per token.
         normalize: What the loss is an average over.
         constant: Tokens per trajectory, for ``seq_mean_token_sum_norm``.
-        confidence_weights: Weight of a turn by the confidence of its diagnosis.
+        blend: Another average that takes over during training (TurnOPD).
+        confidence_weights: Weight of a turn by the confidence of its diagnosis; numbers or schedules.
         gate: Optional factor per token.
         correction: Correction for rollouts of an older policy; default: ``TruncatedRatio`` for ``SampledToken``, whose
             gradient needs it, and none for divergences over the vocabulary, which do not depend on the sampled id.
-        failures_only: Keep only turns for which the reflector proposed another action (HinT-SD).
+        failures_only: Keep only turns for which the reflector proposed another action (an idea of HinT-SD).
         loss_scope: Which sampled ids count: ``all``, those ``after_thinking``, or the action alone
             (``tool_call_only``).
         skip_first_tokens: Sampled ids at the start of each turn that never count.
@@ -74,7 +76,8 @@ class SelfDistillation(Objective):
         divergence: DistillationLoss | None = None,
         normalize: Normalize = "token_mean",
         constant: float | None = None,
-        confidence_weights: dict[str, float] | None = None,
+        blend: Blend | None = None,
+        confidence_weights: dict[str, float | Schedule] | None = None,
         gate: Gate | None = None,
         correction: ImportanceCorrection | None = None,
         failures_only: bool = False,
@@ -89,10 +92,11 @@ class SelfDistillation(Objective):
         self.teacher = teacher or HindsightTeacher()
         self.weights = weights or LiveWeights()
         self.divergence = divergence or JensenShannon()
-        self.normalize, self.constant = normalize, constant
-        check_normalization(normalize, constant)
+        self.normalize, self.constant, self.blend = normalize, constant, blend
+        check_blend(normalize, blend, constant)
         self.confidence_weights = {"low": 1.0, "medium": 1.0, "high": 1.0, **(confidence_weights or {})}
-        if set(self.confidence_weights) != {"low", "medium", "high"} or min(self.confidence_weights.values()) < 0.0:
+        lowest = min(scheduled(weight).range()[0] for weight in self.confidence_weights.values())
+        if set(self.confidence_weights) != {"low", "medium", "high"} or lowest < 0.0:
             raise ConfigError(
                 f"confidence_weights={confidence_weights}: expected non-negative numbers for low, medium and high."
             )
@@ -139,8 +143,7 @@ class SelfDistillation(Objective):
     def start(self, policy: Policy) -> None:
         """Let the teacher's weights take their copy."""
         if self.logits_at_once:
-            with _networked(policy).unprojected():
-                pass  # refuses a head that is no plain projection, before anything is played
+            policy.need_network("logits_at_once").check_plain_head()  # before anything is played
         self.weights.start(policy)
         self.reflector.start(policy)
 
@@ -158,12 +161,13 @@ class SelfDistillation(Objective):
         """:meth:`prepare`, with room for a policy gradient on the same rollouts."""
         reflections = self.reflector.reflect(trajectories, policy)
         hints = self.teacher.advise(trajectories, reflections, policy)
+        levels = {name: scheduled(weight).at(policy.version) for name, weight in self.confidence_weights.items()}
         batch = tokenize(
             trajectories,
             hints,
             policy,
-            self.normalize,
-            weight=self._weight,
+            normalization_at(self.normalize, self.blend, policy.version),
+            weight=lambda row, turn, hint: self._weight(hint, levels),
             constant=self.constant,
             scope=lambda turn: self.scope(turn, policy),
             negative_hints=negative_hints(trajectories, hints, self.gate.negative_hints if self.gate else 0),
@@ -173,23 +177,31 @@ class SelfDistillation(Objective):
         )
         turns = sum(len(trajectory.turns) for trajectory in trajectories)
         metrics = {f"reflection/{name}": value for name, value in reflection_statistics(reflections).items()}
-        metrics |= batch.counters
+        metrics |= self._scheduled(levels, policy.version)
         metrics |= {f"teacher/{name}": n for name, n in (self.teacher.metrics() | self.weights.metrics()).items()}
-        metrics["hero/hinted_turns"] = len(batch.teacher) / max(turns, 1)
-        metrics["hero/empty_batches"] = float(not batch.teacher_mask.any())
+        metrics["hero/hinted_turns"] = share(len(batch.teacher), turns)
+        metrics["hero/empty_batches"] = mean(not batch.teacher_mask.any(), 1)
         scored = [row for rows in (batch.teacher, *batch.negative_rows) for row in rows]
-        metrics["teacher/tokens"] = float(self.weights.passes * sum(len(row.ids) for row in scored))
+        metrics["teacher/tokens"] = total(self.weights.passes * sum(len(row.ids) for row in scored))
         if self.weights.scorer is not None:
-            rewritten = len(batch.student) - len(set(batch.student_of_row))
+            rewritten = len(batch.student) - len({row.trajectory for row in batch.student})
             metrics |= self.weights.scorer.describe(policy, batch.teacher, self.weights.copy, rewritten)
         metrics |= self.probe.step(trajectories, hints, policy, self.weights)
         self._seen = _seen(trajectories, reduce_sum)
         return Step(batch, metrics, reflections)
 
-    def _weight(self, row: int, turn: Turn, hint: Hint | None) -> float:
+    def _weight(self, hint: Hint | None, levels: Mapping[str, float]) -> float:
         if hint is None or (self.failures_only and not hint.is_failure):
             return 0.0
-        return self.confidence_weights[hint.confidence]
+        return levels[hint.confidence]
+
+    def _scheduled(self, levels: Mapping[str, float], version: int) -> dict[str, Scalar]:
+        """Numbers in force that follow a schedule."""
+        moving = [name for name, weight in self.confidence_weights.items() if isinstance(weight, Schedule)]
+        found = {f"confidence_{name}": levels[name] for name in moving}
+        if self.blend is not None:
+            found["blend"] = self.blend.share.at(version)
+        return {f"schedule/{name}": largest(value) for name, value in found.items()}
 
     def _tell_temperature(self, sampled: float) -> None:
         if self.divergence.temperature != sampled and not self._told:
@@ -204,20 +216,19 @@ class SelfDistillation(Objective):
     def loss(self, policy: Policy, micro: TokenizedBatch) -> LossOutput:
         """Step 4: divergence per token of the sampled ids, teacher detached."""
         if self.logits_at_once:
-            return self._distil_in_parts(_networked(policy), micro)
+            return self._distil_in_parts(policy, micro)
         return self.distil(policy, policy.score(micro.student), micro)
 
-    def _distil_in_parts(self, policy: HuggingFacePolicy, micro: TokenizedBatch) -> LossOutput:
+    def _distil_in_parts(self, policy: Policy, micro: TokenizedBatch) -> LossOutput:
         """The same from last hidden states."""
         self._tell_temperature(micro.temperature)
-        with policy.unprojected():
-            student, teacher = policy.score(micro.student), self.weights.score(policy, micro.teacher)
+        network = policy.need_network("logits_at_once")
         found = linear_divergence(
             self.divergence,
-            student,
-            policy.head_weight(),
-            teacher,
-            policy.head_weight(self.weights.copy),
+            policy.hidden(micro.student),
+            network.head_weight(),
+            self.weights.hidden(policy, micro.teacher),
+            network.head_weight(self.weights.copy),
             micro.coefficient,
             self.logits_at_once,
             micro.action_ids,
@@ -225,7 +236,7 @@ class SelfDistillation(Objective):
         q = found.student_log_probs
         output = self._output(found.loss, found.per_token, q, found.teacher_log_probs)
         if micro.temperature == self.divergence.temperature:
-            output.metrics.update({k: float(v) for k, v in mismatch(q, micro.rollout_logprobs).items()})
+            output.metrics.update(mismatch(q, micro.rollout_logprobs))
         return output
 
     def distil(self, policy: Policy, student: Tensor, micro: TokenizedBatch) -> LossOutput:
@@ -245,20 +256,20 @@ class SelfDistillation(Objective):
             others = [self.weights.score(policy, rows) for rows in micro.negative_rows]
             wrong = torch.stack([action_log_probabilities(o, ids, temperature) for o in others]) if others else None
             weighted = weighted * self.gate(
-                GateInputs(student, teacher, ids, micro.turn, per_token, temperature, wrong, micro.row)
+                GateInputs(student, teacher, ids, micro.turn, per_token, temperature, wrong, micro.trajectory)
             )
         if self.correction is not None:
-            weighted = weighted * self.correction(sampled, micro.rollout_logprobs, micro.row)
+            weighted = weighted * self.correction(sampled, micro.rollout_logprobs, micro.trajectory)
         output = self._output(normalized_sum(micro.coefficient, weighted), per_token.detach(), q, p)
-        output.metrics.update({k: float(v) for k, v in mismatch(sampled, micro.rollout_logprobs).items()})
+        output.metrics.update(mismatch(sampled, micro.rollout_logprobs))
         return output
 
     def _output(self, loss: Tensor, per_token: Tensor, q: Tensor, p: Tensor) -> LossOutput:
         """The loss with its metrics; divergences and log-probabilities ``(n,)`` are detached."""
         metrics = {
-            "teacher/divergence": float(per_token.mean()),
-            "teacher/endorsement": float((p - q).mean()),
-            **{k: float(v) for k, v in self.divergence.diagnostics.items()},
+            "teacher/divergence": mean(per_token.mean(), per_token.numel()),
+            "teacher/endorsement": mean((p - q).mean(), per_token.numel()),
+            **self.divergence.diagnostics,
         }
         return LossOutput(loss, metrics, per_token, q, p)
 
@@ -296,12 +307,6 @@ def _seen(trajectories: Sequence[Trajectory], reduce_sum: ReduceSum) -> tuple[fl
     local = torch.tensor([sum(t.reward for t in trajectories), count * length, count], dtype=torch.float64)
     reward, length, count = reduce_sum(local).tolist()
     return reward / max(count, 1.0), length / max(count, 1.0)
-
-
-def _networked(policy: Policy) -> HuggingFacePolicy:
-    if not isinstance(policy, HuggingFacePolicy):
-        raise ConfigError(f"logits_at_once needs a HuggingFacePolicy, given {type(policy).__name__}. Set it to 0.")
-    return policy
 
 
 def _device(policy: Policy) -> torch.device:

@@ -10,6 +10,7 @@ from hero_pl.losses.base import action_log_probabilities
 from hero_pl.losses.normalize import check_normalization, normalized_sum, zero_loss
 from hero_pl.objectives.base import LossOutput, Normalize, Objective, Step
 from hero_pl.policy.base import Policy
+from hero_pl.scalars import mean, share
 from hero_pl.types import Trajectory
 
 
@@ -58,12 +59,12 @@ class SFT(Objective):
             None,
             policy,
             self.normalize,
-            weight=lambda row, turn, hint: float(row in kept),
+            weight=lambda i, turn, hint: float(i in kept),
             constant=self.constant,
             reduce_sum=reduce_sum,
             device=next(policy.parameters()).device,
         )
-        return Step(batch, {"sft/kept": len(kept) / max(len(trajectories), 1)})
+        return Step(batch, {"sft/kept": share(len(kept), len(trajectories))})
 
     def loss(self, policy: Policy, micro: TokenizedBatch) -> LossOutput:
         """Mean negative log-likelihood."""
@@ -71,5 +72,5 @@ class SFT(Objective):
         if len(micro) == 0:
             return LossOutput(zero_loss(logits))
         log_q = action_log_probabilities(logits, micro.action_ids)
-        metrics = {"sft/accuracy": float((logits.argmax(-1) == micro.action_ids).float().mean())}
+        metrics = {"sft/accuracy": mean((logits.argmax(-1) == micro.action_ids).float().mean(), len(micro))}
         return LossOutput(normalized_sum(micro.coefficient, -log_q), metrics, -log_q.detach(), log_q.detach(), None)

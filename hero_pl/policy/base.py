@@ -3,48 +3,22 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
+from hero_pl.chat.dialect import Dialect
 from hero_pl.errors import ConfigError
-from hero_pl.types import FinishReason
+from hero_pl.policy.network import CopiesState, Network
+from hero_pl.policy.sampling import Sampler
 
 if TYPE_CHECKING:
     from hero_pl.chat.actions import ActionParser
     from hero_pl.chat.template import ChatTemplate
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How actions are drawn.
-
-    Args:
-        temperature: Of the softmax; 0 means greedy.
-        max_action_tokens: Tokens per action at most; a longer reply is cut and recorded as ``length``.
-    """
-
-    temperature: float = 1.0
-    max_action_tokens: int = 256
-
-    def __post_init__(self) -> None:
-        if self.temperature < 0.0:
-            raise ConfigError(f"temperature={self.temperature}: must be 0 (greedy) or positive.")
-        if self.max_action_tokens < 1:
-            raise ConfigError(f"max_action_tokens={self.max_action_tokens}: must be at least 1.")
-
-
-@dataclass(frozen=True, slots=True)
-class SampledAction:
-    """One sampled reply."""
-
-    ids: tuple[int, ...]
-    logprobs: tuple[float, ...]
-    """Log-probability of each id at the sampling temperature, in nats (at 1.0 if greedy)."""
-    finish_reason: FinishReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +28,8 @@ class ScoreRow:
     ids: tuple[int, ...]
     spans: tuple[tuple[int, int], ...]
     """``(start, stop)`` of each action in ``ids``; its logits are those at positions ``start - 1 .. stop - 2``."""
-    conversation: int = 0
-    """Rows of one conversation may be expected to begin alike."""
+    trajectory: int = 0
+    """Number of the trajectory in the rollout batch. Rows of one trajectory may be expected to begin alike."""
 
     @property
     def read(self) -> list[int]:
@@ -66,34 +40,6 @@ class ScoreRow:
     def scored(self) -> int:
         """Number of action tokens."""
         return sum(stop - start for start, stop in self.spans)
-
-
-class Session(ABC):
-    """Many conversations played at once; keeps whatever state makes the next call cheap."""
-
-    @abstractmethod
-    def act(self, rows: Sequence[int], prompts: Sequence[tuple[int, ...]]) -> list[SampledAction]:
-        """Sample one action for each named conversation.
-
-        Args:
-            rows: Numbers of the conversations that go on; the others are over for good.
-            prompts: The whole decision context of each; what was fed before is not computed again.
-        """
-
-
-class Sampler(ABC):
-    """Draws actions from a policy."""
-
-    @abstractmethod
-    def open(self, policy: Policy, sampling: Sampling, seeds: Sequence[int], weights: str = "live") -> Session:
-        """Start ``len(seeds)`` conversations; equal seeds and prompts draw equal actions.
-
-        Args:
-            policy: Loaded.
-            sampling: Settings for all of them.
-            seeds: One per conversation, so that no two share their randomness.
-            weights: Which weights act: ``live`` or ``initial``.
-        """
 
 
 class Policy(nn.Module, ABC):
@@ -112,6 +58,13 @@ class Policy(nn.Module, ABC):
         super().__init__()
         self.version = 0
         """Optimizer steps that the weights have seen."""
+        self.network: Network | None = None
+        """The language model, once it is loaded; ``None`` for good where there is none."""
+
+    @property
+    def dialect(self) -> Dialect:
+        """What can be said to this policy, and how; known once it is loaded."""
+        return Dialect(self.template, self.parser, self.max_length)
 
     @abstractmethod
     def load(self) -> None:
@@ -120,6 +73,8 @@ class Policy(nn.Module, ABC):
         Raises:
             PolicyError: They cannot be used; the message says what to do.
         """
+
+    # -- scoring -----------------------------------------------------------------------------------------------
 
     @abstractmethod
     def score(self, rows: Sequence[ScoreRow], weights: str = "live") -> Tensor:
@@ -133,11 +88,61 @@ class Policy(nn.Module, ABC):
             ``(sum of row.scored, vocab)`` in the order of rows and spans.
         """
 
+    def hidden(self, rows: Sequence[ScoreRow], weights: str = "live") -> Tensor:
+        """Last hidden states ``(sum of row.scored, width)``: logits before the output projection.
+
+        Args:
+            rows: As in :meth:`score`.
+            weights: As in :meth:`score`; their output projection is ``need_network(...).head_weight(weights)``.
+
+        Raises:
+            ConfigError: The policy has no network.
+            PolicyError: Its logits are no plain projection of hidden states.
+        """
+        raise self._no_network("hidden states")
+
+    # -- frozen copies -----------------------------------------------------------------------------------------
+
+    def need_network(self, wanted_by: str) -> Network:
+        """The network, for what cannot do without.
+
+        Raises:
+            ConfigError: There is none; names who asked for it.
+        """
+        if self.network is None:
+            raise self._no_network(wanted_by)
+        return self.network
+
+    def keep(self, name: str, dtype: torch.dtype | None = None) -> None:
+        """Keep a frozen copy of the present weights under ``name``, unless there is one already.
+
+        Raises:
+            ConfigError: The policy has no network.
+        """
+        self.need_network(f"a frozen copy ({name})").keep(name, dtype)
+
+    def copies_state(self) -> CopiesState:
+        """State of all frozen copies by name, for checkpoints; empty where there are none."""
+        return {} if self.network is None else self.network.copies_state()
+
+    def load_copies(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Restore :meth:`copies_state`.
+
+        Raises:
+            ConfigError: There are copies, and the policy has no network to hold them.
+        """
+        if state:
+            self.need_network("the frozen copies of a checkpoint").load_copies(state)
+
+    def _no_network(self, wanted_by: str) -> ConfigError:
+        return ConfigError(
+            f"{wanted_by}: this needs the network of a loaded HuggingFacePolicy, and {type(self).__name__} has none. "
+            "Take such a policy, or a setting that does without."
+        )
+
     @contextmanager
     def sampling(self) -> Iterator[None]:
         """Evaluation mode without gradients; the former mode comes back afterwards, also after an error."""
-        import torch
-
         was_training = self.training
         self.eval()
         try:

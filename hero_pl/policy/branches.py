@@ -10,7 +10,7 @@ so nothing is assumed of templates: where a history was rewritten, a conversatio
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -20,9 +20,13 @@ import torch
 from torch import Tensor
 
 from hero_pl.policy.base import Policy, ScoreRow
-from hero_pl.policy.huggingface import HuggingFacePolicy
+from hero_pl.policy.network import Network
+from hero_pl.scalars import Scalar, total
 
 Scoring = Literal["separate", "prefix_cache", "tree_mask"]
+
+Read = Callable[..., Tensor]
+"""What is taken from a pass: :meth:`Network.logits_at` or :meth:`Network.hidden_at`."""
 
 ATTENTION = "hero_pl_branches"
 """Name under which the attention of ``tree_mask`` is known to transformers."""
@@ -43,12 +47,12 @@ class Tree:
 
 
 def plan(rows: Sequence[ScoreRow]) -> list[Tree]:
-    """Gather the rows of each conversation around its last one, or around the last of each stretch that grew."""
+    """Gather the rows of each trajectory around its last one, or around the last of each stretch that grew."""
     branches: dict[int, list[tuple[int, int]]] = {}
-    conversations: dict[int, list[int]] = {}
+    trajectories: dict[int, list[int]] = {}
     for i, row in enumerate(rows):
-        conversations.setdefault(row.conversation, []).append(i)
-    for members in conversations.values():
+        trajectories.setdefault(row.trajectory, []).append(i)
+    for members in trajectories.values():
         trunks: list[int] = []
         for place in reversed(range(len(members))):
             i = members[place]
@@ -87,13 +91,27 @@ class BranchScorer:
 
     def score(self, policy: Policy, rows: Sequence[ScoreRow], weights: str) -> Tensor:
         """See :meth:`Policy.score`; no gradient flows."""
-        if not self.can_share(policy, weights) or not rows:
-            self.forwarded += sum(len(row.ids) for row in rows)
+        network = self._sharing(policy, rows, weights)
+        if network is None:
             return policy.score(rows, weights)
-        assert isinstance(policy, HuggingFacePolicy)
-        return self._shared(policy, rows, weights)
+        return self._shared(network, network.logits_at, rows, weights)
 
-    def describe(self, policy: Policy, rows: Sequence[ScoreRow], weights: str, rewritten: int) -> dict[str, float]:
+    def hidden(self, policy: Policy, rows: Sequence[ScoreRow], weights: str) -> Tensor:
+        """See :meth:`Policy.hidden`; no gradient flows."""
+        network = self._sharing(policy, rows, weights)
+        if network is None:
+            return policy.hidden(rows, weights)
+        network.check_plain_head()
+        return self._shared(network, network.hidden_at, rows, weights)
+
+    def _sharing(self, policy: Policy, rows: Sequence[ScoreRow], weights: str) -> Network | None:
+        """The network, if it can share; else the rows are counted as run one by one."""
+        if rows and self.can_share(policy, weights):
+            return policy.network
+        self.forwarded += sum(len(row.ids) for row in rows)
+        return None
+
+    def describe(self, policy: Policy, rows: Sequence[ScoreRow], weights: str, rewritten: int) -> dict[str, Scalar]:
         """What scoring ``rows`` will cost.
 
         Args:
@@ -111,18 +129,18 @@ class BranchScorer:
             )
         can = self.can_share(policy, weights)
         tokens = sum(tree.forwarded(rows) for tree in plan(rows)) if can else sum(len(row.ids) for row in rows)
-        return {"teacher/forwarded_tokens": float(tokens), "teacher/rewritten_histories": float(rewritten)}
+        return {"teacher/forwarded_tokens": total(tokens), "teacher/rewritten_histories": total(rewritten)}
 
     @torch.no_grad()
-    def _shared(self, policy: HuggingFacePolicy, rows: Sequence[ScoreRow], weights: str) -> Tensor:
-        logits: list[Tensor | None] = [None] * len(rows)
+    def _shared(self, network: Network, read: Read, rows: Sequence[ScoreRow], weights: str) -> Tensor:
+        found: list[Tensor | None] = [None] * len(rows)
         run = _prefix_cache if self.how == "prefix_cache" else _tree_mask
-        with policy.using(weights) as model:
+        with network.using(weights) as model:
             for tree in plan(rows):
                 self.forwarded += tree.forwarded(rows)
-                for i, scored in run(policy, model, rows, tree):
-                    logits[i] = scored
-        return torch.cat([scored for scored in logits if scored is not None])
+                for i, scored in run(model, read, rows, tree):
+                    found[i] = scored
+        return torch.cat([scored for scored in found if scored is not None])
 
     def can_share(self, policy: Policy, weights: str) -> bool:
         """Whether the network can: compared with separate passes on a few made-up rows, once per policy."""
@@ -138,15 +156,16 @@ class BranchScorer:
 
     @torch.no_grad()
     def _obstacle(self, policy: Policy, weights: str) -> str | None:
-        if not isinstance(policy, HuggingFacePolicy):
+        network = policy.network
+        if network is None:
             return f"{type(policy).__name__} has no network to share"
         if policy.template.hint_position == "system":
             return "hint_position: system puts the hint before the conversation; before_action shares it"
-        vocabulary = int(policy.model.config.get_text_config().vocab_size)
+        vocabulary = int(network.model.config.get_text_config().vocab_size)
         ids = [i % vocabulary for i in range(24)]
         rows = [ScoreRow((*ids[:start], *ids[9:15]), ((start + 3, start + 6),)) for start in (8, 14, 20)]
         try:
-            got = self._shared(policy, rows, weights)
+            got = self._shared(network, network.logits_at, rows, weights)
         except (RuntimeError, TypeError, ValueError, AttributeError, KeyError, IndexError) as error:
             return f"the network refuses ({error})"
         want = torch.cat([policy.score([row], weights) for row in rows])
@@ -156,27 +175,25 @@ class BranchScorer:
         return None
 
 
-def _prefix_cache(
-    policy: HuggingFacePolicy, model: Any, rows: Sequence[ScoreRow], tree: Tree
-) -> Iterator[tuple[int, Tensor]]:
+def _prefix_cache(model: Any, read: Read, rows: Sequence[ScoreRow], tree: Tree) -> Iterator[tuple[int, Tensor]]:
     from transformers import DynamicCache
 
     cache: Any = DynamicCache()
-    yield tree.trunk, _continue(policy, model, rows[tree.trunk], 0, cache)
+    yield tree.trunk, _continue(model, read, rows[tree.trunk], 0, cache)
     kept = [(layer.keys, layer.values) for layer in cache.layers]
     for i, shared in tree.branches:
         for layer, (keys, values) in zip(cache.layers, kept, strict=True):
             layer.keys, layer.values = keys[:, :, :shared], values[:, :, :shared]  # appending makes new tensors
-        yield i, _continue(policy, model, rows[i], shared, cache)
+        yield i, _continue(model, read, rows[i], shared, cache)
 
 
-def _continue(policy: HuggingFacePolicy, model: Any, row: ScoreRow, start: int, cache: Any) -> Tensor:
+def _continue(model: Any, read: Read, row: ScoreRow, start: int, cache: Any) -> Tensor:
     """Run ``row`` from position ``start`` on, on top of what is in the cache."""
-    ids = torch.tensor([row.ids[start:]], device=policy.device)
-    positions = torch.arange(start, len(row.ids), device=policy.device)[None]
-    read = [position - start for position in row.read]
+    ids = torch.tensor([row.ids[start:]], device=model.device)
+    positions = torch.arange(start, len(row.ids), device=model.device)[None]
+    places = [position - start for position in row.read]
     inputs = {"input_ids": ids, "position_ids": positions, "past_key_values": cache, "use_cache": True}
-    return policy.logits_at(model, [0] * len(read), read, **inputs)
+    return read(model, [0] * len(places), places, **inputs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,17 +225,15 @@ def tree_layout(rows: Sequence[ScoreRow], tree: Tree) -> Layout:
     return Layout(tuple(ids), tuple(positions), len(trunk.ids), tuple(spans), tuple(read))
 
 
-def _tree_mask(
-    policy: HuggingFacePolicy, model: Any, rows: Sequence[ScoreRow], tree: Tree
-) -> Iterator[tuple[int, Tensor]]:
+def _tree_mask(model: Any, read: Read, rows: Sequence[ScoreRow], tree: Tree) -> Iterator[tuple[int, Tensor]]:
     order = [tree.trunk, *(i for i, _ in tree.branches)]
-    logits = run_layout(policy, model, tree_layout(rows, tree))
-    yield from zip(order, torch.split(logits, [rows[i].scored for i in order]), strict=True)
+    found = run_layout(model, read, tree_layout(rows, tree))
+    yield from zip(order, torch.split(found, [rows[i].scored for i in order]), strict=True)
 
 
-def run_layout(policy: HuggingFacePolicy, model: Any, layout: Layout) -> Tensor:
-    """Logits at the places that a layout wants read."""
-    device = policy.device
+def run_layout(model: Any, read: Read, layout: Layout) -> Tensor:
+    """Logits, or hidden states, at the places that a layout wants read."""
+    device = model.device
     inputs = {
         "input_ids": torch.tensor([layout.ids], device=device),
         "position_ids": torch.tensor([layout.positions], device=device),
@@ -229,7 +244,7 @@ def run_layout(policy: HuggingFacePolicy, model: Any, layout: Layout) -> Tensor:
         "trunk_length": layout.trunk,
     }
     with _branch_attention_in(model):
-        return policy.logits_at(model, [0] * len(layout.read), list(layout.read), **inputs)
+        return read(model, [0] * len(layout.read), list(layout.read), **inputs)
 
 
 @contextmanager

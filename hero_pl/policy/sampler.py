@@ -1,28 +1,30 @@
 """In-process sampling for many conversations at once, with the key-value cache kept between turns.
 
-The sampler knows only ids. All conversations share one slot counter: every feed (the last sampled token and what the
-environment answered) is padded on the left to the widest row, holes are masked, and positions count real tokens only.
-Rows whose conversation is over leave the batch, and holes leave the cache when they are many. Randomness belongs to the
+The sampler knows only ids. The rows of the batch share one slot counter: every feed (the last sampled token and what
+the environment answered) is padded on the left to the widest row, holes are masked, and positions count real tokens
+only. A row that joins late is run by itself, so that no other row pays for its prompt, and is then put beside the
+others. Rows that are closed leave the batch, and holes leave the cache when they are many. Randomness belongs to the
 row, not to the batch: an action depends on its seed and its prompt, however many other conversations run beside it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch.nn.functional import pad
 
 from hero_pl.errors import ConfigError
-from hero_pl.policy.base import Policy, SampledAction, Sampler, Sampling, Session
+from hero_pl.policy.sampling import SampledAction, SampledPolicy, Sampler, Sampling, Session
 from hero_pl.types import FinishReason
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from hero_pl.policy.huggingface import HuggingFacePolicy
+    from hero_pl.policy.network import Network
 
 
 HOLES = 0.4
@@ -30,80 +32,184 @@ HOLES = 0.4
 
 
 class CachedSampler(Sampler):
-    """Plays all conversations in lock step and feeds only what is new (Hugging Face policies)."""
+    """Plays all conversations in lock step and feeds only what is new (policies with a network)."""
 
-    def open(self, policy: Policy, sampling: Sampling, seeds: Sequence[int], weights: str = "live") -> CachedSession:
+    def open(
+        self, policy: SampledPolicy, sampling: Sampling, seeds: Sequence[int] = (), weights: str = "live"
+    ) -> CachedSession:
         """See :meth:`Sampler.open`.
 
         Raises:
             ConfigError: Another kind of policy.
         """
-        from hero_pl.policy.huggingface import HuggingFacePolicy
-
-        if not isinstance(policy, HuggingFacePolicy):
+        if policy.network is None:
             raise ConfigError(
-                f"CachedSampler samples from a HuggingFacePolicy, not from a {type(policy).__name__}. A ScriptedPolicy "
-                "takes ScriptedSampler; leave the sampler of any policy out to get its own."
+                "CachedSampler samples from the network of a loaded HuggingFacePolicy, not from a "
+                f"{type(policy).__name__}. A ScriptedPolicy takes ScriptedSampler; leave the sampler of any policy out "
+                "to get its own."
             )
-        return CachedSession(policy, sampling, seeds, weights)
+        return CachedSession(policy, policy.network, sampling, seeds, weights)
 
 
 class CachedSession(Session):
     """Conversations whose keys and values stay in memory; see the module docstring for the layout."""
 
-    def __init__(self, policy: HuggingFacePolicy, sampling: Sampling, seeds: Sequence[int], weights: str) -> None:
-        from transformers import DynamicCache
-
-        self.policy, self.sampling, self.weights = policy, sampling, weights
-        self.streams = [np.random.Generator(np.random.Philox(key=seed % 2**64)) for seed in seeds]
-        self.batch = list(range(len(seeds)))
-        self.fed: list[list[int]] = [[] for _ in seeds]
-        self.cache: Any = DynamicCache()
-        self.mask = torch.zeros(len(seeds), 0, dtype=torch.long, device=policy.device)
+    def __init__(
+        self, policy: SampledPolicy, network: Network, sampling: Sampling, seeds: Sequence[int], weights: str
+    ) -> None:
+        self.policy, self.network, self.sampling, self.weights = policy, network, sampling, weights
+        self.streams: dict[int, np.random.Generator] = {}
+        """Randomness of each open row."""
+        self.opened = 0
+        self.asked: dict[int, tuple[int, ...]] = {}
+        """Prompts of the rows that wait for an action."""
         self.fed_tokens = 0
         """Tokens that went through the model so far, padding excluded."""
         self.packed = 0
         """How often the cache was packed."""
+        self._forget()
+        self.open(seeds)
 
-    def act(self, rows: Sequence[int], prompts: Sequence[tuple[int, ...]]) -> list[SampledAction]:
-        """See :meth:`Session.act`."""
-        self._keep(rows)
+    def _forget(self) -> None:
+        """An empty batch."""
+        self.batch: list[int] = []
+        """Rows in the cache, in its order."""
+        self.fed: list[list[int]] = []
+        """Ids in the cache, by place in the batch."""
+        self.cache = _new_cache()
+        self.mask = torch.zeros(0, 0, dtype=torch.long, device=self.network.device)
+        """``(rows, slots)``: which slots of the cache hold a token."""
+
+    # -- the seam ----------------------------------------------------------------------------------------------
+
+    def open(self, seeds: Sequence[int]) -> list[int]:
+        """See :meth:`Session.open`; costs nothing before the first prompt."""
+        rows = list(range(self.opened, self.opened + len(seeds)))
+        self.opened += len(rows)
+        for row, seed in zip(rows, seeds, strict=True):
+            self.streams[row] = np.random.Generator(np.random.Philox(key=seed % 2**64))
+        return rows
+
+    def submit(self, rows: Sequence[int], prompts: Sequence[tuple[int, ...]]) -> None:
+        """See :meth:`Session.submit`."""
+        self.asked.update(zip(rows, prompts, strict=True))
+
+    def finished(self) -> list[tuple[int, SampledAction]]:
+        """See :meth:`Session.finished`; draws for all rows that were asked, as one batch."""
+        if not self.asked:
+            return []
+        ends, limit = self.policy.template.end_ids, self.sampling.max_action_tokens
+        ids: dict[int, list[int]] = {row: [] for row in self.asked}
+        logprobs: dict[int, list[float]] = {row: [] for row in self.asked}
         self._pack()
-        by_row = dict(zip(rows, prompts, strict=True))
-        feeds = [self._new_ids(row, by_row[row]) for row in self.batch]
-        logits = self._feed(feeds)
-        ends = self.policy.template.end_ids
-        size = len(self.batch)
-        ids: list[list[int]] = [[] for _ in range(size)]
-        logprobs: list[list[float]] = [[] for _ in range(size)]
-        open_rows = [True] * size
-        for count in range(1, self.sampling.max_action_tokens + 1):
-            tokens, chosen = self._draw(logits, open_rows)
-            for i in range(size):
-                if open_rows[i]:
-                    ids[i].append(tokens[i])
-                    logprobs[i].append(chosen[i])
-                    open_rows[i] = tokens[i] not in ends
-            if not any(open_rows) or count == self.sampling.max_action_tokens:
+        rows, logits = self._read_prompts()
+        while True:
+            for row, token, logprob in zip(rows, *self._draw(rows, logits), strict=True):
+                ids[row].append(token)
+                logprobs[row].append(logprob)
+            going = [row for row in rows if ids[row][-1] not in ends]
+            if not going or len(ids[going[0]]) == limit:
                 break
-            logits = self._feed([[tokens[i]] if open_rows[i] else [] for i in range(size)])
-        actions = {
-            row: SampledAction(
-                tuple(ids[i]), tuple(logprobs[i]), FinishReason.LENGTH if open_rows[i] else FinishReason.STOP
-            )
-            for i, row in enumerate(self.batch)
-        }
-        return [actions[row] for row in rows]
+            rows, logits = self._feed({row: ids[row][-1:] for row in going})
+        self.asked = {}
+        version = self.policy.version if self.weights == "live" else 0
+        reasons = {row: FinishReason.LENGTH if row in going else FinishReason.STOP for row in ids}
+        return [(row, SampledAction(tuple(ids[row]), tuple(logprobs[row]), reasons[row], version)) for row in ids]
 
-    def _keep(self, rows: Sequence[int]) -> None:
-        """Drop the conversations that are over from the batch."""
-        wanted = set(rows)
-        if len(wanted) == len(self.batch):
+    def close(self, rows: Sequence[int]) -> None:
+        """See :meth:`Session.close`."""
+        for row in rows:
+            del self.streams[row]
+            self.asked.pop(row, None)
+        self._drop(set(rows))
+
+    # -- the batch ---------------------------------------------------------------------------------------------
+
+    def _read_prompts(self) -> tuple[list[int], Tensor]:
+        """Feed what is new of every prompt that was asked; rows and logits as in :meth:`_feed`."""
+        new: dict[int, tuple[int, ...]] = {}
+        for row, fed in zip(self.batch, self.fed, strict=True):
+            prompt = self.asked.get(row, ())
+            if len(prompt) > len(fed) and prompt[: len(fed)] == tuple(fed):
+                new[row] = prompt[len(fed) :]
+        # a rewritten history, or one that has nothing new to read, is run again from its start
+        self._drop({row for row in self.asked if row in self.batch and row not in new})
+        parts = [self._feed(new)] if new else []
+        joining = [row for row in self.asked if row not in self.batch]
+        if joining:
+            parts.append((joining, self._join(joining)))
+        return [row for rows, _ in parts for row in rows], torch.cat([logits for _, logits in parts])
+
+    def _feed(self, new: Mapping[int, Sequence[int]]) -> tuple[list[int], Tensor]:
+        """Run new ids of some rows of the batch.
+
+        Returns:
+            These rows in the order of the batch, and their logits ``(rows, vocab)`` after the last new id.
+        """
+        feeds = [new.get(row, ()) for row in self.batch]
+        logits, self.mask = self._run(self.cache, self.mask, feeds)
+        for known, feed in zip(self.fed, feeds, strict=True):
+            known += feed
+        places = [i for i, feed in enumerate(feeds) if feed]
+        return [self.batch[i] for i in places], logits[places]
+
+    def _join(self, rows: Sequence[int]) -> Tensor:
+        """Run the whole prompts of rows that are not in the cache, then put them there; returns their logits."""
+        cache, none = _new_cache(), torch.zeros(len(rows), 0, dtype=torch.long, device=self.network.device)
+        logits, mask = self._run(cache, none, [self.asked[row] for row in rows])
+        if self.batch:
+            missing = mask.shape[1] - self.mask.shape[1]
+            old, new = max(missing, 0), max(-missing, 0)
+            for layer, other in zip(self.cache.layers, cache.layers, strict=True):
+                for name in ("keys", "values"):  # (rows, heads, slots, head size)
+                    there, here = pad(getattr(layer, name), (0, 0, old, 0)), pad(getattr(other, name), (0, 0, new, 0))
+                    setattr(layer, name, torch.cat([there, here]))
+            mask = torch.cat([pad(self.mask, (old, 0)), pad(mask, (new, 0))])
+        else:
+            self.cache = cache
+        self.mask = mask
+        self.batch += rows
+        self.fed += [list(self.asked[row]) for row in rows]
+        return logits
+
+    def _run(self, cache: Any, mask: Tensor, feeds: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """One pass over new ids, padded on the left.
+
+        Returns:
+            ``(rows, vocab)`` logits after the last id, and the mask ``(rows, slots)`` with the new slots.
+        """
+        width = max(map(len, feeds))
+        ids = torch.zeros(len(feeds), width, dtype=torch.long)
+        new = torch.zeros(len(feeds), width, dtype=torch.long)
+        for i, feed in enumerate(feeds):
+            if feed:
+                ids[i, width - len(feed) :] = torch.tensor(feed)
+                new[i, width - len(feed) :] = 1
+        self.fed_tokens += int(new.sum())
+        ids, new = ids.to(mask.device), new.to(mask.device)
+        positions = (mask.sum(1, keepdim=True) + new.cumsum(1) - 1).clamp_min(0)
+        mask = torch.cat([mask, new], 1)
+        out = self.network.run(
+            self.weights,
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        return out.logits[:, -1].float(), mask
+
+    def _drop(self, rows: set[int]) -> None:
+        """Take rows out of the batch."""
+        keep = [i for i, row in enumerate(self.batch) if row not in rows]
+        if len(keep) == len(self.batch):
             return
-        keep = [i for i, row in enumerate(self.batch) if row in wanted]
+        if not keep:
+            self._forget()
+            return
         index = torch.tensor(keep, device=self.mask.device)
-        if self.mask.shape[1]:
-            self.cache.batch_select_indices(index)
+        self.cache.batch_select_indices(index)
         self.mask = self.mask[index]
         self.batch = [self.batch[i] for i in keep]
         self.fed = [self.fed[i] for i in keep]
@@ -123,48 +229,12 @@ class CachedSession(Session):
                 setattr(layer, name, states.gather(2, index))
         self.packed += 1
 
-    def _new_ids(self, row: int, prompt: tuple[int, ...]) -> list[int]:
-        """What of ``prompt`` was not fed yet; a rewritten history masks the row and starts it again."""
-        i = self.batch.index(row)
-        done = len(self.fed[i])
-        if list(prompt[:done]) != self.fed[i] or done >= len(prompt):
-            self.mask[i] = 0
-            self.fed[i] = []
-            done = 0
-        return list(prompt[done:])
-
-    def _feed(self, feeds: Sequence[Sequence[int]]) -> Tensor:
-        """Run the new ids of every row; returns ``(rows, vocab)`` logits after the last one."""
-        width = max(map(len, feeds))
-        device = self.mask.device
-        ids = torch.zeros(len(feeds), width, dtype=torch.long)
-        mask = torch.zeros(len(feeds), width, dtype=torch.long)
-        for i, feed in enumerate(feeds):
-            if feed:
-                ids[i, width - len(feed) :] = torch.tensor(feed)
-                mask[i, width - len(feed) :] = 1
-                self.fed[i] += feed
-        self.fed_tokens += int(mask.sum())
-        ids, mask = ids.to(device), mask.to(device)
-        positions = (self.mask.sum(1, keepdim=True) + mask.cumsum(1) - 1).clamp_min(0)
-        self.mask = torch.cat([self.mask, mask], 1)
-        out = self.policy.run(
-            self.weights,
-            input_ids=ids,
-            attention_mask=self.mask,
-            position_ids=positions,
-            past_key_values=self.cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        return out.logits[:, -1].float()  # type: ignore[no-any-return]
-
-    def _draw(self, logits: Tensor, open_rows: Sequence[bool]) -> tuple[list[int], list[float]]:
-        """One token per row and its log-probability; rows that are closed get an arbitrary one."""
+    def _draw(self, rows: Sequence[int], logits: Tensor) -> tuple[list[int], list[float]]:
+        """One token per row, and its log-probability."""
         temperature = self.sampling.temperature
         log_q = (logits / temperature if temperature else logits).log_softmax(-1)
         if temperature:
-            uniform = [self.streams[row].random() if open_rows[i] else 0.5 for i, row in enumerate(self.batch)]
+            uniform = [self.streams[row].random() for row in rows]
             cumulative = log_q.double().exp().cumsum(-1)
             target = torch.tensor(uniform, dtype=torch.double, device=logits.device)[:, None] * cumulative[:, -1:]
             tokens = torch.searchsorted(cumulative, target, right=True).clamp_max(logits.shape[-1] - 1)
@@ -173,3 +243,9 @@ class CachedSession(Session):
         chosen = log_q.gather(-1, tokens).squeeze(-1).tolist()
         assert all(math.isfinite(x) for x in chosen), "a token of probability 0 was drawn"
         return tokens.squeeze(-1).tolist(), chosen
+
+
+def _new_cache() -> Any:
+    from transformers import DynamicCache
+
+    return DynamicCache()

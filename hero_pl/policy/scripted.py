@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from hero_pl.chat.actions import ActionParser, PlainText
 from hero_pl.chat.template import ChatTemplate
 from hero_pl.errors import ConfigError
-from hero_pl.policy.base import Policy, SampledAction, Sampler, Sampling, ScoreRow, Session
+from hero_pl.policy.base import Policy, ScoreRow
+from hero_pl.policy.sampling import SampledAction, SampledPolicy, Sampler, Sampling, Session
 from hero_pl.types import FinishReason
 
 Script = Callable[[str, int], str]
@@ -67,7 +68,9 @@ class ScriptedPolicy(Policy):
 class ScriptedSampler(Sampler):
     """Encodes what the script says."""
 
-    def open(self, policy: Policy, sampling: Sampling, seeds: Sequence[int], weights: str = "live") -> ScriptedSession:
+    def open(
+        self, policy: SampledPolicy, sampling: Sampling, seeds: Sequence[int] = (), weights: str = "live"
+    ) -> ScriptedSession:
         """See :meth:`Sampler.open`; ``weights`` does not matter.
 
         Raises:
@@ -85,19 +88,41 @@ class ScriptedSession(Session):
     """Counts the turns of each conversation."""
 
     def __init__(self, policy: ScriptedPolicy, sampling: Sampling, seeds: Sequence[int]) -> None:
-        self.policy, self.limit, self.seeds = policy, sampling.max_action_tokens, seeds
-        self.turns = [0] * len(seeds)
+        self.policy, self.limit = policy, sampling.max_action_tokens
+        self.seeds: list[int] = []
+        self.turns: dict[int, int] = {}
+        """So far, by open row."""
+        self.asked: dict[int, tuple[int, ...]] = {}
+        self.open(seeds)
 
-    def act(self, rows: Sequence[int], prompts: Sequence[tuple[int, ...]]) -> list[SampledAction]:
-        """See :meth:`Session.act`; every token has probability 1."""
-        actions = []
+    def open(self, seeds: Sequence[int]) -> list[int]:
+        """See :meth:`Session.open`."""
+        rows = list(range(len(self.seeds), len(self.seeds) + len(seeds)))
+        self.seeds += seeds
+        self.turns.update(dict.fromkeys(rows, 0))
+        return rows
+
+    def submit(self, rows: Sequence[int], prompts: Sequence[tuple[int, ...]]) -> None:
+        """See :meth:`Session.submit`."""
+        self.asked.update(zip(rows, prompts, strict=True))
+
+    def finished(self) -> list[tuple[int, SampledAction]]:
+        """See :meth:`Session.finished`; every token has probability 1."""
+        drawn = [(row, self._speak(row, prompt)) for row, prompt in self.asked.items()]
+        self.asked = {}
+        return drawn
+
+    def _speak(self, row: int, prompt: tuple[int, ...]) -> SampledAction:
         template = self.policy.template
-        for row, prompt in zip(rows, prompts, strict=True):
-            context = str(template.tokenizer.decode(list(prompt)))
-            reply = self.policy.reply(context, self.turns[row], self.seeds[row])
-            ids = (*template.encoder.encode_untrusted(reply), int(template.tokenizer.eos_token_id))
-            finish = FinishReason.STOP if len(ids) <= self.limit else FinishReason.LENGTH
-            ids = ids[: self.limit]
-            self.turns[row] += 1
-            actions.append(SampledAction(ids, (0.0,) * len(ids), finish))
-        return actions
+        reply = self.policy.reply(str(template.tokenizer.decode(list(prompt))), self.turns[row], self.seeds[row])
+        self.turns[row] += 1
+        ids = (*template.encoder.encode_untrusted(reply), int(template.tokenizer.eos_token_id))
+        finish = FinishReason.STOP if len(ids) <= self.limit else FinishReason.LENGTH
+        ids = ids[: self.limit]
+        return SampledAction(ids, (0.0,) * len(ids), finish, self.policy.version)
+
+    def close(self, rows: Sequence[int]) -> None:
+        """See :meth:`Session.close`."""
+        for row in rows:
+            del self.turns[row]
+            self.asked.pop(row, None)

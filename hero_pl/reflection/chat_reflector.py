@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, get_args
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from hero_pl.errors import ConfigError
 from hero_pl.reflection.base import Reflector
 from hero_pl.reflection.chat_endpoint import ChatEndpoint
-from hero_pl.reflection.parse import LeakPolicy, ReflectionContext, parse_reflection
-from hero_pl.reflection.prompt import ReflectorRequest, merge_windows, requests, retry_message
-from hero_pl.reflection.retry import WARMER, OnInvalid, better_of, incomplete
-from hero_pl.types import Message, Reflection, Trajectory
+from hero_pl.reflection.parse import LeakPolicy
+from hero_pl.reflection.prompt import requests
+from hero_pl.reflection.review import Answer, OnInvalid, Question, Review
+from hero_pl.types import Reflection, Trajectory
 
 if TYPE_CHECKING:
     from hero_pl.policy.base import Policy
@@ -80,14 +80,6 @@ class ChatReflector(Reflector):
         leak_ngram: int = 6,
         max_diagnosis_chars: int = 800,
     ) -> None:
-        if on_invalid not in get_args(OnInvalid):
-            raise ConfigError(f"ChatReflector(on_invalid={on_invalid!r}): expected one of {get_args(OnInvalid)}.")
-        if retries < 1:
-            raise ConfigError(
-                f"ChatReflector(retries={retries}): expected at least 1; on_invalid: skip asks once only."
-            )
-        if temperature < 0:
-            raise ConfigError(f"ChatReflector(temperature={temperature}): expected 0 (greedy) or more.")
         if concurrency < 1:
             raise ConfigError(f"ChatReflector(concurrency={concurrency}): expected at least 1 request in flight.")
         self.endpoint = ChatEndpoint(
@@ -100,17 +92,13 @@ class ChatReflector(Reflector):
             max_total_tokens=max_total_tokens,
             extra_body=extra_body,
         )
-        self.temperature = temperature
-        self.retries = retries if on_invalid == "retry" else 0
+        self.review = Review(on_invalid, retries, temperature, leak_policy, leak_ngram, max_diagnosis_chars)
         self.max_request_chars = max_request_chars
         self.max_reply_chars = max_reply_chars
         self.concurrency = concurrency
-        self.leak_policy = leak_policy
-        self.leak_ngram = leak_ngram
-        self.max_diagnosis_chars = max_diagnosis_chars
 
     def reflect(self, trajectories: Sequence[Trajectory], policy: Policy | None) -> list[Reflection]:
-        """Ask about all trajectories at once; the policy is not used.
+        """Ask about all trajectories and windows at once; the policy is not used.
 
         A request that fails for good leaves its turns without a diagnosis and the issue ``request_failed`` or
         ``request_refused``.
@@ -118,9 +106,10 @@ class ChatReflector(Reflector):
         Raises:
             ReflectionError: If the spend cap is reached or the endpoint cannot be used at all.
         """
+        plan = partial(requests, max_size=self.max_request_chars, max_reply_chars=self.max_reply_chars)
         pool = ThreadPoolExecutor(max_workers=self.concurrency)
         try:
-            return list(pool.map(self._reflect, trajectories))
+            return self.review.run(trajectories, plan, lambda questions: list(pool.map(self._answer, questions)))
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -132,37 +121,6 @@ class ChatReflector(Reflector):
         """Count on from the saved run."""
         self.endpoint.spent_tokens = int(state["spent_tokens"])
 
-    def _reflect(self, trajectory: Trajectory) -> Reflection:
-        context = ReflectionContext.of(trajectory)
-        asked = requests(trajectory, max_size=self.max_request_chars, max_reply_chars=self.max_reply_chars)
-        answers = [self._answer(request, context) for request in asked]
-        return merge_windows(answers, len(trajectory.turns), [cut for request in asked for cut in request.cuts])
-
-    def _answer(self, request: ReflectorRequest, context: ReflectionContext) -> Reflection:
-        answer = latest = self._ask(request, request.messages, context, self.temperature)
-        for attempt in range(1, self.retries + 1):
-            failed = any(code.startswith("request_") for code, _ in latest.issues)
-            if failed or not incomplete(answer, request.window):
-                break
-            again = (*request.messages, Message("assistant", answer.raw), retry_message(answer, request.window))
-            latest = self._ask(request, again, context, self.temperature + WARMER * attempt)
-            answer = better_of(answer, latest)
-        return answer
-
-    def _ask(
-        self, request: ReflectorRequest, messages: Sequence[Message], context: ReflectionContext, temperature: float
-    ) -> Reflection:
-        reply = self.endpoint.ask(messages, request.max_new_tokens, temperature)
-        turns = len(context.actions)
-        if reply.failure:
-            return Reflection((None,) * turns, "rejected", issues=((reply.failure, 0),))
-        parsed = parse_reflection(
-            reply.text,
-            turns=turns,
-            context=context,
-            leak_policy=self.leak_policy,
-            leak_ngram=self.leak_ngram,
-            max_diagnosis_chars=self.max_diagnosis_chars,
-            window=request.window,
-        )
-        return replace(parsed, tokens=reply.tokens)
+    def _answer(self, question: Question) -> Answer:
+        reply = self.endpoint.ask(question.messages, question.request.max_new_tokens, question.temperature)
+        return Answer(reply.text, reply.tokens, failure=reply.failure)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from hero_pl.errors import ReflectionError
 from hero_pl.types import Trajectory
+
+_CALL = re.compile(r"\s*(?:\{|\w+\[.*\]\s*\Z)", re.DOTALL)
+"""A call as JSON, or as ``name[argument]``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,8 @@ class ReflectionContext:
     final_reward: float
     texts: tuple[str, ...] = ()
     """What the policy wrote at each turn, where that is more than the action; empty or one per turn."""
+    plain_replies: bool | None = None
+    """Whether the environment takes plain words as a reply to a user; ``None`` where it does not say."""
 
     def __post_init__(self) -> None:
         lengths = {len(self.actions), len(self.observations), len(self.texts) or len(self.actions)}
@@ -46,7 +52,15 @@ class ReflectionContext:
             tools=tuple(name for name in map(tool_name, trajectory.tools) if name),
             final_reward=trajectory.reward,
             texts=tuple(turn.text for turn in trajectory.turns),
+            plain_replies=trajectory.info.get("plain_replies"),
         )
+
+    @property
+    def takes_replies(self) -> bool:
+        """Whether plain words are an action: the environment says so, or such an action was taken."""
+        if self.plain_replies is not None:
+            return self.plain_replies
+        return any(action.strip() and not _CALL.match(action) for action in self.actions)
 
 
 def tool_name(schema: Mapping[str, Any]) -> str:

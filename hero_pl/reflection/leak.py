@@ -8,6 +8,7 @@ learned. Two signs are looked for, each only if it first occurs in the episode a
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
@@ -26,7 +27,7 @@ def words(text: str) -> list[str]:
         >>> words("Mail mia@shop.test, order #W4410 - item 12.")
         ['mail', 'mia@shop.test', 'order', 'w4410', 'item', '12']
     """
-    return [found.group().lower() for found in _word_spans(text)]
+    return [found.group().lower() for found in _word_spans(_composed(text))]
 
 
 def is_identifier(word: str) -> bool:
@@ -77,6 +78,7 @@ class LeakIndex:
 
     def redact(self, text: str, turn: int) -> str:
         """Put a marker in the place of every leaking word run and identifier."""
+        text = _composed(text)
         spans = _word_spans(text)
         found = [span.group().lower() for span in spans]
         leaking = {i for i, word in enumerate(found) if self._leaking_identifier(word, turn)}
@@ -125,6 +127,11 @@ def _pieces(value: Any) -> Iterable[str]:
 def _parts(word: str) -> list[str]:
     pieces = _PART.split(word)
     return [piece for piece in pieces if is_identifier(piece)] if len(pieces) > 1 else []
+
+
+def _composed(text: str) -> str:
+    """Unicode NFC: what an environment says decomposed, a tokenizer may have composed."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
 def _word_spans(text: str) -> list[re.Match[str]]:

@@ -16,9 +16,10 @@ from hero_pl.chat.actions import without_thinking
 from hero_pl.chat.encode import scrub
 from hero_pl.errors import ConfigError, ReflectionError
 from hero_pl.reflection.context import ReflectionContext
-from hero_pl.reflection.fields import read_confidence, read_diagnosis, read_target
+from hero_pl.reflection.fields import read_confidence, read_diagnosis
 from hero_pl.reflection.json_scan import Items, Members, Span, is_complete, plain, scan
 from hero_pl.reflection.leak import REDACTED, LeakIndex
+from hero_pl.reflection.target import read_target
 from hero_pl.types import Diagnosis, Reflection
 
 __all__ = ["LeakPolicy", "ReflectionContext", "dump_reflection", "parse_reflection"]
@@ -65,7 +66,12 @@ def parse_reflection(
         >>> parse_reflection('{"1": {"diagnosis": "Right.", "confidence": "high"}}', turns=1, context=episode).issues
         (('key_normalised', 0),)
     """
-    _check(turns, context, leak_policy, leak_ngram, max_diagnosis_chars)
+    check_settings(leak_policy, leak_ngram, max_diagnosis_chars)
+    if len(context.actions) != turns:
+        raise ReflectionError(
+            f"A reflection over {turns} turns was given the context of an episode with {len(context.actions)} turns. "
+            "Build it with ReflectionContext.of(trajectory) from the same trajectory."
+        )
     first, last = window or (1, turns)
     raw = scrub(raw)
     issues: Issues = []
@@ -77,7 +83,7 @@ def parse_reflection(
     leaks = LeakIndex(context, leak_ngram) if entries else None
     diagnoses: list[Diagnosis | None] = [None] * turns
     for number in range(first, last + 1) if leaks else ():
-        if number not in entries:
+        if entries.get(number) is None:  # left out, or null
             issues.append(("missing_turn", number))
         elif leaks:
             codes: list[str] = []
@@ -90,6 +96,20 @@ def parse_reflection(
     strict = not issues and best is not None and _is_one_object(best.span, raw)
     status: Literal["ok", "repaired", "rejected"] = "rejected" if rejected else "repaired" if issues else "ok"
     return Reflection(tuple(diagnoses), status, strict and not rejected, tuple(issues), raw)
+
+
+def check_settings(leak_policy: str, leak_ngram: int, max_diagnosis_chars: int) -> None:
+    """Refuse settings that cannot work, before anything is read.
+
+    Raises:
+        ConfigError: One is out of range.
+    """
+    if leak_policy not in get_args(LeakPolicy):
+        raise ConfigError(f"leak_policy={leak_policy!r}: expected one of {', '.join(get_args(LeakPolicy))}.")
+    if leak_ngram < 2:
+        raise ConfigError(f"leak_ngram={leak_ngram}: expected at least 2 words in a row; the default is 6.")
+    if max_diagnosis_chars < 1:
+        raise ConfigError(f"max_diagnosis_chars={max_diagnosis_chars}: expected at least 1; the default is 800.")
 
 
 def dump_reflection(reflection: Reflection) -> str:
@@ -127,9 +147,9 @@ def _best(text: str, first: int, last: int, whole: bool) -> _Candidate | None:
         if not entries:
             continue
         inside = span.end
-        numbers = {number for number, _, _ in entries}
-        shifted = {number + 1 for number in numbers} if whole and _zero_indexed(numbers, last) else numbers
-        score = sum(first <= number <= last for number in shifted)
+        by_turn = {number: value for number, value, _ in entries}
+        shift = int(whole and _zero_indexed(by_turn, last))
+        score = sum(first <= number + shift <= last and value is not None for number, value in by_turn.items())
         if best is None or score >= best.score:
             best = _Candidate(span, entries, score)
     return best
@@ -188,10 +208,11 @@ def _by_turn(best: _Candidate | None, first: int, last: int, turns: int, issues:
             return {}
         issues.append(("zero_indexed", 0))
         by_turn = {number + 1: value for number, value in by_turn.items()}
-    issues += [("extra_turn", number) for number in sorted(by_turn) if not first <= number <= last]
     in_range = {number: value for number, value in by_turn.items() if first <= number <= last}
     if not in_range:
         issues.append(("no_turn_in_range", 0))
+    else:
+        issues += [("extra_turn", number) for number in sorted(by_turn.keys() - in_range.keys())]
     return in_range
 
 
@@ -234,17 +255,3 @@ def _without_leak(
 def _is_one_object(span: Span, raw: str) -> bool:
     """Nothing but white space around one JSON object."""
     return isinstance(span.value, Members) and not raw[: span.start].strip() and not raw[span.end :].strip()
-
-
-def _check(turns: int, context: ReflectionContext, leak_policy: str, leak_ngram: int, max_chars: int) -> None:
-    if leak_policy not in get_args(LeakPolicy):
-        raise ConfigError(f"leak_policy={leak_policy!r}: expected one of {', '.join(get_args(LeakPolicy))}.")
-    if leak_ngram < 2:
-        raise ConfigError(f"leak_ngram={leak_ngram}: expected at least 2 words in a row; the default is 6.")
-    if max_chars < 1:
-        raise ConfigError(f"max_diagnosis_chars={max_chars}: expected at least 1; the default is 800.")
-    if len(context.actions) != turns:
-        raise ReflectionError(
-            f"A reflection over {turns} turns was given the context of an episode with {len(context.actions)} turns. "
-            "Build it with ReflectionContext.of(trajectory) from the same trajectory."
-        )

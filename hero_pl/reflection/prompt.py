@@ -1,9 +1,9 @@
 """The request a reflector is asked with: instructions, the recorded episode, windows for long episodes.
 
 Wording lives in ``prompts/*.jinja``. Everything that came from a user, a tool, a page or the policy is quoted line by
-line, so that it can neither pose as a turn header nor as an instruction. Replies, and turns before a window, may be cut
-in the middle with a visible marker, and every cut is an issue of the reflection; actions and headers of reviewed turns
-are never cut.
+line, so that it can neither pose as a turn header nor as an instruction. Replies, and turns outside a window, may be
+cut in the middle with a visible marker, and every cut is an issue of the reflection; actions and headers of reviewed
+turns are never cut.
 """
 
 from __future__ import annotations
@@ -21,10 +21,12 @@ from hero_pl.errors import ConfigError
 from hero_pl.types import Message, Reflection, Trajectory, Turn
 
 _FOLDER = Path(__file__).parent / "prompts"
-EARLIER_CHARS = 160
-"""Length to which actions and replies of turns before the window are cut, in characters."""
-EARLIER_TURNS = 8
-"""Turns before the window that are shown; older ones are named as left out, so that late windows stay small."""
+OUTSIDE_CHARS = 160
+"""Length to which actions and replies of turns outside the window are cut, in characters."""
+OUTSIDE_TURNS = 8
+"""Turns before the window that are shown, and at most so many after it; the number left out is told."""
+LATER_SHARE = 0.25
+"""Part of the room beside instructions and task that may show what came after the window."""
 TOKENS_PER_TURN = 96
 """Room for the diagnosis of one turn."""
 TOKENS_BESIDE = 64
@@ -51,7 +53,8 @@ class ReflectorRequest:
     """First and last turn to be diagnosed."""
     cuts: tuple[tuple[str, int], ...] = ()
     """What it does not show, as issues: ``reply_cut`` with the reviewed turn; with the first turn of the window
-    ``past_cut`` (texts of turns before it are shortened) and ``past_left_out`` (turns before it are missing)."""
+    ``past_cut`` (texts of turns before it are shortened) and ``past_left_out`` (turns before it are missing); with the
+    last, ``future_cut`` and ``future_left_out`` for turns after it."""
 
     @property
     def max_new_tokens(self) -> int:
@@ -67,29 +70,12 @@ def answer_tokens(window: tuple[int, int], per_turn: int = TOKENS_PER_TURN) -> i
 def requests(
     trajectory: Trajectory, *, max_size: int, count: Callable[[str], int] = len, max_reply_chars: int = 4000
 ) -> list[ReflectorRequest]:
-    """All requests for one trajectory: one, or one per window of turns where one would be too long.
+    """All requests for one trajectory: one, or the fewest windows of turns where one would be too long.
 
     Args:
         trajectory: A finished episode.
         max_size: Largest request, in the unit of ``count``. A window always has one turn, even if that is larger.
         count: Size of a text: characters by default, or a tokenizer's count.
-        max_reply_chars: Longer replies are cut in the middle.
-    """
-    return [
-        render_request(trajectory, window=window, max_reply_chars=max_reply_chars)
-        for window in windows(trajectory, max_size=max_size, count=count, max_reply_chars=max_reply_chars)
-    ]
-
-
-def windows(
-    trajectory: Trajectory, *, max_size: int, count: Callable[[str], int] = len, max_reply_chars: int = 4000
-) -> list[tuple[int, int]]:
-    """Split the turns ``1..T`` into the fewest consecutive windows whose requests are not larger than ``max_size``.
-
-    Args:
-        trajectory: A finished episode.
-        max_size: Largest request, in the unit of ``count``; a single turn that is larger gets a window of its own.
-        count: Size of a text.
         max_reply_chars: Longer replies are cut in the middle.
 
     Raises:
@@ -97,13 +83,17 @@ def windows(
     """
     if max_size < 1:
         raise ConfigError(f"max_size={max_size}: a reflector request needs room; expected at least 1.")
+    total = len(trajectory.turns)
+    fixed = count(_template("system").render(first=1, last=total)) + count(_task(trajectory))
+
+    def request(first: int, last: int) -> ReflectorRequest:
+        later = _later(trajectory.turns[last:], total, int(LATER_SHARE * (max_size - fixed)), count)
+        return render_request(trajectory, window=(first, last), later=later, max_reply_chars=max_reply_chars)
 
     def fits(first: int, last: int) -> bool:
-        request = render_request(trajectory, window=(first, last), max_reply_chars=max_reply_chars)
-        return count("\n".join(message.content for message in request.messages)) <= max_size
+        return count("\n".join(message.content for message in request(first, last).messages)) <= max_size
 
-    total = len(trajectory.turns)
-    found: list[tuple[int, int]] = []
+    found: list[ReflectorRequest] = []
     first = 1
     while first <= total:
         low, high = first, total  # the largest last turn that fits lies in [low, high]
@@ -112,20 +102,24 @@ def windows(
         while low < high:
             middle = (low + high + 1) // 2
             low, high = (middle, high) if fits(first, middle) else (low, middle - 1)
-        found.append((first, low))
+        found.append(request(first, low))
         first = low + 1
     return found
 
 
 def render_request(
-    trajectory: Trajectory, *, window: tuple[int, int] | None = None, max_reply_chars: int = 4000
+    trajectory: Trajectory,
+    *,
+    window: tuple[int, int] | None = None,
+    later: Sequence[Turn] = (),
+    max_reply_chars: int = 4000,
 ) -> ReflectorRequest:
     """Render the request for the turns of ``window``.
 
     Args:
         trajectory: A finished episode.
-        window: First and last turn to be diagnosed; all by default. The turns just before are shown shortened, later
-            ones not at all.
+        window: First and last turn to be diagnosed; all by default. The turns just before are shown shortened.
+        later: Turns after the window that are shown as well, shortened, so that late consequences can be seen.
         max_reply_chars: Longer replies are cut in the middle.
 
     Raises:
@@ -140,7 +134,7 @@ def render_request(
     if max_reply_chars < 100:
         raise ConfigError(f"max_reply_chars={max_reply_chars}: expected at least 100, or nothing of a reply is left.")
     reviewed = trajectory.turns[first - 1 : last]
-    earlier = trajectory.turns[max(0, first - 1 - EARLIER_TURNS) : first - 1]
+    earlier = trajectory.turns[max(0, first - 1 - OUTSIDE_TURNS) : first - 1]
     values = {
         "first": first,
         "last": last,
@@ -148,14 +142,8 @@ def render_request(
         "task": _task(trajectory),
         "stop_reason": trajectory.stop_reason.value.replace("_", " "),
         "reward": trajectory.reward,
-        "earlier": [
-            {
-                "number": turn.number,
-                "action": cut_middle(turn.text, EARLIER_CHARS),
-                "reply": cut_middle(turn.observation, EARLIER_CHARS),
-            }
-            for turn in earlier
-        ],
+        "earlier": [_shortened(turn) for turn in earlier],
+        "later": [_shortened(turn) for turn in later],
         "shown": [
             {"number": turn.number, "action": turn.text, "reply": cut_middle(turn.observation, max_reply_chars)}
             for turn in reviewed
@@ -165,17 +153,35 @@ def render_request(
         Message("system", _template("system").render(values)),
         Message("user", _template("transcript").render(values)),
     )
-    return ReflectorRequest(messages, (first, last), _cuts(reviewed, earlier, max_reply_chars))
-
-
-def _cuts(reviewed: Sequence[Turn], earlier: Sequence[Turn], max_reply_chars: int) -> tuple[tuple[str, int], ...]:
-    first = reviewed[0].number
     cuts = [("reply_cut", turn.number) for turn in reviewed if len(turn.observation) > max_reply_chars]
-    if any(len(text) > EARLIER_CHARS for turn in earlier for text in (turn.text, turn.observation)):
-        cuts.append(("past_cut", first))
-    if first - 1 > len(earlier):
-        cuts.append(("past_left_out", first))
-    return tuple(cuts)
+    cuts += _outside_cuts("past", first, earlier, first - 1) + _outside_cuts("future", last, later, total - last)
+    return ReflectorRequest(messages, (first, last), tuple(cuts))
+
+
+def _later(turns: Sequence[Turn], total: int, room: int, count: Callable[[str], int]) -> list[Turn]:
+    """The next turns and the last one of an episode, in this order while there is room; sorted."""
+    chosen: list[Turn] = []
+    for turn in (*turns[:1], *turns[1:][-1:], *turns[1:-1][: OUTSIDE_TURNS - 2]):
+        more = sorted((*chosen, turn), key=lambda one: one.number)
+        values = {"last": turns[0].number - 1, "turns": total, "later": [_shortened(one) for one in more]}
+        if count(_template("later").render(values)) > room:
+            break
+        chosen = more
+    return chosen
+
+
+def _shortened(turn: Turn) -> dict[str, str | int]:
+    return {
+        "number": turn.number,
+        "action": cut_middle(turn.text, OUTSIDE_CHARS),
+        "reply": cut_middle(turn.observation, OUTSIDE_CHARS),
+    }
+
+
+def _outside_cuts(when: str, place: int, shown: Sequence[Turn], existing: int) -> list[tuple[str, int]]:
+    """What of the turns before or after a window is shortened, and whether some are missing."""
+    cut = any(len(text) > OUTSIDE_CHARS for turn in shown for text in (turn.text, turn.observation))
+    return [(f"{when}_cut", place)] * cut + [(f"{when}_left_out", place)] * (existing > len(shown))
 
 
 def retry_message(reflection: Reflection, window: tuple[int, int]) -> Message:

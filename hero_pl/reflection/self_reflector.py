@@ -3,44 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 from hero_pl.errors import ConfigError, ReflectionError
-from hero_pl.policy.base import Sampling
+from hero_pl.policy.sampling import Sampling
 from hero_pl.reflection.base import Reflector
-from hero_pl.reflection.context import ReflectionContext
-from hero_pl.reflection.parse import LeakPolicy, parse_reflection
-from hero_pl.reflection.prompt import TOKENS_PER_TURN, answer_tokens, merge_windows, requests, retry_message
-from hero_pl.reflection.retry import WARMER, OnInvalid, better_of, incomplete
+from hero_pl.reflection.parse import LeakPolicy
+from hero_pl.reflection.prompt import TOKENS_PER_TURN, ReflectorRequest, answer_tokens, requests
+from hero_pl.reflection.review import Answer, OnInvalid, Question, Review
 from hero_pl.rollout.specs import SeedPurpose, derive_seeds
-from hero_pl.types import Reflection, Trajectory
+from hero_pl.types import FinishReason, Reflection, Trajectory
 
 if TYPE_CHECKING:
     from hero_pl.policy.base import Policy
 
 REVIEW = "review: reward {reward:.2f}, {turns} turns"
 """Request that is appended to the trajectory in ``continue`` mode."""
-
-
-@dataclass(slots=True)
-class _Question:
-    """One window of one trajectory, and what has been answered so far."""
-
-    trajectory: Trajectory
-    window: tuple[int, int]
-    ids: tuple[int, ...]
-    cuts: tuple[tuple[str, int], ...] = ()
-    """What the question does not show, as issues."""
-    answer: Reflection | None = None
-    answer_ids: tuple[int, ...] = ()
-    """What was sampled for ``answer``."""
-
-    def prompt(self, policy: Policy) -> tuple[int, ...]:
-        """The question, or, after an answer, the answer as it was sampled and what was wrong with it."""
-        if self.answer is None:
-            return self.ids
-        return policy.template.next_prompt(self.ids, self.answer_ids, retry_message(self.answer, self.window).content)
 
 
 class SelfReflector(Reflector):
@@ -80,86 +58,83 @@ class SelfReflector(Reflector):
             raise ConfigError(
                 f"SelfReflector(tokens_per_turn={tokens_per_turn}, batch_size={batch_size}): both must be at least 1."
             )
-        if on_invalid not in get_args(OnInvalid) or retries < 1:
-            raise ConfigError(
-                f"SelfReflector(on_invalid={on_invalid!r}, retries={retries}): expected one of {get_args(OnInvalid)} "
-                "and at least 1; on_invalid: skip asks once only."
-            )
-        if temperature < 0:
-            raise ConfigError(f"SelfReflector(temperature={temperature}): expected 0 (greedy) or more.")
-        self.temperature, self.leak_ngram, self.max_diagnosis_chars = temperature, leak_ngram, max_diagnosis_chars
-        self.retries = retries if on_invalid == "retry" else 0
+        self.review = Review(on_invalid, retries, temperature, leak_policy, leak_ngram, max_diagnosis_chars)
         self.weights, self.mode, self.tokens_per_turn = weights, mode, tokens_per_turn
-        self.max_request_tokens, self.leak_policy, self.batch_size = max_request_tokens, leak_policy, batch_size
+        self.max_request_tokens, self.batch_size = max_request_tokens, batch_size
 
     def start(self, policy: Policy) -> None:
         """Keep the initial weights, if they are to reflect."""
         if self.weights == "initial":
-            keep = getattr(policy, "keep", None)
-            if keep is None:
-                raise ConfigError(f"SelfReflector(weights='initial'): {type(policy).__name__} cannot keep a copy.")
-            keep("initial")
+            policy.keep("initial")
 
     def reflect(self, trajectories: Sequence[Trajectory], policy: Policy | None) -> list[Reflection]:
         """See :meth:`Reflector.reflect`."""
         if policy is None:
             raise ReflectionError("SelfReflector asks the policy, and none was given.")
-        asked = [self._questions(trajectory, policy) if trajectory.turns else [] for trajectory in trajectories]
-        questions = [question for some in asked for question in some]
-        self._ask(questions, policy, 0)
-        for attempt in range(1, self.retries + 1):
-            again = [one for one in questions if one.answer is not None and incomplete(one.answer, one.window)]
-            self._ask(again, policy, attempt)
-        return [
-            merge_windows(
-                [question.answer for question in some if question.answer is not None],
-                len(trajectory.turns),
-                [cut for question in some for cut in question.cuts],
-            )
-            for some, trajectory in zip(asked, trajectories, strict=True)
-        ]
+        return self.review.run(
+            trajectories,
+            lambda trajectory: self._plan(trajectory, policy),
+            lambda questions: self._answers(questions, policy),
+        )
 
-    def _questions(self, trajectory: Trajectory, policy: Policy) -> list[_Question]:
+    def _plan(self, trajectory: Trajectory, policy: Policy) -> list[ReflectorRequest]:
         if self.mode == "continue":
-            return [_Question(trajectory, (1, len(trajectory.turns)), review_prompt(trajectory, policy))]
+            return [ReflectorRequest((), (1, len(trajectory.turns)))]
         count = policy.template.encoder.encode_untrusted
         room = self.max_request_tokens or max(policy.max_length // 2, 64)
-        asked = requests(trajectory, max_size=room, count=lambda text: len(count(text)))
-        return [
-            _Question(trajectory, request.window, policy.template.conversation(request.messages), request.cuts)
-            for request in asked
-        ]
+        return requests(trajectory, max_size=room, count=lambda text: len(count(text)))
 
-    def _ask(self, questions: Sequence[_Question], policy: Policy, attempt: int) -> None:
-        """Answer every question, ``batch_size`` at a time; the better of old and new answer stays."""
-        asked = [(one, one.prompt(policy)) for one in questions]
+    def _prompt(self, question: Question, policy: Policy) -> tuple[int, ...]:
+        """The question, or, after an answer, the answer as it was sampled and what was wrong with it."""
+        if self.mode == "continue":
+            ids = review_prompt(question.trajectory, policy)
+        else:
+            ids = policy.template.conversation(question.request.messages)
+        if question.answer is None:
+            return ids
+        return policy.template.next_prompt(ids, question.answer.ids, question.again.content)
+
+    def _answers(self, questions: Sequence[Question], policy: Policy) -> list[Answer]:
+        """Answer every question that leaves room for an answer, ``batch_size`` at a time."""
+        asked = [(one, self._prompt(one, policy)) for one in questions]
         fitting = [(one, ids) for one, ids in asked if len(ids) < policy.max_length]
+        found: list[Answer] = []
         for batch, room in self._batches(fitting, policy.max_length):
-            sampling = Sampling(self.temperature + WARMER * attempt, room)
-            places = [(one.trajectory.seed, one.window[0], attempt) for one, _ in batch]
+            sampling = Sampling(batch[0][0].temperature, room)  # all questions of a round have one temperature
+            places = [(one.trajectory.seed, one.request.window[0], one.attempt) for one, _ in batch]
             seeds = [seed for place in places for seed in derive_seeds(SeedPurpose.REFLECT, *place, count=1)]
             with policy.sampling():
                 session = policy.sampler.open(policy, sampling, seeds, self.weights)
                 actions = session.act(range(len(batch)), [ids for _, ids in batch])
-            for (one, _), action in zip(batch, actions, strict=True):
-                self._take(one, policy.template.encoder.decode(action.ids), action.ids)
-        for one, ids in asked:
-            if one.answer is None:  # no room for an answer: counted as `no_json` by the parser
-                self._take(one, "", ())
-            elif len(ids) >= policy.max_length:
-                one.answer = replace(one.answer, issues=(*one.answer.issues, ("retry_too_long", 0)))
+            found += [
+                Answer(
+                    policy.template.encoder.decode(action.ids),
+                    len(action.ids),
+                    tuple(action.ids),
+                    failure="sampler_error" if action.finish_reason is FinishReason.ERROR else "",
+                )
+                for action in actions
+            ]
+        answered = iter(found)
+        # A first question without room for an answer is counted as `no_json` by the parser.
+        return [
+            next(answered)
+            if len(ids) < policy.max_length
+            else Answer("", failure="retry_too_long" if one.answer else "")
+            for one, ids in asked
+        ]
 
     def _batches(
-        self, asked: Sequence[tuple[_Question, tuple[int, ...]]], max_length: int
-    ) -> Iterator[tuple[Sequence[tuple[_Question, tuple[int, ...]]], int]]:
+        self, asked: Sequence[tuple[Question, tuple[int, ...]]], max_length: int
+    ) -> Iterator[tuple[Sequence[tuple[Question, tuple[int, ...]]], int]]:
         """Neighboring questions that leave each other room for a whole answer, and that room.
 
         A question that has too little room by itself is asked alone, so that it takes none from the others.
         """
-        batch: list[tuple[_Question, tuple[int, ...]]] = []
+        batch: list[tuple[Question, tuple[int, ...]]] = []
         longest = wanted = 0
         for one, ids in asked:
-            need = answer_tokens(one.window, self.tokens_per_turn)
+            need = answer_tokens(one.request.window, self.tokens_per_turn)
             both = max(longest, len(ids)) + max(wanted, need)
             if batch and (len(batch) == self.batch_size or both > max_length):
                 yield batch, min(wanted, max_length - longest)
@@ -168,22 +143,6 @@ class SelfReflector(Reflector):
             longest, wanted = max(longest, len(ids)), max(wanted, need)
         if batch:
             yield batch, min(wanted, max_length - longest)
-
-    def _take(self, question: _Question, text: str, ids: tuple[int, ...]) -> None:
-        parsed = parse_reflection(
-            text,
-            turns=len(question.trajectory.turns),
-            context=ReflectionContext.of(question.trajectory),
-            leak_policy=self.leak_policy,
-            leak_ngram=self.leak_ngram,
-            max_diagnosis_chars=self.max_diagnosis_chars,
-            window=question.window,
-        )
-        latest = replace(parsed, raw=text, tokens=len(ids))
-        best = latest if question.answer is None else better_of(question.answer, latest)
-        if best.raw == text:
-            question.answer_ids = ids
-        question.answer = best
 
 
 def review_prompt(trajectory: Trajectory, policy: Policy) -> tuple[int, ...]:

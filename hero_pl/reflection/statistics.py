@@ -10,12 +10,13 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import get_args
 
+from hero_pl.scalars import Scalar, share, total
 from hero_pl.types import Confidence, Reflection
 
 _LEAKS = {"leak_ngram", "leak_identifier", "target_leak"}
 
 
-def reflection_statistics(reflections: Sequence[Reflection]) -> dict[str, float]:
+def reflection_statistics(reflections: Sequence[Reflection]) -> dict[str, Scalar]:
     """Summarize a batch of reflections.
 
     Args:
@@ -26,7 +27,7 @@ def reflection_statistics(reflections: Sequence[Reflection]) -> dict[str, float]
         with a diagnosis. ``leak_rate``: share of turns whose diagnosis or target told the future. ``target_rate``,
         ``confidence/low|medium|high``: shares of the diagnoses. ``diagnosis_chars``: mean length. ``tokens``: generated
         in all. ``retries``: further questions after unusable answers. ``issues/<code>``: how often each issue occurred.
-        Shares of nothing are 0.
+        Shares of nothing are not measured.
     """
     diagnoses = [diagnosis for reflection in reflections for diagnosis in reflection.diagnoses if diagnosis]
     turns = sum(len(reflection.diagnoses) for reflection in reflections)
@@ -35,19 +36,15 @@ def reflection_statistics(reflections: Sequence[Reflection]) -> dict[str, float]
     confidences = Counter(diagnosis.confidence for diagnosis in diagnoses)
     issues = Counter(code for reflection in reflections for code, _ in reflection.issues)
     return {
-        "strict_rate": _share(sum(reflection.strict for reflection in reflections), len(reflections)),
-        "repaired_rate": _share(statuses["repaired"], len(reflections)),
-        "rejected_rate": _share(statuses["rejected"], len(reflections)),
-        "coverage": _share(len(diagnoses), turns),
-        "leak_rate": _share(leaking, turns),
-        "target_rate": _share(sum(diagnosis.next_action_target is not None for diagnosis in diagnoses), len(diagnoses)),
-        "diagnosis_chars": _share(sum(len(diagnosis.text) for diagnosis in diagnoses), len(diagnoses)),
-        "tokens": float(sum(reflection.tokens for reflection in reflections)),
-        "retries": float(issues["retried"]),
-        **{f"confidence/{level}": _share(confidences[level], len(diagnoses)) for level in get_args(Confidence)},
-        **{f"issues/{code}": float(times) for code, times in sorted(issues.items())},
+        "strict_rate": share(sum(reflection.strict for reflection in reflections), len(reflections)),
+        "repaired_rate": share(statuses["repaired"], len(reflections)),
+        "rejected_rate": share(statuses["rejected"], len(reflections)),
+        "coverage": share(len(diagnoses), turns),
+        "leak_rate": share(leaking, turns),
+        "target_rate": share(sum(diagnosis.next_action_target is not None for diagnosis in diagnoses), len(diagnoses)),
+        "diagnosis_chars": share(sum(len(diagnosis.text) for diagnosis in diagnoses), len(diagnoses)),
+        "tokens": total(sum(reflection.tokens for reflection in reflections)),
+        "retries": total(issues["retried"]),
+        **{f"confidence/{level}": share(confidences[level], len(diagnoses)) for level in get_args(Confidence)},
+        **{f"issues/{code}": total(times) for code, times in sorted(issues.items())},
     }
-
-
-def _share(part: float, whole: int) -> float:
-    return part / whole if whole else 0.0

@@ -1,4 +1,4 @@
-"""Prove that an environment keeps the promises that rollouts rely on, on top of Gymnasium's own checker."""
+"""Check that an environment keeps the promises that rollouts rely on, on top of Gymnasium's own checker."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
+import gymnasium
 from gymnasium.utils.env_checker import check_env as gymnasium_check_env
 
 from hero_pl.rollout.environments import Env, make
@@ -37,6 +38,8 @@ _MISTAKES: tuple[str, ...] = (
 """Replies of a confused model. Each must come back as an observation."""
 
 
+_ENDS = (Exception, SystemExit)
+"""What an environment may raise; an interrupt from the keyboard is the user's."""
 _COLOR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -54,9 +57,10 @@ def check_env(env_id: str, **kwargs: Any) -> list[str]:
     """What an environment does wrong; an empty list is the proof that it keeps the contract.
 
     The contract: text in and out; ``reset(seed=, options={"task": id})`` starts that task the same way every time,
-    and an unknown one is refused; without options the seed draws it; ``info`` holds ``system_prompt`` and ``tools``
-    at reset, ``role`` with each observation, ``success`` at the end, and JSON values only; rewards lie in [0, 1];
-    mistakes of the model never raise. At reset ``info`` may also say how to read the score (``environments.KEPT``).
+    and an unknown one is refused; without options the seed draws it; ``info`` holds ``task`` (the id that was
+    started), ``system_prompt`` and ``tools`` at reset, ``role`` with each observation, ``success`` at the end, and
+    JSON values only; rewards lie in [0, 1]; mistakes of the model never raise. At reset ``info`` may also say how to
+    read the score and the actions (``environments.KEPT``).
 
     Args:
         env_id: A registered id, or ``package:Id-v0``.
@@ -68,23 +72,38 @@ def check_env(env_id: str, **kwargs: Any) -> list[str]:
     Raises:
         ConfigError: There is no such environment or it cannot be made.
     """
-    env, again = make(env_id, **kwargs), make(env_id, **kwargs)
+    calls = [""]
+    env, again = (_Watched(make(env_id, **kwargs), calls) for _ in range(2))
     problems = list(_spaces(env))
     checks: list[Callable[[], Iterator[Problem]]] = [lambda: _gymnasium_problems(make(env_id, **kwargs))]
     checks.append(lambda: _tasks(env, again))
-    if not problems and _some_tasks(env):
+    if not problems:
         checks += [lambda: _starts(env, again), lambda: _mistakes(env), lambda: _ends(env, again)]
+    checks += [lambda: _closes(env), lambda: _closes(again)]
     for check in checks:
         try:
             for problem in check():
                 problems.append(problem)
-        except Exception as error:  # whatever it is, it is the environment's and belongs into the list
-            problems.append(
-                Problem("", f"raised {error!r} where the contract has it answer; see the checks in check_env.")
-            )
-    for one in (env, again):
-        one.close()
+        except _ENDS as error:  # whatever it is, it is the environment's and belongs into the list
+            text = f"raised {error!r} where the contract has it answer."
+            problems.append(Problem(calls[-1], text, f"raised {error!r}"))
     return grouped(problems)
+
+
+class _Watched(gymnasium.Wrapper[str, str, str, str]):
+    """Notes its calls, for the report if one of them raises."""
+
+    def __init__(self, env: Env, calls: list[str]) -> None:
+        super().__init__(env)
+        self.calls = calls
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        self.calls.append(f"reset(seed={seed}, options={options})")
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action: str) -> tuple[str, Any, bool, bool, dict[str, Any]]:
+        self.calls.append(f"step({action[:60]!r})")
+        return super().step(action)
 
 
 def grouped(problems: Iterable[Problem]) -> list[str]:
@@ -103,10 +122,16 @@ def grouped(problems: Iterable[Problem]) -> list[str]:
 def _spaces(env: Env) -> Iterator[Problem]:
     """Text in and out is the first promise; without it the others cannot be asked for."""
     for name in ("action_space", "observation_space"):
-        space = getattr(env, name)
-        if not isinstance(space.sample(), str):
+        expected = f"{name} must be text (hero_envs.spaces.UnicodeText or gymnasium's Text)"
+        try:
+            space = getattr(env, name)
+            sample = space.sample()
+        except _ENDS as error:
+            yield Problem("", f"{expected}; its sample() raised {error!r}.")
+            continue
+        if not isinstance(sample, str):
             given = " ".join(str(space).split())
-            yield Problem("", f"{name} must be text (hero_envs.spaces.UnicodeText or gymnasium's Text), not {given}.")
+            yield Problem("", f"{expected}, not {given}.")
 
 
 def _gymnasium_problems(env: Env) -> Iterator[Problem]:
@@ -114,11 +139,18 @@ def _gymnasium_problems(env: Env) -> Iterator[Problem]:
         warnings.simplefilter("always")
         try:
             gymnasium_check_env(env.unwrapped)
-        except Exception as error:
+        except _ENDS as error:
             yield Problem("Gymnasium's check_env", repr(error))
     for warning in caught:
         yield Problem("Gymnasium's check_env warns", str(warning.message))
-    env.close()
+    yield from _closes(env)
+
+
+def _closes(env: Env) -> Iterator[Problem]:
+    try:
+        env.close()
+    except _ENDS as error:
+        yield Problem("close()", f"raised {error!r}.")
 
 
 def _tasks(env: Env, again: Env) -> Iterator[Problem]:
@@ -145,14 +177,16 @@ def _starts(env: Env, again: Env) -> Iterator[Problem]:
         observation, info = env.reset(seed=1, options={"task": task})
         where = f"reset to task {task!r}"
         yield from _observation_problems(env, observation, info, where)
+        if not isinstance(info, dict):
+            continue
         if info.get("task") != task:
-            yield Problem(where, f"info['task'] is {info.get('task')!r}.", "task")
+            yield Problem(where, f"info['task'] is {info.get('task')!r}; expected the id that was asked for.", "task")
         if not isinstance(info.get("system_prompt"), str):
             yield Problem(where, "info['system_prompt'] must be a text.")
         yield from _tool_problems(info.get("tools"))
         if (observation, info) != again.reset(seed=1, options={"task": task}):
             yield Problem(where, "one seed gave two different starts.")
-    if env.reset(seed=2) != again.reset(seed=2):
+    if ids and env.reset(seed=2) != again.reset(seed=2):
         yield Problem(
             "reset(seed=2) without options",
             "two different tasks were drawn; draw with self.np_random after super().reset(seed=seed).",
@@ -160,12 +194,14 @@ def _starts(env: Env, again: Env) -> Iterator[Problem]:
 
 
 def _mistakes(env: Env) -> Iterator[Problem]:
-    task = _some_tasks(env)[0]
+    if not (tasks := _some_tasks(env)):
+        return
+    task = tasks[0]
     _, info = env.reset(seed=3, options={"task": task})
-    for action in [*_MISTAKES, *_tool_mistakes(info.get("tools"))]:
+    for action in [*_MISTAKES, *_tool_mistakes(info.get("tools") if isinstance(info, dict) else None)]:
         try:
             observation, reward, terminated, truncated, info = env.step(action)
-        except Exception as error:
+        except _ENDS as error:
             text = f"raised {error!r}; mistakes of the model must come back as observations."
             yield Problem(f"step({action[:60]!r})", text, f"raised {type(error).__name__}")
             env.reset(seed=3, options={"task": task})
@@ -180,7 +216,9 @@ def _mistakes(env: Env) -> Iterator[Problem]:
 
 def _ends(env: Env, again: Env, steps: int = 200) -> Iterator[Problem]:
     """Random actions, the same in two environments, over several episodes."""
-    task = _some_tasks(env)[-1]
+    if not (tasks := _some_tasks(env)):
+        return
+    task = tasks[-1]
     begin: dict[str, Any] = {"seed": 4, "options": {"task": task}}
     env.reset(**begin)
     again.reset(**begin)
@@ -226,9 +264,10 @@ def _reward_problems(reward: object, where: str) -> Iterator[Problem]:
         yield Problem(where, f"the reward is {reward!r}; expected a number in [0, 1].", "reward")
 
 
-def _end_problems(info: dict[str, Any], where: str) -> Iterator[Problem]:
-    if not isinstance(info.get("success"), bool):
-        yield Problem(where, f"the episode ended; info['success'] must be a bool, not {info.get('success')!r}.")
+def _end_problems(info: object, where: str) -> Iterator[Problem]:
+    success = info.get("success") if isinstance(info, dict) else None
+    if not isinstance(success, bool):
+        yield Problem(where, f"the episode ended; info['success'] must be a bool, not {success!r}.")
 
 
 def _tool_problems(tools: object) -> Iterator[Problem]:
@@ -250,8 +289,10 @@ def _tool_problems(tools: object) -> Iterator[Problem]:
 def _tool_mistakes(tools: object) -> Iterator[str]:
     """Calls of the environment's own tools with unusable arguments."""
     for tool in tools if isinstance(tools, list) else []:
+        if any(True for _ in _tool_problems([tool])):
+            continue  # reported at the start
         name = tool["function"]["name"]
-        keys = list(tool["function"].get("parameters", {}).get("properties", {}))
+        keys = list(tool["function"]["parameters"].get("properties", {}))
         bad: list[object] = [None, "text", [], {}, {"no_such_argument": 1}]
         values: tuple[Any, ...] = (None, 10**400, -1.5, True, "", "\x00", ["a"], {"a": {"b": []}})
         bad += [dict.fromkeys(keys, value) for value in values]

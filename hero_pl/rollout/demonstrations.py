@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from hero_pl.errors import EnvError
-from hero_pl.policy.base import Policy, Sampling
+from hero_pl.policy.base import Policy
+from hero_pl.policy.sampling import Sampling
 from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.rollout import environments
 from hero_pl.rollout.collect import Collector

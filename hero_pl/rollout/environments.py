@@ -124,10 +124,11 @@ def begin(env: Env, task_id: str, seed: int) -> tuple[str, dict[str, Any]]:
     return observation, info
 
 
-KEPT = ("user", "do_nothing_succeeds", "user_is_faithful")
-"""What an environment may say at the start about how to read the score; kept with the episode however it ends."""
-
-
+ABOUT_SCORE = ("user", "do_nothing_succeeds", "user_is_faithful")
+"""What an environment may say at the start about how to read the score."""
+KEPT = (*ABOUT_SCORE, "plain_replies")
+"""What is kept with the episode however it ends. ``plain_replies``: whether plain words are said to a user, so that a
+corrected action may be a reply."""
 NOT_KEPT = ("tools", "system_prompt", "available_actions")
 """Long, and known from elsewhere or not needed after the turn."""
 

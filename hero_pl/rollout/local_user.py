@@ -17,8 +17,8 @@ from typing import Any, Literal, cast, get_args
 
 from hero_pl.chat.actions import THINKING, THINKING_END, without_thinking
 from hero_pl.errors import ConfigError, PolicyError
-from hero_pl.policy.base import Sampling
 from hero_pl.policy.huggingface import HuggingFacePolicy
+from hero_pl.policy.sampling import Sampling
 from hero_pl.types import FinishReason, Message, Role
 
 CUT = " ..."
@@ -133,8 +133,9 @@ class LocalChat:
         Raises:
             PolicyError: The model cannot be loaded or failed, or the conversation leaves no room for a reply.
         """
-        with self._model:
-            self._load()
+        if self.policy.network is None:  # else others may queue up while the model answers
+            with self._model:
+                self._load()
         chat = [Message(cast(Role, message["role"]), message["content"]) for message in messages]
         request = _Request(self.policy.template.conversation(chat), seed)
         room = self.policy.max_length - self._sampling.max_action_tokens
@@ -154,7 +155,7 @@ class LocalChat:
         return request.text
 
     def _load(self) -> None:
-        if self.policy.model is not None:
+        if self.policy.network is not None:
             return
         import torch
 
@@ -172,6 +173,8 @@ class LocalChat:
                 session = self.policy.sampler.open(self.policy, self._sampling, seeds)
                 actions = session.act(range(len(batch)), [request.prompt_ids for request in batch])
             for request, action in zip(batch, actions, strict=True):
+                if action.finish_reason is FinishReason.ERROR:
+                    raise PolicyError(action.error)
                 request.text = _spoken(
                     self.policy.template.encoder.decode(action.ids), action.finish_reason is FinishReason.LENGTH
                 )

@@ -9,7 +9,8 @@ mean something.
 The interval is the effect plus and minus a quantile of Student's t times a standard error. The error comes from a
 bootstrap that draws runs and tasks independently of each other (Owen, The pigeonhole bootstrap, Annals of Applied
 Statistics, 2007); what a bootstrap of few runs lacks is added. The degrees of freedom follow from the shares that runs
-and tasks have in the variance (Satterthwaite). With a single run it speaks about the tasks alone.
+and tasks have in the variance (Satterthwaite). With a single run it speaks about the tasks alone. Where no spread was
+seen (one run of one task, or differences that are all alike) there is no interval and nothing is resolved.
 """
 
 from __future__ import annotations
@@ -66,15 +67,20 @@ class Comparison:
     """``method_mean - baseline_mean``."""
     low: float
     high: float
-    """Ends of the 95 % interval of the effect."""
+    """Ends of the 95 % interval of the effect; infinite where no spread was seen that an interval could rest on."""
     runs_needed: int | None
-    """Seeds per method at which an effect of this size is resolved with 80 % chance; ``None`` when one seed cannot tell
-    or when there is no effect (or more than a million would be needed)."""
+    """Seeds per method at which an effect of this size is resolved with 80 % chance; ``None`` when one seed, or
+    seeds that are all alike, cannot tell or when there is no effect (or more than a million would be needed)."""
 
     @property
     def resolved(self) -> bool:
         """Whether the interval leaves 0 out."""
         return self.low > 0.0 or self.high < 0.0
+
+    @property
+    def has_interval(self) -> bool:
+        """Whether any spread was seen, without which an interval would claim certainty."""
+        return math.isfinite(self.low)
 
     @property
     def verdict(self) -> str:
@@ -199,7 +205,7 @@ def bootstrap(runs: Sequence[Mapping[str, float]]) -> NDArray[np.float64]:
 
 
 def effect_interval(runs: Sequence[Mapping[str, float]]) -> tuple[float, float, float]:
-    """Effect and the ends of its 95 % interval, from the differences of one or more runs.
+    """Effect and the ends of its 95 % interval (infinite without any spread), from the differences of one or more runs.
 
     Args:
         runs: Task -> difference, one per run.
@@ -215,7 +221,7 @@ def effect_interval(runs: Sequence[Mapping[str, float]]) -> tuple[float, float, 
     weights = sum(variance**2 / freedom for variance, freedom in parts if freedom)
     freedom = max(1, int(total**2 / weights)) if weights else 1
     error = math.sqrt(float(bootstrap(runs).var()) + parts[0][0] / len(runs))  # n runs: their share is 1 / n too small
-    half = student_quantile(LEVEL, freedom) * error
+    half = student_quantile(LEVEL, freedom) * error if error > 1e-12 else math.inf
     effect = float(np.mean(effects))
     return effect, effect - half, effect + half
 
@@ -235,9 +241,9 @@ def runs_needed(seed_effects: Sequence[float]) -> int | None:
         18
     """
     effect = abs(float(np.mean(seed_effects)))
-    if len(seed_effects) < 2 or effect < 1e-12:
+    spread = float(np.std(seed_effects, ddof=1)) if len(seed_effects) > 1 else 0.0
+    if effect < 1e-12 or spread < 1e-12:
         return None
-    spread = float(np.std(seed_effects, ddof=1))
 
     def enough(n: int) -> bool:
         return effect * math.sqrt(n) >= spread * (student_quantile(LEVEL, n - 1) + student_quantile(POWER, n - 1))

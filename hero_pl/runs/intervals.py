@@ -40,13 +40,15 @@ def student_quantile(probability: float, freedom: int) -> float:
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float]:
-    """95 % interval of the mean by Student's t; infinite for a single value.
+    """95 % interval of the mean by Student's t; infinite for a single value and for values that are all alike.
+
+    Equal values say nothing about how far the next one may lie: no spread was seen, not none exists.
 
     Example:
         >>> [round(x, 2) for x in mean_interval([1.0, 2.0, 3.0])]  # 2 +- 4.30 * 1 / sqrt(3)
         [-0.48, 4.48]
     """
-    if len(values) < 2:
+    if len(values) < 2 or not statistics.pstdev(values):
         return -math.inf, math.inf
     half = student_quantile(LEVEL, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
     mean = statistics.fmean(values)

@@ -187,6 +187,8 @@ def read_curves(path: Path) -> dict[str, Curve]:
 def band(curves: Sequence[Curve]) -> Band:
     """Mean over runs with its 95 % interval by Student's t, over the turns that all have reached, if there are any.
 
+    Where there is one run, or all runs are alike, the interval is NaN: no band is drawn, rather than one of no width.
+
     Args:
         curves: One curve per run, at least one.
     """
@@ -196,7 +198,8 @@ def band(curves: Sequence[Curve]) -> Band:
     grid = every[(every >= start) & (every <= end)]
     table = np.stack([np.interp(grid, curve.turns, curve.values) for curve in curves])
     mean, runs = table.mean(axis=0), len(curves)
-    half = student_quantile(LEVEL, runs - 1) * table.std(axis=0, ddof=1) / math.sqrt(runs) if runs > 1 else 0.0 * mean
+    spread = table.std(axis=0, ddof=1) if runs > 1 else np.zeros_like(mean)
+    half = np.where(spread > 1e-12, student_quantile(LEVEL, max(1, runs - 1)) * spread / math.sqrt(runs), np.nan)
     return Band(grid, mean, mean - half, mean + half, runs)
 
 

@@ -85,8 +85,8 @@ def records_path(run: Path) -> Path:
 
 
 def evaluable(trajectory: Trajectory) -> bool:
-    """Whether the episode says something about the policy: neither environment nor user simulator broke."""
-    return trajectory.stop_reason is not StopReason.ENV_ERROR
+    """Whether the episode says something about the policy: neither environment, user simulator nor sampler broke."""
+    return trajectory.stop_reason not in (StopReason.ENV_ERROR, StopReason.SAMPLER_ERROR)
 
 
 def succeeded(trajectory: Trajectory, threshold: float = 1.0) -> bool:
@@ -193,11 +193,15 @@ def from_record(data: Mapping[str, Any]) -> Record:
 
 
 def _trajectory(data: Mapping[str, Any]) -> Trajectory:
-    """Read one trajectory, restoring the prompts."""
+    """Read one trajectory, restoring the prompts.
+
+    Records of 0.1.0 have one ``policy_version`` for the whole episode; it becomes that of each turn.
+    """
     turns: list[Turn] = []
     earlier: tuple[int, ...] = ()
+    of_episode = {"policy_version": data["policy_version"]} if "policy_version" in data else {}
     for entry in data["turns"]:
-        values = dict(entry)
+        values = of_episode | dict(entry)
         shared = values.pop("prompt_shared")
         if not 0 <= shared <= len(earlier):
             raise ValueError(f"prompt_shared is {shared}, but only {len(earlier)} ids come before it")
@@ -208,7 +212,7 @@ def _trajectory(data: Mapping[str, Any]) -> Trajectory:
         turn = Turn(**values)
         turns.append(turn)
         earlier = turn.prompt_ids + turn.action_ids
-    values = dict(data)
+    values = {name: value for name, value in data.items() if name not in of_episode}
     values["turns"] = tuple(turns)
     values["tools"] = tuple(data["tools"])
     values["reward"] = float(data["reward"])

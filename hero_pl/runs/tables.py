@@ -45,7 +45,14 @@ def to_markdown(comparisons: Sequence[Comparison]) -> str:
 def notes(comparisons: Sequence[Comparison]) -> list[str]:
     """What a reader must know beside the figures."""
     said = ["Runs needed: seeds per method that resolve an effect of this size with 80 % chance."]
-    if any(one.seeds == 1 for one in comparisons):
+    if any(not one.has_interval for one in comparisons):
+        said.append(
+            "No interval: one seed and one task, or differences that are all alike, show no spread, so nothing can be "
+            "told about other seeds and tasks. Evaluate more of both."
+        )
+    if any(one.tasks == 1 for one in comparisons):
+        said.append("One task: nothing is said about other tasks.")
+    if any(one.seeds == 1 and one.has_interval for one in comparisons):
         said.append("One seed: the interval covers the choice of tasks only, not the noise between training runs.")
     if any(1 < one.seeds < FEW_SEEDS for one in comparisons):
         said.append(f"Fewer than {FEW_SEEDS} seeds: the interval takes for granted that runs vary normally.")
@@ -85,7 +92,7 @@ def _cells(one: Comparison) -> list[str]:
         str(one.seeds),
         str(one.tasks),
         f"{one.method_mean:.3f} vs {one.baseline_mean:.3f}",
-        f"{one.effect:+.3f} [{one.low:+.3f}, {one.high:+.3f}]",
+        f"{one.effect:+.3f} " + (f"[{one.low:+.3f}, {one.high:+.3f}]" if one.has_interval else "[no interval]"),
         one.verdict,
         "unknown" if one.runs_needed is None else str(one.runs_needed),
         "-" if one.floor is None else f"{one.floor:.3f}",

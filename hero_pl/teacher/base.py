@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from hero_pl.scalars import Scalar
 from hero_pl.types import Hint, Reflection, Trajectory
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Teacher(ABC):
             policy: For its tokenizer (lengths) and its dialect of actions.
         """
 
-    def metrics(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, Scalar]:
         """What the last :meth:`advise` left out or cut, by name."""
         return {}
 

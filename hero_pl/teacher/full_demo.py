@@ -17,6 +17,7 @@ from hero_pl.errors import ConfigError
 from hero_pl.rollout.demonstrations import Demonstrations
 from hero_pl.rollout.specs import EpisodeSpec
 from hero_pl.runs.records import succeeded
+from hero_pl.scalars import Scalar, total
 from hero_pl.teacher.base import Teacher
 from hero_pl.teacher.render import compile_template, read_template, shorten
 from hero_pl.types import Hint, Reflection, Trajectory
@@ -126,9 +127,9 @@ class FullDemoTeacher(Teacher):
             self.buffer.extend(self._successes(trajectories, policy).values())
         return hints
 
-    def metrics(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, Scalar]:
         """Episodes without a demonstration, turns without a matching step, demonstrations cut or too long."""
-        return {name: float(count) for name, count in self.counts.items()}
+        return {name: total(count) for name, count in self.counts.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Batches so far, which fix the next spec, the buffer and the expert's state."""

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from hero_pl.errors import ConfigError
+from hero_pl.reflection.target import canonical_action
 from hero_pl.runs.records import succeeded
+from hero_pl.scalars import Scalar, total
 from hero_pl.teacher.base import Teacher
 from hero_pl.teacher.render import HintTemplate
 from hero_pl.types import Diagnosis, Hint, Reflection, Trajectory, Turn
@@ -70,12 +72,12 @@ class HindsightTeacher(Teacher):
             for trajectory, reflection in zip(trajectories, reflections, strict=True)
         ]
 
-    def metrics(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, Scalar]:
         """Observations cut and targets left out by the last :meth:`advise`, for want of room."""
         template = self.template
         return {
-            "cut_observations": float(template.cut_observations),
-            "dropped_targets": float(template.dropped_targets),
+            "cut_observations": total(template.cut_observations),
+            "dropped_targets": total(template.dropped_targets),
         }
 
     def _usable(self, diagnosis: Diagnosis | None) -> Diagnosis | None:
@@ -91,7 +93,7 @@ class HindsightTeacher(Teacher):
             return None
         target = None
         if diagnosis is not None and diagnosis.next_action_target is not None and self._shows_target(diagnosis):
-            target = policy.parser.write(diagnosis.next_action_target)
+            target = policy.parser.reply(canonical_action(diagnosis.next_action_target))
         encoder = policy.template.encoder
         text = self.template.render(
             lambda words: len(encoder.encode_untrusted(words)),

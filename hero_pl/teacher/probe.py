@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from hero_pl.errors import ConfigError
 from hero_pl.losses.jensen_shannon import JensenShannon
 from hero_pl.policy.base import ScoreRow
+from hero_pl.scalars import Scalar, share, total
 from hero_pl.types import Hint, Trajectory
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class HintProbe:
         hints: Sequence[Sequence[Hint | None]],
         policy: Policy,
         weights: TeacherWeights,
-    ) -> dict[str, float]:
+    ) -> dict[str, Scalar]:
         """Take in one training batch; measure if it is time.
 
         Args:
@@ -72,8 +73,7 @@ class HintProbe:
             due = self.batches % self.every == 0
         if not self.size:
             return {}
-        # a logger repeats the last value of what a step does not log, so the cost is logged as nothing
-        return self._measure(policy, weights) if due else {"teacher/probe_tokens": 0.0}
+        return self._measure(policy, weights) if due else {"teacher/probe_tokens": total(0)}
 
     def _fill(self, trajectories: Sequence[Trajectory], hints: Sequence[Sequence[Hint | None]]) -> None:
         for trajectory, given in zip(trajectories, hints, strict=True):
@@ -81,9 +81,9 @@ class HintProbe:
                 if hint is not None and hint.text and len(self.turns) < self.size:
                     self.turns.append((turn.prompt_ids, turn.action_ids, hint.text))
 
-    def _measure(self, policy: Policy, weights: TeacherWeights) -> dict[str, float]:
+    def _measure(self, policy: Policy, weights: TeacherWeights) -> dict[str, Scalar]:
         """Two rows at a time, so that the logits of the whole set never exist at once."""
-        total, tokens, scored, taken = 0.0, 0, 0, 0
+        distance, tokens, scored, taken = 0.0, 0, 0, 0
         for i, (context, action, hint) in enumerate(self.turns):
             other = self._other_hint(i)
             if other is None:
@@ -92,12 +92,12 @@ class HintProbe:
             if max(len(row.ids) for row in rows) > policy.max_length:
                 continue
             true, exchanged = weights.score(policy, rows).chunk(2)
-            total += float(self._distance(true, exchanged).sum())
+            distance += float(self._distance(true, exchanged).sum())
             tokens += sum(len(row.ids) for row in rows)
             scored += len(action)
             taken += 1
-        cost = {"teacher/probe_turns": float(taken), "teacher/probe_tokens": float(tokens)}
-        return {"teacher/hint_sensitivity": total / scored, **cost} if scored else cost
+        cost = {"teacher/probe_turns": total(taken), "teacher/probe_tokens": total(tokens)}
+        return {"teacher/hint_sensitivity": share(distance, scored), **cost} if scored else cost
 
     def _other_hint(self, i: int) -> str | None:
         """The hint of the next turn, in a circle, that says something else."""

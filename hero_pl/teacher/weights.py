@@ -12,7 +12,7 @@ from torch import Tensor
 from hero_pl.errors import ConfigError
 from hero_pl.policy.base import Policy, ScoreRow
 from hero_pl.policy.branches import BranchScorer
-from hero_pl.policy.huggingface import HuggingFacePolicy
+from hero_pl.scalars import Scalar, largest
 from hero_pl.teacher.ema import ema_update_, trust_region_log_probs
 
 TOKENS_PER_PASS = 16_384
@@ -32,12 +32,19 @@ class TeacherWeights(ABC):  # noqa: B024
     def start(self, policy: Policy) -> None:
         """Called once when training starts, before the first step."""
         if self.copy != "live":
-            _with_copies(policy, self).keep(self.copy)
+            policy.keep(self.copy)
 
     def score(self, policy: Policy, rows: Sequence[ScoreRow]) -> Tensor:
         """Logits ``(action tokens, vocab)`` in evaluation mode, without gradient."""
         with policy.sampling():
             return self._logits(policy, rows, self.copy)
+
+    def hidden(self, policy: Policy, rows: Sequence[ScoreRow]) -> Tensor:
+        """Last hidden states ``(action tokens, width)`` of :attr:`copy`, in evaluation mode, without gradient."""
+        with policy.sampling():
+            if self.scorer is not None:
+                return self.scorer.hidden(policy, rows, self.copy)
+            return torch.cat([policy.hidden(part, self.copy) for part in _parts(rows)])
 
     def _logits(self, policy: Policy, rows: Sequence[ScoreRow], weights: str) -> Tensor:
         if self.scorer is not None:
@@ -53,7 +60,7 @@ class TeacherWeights(ABC):  # noqa: B024
             action_length_p95: 95th percentile of its action lengths, in tokens.
         """
 
-    def metrics(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, Scalar]:
         """What became of refreshes so far, by name."""
         return {}
 
@@ -91,14 +98,14 @@ class EMAWeights(TeacherWeights):
 
     def start(self, policy: Policy) -> None:
         """Start from the student, in float32: in bfloat16 small updates would be lost."""
-        _with_copies(policy, self).keep(self.copy, torch.float32)
+        policy.keep(self.copy, torch.float32)
 
     def after_step(self, policy: Policy, reward: float, action_length_p95: float) -> None:
         """Move toward the student; buffers are copied."""
-        owner = _with_copies(policy, self)
-        teacher = owner.copies[self.copy]
-        ema_update_(list(teacher.parameters()), list(owner.model.parameters()), self.update_rate)
-        for mine, theirs in zip(teacher.buffers(), owner.model.buffers(), strict=True):
+        network = policy.need_network(type(self).__name__)
+        teacher = network.copies[self.copy]
+        ema_update_(list(teacher.parameters()), list(network.model.parameters()), self.update_rate)
+        for mine, theirs in zip(teacher.buffers(), network.model.buffers(), strict=True):
             mine.copy_(theirs)
 
 
@@ -129,8 +136,7 @@ class PeriodicWeights(TeacherWeights):
 
     def refresh(self, policy: Policy) -> None:
         """Copy the student now."""
-        owner = _with_copies(policy, self)
-        owner.copies[self.copy].load_state_dict(owner.model.state_dict())
+        policy.need_network(type(self).__name__).refresh(self.copy)
 
     def state_dict(self) -> dict[str, Any]:
         """Step counter."""
@@ -184,9 +190,9 @@ class GatedWeights(PeriodicWeights):
             self.refused += 1
         return good
 
-    def metrics(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, Scalar]:
         """Tries so far that were refused, in vain if it is all of them."""
-        return {"refused_refreshes": float(self.refused)}
+        return {"refused_refreshes": largest(self.refused)}
 
     def state_dict(self) -> dict[str, Any]:
         """Counters and the values at the last copy."""
@@ -230,12 +236,3 @@ def _parts(rows: Sequence[ScoreRow]) -> Iterator[Sequence[ScoreRow]]:
         if stop == len(rows) or len(following) * max(len(row.ids) for row in following) > TOKENS_PER_PASS:
             yield rows[first:stop]
             first = stop
-
-
-def _with_copies(policy: Policy, wanted_by: TeacherWeights) -> HuggingFacePolicy:
-    if not isinstance(policy, HuggingFacePolicy):
-        raise ConfigError(
-            f"{type(wanted_by).__name__} keeps a copy of the network, which {type(policy).__name__} has not. "
-            "Use LiveWeights, or a HuggingFacePolicy."
-        )
-    return policy

@@ -38,7 +38,7 @@ def test_the_files_of_a_run_tell_floor_user_and_broken_episodes(tiny_module, tin
     assert "User: scripted-full" in shown
 
 
-def test_the_summary_has_before_and_after_and_the_files_are_written(tiny_module, tiny_data, fit, tmp_path):
+def test_bug_51_the_summary_has_before_and_after_and_the_files_are_written(tiny_module, tiny_data, fit, tmp_path):
     module, data = tiny_module(), tiny_data(seed=3)
     callbacks = [HeldOut(4, at_turns=[5]), TurnBudget(12), TrajectoryLog(2), Export(enabled=True)]
     trainer = fit(module, data, 50, callbacks=callbacks, logger=CSVLogger(tmp_path))
@@ -55,12 +55,23 @@ def test_the_summary_has_before_and_after_and_the_files_are_written(tiny_module,
     assert summary["curve"]["0"]["turns_used"] == 0
     rows = [json.loads(line) for line in (folder / "eval.jsonl").read_text(encoding="utf-8").splitlines()]
     assert len(rows) == 4 * len(summary["curve"])
+    assert [row["turns_budget"] for row in rows[::4]] == [0, 5, 12]
     assert {row["stage"] for row in rows} == {"test"}
     lines = (folder / "trajectories.jsonl").read_text(encoding="utf-8").splitlines()
     training = [row["step"] for row in map(json.loads, lines) if row.get("stage") == "train"]
     assert training
     assert len(training) == 2 * (trainer.global_step // 2)
     assert (folder / "huggingface" / "model.safetensors").exists()
+
+
+def test_bug_52_a_mark_that_a_batch_reaches_exactly_is_evaluated_right_after_it(tiny_module, tiny_data, fit):
+    module, held_out = tiny_module(), HeldOut(2, at_turns=[6])
+    fit(module, tiny_data(), 2, callbacks=[held_out])  # no episode is won, so a batch has two times three turns
+    assert [(mark, result["turns_used"]) for mark, result in held_out.results.items()] == [
+        ("0", 0),
+        ("6", 6),
+        ("12", 12),
+    ]
 
 
 def test_evaluation_does_not_touch_training(tiny_module, tiny_data, fit):

@@ -156,6 +156,18 @@ def test_each_hint_position_is_where_it_says(position: HintPosition, expected: s
     assert template.insert_hint(prompt, "") == prompt
 
 
+def test_bug_42_a_system_hint_comes_after_the_one_token_that_begins_the_sequence() -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = "{{ bos_token }}" + CHATML
+    tokenizer.bos_token = "<|pad|>"
+    template = ChatTemplate(tokenizer, "system")
+    prompt = template.first_prompt("", "q")
+    hinted = template.insert_hint(prompt, "H")
+    assert hinted[0] == prompt[0] == tokenizer.bos_token_id
+    assert hinted.count(prompt[0]) == prompt.count(prompt[0]) == 1
+    assert text_of(hinted[1:]).startswith("<|im_start|>system\nH<|im_end|>\n<|im_start|>user\nq")
+
+
 def test_before_action_keeps_the_context_as_a_verbatim_prefix() -> None:
     prompt = TEMPLATE.first_prompt("s", "q")
     body = prompt[: len(prompt) - len(TEMPLATE.generation_ids)]

@@ -36,9 +36,10 @@ def covering(tests):
     return found
 
 
-def test_the_table_has_every_number_once() -> None:
+def test_the_table_has_every_bug_once_and_in_order() -> None:
     rows = ROW.findall(PAGE.read_text(encoding="utf-8"))
-    assert [int(number) for number, *_ in rows] == list(range(1, 41))
+    numbers = [int(number) for number, *_ in rows]
+    assert numbers == [bug.number for bug in bugs()] == sorted(set(numbers))
 
 
 def test_every_named_test_exists_and_every_row_names_one_or_says_that_there_is_none() -> None:
@@ -55,7 +56,6 @@ def bugs():
 
 
 def test_every_bug_can_still_be_put_in_where_its_mutation_says() -> None:
-    assert [bug.number for bug in bugs()] == list(range(1, 41))
     for bug in bugs():
         for old, _ in bug.changes:
             assert (ROOT / bug.file).read_text(encoding="utf-8").count(old) == 1, (bug.number, old)

@@ -29,6 +29,7 @@ from hero_pl.losses import (
     DistillationLoss,
     ForwardKL,
     Gate,
+    GatedSampledToken,
     GateInputs,
     HighEntropy,
     JensenShannon,
@@ -42,6 +43,7 @@ from hero_pl.losses import (
     TeacherConfidence,
     TruncatedRatio,
     action_log_probabilities,
+    belief_factors,
     coefficients,
     dr_grpo_advantages,
     grpo_advantages,
@@ -50,8 +52,11 @@ from hero_pl.losses import (
     mix_losses,
     normalized_sum,
     rloo_advantages,
+    rlsd_advantages,
+    turn_credits,
     zero_loss,
 )
+from hero_pl.objectives.schedules import Blend, Schedule, normalization_at
 from hero_pl.teacher.ema import ema_update_, trust_region_log_probs
 
 Found = dict[str, Any]
@@ -168,7 +173,7 @@ def sampled_token(params: Tracked, inputs: Tracked) -> Found:
     return {
         "surrogate_loss": total,
         "grad_student_logits": student.grad,
-        "k1_log_ratio_mean": loss.diagnostics["sampled/log_ratio_mean"],
+        "k1_log_ratio_mean": loss.diagnostics["sampled/log_ratio_mean"].value,
     }
 
 
@@ -290,6 +295,8 @@ def policy_gradient(params: Tracked, inputs: Tracked) -> Found:
         ratio_level=params["importance_level"],
         kl_weight=params["kl_beta"],
         kl_estimator=params["kl_estimator"],
+        dual_clip=params.get("dual_clip"),
+        surrogate=params.get("surrogate", "clip"),
     )
     log_probs = real(inputs["logprobs"]).requires_grad_()
     old, reference = real(inputs["old_logprobs"]), inputs.get("ref_logprobs")
@@ -303,6 +310,52 @@ def policy_gradient(params: Tracked, inputs: Tracked) -> Found:
     total = normalized_sum(tokens.coefficient, per_token)
     total.backward()
     return {"loss": total, "grad_logprobs": log_probs.grad}
+
+
+def sdar(params: Tracked, inputs: Tracked) -> Found:
+    tokens, (student, teacher) = Tokens(params, inputs), logits_of(inputs)
+    loss = GatedSampledToken(params["sharpness"])
+    per_token = loss(tokens.flat(student), tokens.flat(teacher), tokens.flat(inputs["token_ids"]))
+    total = normalized_sum(tokens.coefficient, per_token)
+    total.backward()
+    return {"loss": total, "grad_student_logits": student.grad}
+
+
+def importance_reverse_kl(params: Tracked, inputs: Tracked) -> Found:
+    tokens, (student, teacher) = Tokens(params, inputs), logits_of(inputs)
+    ids, recorded = tokens.flat(inputs["token_ids"]), tokens.flat(real(inputs["rollout_logprobs"]))
+    factor = TruncatedRatio(cap=None)(action_log_probabilities(tokens.flat(student), ids), recorded, tokens.row)
+    per_token = factor * SampledToken()(tokens.flat(student), tokens.flat(teacher), ids)
+    normalized_sum(tokens.coefficient, per_token).backward()
+    return {"grad_student_logits": student.grad}
+
+
+def rlsd(params: Tracked, inputs: Tracked) -> Found:
+    gap = real(inputs["gap"])
+    advantages = real(inputs["advantages"]).unsqueeze(-1).expand_as(gap)
+    return {"advantages": rlsd_advantages(advantages, gap, params["strength"], params["band"])}
+
+
+def turn_belief(params: Tracked, inputs: Tracked) -> Found:
+    tokens = Tokens(Tracked({"normalize": "token_mean"}), inputs)
+    turn = tokens.row * (int(tokens.turn.max()) + 1) + tokens.turn
+    _, evidence, index = turn_credits(tokens.flat(real(inputs["gap"])), turn)
+    row = torch.zeros_like(evidence, dtype=torch.long).scatter_(0, index, tokens.row)
+    advantages = real(inputs["advantages"])
+    shape = (params["strength"], params["band"], params["decay"])
+    factors = belief_factors(advantages[row].sign(), evidence, row, real(inputs["prior"])[row], *shape)
+    spread = torch.zeros(tokens.mask.shape, dtype=torch.float64)
+    spread[tokens.mask] = advantages[tokens.row] * factors[index]
+    return {"advantages": spread}
+
+
+def normalize_blend(params: Tracked, inputs: Tracked) -> Found:
+    blend, step = Blend(params["toward"], Schedule(**params["share"])), params["step"]
+    tokens = Tokens(Tracked({"normalize": normalization_at(params["normalize"], blend, step)}), inputs)
+    spread = torch.zeros(tokens.mask.shape, dtype=torch.float64)
+    spread[tokens.mask] = tokens.coefficient
+    total = normalized_sum(tokens.coefficient, tokens.flat(real(inputs["losses"])))
+    return {"share": blend.share.at(step), "coefficients": spread, "loss": total}
 
 
 def sft(params: Tracked, inputs: Tracked) -> Found:
@@ -394,6 +447,11 @@ FAMILIES: dict[str, Callable[[Tracked, Tracked], Found]] = {
     "trust_region": trust_region,
     "advantage": advantage,
     "policy_gradient": policy_gradient,
+    "sdar": sdar,
+    "importance_reverse_kl": importance_reverse_kl,
+    "rlsd": rlsd,
+    "turn_belief": turn_belief,
+    "normalize_blend": normalize_blend,
     "sft": sft,
     "mix": mix,
     "end_to_end": end_to_end,

@@ -41,7 +41,7 @@ def differences(case: Mapping[str, Any]) -> list[str]:
         context=episode["context"],
         actions=tuple(episode["actions"]),
         observations=tuple(episode["observations"]),
-        tools=tuple(episode["tools"]),
+        tools=tuple(episode["tools"] or ()),  # null where actions are plain text
         final_reward=episode["final_reward"],
     )
     settings = {name: case[name] for name in SETTINGS if name in case}

@@ -118,14 +118,18 @@ def test_what_is_logged_speaks_for_both_processes(name, ranks, alone):
     assert first == pytest.approx(second, nan_ok=True)
     expected = alone(name)["metrics"]
     assert set(first) == set(expected)
-    exact = [
-        *("train/loss", "train/tokens", "train/turns", "train/broken_episodes", "rollout/action_tokens"),
-        *("rollout/success", "rollout/reward", "rollout/turns_per_episode", "rollout/longest_context_tokens"),
-        *("reflection/tokens", "reflection/rejected_rate", "teacher/tokens", "hero/out_of_scope_turns"),
-    ]
-    found = {metric: first[metric] for metric in exact if metric in expected}
-    assert found == pytest.approx({metric: expected[metric] for metric in found}, rel=1e-5)
-    assert len(found) >= 9
+    # of a single process: all of the batch at once, where two know their own percentiles and probes
+    inexact = {"rollout/action_tokens_p50", "rollout/action_tokens_p95", "hero/empty_batches"}
+    for metric in first.keys() - inexact:
+        if not metric.startswith(("teacher/probe", "teacher/hint_sensitivity")):
+            assert first[metric] == pytest.approx(expected[metric], rel=1e-4, abs=1e-6), metric
+
+
+def test_bug_56_and_58_a_users_counter_mean_and_maximum_come_out_right_over_both_processes(ranks, alone):
+    expected = {"mine/count": 8.0, "mine/mean": (2 * 0.5 + 6 * 1.0) / 8, "mine/largest": 3.0, "mine/rare": 7.0}
+    for found in (*(rank["own metrics"]["metrics"] for rank in ranks), alone("own metrics")["metrics"]):
+        mine = {name: value for name, value in found.items() if name.startswith("mine/")}
+        assert mine == {**expected, "mine/micro_batches": 4.0, "mine/tokens": found["train/tokens"]}
 
 
 def test_the_command_trains_on_two_processes_with_the_shipped_overlay(tmp_path):

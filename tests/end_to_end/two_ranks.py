@@ -17,11 +17,12 @@ import lightning
 import torch
 from lightning.pytorch.strategies import DDPStrategy
 
+from hero_pl.batch import ReduceSum, TokenizedBatch
 from hero_pl.callbacks.turn_budget import TurnBudget
 from hero_pl.chat.actions import PlainText
 from hero_pl.datamodule import RolloutDataModule
 from hero_pl.module import HeroModule
-from hero_pl.objectives.base import Objective
+from hero_pl.objectives.base import LossOutput, Objective, Step
 from hero_pl.objectives.policy_gradient import GRPO
 from hero_pl.objectives.self_distillation import SelfDistillation
 from hero_pl.pocket.shop.reflector import ShopRules
@@ -30,6 +31,7 @@ from hero_pl.policy.huggingface import HuggingFacePolicy
 from hero_pl.reflection.base import Reflector
 from hero_pl.rollout.collect import Limits
 from hero_pl.rollout.specs import EpisodeSpec
+from hero_pl.scalars import largest, mean, share, total
 from hero_pl.types import Reflection, Trajectory
 
 PATIENCE = timedelta(seconds=120)
@@ -75,6 +77,29 @@ class Some(Reflector):
         ]
 
 
+class Own(SelfDistillation):
+    """An objective of a user's, with metrics of its own: by hand, per episode of a step."""
+
+    count, value, weight = (1, 2, 2, 3), (0.0, 1.0, 1.0, 1.0), (1, 1, 2, 4)
+
+    def prepare(self, trajectories: Sequence[Trajectory], policy: Policy, reduce_sum: ReduceSum) -> Step:
+        step = super().prepare(trajectories, policy, reduce_sum)
+        mine = [trajectory.group % EPISODES for trajectory in trajectories]
+        weight = sum(self.weight[i] for i in mine)
+        score = sum(self.weight[i] * self.value[i] for i in mine)
+        step.metrics["mine/count"] = total(sum(self.count[i] for i in mine))  # 3 and 5 on two ranks
+        step.metrics["mine/mean"] = mean(score / weight, weight)  # 0.5 over 2 and 1.0 over 6
+        step.metrics["mine/largest"] = largest(max(self.count[i] for i in mine))  # 2 and 3
+        step.metrics["mine/rare"] = share(7.0 * (0 in mine), 0 in mine)  # nothing on the second
+        return step
+
+    def loss(self, policy: Policy, micro: TokenizedBatch) -> LossOutput:
+        out = super().loss(policy, micro)
+        out.metrics["mine/micro_batches"] = total(1)
+        out.metrics["mine/tokens"] = total(len(micro))
+        return out
+
+
 @dataclass(frozen=True)
 class Scenario:
     objective: Callable[[], Objective]
@@ -98,6 +123,7 @@ SCENARIOS = {
     ),
     "one rank empty": Scenario(lambda: SelfDistillation(Some(EPISODES, (0, 1))), tokens_per_micro_batch=1),
     "all ranks empty": Scenario(lambda: SelfDistillation(Some(EPISODES, ())), max_turns=15),
+    "own metrics": Scenario(lambda: Own(ShopRules()), tokens_per_micro_batch=1),
     "grpo": Scenario(GRPO, group_size=2),
     "budget": Scenario(lambda: SelfDistillation(ShopRules()), max_turns=25),
 }

@@ -11,21 +11,21 @@ from hero_pl.chat.actions import PlainText
 from hero_pl.errors import ConfigError
 from hero_pl.evaluation.metrics import (
     DoNothingFloor,
-    MalformedReplies,
     MeanTurns,
     NonEvaluable,
     PassAtK,
     PassHatK,
     Success,
-    ToolErrors,
+    TurnShare,
     pass_at_k,
     pass_hat_k,
     scores,
 )
-from hero_pl.policy.base import Sampling
+from hero_pl.policy.sampling import Sampling
 from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.rollout.collect import Collector, Limits
 from hero_pl.rollout.specs import EpisodeSpec
+from hero_pl.scalars import measured
 from hero_pl.types import Role, StopReason, Trajectory, Turn
 
 
@@ -49,13 +49,13 @@ def test_success_counts_rewards_within_a_millionth_of_one() -> None:
     assert metric.compute().item() == pytest.approx(0.5)
 
 
-def test_broken_episodes_are_counted_apart_and_left_out_everywhere_else() -> None:
+def test_bug_63_broken_episodes_are_counted_apart_and_left_out_everywhere_else() -> None:
     broken = episode("a", 0.0, (turn(1), turn(2, "Error: x")), StopReason.ENV_ERROR, do_nothing_succeeds=False)
     batch = [broken, episode("a", 1.0, (turn(1),), do_nothing_succeeds=True), broken]
     for metric, expected in (
         (Success(), 1.0),
         (MeanTurns(), 1.0),
-        (ToolErrors(), 0.0),
+        (TurnShare("tool_errors"), 0.0),
         (NonEvaluable(), 2.0),
         (PassHatK(["a"], k=1), 1.0),
         (DoNothingFloor(), 1.0),
@@ -121,7 +121,7 @@ def test_tool_errors_and_malformed_replies_are_shares_of_turns() -> None:
         turn(4, "Error: not JSON", malformed="not JSON"),
         turn(5, "{}"),
     )
-    errors, malformed, mean = ToolErrors(), MalformedReplies(), MeanTurns()
+    errors, malformed, mean = TurnShare("tool_errors"), TurnShare("malformed"), MeanTurns()
     for metric in (errors, malformed, mean):
         metric.update([episode("a", 0.0, turns)])
     assert errors.compute().item() == pytest.approx(3 / 5)
@@ -132,7 +132,7 @@ def test_tool_errors_and_malformed_replies_are_shares_of_turns() -> None:
 def test_the_words_of_a_simulated_user_are_no_tool_error() -> None:
     said = (turn(1, "Error: I cannot log in", role="user"), turn(2, "Error: user not found"))
     played = replace(episode("a", 0.0, said), info={"user": "scripted-full"})
-    assert scores([played])["tool_errors"] == 1 / 2
+    assert float(scores([played])["tool_errors"]) == 1 / 2
 
 
 def test_what_the_pocket_shop_refuses_is_a_tool_error() -> None:
@@ -141,7 +141,7 @@ def test_what_the_pocket_shop_refuses_is_a_tool_error() -> None:
     shop = Collector("hero_pl/WebShopPocket-v0", limits=Limits(max_turns=2))
     played = shop.collect([EpisodeSpec(shop.task_ids[0], 0, 0)], policy, Sampling())
     assert played[0].turns[0].role == "user"
-    assert scores(played)["tool_errors"] == 1.0
+    assert float(scores(played)["tool_errors"]) == 1.0
 
 
 def test_the_floor_follows_the_episodes_that_were_played() -> None:
@@ -149,7 +149,7 @@ def test_the_floor_follows_the_episodes_that_were_played() -> None:
     floor = DoNothingFloor()
     floor.update([*batch, episode("no word about it", 1.0)])
     assert floor.compute().item() == pytest.approx(1 / 3)
-    assert scores(batch)["do_nothing_floor"] == pytest.approx(1 / 3)
+    assert float(scores(batch)["do_nothing_floor"]) == pytest.approx(1 / 3)
 
 
 def test_an_environment_that_says_nothing_about_it_has_no_floor() -> None:
@@ -160,7 +160,8 @@ def test_an_environment_that_says_nothing_about_it_has_no_floor() -> None:
 def test_the_scores_of_a_table_by_hand() -> None:
     broken = episode("c", 0.0, (turn(1),) * 9, StopReason.ENV_ERROR)
     shown = scores([episode("a", 1.0, (turn(1), turn(2, "Error: x"))), episode("b", 0.0, (turn(1),)), broken])
-    assert shown == {"success": 0.5, "turns": 1.5, "tool_errors": 1 / 3, "malformed": 0.0, "non_evaluable": 1.0}
+    of_turns = {"tool_errors": 1 / 3, "malformed": 0.0, "cut_actions": 0.0}
+    assert measured(shown) == {"success": 0.5, "reward": 0.5, "turns": 1.5, **of_turns, "non_evaluable": 1.0}
 
 
 def test_batches_and_ranks_add_up() -> None:

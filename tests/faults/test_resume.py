@@ -100,14 +100,14 @@ def test_an_adapter_is_not_resumed_on_another_base(run, module_of, newest):
 def test_a_frozen_teacher_is_not_stored_where_loading_gives_it_again(run, module_of, newest):
     module = run("run", module=module_of("frozen teacher"), steps=1)
     assert AtomicCheckpointIO().load_checkpoint(newest())["hero"]["copies"] == {"initial": {}}
-    assert list(module.policy.copies) == ["initial"]
+    assert list(module.policy.network.copies) == ["initial"]
 
 
 def test_a_frozen_teacher_that_is_not_what_loading_gives_is_stored(run, module_of, newest):
     module = module_of("frozen teacher")
     module.policy.load()
     with torch.no_grad():
-        next(module.policy.model.parameters()).view(-1)[5] += 1.0
-    before = {name: value.clone() for name, value in module.policy.model.state_dict().items()}
+        next(module.policy.network.model.parameters()).view(-1)[5] += 1.0
+    before = {name: value.clone() for name, value in module.policy.network.model.state_dict().items()}
     run("run", module=module, steps=1)
     assert same(AtomicCheckpointIO().load_checkpoint(newest())["hero"]["copies"]["initial"], before)

@@ -245,3 +245,18 @@ def test_tokens_outside_the_mask_count_nowhere(mode) -> None:
     alone = coefficients(mode, turn=turn[mask], row=row[mask], weight=weight[mask], rows=4, constant=3.0)
     assert torch.equal(masked[mask], alone)
     assert not masked[~mask].any()
+
+
+def test_shares_of_two_normalizations_add_their_coefficients_with_one_reduction_each() -> None:
+    turn, row, weight = torch.tensor([0, 0, 1, 0]), torch.tensor([0, 0, 0, 1]), torch.tensor([1.0, 0.5, 1.0, 1.0])
+    where = {"turn": turn, "row": row, "weight": weight, "rows": 2}
+    calls: list[torch.Tensor] = []
+
+    def counted(local: torch.Tensor) -> torch.Tensor:
+        calls.append(local)
+        return local
+
+    found = coefficients({"token_mean": 0.25, "traj_mean_turn_mean": 0.75}, **where, reduce_sum=counted)
+    parts = [coefficients(mode, **where) for mode in ("token_mean", "traj_mean_turn_mean")]
+    torch.testing.assert_close(found, 0.25 * parts[0] + 0.75 * parts[1])
+    assert len(calls) == 2

@@ -19,7 +19,7 @@ def test_ratio_is_clipped_only_where_clipping_is_pessimistic() -> None:
     per_token.sum().backward()
     assert log_probs.grad is not None
     assert log_probs.grad.tolist() == pytest.approx([0.0, 1.5, -0.5, 0.0])
-    assert loss.diagnostics["policy_gradient/clip_fraction"].item() == 0.5
+    assert float(loss.diagnostics["policy_gradient/clip_fraction"]) == 0.5
 
 
 def test_on_policy_gradient_is_minus_the_advantage() -> None:
@@ -78,6 +78,54 @@ def test_no_tokens_give_an_empty_loss_on_the_graph() -> None:
 )
 def test_unusable_options_are_refused_when_the_loss_is_built(options: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=next(iter(options))):
+        ClippedPolicyGradient(**options)
+
+
+def test_bug_79_the_second_bound_holds_for_negative_advantages_alone() -> None:
+    old = torch.zeros(4, dtype=torch.float64)
+    log_probs = torch.tensor([5.0, 5.0, 2.0, 0.5], dtype=torch.float64).log().requires_grad_()
+    advantages = torch.tensor([-2.0, 2.0, -2.0, -2.0], dtype=torch.float64)
+    loss = ClippedPolicyGradient(dual_clip=3.0)
+    per_token = loss(log_probs, old, advantages)
+    assert per_token.tolist() == pytest.approx([6.0, -2.4, 4.0, 1.6])
+    per_token.sum().backward()
+    assert log_probs.grad is not None
+    assert log_probs.grad.tolist() == pytest.approx([0.0, 0.0, 4.0, 0.0])
+    assert float(loss.diagnostics["policy_gradient/dual_clip_fraction"]) == 0.25
+
+
+def test_bug_80_cispo_bounds_the_weight_and_every_token_keeps_its_gradient() -> None:
+    old = torch.zeros(3, dtype=torch.float64)
+    log_probs = torch.tensor([5.0, 0.1, 1.1], dtype=torch.float64).log().requires_grad_()
+    advantages = torch.tensor([1.0, 1.0, -1.0], dtype=torch.float64)
+    loss = ClippedPolicyGradient(surrogate="cispo", epsilon=1.0, epsilon_high=1.0)
+    loss(log_probs, old, advantages).sum().backward()
+    assert log_probs.grad is not None
+    assert log_probs.grad.tolist() == pytest.approx([-2.0, -0.1, 1.1])
+    assert loss.diagnostics["policy_gradient/clip_fraction"].item() == pytest.approx(1 / 3)
+
+
+def test_on_policy_all_surrogates_have_the_same_gradient() -> None:
+    found = []
+    for options in ({}, {"dual_clip": 3.0}, {"surrogate": "cispo"}):
+        log_probs = torch.tensor([-1.0, -2.0], requires_grad=True)
+        ClippedPolicyGradient(**options)(log_probs, log_probs.detach(), torch.tensor([0.3, -0.7])).sum().backward()
+        found.append(log_probs.grad)
+    assert torch.equal(found[0], found[1])
+    torch.testing.assert_close(found[0], found[2])
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"dual_clip": 1.2}, "dual_clip"),
+        ({"surrogate": "ppo"}, "surrogate"),
+        ({"surrogate": "cispo", "dual_clip": 3.0}, "dual_clip"),
+        ({"surrogate": "cispo", "ratio_level": "sequence"}, "ratio_level"),
+    ],
+)
+def test_switches_that_exclude_each_other_are_refused(options: dict[str, object], named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
         ClippedPolicyGradient(**options)
 
 

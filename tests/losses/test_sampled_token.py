@@ -1,10 +1,12 @@
 """The sampled-token surrogate: its gradient is what counts."""
 
+import math
+
 import pytest
 import torch
 
 from hero_pl.errors import ConfigError, TokenAlignmentError
-from hero_pl.losses import ReverseKL, SampledToken
+from hero_pl.losses import GatedSampledToken, ReverseKL, SampledToken
 
 
 def test_expected_gradient_is_that_of_reverse_kl() -> None:
@@ -24,7 +26,7 @@ def test_value_by_hand_and_the_log_ratio_apart_from_it() -> None:
     student, teacher = torch.zeros(1, 2), torch.tensor([[1.0, 3.0]]).log()
     loss = SampledToken()
     assert loss(student, teacher, torch.tensor([0])).item() == pytest.approx(-(0.6931472**2), rel=1e-6)
-    assert loss.diagnostics["sampled/log_ratio_mean"].item() == pytest.approx(0.6931472, rel=1e-6)
+    assert float(loss.diagnostics["sampled/log_ratio_mean"]) == pytest.approx(0.6931472, rel=1e-6)
 
 
 def test_equal_sides_have_no_gradient() -> None:
@@ -49,3 +51,34 @@ def test_sampled_ids_are_required_one_per_token() -> None:
         SampledToken()(torch.zeros(2, 3), torch.zeros(2, 3))
     with pytest.raises(TokenAlignmentError, match="one sampled id"):
         SampledToken()(torch.zeros(2, 3), torch.zeros(2, 3), torch.zeros(1, dtype=torch.long))
+
+
+def test_bug_78_the_gate_of_sdar_is_a_constant_of_the_gradient() -> None:
+    student = torch.tensor([[0.0, 0.0]], dtype=torch.float64, requires_grad=True)
+    teacher = torch.tensor([[1.0, -1.0]], dtype=torch.float64, requires_grad=True)
+    value = GatedSampledToken(5.0)(student, teacher, torch.tensor([0]))
+    gap = math.log(1 / (1 + math.exp(-2.0))) - math.log(0.5)
+    gate = 1 / (1 + math.exp(-5.0 * gap))
+    assert value.item() == pytest.approx(gate * gap)
+    value.sum().backward()
+    assert student.grad is not None
+    assert student.grad.tolist() == [pytest.approx([-gate * 0.5, gate * 0.5])]  # -g grad log q, grad log q = 1 - q
+    assert teacher.grad is None
+
+
+def test_sdar_leaves_a_rejected_token_almost_alone() -> None:
+    student = torch.zeros(2, 2, requires_grad=True)
+    teacher = torch.tensor([[2.0, -2.0], [-2.0, 2.0]])
+    GatedSampledToken()(student, teacher, torch.tensor([0, 0])).sum().backward()
+    assert student.grad is not None
+    endorsed, rejected = student.grad.norm(dim=-1).tolist()
+    assert rejected < 1e-3 * endorsed
+
+
+def test_sdar_names_what_is_missing_or_wrong() -> None:
+    with pytest.raises(ConfigError, match="GatedSampledToken needs action_ids"):
+        GatedSampledToken()(torch.zeros(1, 2), torch.zeros(1, 2))
+    with pytest.raises(ConfigError, match="sharpness"):
+        GatedSampledToken(0.0)
+    nothing = GatedSampledToken()(torch.zeros(0, 2), torch.zeros(0, 2), torch.zeros(0, dtype=torch.long))
+    assert nothing.shape == (0,)

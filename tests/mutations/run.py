@@ -38,8 +38,11 @@ class Bug:
     """Expression for ``pytest -k``; default: tests named after the bug."""
 
 
-BATCH, HUGGINGFACE, DIVERGENCE = "hero_pl/batch.py", "hero_pl/policy/huggingface.py", "hero_pl/losses/divergence.py"
+BATCH, DIVERGENCE = "hero_pl/batch.py", "hero_pl/losses/divergence.py"
+CREDIT, POLICY_GRADIENT = "hero_pl/losses/credit.py", "hero_pl/losses/policy_gradient.py"
+SCHEDULES = "hero_pl/objectives/schedules.py"
 ADVANTAGES, NORMALIZE, MODULE = "hero_pl/losses/advantages.py", "hero_pl/losses/normalize.py", "hero_pl/module.py"
+SCALARS = "hero_pl/scalars.py"
 
 BUGS = (
     Bug(
@@ -94,7 +97,7 @@ BUGS = (
     Bug(
         6,
         "use the mask of the action as attention mask",
-        HUGGINGFACE,
+        "hero_pl/policy/huggingface.py",
         (("mask[i, : len(row.ids)] = 1", "mask[i, row.spans[0][0] - 1 : len(row.ids)] = 1"),),
         "tests/test_batch.py",
     ),
@@ -234,7 +237,7 @@ BUGS = (
         21,
         "save no frozen copies",
         MODULE,
-        (('"copies": copies,', '"copies": {},'),),
+        (('"copies": self.policy.copies_state(),', '"copies": {},'),),
         "tests/test_module.py",
         "resumed and initial",
     ),
@@ -246,7 +249,7 @@ BUGS = (
             (
                 "        self.objective.start(self.policy)\n",
                 "        self.objective.start(self.policy)\n"
-                "        copied = [p for copy in self.policy.copies.values() for p in copy.parameters()]\n"
+                "        copied = [p for copy in self.policy.network.copies.values() for p in copy.parameters()]\n"
                 '        self.optimizers().optimizer.add_param_group({"params": copied})\n',
             ),
         ),
@@ -255,14 +258,14 @@ BUGS = (
     Bug(
         23,
         "leave dropout on",
-        HUGGINGFACE,
-        (("        _without_dropout(self.model)\n", ""),),
+        "hero_pl/policy/huggingface.py",
+        (("        switch_dropout_off(model)\n", ""),),
         "tests/test_batch.py",
     ),
     Bug(
         24,
         "switch the adapter off and on without a context",
-        HUGGINGFACE,
+        "hero_pl/policy/network.py",
         (
             (
                 "with torch.no_grad(), self.model.disable_adapter():  # comes back on, also after an error\n"
@@ -413,12 +416,12 @@ BUGS = (
     Bug(
         39,
         "splice a hint into the contexts that are played",
-        "hero_pl/rollout/collect.py",
+        "hero_pl/rollout/slots.py",
         (
             (
-                "episode.prompt_ids = policy.template.next_prompt(episode.prompt_ids, sampled.ids, observation, role)",
-                "grown = policy.template.next_prompt(episode.prompt_ids, sampled.ids, observation, role)\n"
-                '            episode.prompt_ids = policy.template.insert_hint(grown, "Review notes")',
+                "episode.prompt_ids = template.next_prompt(episode.prompt_ids, sampled.ids, observation, role)",
+                "grown = template.next_prompt(episode.prompt_ids, sampled.ids, observation, role)\n"
+                '            episode.prompt_ids = template.insert_hint(grown, "Review notes")',
             ),
         ),
         "tests/test_datamodule.py",
@@ -429,6 +432,219 @@ BUGS = (
         "hero_pl/callbacks/collapse_guard.py",
         (("self.beyond, not low <= mean <= high", "self.beyond, False"),),
         "tests/callbacks/test_collapse_guard.py",
+    ),
+    Bug(
+        41,
+        "take the version of the youngest turn",
+        MODULE,
+        (("oldest = min((turn.policy_version", "oldest = max((turn.policy_version"),),
+        "tests/test_staleness.py",
+    ),
+    Bug(
+        42,
+        "leave the token that begins a sequence in front of the system hint",
+        "hero_pl/chat/template.py",
+        (("*system[self._leading_bos(system) :], *prompt_ids[start:]", "*system, *prompt_ids[start:]"),),
+        "tests/chat/test_template.py",
+    ),
+    Bug(
+        43,
+        "count only the tokens of the question itself",
+        "hero_pl/reflection/self_reflector.py",
+        (("both = max(longest, len(ids)) + max(wanted, need)", "both = len(ids) + need"),),
+        "tests/reflection/test_self_reflector.py",
+    ),
+    Bug(
+        44,
+        "answer all who wait at once",
+        "hero_pl/rollout/local_user.py",
+        (
+            (
+                "self._waiting[: self._batch_size], self._waiting[self._batch_size :]",
+                "self._waiting, []",
+            ),
+        ),
+        "tests/rollout/test_local_user.py",
+    ),
+    Bug(
+        45,
+        "let a row that joins late see what is in the cache",
+        "hero_pl/policy/sampler.py",
+        (("pad(mask, (new, 0))])", "pad(mask, (new, 0), value=1)])"),),
+        "tests/policy/test_sampler.py",
+    ),
+    Bug(
+        46,
+        "wait until every slot is free",
+        "hero_pl/rollout/slots.py",
+        (
+            (
+                "        while self.free and self.waiting:\n",
+                "        while self.free and self.waiting and not self.playing:\n",
+            ),
+        ),
+        "tests/rollout/test_slots.py",
+    ),
+    Bug(
+        51,
+        "write no mark into eval.jsonl",
+        "hero_pl/callbacks/held_out.py",
+        (('"turns_budget": mark,', '"turns_budget": 0,'),),
+        "tests/callbacks/test_held_out.py",
+    ),
+    Bug(
+        52,
+        "evaluate once a mark is exceeded",
+        "hero_pl/callbacks/held_out.py",
+        (("module.turns >= mark", "module.turns > mark"),),
+        "tests/callbacks/test_held_out.py",
+    ),
+    Bug(
+        53,
+        "count the two passes of a trust region as one",
+        "hero_pl/teacher/weights.py",
+        (("    passes = 2\n", ""),),
+        "tests/objectives/test_objectives.py",
+    ),
+    Bug(
+        54,
+        "leave the buffers of the average as they were",
+        "hero_pl/teacher/weights.py",
+        (("            mine.copy_(theirs)\n", "            pass\n"),),
+        "tests/teacher/test_weights.py",
+    ),
+    Bug(
+        55,
+        "never end a run that learns nothing",
+        MODULE,
+        (("self.idle_batches >= self.max_idle_batches:", "self.idle_batches < 0:"),),
+        "tests/test_idle.py",
+    ),
+    Bug(
+        56,
+        "average a count over ranks",
+        SCALARS,
+        (("return total(sum(value for value, _ in known))", "return total(sum(v for v, _ in known) / len(known))"),),
+        "tests/test_scalars.py",
+    ),
+    Bug(
+        57,
+        "add a number that was not measured",
+        SCALARS,
+        (("not math.isnan(value := float(part.value))]", "[value := float(part.value)]]"),),
+        "tests/test_scalars.py",
+    ),
+    Bug(
+        58,
+        "weight every part of a mean alike",
+        SCALARS,
+        (("sum(value * weight for value, weight in known) / whole", "sum(value for value, _ in known) / len(known)"),),
+        "tests/test_scalars.py",
+    ),
+    Bug(
+        59,
+        "take a plain number for a mean",
+        SCALARS,
+        (("        if not isinstance(part, Scalar):\n", "        if not hasattr(part, '__float__'):\n"),),
+        "tests/test_scalars.py",
+    ),
+    Bug(
+        60,
+        "log the last value again",
+        MODULE,
+        (("{**gone, **self.last_metrics}", "self.last_metrics"),),
+        "tests/test_idle.py",
+    ),
+    Bug(
+        61,
+        "split fields that are declared as a tensor and nothing else",
+        BATCH,
+        (("Tensor in (hints[f.name], *get_args(hints[f.name]))", "hints[f.name] is Tensor"),),
+        "tests/test_batch.py",
+    ),
+    Bug(
+        62,
+        "give every student row to the first trajectory",
+        BATCH,
+        (("ScoreRow(ids, tuple(spans), i)", "ScoreRow(ids, tuple(spans))"),),
+        "tests/test_batch.py",
+    ),
+    Bug(
+        63,
+        "count the turns of broken episodes",
+        "hero_pl/evaluation/metrics.py",
+        (("if evaluable(one) for turn in one.turns]", "for turn in one.turns]"),),
+        "tests/evaluation/test_metrics.py",
+    ),
+    Bug(
+        76,
+        "leave the ratio of RLSD unclipped",
+        CREDIT,
+        (("gap).exp().clamp(1.0 - band, 1.0 + band)", "gap).exp()"),),
+        "tests/losses/test_credit.py",
+    ),
+    Bug(
+        77,
+        "weigh tokens of RLSD by the teacher's ratio, whatever the outcome",
+        CREDIT,
+        (("(advantages.sign() * gap).exp()", "gap.exp()"),),
+        "tests/losses/test_credit.py",
+    ),
+    Bug(
+        78,
+        "differentiate the gate of SDAR",
+        "hero_pl/losses/sampled_token.py",
+        (("self.sharpness * gap.detach()", "self.sharpness * gap"),),
+        "tests/losses/test_sampled_token.py",
+    ),
+    Bug(
+        79,
+        "apply the second bound of the policy gradient to positive advantages, too",
+        POLICY_GRADIENT,
+        (("torch.where(advantages < 0, -self.dual_clip * advantages, torch.inf)", "-self.dual_clip * advantages"),),
+        "tests/losses/test_policy_gradient.py",
+    ),
+    Bug(
+        80,
+        "differentiate the weight of CISPO",
+        POLICY_GRADIENT,
+        (("-clipped.detach() * advantages", "-clipped * advantages"),),
+        "tests/losses/test_policy_gradient.py",
+    ),
+    Bug(
+        81,
+        "let the belief of AgentOPSD keep all evidence",
+        CREDIT,
+        (("total = decay * total + piece", "total = total + piece"),),
+        "tests/losses/test_credit.py",
+    ),
+    Bug(
+        82,
+        "keep the weight of the distillation at its first value",
+        "hero_pl/objectives/mixed.py",
+        (("scheduled(self.distillation_weight).at(policy.version)", "scheduled(self.distillation_weight).at(0)"),),
+        "tests/objectives/test_mixed.py",
+    ),
+    Bug(
+        83,
+        "swap the shares of two normalizations",
+        SCHEDULES,
+        (("{normalize: 1.0 - share, blend.toward: share}", "{normalize: share, blend.toward: 1.0 - share}"),),
+        "tests/objectives/test_schedules.py",
+    ),
+    Bug(
+        84,
+        "ask the teacher although its weight has ended at zero",
+        SCHEDULES,
+        (("return self._final == 0.0 and step >= self.begin + self.steps", "return False"),),
+        "tests/objectives/test_mixed.py",
+    ),
+    Bug(
+        85,
+        "take the advantage from turns without a hint under the turn belief",
+        "hero_pl/objectives/mixed.py",
+        (("factor = torch.ones(len(set(batch.turn.tolist()))", "factor = torch.zeros(len(set(batch.turn.tolist()))"),),
+        "tests/objectives/test_mixed.py",
     ),
 )
 

@@ -11,10 +11,11 @@ from hero_pl.losses.gates import Contrastive
 from hero_pl.objectives.mixed import Mixed
 from hero_pl.objectives.self_distillation import SelfDistillation
 from hero_pl.pocket.shop.reflector import ShopRules
-from hero_pl.policy.base import Sampling
+from hero_pl.policy.sampling import Sampling
 from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.rollout.collect import Collector, Limits
 from hero_pl.rollout.specs import EpisodeSpec
+from hero_pl.scalars import measured
 from hero_pl.teacher.weights import InitialWeights, TrustRegionWeights
 
 
@@ -31,7 +32,9 @@ def one_step(objective: SelfDistillation, policy: Any, shop: Collector) -> tuple
     objective.start(policy)
     step = objective.prepare(played, policy, lambda local: local)
     rows = [0]
-    handle = policy._head().register_forward_hook(lambda _, given, __: rows.append(given[0].shape[0]))
+    handle = policy.network.model.get_output_embeddings().register_forward_hook(
+        lambda _, given, __: rows.append(given[0].shape[0])
+    )
     output = objective.loss(policy, step.batch)
     handle.remove()
     output.loss.backward()
@@ -54,7 +57,7 @@ def test_loss_gradients_and_records_are_those_of_all_logits(loss, weights, scori
     torch.testing.assert_close(parts.loss, whole.loss)
     for name in ("per_token", "student_logprobs", "teacher_logprobs"):
         torch.testing.assert_close(getattr(parts, name), getattr(whole, name), rtol=1e-5, atol=1e-6)
-    assert parts.metrics == pytest.approx(whole.metrics, rel=1e-4, abs=1e-6)
+    assert measured(parts.metrics) == pytest.approx(measured(whole.metrics), rel=1e-4, abs=1e-6)
     steepest = max(float(slope.abs().max()) for slope in slopes.values())
     assert steepest > 0.0
     for name, slope in slopes.items():
@@ -79,7 +82,7 @@ def test_what_needs_all_logits_is_refused(needs_all) -> None:
 def test_a_head_that_is_no_plain_projection_is_refused_before_anything_is_played(tiny_policy) -> None:
     policy = tiny_policy()
     policy.load()
-    head = policy._head()
+    head = policy.network.model.get_output_embeddings()
     head.bias = torch.nn.Parameter(torch.zeros(head.out_features))
     with pytest.raises(PolicyError, match="logits_at_once"):
         SelfDistillation(logits_at_once=8).start(policy)

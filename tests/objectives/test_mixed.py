@@ -1,5 +1,7 @@
 """Two losses on one batch, each over its own tokens; and advantages that the teacher shapes."""
 
+import math
+
 import pytest
 import torch
 
@@ -9,6 +11,7 @@ from hero_pl.losses.gates import SigmoidGap
 from hero_pl.objectives.base import Objective
 from hero_pl.objectives.mixed import Credit, Mixed
 from hero_pl.objectives.policy_gradient import GRPO, PolicyGradient
+from hero_pl.objectives.schedules import Blend, Schedule
 from hero_pl.objectives.self_distillation import SelfDistillation
 from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.reflection.scripted import ScriptedReflector
@@ -80,7 +83,7 @@ def test_the_student_is_scored_once_and_only_hinted_tokens_have_a_teacher(
     assert torch.equal(out.per_token.isnan(), ~step.batch.teacher_mask)
     assert torch.equal(out.teacher_logprobs.isnan(), ~step.batch.teacher_mask)
     assert not out.student_logprobs.isnan().any()
-    assert step.metrics["hero/hinted_turns"] == pytest.approx(4 / 8)
+    assert float(step.metrics["hero/hinted_turns"]) == pytest.approx(4 / 8)
 
 
 def test_without_any_hint_the_policy_gradient_goes_on_alone(bigrams: ScriptedPolicy) -> None:
@@ -94,6 +97,55 @@ def test_a_weight_that_does_not_suit_the_mix_is_refused() -> None:
     with pytest.raises(ConfigError, match="distillation_weight"):
         Mixed(distillation_weight=1.5, mix="convex")
     Mixed(distillation_weight=1.5, mix="additive")
+
+
+def test_bug_82_the_weight_of_the_distillation_follows_the_optimizer_steps(
+    bigrams: ScriptedPolicy, doubled: TeacherWeights
+) -> None:
+    estimator = GRPO(normalize="token_mean")
+    alone = [gradient(estimator, bigrams), gradient(SelfDistillation(**settings(doubled)), bigrams)]
+    decay = Schedule(0.8, 0.2, "linear", begin=1, steps=2)
+    for version, weight in ((0, 0.8), (2, 0.5), (7, 0.2)):
+        bigrams.version = version  # what a checkpoint keeps, so a resumed run has the same weight
+        mixed = Mixed(estimator, distillation_weight=decay, mix="additive", **settings(doubled))
+        torch.testing.assert_close(gradient(mixed, bigrams), alone[0] + weight * alone[1])
+        step = mixed.prepare(episodes(bigrams), bigrams, lambda local: local)
+        assert step.metrics["schedule/distillation_weight"] == pytest.approx(weight)
+
+
+@pytest.mark.parametrize("max_tokens", [1, 10**6])
+def test_bug_84_a_teacher_that_was_let_go_is_not_asked_again(
+    bigrams: ScriptedPolicy, doubled: TeacherWeights, max_tokens
+) -> None:
+    estimator = GRPO(normalize="token_mean")
+    decay = Schedule(0.8, 0.0, "linear", steps=2)
+    mixed = Mixed(estimator, distillation_weight=decay, **settings(doubled))
+    bigrams.version = 2
+    step = mixed.prepare(episodes(bigrams), bigrams, lambda local: local)
+    assert step.reflections is None
+    assert step.batch.teacher == ()
+    torch.testing.assert_close(gradient(mixed, bigrams, max_tokens), gradient(estimator, bigrams))
+
+
+def test_confidence_and_normalization_follow_the_optimizer_steps(
+    bigrams: ScriptedPolicy, doubled: TeacherWeights
+) -> None:
+    def objective(normalize: str, **options: object) -> SelfDistillation:
+        return SelfDistillation(**{**settings(doubled), "normalize": normalize, **options})
+
+    plain, turns = (gradient(objective(mode), bigrams) for mode in ("token_mean", "traj_mean_turn_mean"))
+    bigrams.version = 1
+    moving = objective(
+        "token_mean",
+        blend=Blend("traj_mean_turn_mean", Schedule(0.0, 1.0, "linear", steps=4)),
+        confidence_weights={"high": Schedule(0.6, warmup_steps=4)},
+    )
+    torch.testing.assert_close(gradient(moving, bigrams), 0.3 * (0.75 * plain + 0.25 * turns))
+    metrics = moving.prepare(episodes(bigrams), bigrams, lambda local: local).metrics
+    assert {name: value for name, value in metrics.items() if name.startswith("schedule/")} == {
+        "schedule/confidence_high": pytest.approx(0.3),
+        "schedule/blend": 0.25,
+    }
 
 
 def test_both_parts_are_checked_and_saved(doubled: TeacherWeights) -> None:
@@ -114,7 +166,7 @@ def credited(policy: ScriptedPolicy, weights: TeacherWeights, **options: object)
     batch = objective.prepare(episodes(policy), policy, lambda local: local).batch
     logits = policy.score(batch.student)
     gap = action_log_probabilities(2.0 * logits, batch.action_ids) - action_log_probabilities(logits, batch.action_ids)
-    plain = torch.tensor(REWARDS)[batch.row] - sum(REWARDS) / 4
+    plain = torch.tensor(REWARDS)[batch.trajectory] - sum(REWARDS) / 4
     return batch, gap.detach(), plain, objective
 
 
@@ -136,12 +188,37 @@ def test_reweighting_never_flips_the_sign_of_an_advantage_and_leaves_unhinted_tu
 def test_magnitudes_take_the_sign_from_the_reward_and_the_size_from_the_gap(
     bigrams: ScriptedPolicy, doubled: TeacherWeights
 ) -> None:
-    batch, gap, plain, _ = credited(bigrams, doubled, rule="magnitude_only", cap=1.5)
+    batch, gap, plain, _ = credited(bigrams, doubled, rule="gap_magnitude", cap=1.5)
     hinted = batch.teacher_mask
     assert gap[hinted].abs().max() > 1.5
     torch.testing.assert_close(batch.advantage[hinted], plain[hinted].sign() * gap[hinted].abs().clamp(max=1.5))
     assert not batch.coefficient[~hinted].any()
     assert batch.coefficient.sum().item() == pytest.approx(1.0)
+
+
+def test_rlsd_multiplies_each_advantage_by_the_clipped_ratio(bigrams: ScriptedPolicy, doubled: TeacherWeights) -> None:
+    batch, gap, plain, _ = credited(bigrams, doubled, rule="rlsd", strength=1.0, band=0.3)
+    ratio = (plain.sign() * gap).exp().clamp(0.7, 1.3)
+    expected = torch.where(batch.teacher_mask, plain * ratio, plain)
+    torch.testing.assert_close(batch.advantage, expected)
+    assert batch.coefficient.sum().item() == pytest.approx(1.0)  # every turn stays in the loss, hinted or not
+
+
+def test_bug_85_a_turn_without_a_hint_keeps_its_advantage_under_the_turn_belief(
+    bigrams: ScriptedPolicy, doubled: TeacherWeights
+) -> None:
+    batch, gap, plain, _ = credited(bigrams, doubled, rule="turn_belief", strength=1.0, band=0.4, decay=0.5)
+    factor = batch.advantage / plain
+    assert (factor[~batch.teacher_mask] == 1.0).all()
+    both = batch.trajectory == 2  # the only episode with two hinted turns; reward .25 below the mean, group rate .25
+    first, second = (both & (batch.turn == turn) for turn in batch.turn[both].unique().tolist())
+    e = [float(gap[turn].sum()) for turn in (first, second)]
+    start = math.log(0.25 / 0.75)
+    beliefs = [0.25, *(1 / (1 + math.exp(-(start + c))) for c in (e[0], 0.5 * e[0] + e[1]))]
+    larger = beliefs[1] - beliefs[0] > beliefs[2] - beliefs[1]  # standardized, two revisions are 1 and -1
+    expected = (0.6, 1.4) if larger else (1.4, 0.6)  # the episode failed: what raised the belief weighs less
+    for turn, wanted in zip((first, second), expected, strict=True):
+        torch.testing.assert_close(factor[turn], torch.full_like(factor[turn], wanted), rtol=1e-3, atol=1e-3)
 
 
 def test_turn_credit_replaces_the_reward_by_the_summed_gap_of_the_turn(
@@ -172,7 +249,12 @@ def test_micro_batches_of_the_teacher_do_not_change_the_credit(
         ({"strength": 1.0}, "strength"),
         ({"scale": 0.0}, "scale"),
         ({"cap": 0.0}, "cap"),
+        ({"rule": "rlsd", "strength": 1.5}, "strength"),
+        ({"band": 1.0}, "band"),
+        ({"rule": "turn_belief", "decay": 0.0}, "decay"),
+        ({"rule": "magnitude_only"}, "gap_magnitude"),
         ({"gate": SigmoidGap()}, "gate"),
+        ({"blend": Blend("turn_mean", Schedule(0.0, 1.0, "linear", steps=2))}, "blend"),
     ],
 )
 def test_credit_refuses_what_would_mislead(wrong, named) -> None:

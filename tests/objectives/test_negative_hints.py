@@ -54,7 +54,7 @@ def test_a_wrong_hint_that_does_not_fit_is_left_out(bigrams: ScriptedPolicy) -> 
     tight.max_length = 450
     objective = SelfDistillation(ScriptedReflector(given), gate=Contrastive())
     batch = objective.prepare(trajectories, tight, lambda local: local).batch
-    assert batch.places == ((0, 1),)  # the long hint does not fit its own turn either
+    assert batch.turn_numbers == (1,)  # the long hint does not fit its own turn either
     assert batch.negative_rows[0][0].ids == trajectories[0].turns[0].prompt_ids + trajectories[0].turns[0].action_ids
 
 

@@ -87,7 +87,7 @@ def test_only_the_ids_in_scope_are_scored_by_both_sides_and_count() -> None:
     assert step.batch.position.tolist() == [3, 4, 5, 6]
     assert [row.scored for row in (*step.batch.student, *step.batch.teacher)] == [4, 4]
     assert step.batch.coefficient.tolist() == [0.25] * 4
-    assert step.metrics["hero/out_of_scope_turns"] == 1.0
+    assert step.batch.counters["hero/out_of_scope_turns"] == 1
 
 
 def test_unknown_scopes_and_negative_numbers_are_refused() -> None:

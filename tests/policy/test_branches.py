@@ -16,8 +16,10 @@ from hero_pl.objectives.self_distillation import SelfDistillation
 from hero_pl.pocket.shop.reflector import ShopRules
 from hero_pl.policy.base import ScoreRow
 from hero_pl.policy.branches import BranchScorer, Layout, plan, run_layout, tree_layout
-from hero_pl.policy.huggingface import HuggingFacePolicy, Lora
+from hero_pl.policy.huggingface import HuggingFacePolicy
+from hero_pl.policy.loading import Lora
 from hero_pl.policy.scripted import ScriptedPolicy
+from hero_pl.scalars import measured
 from hero_pl.teacher.weights import EMAWeights, InitialWeights, LiveWeights, TrustRegionWeights
 from hero_pl.types import Hint, StopReason, Trajectory, Turn
 
@@ -135,7 +137,7 @@ def test_equal_rows_and_empty_hints_are_scored_too(how: Any, policy: HuggingFace
 
 @pytest.mark.parametrize("how", HOW)
 def test_frozen_copies_and_adapters_are_scored_with_their_own_weights(how: Any, tmp_path: Path) -> None:
-    from hero_pl.policy.huggingface import Lora
+    from hero_pl.policy.loading import Lora
 
     for settings in ({}, {"lora": Lora(rank=2)}):
         policy = made(tmp_path, **settings)  # type: ignore[arg-type]
@@ -178,8 +180,8 @@ def test_a_wrong_position_or_mask_changes_the_logits_by_more_than_a_tenth(
     want = separate(policy, [rows[i] for i in order])
     layout = tree_layout(rows, tree)
     with policy.sampling():
-        right = run_layout(policy, policy.model, layout)
-        wrong = run_layout(policy, policy.model, spoil(layout))
+        right = run_layout(policy.network.model, policy.network.logits_at, layout)
+        wrong = run_layout(policy.network.model, policy.network.logits_at, spoil(layout))
     assert (right - want).abs().max() <= 1e-4
     assert (wrong - want).abs().max() > 1e-1
 
@@ -204,7 +206,7 @@ def test_each_token_of_the_conversation_runs_once_and_each_hint_and_action_once(
         scorer.score(policy, rows, "live")
     # L + sum(h + a), less the <|im_start|> of each hint message, which the conversation has at the same place
     assert scorer.forwarded - before == body + sum(new) - 5
-    assert scorer.describe(policy, rows, "live", 0) == {
+    assert measured(scorer.describe(policy, rows, "live", 0)) == {
         "teacher/forwarded_tokens": body + sum(new) - 5,
         "teacher/rewritten_histories": 0.0,
     }
@@ -219,7 +221,7 @@ def test_a_rewritten_history_keeps_the_numbers_and_is_told_once(policy: HuggingF
     assert len(batch.student) == 2
     scorer = BranchScorer("prefix_cache")
     with pytest.warns(UserWarning, match="rewrote the history 1 times"):
-        assert scorer.describe(policy, batch.teacher, "live", 1)["teacher/rewritten_histories"] == 1.0
+        assert float(scorer.describe(policy, batch.teacher, "live", 1)["teacher/rewritten_histories"]) == 1.0
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         scorer.describe(policy, batch.teacher, "live", 1)
@@ -241,7 +243,7 @@ def test_a_policy_without_a_network_falls_back_with_a_reason() -> None:
     assert torch.equal(logits, policy.score(rows))
     tokens = sum(len(row.ids) for row in rows)
     assert scorer.forwarded == tokens
-    assert scorer.describe(policy, rows, "live", 0)["teacher/forwarded_tokens"] == tokens
+    assert float(scorer.describe(policy, rows, "live", 0)["teacher/forwarded_tokens"]) == tokens
 
 
 @pytest.mark.parametrize(
@@ -260,7 +262,7 @@ def test_a_network_that_does_more_than_attend_falls_back_with_a_reason(
     with pytest.warns(UserWarning, match=reason), policy.sampling():
         logits = scorer.score(policy, rows, "live")
     torch.testing.assert_close(logits, separate(policy, rows), atol=1e-4, rtol=1e-4)
-    assert policy.model.config._attn_implementation != "hero_pl_branches"
+    assert policy.network.model.config._attn_implementation != "hero_pl_branches"
 
 
 # -- in training -----------------------------------------------------------------------------------------------------

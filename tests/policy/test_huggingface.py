@@ -10,8 +10,10 @@ import torch
 
 from hero_pl.chat.byte_tokenizer import byte_tokenizer
 from hero_pl.errors import ConfigError, PolicyError
-from hero_pl.policy.base import SampledAction, Sampling, ScoreRow
-from hero_pl.policy.huggingface import HuggingFacePolicy, Lora
+from hero_pl.policy.base import ScoreRow
+from hero_pl.policy.huggingface import HuggingFacePolicy
+from hero_pl.policy.loading import Lora
+from hero_pl.policy.sampling import SampledAction, Sampling
 from hero_pl.teacher.weights import InitialWeights
 from hero_pl.types import FinishReason
 
@@ -54,7 +56,7 @@ def logprobs_of(policy: HuggingFacePolicy, prompt: Sequence[int], action: Sample
     """What a plain forward pass over one row says, without cache, padding or batch."""
     ids = torch.tensor([[*prompt, *action.ids]])
     with policy.sampling():
-        logits = policy.model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1] / temperature
+        logits = policy.network.model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1] / temperature
     return logits.log_softmax(-1).gather(-1, torch.tensor(action.ids)[:, None])[:, 0]
 
 
@@ -137,7 +139,7 @@ def test_actions_end_with_the_end_token_or_at_the_limit(policy: HuggingFacePolic
 def test_bug_01_an_action_token_is_scored_by_the_position_before_it(policy: HuggingFacePolicy) -> None:
     row = ScoreRow(tuple(range(30, 50)), ((4, 7), (12, 20)))
     with policy.sampling():
-        logits = policy.model(input_ids=torch.tensor([row.ids]), use_cache=False).logits[0]
+        logits = policy.network.model(input_ids=torch.tensor([row.ids]), use_cache=False).logits[0]
         torch.testing.assert_close(policy.score([row]), logits[[3, 4, 5, *range(11, 19)]], atol=1e-5, rtol=0)
 
 
@@ -183,7 +185,7 @@ def test_initial_weights_of_an_adapter_are_the_model_without_it(folder: Path) ->
     policy = trained_adapter(folder)
     row = ScoreRow(tuple(range(9)), ((3, 9),))
     InitialWeights().start(policy)
-    assert policy.copies == {}
+    assert policy.network.copies == {}
     base = tiny(folder).score([row]).detach()
     torch.testing.assert_close(InitialWeights().score(policy, [row]), base)
     assert (policy.score([row]) - base).abs().max() > 1e-3
@@ -213,7 +215,7 @@ def test_what_is_saved_is_loaded_again(policy: HuggingFacePolicy, tmp_path: Path
 
 
 def test_a_folder_without_a_tokenizer_is_named(policy: HuggingFacePolicy, tmp_path: Path) -> None:
-    policy.model.save_pretrained(tmp_path)
+    policy.network.model.save_pretrained(tmp_path)
     with pytest.raises(PolicyError, match="has no tokenizer"):
         HuggingFacePolicy(pretrained=str(tmp_path)).load()
 
@@ -273,8 +275,9 @@ def test_a_float32_average_of_a_bfloat16_policy_comes_back_as_float32(folder: Pa
     first, second = (tiny(folder, dtype="bfloat16") for _ in range(2))
     first.keep("ema", torch.float32)
     with torch.no_grad():
-        next(first.copies["ema"].parameters()).add_(1e-4)
+        next(first.network.copies["ema"].parameters()).add_(1e-4)
     second.load_copies(first.copies_state())
-    for saved, loaded in zip(first.copies["ema"].parameters(), second.copies["ema"].parameters(), strict=True):
+    averages = (policy.network.copies["ema"].parameters() for policy in (first, second))
+    for saved, loaded in zip(*averages, strict=True):
         assert loaded.dtype == torch.float32
         assert torch.equal(saved, loaded)

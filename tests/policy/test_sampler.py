@@ -6,9 +6,9 @@ import pytest
 
 from hero_pl.chat.byte_tokenizer import byte_tokenizer
 from hero_pl.errors import ConfigError
-from hero_pl.policy.base import SampledAction, Sampling
 from hero_pl.policy.huggingface import HuggingFacePolicy
 from hero_pl.policy.sampler import HOLES, CachedSampler, CachedSession
+from hero_pl.policy.sampling import SampledAction, Sampling
 from hero_pl.policy.scripted import ScriptedPolicy
 
 OPENINGS = ["a", "a much longer opening, " * 8, "b", "c"]
@@ -96,3 +96,54 @@ def test_packing_leaves_a_slot_for_each_token_of_the_longest_conversation(policy
     assert session.mask.shape[1] == int(session.mask.sum(1).max()) < loose
     assert all(layer.keys.shape[2] == session.mask.shape[1] for layer in session.cache.layers)
     assert float(session.mask.float().mean()) > 1.0 - HOLES
+
+
+def test_bug_45_rows_that_join_late_equal_those_that_were_there_from_the_start(policy: HuggingFacePolicy) -> None:
+    """Row ``i`` joins at turn ``i``, beside rows that wait, go on, or have left."""
+    alone = {row: play(policy, [row], Sampling(1.0, 12))[0][row] for row in range(4)}
+    with policy.sampling():
+        session = policy.sampler.open(policy, Sampling(1.0, 12))
+        turns: dict[int, int] = {}
+        for number in range(8):
+            if number < 4:
+                assert session.open([100 + number]) == [number]
+                turns[number] = 0
+            asked = [row for row in turns if number == row or (number + row) % 3]  # some wait a while
+            actions = session.act(asked, [alone[row][turns[row]][0] for row in asked])
+            for row, action in zip(asked, actions, strict=True):
+                expected = alone[row][turns[row]][1]
+                assert action.ids == expected.ids
+                assert action.logprobs == pytest.approx(expected.logprobs, abs=1e-5)
+                turns[row] += 1
+                if turns[row] == len(alone[row]):
+                    session.close([row])
+                    del turns[row]
+    assert session.fed_tokens == sum(len(p[-1][0]) + len(p[-1][1].ids) - 1 for p in alone.values())
+
+
+def test_the_cache_stays_small_while_rows_come_and_go(policy: HuggingFacePolicy) -> None:
+    prompts = [policy.template.first_prompt("", "x" * (10 + 37 * i % 90)) for i in range(60)]
+    longest = max(map(len, prompts)) + 6
+    with policy.sampling():
+        session = policy.sampler.open(policy, Sampling(1.0, 6), range(3))
+        rows, widths = [0, 1, 2], []
+        for number in range(57):
+            session.act(rows, [prompts[row] for row in rows])  # the same prompt again: run from its start
+            widths.append(session.mask.shape[1])
+            session.close(rows[:1])
+            rows = [*rows[1:], *session.open([number])]
+        assert max(widths[20:]) <= longest / (1 - HOLES) + 6
+        session.close(rows)
+    assert (session.batch, session.streams, session.mask.shape) == ([], {}, (0, 0))
+
+
+def test_an_action_carries_the_version_of_the_weights_that_drew_it(policy: HuggingFacePolicy) -> None:
+    prompt = policy.template.first_prompt("", "hi")
+    policy.keep("initial")
+    with policy.sampling():
+        policy.version = 7
+        try:
+            live, initial = (policy.sampler.open(policy, Sampling(1.0, 4), [0], name) for name in ("live", "initial"))
+            assert [session.act([0], [prompt])[0].version for session in (live, initial)] == [7, 0]
+        finally:
+            policy.version = 0

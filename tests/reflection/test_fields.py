@@ -1,12 +1,8 @@
-import json
 from typing import Any
 
 import pytest
 
-from hero_pl.reflection.context import ReflectionContext
-from hero_pl.reflection.fields import read_confidence, read_diagnosis, read_target
-
-CALL = {"name": "order", "arguments": {"id": "W4410"}}
+from hero_pl.reflection.fields import read_confidence, read_diagnosis
 
 
 @pytest.mark.parametrize(
@@ -74,72 +70,3 @@ def test_words_fractions_and_percents_are_normalized(value: Any, level: str) -> 
 )
 def test_anything_else_is_low_and_reported(value: Any) -> None:
     assert read_confidence(value) == ("low", ["bad_confidence"])
-
-
-@pytest.mark.parametrize("value", [None, "null", "None", " NULL ", "", "n/a", "-", '"null"'])
-def test_a_target_like_null_is_none_without_an_issue(value: Any, episode: ReflectionContext) -> None:
-    assert read_target(value, "high", episode, 2) == (None, [])
-
-
-def test_a_call_of_a_known_tool_is_kept(episode: ReflectionContext) -> None:
-    assert read_target(CALL, "high", episode, 2) == (CALL, [])
-    assert read_target(CALL, "medium", episode, 2) == (CALL, [])
-
-
-@pytest.mark.parametrize(
-    "text", [json.dumps(CALL), f"  {json.dumps(CALL, indent=1)}\n", json.dumps(CALL).replace('"', "'")]
-)
-def test_a_json_string_is_decoded(text: str, episode: ReflectionContext) -> None:
-    assert read_target(text, "high", episode, 2) == (CALL, ["target_decoded"])
-
-
-@pytest.mark.parametrize(
-    "value", [["order"], 1, 0.5, True, "call order", "[1]", '{"name": "order"', f"do {json.dumps(CALL)}"]
-)
-def test_another_type_is_a_bad_target(value: Any, episode: ReflectionContext) -> None:
-    assert read_target(value, "high", episode, 2) == (None, ["bad_target"])
-
-
-@pytest.mark.parametrize("value", [{"name": "drop_table"}, {}, {"arguments": {}}, {"name": ["order"]}, {"name": None}])
-def test_a_name_that_is_no_tool_is_reported(value: Any, episode: ReflectionContext) -> None:
-    assert read_target(value, "high", episode, 2) == (None, ["unknown_tool"])
-
-
-def test_every_check_of_a_decoded_target_is_reported(episode: ReflectionContext) -> None:
-    assert read_target('{"name": "x"}', "high", episode, 2) == (None, ["target_decoded", "unknown_tool"])
-
-
-def test_a_guess_carries_no_target(episode: ReflectionContext) -> None:
-    assert read_target(CALL, "low", episode, 2) == (None, ["target_without_confidence"])
-
-
-def test_the_action_taken_is_no_correction(episode: ReflectionContext) -> None:
-    taken = {"arguments": {"id": "W4401"}, "name": "order"}
-    assert read_target(taken, "high", episode, 2) == (None, ["target_equals_action"])
-    assert read_target(taken, "high", episode, 1) == (taken, [])
-
-
-def test_true_and_one_are_different_arguments() -> None:
-    episode = ReflectionContext("", ('{"name": "order", "arguments": {"n": 1}}',), ("",), ("order",), 0.0)
-    assert read_target({"name": "order", "arguments": {"n": True}}, "high", episode, 1)[1] == []
-    assert read_target({"name": "order", "arguments": {"n": 1}}, "high", episode, 1)[1] == ["target_equals_action"]
-
-
-def test_missing_arguments_are_empty_arguments() -> None:
-    episode = ReflectionContext("", ('{"name": "order", "arguments": {}}',), ("",), ("order",), 0.0)
-    assert read_target({"name": "order"}, "high", episode, 1)[1] == ["target_equals_action"]
-
-
-def test_without_tools_a_bracket_action_is_a_target() -> None:
-    episode = ReflectionContext("", ("click[red]", "Hello"), ("", ""), (), 0.0)
-    call = {"name": "click", "arguments": {"argument": "blue [large]"}}
-    assert read_target("click[blue [large]]", "high", episode, 1) == (call, [])
-    assert read_target("click[red]", "high", episode, 1) == (None, ["target_equals_action"])
-    assert read_target("buy it", "high", episode, 1) == (None, ["bad_target"])
-    assert read_target({"name": "click", "arguments": {"element": "red"}}, "high", episode, 1)[1] == [
-        "target_equals_action"
-    ]
-
-
-def test_with_tools_a_bracket_action_is_a_bad_target(episode: ReflectionContext) -> None:
-    assert read_target("order[W4410]", "high", episode, 2) == (None, ["bad_target"])

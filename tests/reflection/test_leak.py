@@ -25,7 +25,7 @@ def test_an_escaped_line_break_of_json_text_separates_words() -> None:
 
 
 def test_only_plain_letters_and_digits_count() -> None:
-    assert words("Überfluß \u212aelvin ſ İ") == ["berflu", "elvin"]
+    assert words("Überfluß \u212aelvin ſ İ") == ["berflu", "kelvin"]  # the Kelvin sign is composed to the letter
 
 
 @pytest.mark.parametrize(
@@ -118,3 +118,12 @@ def test_redacted_text_does_not_leak() -> None:
     text = "Good, R-7782; the money will arrive in about ten days, thanks."
     assert LEAKS.find(text, 1) == "leak_ngram"
     assert LEAKS.find(LEAKS.redact(text, 1), 1) is None
+
+
+def test_composed_and_decomposed_letters_leak_alike() -> None:
+    later = "the cafe\u0301 in the re\u0301publique district closed early"
+    episode = ReflectionContext("", ("a", "b"), ("c", later), (), 0.0)
+    said = "So the caf\u00e9 in the r\u00e9publique district closed."
+    assert LeakIndex(episode).find(said, 1) == "leak_ngram"
+    assert LeakIndex(episode).find(said, 2) is None
+    assert "district" not in LeakIndex(episode).redact(said, 1)

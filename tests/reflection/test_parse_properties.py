@@ -35,11 +35,21 @@ ENTRIES = st.fixed_dictionaries(
         "diagnosis": WORDS.map(" ".join) | st.text() | st.none() | st.integers(),
         "confidence": st.sampled_from(["low", "high", "HIGH", 0.5, 90, True, "x"]) | st.floats() | st.none(),
         "next_action_target": st.sampled_from(
-            [None, "null", CALL, json.dumps(CALL), [], {"name": "refund", "arguments": {}}]
+            [
+                *(None, "null", CALL, json.dumps(CALL), [], {"name": "refund", "arguments": {}}, "Which order?"),
+                *({"action": "click[x]"}, {"action": CALL}, {"action": {"action": None}}, "Action: find[x]", {}),
+                {"name": "respond", "arguments": {"content": "Which order?"}},
+            ]
         ),
     },
 )
-OUTPUTS = st.dictionaries(st.integers(0, 5).map(lambda i: f"turn{i}"), ENTRIES | st.text(), max_size=5)
+OUTPUTS = st.dictionaries(st.integers(0, 5).map(lambda i: f"turn{i}"), ENTRIES | st.text() | st.none(), max_size=5)
+DIALOGUE = ReflectionContext("t", ("click[x]", "Hello.", ""), ("a", "b", "c"), (), 0.0)
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(alphabet=st.characters()),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=9), inner, max_size=4),
+    max_leaves=12,
+)
 
 
 @settings(max_examples=150)
@@ -71,6 +81,52 @@ def test_no_text_raises(raw: str, turns: int) -> None:
 @given(st.text(alphabet="{}[]\"'“”:,turn0123 \n\\<think>/", max_size=200))
 def test_no_punctuation_raises(raw: str) -> None:
     parse_reflection(raw, turns=3, context=CONTEXT)
+
+
+@settings(max_examples=100)
+@given(ANY_JSON, st.sampled_from([CONTEXT, DIALOGUE]))
+def test_any_json_as_turn_and_as_target_is_read_and_read_again_alike(value: Any, context: ReflectionContext) -> None:
+    turn = {"diagnosis": "Fine.", "confidence": "high", "next_action_target": value}
+    found = parse_reflection(json.dumps({"turn1": turn, "turn2": value}), turns=3, context=context)
+    assert found.diagnoses[0] is not None
+    again = parse_reflection(dump_reflection(found), turns=3, context=context)
+    assert again.diagnoses == found.diagnoses
+    assert dict(found.issues).get("missing_turn") == 3 or value is None
+    json.dumps([one.next_action_target for one in found.diagnoses if one]).encode()
+
+
+@settings(max_examples=60)
+@given(OUTPUTS, st.randoms(use_true_random=False))
+def test_the_order_of_keys_does_not_matter(output: dict[str, Any], chance: Any) -> None:
+    def shuffled(value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        keys = list(value)
+        chance.shuffle(keys)
+        return {key: shuffled(value[key]) for key in keys}
+
+    one = parse_reflection(json.dumps(output), turns=3, context=CONTEXT)
+    other = parse_reflection(json.dumps(shuffled(output)), turns=3, context=CONTEXT)
+    assert (one.diagnoses, one.status, set(one.issues)) == (other.diagnoses, other.status, set(other.issues))
+
+
+@given(st.lists(st.tuples(st.integers(1, 3), st.sampled_from("ABCDE")), min_size=1, max_size=8))
+def test_of_duplicate_keys_the_last_wins(pairs: list[tuple[int, str]]) -> None:
+    members = [f'"turn{i}": {{"diagnosis": "It is {word}.", "confidence": "low"}}' for i, word in pairs]
+    found = parse_reflection("{" + ", ".join(members) + "}", turns=3, context=CONTEXT)
+    last = dict(pairs)
+    assert [one and one.text for one in found.diagnoses] == [
+        f"It is {last[i]}." if i in last else None for i in (1, 2, 3)
+    ]
+    assert (("duplicate_key", 0) in found.issues) == (len(last) < len(pairs))
+
+
+@given(st.text(alphabet=st.sampled_from("a\ud83d\ude00\udfff\ud800 "), max_size=12))
+def test_lone_surrogates_never_reach_a_record(text: str) -> None:
+    for raw in (json.dumps({"turn1": {"diagnosis": f"x{text}"}}), f'{{"turn1": {{"diagnosis": "x{text}"}}}}'):
+        (diagnosis,) = parse_reflection(raw, turns=1, context=blank(1)).diagnoses
+        assert diagnosis is not None
+        diagnosis.text.encode()
 
 
 def test_one_turn_and_sixty_turns_are_read_alike() -> None:

@@ -7,8 +7,8 @@ import torch
 
 from hero_pl.chat.actions import PlainText
 from hero_pl.errors import ConfigError
-from hero_pl.policy.base import Sampling
 from hero_pl.policy.huggingface import HuggingFacePolicy
+from hero_pl.policy.sampling import Sampling
 from hero_pl.reflection.policy_reflector import PolicyReflector
 from hero_pl.reflection.self_reflector import SelfReflector
 from hero_pl.rollout.collect import Collector, Limits
@@ -65,4 +65,4 @@ def test_another_tokenizer_is_refused_only_where_ids_are_shared(student):
 def test_settings_are_those_of_the_self_reflector(student):
     with pytest.raises(ConfigError, match="batch_size=0"):
         PolicyReflector(packaged(SECOND), batch_size=0)
-    assert PolicyReflector(packaged(SECOND), temperature=0.5).temperature == 0.5
+    assert PolicyReflector(packaged(SECOND), temperature=0.5).review.temperature == 0.5

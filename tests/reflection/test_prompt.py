@@ -1,23 +1,30 @@
 import dataclasses
+import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from hero_pl.errors import ConfigError
+from hero_pl.reflection.parse import ReflectionContext, parse_reflection
 from hero_pl.reflection.prompt import (
+    ReflectorRequest,
     answer_tokens,
     cut_middle,
     merge_windows,
     render_request,
     requests,
     retry_message,
-    windows,
 )
 from hero_pl.types import Diagnosis, Reflection, Trajectory
 
 
-def size(trajectory: Trajectory, window: tuple[int, int]) -> int:
-    return len("\n".join(message.content for message in render_request(trajectory, window=window).messages))
+def total(request: ReflectorRequest) -> int:
+    return len("\n".join(message.content for message in request.messages))
+
+
+def windows_of(trajectory: Trajectory, **limits: Any) -> list[tuple[int, int]]:
+    return [request.window for request in requests(trajectory, **limits)]
 
 
 def test_the_request_holds_task_turns_end_and_reward_in_order(trajectory: Trajectory) -> None:
@@ -88,7 +95,7 @@ def test_a_cut_text_accounts_for_every_character(limit: int) -> None:
     assert cut_middle(text[:limit], limit) == text[:limit]
 
 
-def test_a_window_shows_the_past_shortened_and_no_future(make_trajectory: Callable[..., Trajectory]) -> None:
+def test_a_window_shows_the_past_shortened_and_by_itself_no_future(make_trajectory: Callable[..., Trajectory]) -> None:
     trajectory = make_trajectory(
         [f"act{i} " + "a" * 500 for i in range(1, 5)], [f"rep{i} " + "r" * 500 for i in range(1, 5)]
     )
@@ -123,37 +130,76 @@ def test_a_past_that_is_not_shown_in_full_is_an_issue_of_its_window(make_traject
     windows = [(1, 8), (9, 9), (10, 20)]
     found = [render_request(trajectory, window=window).cuts for window in windows]
     # turn 9 sees turns 1 to 8, of which the first is too long; turn 10 sees turns 2 to 9
-    assert found == [(), (("past_cut", 9),), (("past_left_out", 10),)]
+    left_out = ("future_left_out", 8), ("future_left_out", 9)
+    assert found == [(left_out[0],), (("past_cut", 9), left_out[1]), (("past_left_out", 10),)]
     replies = make_trajectory(["a"] * 3, ["r" * 161, "ok", "ok"])
     assert render_request(replies, window=(2, 3)).cuts == (("past_cut", 2),)
 
 
 def test_windows_cover_every_turn_once_and_fit(make_trajectory: Callable[..., Trajectory]) -> None:
     trajectory = make_trajectory(["a" * 300] * 12, ["r" * 900] * 12)
-    limit = size(trajectory, (1, 4))
-    found = windows(trajectory, max_size=limit)
-    assert found[0] == (1, 4)
-    assert [turn for first, last in found for turn in range(first, last + 1)] == list(range(1, 13))
-    assert all(size(trajectory, window) <= limit for window in found)
-    assert [request.window for request in requests(trajectory, max_size=limit)] == found
-    # each window is as long as it can be
-    assert all(size(trajectory, (first, last + 1)) > limit for first, last in found if last < 12)
+    limit = total(render_request(trajectory, window=(1, 6)))
+    found = requests(trajectory, max_size=limit)
+    covered = [turn for request in found for turn in range(request.window[0], request.window[1] + 1)]
+    assert covered == list(range(1, 13))
+    assert len(found) in (3, 4)
+    assert all(total(request) <= limit for request in found)
+    # but for the part that shows what came later, each window is as long as it can be
+    for first, last in (request.window for request in found[:-1]):
+        assert total(render_request(trajectory, window=(first, last + 1))) > limit - 0.25 * (limit - 2800)
 
 
 def test_an_episode_that_fits_is_one_window(trajectory: Trajectory) -> None:
-    limit = size(trajectory, (1, 3))
-    assert windows(trajectory, max_size=limit) == [(1, 3)]
-    assert len(windows(trajectory, max_size=limit - 1)) > 1
+    limit = total(render_request(trajectory))
+    assert windows_of(trajectory, max_size=limit) == [(1, 3)]
+    assert len(windows_of(trajectory, max_size=limit - 1)) > 1
+
+
+def test_a_window_shows_what_came_after_it_the_next_turn_and_the_end_first(
+    make_trajectory: Callable[..., Trajectory],
+) -> None:
+    trajectory = make_trajectory([f"act{i} " + "a" * 700 for i in range(1, 31)], [f"rep{i}." for i in range(1, 31)])
+    rooms = {}
+    for room in (5000, 12000, 16000):
+        first = requests(trajectory, max_size=room)[0]
+        text, last = first.messages[1].content, first.window[1]
+        assert total(first) <= room
+        rooms[room] = [i - last for i in range(last + 1, 31) if f"rep{i}." in text]
+        assert rooms[room][:1] == [1]
+        assert rooms[room][-1] == 30 - last
+        assert f"Turns after turn{last}, shortened; give no diagnosis" in text
+        assert f"({30 - last - len(rooms[room])} left out)" in text
+        assert trajectory.turns[last].text not in text
+        assert first.cuts == (("future_cut", last), ("future_left_out", last))
+        assert len(text.partition("Turns after")[2]) < 0.25 * (room - 2800) + 500
+    assert len(rooms[5000]) < len(rooms[16000]) == 8
+    # nothing comes after the last window, and one turn with no room for more shows none of it
+    assert "Turns after" not in requests(trajectory, max_size=12000)[-1].messages[1].content
+    assert "(29 more turns are reviewed separately)" in requests(trajectory, max_size=1)[0].messages[1].content
+
+
+def test_what_a_window_sees_of_the_future_must_not_be_told(make_trajectory: Callable[..., Trajectory]) -> None:
+    late = "the parcel went to the old address " + "x" * 300 + " RETURN-4471"
+    trajectory = make_trajectory(["a " * 300, "b " * 300, "c"], ["ok " * 300, "fine", late])
+    first = requests(trajectory, max_size=4400)[0]
+    assert first.window[1] < 3
+    assert "the parcel went to the old address" in first.messages[1].content
+    assert "RETURN-4471" in first.messages[1].content
+    for said in ("So the parcel went to the old address.", "Leads to RETURN-4471."):
+        raw = json.dumps({"turn1": {"diagnosis": said, "confidence": "high"}})
+        found = parse_reflection(raw, turns=3, context=ReflectionContext.of(trajectory), window=first.window)
+        assert found.diagnoses[0] is None
+        assert any(code.startswith("leak_") for code, _ in found.issues)
 
 
 def test_a_turn_that_is_too_large_gets_a_window_of_its_own(trajectory: Trajectory) -> None:
-    assert windows(trajectory, max_size=1) == [(1, 1), (2, 2), (3, 3)]
+    assert windows_of(trajectory, max_size=1) == [(1, 1), (2, 2), (3, 3)]
 
 
 def test_windows_measure_in_the_unit_of_the_counter(make_trajectory: Callable[..., Trajectory]) -> None:
     trajectory = make_trajectory(["do it"] * 6, ["all right"] * 6)
     words = len("\n".join(m.content for m in render_request(trajectory, window=(1, 3)).messages).split())
-    assert windows(trajectory, max_size=words, count=lambda text: len(text.split()))[0][1] in (3, 4)
+    assert windows_of(trajectory, max_size=words, count=lambda text: len(text.split()))[0][1] in (3, 4)
 
 
 def test_an_episode_without_turns_asks_nothing(make_trajectory: Callable[..., Trajectory]) -> None:
@@ -174,7 +220,7 @@ def test_a_window_outside_the_episode_is_refused(window: tuple[int, int], trajec
 
 def test_limits_without_room_are_refused(trajectory: Trajectory) -> None:
     with pytest.raises(ConfigError, match="max_size=0"):
-        windows(trajectory, max_size=0)
+        windows_of(trajectory, max_size=0)
     with pytest.raises(ConfigError, match="max_reply_chars=99"):
         render_request(trajectory, max_reply_chars=99)
 

@@ -8,12 +8,12 @@ import pytest
 
 from hero_pl.chat.byte_tokenizer import byte_tokenizer
 from hero_pl.errors import ConfigError, ReflectionError
-from hero_pl.policy.base import Sampling
 from hero_pl.policy.huggingface import HuggingFacePolicy
-from hero_pl.policy.scripted import ScriptedPolicy
+from hero_pl.policy.sampling import SampledAction, Sampling
+from hero_pl.policy.scripted import ScriptedPolicy, ScriptedSampler, ScriptedSession
 from hero_pl.reflection.self_reflector import SelfReflector, review_prompt
 from hero_pl.reflection.statistics import reflection_statistics
-from hero_pl.types import StopReason, Trajectory, Turn
+from hero_pl.types import FinishReason, StopReason, Trajectory, Turn
 
 GOOD = {f"turn{i}": {"diagnosis": f"Step {i} was sound.", "confidence": "high"} for i in (1, 2, 3)}
 
@@ -118,8 +118,9 @@ def test_what_a_question_does_not_show_is_counted_and_says_nothing_against_its_a
     assert (whole.status, whole.strict, whole.issues) == ("ok", True, (("reply_cut", 1),))
     (windowed,) = SelfReflector(max_request_tokens=100).reflect([played(policy, *steps)], policy)
     assert windowed.status == "ok"
-    assert windowed.issues == (("reply_cut", 1), ("past_cut", 2), ("past_cut", 3))
-    assert reflection_statistics([whole, windowed])["issues/reply_cut"] == 2.0
+    unseen = ("future_left_out", 1), ("future_left_out", 2)
+    assert windowed.issues == (("reply_cut", 1), unseen[0], ("past_cut", 2), unseen[1], ("past_cut", 3))
+    assert float(reflection_statistics([whole, windowed])["issues/reply_cut"]) == 2.0
 
 
 def test_what_was_cut_is_not_told_to_the_policy_when_it_is_asked_again() -> None:
@@ -166,8 +167,8 @@ def test_retry_shows_the_policy_its_own_answer_and_what_was_wrong(mode: Any) -> 
     assert [setting.temperature for setting in policy.settings] == pytest.approx([0.0, 0.2])
     assert policy.seeds[0] != policy.seeds[1]
     statistics = reflection_statistics([found])
-    assert statistics["retries"] == 1.0
-    assert statistics["tokens"] == found.tokens
+    assert float(statistics["retries"]) == 1.0
+    assert float(statistics["tokens"]) == found.tokens
 
 
 def test_only_incomplete_answers_are_asked_about_again() -> None:
@@ -255,3 +256,33 @@ def test_an_episode_that_fills_the_context_takes_no_room_from_the_others() -> No
     assert [together[0], *together[2:]] == alone
     assert not any(together[1].diagnoses)
     assert [setting.max_action_tokens for setting in policy.settings[-3:]] == [364, 5, 364]
+
+
+def test_bug_43_a_long_question_and_one_with_a_long_answer_are_not_asked_in_one_batch() -> None:
+    policy = Asked(lambda context: json.dumps(GOOD))
+    long, short = played(policy, ("look", "x" * 400), seed=1), played(policy, *STEPS, seed=2)
+    prompts = [len(review_prompt(one, policy)) for one in (long, short)]
+    policy.max_length = max(prompts[0] + 164, prompts[1] + 364)  # each has room for its own answer
+    assert prompts[0] + 364 > policy.max_length
+    SelfReflector(mode="continue", tokens_per_turn=100).reflect([long, short], policy)
+    assert [setting.max_action_tokens for setting in policy.settings] == [164, 364]
+
+
+def test_a_question_that_the_sampler_fails_goes_unanswered_and_is_counted() -> None:
+    class Failing(ScriptedSession):
+        def finished(self) -> list[tuple[int, SampledAction]]:
+            failure = SampledAction((), (), FinishReason.ERROR, 0, "the server does not answer")
+            return [
+                (row, failure if self.seeds[row] == self.seeds[0] else action) for row, action in super().finished()
+            ]
+
+    class Sampler(ScriptedSampler):
+        def open(self, policy: Any, sampling: Sampling, seeds: Any = (), weights: str = "live") -> Failing:
+            return Failing(policy, sampling, seeds)
+
+    policy = Asked(lambda context: json.dumps(GOOD))
+    policy.sampler = Sampler()
+    failed, fine = SelfReflector(mode="continue").reflect([played(policy, *STEPS, seed=s) for s in (1, 2)], policy)
+    assert not any(failed.diagnoses)
+    assert ("sampler_error", 0) in failed.issues
+    assert all(fine.diagnoses)

@@ -1,6 +1,7 @@
 import pytest
 
 from hero_pl.reflection.statistics import reflection_statistics
+from hero_pl.scalars import add_up, measured
 from hero_pl.types import Diagnosis, Reflection
 
 CALL = {"name": "x"}
@@ -24,8 +25,7 @@ BATCH = [
 
 
 def test_every_number_by_hand() -> None:
-    found = reflection_statistics(BATCH)
-    assert found == pytest.approx(
+    assert measured(reflection_statistics(BATCH)) == pytest.approx(
         {
             "strict_rate": 1 / 4,
             "repaired_rate": 1 / 4,
@@ -48,5 +48,10 @@ def test_every_number_by_hand() -> None:
     )
 
 
-def test_nothing_gives_zeros() -> None:
-    assert set(reflection_statistics([]).values()) == {0.0}
+def test_shares_of_nothing_are_not_measured() -> None:
+    assert measured(reflection_statistics([])) == {"tokens": 0.0, "retries": 0.0}
+
+
+def test_over_two_ranks_shares_are_of_what_they_are_shares_of() -> None:
+    ranks = [reflection_statistics(BATCH[:1]), reflection_statistics(BATCH[1:])]  # 2 and 6 turns; 1 and 3 episodes
+    assert measured(add_up(ranks)) == pytest.approx(measured(reflection_statistics(BATCH)))

@@ -110,3 +110,69 @@ def test_an_environment_without_text_is_told_so_first_and_in_plain_letters():
 def test_an_unknown_environment_is_refused():
     with pytest.raises(ConfigError, match="WebShop"):
         check_env("hero_pl/WebShopp-v0")
+
+
+class Raises(Echo):
+    """Raises where the contract has it answer."""
+
+    def __init__(self, where):
+        super().__init__()
+        self.where = where
+        if where == "sample":
+            self.action_space = BrokenSpace()
+        if where == "no space":
+            del self.observation_space
+        if where == "no tasks":
+            del self.task_ids
+
+    def __getattribute__(self, name):
+        if name == "task_ids" and object.__getattribute__(self, "__dict__").get("where") == "tasks":
+            raise RuntimeError("no list of tasks")
+        return super().__getattribute__(name)
+
+    def reset(self, *, seed=None, options=None):
+        if self.where == "reset" and options and options["task"] == "c":
+            raise RuntimeError("no c today")
+        text, info = super().reset(seed=seed, options=options)
+        if self.where == "tools":
+            info["tools"] = [{"type": "function"}, "x"]
+        if self.where == "half":
+            return text
+        return text, None if self.where == "info" else info
+
+    def step(self, action):
+        if self.where == "exit" and "not sure" in action:
+            raise SystemExit(1)
+        return super().step(action)
+
+    def close(self):
+        if self.where == "close":
+            raise RuntimeError("will not close")
+
+
+class BrokenSpace(UnicodeText):
+    def sample(self, mask=None, probability=None):
+        raise RuntimeError("no sample")
+
+
+gym.register("hero_pl_tests/Raises-v0", entry_point=Raises, disable_env_checker=True, order_enforce=False)
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("sample", "action_space must be text (hero_envs.spaces.UnicodeText or gymnasium's Text); its sample() raised"),
+        ("no space", "observation_space must be text"),
+        ("no tasks", "env.unwrapped.task_ids must be a list"),
+        ("tasks", "raised RuntimeError('no list of tasks')"),
+        ("reset", "reset(seed=1, options={'task': 'c'}): raised RuntimeError('no c today')"),
+        ("tools", "info['tools'], {'type': 'function'}: expected"),
+        ("half", "reset(seed=1, options={'task': 'a'}): raised ValueError("),
+        ("info", "info is NoneType"),
+        ("exit", "step('I am not sure what to do next.'): raised SystemExit(1)"),
+        ("close", "close(): raised RuntimeError('will not close')"),
+    ],
+)
+def test_whatever_an_environment_raises_becomes_a_line_of_the_report(where, said):
+    lines = check_env("hero_pl_tests/Raises-v0", where=where)
+    assert any(said in line for line in lines), lines

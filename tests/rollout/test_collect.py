@@ -6,9 +6,10 @@ import gymnasium
 import pytest
 
 from hero_pl.errors import EnvError
-from hero_pl.policy.base import Sampling
+from hero_pl.policy.sampling import Sampling
 from hero_pl.policy.scripted import ScriptedPolicy
-from hero_pl.rollout.collect import GIVE_UP, Collector, Limits
+from hero_pl.rollout.collect import Collector, Limits
+from hero_pl.rollout.slots import GIVE_UP
 from hero_pl.rollout.specs import EpisodeSpec, SeedPurpose, derive_seeds
 from hero_pl.types import StopReason, Trajectory
 

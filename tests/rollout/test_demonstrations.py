@@ -4,7 +4,7 @@ import pytest
 
 from hero_envs.tau_bench.expert import ScriptedExpert
 from hero_pl.chat.actions import PlainText, ReAct, ToolCall
-from hero_pl.policy.base import Sampling
+from hero_pl.policy.sampling import Sampling
 from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.reflection.none import NoReflector
 from hero_pl.rollout.collect import Collector, Limits
@@ -47,7 +47,7 @@ def test_an_expert_shows_a_privileged_teacher_the_whole_task(retail):
     teacher = FullDemoTeacher("oracle", ExpertDemonstrations(ScriptedExpert()))
     teacher.attach_collector(retail)
     hints = teacher.advise(lost, NoReflector().reflect(lost, policy), policy)
-    assert teacher.metrics()["no_demonstration"] == 0.0
+    assert float(teacher.metrics()["no_demonstration"]) == 0.0
     for trajectory, row in zip(lost, hints, strict=True):
         assert trajectory.reward == 0.0
         assert all("<tool_call>" in hint.text and trajectory.first_observation in hint.text for hint in row)

@@ -12,14 +12,16 @@ from hero_pl.chat.byte_tokenizer import byte_tokenizer
 from hero_pl.datamodule import RolloutDataModule
 from hero_pl.errors import ConfigError, EnvError
 from hero_pl.evaluation.metrics import scores
-from hero_pl.policy.base import Sampling, ScoreRow
+from hero_pl.policy.base import ScoreRow
 from hero_pl.policy.huggingface import HuggingFacePolicy
+from hero_pl.policy.sampler import CachedSampler, CachedSession
+from hero_pl.policy.sampling import Sampling
 from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.rollout import environments
 from hero_pl.rollout.collect import Collector, Limits
-from hero_pl.rollout.local_user import STRATEGIES, ChatSettings, LocalChat, read_user
+from hero_pl.rollout.local_user import STRATEGIES, ChatSettings, LocalChat, _Request, read_user
 from hero_pl.rollout.specs import EpisodeSpec
-from hero_pl.types import StopReason, Trajectory
+from hero_pl.types import Message, StopReason, Trajectory
 
 HELLO = [{"role": "system", "content": "Play a customer."}, {"role": "user", "content": "Hi!"}]
 SHOP = {"size": 30, "tasks": 60}
@@ -77,6 +79,24 @@ def test_threads_that_ask_at_once_get_their_own_replies(checkpoint: str) -> None
         assert list(threads.map(chat, conversations)) == alone
 
 
+def test_bug_44_a_user_answers_no_more_at_once_than_its_batch_size(checkpoint: str) -> None:
+    asked: list[int] = []
+
+    class Counting(CachedSampler):
+        def open(self, policy: Any, sampling: Sampling, seeds: Any = (), weights: str = "live") -> CachedSession:
+            asked.append(len(seeds))
+            return super().open(policy, sampling, seeds, weights)
+
+    chat = LocalChat(ChatSettings(checkpoint, max_tokens=2, batch_size=2))
+    first = chat(HELLO)
+    chat.policy.sampler = Counting()
+    prompt = chat.policy.template.conversation([Message("user", "Hi!")])
+    chat._waiting = waiting = [_Request(prompt, seed) for seed in range(4)]
+    assert chat(HELLO) == first  # whoever asks answers for those who were there before
+    assert asked == [2, 2, 1]
+    assert all(request.text is not None for request in waiting)
+
+
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_every_strategy_plays_dialogues_and_labels_the_episodes(strategy: str, checkpoint: str) -> None:
     user = {"pretrained": checkpoint, "strategy": strategy, "max_tokens": 6}
@@ -117,8 +137,6 @@ def test_a_model_that_has_learned_a_dialogue_plays_it_to_the_end(checkpoint: str
 
 def learn(policy: HuggingFacePolicy, asked: list[tuple[list[dict[str, str]], str]]) -> None:
     """Fit the replies until each is the greedy one."""
-    from hero_pl.types import Message
-
     end = int(policy.template.tokenizer.eos_token_id)
     rows, targets = [], []
     for messages, reply in asked:
@@ -148,7 +166,7 @@ def test_a_conversation_that_does_not_fit_breaks_its_own_episode_only(checkpoint
     assert [episode.stop_reason for episode in episodes] == [StopReason.ENV_ERROR, StopReason.TERMINATED]
     assert "Raise user.max_length" in episodes[0].info["error"]
     assert episodes[0].info["user"].startswith("llm:")
-    assert scores(episodes)["non_evaluable"] == 1.0
+    assert float(scores(episodes)["non_evaluable"]) == 1.0
 
 
 MISTAKES = {

@@ -109,7 +109,7 @@ def test_runs_needed_by_hand() -> None:
     # d = s = 0.1: sqrt(10) = 3.162 >= 2.262 + 0.883 = 3.145 at 9 degrees of freedom, and 3 < 2.306 + 0.889 at 8.
     assert runs_needed([0.0, 0.1, 0.2]) == 10
     assert runs_needed([-0.2, -0.1, 0.0]) == 10
-    assert runs_needed([0.3, 0.3]) == 2
+    assert runs_needed([0.3, 0.3]) is None
     assert runs_needed([0.3]) is None
     assert runs_needed([-0.1, 0.1]) is None
     assert runs_needed([-0.1, 0.1000001]) is None
@@ -128,6 +128,24 @@ def test_a_clear_effect_is_resolved_and_no_effect_is_called_not_resolved(tmp_pat
     assert "| test | 500 | hero | base | - | 5 | 10 | 0.900 vs 0.240 | +0.660 [" in text
     assert text.count("not resolved") == 1
     assert "seeds:" not in text
+
+
+@pytest.mark.parametrize(
+    ("seeds", "few", "many", "count"), [(1, 0, 1, 1), (1, 0, 10, 10), (3, 0, 10, 10), (4, 1, 1, 1)]
+)
+def test_where_no_spread_was_seen_nothing_is_resolved(
+    tmp_path: Path, seeds: int, few: int, many: int, count: int
+) -> None:
+    runs = [run(tmp_path, "base", seed, tasks(few, count)) for seed in range(seeds)]
+    runs += [run(tmp_path, "hero", seed, tasks(many, count)) for seed in range(seeds)]
+    (found,) = compare_runs(runs)
+    assert (found.verdict, found.has_interval, found.runs_needed) == ("not resolved", False, None)
+    text, table = shown([found]), to_markdown([found])
+    assert "no interval" in text
+    assert "nothing can be told" in " ".join(text.split())
+    assert "[no interval] | not resolved | unknown |" in table
+    assert "inf" not in text + table
+    assert ("One task: nothing is said" in text) == (count == 1)
 
 
 def test_the_same_runs_give_the_same_interval(tmp_path: Path) -> None:

@@ -22,3 +22,7 @@ def test_the_interval_is_student_s_t_by_hand() -> None:
     low, high = mean_interval([1.0, 2.0, 3.0, 4.0])
     assert high - 2.5 == pytest.approx(2.5 - low) == pytest.approx(3.182 * math.sqrt(5 / 12), rel=2e-3)
     assert mean_interval([0.5]) == (-math.inf, math.inf)
+
+
+def test_equal_values_have_no_interval_of_zero_width() -> None:
+    assert mean_interval([0.5, 0.5, 0.5]) == mean_interval([0.5]) == (-math.inf, math.inf)

@@ -88,9 +88,13 @@ def test_the_band_covers_what_all_runs_have_reached() -> None:
     assert line.high.tolist() == pytest.approx([0.4 + 1.2706, 0.7 + 3.8119], abs=1e-3)
 
 
-def test_a_single_run_has_no_width() -> None:
-    line = band([Curve(np.array([0.0, 4.0]), np.array([0.2, 0.4]))])
-    assert line.low.tolist() == line.high.tolist() == line.mean.tolist() == [0.2, 0.4]
+def test_one_run_and_runs_that_are_all_alike_have_no_band() -> None:
+    curve = Curve(np.array([0.0, 4.0]), np.array([0.2, 0.4]))
+    other = Curve(np.array([0.0, 4.0]), np.array([0.2, 0.6]))
+    for curves, drawn in (([curve], [False, False]), ([curve, other], [False, True])):
+        line = band(curves)
+        assert np.isfinite(line.low).tolist() == np.isfinite(line.high).tolist() == drawn
+        assert line.mean[0] == 0.2
 
 
 def test_the_moving_mean_keeps_every_point() -> None:

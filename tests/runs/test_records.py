@@ -38,6 +38,7 @@ def turn(number: int, prompt: tuple[int, ...], action: tuple[int, ...] = (7, 8))
         role="tool",
         finish_reason=FinishReason.LENGTH,
         malformed="no closing bracket" if number == 2 else None,
+        policy_version=10 + number,
     )
 
 
@@ -53,7 +54,6 @@ def episode(*turns: Turn) -> Trajectory:
         turns=turns,
         reward=1 / 3,
         stop_reason=StopReason.MAX_TURNS,
-        policy_version=11,
         info={"success": False, "parts": [0.5, None, {"deep": "\ud800"}]},
     )
 
@@ -179,9 +179,12 @@ def test_success_is_a_full_reward_up_to_a_millionth() -> None:
     assert [succeeded(one, 0.999 + 1e-7) for one in played] == [True] * 4
 
 
-def test_only_what_the_environment_broke_says_nothing_about_the_policy() -> None:
+def test_only_what_environment_or_sampler_broke_says_nothing_about_the_policy() -> None:
     kinds = {reason: evaluable(dataclasses.replace(episode(), stop_reason=reason)) for reason in StopReason}
-    assert [reason for reason, counts in kinds.items() if not counts] == [StopReason.ENV_ERROR]
+    assert [reason for reason, counts in kinds.items() if not counts] == [
+        StopReason.ENV_ERROR,
+        StopReason.SAMPLER_ERROR,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -204,3 +207,13 @@ def test_an_answer_is_an_error_in_every_environment_s_words(observation: str, ex
 def test_records_are_found_by_folder_and_by_file(tmp_path: Path) -> None:
     assert records_path(tmp_path) == tmp_path / RECORDS_FILE == tmp_path / "trajectories.jsonl"
     assert records_path(tmp_path / "other.jsonl") == tmp_path / "other.jsonl"
+
+
+def test_a_record_with_one_version_for_the_whole_episode_is_read_as_that_of_each_turn(full: Record) -> None:
+    data = to_record(full)
+    for entry in data["trajectory"]["turns"]:
+        del entry["policy_version"]
+    data["trajectory"]["policy_version"] = 4
+    read = from_record(data).trajectory
+    assert [turn.policy_version for turn in read.turns] == [4, 4, 4]
+    assert (full.trajectory.policy_version, read.policy_version, episode().policy_version) == (11, 4, None)

@@ -56,7 +56,7 @@ def test_an_episode_sees_the_success_of_a_peer_at_every_turn() -> None:
         "Use it as a guide for your own turns in this conversation.",
     ]
     assert shown(winner) == {None}  # never itself, and a lone winner has no other
-    assert teacher.metrics()["no_demonstration"] == 1.0
+    assert float(teacher.metrics()["no_demonstration"]) == 1.0
 
 
 def test_two_winners_see_each_other_and_other_tasks_see_neither() -> None:
@@ -108,10 +108,10 @@ def test_long_replies_give_way_and_are_counted_and_actions_never_do() -> None:
     assert CUT in text
     assert "win1" in text
     assert "win2" in text
-    assert teacher.metrics()["cut_demonstrations"] == 1.0
+    assert float(teacher.metrics()["cut_demonstrations"]) == 1.0
     small = FullDemoTeacher(max_demonstration_tokens=50)
     assert shown(advise(small, batch)[0]) == {None}
-    assert small.metrics()["long_demonstrations"] == 1.0
+    assert float(small.metrics()["long_demonstrations"]) == 1.0
 
 
 def test_a_buffer_shows_single_episodes_the_successes_of_earlier_batches() -> None:
@@ -146,7 +146,7 @@ def test_a_matched_step_is_shown_only_where_everything_seen_before_was_the_same(
     assert "third" in second.text  # the step's own reply
     assert "win1" not in second.text
     assert third is None
-    assert teacher.metrics()["unmatched_turns"] == 1.0
+    assert float(teacher.metrics()["unmatched_turns"]) == 1.0
 
 
 class Expert(Demonstrations):

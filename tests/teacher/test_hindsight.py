@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from hero_pl.chat.actions import PlainText
+from hero_pl.chat.actions import PlainText, ReAct, ToolCall
 from hero_pl.errors import ConfigError
 from hero_pl.policy.scripted import ScriptedPolicy
+from hero_pl.scalars import measured
 from hero_pl.teacher.hindsight import FeedbackOnlyTeacher, HindsightTeacher
 from hero_pl.teacher.render import CUT, HintTemplate
 from hero_pl.types import Diagnosis, Reflection, StopReason, Trajectory, Turn
@@ -16,10 +17,16 @@ POLICY.load()
 TARGET = {"name": "click", "arguments": {"element": "red"}}
 
 
-def hints(teacher: HindsightTeacher, diagnosis: Diagnosis | None, observation: str = "SEEN", reward: float = 0.0):
+def hints(
+    teacher: HindsightTeacher,
+    diagnosis: Diagnosis | None,
+    observation: str = "SEEN",
+    reward: float = 0.0,
+    policy=POLICY,
+):
     turn = Turn(1, (), (1,), (0.0,), "a", "a", observation, "user")
     trajectory = Trajectory("t", "e", 0, 0, "", (), "", (turn,), reward, StopReason.TERMINATED)
-    return teacher.advise([trajectory], [Reflection((diagnosis,), "ok")], POLICY)[0][0]
+    return teacher.advise([trajectory], [Reflection((diagnosis,), "ok")], policy)[0][0]
 
 
 def test_the_default_hint_shows_observation_outcome_diagnosis_and_target() -> None:
@@ -55,6 +62,17 @@ def test_targets_are_shown_by_confidence() -> None:
     assert (
         "click[red]" not in hints(HindsightTeacher(include_action_target="never"), Diagnosis("x", "high", TARGET)).text
     )
+
+
+def test_a_corrected_reply_is_shown_as_the_assistant_would_write_it() -> None:
+    reply = {"name": "respond", "arguments": {"content": "Which order?"}}
+    for parser, start in ((PlainText(), ""), (ToolCall(), ""), (ReAct(), "Action: ")):
+        policy = ScriptedPolicy(parser=parser)
+        policy.load()
+        for target in (reply, {"action": reply}, {"action": "Which order?"}):
+            hint = hints(HindsightTeacher(), Diagnosis("x", "high", target), policy=policy)
+            assert f"would have been: {start}Which order?\n" in hint.text
+            assert hint.is_failure
 
 
 def test_missing_and_unsure_diagnoses_are_skipped_or_fall_back() -> None:
@@ -107,7 +125,7 @@ def test_what_was_cut_is_counted_by_batch() -> None:
     teacher = HindsightTeacher(max_observation_tokens=60)
     for observation, cut in (("o" * 300, 1.0), ("o" * 300, 1.0), ("short", 0.0)):
         hints(teacher, Diagnosis("x", "low"), observation)
-        assert teacher.metrics() == {"cut_observations": cut, "dropped_targets": 0.0}
+        assert measured(teacher.metrics()) == {"cut_observations": cut, "dropped_targets": 0.0}
 
 
 def test_a_long_observation_loses_its_middle() -> None:

@@ -11,6 +11,7 @@ from hero_pl.losses.jensen_shannon import JensenShannon
 from hero_pl.objectives.self_distillation import SelfDistillation
 from hero_pl.pocket.shop.reflector import ShopRules
 from hero_pl.policy.scripted import ScriptedPolicy
+from hero_pl.scalars import measured
 from hero_pl.teacher.probe import HintProbe
 from hero_pl.teacher.weights import LiveWeights, TeacherWeights
 from hero_pl.types import Hint, StopReason, Trajectory, Turn
@@ -51,12 +52,12 @@ def hints(*texts):
 
 def test_sensitivity_is_the_mean_divergence_between_true_and_exchanged_hints() -> None:
     probe = HintProbe(2, 1)
-    measured = probe.step([episode("a", "bb")], hints("BLUE", "RED"), POLICY, Reads(3.0))
+    found = probe.step([episode("a", "bb")], hints("BLUE", "RED"), POLICY, Reads(3.0))
     # On each of the two turns one row holds BLUE and the other does not: the same divergence at every token.
     logits = torch.tensor([[3.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
     expected = float(JensenShannon()(logits[:1], logits[1:]))
-    assert measured["teacher/hint_sensitivity"] == pytest.approx(expected)
-    assert measured["teacher/probe_turns"] == 2
+    assert float(found["teacher/hint_sensitivity"]) == pytest.approx(expected)
+    assert float(found["teacher/probe_turns"]) == 2
     assert 0.0 < expected < math.log(2)
 
 
@@ -64,24 +65,24 @@ def test_a_teacher_that_no_longer_reads_hints_measures_zero() -> None:
     probe = HintProbe(2, 1)
     first = probe.step([episode("a", "bb")], hints("BLUE", "RED"), POLICY, Reads(3.0))
     later = probe.step([], [], POLICY, Reads(0.0))
-    assert first["teacher/hint_sensitivity"] > 0.2
-    assert later["teacher/hint_sensitivity"] == 0.0
+    assert float(first["teacher/hint_sensitivity"]) > 0.2
+    assert float(later["teacher/hint_sensitivity"]) == 0.0
 
 
 def test_the_set_is_the_first_hinted_turns_and_stays() -> None:
     probe = HintProbe(3, 2)
     names = []
     for batch in range(6):
-        measured = probe.step([episode("a", "b")], hints(f"BLUE {batch}", None), POLICY, Reads(1.0))
-        names.append("teacher/hint_sensitivity" in measured)
-        assert "teacher/probe_tokens" in measured
+        found = probe.step([episode("a", "b")], hints(f"BLUE {batch}", None), POLICY, Reads(1.0))
+        names.append("teacher/hint_sensitivity" in found)
+        assert "teacher/probe_tokens" in found
     assert [hint for _, _, hint in probe.turns] == ["BLUE 0", "BLUE 1", "BLUE 2"]
     assert names == [False, False, True, False, True, False]  # when it is complete, then every second batch
 
 
 def test_hints_that_all_say_the_same_measure_nothing_and_say_so() -> None:
-    measured = HintProbe(2, 1).step([episode("a", "b")], hints("BLUE", "BLUE"), POLICY, Reads(1.0))
-    assert measured == {"teacher/probe_turns": 0.0, "teacher/probe_tokens": 0.0}
+    found = HintProbe(2, 1).step([episode("a", "b")], hints("BLUE", "BLUE"), POLICY, Reads(1.0))
+    assert measured(found) == {"teacher/probe_turns": 0.0, "teacher/probe_tokens": 0.0}
 
 
 def test_a_hint_that_does_not_fit_is_left_out_and_counted() -> None:
@@ -89,15 +90,15 @@ def test_a_hint_that_does_not_fit_is_left_out_and_counted() -> None:
     tight.load()
     trajectory = episode("a", "b")
     tight.max_length = len(POLICY.template.insert_hint(trajectory.turns[0].prompt_ids, "BLUE")) + 2
-    measured = HintProbe(2, 1).step([trajectory], hints("BLUE", "RED"), tight, Reads(1.0))
-    assert measured["teacher/probe_turns"] == 1
+    found = HintProbe(2, 1).step([trajectory], hints("BLUE", "RED"), tight, Reads(1.0))
+    assert float(found["teacher/probe_turns"]) == 1
 
 
 def test_tokens_are_those_of_both_rows_of_every_turn() -> None:
     trajectory = episode("a", "bb")
-    measured = HintProbe(2, 1).step([trajectory], hints("BLUE", "RED"), POLICY, Reads(1.0))
+    found = HintProbe(2, 1).step([trajectory], hints("BLUE", "RED"), POLICY, Reads(1.0))
     rows = [len(POLICY.template.insert_hint(t.prompt_ids, h)) for t in trajectory.turns for h in ("BLUE", "RED")]
-    assert measured["teacher/probe_tokens"] == sum(rows) + 2 * sum(len(t.action_ids) for t in trajectory.turns)
+    assert float(found["teacher/probe_tokens"]) == sum(rows) + 2 * sum(len(t.action_ids) for t in trajectory.turns)
 
 
 def test_a_resumed_probe_measures_the_same_turns_at_the_same_batches() -> None:

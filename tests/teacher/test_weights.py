@@ -11,6 +11,7 @@ from hero_pl.errors import ConfigError
 from hero_pl.policy.base import ScoreRow
 from hero_pl.policy.huggingface import HuggingFacePolicy
 from hero_pl.policy.scripted import ScriptedPolicy
+from hero_pl.scalars import measured
 from hero_pl.teacher.weights import (
     EMAWeights,
     GatedWeights,
@@ -70,7 +71,16 @@ def test_bug_20_the_rate_of_the_average_is_the_students_share(policy: HuggingFac
     before = next(policy.parameters()).detach().clone()
     move(policy)
     weights.after_step(policy, 0.0, 1.0)
-    torch.testing.assert_close(next(policy.copies["ema"].parameters()).detach(), before + 0.025)
+    torch.testing.assert_close(next(policy.network.copies["ema"].parameters()).detach(), before + 0.025)
+
+
+def test_bug_54_the_average_takes_over_the_buffers_of_the_student(policy: HuggingFacePolicy) -> None:
+    policy.model.register_buffer("running", torch.zeros(2))
+    weights = EMAWeights(0.25)
+    weights.start(policy)
+    policy.model.running.fill_(7.0)
+    weights.after_step(policy, 0.0, 1.0)
+    assert policy.copies["ema"].running.tolist() == [7.0, 7.0]  # a buffer is a state, not something to average
 
 
 def test_periodic_weights_follow_every_so_many_steps_also_after_a_resume(policy: HuggingFacePolicy) -> None:
@@ -87,7 +97,7 @@ def test_gated_weights_follow_only_better_rewards_with_actions_of_like_length(po
     weights.start(policy)
     steps = [(0.5, 10.0), (0.4, 10.0), (0.6, 16.0), (0.6, 15.0), (0.6, 15.0), (0.7, 22.0)]
     assert [follows(weights, policy, *step) for step in steps] == [False, False, False, True, False, True]
-    assert weights.metrics() == {"refused_refreshes": 4.0}
+    assert measured(weights.metrics()) == {"refused_refreshes": 4.0}
     assert LiveWeights().metrics() == PeriodicWeights(3).metrics() == {}
     resumed = GatedWeights(1)
     resumed.load_state_dict(weights.state_dict())
@@ -133,5 +143,5 @@ def test_settings_and_policies_that_cannot_work_are_refused() -> None:
     for make in (lambda: EMAWeights(1.5), lambda: PeriodicWeights(0), lambda: GatedWeights(5, 0.5)):
         with pytest.raises(ConfigError):
             make()
-    with pytest.raises(ConfigError, match="LiveWeights"):
+    with pytest.raises(ConfigError, match=r"frozen copy \(initial\).*HuggingFacePolicy.*ScriptedPolicy"):
         InitialWeights().start(ScriptedPolicy())

@@ -116,7 +116,8 @@ class TauBenchEnv(gymnasium.Env[str, str]):
 
         Returns:
             The user's opening message, and ``info`` with ``system_prompt``, ``tools``, ``role``, ``task``, ``user``
-            (the label of the user simulator), ``do_nothing_succeeds``, and for scripted users ``user_is_faithful``.
+            (the label of the user simulator), ``plain_replies``, ``do_nothing_succeeds``, and for scripted users
+            ``user_is_faithful``.
 
         Raises:
             ValueError: The task id does not exist.
@@ -144,6 +145,7 @@ class TauBenchEnv(gymnasium.Env[str, str]):
             "role": "user",
             "task": task_id,
             "user": self.user.label,
+            "plain_replies": True,
             "do_nothing_succeeds": self.domain.solved_by_nothing(task),
         }
         if isinstance(self.user, ScriptedUser):

@@ -175,7 +175,7 @@ def return_delivered_order_items(data: Database, order_id: Any, item_ids: Any, p
     original = orders[order_id]["payment_history"][0]["payment_method_id"]
     if "gift_card" not in payment_method_id and payment_method_id != original:
         return "Error: payment method should be either the original payment method or a gift card"
-    if _missing_item(orders[order_id], item_ids) is not None:
+    if _missing_items(orders[order_id], item_ids):
         return "Error: some item not found"
     order = orders.edit(order_id)
     order["status"] = "return requested"
@@ -245,20 +245,19 @@ def _first_item(order: Record, item_id: Any) -> Record:
     return item
 
 
-def _missing_item(order: Record, item_ids: Any) -> Any:
-    """The first id that is asked for more often than the order has it, or ``None``."""
+def _missing_items(order: Record, item_ids: Any) -> list[Any]:
+    """The first id that is asked for more often than the order has it, alone in a list: the id may be anything."""
     ordered = [item["item_id"] for item in order["items"]]
     for item_id in item_ids:
         if item_ids.count(item_id) > ordered.count(item_id):
-            return item_id
-    return None
+            return [item_id]
+    return []
 
 
 def _swap_price(data: Database, order: Record, item_ids: Any, new_item_ids: Any) -> tuple[Any, str | None]:
     """Price difference summed pair by pair from the integer 0, or the text of the first failed check."""
-    missing = _missing_item(order, item_ids)
-    if missing is not None:
-        return 0, f"Error: {missing} not found"
+    if missing := _missing_items(order, item_ids):
+        return 0, f"Error: {missing[0]} not found"
     if len(item_ids) != len(new_item_ids):
         return 0, "Error: the number of items to be exchanged should match"
     difference: Any = 0

@@ -4,6 +4,8 @@ Two spellings are read: the benchmark's own ``search[...]`` and ``click[...]``, 
 """
 
 import json
+import unicodedata
+from collections.abc import Collection
 from typing import Any
 
 _ARGUMENT_OF_TOOL = {"search": "query", "click": "element"}
@@ -68,3 +70,19 @@ def parse(action: str) -> tuple[str | None, str | None, bool]:
     if not isinstance(argument, str) or not argument:
         return None, None, True
     return name, argument.lower(), True
+
+
+def page_spelling(argument: str, names: Collection[str]) -> str:
+    r"""The name on the page that the argument of a click means: itself, or one that only its Unicode form tells apart.
+
+    Many tokenizers compose letters (NFC), so a policy reads and writes ``\u00e9`` where the page holds ``e`` and an
+    accent of its own. What is chosen is what the page says: goals are compared with that.
+
+    Example:
+        >>> page_spelling("caf\u00e9", ["tea", "cafe\u0301"]) == "cafe\u0301"
+        True
+    """
+    if argument in names:
+        return argument
+    composed = unicodedata.normalize("NFC", argument)
+    return next((name for name in names if unicodedata.normalize("NFC", name) == composed), argument)

@@ -10,7 +10,7 @@ from typing import Any
 import gymnasium as gym
 
 from hero_envs.spaces import UnicodeText
-from hero_envs.webshop.actions import TOOLS, parse
+from hero_envs.webshop.actions import TOOLS, page_spelling, parse
 from hero_envs.webshop.compact import link_names, render_compact
 from hero_envs.webshop.nouns import NounRule, Nouns, get_nouns
 from hero_envs.webshop.pages import render_text, render_text_rich
@@ -52,7 +52,8 @@ class WebShopEnv(gym.Env[str, str]):
         human_goals: Goals from human instructions; by default for all but the pocket catalog.
         price_seed: Seed of prices and price bounds. Rewards of runs with other seeds are not comparable.
         limit_goals: Keep a weighted choice of this many goals, -1 for all.
-        nouns: Noun extractor of the type match, see :func:`hero_envs.webshop.nouns.get_nouns`; by default the rules.
+        nouns: Noun extractor of the type match, see :func:`hero_envs.webshop.nouns.get_nouns`; by default ``spacy``
+            for the official data, as in the benchmark, and the rules for generated ones.
         observation: ``text``, ``text_rich`` or ``compact``.
         show_available_actions: List the possible actions under each observation.
         compact_buttons: List the remaining buttons in the compact observation.
@@ -112,8 +113,9 @@ class WebShopEnv(gym.Env[str, str]):
                 f"split={split!r} is empty: the catalog has {len(tasks.ids)} goals in all. "
                 "Load more products or use split='all'."
             )
-        default_nouns = pocket_nouns() if catalog == "pocket" else "rules"
-        self._nouns = get_nouns(default_nouns if nouns is None else nouns)
+        if nouns is None:
+            nouns = pocket_nouns() if catalog == "pocket" else "spacy" if catalog == "official" else "rules"
+        self._nouns = get_nouns(nouns)
         self._shop = Shop(tasks.world, self._nouns, Random(0), show_attributes)
         self.system_prompt = POCKET_PROMPT if catalog == "pocket" else SYSTEM_PROMPT
         self._observation, self._instruction = observation, instruction
@@ -153,7 +155,7 @@ class WebShopEnv(gym.Env[str, str]):
         self._steps = self._noops = 0
         self._over = False
         info = self._info(tool_call=False)
-        info |= {"system_prompt": self.system_prompt, "tools": TOOLS}
+        info |= {"system_prompt": self.system_prompt, "tools": TOOLS, "plain_replies": False}
         return self._show(), info
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
@@ -166,8 +168,11 @@ class WebShopEnv(gym.Env[str, str]):
             raise gym.error.ResetNeeded("This episode is over: call reset() before the next step().")
         name, argument, tool_call = parse(action)
         shop = self._shop
-        if self._observation == "compact" and name == "click" and argument is not None and shop.page.kind == "results":
-            argument = link_names(shop.page, shop.world.catalog.products).get(argument, argument)
+        if name == "click" and argument is not None:
+            if self._observation == "compact" and shop.page.kind == "results":
+                links = link_names(shop.page, shop.world.catalog.products)
+                argument = links.get(page_spelling(argument, links), argument)
+            argument = page_spelling(argument, shop.page.clickables)
         before = shop.page.url
         reward, terminated, legal = shop.apply(name, argument)
         changed = shop.page.url != before

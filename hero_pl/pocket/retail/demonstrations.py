@@ -22,7 +22,8 @@ from hero_pl.pocket.retail.commands import RetailCommands
 from hero_pl.pocket.retail.reflector import RetailRules, desks
 from hero_pl.pocket.retail.rules import ACTS, TRANSFER, Call, Desk, judge, read_call, short
 from hero_pl.pocket.shop.demonstrations import MODES, check_chances, hint_teachers, labeled_turn, taught_rows
-from hero_pl.policy.base import Policy, Sampling
+from hero_pl.policy.base import Policy
+from hero_pl.policy.sampling import Sampling
 from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.rollout.collect import Collector
 from hero_pl.rollout.demonstrations import Demonstrations

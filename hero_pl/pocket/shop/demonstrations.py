@@ -20,7 +20,8 @@ from hero_pl.errors import ConfigError
 from hero_pl.pocket.shop.expert import ShopExpert, last_message
 from hero_pl.pocket.shop.reflector import ShopRules
 from hero_pl.pocket.shop.rules import Page, Request, Slot, action, decision
-from hero_pl.policy.base import Policy, Sampling
+from hero_pl.policy.base import Policy
+from hero_pl.policy.sampling import Sampling
 from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.reflection.base import Reflector
 from hero_pl.reflection.parse import dump_reflection

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from hero_pl.errors import ConfigError
 from hero_pl.pocket.shop.rules import Page, Request, action, decision
-from hero_pl.policy.base import Policy, Sampling
+from hero_pl.policy.base import Policy
+from hero_pl.policy.sampling import Sampling
 from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.rollout.collect import Collector
 from hero_pl.rollout.demonstrations import Demonstrations

@@ -122,7 +122,7 @@ function open(i) {
   history.replaceState(null, "", "#episode=" + i);
   const one = run.episodes[i];
   const page = [make("h1", {}, one.task), make("div", { class: "quiet" }, one.env + " \u00b7 seed " + one.seed + " \u00b7 group " + one.group +
-    " \u00b7 " + one.stage + ", step " + one.step + " \u00b7 weights after " + one.version + " updates"), chips(one)];
+    " \u00b7 " + one.stage + ", step " + one.step + (one.version === null ? "" : " \u00b7 weights after " + one.version + " updates")), chips(one)];
   if (one.error) page.push(fold("error", one.error, true));
   if (one.turns.length) page.push(strip(one), legend());
   if (one.reflection && one.reflection.raw) page.push(fold("what the reflector wrote", one.reflection.raw));

@@ -16,7 +16,7 @@ from hero_envs.tau_bench.users.base import UserError
 from hero_envs.tau_bench.users.endpoint import Endpoint, EndpointUser
 from hero_envs.tau_bench.users.scripted import ScriptedUser
 from hero_pl.evaluation.summary import summarize
-from hero_pl.policy.base import Sampling
+from hero_pl.policy.sampling import Sampling
 from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.rollout.collect import Collector
 from hero_pl.rollout.specs import EpisodeSpec

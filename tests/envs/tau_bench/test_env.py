@@ -35,6 +35,7 @@ def test_reset_gives_what_a_policy_needs() -> None:
     assert info["task"] == "test-3"
     assert info["role"] == "user"
     assert "Support desk" in info["system_prompt"]
+    assert info["plain_replies"] is True
     assert len(info["tools"]) == 16
     assert observation
     json.dumps(info)

@@ -142,6 +142,47 @@ def test_a_return_goes_to_the_original_method_or_a_gift_card() -> None:
     assert answer == "Error: payment method should be either the original payment method or a gift card"
 
 
+@pytest.mark.parametrize("item", [None, 3, 1.5, True, "", ["a"], {"a": 1}, [None]])
+def test_anything_in_a_list_of_items_that_is_no_item_is_not_found_and_changes_nothing(item: Any) -> None:
+    data = shop()
+    more = {"new_item_ids": ["c"], "payment_method_id": "paypal_1"}
+    asked: list[tuple[str, dict[str, Any], str]] = [
+        (
+            "return_delivered_order_items",
+            {"order_id": "#W2", "item_ids": ["a", item], "payment_method_id": "gift_card_1"},
+            "some item",
+        ),
+        ("exchange_delivered_order_items", {"order_id": "#W2", "item_ids": [item], **more}, str(item)),
+        ("modify_pending_order_items", {"order_id": "#W1", "item_ids": [item], **more}, str(item)),
+    ]
+    for name, arguments, what in asked:
+        assert RETAIL[name].call(data, arguments) == f"Error: {what} not found"
+    for name, order in (("exchange_delivered_order_items", "#W2"), ("modify_pending_order_items", "#W1")):
+        arguments = {"order_id": order, "item_ids": ["a"], "new_item_ids": [item], "payment_method_id": "paypal_1"}
+        said = RETAIL[name].call(data, arguments)
+        if isinstance(item, list | dict):
+            assert f"unhashable type: '{type(item).__name__}'" in said
+        else:
+            assert said == f"Error: new item {item} not found or available"
+    assert data.delta() == {}
+
+
+@pytest.mark.parametrize(
+    ("items", "answer"),
+    [
+        (None, "'NoneType' object is not iterable"),
+        (5, "'int' object is not iterable"),
+        (True, "'bool' object is not iterable"),
+        ({"a": 1}, "'dict' object has no attribute 'count'"),
+    ],
+)
+def test_what_is_no_list_of_items_fails_in_pythons_words(items: Any, answer: str) -> None:
+    data = shop()
+    arguments = {"order_id": "#W2", "item_ids": items, "payment_method_id": "gift_card_1"}
+    assert RETAIL["return_delivered_order_items"].call(data, arguments) == f"Error: {answer}"
+    assert data.delta() == {}
+
+
 def test_a_second_change_of_payment_is_refused() -> None:
     data, call = shop(), {"order_id": "#W1", "payment_method_id": "paypal_1"}
     assert RETAIL["modify_pending_order_payment"].call(data, call).startswith("{")
@@ -177,6 +218,29 @@ def test_a_certificate_listed_twice_fails_late_and_stays_deleted() -> None:
     assert AIRLINE["book_reservation"].call(data, booking(payment_methods=twice)) == "Error: 'certificate_1'"
     assert "certificate_1" not in data["users"]["mia"]["payment_methods"]
     assert len(data["reservations"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("item", "answer"),
+    [
+        (None, "'NoneType' object is not subscriptable"),
+        (3, "'int' object is not subscriptable"),
+        (True, "'bool' object is not subscriptable"),
+        ("F1", "string indices must be integers"),
+        (["F1"], "list indices must be integers or slices, not str"),
+    ],
+)
+def test_anything_in_a_list_of_flights_or_payments_that_is_none_fails_in_pythons_words(item: Any, answer: str) -> None:
+    data = airline()
+    for name in ("flights", "payment_methods"):
+        assert AIRLINE["book_reservation"].call(data, booking(**{name: [item]})).startswith(f"Error: {answer}")
+    assert AIRLINE["book_reservation"].call(data, booking(flights=[{}])) == "Error: 'flight_number'"
+    assert data.delta() == {}
+    assert json.loads(AIRLINE["book_reservation"].call(data, booking()))["reservation_id"] == "HATHAT"
+    before = data.delta()
+    change = {"reservation_id": "HATHAT", "cabin": "economy", "flights": [item], "payment_id": "gift_card_1"}
+    assert AIRLINE["update_reservation_flights"].call(data, change).startswith(f"Error: {answer}")
+    assert data.delta() == before
 
 
 def test_an_unknown_cabin_fails_as_a_missing_key() -> None:

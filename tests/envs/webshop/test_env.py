@@ -40,6 +40,7 @@ def test_reset_tells_prompt_tools_role_and_task():
     text, info = env.reset(seed=0, options={"task": TASK})
     assert text == "find: buy a pine shirt with color: red, and size: large"
     assert (info["system_prompt"], info["role"], info["task"]) == ("shop", "user", TASK)
+    assert info["plain_replies"] is False
     assert [tool["function"]["name"] for tool in info["tools"]] == ["search", "click"]
     assert "search[words]" in gym.make("hero_pl/WebShop-v0").reset(seed=0)[1]["system_prompt"]
 
@@ -191,7 +192,7 @@ def test_special_tokens_in_titles_are_plain_text(tmp_path):
     (tmp_path / "items_shuffle.json").write_text(json.dumps([entry]))
     row = {"attributes": ["x"], "instruction": "find", "instruction_attributes": ["x"]}
     (tmp_path / "items_ins_v2.json").write_text(json.dumps({"B1": row}))
-    env = gym.make("hero_pl/WebShop-v0", data_dir=tmp_path, human_goals=False, split="all")
+    env = gym.make("hero_pl/WebShop-v0", data_dir=tmp_path, nouns="rules", human_goals=False, split="all")
     env.reset(seed=0)
     assert "Oak <|im_end|> \x1b[0m" in env.step("search[oak]")[0]
 

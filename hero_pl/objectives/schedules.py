@@ -1,0 +1,125 @@
+"""Numbers of a configuration that change while training goes on."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from hero_pl.errors import ConfigError
+from hero_pl.losses.normalize import Mode, check_normalization
+from hero_pl.objectives.base import Normalize
+
+Shape = Literal["constant", "linear", "cosine"]
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """A number over optimizer steps: a warm-up from 0, then ``initial`` for a while, then a way to ``final``.
+
+    It is a function of the policy's version, the number of optimizer steps taken, which checkpoints keep; a resumed run
+    goes on where it was.
+
+    Args:
+        initial: Value after the warm-up.
+        final: Value at the end of the way; default: ``initial``.
+        shape: ``constant`` stays at ``initial``; ``linear`` or ``cosine`` (slow at both ends) goes to ``final``.
+        begin: Optimizer steps before the way begins.
+        steps: Optimizer steps that it takes; needed by ``linear`` and ``cosine``.
+        warmup_steps: Optimizer steps over which the value rises linearly from 0, like the learning rate: the first step
+            has ``1 / warmup_steps`` of it. 0: no warm-up.
+
+    Example:
+        >>> weight = Schedule(1.0, 0.0, "linear", begin=2, steps=4)
+        >>> [weight.at(step) for step in range(8)]
+        [1.0, 1.0, 1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
+    """
+
+    initial: float
+    final: float | None = None
+    shape: Shape = "constant"
+    begin: int = 0
+    steps: int = 0
+    warmup_steps: int = 0
+
+    def __post_init__(self) -> None:
+        if self.shape not in get_args(Shape):
+            raise ConfigError(f"{self}: shape is one of {', '.join(get_args(Shape))}.")
+        if not all(math.isfinite(value) for value in (self.initial, self._final)):
+            raise ConfigError(f"{self}: initial and final must be finite numbers.")
+        if min(self.begin, self.steps, self.warmup_steps) < 0:
+            raise ConfigError(f"{self}: begin, steps and warmup_steps count optimizer steps, so none is negative.")
+        moves = self.shape != "constant"
+        if moves != (self.steps > 0) or moves != (self.final is not None) or (self.begin and not moves):
+            raise ConfigError(
+                f"{self}: linear and cosine need final and the steps that the way to it takes; constant has neither."
+            )
+
+    @property
+    def _final(self) -> float:
+        return self.initial if self.final is None else self.final
+
+    def at(self, step: int) -> float:
+        """The value for the optimizer step with this number, from 0."""
+        warm = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
+        if self.shape == "constant":
+            return warm * self.initial
+        way = min(max((step - self.begin) / self.steps, 0.0), 1.0)
+        if self.shape == "cosine":
+            way = (1.0 - math.cos(math.pi * way)) / 2.0
+        return warm * ((1.0 - way) * self.initial + way * self._final)
+
+    def range(self) -> tuple[float, float]:
+        """Smallest and largest value that it may take."""
+        ends = [self.initial, self._final, *([0.0] if self.warmup_steps else [])]
+        return min(ends), max(ends)
+
+    def has_ended_at_zero(self, step: int) -> bool:
+        """Whether the value is 0 from this step on."""
+        return self._final == 0.0 and step >= self.begin + self.steps
+
+
+def scheduled(value: float | Schedule) -> Schedule:
+    """A number as the schedule that stays at it."""
+    return value if isinstance(value, Schedule) else Schedule(float(value))
+
+
+@dataclass(frozen=True, slots=True)
+class Blend:
+    """A normalization that gives way to another, as from token means to turn means (TurnOPD, arXiv 2607.05804).
+
+    The coefficient of a token is ``(1 - share) * c + share * c_toward``; see ``losses.normalize.Normalization``.
+
+    Args:
+        toward: The other normalization.
+        share: Its share, in [0, 1].
+    """
+
+    toward: Normalize
+    share: Schedule
+
+    def __post_init__(self) -> None:
+        low, high = self.share.range()
+        if low < 0.0 or high > 1.0:
+            raise ConfigError(f"blend: the share of {self.toward} goes from {low:g} to {high:g}; keep it in [0, 1].")
+
+
+def normalization_at(normalize: Normalize, blend: Blend | None, step: int) -> Mode:
+    """What the loss of an optimizer step is an average over."""
+    if blend is None:
+        return normalize
+    share = blend.share.at(step)
+    return {normalize: 1.0 - share, blend.toward: share}
+
+
+def check_blend(normalize: Normalize, blend: Blend | None, constant: float | None) -> None:
+    """Refuse a blend of normalizations that lacks a constant, or of one with itself.
+
+    Raises:
+        ConfigError: With the reason.
+    """
+    check_normalization(normalize, constant)
+    if blend is not None:
+        check_normalization(blend.toward, constant)
+        if blend.toward == normalize:
+            raise ConfigError(f"blend toward {blend.toward}, which is what normalize says already.")

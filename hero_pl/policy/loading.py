@@ -1,0 +1,187 @@
+"""Read or make what a policy is built of: tokenizer, configuration, weights, adapter."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from hero_pl.errors import ConfigError, PolicyError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+PACKAGED = "hero_pl:"
+"""Prefix of checkpoints that ship with the package, for example ``hero_pl:pocket-shop``."""
+
+
+@dataclass
+class Lora:
+    """Low-rank adapter settings (needs the extra ``lora``).
+
+    Args:
+        rank: Rank of the factors.
+        alpha: Scale; the adapter's output is multiplied by ``alpha / rank``.
+        dropout: Of the adapter's input; 0 keeps student and teacher comparable.
+        target_modules: ``all-linear`` or names of modules.
+    """
+
+    rank: int = 32
+    alpha: int = 64
+    dropout: float = 0.0
+    target_modules: str | list[str] = "all-linear"
+
+
+def resolve(name: str | None) -> str | None:
+    """Folder of a packaged checkpoint; other names are returned as they are.
+
+    Raises:
+        ConfigError: No checkpoint of this name ships with the package.
+    """
+    if name is None or not name.startswith(PACKAGED):
+        return name
+    root = Path(__file__).parent.parent / "pocket" / "checkpoints"
+    folder = root / name.removeprefix(PACKAGED)
+    if folder.parent != root or not folder.is_dir():
+        known = sorted(PACKAGED + path.name for path in root.glob("*") if path.is_dir())
+        raise ConfigError(f"No packaged checkpoint {name!r}. There are: {', '.join(known) or 'none'}.")
+    return str(folder)
+
+
+def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder or hub id.
+
+    Raises:
+        PolicyError: There is none, or it cannot be read.
+    """
+    from transformers import AutoTokenizer
+
+    path = Path(source)
+    if path.is_dir() and not any(
+        (path / name).exists() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")
+    ):
+        raise PolicyError(
+            f"The folder {source!r} has no tokenizer (tokenizer.json). Save one there with "
+            "tokenizer.save_pretrained(folder), or name another with tokenizer=."
+        )
+    try:
+        return AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise PolicyError(
+            f"No tokenizer can be read from {source!r}: {_first_line(error)} Give a folder that holds one, or a hub id "
+            "that this machine can reach."
+        ) from error
+
+
+def load_config(pretrained: str | None, config: dict[str, Any] | None, vocabulary: int) -> PretrainedConfig:
+    """The configuration of a checkpoint, or of a model from scratch.
+
+    Args:
+        pretrained: Folder or hub id.
+        config: In its place, for a model from scratch.
+        vocabulary: Ids of the tokenizer; a model from scratch gets as many.
+
+    Raises:
+        ConfigError: ``config`` describes no model.
+        PolicyError: The checkpoint has none that can be read, or one for fewer ids than the tokenizer has.
+    """
+    from transformers import AutoConfig
+
+    if config is not None:
+        try:
+            found = AutoConfig.for_model(**{"vocab_size": vocabulary, **config})
+        except (ValueError, TypeError) as error:
+            raise ConfigError(f"HuggingFacePolicy(config={config}): {error}") from error
+    else:
+        try:
+            found = AutoConfig.from_pretrained(str(pretrained))
+        except (OSError, ValueError) as error:
+            raise PolicyError(
+                f"No model configuration can be read from {pretrained!r}: {_first_line(error)} "
+                "Give a folder with config.json, or a hub id that this machine can reach."
+            ) from error
+    if getattr(found, "vocab_size", vocabulary) < vocabulary:
+        raise PolicyError(
+            f"The tokenizer has {vocabulary} ids, the model {pretrained!r} only {found.vocab_size}. They do not belong "
+            "together: give the tokenizer that was saved with the model, or resize the model's embeddings and save it "
+            "again."
+        )
+    return found
+
+
+def load_model(
+    pretrained: str | None, config: PretrainedConfig, dtype: torch.dtype, attention: str, seed: int
+) -> PreTrainedModel:
+    """The weights of a checkpoint; without one, random weights of this configuration.
+
+    Args:
+        pretrained: Folder or hub id, or ``None``.
+        config: Of the model.
+        dtype: Of the weights.
+        attention: Attention implementation of transformers.
+        seed: Of random weights; the caller's randomness is left alone.
+
+    Raises:
+        PolicyError: The weights cannot be read.
+    """
+    from transformers import AutoModelForCausalLM
+
+    if pretrained is None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model: Any = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+                config, attn_implementation=attention
+            )
+        return model.to(dtype)  # type: ignore[no-any-return]
+    try:
+        return AutoModelForCausalLM.from_pretrained(pretrained, dtype=dtype, attn_implementation=attention)
+    except (OSError, ValueError, RuntimeError, json.JSONDecodeError, _SafetensorError()) as error:
+        raise PolicyError(
+            f"The weights of {pretrained!r} cannot be read: {_first_line(error)} The folder needs config.json "
+            "and model.safetensors of the same model; download or export it again."
+        ) from error
+
+
+def with_adapter(model: Any, lora: Lora) -> Any:
+    """The model with a fresh adapter, which alone is trained.
+
+    Raises:
+        ConfigError: The package ``peft`` is missing.
+    """
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise ConfigError("lora= needs the package peft: pip install 'hero_pl[lora]'.") from error
+    return get_peft_model(
+        model,
+        LoraConfig(
+            r=lora.rank,
+            lora_alpha=lora.alpha,
+            lora_dropout=lora.dropout,
+            target_modules=lora.target_modules,
+            task_type="CAUSAL_LM",
+        ),
+    )
+
+
+def switch_dropout_off(model: nn.Module) -> None:
+    """Student and teacher must not differ by chance: all dropout is off."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0  # type: ignore[assignment]
+
+
+def _SafetensorError() -> type[Exception]:
+    from safetensors import SafetensorError
+
+    return SafetensorError
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

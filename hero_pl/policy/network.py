@@ -1,0 +1,152 @@
+"""The language model of a policy with its frozen copies, and what is read off it: hidden states and logits."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from hero_pl.errors import ConfigError
+from hero_pl.policy.fingerprint import PolicyError, fingerprint
+
+CopiesState: TypeAlias = "dict[str, dict[str, Tensor]]"
+"""State dictionaries of frozen copies by their names."""
+
+
+class Network(nn.Module):
+    """Owns the model and its frozen copies.
+
+    Args:
+        model: A causal language model of transformers, or an adapter around one.
+        has_adapter: Whether only an adapter is trained, so that the initial weights are the model without it.
+        origin: Fingerprint of the weights that loading gave, without an adapter.
+    """
+
+    def __init__(self, model: Any, has_adapter: bool = False, origin: str = "") -> None:
+        super().__init__()
+        self.model: Any = model
+        self.has_adapter, self.origin = has_adapter, origin
+        self.copies: dict[str, nn.Module] = {}
+        """Frozen copies by name; not part of ``parameters()`` or ``state_dict()``."""
+        self._as_loaded: set[str] = set()
+        """Copies that never change and are what loading gives."""
+        self.projects = False
+        """Whether logits are just the output projection of the last hidden states (no cap, no scale)."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    @torch.no_grad()
+    def check_projection(self) -> None:
+        """Find out whether the trunk and the output projection alone give the model's logits; in evaluation mode."""
+        if self.device.type == "meta":
+            return
+        ids = torch.arange(4, device=self.device)[None] % int(self.model.config.vocab_size)
+        want = self.model(input_ids=ids, use_cache=False).logits
+        got = self._head(self.model)(self._trunk(self.model, input_ids=ids))
+        self.projects = torch.equal(want, got)
+
+    # -- running -----------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def using(self, weights: str) -> Iterator[Any]:
+        """The model with the named weights: ``live``, or a frozen copy."""
+        if weights == "live":
+            yield self.model
+        elif weights in self.copies:
+            with torch.no_grad():
+                yield self.copies[weights]
+        elif weights == "initial" and self.has_adapter:
+            with torch.no_grad(), self.model.disable_adapter():  # comes back on, also after an error
+                yield self.model
+        else:
+            raise ConfigError(f"No weights named {weights!r}: there are {['live', *self.copies]}.")
+
+    def run(self, weights: str, **inputs: Any) -> Any:
+        """One forward pass of the named weights (``live``, or a frozen copy)."""
+        with self.using(weights) as model:
+            return model(**inputs)
+
+    def logits_at(self, model: Any, row: Sequence[int], position: Sequence[int], **inputs: Any) -> Tensor:
+        """Logits ``(len(row), vocab)`` of one pass of ``model`` at ``(row, position)`` pairs; only they are projected.
+
+        Args:
+            model: From :meth:`using`.
+            row: Of the batch.
+            position: In the row.
+            inputs: Of the model.
+        """
+        if self.projects:
+            return self._head(model)(self._trunk(model, **inputs)[row, position])  # type: ignore[no-any-return]
+        return model(**inputs).logits[row, position]  # type: ignore[no-any-return]
+
+    def hidden_at(self, model: Any, row: Sequence[int], position: Sequence[int], **inputs: Any) -> Tensor:
+        """Last hidden states ``(len(row), width)``, like :meth:`logits_at` without the output projection."""
+        return self._trunk(model, **inputs)[row, position]
+
+    def check_plain_head(self) -> None:
+        """Refuse a head whose logits cannot be made in parts.
+
+        Raises:
+            PolicyError: Logits are not ``hidden @ head_weight().T``: the head has a bias, an adapter, a cap or a scale.
+        """
+        head = self._head(self.model)
+        if not self.projects or type(head) is not nn.Linear or head.bias is not None:
+            raise PolicyError(
+                f"The logits of this {type(self.model).__name__} are no plain projection of its hidden states: they "
+                "cannot be made in parts. Set model.objective.init_args.logits_at_once to 0."
+            )
+
+    def head_weight(self, weights: str = "live") -> Tensor:
+        """Output projection ``(vocab, width)`` of the named weights."""
+        with self.using(weights) as model:
+            return self._head(model).weight  # type: ignore[no-any-return]
+
+    @staticmethod
+    def _trunk(model: Any, **inputs: Any) -> Tensor:
+        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        return base.base_model(**inputs).last_hidden_state  # type: ignore[no-any-return]
+
+    @staticmethod
+    def _head(model: Any) -> Any:
+        return model.get_output_embeddings()
+
+    # -- frozen copies -----------------------------------------------------------------------------------------
+
+    def keep(self, name: str, dtype: torch.dtype | None = None) -> None:
+        """Keep a frozen copy of the present weights under ``name``, unless there is one already.
+
+        With an adapter, ``initial`` costs nothing: it is the model with the adapter switched off.
+        """
+        if name in self.copies or (name == "initial" and self.has_adapter):
+            return
+        model = copy.deepcopy(self.model).eval().requires_grad_(False)
+        self.copies[name] = model.to(dtype) if dtype else model
+        if name == "initial" and fingerprint(self.copies[name].state_dict()) == self.origin:
+            self._as_loaded.add(name)
+
+    def refresh(self, name: str) -> None:
+        """Overwrite a frozen copy with the present weights."""
+        self.copies[name].load_state_dict(self.model.state_dict())
+
+    def copies_state(self) -> CopiesState:
+        """State of the frozen copies, for checkpoints: without what an adapter leaves alone and what loading gives."""
+        left_alone = {n for n, p in self.model.named_parameters(remove_duplicate=False) if not p.requires_grad}
+        return {
+            name: {}
+            if name in self._as_loaded
+            else {key: value for key, value in model.state_dict().items() if key not in left_alone}
+            for name, model in self.copies.items()
+        }
+
+    def load_copies(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Restore the frozen copies of a checkpoint; before the live weights, which stand in for what it left out."""
+        for name, weights in state.items():
+            self.keep(name, next((w.dtype for w in weights.values() if w.is_floating_point()), None))
+            self.copies[name].load_state_dict({**self.copies[name].state_dict(), **weights})

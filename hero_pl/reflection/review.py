@@ -1,0 +1,176 @@
+"""The loop of every reflector that asks a language model: windows, answers, parsing, asking again, the better answer.
+
+Such a reflector has one method of its own. It makes a :class:`Review` from its settings, and its ``reflect`` calls
+:meth:`Review.run` with two functions: which questions an episode needs, and who answers them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias, get_args
+
+from hero_pl.errors import ConfigError
+from hero_pl.reflection.context import ReflectionContext
+from hero_pl.reflection.parse import LeakPolicy, check_settings, parse_reflection
+from hero_pl.reflection.prompt import ReflectorRequest, merge_windows, retry_message
+from hero_pl.types import Message, Reflection, Trajectory
+
+OnInvalid = Literal["skip", "retry"]
+
+WARMER = 0.2
+"""Added to the temperature with every further question: the same greedy question would get the same answer."""
+RETRIED = ("retried", 0)
+"""Issue that counts one further question."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the reviewer said to one question."""
+
+    text: str
+    tokens: int = 0
+    """Tokens generated."""
+    ids: tuple[int, ...] = ()
+    """What was sampled, where the reviewer has ids: a further question goes on from them."""
+    failure: str = ""
+    """Why there is no answer, as an issue of the reflection. Such a question is not asked again."""
+
+
+@dataclass(slots=True)
+class Question:
+    """One window of one trajectory, and the best answer so far."""
+
+    trajectory: Trajectory
+    request: ReflectorRequest
+    temperature: float
+    """To answer at; 0 is greedy."""
+    attempt: int = 0
+    """How often it was asked before."""
+    answer: Answer | None = None
+    reflection: Reflection | None = None
+    """What ``answer`` says."""
+    failed: bool = False
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The question as a conversation; after an answer, that answer and what was wrong with it."""
+        if self.answer is None:
+            return self.request.messages
+        return (*self.request.messages, Message("assistant", self.answer.text), self.again)
+
+    @property
+    def again(self) -> Message:
+        """What was wrong with the best answer so far."""
+        assert self.reflection is not None
+        return retry_message(self.reflection, self.request.window)
+
+
+Plan: TypeAlias = Callable[[Trajectory], Sequence[ReflectorRequest]]
+"""The questions about one trajectory, one per window."""
+Ask: TypeAlias = Callable[[Sequence[Question]], Sequence[Answer]]
+"""One answer per question, in order."""
+
+
+class Review:
+    """Asks, reads the answers, asks again where turns are missing, and joins the windows of each episode.
+
+    Args:
+        on_invalid: ``skip`` leaves turns without a usable diagnosis out. ``retry`` asks again, with the list of errors
+            and a temperature 0.2 higher each time, and keeps the answer that covers most turns.
+        retries: Further questions at most, with ``on_invalid: retry``.
+        temperature: Of the first question; 0 is greedy.
+        leak_policy: What happens to a diagnosis that tells the future: ``drop``, ``redact`` or ``flag``.
+        leak_ngram: Words in a row that count as quoted.
+        max_diagnosis_chars: Longer diagnoses are cut at a sentence end.
+
+    Raises:
+        ConfigError: A setting is out of range.
+    """
+
+    def __init__(
+        self,
+        on_invalid: OnInvalid = "skip",
+        retries: int = 1,
+        temperature: float = 0.0,
+        leak_policy: LeakPolicy = "drop",
+        leak_ngram: int = 6,
+        max_diagnosis_chars: int = 800,
+    ) -> None:
+        if on_invalid not in get_args(OnInvalid) or retries < 1:
+            raise ConfigError(
+                f"on_invalid={on_invalid!r}, retries={retries}: expected one of {get_args(OnInvalid)} and at least 1; "
+                "on_invalid: skip asks once only."
+            )
+        if temperature < 0:
+            raise ConfigError(f"temperature={temperature}: expected 0 (greedy) or more.")
+        check_settings(leak_policy, leak_ngram, max_diagnosis_chars)
+        self.retries = retries if on_invalid == "retry" else 0
+        self.temperature = temperature
+        self.leak_policy: LeakPolicy = leak_policy
+        self.leak_ngram, self.max_diagnosis_chars = leak_ngram, max_diagnosis_chars
+
+    def run(self, trajectories: Sequence[Trajectory], plan: Plan, ask: Ask) -> list[Reflection]:
+        """Review every trajectory; one without turns asks nothing.
+
+        Args:
+            trajectories: Finished episodes.
+            plan: Which questions an episode needs.
+            ask: Answers all open questions of one round.
+        """
+        asked = [
+            [Question(trajectory, request, self.temperature) for request in plan(trajectory)]
+            if trajectory.turns
+            else []
+            for trajectory in trajectories
+        ]
+        questions = [question for some in asked for question in some]
+        for attempt in range(self.retries + 1):
+            waiting = [one for one in questions if not one.failed and incomplete(one.reflection, one.request.window)]
+            for one in waiting:
+                one.attempt, one.temperature = attempt, self.temperature + WARMER * attempt
+            for one, answer in zip(waiting, ask(waiting) if waiting else (), strict=True):
+                self._take(one, answer)
+        return [
+            merge_windows(
+                [question.reflection for question in some if question.reflection is not None],
+                len(trajectory.turns),
+                [cut for question in some for cut in question.request.cuts],
+            )
+            for some, trajectory in zip(asked, trajectories, strict=True)
+        ]
+
+    def _take(self, question: Question, answer: Answer) -> None:
+        """The better of the old and the new answer stays."""
+        turns, before = len(question.trajectory.turns), question.reflection
+        if answer.failure:
+            question.failed = True
+            known = before or Reflection((None,) * turns, "rejected", tokens=answer.tokens)
+            question.reflection = replace(known, issues=(*known.issues, (answer.failure, 0)))
+            return
+        parsed = parse_reflection(
+            answer.text,
+            turns=turns,
+            context=ReflectionContext.of(question.trajectory),
+            leak_policy=self.leak_policy,
+            leak_ngram=self.leak_ngram,
+            max_diagnosis_chars=self.max_diagnosis_chars,
+            window=question.request.window,
+        )
+        latest = replace(parsed, raw=answer.text, tokens=answer.tokens)
+        question.reflection = latest if before is None else better_of(before, latest)
+        if before is None or question.reflection.raw == answer.text:
+            question.answer = answer
+
+
+def incomplete(reflection: Reflection | None, window: tuple[int, int]) -> bool:
+    """Whether a turn of the window has no usable diagnosis."""
+    return reflection is None or not all(reflection.diagnoses[window[0] - 1 : window[1]])
+
+
+def better_of(first: Reflection, second: Reflection) -> Reflection:
+    """The answer that covers more turns, the earlier one on a tie; tokens and questions of both are counted."""
+    better = second if sum(map(bool, second.diagnoses)) > sum(map(bool, first.diagnoses)) else first
+    asked = first.issues.count(RETRIED) + 1
+    issues = tuple(issue for issue in better.issues if issue != RETRIED) + (RETRIED,) * asked
+    return replace(better, issues=issues, tokens=first.tokens + second.tokens)

@@ -1,0 +1,162 @@
+"""The corrected action of a turn: whether it is one, whether it may be kept, and what it is for the environment.
+
+Reviewers write actions in several ways: a tool call, ``{"name": "respond", ...}`` or plain words for a reply to the
+user, ``{"action": ...}`` around either, ``click[red]``, or the text of the assistant's own dialect. What a turn's
+target *is* does not depend on the spelling: :func:`canonical_action` gives the one string that is sent.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Mapping
+from typing import Any
+
+from hero_pl.chat.actions import without_thinking
+from hero_pl.reflection.context import ReflectionContext
+from hero_pl.reflection.json_scan import Members, plain, scan
+from hero_pl.types import Confidence
+
+RESPOND = "respond"
+"""Name of the call that says its ``content`` to the user; no environment lists it among its tools."""
+_NULL_TARGETS = {"", "n/a", "na", "none", "null", "nil", "-", "tbd", "undefined", "not applicable"}
+_BRACKETS = re.compile(r"(\w+)\[(.*)\]", re.DOTALL)
+_DIALECT = re.compile(r"\s*(?:<tool_call>|Action:|```(?:json)?\s)?\s*(.*?)\s*(?:</tool_call>|```)?\s*", re.DOTALL)
+
+
+def read_target(
+    value: Any, confidence: Confidence, episode: ReflectionContext, turn: int
+) -> tuple[Mapping[str, Any] | None, list[str]]:
+    """Keep a corrected action only if the environment takes it, it is not a guess and differs from what was done.
+
+    Args:
+        value: What stands under ``next_action_target``. Plain words are a reply where the environment takes replies;
+            a text like ``click[red]`` is a call with one argument where actions are written so.
+        confidence: The confidence that was read for the turn.
+        episode: Names the tools and the actions taken.
+        turn: Number of the turn, from 1.
+
+    Returns:
+        The target and the codes of what was changed: ``target_decoded``, ``bad_target`` (no action), ``unknown_tool``,
+        ``target_without_confidence``, ``target_equals_action``.
+    """
+    action, codes = _decode(value, episode)
+    if action is None:
+        return None, codes
+    if problem := _problem(action, episode):
+        return None, [*codes, problem]
+    if confidence == "low":
+        return None, [*codes, "target_without_confidence"]
+    wrote = without_thinking(episode.texts[turn - 1]) if episode.texts else ""
+    as_written = isinstance(value, str) and _folded(value) == _folded(wrote)
+    if as_written or _same(canonical_action(action), episode.actions[turn - 1]):
+        return None, [*codes, "target_equals_action"]
+    return (value if isinstance(value, dict) else action), codes
+
+
+def canonical_action(target: Mapping[str, Any]) -> str:
+    """The string that is sent to the environment: the words of a reply or of a text action, else the call as JSON.
+
+    Example:
+        >>> canonical_action({"name": "respond", "arguments": {"content": "Which order?"}})
+        'Which order?'
+        >>> canonical_action({"action": {"name": "find", "arguments": {"id": 3}}})
+        '{"name": "find", "arguments": {"id": 3}}'
+    """
+    if "name" not in target and "action" in target:
+        action = target["action"]
+        return canonical_action(action) if isinstance(action, Mapping) else str(action).strip()
+    words = _reply(target)
+    return json.dumps(dict(target)) if words is None else words
+
+
+def _reply(call: Mapping[str, Any]) -> str | None:
+    """The words of a ``respond``, or ``None``."""
+    arguments = call.get("arguments")
+    content = arguments.get("content") if call.get("name") == RESPOND and isinstance(arguments, Mapping) else None
+    return content.strip() or None if isinstance(content, str) else None
+
+
+def _decode(value: Any, episode: ReflectionContext) -> tuple[Mapping[str, Any] | None, list[str]]:
+    """The call, the text action or the reply that a JSON value stands for."""
+    if isinstance(value, dict):
+        return _decode(value["action"], episode) if "name" not in value and "action" in value else (value, [])
+    if value is None:
+        return None, []
+    if not isinstance(value, str):
+        return None, ["bad_target"]
+    text = value.strip()
+    if text.strip("\"'").casefold() in _NULL_TARGETS:
+        return None, []
+    found = _DIALECT.fullmatch(text)
+    text = found[1] if found else text
+    for span in scan(text):
+        if (span.start, span.end) == (0, len(text)) and isinstance(span.value, Members) and span.value.complete:
+            action, codes = _decode(plain(span.value), episode)
+            return action, ["target_decoded", *codes]
+        return None, ["bad_target"]  # JSON with something around it, or a broken call, is no reply
+    return _from_text(text, episode)
+
+
+def _from_text(text: str, episode: ReflectionContext) -> tuple[Mapping[str, Any] | None, list[str]]:
+    brackets = _BRACKETS.fullmatch(text)
+    if brackets and not episode.tools:
+        return {"name": brackets[1], "arguments": {"argument": brackets[2]}}, []
+    if brackets and any(_BRACKETS.fullmatch(action.strip()) for action in episode.actions):
+        return ({"action": text}, []) if brackets[1] in episode.tools else (None, ["unknown_tool"])
+    if not episode.takes_replies or text[:1] in "{[":
+        return None, ["bad_target"]
+    return ({"name": RESPOND, "arguments": {"content": text}} if episode.tools else {"action": text}), []
+
+
+def _problem(action: Mapping[str, Any], episode: ReflectionContext) -> str | None:
+    """Why the environment would not take a decoded action, as a code."""
+    name = action.get("name")
+    if isinstance(name, str) and name in episode.tools:
+        return None
+    if name == RESPOND and episode.plain_replies is not False:
+        return None if _reply(action) else "bad_target"
+    if episode.tools:
+        return None if isinstance(action.get("action"), str) and "name" not in action else "unknown_tool"
+    return None if isinstance(name or action.get("action"), str) else "bad_target"
+
+
+def _same(target: str, taken: str) -> bool:
+    """Equal calls, key order aside, missing arguments being empty; equal words, case and white space aside.
+
+    A call with one argument also equals ``name[argument]``, whatever the argument is called.
+    """
+    one, other = _call(target), _call(taken)
+    if one and other:
+        return _exact(one) == _exact(other) or _brackets(one) == _brackets(other) is not None
+    return _folded(_brackets(one) or target) == _folded(_brackets(other) or taken)
+
+
+def _call(action: str) -> dict[str, Any] | None:
+    """The tool call that an action is, or ``None`` for words."""
+    try:
+        call = json.loads(action) if action.lstrip().startswith("{") else None
+    except (ValueError, RecursionError):
+        return None
+    return {**call, "arguments": call.get("arguments") or {}} if isinstance(call, dict) else None
+
+
+def _exact(call: Mapping[str, Any]) -> str:
+    return json.dumps(call, sort_keys=True, ensure_ascii=False)
+
+
+def _brackets(call: Mapping[str, Any] | None) -> str | None:
+    """A call with one argument as ``name[argument]``; a reply as its words."""
+    if call is None:
+        return None
+    if words := _reply(call):
+        return words
+    arguments = call["arguments"]
+    if not isinstance(arguments, Mapping) or len(arguments) != 1:
+        return None
+    return f"{call.get('name')}[{next(iter(arguments.values()))}]"
+
+
+def _folded(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", text).casefold().split())

@@ -1,0 +1,91 @@
+"""Batches from which nothing is learned are told at once, and end the run when there are too many in a row."""
+
+import csv
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import CSVLogger
+
+from hero_pl.callbacks.turn_budget import TurnBudget
+from hero_pl.errors import HeroError
+from hero_pl.objectives.policy_gradient import PolicyGradient
+from hero_pl.objectives.self_distillation import SelfDistillation
+from hero_pl.pocket.shop.reflector import ShopRules
+from hero_pl.reflection.base import Reflector
+from hero_pl.rollout.collect import Limits
+from hero_pl.types import Reflection
+
+
+class Seen(Callback):
+    """Keeps what each step logged and drew."""
+
+    def __init__(self):
+        self.metrics, self.records, self.kept = [], [], []
+
+    def on_train_batch_end(self, trainer, module, *args):
+        self.kept.append(module.last_metrics)
+        self.metrics.append({key: float(value) for key, value in trainer.callback_metrics.items()})
+        self.records.append(module.last_records)
+
+
+class Silent(Reflector):
+    """Writes nothing that can be used."""
+
+    def reflect(self, trajectories, policy):
+        return [Reflection((None,) * len(trajectory.turns), "rejected") for trajectory in trajectories]
+
+
+def test_a_batch_with_nothing_to_learn_says_at_once_why_in_counts(tiny_module, tiny_data, fit):
+    module, data = tiny_module(SelfDistillation(reflector=Silent())), tiny_data(limits=Limits(max_turns=1))
+    with pytest.warns(UserWarning, match=r"no turn of it is in the loss\. Its counts: .*hero/unhinted_turns 2") as told:
+        fit(module, data, 3, limit_train_batches=2, max_epochs=1)
+    assert sum("Nothing was learned" in str(warning.message) for warning in told) == 1
+    assert module.idle_batches == 2
+
+
+@pytest.mark.parametrize("budget", [0, 1000])
+def test_bug_55_a_run_in_which_nothing_is_learned_ends_with_an_error(budget, tiny_module, tiny_data, fit):
+    module = tiny_module(SelfDistillation(reflector=Silent()), max_idle_batches=3)
+    seen, data = Seen(), tiny_data(limits=Limits(max_turns=1))
+    with (
+        pytest.warns(UserWarning, match="Nothing was learned"),
+        pytest.raises(HeroError, match=r"in 3 batches in a row.*hero/unhinted_turns 2.*max_idle_batches: 0"),
+    ):
+        fit(module, data, 3, callbacks=[TurnBudget(budget), seen])
+    assert (data.steps, len(seen.records), module.policy.version) == (3, 3, 0)  # the last batch is written, too
+
+
+class EveryOther(Silent):
+    """Writes nothing that can be used in every other batch."""
+
+    def __init__(self):
+        self.batches = 0
+
+    def reflect(self, trajectories, policy):
+        self.batches += 1
+        return (ShopRules() if self.batches % 2 else super()).reflect(trajectories, policy)
+
+
+def test_bug_60_an_idle_batch_between_others_ends_nothing_and_logs_no_value_of_the_step_before(
+    tiny_module, tiny_data, fit, tmp_path
+):
+    module, seen = tiny_module(SelfDistillation(reflector=EveryOther()), max_idle_batches=2), Seen()
+    with pytest.warns(UserWarning, match="Nothing was learned"):
+        trainer = fit(module, tiny_data(), 3, callbacks=[seen], logger=CSVLogger(tmp_path))
+    assert [row["train/skipped_steps"] for row in seen.metrics] == [0.0, 1.0, 0.0, 1.0, 0.0]
+    with open(f"{trainer.log_dir}/metrics.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    for name in ("train/loss", "train/grad_norm", "train/tokens", "teacher/divergence", "reflection/diagnosis_chars"):
+        assert [row[name] in ("", "nan") for row in rows] == [False, True, False, True, False], name
+        assert [name in row for row in (seen.kept[0], seen.kept[1])] == [True, False], name
+
+
+def test_a_gradient_that_is_not_finite_is_told_as_such(tiny_module, tiny_data, fit):
+    module = tiny_module(PolicyGradient("none"), max_idle_batches=1)
+    module.objective.advantages = lambda rewards, groups, reduce_sum: rewards * torch.nan
+    with (
+        pytest.warns(UserWarning, match="its gradient is not finite"),
+        pytest.raises(HeroError, match="in 1 batches in a row"),
+    ):
+        fit(module, tiny_data(), 1)
