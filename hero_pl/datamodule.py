@@ -7,8 +7,9 @@ from typing import Any
 
 import lightning
 import numpy as np
+import torch
 
-from hero_pl.errors import ConfigError
+from hero_pl.errors import ConfigError, PolicyError
 from hero_pl.policy.base import Policy
 from hero_pl.policy.sampling import Sampling
 from hero_pl.rollout.collect import Collector, Limits
@@ -150,9 +151,28 @@ class RolloutDataModule(lightning.LightningDataModule):
             self.steps += 1
             if self.demonstrations is not None:
                 return self.demonstrations.make(specs, policy, self.collector("train"))
-            played = self.collector("train").collect(specs, policy, self.sampling, on_episode=self._counter(len(specs)))
+            played = self._collect(specs, policy, self._counter(len(specs)))
             return self._resampled(played, policy)
         return self.evaluate(policy, str(batch))
+
+    def _collect(
+        self,
+        specs: list[EpisodeSpec],
+        policy: Policy,
+        on_episode: Callable[[Trajectory], None] = lambda trajectory: None,
+    ) -> list[Trajectory]:
+        """Play training episodes.
+
+        Raises:
+            PolicyError: The memory does not suffice; says what to lower.
+        """
+        try:
+            return self.collector("train").collect(specs, policy, self.sampling, on_episode)
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise PolicyError(
+                f"Out of memory with {min(self.limits.num_envs, len(specs))} episodes in flight. Lower "
+                "data.limits.num_envs, data.max_action_tokens or data.limits.max_turns."
+            ) from error
 
     def _resampled(self, trajectories: list[Trajectory], policy: Policy) -> list[Trajectory]:
         """Replace the groups that the objective rejects by groups of tasks drawn at random, until it is content."""
@@ -170,7 +190,7 @@ class RolloutDataModule(lightning.LightningDataModule):
                 EpisodeSpec(collector.task_ids[int(tasks[i // self.group_size])], again[i // self.group_size], seed)
                 for i, seed in enumerate(seeds)
             ]
-            fresh = collector.collect(specs, policy, self.sampling)
+            fresh = self._collect(specs, policy)
             self.discarded += [trajectory for trajectory in trajectories if trajectory.group in again]
             trajectories = [trajectory for trajectory in trajectories if trajectory.group not in again] + fresh
             attempt += 1

@@ -11,13 +11,15 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from hero_pl.errors import ConfigError, HeroError
+from hero_pl.callbacks.run_folder import run_folder
+from hero_pl.callbacks.stored_weights import check_weights, frozen_names
+from hero_pl.errors import ConfigError, HeroError, PolicyError
 from hero_pl.evaluation.rollout import rollout_metrics
 from hero_pl.evaluation.summary import logged, remarks, summarize
 from hero_pl.objectives.base import Objective, Step
-from hero_pl.optimizer import MuonAdamW
+from hero_pl.optimizer import MuonAdamW, apply_settings
 from hero_pl.policy.base import Policy
-from hero_pl.runs.records import Record, evaluable, to_record
+from hero_pl.runs.records import Record, append_records, evaluable, to_record
 from hero_pl.scalars import Scalar, add_up, largest, measured, total
 from hero_pl.step import StepOutputs, step_records
 from hero_pl.types import Trajectory
@@ -44,6 +46,8 @@ class HeroModule(lightning.LightningModule):
             rollout, and from the second step on the policy is no longer the one that sampled.
         max_staleness: Optimizer steps by which a rollout may lag behind the weights that learn from it. Beyond it an
             objective without a correction is refused.
+        max_broken_steps: Steps in a row whose gradient is not finite; each is skipped, and after so many the run stops
+            with its last batch in ``broken_batch.jsonl``.
         max_idle_batches: Batches in a row without an optimizer step, because no turn of them is in the loss or the
             gradient is not finite, after which the run ends with an error; 0 lets it go on. The first one warns.
     """
@@ -64,6 +68,7 @@ class HeroModule(lightning.LightningModule):
         tokens_per_micro_batch: int = 16384,
         updates_per_batch: int = 1,
         max_staleness: int = 0,
+        max_broken_steps: int = 10,
         max_idle_batches: int = 100,
     ) -> None:
         super().__init__()
@@ -84,15 +89,19 @@ class HeroModule(lightning.LightningModule):
                 f"updates_per_batch={updates_per_batch}, max_staleness={max_staleness}, "
                 f"max_idle_batches={max_idle_batches}: expected at least 1, 0 and 0."
             )
+        if max_broken_steps < 1:
+            raise ConfigError(f"max_broken_steps={max_broken_steps}: must be at least 1.")
         if schedule == "linear" and not total_steps:
             raise ConfigError("schedule: linear needs total_steps, the optimizer steps of the whole run.")
         self.automatic_optimization = False
+        self.strict_loading = False  # check_weights is stricter, and knows what a checkpoint leaves out
         self.policy, self.objective = policy, objective
         self.adam: dict[str, Any] = {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay}
         self.matrix_lr = matrix_lr
         self.schedule, self.warmup_steps, self.total_steps = schedule, warmup_steps, total_steps
         self.clip, self.tokens_per_micro_batch = clip, tokens_per_micro_batch
         self.updates_per_batch, self.max_staleness = updates_per_batch, max_staleness
+        self.max_broken_steps, self.broken_steps = max_broken_steps, 0
         self.max_idle_batches = max_idle_batches
         self.turns = 0
         """Assistant turns sampled for training so far on all ranks, hinted or not."""
@@ -135,12 +144,13 @@ class HeroModule(lightning.LightningModule):
                 "lost. Keep policy dtype: float32 (with trainer.precision: bf16-mixed), or train an adapter (lora).",
                 stacklevel=2,
             )
-        optimizer: torch.optim.Optimizer
-        if self.matrix_lr is not None:
-            optimizer = MuonAdamW.of(self.policy, matrix_lr=self.matrix_lr, **self.adam)
-        else:
-            optimizer = torch.optim.AdamW([p for p in self.policy.parameters() if p.requires_grad], **self.adam)
+        optimizer = self._optimizer()
         return {"optimizer": optimizer, "lr_scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)}
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        if self.matrix_lr is not None:
+            return MuonAdamW.of(self.policy, matrix_lr=self.matrix_lr, **self.adam)
+        return torch.optim.AdamW([p for p in self.policy.parameters() if p.requires_grad], **self.adam)
 
     def _rate(self, step: int) -> float:
         rate = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
@@ -162,6 +172,7 @@ class HeroModule(lightning.LightningModule):
     def on_train_start(self) -> None:
         """Training mode; frozen copies are taken here, unless a checkpoint has brought them."""
         self.policy.train()
+        apply_settings(self.lr_schedulers(), self._optimizer(), self._rate)
         data = getattr(self.trainer, "datamodule", None)
         if data is not None:
             self.objective.attach_collector(data.collector("train"))
@@ -199,6 +210,8 @@ class HeroModule(lightning.LightningModule):
         self._watch_idle(updated, metrics)
         self.last_records = step_records(judged, step, outputs, self.global_step)
         self.last_records += [Record("train", self.global_step, t) for t in trajectories if not evaluable(t)]
+        if self.broken_steps >= self.max_broken_steps:
+            raise self._broken()
 
     def _watch_idle(self, updated: bool, metrics: dict[str, Scalar]) -> None:
         """Say at once that nothing is learned, and why, in the counts of the step; all ranks have the same."""
@@ -228,17 +241,34 @@ class HeroModule(lightning.LightningModule):
     def _update(self, step: Step) -> tuple[StepOutputs, bool]:
         """Backward over all micro-batches, then step; a step without tokens or with broken gradients is skipped."""
         optimizer: Any = self.optimizers()
-        world = self.trainer.world_size
-        outputs = StepOutputs()
         anywhere = float(self._reduce_sum(torch.tensor([float(len(step.batch))])))
         if not anywhere:
-            warnings.warn(
-                f"The batch of step {self.global_step} holds nothing to learn: {type(self.objective).__name__} gave no "
-                "token of it a weight. reflection/coverage of the log says whether turns have hints, "
-                "rollout/success whether rewards differ.",
-                stacklevel=2,
-            )
+            return StepOutputs(), False
+        try:
+            outputs = self._gradient(step, optimizer)
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            self._halve_micro_batches(step, error)
+            try:
+                outputs = self._gradient(step, optimizer)
+            except (torch.OutOfMemoryError, MemoryError) as again:
+                raise self._out_of_memory() from again
+        norm = torch.nn.utils.clip_grad_norm_(
+            [p for p in self.policy.parameters() if p.requires_grad], self.clip or math.inf
+        )
+        outputs.grad_norm = float(norm)
+        if not math.isfinite(outputs.grad_norm):
+            optimizer.zero_grad()
+            self.broken_steps += 1
             return outputs, False
+        self.broken_steps = 0
+        optimizer.step()
+        schedule: Any = self.lr_schedulers()
+        schedule.step()
+        return outputs, True
+
+    def _gradient(self, step: Step, optimizer: Any) -> StepOutputs:
+        """The gradient of the whole step, micro-batch by micro-batch."""
+        world, outputs = self.trainer.world_size, StepOutputs()
         optimizer.zero_grad()
         micros = list(step.batch.split(self.tokens_per_micro_batch))
         for i, micro in enumerate(micros):
@@ -249,17 +279,45 @@ class HeroModule(lightning.LightningModule):
         if not micros:  # other ranks have tokens: take part in their collective
             attached = [p.sum() * 0.0 for p in self.policy.parameters() if p.requires_grad]
             self.manual_backward(torch.stack(attached).sum())
-        norm = torch.nn.utils.clip_grad_norm_(
-            [p for p in self.policy.parameters() if p.requires_grad], self.clip or math.inf
+        return outputs
+
+    def _halve_micro_batches(self, step: Step, error: BaseException) -> None:
+        """Use smaller micro-batches from now on; the gradient is the same sum.
+
+        Raises:
+            PolicyError: They cannot be smaller, or other ranks would wait for this one.
+        """
+        tokens, parts = self.tokens_per_micro_batch, len(list(step.batch.split(self.tokens_per_micro_batch)))
+        while tokens > 1 and len(list(step.batch.split(tokens))) <= parts:
+            tokens //= 2
+        if self.trainer.world_size > 1 or len(list(step.batch.split(tokens))) <= parts:
+            raise self._out_of_memory() from error
+        warnings.warn(
+            f"Out of memory with micro-batches of {self.tokens_per_micro_batch} tokens: {tokens} from now on. Set "
+            "model.tokens_per_micro_batch to that.",
+            stacklevel=2,
         )
-        outputs.grad_norm = float(norm)
-        if not math.isfinite(outputs.grad_norm):
-            optimizer.zero_grad()
-            return outputs, False
-        optimizer.step()
-        schedule: Any = self.lr_schedulers()
-        schedule.step()
-        return outputs, True
+        self.tokens_per_micro_batch = tokens
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _out_of_memory(self) -> PolicyError:
+        return PolicyError(
+            f"Out of memory with micro-batches of {self.tokens_per_micro_batch} tokens. Lower "
+            "model.tokens_per_micro_batch or data.max_action_tokens, switch gradient_checkpointing on, or set "
+            "logits_at_once of the objective."
+        )
+
+    def _broken(self) -> PolicyError:
+        """Keep the batch of the latest broken step for a replay, and say where it is."""
+        folder = run_folder(self.trainer)
+        if folder is not None and self.trainer.is_global_zero:
+            append_records(folder / "broken_batch.jsonl", self.last_records)
+        return PolicyError(
+            f"The gradient was not finite in {self.broken_steps} steps in a row; their updates were skipped. "
+            + (f"The last batch is in {folder / 'broken_batch.jsonl'}. " if folder else "")
+            + "Lower model.lr or model.clip, or look for weights or rewards that are not finite."
+        )
 
     def _over_ranks(self, metrics: dict[str, Scalar]) -> dict[str, Scalar]:
         """The step's metrics, alike on all ranks, so that the loggers of rank 0 speak for all of them."""
@@ -308,7 +366,10 @@ class HeroModule(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what the weights alone do not tell."""
+        frozen = frozen_names(self)
+        checkpoint["state_dict"] = {n: value for n, value in checkpoint["state_dict"].items() if n not in frozen}
         checkpoint["hero"] = {
+            "origin": getattr(self.policy, "origin", ""),
             "turns": self.turns,
             "version": self.policy.version,
             "kind": type(self.objective).__name__,
@@ -328,6 +389,7 @@ class HeroModule(lightning.LightningModule):
                 f"{type(self.objective).__name__}. Resume with the run's own config.yaml, or start a new run from "
                 "its weights: hero_pl export, then model.policy.init_args.pretrained."
             )
+        check_weights(self, checkpoint)
         self.turns, self.policy.version = int(state["turns"]), int(state["version"])
         self.objective.load_state_dict(state["objective"])
         self.policy.load_copies(state["copies"])

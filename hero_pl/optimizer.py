@@ -77,3 +77,17 @@ class MuonAdamW(torch.optim.Optimizer):
         """Restore ``state_dict``, which is that of any optimizer."""
         super().load_state_dict(state_dict)
         self._share()
+
+
+def apply_settings(schedule: Any, configured: torch.optim.Optimizer, rate: Callable[[int], float]) -> None:
+    """Give an optimizer the settings of the configuration, also where a checkpoint has brought older ones.
+
+    Args:
+        schedule: The ``LambdaLR`` of the optimizer in use.
+        configured: A fresh optimizer of the same parameters.
+        rate: Factor of the learning rate by step.
+    """
+    for i, (group, fresh) in enumerate(zip(schedule.optimizer.param_groups, configured.param_groups, strict=True)):
+        schedule.base_lrs[i] = fresh["lr"]
+        group.update({name: value for name, value in fresh.items() if name != "params"})
+        group["initial_lr"], group["lr"] = fresh["lr"], fresh["lr"] * rate(schedule.last_epoch)

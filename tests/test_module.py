@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
 from hero_envs.spaces import UnicodeText
+from hero_pl.callbacks.checkpoints import AtomicCheckpointIO
 from hero_pl.callbacks.turn_budget import TurnBudget
 from hero_pl.errors import ConfigError
 from hero_pl.losses.gates import Contrastive
@@ -294,9 +295,9 @@ def test_a_checkpoint_of_another_program_is_refused(tiny_module, tiny_data, fit,
     module = tiny_module()
     trainer = fit(module, tiny_data(), 1)
     trainer.save_checkpoint(tmp_path / "run.ckpt")
-    state = torch.load(tmp_path / "run.ckpt", weights_only=False)
+    state = AtomicCheckpointIO().load_checkpoint(tmp_path / "run.ckpt")
     del state["hero"]
-    torch.save(state, tmp_path / "foreign.ckpt")
+    AtomicCheckpointIO().save_checkpoint(state, tmp_path / "foreign.ckpt")
     with pytest.raises(ConfigError, match="not written by hero_pl fit"):
         fit(tiny_module(), tiny_data(), 2, tmp_path / "foreign.ckpt")
 

@@ -79,6 +79,32 @@ def test_no_file_grows_beyond_one_idea() -> None:
     assert too_long == {}, f"split these files (at most {LONGEST} lines), or give a reason in LONGER_FOR_A_REASON"
 
 
+UNSAFE = {
+    "eval": "runs text as code",
+    "exec": "runs text as code",
+    "pickle.load": "a pickle runs code",
+    "pickle.loads": "a pickle runs code",
+    "yaml.load": "use yaml.safe_load",
+    "os.system": "a shell reads the text",
+}
+"""Calls by name, and why the packages make none of them."""
+UNSAFE_ARGUMENTS = {("weights_only", False), ("shell", True)}
+
+
+def test_nothing_that_is_read_can_become_code() -> None:
+    found = []
+    for path in python_files(*PACKAGES):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call):
+                given = {(one.arg, one.value.value) for one in node.keywords if isinstance(one.value, ast.Constant)}
+                name = ast.unparse(node.func)
+                if name in UNSAFE or given & UNSAFE_ARGUMENTS:
+                    found.append(f"{name_of(path)}:{node.lineno}: {name}")
+                if name == "torch.load" and ("weights_only", True) not in given:
+                    found.append(f"{name_of(path)}:{node.lineno}: torch.load without weights_only=True")
+    assert found == []
+
+
 def test_every_exception_to_the_length_is_still_needed() -> None:
     present = [name for name in LONGER_FOR_A_REASON if (ROOT / name).is_file()]
     assert [name for name in present if len((ROOT / name).read_text().splitlines()) <= LONGEST] == []

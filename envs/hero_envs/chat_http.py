@@ -92,6 +92,7 @@ class ChatServer:
         self._url = f"{url.rstrip('/')}/chat/completions"
         self._timeout_s = timeout_s
         self._headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "hero_pl"}
+        self._key = api_key
         if api_key:
             _check_key(api_key, scheme, host)
             self._headers["Authorization"] = f"Bearer {api_key}"
@@ -130,15 +131,15 @@ class ChatServer:
         if status in TRANSIENT:
             raise ChatFailure(f"status {status}", retry_after_s(pause, time.time()))
         if not answered:
-            raise ChatRefusal(status, content.decode("utf-8", "replace"))
-        return _completion(content)
+            raise ChatRefusal(status, without_key(content.decode("utf-8", "replace"), self._key))
+        return _completion(content, self._key)
 
     def _reason(self, error: Exception) -> str:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         cause = reason if isinstance(reason, Exception) else error
         if isinstance(cause, TimeoutError):
             return f"no complete response within {self._timeout_s} s"
-        return f"connection failed ({type(cause).__name__}: {_shown(str(cause))})"
+        return f"connection failed ({type(cause).__name__}: {_shown(without_key(str(cause), self._key))})"
 
 
 def token_count(answer: Mapping[str, Any], field: str) -> int | None:
@@ -177,6 +178,20 @@ def retry_after_s(value: str | None, now_s: float) -> float | None:
     return None if seconds != seconds else min(max(seconds, 0.0), MAX_WAIT_S)
 
 
+def without_key(text: str, key: str) -> str:
+    """The text with the key, and every long part of it, blacked out: servers echo what they refuse.
+
+    Example:
+        >>> without_key("bad key sk-12345678abcd (sk-12345678...)", "sk-12345678abcd")
+        'bad key [key] ([key]...)'
+    """
+    if not key:
+        return text
+    for form in (key, json.dumps(key)[1:-1], key.replace("/", "\\/")):
+        text = text.replace(form, "[key]")
+    return re.sub(r"[\w-]{8,}", lambda match: "[key]" if match[0] in key else match[0], text)
+
+
 def encodable(text: str) -> str:
     """The text with surrogate pairs joined and lone ones replaced by U+FFFD: they are neither UTF-8 nor tokens."""
     return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
@@ -203,7 +218,7 @@ def _check_key(key: str, scheme: str, host: str) -> None:
         raise ValueError(f"the API key would be sent unencrypted to {host}. Use https, or no key.")
 
 
-def _completion(content: bytes) -> dict[str, Any]:
+def _completion(content: bytes, key: str) -> dict[str, Any]:
     if len(content) > MAX_BYTES:
         raise ChatFailure(f"an answer of more than {MAX_BYTES} bytes", paid=True)
     try:
@@ -212,7 +227,9 @@ def _completion(content: bytes) -> dict[str, Any]:
         raise ChatFailure(f"not JSON ({type(error).__name__})", paid=True) from None
     choices = answer.get("choices") if isinstance(answer, dict) else None
     if not isinstance(choices, list) or not choices:
-        raise ChatFailure(f"not a chat completion: {_shown(content.decode('utf-8', 'replace'))}", paid=True)
+        raise ChatFailure(
+            f"not a chat completion: {_shown(without_key(content.decode('utf-8', 'replace'), key))}", paid=True
+        )
     return dict(answer)
 
 

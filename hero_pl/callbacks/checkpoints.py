@@ -1,84 +1,239 @@
-"""Checkpoints: when a run saves itself, and files that are never half written."""
+"""Checkpoint files: never half written, and never read when a single bit of them has changed.
+
+A file is what ``torch.save`` writes, followed by one line, the *seal*: schema, optimizer step, and the SHA-256 of
+everything before it. ``torch.load(path, weights_only=True)`` reads it as any other checkpoint.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import os
+import pickle
+import re
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-import lightning
+import torch
 from lightning.fabric.plugins import TorchCheckpointIO
-from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.utilities import rank_zero_info
 
-from hero_pl.errors import ConfigError, HeroError
+from hero_pl.errors import HeroError
+
+SCHEMA = 1
+"""Rises when an older reader would misread a checkpoint."""
+SEAL = re.compile(rb"\nhero_pl checkpoint schema=(\d{1,9}) step=(\d{1,18}) sha256=([0-9a-f]{64})\n\Z")
+LONGEST_SEAL = 160
+BLOCK = 1 << 20
 
 
-class RunCheckpoint(ModelCheckpoint):
-    """Keeps the newest state of a run, saves the last one at its end, and says after a break how to go on.
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """The last line of a checkpoint."""
 
-    Args:
-        every_n_steps: Optimizer steps between two saves; what was done since the last one is lost in a break.
-    """
-
-    def __init__(self, every_n_steps: int = 25) -> None:
-        if every_n_steps < 1:
-            raise ConfigError(
-                f"checkpoint.every_n_steps={every_n_steps}: at least 1. To save nothing: "
-                "trainer.enable_checkpointing: false."
-            )
-        super().__init__(every_n_train_steps=every_n_steps, save_top_k=1)
-
-    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Save the end."""
-        if self.dirpath is not None:
-            trainer.save_checkpoint(Path(self.dirpath) / "last.ckpt")
-
-    def on_exception(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: Any) -> None:
-        """Name what is kept."""
-        if self.best_model_path:
-            rank_zero_info(f"Stopped by {type(exception).__name__}. Go on with --ckpt_path {self.best_model_path}")
-        else:
-            rank_zero_info(f"Stopped by {type(exception).__name__} before the first checkpoint.")
+    schema: int
+    step: int
+    sha256: str
+    covered: int
+    """Bytes of the file that the checksum speaks for."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Lightning's checkpoint files; a full disk costs the new checkpoint, never the old one."""
+    """Lightning's checkpoints in sealed files; a full disk costs the new checkpoint, never the old one."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Write to ``path.partial``, then rename.
+        """Stream to ``path.partial``, bring it to the disk, then rename; needs no second copy of the state.
 
         Raises:
-            HeroError: The disk refuses; names the file and what is safe.
+            HeroError: The disk refuses; names the file and the newest whole one.
         """
         target = Path(path)
         partial = target.with_name(target.name + ".partial")
         try:
-            super().save_checkpoint(checkpoint, str(partial), storage_options)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with partial.open("wb") as file:
+                _write_sealed(checkpoint, file)
             os.replace(partial, target)
+            _sync_folder(target.parent)
         except (OSError, RuntimeError) as error:
-            partial.unlink(missing_ok=True)
             raise HeroError(
-                f"The checkpoint {target} could not be written: {error}. Earlier checkpoints are whole. Free some "
-                "space, then resume from the latest with --ckpt_path."
+                f"The checkpoint {target} could not be written: {error}. {_what_is_left(target.parent)} Free some "
+                "space, then resume."
             ) from error
+        finally:
+            partial.unlink(missing_ok=True)  # after an error, or a signal
 
-    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        """Read a checkpoint.
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
+        """Verify a checkpoint, then read it; nothing but tensors and plain values, whatever ``weights_only`` says.
 
         Raises:
-            HeroError: It is missing or damaged.
+            HeroError: It is missing, damaged, foreign, or of a newer version of hero_pl.
         """
-        import pickle
-        import zipfile
+        with _explained(Path(path)), Path(path).open("rb") as file:
+            _verify(file)
+            file.seek(0)
+            state: dict[str, Any] = torch.load(file, map_location=map_location or "cpu", weights_only=True)
+            return state
 
+
+def verify(path: Path) -> Seal:
+    """Read a checkpoint's bytes and compare them with its seal.
+
+    Raises:
+        HeroError: As :meth:`AtomicCheckpointIO.load_checkpoint`.
+    """
+    with _explained(path), path.open("rb") as file:
+        return _verify(file)
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The configuration in a checkpoint, without reading its tensors; empty if it was made without one.
+
+    Raises:
+        HeroError: As :meth:`AtomicCheckpointIO.load_checkpoint`; changed bytes are found when the weights are read.
+    """
+    with _explained(path):
+        with path.open("rb") as file:
+            _seal(file)
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    settings: dict[str, Any] = state.get("run", {}).get("settings", {})
+    return settings
+
+
+def newest_verified(folder: Path) -> tuple[Path | None, list[str]]:
+    """The checkpoint of a folder that has seen most optimizer steps and is whole, and why newer ones were passed over.
+
+    Raises:
+        HeroError: The newest was written by a newer version of hero_pl: going back would undo its work.
+    """
+    refused: list[str] = []
+    found = {path: (_step(path), path.stat().st_mtime_ns) for path in folder.glob("*.ckpt")}
+    for path in sorted(found, key=lambda path: found[path], reverse=True):
         try:
-            return super().load_checkpoint(path, map_location, weights_only)
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-            # What torch says about a foreign pickle is advice to switch its protection off; do not pass that on.
-            foreign = isinstance(error, pickle.UnpicklingError)
-            said = "it holds something else than tensors" if foreign else (str(error) or repr(error)).splitlines()[0]
-            raise HeroError(
-                f"The checkpoint {path} cannot be read: {said}. It is "
-                "missing or damaged; resume from an earlier one in the same folder, or start without --ckpt_path."
-            ) from error
+            verify(path)
+        except HeroError as error:
+            if isinstance(error.__cause__, _Newer):
+                raise
+            refused.append(str(error))
+        else:
+            return path, refused
+    return None, refused
+
+
+# -- writing -----------------------------------------------------------------------------------------------------------
+
+
+class _Hashed:
+    """Passes bytes on to a file and hashes them; an error waits until ``torch.save`` is through.
+
+    The writer inside torch finishes its archive also after a failed write, and ends the process if that fails too.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.digest, self.error = file, hashlib.sha256(), None
+
+    error: OSError | None
+
+    def write(self, data: Any) -> int:
+        if self.error is None:
+            try:
+                self.file.write(data)
+                self.digest.update(data)
+            except OSError as error:
+                self.error = error
+        return len(data)
+
+    def flush(self) -> None:
+        """Nothing: the file is flushed once, at the end."""
+
+
+def _write_sealed(checkpoint: dict[str, Any], file: BinaryIO) -> None:
+    hashed = _Hashed(file)
+    torch.save(checkpoint, hashed)  # type: ignore[arg-type]  # of a file it takes write and flush
+    hashed.write(f"\nhero_pl checkpoint schema={SCHEMA} step={int(checkpoint.get('global_step', 0))} sha256=".encode())
+    if hashed.error is not None:
+        raise hashed.error
+    file.write(hashed.digest.hexdigest().encode() + b"\n")
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the new name survive a power cut; not every system can."""
+    if hasattr(os, "O_DIRECTORY"):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _what_is_left(folder: Path) -> str:
+    try:
+        kept, _ = newest_verified(folder)
+    except (OSError, HeroError):
+        kept = None
+    return f"The newest whole one is {kept}." if kept else "There is no earlier one."
+
+
+# -- reading -----------------------------------------------------------------------------------------------------------
+
+
+class _Newer(HeroError):
+    """The file is whole, and this version cannot know what is in it."""
+
+
+def _verify(file: BinaryIO) -> Seal:
+    seal = _seal(file)
+    digest, left = hashlib.sha256(), seal.covered
+    file.seek(0)
+    while left and (block := file.read(min(BLOCK, left))):
+        digest.update(block)
+        left -= len(block)
+    if digest.hexdigest() != seal.sha256:
+        raise HeroError("its checksum is wrong, so its bytes have changed since it was written")
+    if seal.schema > SCHEMA:
+        raise _Newer(
+            f"a newer version of hero_pl wrote it (schema {seal.schema}, this one reads up to {SCHEMA}); upgrade "
+            "hero_pl"
+        )
+    return seal
+
+
+def _seal(file: BinaryIO) -> Seal:
+    size = file.seek(0, os.SEEK_END)
+    if size == 0:
+        raise HeroError("it is empty")
+    tail_at = max(0, size - LONGEST_SEAL)
+    file.seek(tail_at)
+    tail = file.read()
+    match = SEAL.search(tail)
+    if match is None:
+        raise HeroError("it has no seal at its end: it was cut short, or another program wrote it")
+    return Seal(int(match[1]), int(match[2]), match[3].decode(), tail_at + match.start(3))
+
+
+def _step(path: Path) -> int:
+    """Optimizer steps, as the seal says; unknown ones count as newest, so that they are named."""
+    try:
+        with path.open("rb") as file:
+            return _seal(file).step
+    except (OSError, HeroError):
+        return 1 << 62
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Name the file and the way on, whatever is wrong with it."""
+    try:
+        yield
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, HeroError) as error:
+        # What torch says about a foreign pickle is advice to switch its protection off; do not pass that on.
+        foreign = isinstance(error, pickle.UnpicklingError)
+        said = "it holds something else than tensors" if foreign else (str(error) or repr(error)).splitlines()[0]
+        raise HeroError(
+            f"The checkpoint {path} cannot be read: {said}. Nothing was loaded. Resume from an earlier one in the same "
+            "folder (--resume auto takes the newest that is whole), or start without it."
+        ) from error

@@ -66,6 +66,7 @@ class HeldOut(lightning.Callback):
         if self.episodes and "0" not in self.results:
             self._tell_shared_tasks(trainer.datamodule)  # type: ignore[attr-defined]
             self._evaluate(trainer, module, 0)
+        self._evaluate_due(trainer, module)  # a run may have ended in an evaluation
 
     def _tell_shared_tasks(self, data: Any) -> None:
         shared = set(data.collector("train").task_ids) & set(data.collector(self.stage).task_ids)
@@ -78,6 +79,9 @@ class HeldOut(lightning.Callback):
 
     def on_train_batch_end(self, trainer: lightning.Trainer, module: Any, *args: Any) -> None:
         """Evaluate at each mark that was just passed."""
+        self._evaluate_due(trainer, module)
+
+    def _evaluate_due(self, trainer: lightning.Trainer, module: Any) -> None:
         for mark in self.at_turns if self.episodes else []:
             if module.turns >= mark and str(mark) not in self.results:
                 self._evaluate(trainer, module, mark)
@@ -102,11 +106,15 @@ class HeldOut(lightning.Callback):
             "method": self._name(folder),
             "curve": self.results,
         }
-        _print(summary)
         if folder is not None:
             (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-            if (folder / RECORDS_FILE).exists():  # a finished run that was resumed has played nothing
+        try:
+            _print(summary)
+            if folder is not None and (folder / RECORDS_FILE).exists():  # a resumed run that was over has played none
                 self._draw(folder, module)
+        except Exception as error:
+            # whatever a drawing stumbles over, the run is trained, evaluated and saved
+            warnings.warn(f"The report failed ({type(error).__name__}: {error}); the run is saved.", stacklevel=2)
 
     def _evaluate(self, trainer: lightning.Trainer, module: Any, mark: int) -> None:
         self.cpu_s += time.process_time() - self._cpu_mark
@@ -171,8 +179,8 @@ class HeldOut(lightning.Callback):
         try:
             plot_run(folder, folder / "curves.png")
         except ConfigError as error:
-            Console().print(f"No curve was drawn: {error}")
-        Console().print(f"Wrote summary.json, metrics.csv, curves.png and trajectories.html to {folder}")
+            Console().print(f"No curve was drawn: {error}", markup=False)
+        Console().print(f"Wrote summary.json, metrics.csv, curves.png and trajectories.html to {folder}", markup=False)
 
     def state_dict(self) -> dict[str, Any]:
         """Results so far."""

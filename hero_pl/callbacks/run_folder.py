@@ -1,10 +1,26 @@
-"""Where the callbacks of a run write."""
+"""The folder of a run: where the callbacks write, and how its files are cut back to a checkpoint."""
 
 from __future__ import annotations
 
+import csv
+import io
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import lightning
+
+from hero_pl.errors import ConfigError
+from hero_pl.runs.evaluations import EVAL_FILE
+from hero_pl.runs.records import RECORDS_FILE
+
+METRICS_FILE = "metrics.csv"
+EVENTS_FILE = "events.jsonl"
+GROWING = (RECORDS_FILE, EVAL_FILE, EVENTS_FILE)
+"""Files that are only appended to."""
 
 
 def run_folder(trainer: lightning.Trainer) -> Path | None:
@@ -14,3 +30,101 @@ def run_folder(trainer: lightning.Trainer) -> Path | None:
     folder = Path(trainer.log_dir)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def holds(folder: Path) -> list[str]:
+    """What there is of a run in a folder, by name."""
+    found = [name for name in (METRICS_FILE, *GROWING) if (folder / name).exists()]
+    return found + sorted(f"checkpoints/{path.name}" for path in (folder / "checkpoints").glob("*.ckpt"))
+
+
+def check_new(folder: Path) -> None:
+    """Refuse a folder that holds a run already: two runs in one would be told apart by nobody.
+
+    Raises:
+        ConfigError: With what is in it and the ways on.
+    """
+    held = holds(folder)
+    if held:
+        raise ConfigError(
+            f"{folder} holds a run already ({', '.join(held[:4])}). Resume it with --resume auto, name another version "
+            "or run (trainer.logger.init_args), or remove the folder."
+        )
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes from writing to the same run.
+
+    Raises:
+        ConfigError: One does already.
+    """
+    if sys.platform == "win32":  # it has no lock on folders
+        yield
+        return
+    import fcntl
+
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(
+                f"Another process is writing to the run in {folder}. Wait for its end, or start a run of another name."
+            ) from error
+        except OSError:  # a network file system without locks
+            pass
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def sizes(folder: Path) -> dict[str, int]:
+    """How far the files of a run have got: bytes, and rows of the metrics, whose header may still grow."""
+    found = {name: (folder / name).stat().st_size for name in GROWING if (folder / name).exists()}
+    return {**found, METRICS_FILE: max(0, len(_rows(folder / METRICS_FILE)) - 1)}
+
+
+def cut_back(folder: Path, files: Mapping[str, Any]) -> Iterator[str]:
+    """Take out what was written after a checkpoint; it is written again when the run goes on.
+
+    Args:
+        folder: Of the run.
+        files: What :func:`sizes` gave when the checkpoint was made.
+
+    Yields:
+        A line about each file that was cut.
+    """
+    for name in GROWING:
+        path, size = folder / name, int(files.get(name, 0))
+        beyond = path.stat().st_size - size if path.exists() else 0
+        if beyond > 0:
+            with path.open("r+b") as file:
+                file.seek(size)
+                lines = file.read().count(b"\n")
+                file.truncate(size)
+            yield f"{path}: {lines} lines written after the checkpoint were removed ({beyond} bytes)."
+        elif beyond < 0:
+            yield f"{path} is {-beyond} bytes shorter than at the checkpoint: lines of the run are missing in it."
+    path, count = folder / METRICS_FILE, int(files.get(METRICS_FILE, 0))
+    rows = _rows(path)
+    if len(rows) - 1 > count:
+        write_rows(path, rows[: count + 1])
+        yield f"{path}: {len(rows) - 1 - count} rows written after the checkpoint were removed."
+
+
+def write_rows(path: Path, rows: list[list[str]]) -> None:
+    """Replace a CSV file as a whole: a process that is killed leaves the old one."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
+    os.replace(partial, path)
+
+
+def _rows(path: Path) -> list[list[str]]:
+    """Header and finished rows."""
+    if not path.exists():
+        return []
+    text = path.read_text(encoding="utf-8")
+    return list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1])))

@@ -60,7 +60,7 @@ class TrajectoryLog(lightning.Callback):
         """Append the episodes of ``predict`` and say where they are."""
         path = self._evaluated(trainer, "predict", batch)
         if path is not None and trainer.is_global_zero:
-            Console().print(f"{len(batch)} episodes written to {path}")
+            Console().print(f"{len(batch)} episodes written to {path}", markup=False)
 
     def _evaluated(self, trainer: lightning.Trainer, stage: str, played: list[Trajectory]) -> Path | None:
         folder = run_folder(trainer)

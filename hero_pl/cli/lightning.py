@@ -10,15 +10,16 @@ import lightning
 import torch
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from hero_pl.callbacks.checkpoints import RunCheckpoint
 from hero_pl.callbacks.collapse_guard import CollapseGuard
 from hero_pl.callbacks.export import Export
 from hero_pl.callbacks.held_out import HeldOut
 from hero_pl.callbacks.progress import EpisodeProgress
+from hero_pl.callbacks.run_checkpoint import RunCheckpoint
 from hero_pl.callbacks.trajectories import TrajectoryLog
 from hero_pl.callbacks.turn_budget import TurnBudget
 from hero_pl.cli.components import import_components
 from hero_pl.cli.parser import HeroParser
+from hero_pl.cli.run import add_run_arguments, open_run, use_run_logger
 from hero_pl.datamodule import RolloutDataModule
 from hero_pl.module import HeroModule
 from hero_pl.runs.folders import must_exist
@@ -60,7 +61,6 @@ class HeroCLI(LightningCLI):
             "train_dataloader. is not resumable",
             "Trying to infer the .batch_size",
             "Using ModelCheckpoint with manual optimization",
-            "The dirpath has changed",  # a resumed run has a folder of its own
         ):
             warnings.filterwarnings("ignore", message=f"(?s).*{text}")
         talk = logging.getLogger("lightning.pytorch.utilities.rank_zero")
@@ -77,7 +77,7 @@ class HeroCLI(LightningCLI):
             save_config_kwargs={"overwrite": True},
             trainer_defaults={
                 "callbacks": [EpisodeProgress()],
-                "logger": {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": {"save_dir": "runs"}},
+                "logger": {"class_path": "hero_pl.callbacks.run_logger.RunLogger"},
                 "max_epochs": -1,
                 "log_every_n_steps": 1,
                 "num_sanity_val_steps": 0,
@@ -99,18 +99,24 @@ class HeroCLI(LightningCLI):
             default=0,
             help="Threads of torch on CPU; 0 lets torch choose. Small policies are fastest with 1.",
         )
+        add_run_arguments(parser)
+        # in this order they are called: records first, then the checkpoint, then what only reports
         parser.add_lightning_class_args(TurnBudget, "turn_budget")
-        parser.add_lightning_class_args(HeldOut, "held_out")
-        parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
         parser.add_lightning_class_args(TrajectoryLog, "trajectories")
-        parser.add_lightning_class_args(Export, "export")
         parser.add_lightning_class_args(CollapseGuard, "collapse_guard")
+        parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(HeldOut, "held_out")
+        parser.add_lightning_class_args(Export, "export")
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[lightning.Callback]) -> lightning.Trainer:
-        """Lightning refuses a checkpoint callback where ``enable_checkpointing`` is false."""
-        if config.get("enable_checkpointing") is False:
-            callbacks = [callback for callback in callbacks if not isinstance(callback, RunCheckpoint)]
+        """Loggers, the run folder, and the checkpoint to resume from, before any weight is read."""
+        self._resumed_from = open_run(self, config, callbacks)
         return super()._instantiate_trainer(config, callbacks)
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        """The checkpoint that was found; not part of the configuration, which may be used again."""
+        given = super()._prepare_subcommand_kwargs(subcommand)
+        return {**given, "ckpt_path": self._resumed_from} if self._resumed_from else given
 
     def _parse_ckpt_path(self) -> None:
         """Nothing of a checkpoint overrides the configuration, so it is not opened yet."""
@@ -130,8 +136,9 @@ class HeroCLI(LightningCLI):
         if config.get("torch_threads"):
             torch.set_num_threads(config["torch_threads"])
         checkpoint = config.get("ckpt_path")
-        if checkpoint and checkpoint not in ("best", "last", "hpc"):
+        if checkpoint and checkpoint != "last":
             must_exist(Path(checkpoint), "checkpoint", CHECKPOINTS)
+        use_run_logger(config.trainer)
         if self.subcommand == "validate" and config.trainer.limit_val_batches == 0:
             config.trainer.limit_val_batches = None  # 0 keeps validation out of `fit`; here it was asked for
 

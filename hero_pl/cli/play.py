@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hero_pl.callbacks.checkpoints import AtomicCheckpointIO
+from hero_pl.callbacks.stored_weights import check_weights
 from hero_pl.cli.lightning import CHECKPOINTS, HeroCLI, instantiate
 from hero_pl.errors import ConfigError
 from hero_pl.evaluation.summary import remarks, summarize
@@ -100,9 +101,7 @@ def load_weights(cli: HeroCLI, checkpoint: Path) -> None:
     state = AtomicCheckpointIO().load_checkpoint(checkpoint, map_location="cpu")
     cli.model.policy.load()
     try:
-        cli.model.load_state_dict(state["state_dict"])
-    except (RuntimeError, KeyError) as error:
-        raise ConfigError(
-            f"{checkpoint} does not hold weights of this policy: {str(error).splitlines()[-1].strip()} Give the "
-            "configuration of the run that wrote it."
-        ) from error
+        check_weights(cli.model, state)
+    except ConfigError as error:
+        raise ConfigError(f"{checkpoint}: {error}") from error
+    cli.model.load_state_dict(state["state_dict"], strict=False)

@@ -15,6 +15,7 @@ from hero_pl.chat.reasoning import ReasoningMode
 from hero_pl.chat.template import ChatTemplate, HintPosition
 from hero_pl.errors import ConfigError, PolicyError
 from hero_pl.policy.base import Policy, ScoreRow
+from hero_pl.policy.fingerprint import fingerprint
 from hero_pl.policy.generation import declared_end_ids
 from hero_pl.policy.loading import (
     Lora,
@@ -91,6 +92,8 @@ class HuggingFacePolicy(Policy):
         self.lora, self.seed = lora, seed
         self.gradient_checkpointing = gradient_checkpointing
         self._max_length = max_length
+        self.origin = ""
+        """Fingerprint of the weights that :meth:`load` gave, without an adapter."""
 
     def load(self) -> None:
         """Read the tokenizer and configuration, check that they fit, then read or make the weights.
@@ -109,13 +112,14 @@ class HuggingFacePolicy(Policy):
         self.max_length = min(self._max_length or positions, positions)
         model: Any = load_model(self.pretrained, config, getattr(torch, self.dtype), self.attention, self.seed)
         switch_dropout_off(model)
+        self.origin = fingerprint(model.state_dict())
         if self.lora is not None:
             model = with_adapter(model, self.lora)
         if self.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
             if self.lora is not None:
                 model.enable_input_require_grads()
-        self.network = Network(model, has_adapter=self.lora is not None)
+        self.network = Network(model, has_adapter=self.lora is not None, origin=self.origin)
         with self.sampling():
             self.network.check_projection()
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hero_pl.errors import ConfigError, PolicyError
+from hero_pl.policy.fingerprint import fingerprint
 
 CopiesState: TypeAlias = "dict[str, dict[str, Tensor]]"
 """State dictionaries of frozen copies by their names."""
@@ -22,14 +23,17 @@ class Network(nn.Module):
     Args:
         model: A causal language model of transformers, or an adapter around one.
         has_adapter: Whether only an adapter is trained, so that the initial weights are the model without it.
+        origin: Fingerprint of the weights that loading gave, without an adapter.
     """
 
-    def __init__(self, model: Any, has_adapter: bool = False) -> None:
+    def __init__(self, model: Any, has_adapter: bool = False, origin: str = "") -> None:
         super().__init__()
         self.model: Any = model
-        self.has_adapter = has_adapter
+        self.has_adapter, self.origin = has_adapter, origin
         self.copies: dict[str, nn.Module] = {}
         """Frozen copies by name; not part of ``parameters()`` or ``state_dict()``."""
+        self._as_loaded: set[str] = set()
+        """Copies that never change and are what loading gives."""
         self.projects = False
         """Whether logits are just the output projection of the last hidden states (no cap, no scale)."""
 
@@ -124,17 +128,25 @@ class Network(nn.Module):
             return
         model = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.copies[name] = model.to(dtype) if dtype else model
+        if name == "initial" and fingerprint(self.copies[name].state_dict()) == self.origin:
+            self._as_loaded.add(name)
 
     def refresh(self, name: str) -> None:
         """Overwrite a frozen copy with the present weights."""
         self.copies[name].load_state_dict(self.model.state_dict())
 
     def copies_state(self) -> CopiesState:
-        """State of all frozen copies, for checkpoints."""
-        return {name: model.state_dict() for name, model in self.copies.items()}
+        """State of the frozen copies, for checkpoints: without what an adapter leaves alone and what loading gives."""
+        left_alone = {n for n, p in self.model.named_parameters(remove_duplicate=False) if not p.requires_grad}
+        return {
+            name: {}
+            if name in self._as_loaded
+            else {key: value for key, value in model.state_dict().items() if key not in left_alone}
+            for name, model in self.copies.items()
+        }
 
     def load_copies(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Restore the frozen copies of a checkpoint."""
+        """Restore the frozen copies of a checkpoint; before the live weights, which stand in for what it left out."""
         for name, weights in state.items():
             self.keep(name, next((w.dtype for w in weights.values() if w.is_floating_point()), None))
-            self.copies[name].load_state_dict(dict(weights))
+            self.copies[name].load_state_dict({**self.copies[name].state_dict(), **weights})

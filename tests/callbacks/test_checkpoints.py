@@ -4,14 +4,14 @@ import os
 import resource
 import subprocess
 import sys
+import tracemalloc
 
 import pytest
 import torch
-from lightning import Callback
 
-from hero_pl.callbacks.checkpoints import AtomicCheckpointIO, RunCheckpoint
-from hero_pl.callbacks.turn_budget import TurnBudget
-from hero_pl.errors import ConfigError, HeroError
+from hero_pl.callbacks import checkpoints
+from hero_pl.callbacks.checkpoints import AtomicCheckpointIO, newest_verified, verify
+from hero_pl.errors import HeroError
 
 FULL_DISK = """
 import resource, signal, sys, torch
@@ -26,90 +26,123 @@ except HeroError as error:
 """
 
 
+def save(path, step=0, **state):
+    AtomicCheckpointIO().save_checkpoint({"global_step": step, **state}, path)
+    return path
+
+
+def load(path):
+    return AtomicCheckpointIO().load_checkpoint(path)
+
+
 def test_what_was_saved_comes_back_and_no_part_is_left(tmp_path):
-    path = tmp_path / "run.ckpt"
-    AtomicCheckpointIO().save_checkpoint({"weights": torch.arange(5)}, path)
-    assert torch.equal(AtomicCheckpointIO().load_checkpoint(path)["weights"], torch.arange(5))
+    path = save(tmp_path / "run.ckpt", weights=torch.arange(5))
+    assert torch.equal(load(path)["weights"], torch.arange(5))
     assert [file.name for file in tmp_path.iterdir()] == ["run.ckpt"]
 
 
+def test_other_programs_can_read_a_sealed_file(tmp_path):
+    path = save(tmp_path / "run.ckpt", weights=torch.arange(5))
+    assert torch.equal(torch.load(path, weights_only=True)["weights"], torch.arange(5))
+
+
+def test_the_state_is_not_copied_on_its_way_to_the_file(tmp_path):
+    tensors = {str(i): torch.zeros(250_000) for i in range(20)}  # 1 MB each
+    tracemalloc.start()
+    save(tmp_path / "run.ckpt", tensors=tensors)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4_000_000
+
+
 @pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="this system has no limit on file sizes")
-def test_a_full_disk_keeps_the_old_checkpoint_and_names_the_cure(tmp_path):
-    path = tmp_path / "run.ckpt"
-    AtomicCheckpointIO().save_checkpoint({"old": torch.arange(5)}, path)
+@pytest.mark.parametrize("earlier", [True, False])
+def test_a_full_disk_keeps_the_old_checkpoint_and_names_a_file_that_exists(earlier, tmp_path):
+    if earlier:
+        save(tmp_path / "old.ckpt", weights=torch.arange(5))
     done = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, str(path)],
+        [sys.executable, "-c", FULL_DISK, str(tmp_path / "new.ckpt")],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert done.returncode == 1
-    assert "refused:" in done.stderr
-    assert str(path) in done.stderr
-    assert "Free some space, then resume from the latest with --ckpt_path" in " ".join(done.stderr.split())
-    assert torch.equal(AtomicCheckpointIO().load_checkpoint(path)["old"], torch.arange(5))
-    assert [file.name for file in tmp_path.iterdir()] == ["run.ckpt"]
+    assert f"refused: The checkpoint {tmp_path / 'new.ckpt'} could not be written" in done.stderr
+    named = f"The newest whole one is {tmp_path / 'old.ckpt'}." if earlier else "There is no earlier one."
+    assert named in done.stderr
+    assert [file.name for file in tmp_path.iterdir()] == ["old.ckpt"] * earlier
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "text", "absent"])
-def test_a_damaged_checkpoint_is_named_with_the_way_on(tmp_path, damage):
-    path = tmp_path / "run.ckpt"
-    AtomicCheckpointIO().save_checkpoint({"weights": torch.arange(1000)}, path)
-    data = path.read_bytes()
-    if damage == "absent":
-        path.unlink()
-    else:
-        path.write_bytes({"cut": data[: len(data) // 2], "empty": b"", "text": b"not a checkpoint"}[damage])
-    with pytest.raises(HeroError, match=r"run\.ckpt cannot be read.*earlier one"):
-        AtomicCheckpointIO().load_checkpoint(path)
+def newer_schema(path):
+    at, checkpoints.SCHEMA = checkpoints.SCHEMA, 99
+    save(path, 2, weights=torch.arange(1000))
+    checkpoints.SCHEMA = at
+
+
+def hostile(path):
+    class Payload:
+        def __reduce__(self):
+            return os.mkdir, (str(path.parent / "created"),)
+
+    save(path, weights=Payload())
+
+
+DAMAGES = {
+    "cut": (lambda path: path.write_bytes(path.read_bytes()[:-2000]), "no seal at its end: it was cut short"),
+    "empty": (lambda path: path.write_bytes(b""), "it is empty"),
+    "text": (lambda path: path.write_bytes(b"not a checkpoint"), "another program wrote it"),
+    "absent": (lambda path: path.unlink(), "No such file"),
+    "foreign": (lambda path: torch.save({"weights": torch.arange(5)}, path), "another program wrote it"),
+    "newer": (newer_schema, "a newer version of hero_pl wrote it .schema 99, this one reads up to 1."),
+    "hostile": (hostile, "it holds something else than tensors"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_is_refused_with_the_reason_and_the_way_on(tmp_path, damage):
+    path = save(tmp_path / "run.ckpt", weights=torch.arange(1000))
+    break_it, reason = DAMAGES[damage]
+    break_it(path)
+    with pytest.raises(HeroError, match=rf"run\.ckpt cannot be read: .*{reason}.*Nothing was loaded.*earlier one"):
+        load(path)
+    assert not (tmp_path / "created").exists()
+
+
+def test_any_flipped_bit_is_noticed(tmp_path):
+    path = save(tmp_path / "run.ckpt", weights=torch.arange(1000))
+    whole = path.read_bytes()
+    for at in range(0, len(whole), 61):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :])
+        with pytest.raises(HeroError, match=r"its checksum is wrong|no seal at its end"):
+            load(path)
+
+
+def test_a_checkpoint_that_hid_code_is_refused_although_weights_only_is_switched_off(tmp_path):
+    hostile(tmp_path / "run.ckpt")
+    with pytest.raises(HeroError, match="something else than tensors"):
+        AtomicCheckpointIO().load_checkpoint(tmp_path / "run.ckpt", weights_only=False)
+    assert not (tmp_path / "created").exists()
+
+
+def test_the_newest_whole_checkpoint_is_taken_and_the_others_are_named(tmp_path):
+    for step in (1, 2, 3):
+        save(tmp_path / f"step={step}.ckpt", step, weights=torch.arange(step))
+    (tmp_path / "step=3.ckpt").write_bytes((tmp_path / "step=3.ckpt").read_bytes()[:-7])
+    path, refused = newest_verified(tmp_path)
+    assert path == tmp_path / "step=2.ckpt"
+    assert verify(path).step == 2
+    assert len(refused) == 1
+    assert "step=3.ckpt cannot be read: it has no seal" in refused[0]
+
+
+def test_nobody_goes_back_behind_a_newer_version(tmp_path):
+    save(tmp_path / "step=1.ckpt", 1)
+    newer_schema(tmp_path / "step=2.ckpt")
+    with pytest.raises(HeroError, match="upgrade hero_pl"):
+        newest_verified(tmp_path)
 
 
 def test_training_does_not_start_from_a_damaged_checkpoint(tiny_module, tiny_data, fit, tmp_path):
     (tmp_path / "bad.ckpt").write_bytes(b"PK\x03\x04 torn")
     with pytest.raises(HeroError, match="cannot be read"):
         fit(tiny_module(), tiny_data(), 1, tmp_path / "bad.ckpt")
-
-
-# -- when a run saves itself ------------------------------------------------------------------------------------------
-
-
-def saved(folder):
-    return sorted(path.name for path in folder.rglob("*.ckpt"))
-
-
-def test_a_run_keeps_its_newest_state_and_its_end(tiny_module, tiny_data, fit, tmp_path):
-    fit(tiny_module(), tiny_data(), 5, enable_checkpointing=True, callbacks=[RunCheckpoint(2)])
-    assert saved(tmp_path) == ["epoch=0-step=4.ckpt", "last.ckpt"]
-    states = {path.name: torch.load(path, weights_only=False) for path in tmp_path.rglob("*.ckpt")}
-    assert [states[name]["global_step"] for name in sorted(states)] == [4, 5]
-
-
-class Break(Callback):
-    """Raises at a step."""
-
-    def on_train_batch_end(self, trainer, *args):
-        if trainer.global_step == 3:
-            raise RuntimeError("the power went")
-
-
-def test_after_a_break_the_way_on_is_named(tiny_module, tiny_data, fit, tmp_path, caplog):
-    with caplog.at_level("INFO"), pytest.raises(RuntimeError, match="the power went"):
-        fit(tiny_module(), tiny_data(), 5, enable_checkpointing=True, callbacks=[RunCheckpoint(2), Break()])
-    assert saved(tmp_path) == ["epoch=0-step=2.ckpt"]
-    (kept,) = tmp_path.rglob("*.ckpt")
-    assert f"Stopped by RuntimeError. Go on with --ckpt_path {kept}" in caplog.text
-
-
-def test_a_finished_run_that_is_resumed_trains_nothing(tiny_module, tiny_data, fit, tmp_path):
-    options = {"enable_checkpointing": True}
-    first = tiny_module()
-    fit(first, tiny_data(), -1, callbacks=[RunCheckpoint(100), TurnBudget(10)], **options)
-    (last,) = tmp_path.rglob("last.ckpt")
-    again = tiny_module()
-    trainer = fit(again, tiny_data(), -1, last, callbacks=[RunCheckpoint(100), TurnBudget(10)], **options)
-    assert (again.turns, trainer.global_step) == (first.turns, torch.load(last, weights_only=False)["global_step"])
-
-
-def test_saving_after_no_step_is_refused():
-    with pytest.raises(ConfigError, match="every_n_steps=0"):
-        RunCheckpoint(0)

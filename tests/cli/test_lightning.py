@@ -6,6 +6,7 @@ import pytest
 import torch
 import yaml
 
+from hero_pl.callbacks.checkpoints import AtomicCheckpointIO
 from hero_pl.cli.main import main
 
 
@@ -165,9 +166,9 @@ def test_rollout_names_what_it_lacks(config, capsys, tmp_path):
     assert "No config.yaml beside" in message(capsys, ["rollout", "--checkpoint", str(tmp_path / "some.ckpt")])
     missing = ["--checkpoint", str(tmp_path / "some.ckpt")]
     assert "some.ckpt cannot be read" in message(capsys, ["rollout", "--config", config(), *missing])
-    torch.save({"state_dict": {"policy.nothing": torch.zeros(1)}}, tmp_path / "some.ckpt")
+    AtomicCheckpointIO().save_checkpoint({"state_dict": {"policy.nothing": torch.zeros(1)}}, tmp_path / "some.ckpt")
     text = message(capsys, ["rollout", "--config", config(), *missing])
-    assert "some.ckpt does not hold weights of this policy" in text
+    assert "some.ckpt: The checkpoint does not hold weights of this policy" in text
     assert "Traceback" not in text
 
 

@@ -121,6 +121,16 @@ def test_any_other_status_is_a_refusal(status: int) -> None:
     assert not REFUSED & TRANSIENT
 
 
+@pytest.mark.parametrize("echo", ["bad key sk-ab/cd12345678", '{"key":"sk-ab\\/cd12345678"}', "cd12345678 is no key"])
+@pytest.mark.parametrize("status", [401, 200])
+def test_a_key_that_the_server_echoes_is_not_shown(echo: str, status: int) -> None:
+    body = json.dumps([echo]) if status == 200 else echo
+    with serving(answers(body.encode(), status)) as server, pytest.raises((ChatRefusal, ChatFailure)) as caught:
+        ChatServer(server.url, 60.0, "sk-ab/cd12345678").post({})
+    assert "[key]" in str(caught.value)
+    assert "12345678" not in str(caught.value)
+
+
 def test_a_redirect_is_not_followed() -> None:
     redirects = answers(b"", 302, Location="/v1/elsewhere")
     with serving(redirects) as server, pytest.raises(ChatRefusal, match="status 302"):

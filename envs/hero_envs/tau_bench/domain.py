@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -110,6 +109,7 @@ def load_official(name: str, data_dir: str | Path | None = None) -> Domain:
 
     Raises:
         FileNotFoundError: The data is not there; the message names the import command.
+        DataImportError: A file has changed since it was imported, or is not what it should be.
     """
     if name not in TABLES:
         raise ValueError(f"No official TauBench domain {name!r}; there are: {', '.join(TABLES)}.")
@@ -129,14 +129,14 @@ def _load(name: str, root: Path) -> Domain:
             "Without it, use hero_pl/PocketRetail-v0."
         )
 
-    def read(file: str) -> Any:
-        return json.loads((folder / file).read_text(encoding="utf-8"))
+    from hero_envs.tau_bench.importer import read_verified  # which knows what a domain is
 
+    content = read_verified(name, folder)
     return Domain(
         name=name,
-        base=BaseData({table: read(f"{table}.json") for table in TABLES[name]}),
+        base=BaseData({table: content[f"{table}.json"] for table in TABLES[name]}),
         tools=TOOLS[name],
-        tool_schemas=read("tools.json"),
-        policy=(folder / "policy.md").read_bytes().decode("utf-8"),
-        splits={split: tasks_from_json(split, read(f"tasks_{split}.json")) for split in SPLITS[name]},
+        tool_schemas=content["tools.json"],
+        policy=content["policy.md"],
+        splits={split: tasks_from_json(split, content[f"tasks_{split}.json"]) for split in SPLITS[name]},
     )

@@ -80,6 +80,22 @@ def import_official(source: Path, target: Path) -> ImportReport:
     return ImportReport(source, layout, target, tuple(written), count)
 
 
+def read_verified(name: str, folder: Path) -> dict[str, Any]:
+    """What :func:`import_official` wrote for one domain, held against the manifest before an episode is played.
+
+    Raises:
+        DataImportError: A file cannot be read or has other contents; all of them are named.
+    """
+    content = _read_json_layout(name, folder)
+    problems = _verify(name, content)
+    if problems:
+        raise DataImportError(
+            f"{folder} does not hold the official TauBench data of commit {COMMIT}:\n  " + "\n  ".join(problems) + "\n"
+            "Scores on other data are not comparable. Import it again: hero_pl import-tau-bench PATH"
+        )
+    return content
+
+
 def _locate(source: Path) -> tuple[str, dict[str, Path]]:
     """Which layout lies there, and the folder of each domain."""
     for root in (source, source / "tau_bench" / "envs", source / "envs"):

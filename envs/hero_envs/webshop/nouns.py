@@ -63,7 +63,7 @@ def get_nouns(choice: str | Nouns | NounRule | Mapping[str, list[str]]) -> Nouns
     if choice.endswith(".json"):
         try:
             table = json.loads(Path(choice).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise ValueError(f"nouns={choice!r}: not a readable JSON table of titles and nouns ({error}).") from error
         return _from_table(table, f"table:{Path(choice).name}")
     raise ValueError(

@@ -109,7 +109,7 @@ def iterate_json_list(path: Path) -> Iterator[Any]:
                     item, end = decoder.raw_decode(buffer, position)
                     if end < len(buffer) or not fill():  # a number may go on behind the cut
                         break
-                except ValueError as error:
+                except (ValueError, RecursionError) as error:
                     # cut off or malformed: read on in growing steps, and blame the file when that does not help
                     size = 2 * max(len(buffer) - position, _CHUNK)
                     if whole or size > _LARGEST_ENTRY:
@@ -157,7 +157,7 @@ def _products(inputs: Inputs, num_products: int | None = None) -> Iterator[Any]:
 def _load(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: not readable as JSON ({error}). Get the file again.") from error
 
 

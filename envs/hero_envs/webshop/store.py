@@ -204,7 +204,7 @@ def _belongs(directory: Path, inputs: Inputs) -> bool:
     """Whether the store is of this version and of these files (by hash where the time of change differs)."""
     try:
         meta = json.loads((directory / "store.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     recorded = {entry["name"]: entry for entry in meta.get("inputs", ())}
     if meta.get("version") != STORE_VERSION or set(recorded) != {path.name for path in inputs.paths()}:

@@ -80,14 +80,14 @@ def _episode(record: Record) -> Panel:
                 body.append("    target ", style="yellow")
                 body.append(plain(str(dict(diagnosis.next_action_target))) + "\n")
         if turn.observation:
-            body.append(f"    {turn.role} ", style="cyan")
+            body.append(f"    {plain(turn.role)} ", style="cyan")
             body.append(plain(turn.observation.strip()).replace("\n", "\n    ") + "\n", style="dim")
     title = Text.assemble(
         ("succeeded " if good else "failed ", "green" if good else "red"),
         plain(trajectory.task_id),
         f" · {plain(record.stage)}, step {record.step}",
     )
-    status = "" if reflection is None else f" · reflection {reflection.status}"
+    status = "" if reflection is None else f" · reflection {plain(reflection.status)}"
     end = Text(
         f"reward {trajectory.reward:.3g} · {len(trajectory.turns)} turns · {trajectory.stop_reason.value}{status}"
     )

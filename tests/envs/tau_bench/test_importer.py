@@ -1,6 +1,7 @@
 """The importer reads literals, compares hashes, and writes nothing that it could not verify."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,32 @@ def test_anything_that_differs_from_the_known_state_is_refused(tmp_path: Path, f
     with pytest.raises(DataImportError, match="check that commit out"):
         import_official(root, tmp_path / "target")
     assert not (tmp_path / "target").exists()
+
+
+def imported(root: Path) -> Path:
+    """A copy of one domain as the importer writes it."""
+    shutil.copytree(DATA / "airline", root / "airline")
+    return root
+
+
+@needs_data
+@pytest.mark.parametrize(
+    ("file", "old", "new", "named"),
+    [
+        ("users.json", "gold", "silver", "airline/users.json"),
+        ("policy.md", "airline", "railway", "airline/policy.md"),
+        ("tasks_test.json", "You", "They", "1 tasks of split test differ, the first is test-"),
+        ("flights.json", "{", "", "flights.json is not JSON"),
+        ("flights.json", "{", "[" * 100_000, "flights.json is not JSON"),
+    ],
+)
+def test_a_file_that_changed_after_the_import_is_named_when_it_is_read(
+    tmp_path: Path, file: str, old: str, new: str, named: str
+) -> None:
+    changed = imported(tmp_path) / "airline" / file
+    changed.write_text(changed.read_text("utf-8").replace(old, new, 1), "utf-8")
+    with pytest.raises(DataImportError, match=named):
+        load_official("airline", tmp_path)
 
 
 def test_a_folder_that_is_something_else_is_refused(tmp_path: Path) -> None:

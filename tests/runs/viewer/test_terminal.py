@@ -102,6 +102,13 @@ def test_outside_text_cannot_steer_the_terminal(tmp_path: Path) -> None:
     assert "\\x1b[2J" in text
 
 
+def test_a_role_from_outside_cannot_steer_it_either(tmp_path: Path) -> None:
+    path, one = tmp_path / "trajectories.jsonl", record("shop/1")
+    turn = replace(one.trajectory.turns[0], role="[red]\x1b[2J")  # type: ignore[arg-type]
+    append_records(path, [replace(one, trajectory=replace(one.trajectory, turns=(turn,)))])
+    assert "[red]\\x1b[2J a page" in shown(path, 1)
+
+
 def test_line_breaks_and_tabs_stay() -> None:
     assert plain("a\n\tb\x00") == "a\n\tb\\x00"
 

@@ -1,0 +1,210 @@
+"""TensorBoard and Weights & Biases beside ``metrics.csv``; what fails there is a warning, never the end of a run."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import warnings
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import lightning
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+
+from hero_pl.callbacks.run_folder import run_folder
+from hero_pl.callbacks.run_logger import RunLogger
+from hero_pl.errors import ConfigError
+from hero_pl.runs.records import read_records, records_path
+from hero_pl.runs.viewer.terminal import plain
+
+SAMPLES = 5
+"""Episodes that are shown."""
+
+
+@dataclass(frozen=True)
+class Wandb:
+    """Weights & Biases (needs the extra ``logs``; the key comes from its own ``wandb login`` or ``WANDB_API_KEY``).
+
+    Args:
+        project: Where the run is listed.
+        entity: User or team; default: that of the key.
+        offline: Write to the run folder only; ``wandb sync`` uploads it later.
+        tags: Of the run.
+    """
+
+    project: str
+    entity: str | None = None
+    offline: bool = False
+    tags: tuple[str, ...] = ()
+
+
+class Beside(Logger):
+    """A logger beside ``metrics.csv``: its first error is a warning, and it is left alone from then on.
+
+    Args:
+        name: For the warning.
+        folder: Of the run.
+        make: Makes the logger when it is first used.
+    """
+
+    def __init__(self, name: str, folder: Callable[[], Path], make: Callable[[Path], Logger]) -> None:
+        super().__init__()
+        self._called, self._folder, self._make = name, folder, make
+        self._logger: Logger | None = None
+        self._failed = False
+
+    @property
+    def name(self) -> str:
+        """Of the service."""
+        return self._called
+
+    @property
+    def version(self) -> str:
+        """As the run folder."""
+        return self._folder().name
+
+    def attempt(self, action: Callable[[Any], Any]) -> None:
+        """Do something with the logger, if it still works."""
+        if self._failed:
+            return
+        try:
+            if self._logger is None:
+                self._logger = self._make(self._folder())
+            action(self._logger)
+        except Exception as error:
+            # The services raise errors of many kinds, and none of them may cost a run: the curves are in metrics.csv.
+            self._failed = True
+            message = str(error).splitlines()[0] if str(error) else ""
+            warnings.warn(
+                f"{self._called} failed ({type(error).__name__}: {without_keys(message)}) and gets nothing more of "
+                "this run. Its curves are in metrics.csv.",
+                stacklevel=2,
+            )
+
+    @lightning.pytorch.utilities.rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """See Lightning's ``Logger``."""
+        self.attempt(lambda logger: logger.log_metrics(metrics, step))
+
+    @lightning.pytorch.utilities.rank_zero_only
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """See Lightning's ``Logger``."""
+        self.attempt(lambda logger: logger.log_hyperparams(params, *args, **kwargs))
+
+    @lightning.pytorch.utilities.rank_zero_only
+    def save(self) -> None:
+        """See Lightning's ``Logger``."""
+        self.attempt(lambda logger: logger.save())
+
+    @lightning.pytorch.utilities.rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Close the logger; one that is used again is made again."""
+        if self._logger is not None:
+            self.attempt(lambda logger: _close(logger, status))
+            self._logger = None
+
+
+class ShowRun(lightning.Callback):
+    """Hands the curves and some episodes of a run to the loggers beside ``metrics.csv``, once they are drawn."""
+
+    def on_train_end(self, trainer: lightning.Trainer, module: Any) -> None:
+        """Show what is in the run folder."""
+        folder = run_folder(trainer)
+        if folder is None or not trainer.is_global_zero:
+            return
+        for logger in trainer.loggers:
+            if isinstance(logger, Beside):
+                logger.attempt(lambda inner: show(inner, folder, trainer.global_step))
+
+
+def show(logger: Logger, folder: Path, step: int) -> None:
+    """Curves as a picture, and sample episodes as a page or as text."""
+    curves, records = folder / "curves.png", records_path(folder)
+    page = records.with_suffix(".html")
+    if isinstance(logger, WandbLogger):
+        import wandb
+
+        shown: dict[str, Any] = {}
+        if curves.exists():
+            shown["curves"] = wandb.Image(str(curves))
+        if page.exists():
+            shown["episodes"] = wandb.Html(page.read_text(encoding="utf-8"))
+        if shown:
+            logger.experiment.log(shown)
+    elif isinstance(logger, TensorBoardLogger):
+        if curves.exists():
+            from matplotlib.image import imread
+
+            logger.experiment.add_image("curves", imread(curves)[..., :3], step, dataformats="HWC")
+        if records.exists():
+            logger.experiment.add_text("episodes", samples(records), step)
+
+
+def samples(records: Path) -> str:
+    """The last episodes of a run as indented text, which no reader takes for markup."""
+    lines: list[str] = []
+    for record in deque(read_records(records), SAMPLES):
+        episode = record.trajectory
+        lines.append(f"{record.stage}, step {record.step}, task {episode.task_id}, reward {episode.reward:g}")
+        for turn in episode.turns:
+            lines += [f"  {turn.number} > {turn.text}", f"    < {turn.observation}"]
+    return "\n".join(f"    {plain(line)}" for text in lines for line in text.splitlines())
+
+
+def beside(logger: RunLogger, tensorboard: bool, wandb: Wandb | None) -> list[Logger]:
+    """The loggers that are wanted beside ``metrics.csv``, each with a folder of its own in that of the run.
+
+    Raises:
+        ConfigError: The package of one is missing.
+    """
+
+    def folder() -> Path:
+        return Path(logger.log_dir)
+
+    found: list[Logger] = []
+    if wandb is not None:
+        _needs("wandb")
+        found.append(Beside("Weights & Biases", folder, lambda run: _wandb(wandb, run)))
+    if tensorboard:
+        _needs("tensorboard")
+        found.append(Beside("TensorBoard", folder, lambda run: TensorBoardLogger(run, "", "tensorboard")))
+    return found
+
+
+def without_keys(text: str) -> str:
+    """The same text with what looks like a key blacked out."""
+    return re.sub(r"\b(?=[\w-]*\d)[\w-]{20,}\b", "[key]", text)
+
+
+def _wandb(settings: Wandb, folder: Path) -> Logger:
+    """A resumed run goes on under its own id, which the run folder keeps."""
+    place = folder / "wandb_id.txt"
+    if not place.exists():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(secrets.token_hex(4), encoding="utf-8")
+    parts = folder.parts[-2:]
+    return WandbLogger(
+        name="/".join(parts),
+        save_dir=folder,
+        project=settings.project,
+        entity=settings.entity,
+        offline=settings.offline,
+        tags=list(settings.tags),
+        id=place.read_text(encoding="utf-8").strip(),
+        resume="allow",
+    )
+
+
+def _close(logger: Logger, status: str) -> None:
+    logger.finalize(status)
+    if isinstance(logger, WandbLogger):  # otherwise the next run of this process would go on in this one
+        logger.experiment.finish()
+
+
+def _needs(package: str) -> None:
+    if find_spec(package) is None:
+        raise ConfigError(f"--{package} needs the package {package}: pip install 'hero_pl[logs]'.")

@@ -1,0 +1,184 @@
+"""When a run saves itself, and what is saved: always the state of the last whole step, however the run ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+
+from hero_pl.callbacks.interrupts import Interrupted, Interrupts
+from hero_pl.callbacks.run_folder import cut_back, run_folder, sizes
+from hero_pl.errors import ConfigError, HeroError
+
+
+class RunCheckpoint(lightning.Callback):
+    """Saves the newest state of a run, also when a signal or an error ends it, and says how to resume.
+
+    Saved is the state after the last whole step, in ``checkpoints`` of the run folder: ``step=N.ckpt``, and
+    ``last.ckpt`` at the end. A run that goes on from it redoes what was interrupted. Put it before callbacks that
+    report, so that what they do comes after the save.
+
+    Args:
+        every_n_steps: Optimizer steps between two saves.
+        every_minutes: Minutes between two saves, if steps take long; 0 for steps alone.
+        keep: Files to keep: if the newest is damaged, the one before it is taken.
+    """
+
+    def __init__(self, every_n_steps: int = 25, every_minutes: float = 10.0, keep: int = 2) -> None:
+        if every_n_steps < 1 or every_minutes < 0.0 or keep < 1:
+            raise ConfigError(
+                f"checkpoint.every_n_steps={every_n_steps}, every_minutes={every_minutes}, keep={keep}: expected at "
+                "least 1, 0 and 1. To save nothing: trainer.enable_checkpointing: false."
+            )
+        self.every_n_steps, self.every_minutes, self.keep = every_n_steps, every_minutes, keep
+        self.settings: dict[str, Any] = {}
+        """The configuration of the run as it is written into its checkpoints; the command line sets it."""
+        self.newest: Path | None = None
+        """The file that was saved last."""
+        self._interrupts = Interrupts()
+        self._whole: dict[str, Any] | None = None
+        """What a checkpoint of the last whole step holds; large tensors are those in use, not copies."""
+        self._applying = False
+        """Whether weights have changed since ``_whole`` was taken."""
+        self._saved_step, self._saved_at = -1, 0.0
+
+    # -- around training ---------------------------------------------------------------------------------------
+
+    def on_train_start(self, trainer: lightning.Trainer, module: Any) -> None:
+        """Listen to signals from now on."""
+        launcher: Any = trainer.strategy.launcher
+        self._interrupts.listen(getattr(launcher, "kill", lambda number: None))
+        self._interrupts.held = trainer.world_size > 1  # all ranks have to end at the same step
+        self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
+        if trainer.is_global_zero:
+            for partial in self._folder(trainer).glob("*.partial"):  # of a process that was killed
+                partial.unlink(missing_ok=True)
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, module: Any) -> None:
+        """Before the first step there is a state to go back to as well."""
+        if self._whole is None:
+            self._take(trainer)
+
+    def on_before_optimizer_step(self, trainer: lightning.Trainer, module: Any, optimizer: Any) -> None:
+        """From here to the end of the batch nothing may be cut in two."""
+        self._applying = self._interrupts.held = True
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, module: Any, *args: Any) -> None:
+        """The step is whole; save it if it is time, and end the run if a signal came in."""
+        self._interrupts.held = True
+        self._take(trainer)
+        self._applying = False
+        steps = trainer.global_step - self._saved_step
+        late = bool(self.every_minutes) and time.monotonic() - self._saved_at >= 60.0 * self.every_minutes
+        if trainer.strategy.reduce_boolean_decision(bool(steps) and (steps >= self.every_n_steps or late), all=False):
+            self._save(trainer, f"step={trainer.global_step}.ckpt")
+        if trainer.world_size == 1:
+            self._interrupts.release()
+        elif trainer.strategy.reduce_boolean_decision(self._interrupts.received is not None, all=False):
+            raise Interrupted(self._interrupts.received or 15)
+
+    def on_train_end(self, trainer: lightning.Trainer, module: Any) -> None:
+        """Save the end before anybody reports it."""
+        self._interrupts.held = True
+        if self._whole is None:  # a finished run that was resumed
+            self._take(trainer)
+        self._save(trainer, "last.ckpt")
+        if trainer.world_size == 1:
+            self._interrupts.release()
+
+    def on_exception(self, trainer: lightning.Trainer, module: Any, exception: BaseException) -> None:
+        """Save the last whole step, if its weights are still there, and say how to resume."""
+        why = exception.name if isinstance(exception, Interrupted) else type(exception).__name__
+        step = None if self._whole is None else int(self._whole["global_step"])
+        savable = step is not None and not self._applying and _whole_on_each_rank(trainer)
+        if savable and (self.newest is None or step != self._saved_step):
+            try:
+                self._save(trainer, f"step={step}.ckpt", together=False)
+            except HeroError as error:
+                rank_zero_info(str(error))
+        if self.newest is None:
+            rank_zero_info(f"Stopped by {why} before the first checkpoint: starting again repeats the run.")
+        else:
+            rank_zero_info(f"Stopped by {why}. Resume with --resume {self.newest}")
+
+    def teardown(self, trainer: lightning.Trainer, module: Any, stage: str) -> None:
+        """Give the signals back."""
+        self._interrupts.stop_listening()
+
+    # -- what is saved -----------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, trainer: lightning.Trainer, module: Any, checkpoint: dict[str, Any]) -> None:
+        """Add the settings, and how far the files of the run have got."""
+        folder = run_folder(trainer)
+        # Lightning writes the row of a step after this; the step is in the checkpoint, so its row has to be
+        row = {name: float(value) for name, value in trainer.logged_metrics.items()} if trainer.training else {}
+        checkpoint["run"] = {"settings": self.settings, "files": sizes(folder) if folder else {}, "row": row}
+
+    def on_load_checkpoint(self, trainer: lightning.Trainer, module: Any, checkpoint: dict[str, Any]) -> None:
+        """Where a run goes on in its own folder, its files lose what was written after the checkpoint."""
+        folder, path = run_folder(trainer), Path(str(trainer.ckpt_path)).resolve()
+        resuming = trainer.state.fn == "fit" and trainer.is_global_zero
+        if folder is None or not resuming or folder.resolve() not in path.parents:
+            return
+        self.newest = path
+        for line in cut_back(folder, checkpoint["run"]["files"]):
+            rank_zero_info(line)
+        row, batches = checkpoint["run"]["row"], checkpoint["loops"]["fit_loop"]["epoch_loop.state_dict"]
+        if row and trainer.logger is not None:
+            trainer.logger.log_metrics({**row, "epoch": checkpoint["epoch"]}, step=batches["_batches_that_stepped"])
+            trainer.logger.save()
+
+    def _take(self, trainer: lightning.Trainer) -> None:
+        """Remember the state of this moment; sharded weights are gathered only when they are saved."""
+        if not _whole_on_each_rank(trainer):
+            self._whole = {"global_step": trainer.global_step}
+            return
+        state = trainer._checkpoint_connector.dump_checkpoint(False)  # what trainer.save_checkpoint writes
+        self._whole = {name: _apart(value, name in ("state_dict", "optimizer_states")) for name, value in state.items()}
+
+    def _save(self, trainer: lightning.Trainer, name: str, together: bool = True) -> None:
+        """Write the remembered state.
+
+        Args:
+            trainer: Of the run.
+            name: Of the file.
+            together: Whether all ranks are here; after an error on one they are not.
+        """
+        assert self._whole is not None
+        path = self._folder(trainer) / name
+        if _whole_on_each_rank(trainer):
+            trainer.strategy.save_checkpoint(self._whole, path)
+            if together:
+                trainer.strategy.barrier("RunCheckpoint")
+        else:
+            trainer.save_checkpoint(path)
+        self.newest, self._saved_step, self._saved_at = path, int(self._whole["global_step"]), time.monotonic()
+        if trainer.is_global_zero:
+            saved = sorted(path.parent.glob("*.ckpt"), key=lambda file: (file == path, file.stat().st_mtime_ns))
+            for old in saved[: -self.keep]:
+                old.unlink(missing_ok=True)
+
+    def _folder(self, trainer: lightning.Trainer) -> Path:
+        return (run_folder(trainer) or Path(trainer.default_root_dir)) / "checkpoints"
+
+
+def _whole_on_each_rank(trainer: lightning.Trainer) -> bool:
+    """Whether a rank has the whole state, so that it can save without the others."""
+    return isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy))
+
+
+def _apart(value: Any, large: bool) -> Any:
+    """Copies of all containers and small tensors; large tensors change only while a step is applied."""
+    if isinstance(value, Mapping):
+        return {key: _apart(one, large or key == "copies") for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_apart(one, large) for one in value)
+    if isinstance(value, Tensor):
+        return value if large else value.clone()
+    return value

@@ -1,0 +1,123 @@
+"""Which folder a run of ``fit`` writes to, what it resumes, and which loggers it has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lightning
+import yaml
+from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_info
+
+from hero_pl.callbacks.checkpoints import read_settings
+from hero_pl.callbacks.loggers import ShowRun, Wandb, beside
+from hero_pl.callbacks.resume import continue_in, newest_of, newest_run, resume_point
+from hero_pl.callbacks.run_checkpoint import RunCheckpoint
+from hero_pl.callbacks.run_logger import RunLogger
+from hero_pl.callbacks.settings import compare_settings
+from hero_pl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from lightning.pytorch.cli import LightningCLI
+
+RUN_LOGGER = "hero_pl.callbacks.run_logger.RunLogger"
+
+
+def add_run_arguments(parser: LightningArgumentParser) -> None:
+    """What concerns the run as a whole."""
+    parser.add_argument(
+        "--resume",
+        type=str,
+        default="never",
+        help="fit: continue a run in its own folder: auto takes the newest run of this name and starts one if there is "
+        "none; or a checkpoint or run folder; or never. (--ckpt_path starts a new run from a checkpoint.)",
+    )
+    parser.add_argument(
+        "--resume_changed",
+        type=bool,
+        default=False,
+        help="Resume also where tasks, seed, environment, policy or objective are others than in the checkpoint.",
+    )
+    parser.add_argument("--tensorboard", type=bool, default=False, help="Log to TensorBoard as well.")
+    parser.add_argument("--wandb", type=Wandb | None, default=None, help="Log to Weights & Biases as well.")
+
+
+def use_run_logger(trainer: Any) -> None:
+    """A configured CSV logger is the run's own; one of another kind is put beside it."""
+    given = trainer.get("logger")
+    path = given.get("class_path", "") if hasattr(given, "get") else ""
+    if path.rpartition(".")[2] == "CSVLogger":
+        kept = {key: value for key, value in given.init_args.items() if key in ("save_dir", "name", "version")}
+        given.class_path, given.init_args = RUN_LOGGER, type(given)(**kept)
+
+
+def open_run(cli: LightningCLI, trainer: dict[str, Any], callbacks: list[lightning.Callback]) -> str | None:
+    """Complete the arguments of the trainer; returns the checkpoint that the run goes on from.
+
+    Args:
+        cli: Parsed.
+        trainer: Its arguments, with instances in them; changed in place.
+        callbacks: Those that every run has; changed in place.
+
+    Raises:
+        ConfigError: The folder holds another run, there is nothing to resume, or settings have changed.
+    """
+    command = getattr(cli, "subcommand", None)
+    keep = trainer.get("enable_checkpointing") is not False
+    if not keep:
+        callbacks[:] = [callback for callback in callbacks if not isinstance(callback, RunCheckpoint)]
+    own = trainer.get("callbacks") or []
+    trainer["enable_checkpointing"] = keep and any(
+        isinstance(callback, lightning.pytorch.callbacks.Checkpoint)
+        for callback in (own if isinstance(own, list) else [own])
+    )
+    given = trainer.get("logger")
+    if given is False or command is None:
+        return None
+    logger = next((one for one in _loggers(given) if isinstance(one, RunLogger)), None) or RunLogger()
+    config = cli.config[command]
+    others = [one for one in _loggers(given) if one is not logger]
+    trainer["logger"] = [logger, *others, *beside(logger, config.tensorboard, cli.config_init[command].wandb)]
+    callbacks.append(ShowRun())
+    if command != "fit":
+        return _last(logger) if config.ckpt_path == "last" else None
+    return _resume(cli, config, logger, callbacks)
+
+
+def _resume(cli: Any, config: Any, logger: RunLogger, callbacks: list[lightning.Callback]) -> str | None:
+    settings = yaml.safe_load(cli._parser("fit").dump(config, skip_none=False))
+    keeper = next((one for one in callbacks if isinstance(one, RunCheckpoint)), None)
+    if keeper is not None:
+        keeper.settings = settings
+    if config.ckpt_path and config.resume != "never":
+        raise ConfigError(
+            f"--ckpt_path {config.ckpt_path} starts a new run from a checkpoint, --resume {config.resume} continues "
+            "one in its folder. Give one of them."
+        )
+    point = resume_point(config.resume, logger)
+    checkpoint = _last(logger) if config.ckpt_path == "last" else config.ckpt_path
+    if point is not None:
+        continue_in(point, logger)
+        checkpoint = str(point.checkpoint) if point.checkpoint else None
+    if checkpoint:
+        for line in compare_settings(read_settings(Path(checkpoint)), settings, config.resume_changed):
+            rank_zero_info(f"Changed since the checkpoint: {line}")
+    logger.check()
+    return checkpoint
+
+
+def _last(logger: RunLogger) -> str:
+    folder = newest_run(logger)
+    checkpoint = newest_of(folder) if folder is not None else None
+    if checkpoint is None:
+        raise ConfigError(
+            f"--ckpt_path last: no run in {folder or logger.root_dir} has a checkpoint. Give the path of one, or leave "
+            "it out to start from scratch."
+        )
+    return str(checkpoint)
+
+
+def _loggers(given: Any) -> list[Logger]:
+    return [] if given in (None, True, False) else list(given) if isinstance(given, (list, tuple)) else [given]

@@ -1,0 +1,109 @@
+"""When a run saves itself: in time, at its end, and however it ends."""
+
+import itertools
+
+import pytest
+import torch
+from lightning import Callback
+
+from hero_pl.callbacks.checkpoints import AtomicCheckpointIO
+from hero_pl.callbacks.run_checkpoint import RunCheckpoint
+from hero_pl.callbacks.turn_budget import TurnBudget
+from hero_pl.errors import ConfigError
+
+
+def saved(folder):
+    return sorted(path.name for path in folder.rglob("*.ckpt"))
+
+
+def read(path):
+    return AtomicCheckpointIO().load_checkpoint(path)
+
+
+def test_a_run_keeps_its_newest_states_and_its_end(tiny_module, tiny_data, fit, tmp_path):
+    fit(tiny_module(), tiny_data(), 7, callbacks=[RunCheckpoint(2)])
+    assert saved(tmp_path) == ["last.ckpt", "step=6.ckpt"]
+    assert {path.name: read(path)["global_step"] for path in tmp_path.rglob("*.ckpt")} == {
+        "step=6.ckpt": 6,
+        "last.ckpt": 7,
+    }
+
+
+def test_steps_that_take_long_are_saved_by_the_clock(tiny_module, tiny_data, fit, tmp_path, monkeypatch):
+    minutes = itertools.count(step=6)
+    monkeypatch.setattr("hero_pl.callbacks.run_checkpoint.time.monotonic", lambda: 60.0 * next(minutes))
+    fit(tiny_module(), tiny_data(), 2, callbacks=[RunCheckpoint(100, every_minutes=5.0, keep=9)])
+    assert "step=1.ckpt" in saved(tmp_path)
+
+
+class Break(Callback):
+    """Raises at a step."""
+
+    def on_train_batch_start(self, trainer, *args):
+        if trainer.global_step == 3:
+            raise RuntimeError("the power went")
+
+
+def test_an_error_saves_the_last_whole_step_and_names_the_way_on(tiny_module, tiny_data, fit, tmp_path, caplog):
+    with caplog.at_level("INFO"), pytest.raises(RuntimeError, match="the power went"):
+        fit(tiny_module(), tiny_data(), 5, callbacks=[RunCheckpoint(2), Break()])
+    assert saved(tmp_path) == ["step=2.ckpt", "step=3.ckpt"]
+    kept = tmp_path / "checkpoints" / "step=3.ckpt"
+    assert f"Stopped by RuntimeError. Resume with --resume {kept}" in caplog.text
+
+
+class FailingReport(Callback):
+    """A report that goes wrong."""
+
+    def on_train_end(self, trainer, module):
+        raise RuntimeError("no such color")
+
+
+def test_the_end_is_saved_before_anything_reports_it(tiny_module, tiny_data, fit, tmp_path):
+    with pytest.raises(RuntimeError, match="no such color"):
+        fit(tiny_module(), tiny_data(), 2, callbacks=[RunCheckpoint(100), FailingReport()])
+    assert saved(tmp_path) == ["last.ckpt"]
+
+
+def test_a_finished_run_that_is_resumed_trains_nothing(tiny_module, tiny_data, fit, tmp_path):
+    first = tiny_module()
+    fit(first, tiny_data(), -1, callbacks=[TurnBudget(10), RunCheckpoint(100)])
+    (last,) = tmp_path.rglob("last.ckpt")
+    again = tiny_module()
+    trainer = fit(again, tiny_data(), -1, last, callbacks=[TurnBudget(10), RunCheckpoint(100)])
+    assert (again.turns, trainer.global_step) == (first.turns, read(last)["global_step"])
+
+
+def test_a_finished_run_goes_on_with_a_larger_budget_as_one_that_had_it_at_once(tiny_module, tiny_data, fit, tmp_path):
+    whole = tiny_module()
+    fit(whole, tiny_data(), 4)
+    fit(tiny_module(), tiny_data(), 2, callbacks=[RunCheckpoint(100)])
+    resumed = tiny_module()
+    fit(resumed, tiny_data(), 4, tmp_path / "checkpoints" / "last.ckpt")
+    for left, right in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(left, right)
+
+
+def test_a_new_learning_rate_counts_from_the_next_step(tiny_module, tiny_data, fit, tmp_path):
+    fit(tiny_module(lr=1e-3), tiny_data(), 2, callbacks=[RunCheckpoint(100)])
+    trainer = fit(tiny_module(lr=1e-6, eps=1e-7), tiny_data(), 3, tmp_path / "checkpoints" / "last.ckpt")
+    (group,) = trainer.optimizers[0].param_groups
+    assert (group["lr"], group["initial_lr"], group["eps"]) == (1e-6, 1e-6, 1e-7)
+    assert trainer.lr_scheduler_configs[0].scheduler.get_last_lr() == [1e-6]
+
+
+def test_the_weights_of_another_model_are_refused_before_any_is_changed(tiny_module, tiny_data, fit, tmp_path):
+    fit(tiny_module(), tiny_data(), 1, callbacks=[RunCheckpoint(100)])
+    other = tiny_module()
+    other.policy.config["intermediate_size"] = 48
+    other.policy.load()
+    before = {name: value.clone() for name, value in other.state_dict().items()}
+    with pytest.raises(ConfigError, match=r"mlp\.\w+\.weight is \(.*64.*\) in it and \(.*48.*\) in the policy"):
+        fit(other, tiny_data(), 2, tmp_path / "checkpoints" / "last.ckpt")
+    assert all(torch.equal(before[name], value) for name, value in other.state_dict().items())
+
+
+@pytest.mark.parametrize("wrong", [{"every_n_steps": 0}, {"every_minutes": -1.0}, {"keep": 0}])
+def test_a_wrong_interval_is_refused(wrong):
+    with pytest.raises(ConfigError, match="enable_checkpointing: false"):
+        RunCheckpoint(**wrong)

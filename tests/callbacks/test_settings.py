@@ -1,0 +1,53 @@
+"""Settings that changed since a checkpoint are named; those that decide what was learned from are refused."""
+
+import pytest
+
+from hero_pl.callbacks.settings import compare_settings
+from hero_pl.errors import ConfigError
+
+BEFORE = {
+    "model": {"lr": 1e-3, "clip": 1.0, "objective": {"class_path": "SelfDistillation", "init_args": {"loss": "kl"}}},
+    "data": {"tasks_per_step": 8, "limits": {"num_envs": 64, "max_turns": 12}, "seed": None},
+    "trainer": {"max_steps": 10, "logger": {"init_args": {"version": 0}}},
+    "resume": "never",
+}
+
+
+def with_(section, **changes):
+    return {**BEFORE, section: {**BEFORE[section], **changes}}
+
+
+def test_equal_settings_need_no_word():
+    assert compare_settings(BEFORE, {**BEFORE, "resume": "auto", "ckpt_path": "x.ckpt"}, False) == []
+    assert compare_settings({}, BEFORE, False) == []  # a checkpoint of the Python API
+
+
+@pytest.mark.parametrize(
+    ("now", "line"),
+    [
+        (with_("model", lr=1e-6), "model.lr: 0.001 -> 1e-06"),
+        (with_("model", clip=None), "model.clip: 1.0 -> absent"),
+        (with_("trainer", max_steps=20), "trainer.max_steps: 10 -> 20"),
+        (with_("data", limits={"num_envs": 8, "max_turns": 12}), "data.limits.num_envs: 64 -> 8"),
+    ],
+)
+def test_what_can_be_applied_is_listed(now, line):
+    assert compare_settings(BEFORE, now, False) == [line]
+
+
+@pytest.mark.parametrize(
+    ("now", "line"),
+    [
+        (with_("data", tasks_per_step=4), "data.tasks_per_step: 8 -> 4"),
+        (with_("data", limits={"num_envs": 64, "max_turns": 3}), "data.limits.max_turns: 12 -> 3"),
+        (with_("data", env="Other-v0"), "data.env: absent -> Other-v0"),
+        (with_("model", objective={"class_path": "GRPO"}), "model.objective.class_path: SelfDistillation -> GRPO"),
+        ({**BEFORE, "seed_everything": 3}, "seed_everything: absent -> 3"),
+    ],
+)
+def test_what_would_make_another_run_is_refused_unless_it_is_wanted(now, line):
+    with pytest.raises(ConfigError, match="decide what was learned from") as refused:
+        compare_settings(BEFORE, now, False)
+    assert f"  {line}\n" in str(refused.value)
+    assert "--resume_changed true" in str(refused.value)
+    assert line in compare_settings(BEFORE, now, True)

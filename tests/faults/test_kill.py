@@ -1,0 +1,75 @@
+"""Case 20: killed at any moment, a run goes on from its newest whole checkpoint; no record is lost or there twice."""
+
+import csv
+import os
+import signal
+from collections.abc import Callable
+
+import pytest
+
+from hero_pl.callbacks import checkpoints
+from hero_pl.runs import jsonl
+from tests.faults.conftest import episodes, same_weights
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="a child that is killed is a fork of this process")
+
+
+def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def at_call(count: int, function: Callable, instead: Callable = die) -> Callable:
+    """The function, until it is called so often."""
+    calls = []
+
+    def counted(*args, **kwargs):
+        calls.append(1)
+        return instead(*args, **kwargs) if len(calls) == count else function(*args, **kwargs)
+
+    return counted
+
+
+def half_a_line(file, line):
+    file.write(line[: len(line) // 2])
+    die()
+
+
+def half_a_checkpoint(checkpoint, file):
+    file.write(b"PK half")
+    file.flush()
+    die()
+
+
+PLACES = {
+    "in the middle of a checkpoint": lambda: setattr(
+        checkpoints, "_write_sealed", at_call(2, checkpoints._write_sealed, half_a_checkpoint)
+    ),
+    "before a checkpoint gets its name": lambda: setattr(os, "replace", at_call(3, os.replace)),
+    "before a name is on the disk": lambda: setattr(checkpoints, "_sync_folder", at_call(2, checkpoints._sync_folder)),
+    "in the middle of a record": lambda: setattr(jsonl, "_write_all", at_call(6, jsonl._write_all, half_a_line)),
+    "between two records": lambda: setattr(jsonl, "_write_all", at_call(6, jsonl._write_all)),
+}
+
+
+def rows_of(folder):
+    with (folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
+        return [(row["step"], row["train/loss"], row["train/turns"]) for row in csv.DictReader(file)]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_killed_run_goes_on_as_if_nothing_had_been(place, run, newest, tmp_path):
+    whole = run("whole")
+    child = os.fork()
+    if child == 0:
+        PLACES[place]()
+        try:
+            run("run")
+        finally:
+            os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status), "the run was not struck"
+    assert newest() is not None
+    resumed = run("run", resume=newest())
+    assert same_weights(whole, resumed)
+    assert episodes(tmp_path / "run") == episodes(tmp_path / "whole")
+    assert rows_of(tmp_path / "run") == rows_of(tmp_path / "whole")

@@ -1,0 +1,100 @@
+"""Cases 19 and 20: a signal at any moment costs at most the step that it hits, and that step is done again."""
+
+import os
+import signal
+
+import pytest
+from lightning import Callback
+
+from hero_pl.callbacks.checkpoints import AtomicCheckpointIO, verify
+from hero_pl.callbacks.run_checkpoint import RunCheckpoint
+from hero_pl.objectives.self_distillation import SelfDistillation
+from hero_pl.pocket.shop.reflector import ShopRules
+from tests.faults.conftest import episodes, same_weights
+
+
+def strike(number=signal.SIGTERM):
+    os.kill(os.getpid(), number)
+
+
+class StruckReflector(ShopRules):
+    """Is interrupted in its third step."""
+
+    calls = 0
+
+    def reflect(self, trajectories, policy):
+        found = super().reflect(trajectories, policy)
+        self.calls += 1
+        if self.calls == 3:
+            strike()
+        return found
+
+
+class Struck(Callback):
+    """Interrupts the third step where it is told to."""
+
+    def __init__(self, where, number=signal.SIGTERM):
+        self.where, self.number = where, number
+
+    def on_train_start(self, trainer, module):
+        def in_the_third(*_):
+            if trainer.global_step == (0 if self.where == "first rollout" else 2):
+                strike(self.number)
+
+        if "rollout" in self.where:
+            trainer.datamodule.on_progress = in_the_third
+        if self.where == "backward":
+            next(p for p in module.parameters() if p.requires_grad).register_hook(in_the_third)
+        if self.where == "step":
+            module.objective.after_step = in_the_third
+
+    def on_train_batch_end(self, trainer, *args):
+        if self.where == "report" and trainer.global_step == 3:
+            strike(self.number)
+
+
+class StruckSave(AtomicCheckpointIO):
+    """Is interrupted while it writes the second checkpoint."""
+
+    count = 0
+
+    def save_checkpoint(self, checkpoint, path, storage_options=None):
+        self.count += 1
+        if self.count == 2:
+            strike()
+        super().save_checkpoint(checkpoint, path, storage_options)
+
+
+def interrupted(run, where, number=signal.SIGTERM):
+    """The status of a run that is struck at a place, which has saved nothing before, unless a save is struck."""
+    objective = SelfDistillation(reflector=StruckReflector() if where == "reflection" else ShopRules())
+    more = {"plugins": [StruckSave()]} if where == "save" else {}
+    keeper = RunCheckpoint(1 if where == "save" else 100)
+    with pytest.raises(SystemExit) as ended:
+        run("run", objective, callbacks=[Struck(where, number)], keeper=keeper, **more)
+    return ended.value.code
+
+
+@pytest.fixture
+def whole(run, tmp_path):
+    """The run that nothing interrupts, and its episodes."""
+    return run("whole", SelfDistillation(reflector=ShopRules())), episodes(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("where", "kept"),
+    [("first rollout", 0), ("rollout", 2), ("reflection", 2), ("backward", 2), ("step", 2), ("save", 2), ("report", 3)],
+)
+def test_after_a_signal_the_resumed_run_equals_the_whole_one(where, kept, run, newest, whole, tmp_path):
+    assert interrupted(run, where) == 128 + signal.SIGTERM
+    assert verify(newest()).step == kept
+    resumed = run("run", SelfDistillation(reflector=ShopRules()), resume=newest())
+    assert same_weights(whole[0], resumed)
+    assert episodes(tmp_path / "run") == whole[1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1])
+def test_every_signal_that_ends_a_run_has_its_own_status(number, run, newest):
+    assert interrupted(run, "rollout", number) == 128 + number
+    assert verify(newest()).step == 2
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
