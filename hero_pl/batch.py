@@ -49,6 +49,8 @@ class TokenizedBatch:
     """``(N,)`` advantage of the token's trajectory; zero without policy gradient."""
     negative_rows: tuple[tuple[ScoreRow, ...], ...] = ()
     """The teacher's rows again under hints of other turns, once or more; empty unless a gate needs them."""
+    scaffold_rows: tuple[tuple[ScoreRow, ...], ...] = ()
+    """The teacher's rows again, with the empty scaffold and without hint; empty unless ``scaffold: subtract``."""
     student_of_row: tuple[int, ...] = ()
     """Trajectory of each student row."""
     teacher_of_row: tuple[int, ...] = ()
@@ -67,7 +69,7 @@ class TokenizedBatch:
         """Micro-batches of whole trajectories with at most ``max_tokens`` tokens in their rows (at least one each)."""
         cost: dict[int, int] = {}
         sides = [(self.student, self.student_of_row)]
-        sides += [(rows, self.teacher_of_row) for rows in (self.teacher, *self.negative_rows)]
+        sides += [(rows, self.teacher_of_row) for rows in (self.teacher, *self.negative_rows, *self.scaffold_rows)]
         for rows, owners in sides:
             for row, owner in zip(rows, owners, strict=True):
                 cost[owner] = cost.get(owner, 0) + len(row.ids)
@@ -94,6 +96,7 @@ class TokenizedBatch:
             student=tuple(self.student[k] for k in of_student),
             teacher=tuple(self.teacher[k] for k in of_teacher),
             negative_rows=tuple(tuple(rows[k] for k in of_teacher) for rows in self.negative_rows),
+            scaffold_rows=tuple(tuple(rows[k] for k in of_teacher) for rows in self.scaffold_rows),
             student_of_row=tuple(self.student_of_row[k] for k in of_student),
             teacher_of_row=tuple(self.teacher_of_row[k] for k in of_teacher),
             places=self.places,
@@ -136,6 +139,7 @@ def tokenize(
     constant: float | None = None,
     scope: Callable[[Turn], tuple[int, int]] = whole_action,
     negative_hints: Sequence[Sequence[Sequence[str]]] = (),
+    with_scaffold: bool = False,
     policy_term: PolicyTerm | None = None,
     reduce_sum: ReduceSum = lambda local: local,
     device: torch.device | None = None,
@@ -153,6 +157,7 @@ def tokenize(
         constant: For ``seq_mean_token_sum_norm``.
         scope: First and last place (exclusive) of the sampled ids that count; an empty range drops the turn.
         negative_hints: Hint texts of other turns, each laid out like ``hints``.
+        with_scaffold: Lay out the teacher's rows with the empty scaffold of their hints and without any hint, too.
         policy_term: Adds every turn to the student's side, with coefficients of its own.
         reduce_sum: Sums the outermost denominator over ranks; called exactly once per term.
         device: Of the tensors.
@@ -160,7 +165,7 @@ def tokenize(
     Raises:
         TokenAlignmentError: Student and teacher would score different ids.
     """
-    layout = _Layout(policy, scope)
+    layout = _Layout(policy, scope, with_scaffold)
     for i, trajectory in enumerate(trajectories):
         for j, turn in enumerate(trajectory.turns):
             hint = hints[i][j] if hints is not None else None
@@ -187,6 +192,7 @@ def tokenize(
         student=tuple(layout.student),
         teacher=tuple(layout.teacher),
         negative_rows=tuple(tuple(rows) for rows in zip(*layout.negative_rows, strict=True)),
+        scaffold_rows=tuple(tuple(rows) for rows in zip(*layout.scaffold_rows, strict=True)),
         student_of_row=tuple(layout.student_of_row),
         teacher_of_row=tuple(layout.teacher_of_row),
         action_ids=layout.tensor(layout.ids, device),
@@ -219,11 +225,12 @@ def _temperature(trajectories: Sequence[Trajectory]) -> float:
 class _Layout:
     """Rows and flat token lists under construction."""
 
-    def __init__(self, policy: Policy, scope: Callable[[Turn], tuple[int, int]]) -> None:
-        self.policy, self.scope = policy, scope
+    def __init__(self, policy: Policy, scope: Callable[[Turn], tuple[int, int]], with_scaffold: bool) -> None:
+        self.policy, self.scope, self.with_scaffold = policy, scope, with_scaffold
         self.student: list[ScoreRow] = []
         self.teacher: list[ScoreRow] = []
         self.negative_rows: list[list[ScoreRow]] = []
+        self.scaffold_rows: list[list[ScoreRow]] = []
         self.student_of_row: list[int] = []
         self.teacher_of_row: list[int] = []
         self.ids: list[int] = []
@@ -295,20 +302,24 @@ class _Layout:
         span: tuple[int, int],
     ) -> bool:
         """Add the teacher's row of a turn, unless it does not fit: a cut context would lose the task."""
-        row = self._teacher_row(i, turn, hint.text, span)
+        row = self._teacher_row(i, turn, hint.text, span, hint)
         if len(row.ids) > self.policy.max_length:
             return False
         check_alignment(trajectory, turn, row, span)
-        others = [self._teacher_row(i, turn, text, span) for text in negative_hints]
+        others = [self._teacher_row(i, turn, text, span, hint) for text in negative_hints]
         # another turn's hint may be too long for this one: what any hint does is then measured by none
-        fitting = [r if len(r.ids) <= self.policy.max_length else self._teacher_row(i, turn, "", span) for r in others]
+        bare = self._teacher_row(i, turn, "", span, hint)
+        fitting = [r if len(r.ids) <= self.policy.max_length else bare for r in others]
         self.teacher.append(row)
         self.teacher_of_row.append(i)
         self.negative_rows.append(fitting)
+        if self.with_scaffold:
+            self.scaffold_rows.append([self._teacher_row(i, turn, hint.scaffold or "", span, hint), bare])
         return True
 
-    def _teacher_row(self, i: int, turn: Turn, text: str, span: tuple[int, int]) -> ScoreRow:
-        spliced = self.policy.template.insert_hint(turn.prompt_ids, text)
+    def _teacher_row(self, i: int, turn: Turn, text: str, span: tuple[int, int], hint: Hint) -> ScoreRow:
+        """A turn with ``text`` where ``hint`` goes."""
+        spliced = self.policy.template.insert_hint(turn.prompt_ids, text, hint.position, turn.action_ids)
         start, stop = len(spliced) + span[0], len(spliced) + span[1]
         return ScoreRow(spliced + turn.action_ids[: span[1]], ((start, stop),), i)
 

@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from hero_pl.chat.encode import Encoder, has_surrogate
 from hero_pl.errors import ConfigError, PolicyError, TokenAlignmentError
-from hero_pl.types import Message, Role
+from hero_pl.types import HintPosition, Message, Role
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-HintPosition = Literal["before_action", "last_message", "system", "think_prefix"]
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -44,7 +42,8 @@ class ChatTemplate:
         hint_position: Where :meth:`insert_hint` puts the hint. ``before_action``: as its own user message before the
             generation prompt (keeps the context a verbatim prefix). ``last_message``: at the end of the last
             message, for templates that refuse two user messages in a row. ``system``: as a leading system message.
-            ``think_prefix``: inside a reasoning block after the generation prompt (experimental).
+            ``think_prefix``: inside a reasoning block after the generation prompt (experimental). ``after_draft``: as
+            the user's answer to a first draft, the action that was taken.
 
     Raises:
         PolicyError: No chat template, no end-of-turn token, or a template that does not append.
@@ -117,7 +116,7 @@ class ChatTemplate:
         return (*prompt_ids, *action_ids, *_without_overlap(action_ids, before, self.end_ids), *content, *after)
 
     def insert_hint(
-        self, prompt_ids: Sequence[int], hint: str, position: HintPosition | None = None
+        self, prompt_ids: Sequence[int], hint: str, position: HintPosition | None = None, draft: Sequence[int] = ()
     ) -> tuple[int, ...]:
         """The teacher's context: the decision context with the hint in it; unchanged if it is empty.
 
@@ -125,9 +124,10 @@ class ChatTemplate:
             prompt_ids: A decision context.
             hint: Text from outside.
             position: Where it goes; default: the template's ``hint_position``.
+            draft: Action ids that ``after_draft`` shows as the assistant's first try.
 
         Raises:
-            TokenAlignmentError: ``prompt_ids`` does not end with the generation prompt.
+            TokenAlignmentError: ``prompt_ids`` does not end with the generation prompt, or there is no draft.
         """
         prompt_ids = tuple(prompt_ids)
         if not hint:
@@ -155,6 +155,10 @@ class ChatTemplate:
                 *text,
                 *self.encoder.encode_template("\n</think>\n\n"),
             )
+        if position == "after_draft":
+            if not draft:
+                raise TokenAlignmentError("hint_position: after_draft needs the ids of an action as the draft.")
+            return self.next_prompt(prompt_ids, draft, hint)
         closing = self._last_closing(body)
         cut = len(body) - len(closing)
         return (*body[:cut], *self.encoder.encode_untrusted("\n\n"), *text, *closing, *generation)

@@ -19,6 +19,7 @@ from hero_pl.callbacks.checkpoints import AtomicCheckpointIO, RunCheckpoint
 from hero_pl.callbacks.collapse_guard import CollapseGuard
 from hero_pl.callbacks.export import Export
 from hero_pl.callbacks.held_out import HeldOut
+from hero_pl.callbacks.hint_check import HintCheck
 from hero_pl.callbacks.progress import EpisodeProgress
 from hero_pl.callbacks.trajectories import TrajectoryLog
 from hero_pl.callbacks.turn_budget import TurnBudget
@@ -29,6 +30,7 @@ from hero_pl.evaluation.prompt_tokens import prompt_tokens
 from hero_pl.evaluation.summary import remarks, summarize
 from hero_pl.module import HeroModule
 from hero_pl.runs.records import Record, append_records
+from hero_pl.teacher.wordings import AUTO
 
 NAMED = r"(?:class_path'?:? '|dot import path string: |Given value: (?=[\w.]+$))([A-Za-z_][\w.]*)"
 """Where a message of the parser holds the name of a component as it was given."""
@@ -113,7 +115,7 @@ class HeroCLI(LightningCLI):
             auto_configure_optimizers=False,
             save_config_kwargs={"overwrite": True},
             trainer_defaults={
-                "callbacks": [EpisodeProgress()],
+                "callbacks": [EpisodeProgress(), HintCheck()],
                 "logger": {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": {"save_dir": "runs"}},
                 "max_epochs": -1,
                 "log_every_n_steps": 1,
@@ -131,6 +133,12 @@ class HeroCLI(LightningCLI):
             type=int,
             default=0,
             help="Threads of torch on CPU; 0 lets torch choose. Small policies are fastest with 1.",
+        )
+        parser.add_argument(
+            "--force",
+            type=bool,
+            default=False,
+            help="With a teacher whose template is auto: train even if the policy can read no hint.",
         )
         parser.add_lightning_class_args(TurnBudget, "turn_budget")
         parser.add_lightning_class_args(HeldOut, "held_out")
@@ -162,11 +170,29 @@ class HeroCLI(LightningCLI):
             config.data.seed = everything
         if config.get("torch_threads"):
             torch.set_num_threads(config["torch_threads"])
+        if config.get("force"):
+            _force(config)
         checkpoint = config.get("ckpt_path")
         if checkpoint and checkpoint not in ("best", "last", "hpc") and not Path(checkpoint).exists():
             raise ConfigError(f"There is no checkpoint {checkpoint}. Those of a run are in its folder checkpoints/.")
         if self.subcommand == "validate" and config.trainer.limit_val_batches == 0:
             config.trainer.limit_val_batches = None  # 0 keeps validation out of `fit`; here it was asked for
+
+
+def _force(config: Any) -> None:
+    """``--force true`` is ``force: true`` of the teacher.
+
+    Raises:
+        ConfigError: There is nothing to force.
+    """
+    place = config.model.objective
+    for key in ("init_args", "teacher", "init_args"):
+        place = place.get(key) if place is not None else None
+    if place is None or place.get("template") != AUTO:
+        raise ConfigError(
+            "--force true trains although no hint helps, which only a teacher with template: auto checks."
+        )
+    place.force = True
 
 
 def _config_files(words: list[str]) -> Iterator[Path]:

@@ -23,7 +23,7 @@ USAGE = """usage: hero_pl COMMAND [options]
 
 Train and evaluate (each takes --config FILE, more than one overlays; --print_config shows the result):
   fit         train a policy            validate, test   evaluate on held-out tasks
-  predict     play held-out tasks
+  predict     play held-out tasks       check-hints      measure which hints a policy can read
 
 Look at runs and environments (hero_pl COMMAND --help):
   view        trajectories.jsonl as one HTML page, or in the terminal
@@ -52,10 +52,12 @@ def main(args: list[str] | None = None) -> None:
             run_lightning(args)
         elif command == "annotate":
             annotate(args[1:])
+        elif command == "check-hints":
+            check_hints(args[1:])
         elif command in COMMANDS:
             _run(command, COMMANDS[command], args[1:])
         else:
-            near = difflib.get_close_matches(command, [*TRAINING, *COMMANDS, "annotate"], n=1)
+            near = difflib.get_close_matches(command, [*TRAINING, *COMMANDS, "annotate", "check-hints"], n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise ConfigError(f"No command {command!r}.{hint} List them with: hero_pl --help")
     except (HeroError, ValueError) as error:
@@ -150,6 +152,28 @@ def annotate(args: list[str]) -> None:
         known = ", ".join(commands.COMMANDS)
         raise ConfigError(f"hero_pl annotate has no command {name!r}. There are: {known}. See hero_pl annotate --help")
     _run(f"annotate {name}", commands.COMMANDS[name], args[1:])
+
+
+def check_hints(args: list[str]) -> None:
+    """Measure which wording of the hint a policy can read; takes every option of ``fit`` besides its own."""
+    import argparse
+
+    parser = argparse.ArgumentParser("hero_pl check-hints", description=check_hints.__doc__, allow_abbrev=False)
+    parser.add_argument("--episodes", type=int, default=16, help="training episodes to play")
+    parser.add_argument("--turns", type=int, default=16, help="blamed turns, and turns called right, at most")
+    parser.add_argument(
+        "--labels", default="auto", help="diagnoses: rules, reflector, or auto (rules if there are any)"
+    )
+    parser.add_argument(
+        "--templates", nargs="+", help="wordings; default: the shipped ones and the configuration's own"
+    )
+    parser.add_argument("--out", type=Path, default=Path("hints.json"), help="the report as JSON")
+    parser.add_argument("--figure", type=Path, help="also draw it (PNG)")
+    own, words = parser.parse_known_args(args)
+    with _quick_end("check-hints"):
+        from hero_pl.cli.check_hints import run
+
+    run(words, **vars(own))
 
 
 def run_lightning(args: list[str]) -> Any:

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from hero_pl.chat.actions import ActionParser, ToolCall
-from hero_pl.chat.template import ChatTemplate, HintPosition
+from hero_pl.chat.template import ChatTemplate
 from hero_pl.errors import ConfigError, PolicyError
 from hero_pl.policy.base import Policy, Sampler, ScoreRow
 from hero_pl.policy.sampler import CachedSampler
+from hero_pl.types import HintPosition
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -285,11 +286,18 @@ class HuggingFacePolicy(Policy):
             self.keep(name, next((w.dtype for w in weights.values() if w.is_floating_point()), None))
             self.copies[name].load_state_dict(dict(weights))
 
-    def save_pretrained(self, folder: Path) -> None:
-        """Write model (or adapter), tokenizer and chat template for transformers, vLLM and lm-eval."""
+    def save_pretrained(self, folder: Path, merge: bool = False) -> None:
+        """Write model (or adapter), tokenizer and chat template for transformers, vLLM and lm-eval.
+
+        Args:
+            folder: Made if it is missing.
+            merge: Add an adapter to the weights and write the whole model.
+        """
         folder.mkdir(parents=True, exist_ok=True)
+        merged = merge and self.lora is not None
+        model = copy.deepcopy(self.model).merge_and_unload() if merged else self.model
         try:
-            self.model.save_pretrained(folder)
+            model.save_pretrained(folder)
             self.template.tokenizer.save_pretrained(folder)
         except OSError as error:
             raise PolicyError(f"Saving to {folder} failed: {error}. Free some space or name another folder.") from error

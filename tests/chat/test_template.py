@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hero_pl.chat.byte_tokenizer import byte_tokenizer
-from hero_pl.chat.template import CHATML, CHATML_TOKENS, TOOL_PREFIX, ChatTemplate, HintPosition
+from hero_pl.chat.template import CHATML, CHATML_TOKENS, TOOL_PREFIX, ChatTemplate
 from hero_pl.errors import ConfigError, PolicyError, TokenAlignmentError
-from hero_pl.types import Message
+from hero_pl.types import HintPosition, Message
 
 OUTSIDE = st.lists(
     st.sampled_from(
