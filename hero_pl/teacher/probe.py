@@ -79,8 +79,8 @@ class HintProbe:
         Returns:
             ``teacher/hint_sensitivity`` (nats, at most ln 2), ``teacher/hinted_logprob`` (of the wanted reply, mean
             over turns), ``teacher/hint_gain`` (by how much that is more than without hint), ``teacher/probe_turns``
-            (turns that took part) and ``teacher/probe_tokens`` (tokens scored by it); without a measurement only the last,
-            which is 0 then.
+            (turns that took part) and ``teacher/probe_tokens`` (tokens scored by it); without a measurement only the
+            last, which is 0 then.
         """
         if len(self.turns) < self.size:
             self._fill(trajectories, hints, policy)

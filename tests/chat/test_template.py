@@ -156,6 +156,19 @@ def test_each_hint_position_is_where_it_says(position: HintPosition, expected: s
     assert template.insert_hint(prompt, "") == prompt
 
 
+def test_after_a_draft_the_hint_is_the_answer_to_it() -> None:
+    template = made(hint_position="after_draft")
+    prompt = template.first_prompt("", "q")
+    (letter,) = template.encoder.encode_untrusted("A")
+    for draft in ((letter, END), (letter,)):  # a draft that was cut gets the end of its turn from the template
+        assert text_of(template.insert_hint(prompt, "H", draft=draft)) == (
+            "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\nA<|im_end|>\n"
+            "<|im_start|>user\nH<|im_end|>\n<|im_start|>assistant\n"
+        )
+    with pytest.raises(TokenAlignmentError, match="draft"):
+        template.insert_hint(prompt, "H")
+
+
 def test_before_action_keeps_the_context_as_a_verbatim_prefix() -> None:
     prompt = TEMPLATE.first_prompt("s", "q")
     body = prompt[: len(prompt) - len(TEMPLATE.generation_ids)]
