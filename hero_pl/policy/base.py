@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,6 +18,18 @@ if TYPE_CHECKING:
     from hero_pl.chat.template import ChatTemplate
 
 
+class Constraint(ABC):
+    """What one reply may be: says which ids may come next."""
+
+    @abstractmethod
+    def allow(self, logits: Tensor) -> Tensor:
+        """``(vocab,)`` logits with minus infinity for every id that may not come next; the given ones stay."""
+
+    @abstractmethod
+    def accept(self, token: int) -> None:
+        """Take in the id that was drawn."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sampling:
     """How actions are drawn.
@@ -25,10 +37,13 @@ class Sampling:
     Args:
         temperature: Of the softmax; 0 means greedy.
         max_action_tokens: Tokens per action at most; a longer reply is cut and recorded as ``length``.
+        constraint: Makes the constraint of the next action of a conversation, given by its number; default: none.
+            Log-probabilities are then those under the constraint.
     """
 
     temperature: float = 1.0
     max_action_tokens: int = 256
+    constraint: Callable[[int], Constraint] | None = None
 
     def __post_init__(self) -> None:
         if self.temperature < 0.0:

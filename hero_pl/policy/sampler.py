@@ -77,10 +77,17 @@ class CachedSession(Session):
         ids: list[list[int]] = [[] for _ in range(size)]
         logprobs: list[list[float]] = [[] for _ in range(size)]
         open_rows = [True] * size
+        make = self.sampling.constraint
+        constraints = [make(row) for row in self.batch] if make else []
         for count in range(1, self.sampling.max_action_tokens + 1):
+            for i, constraint in enumerate(constraints):
+                if open_rows[i]:
+                    logits[i] = constraint.allow(logits[i])
             tokens, chosen = self._draw(logits, open_rows)
             for i in range(size):
                 if open_rows[i]:
+                    if constraints:
+                        constraints[i].accept(tokens[i])
                     ids[i].append(tokens[i])
                     logprobs[i].append(chosen[i])
                     open_rows[i] = tokens[i] not in ends

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
 from hero_pl.errors import ConfigError, ReflectionError
-from hero_pl.policy.base import Sampling
+from hero_pl.policy.base import Constraint, Sampling
 from hero_pl.reflection.base import Reflector
 from hero_pl.reflection.context import ReflectionContext
+from hero_pl.reflection.grammar import ReviewGrammar, review_schema
 from hero_pl.reflection.parse import LeakPolicy, parse_reflection
 from hero_pl.reflection.prompt import TOKENS_PER_TURN, answer_tokens, merge_windows, requests, retry_message
 from hero_pl.reflection.retry import WARMER, OnInvalid, better_of, incomplete
@@ -56,6 +57,8 @@ class SelfReflector(Reflector):
         leak_policy: What happens to a diagnosis that tells the future: ``drop``, ``redact`` or ``flag``.
         leak_ngram: Words in a row that count as quoted.
         max_diagnosis_chars: Longer diagnoses are cut at a sentence end.
+        constrained: Draw only what the format of the answer allows, for models that cannot keep to it (needs the extra
+            ``constrained``). Every turn of a window gets an answer then, whatever it is worth.
         on_invalid: ``skip`` leaves turns without a usable diagnosis out. ``retry`` asks again, with the list of errors
             and a temperature 0.2 higher each time, and keeps the answer that covers most turns.
         retries: Further questions at most, with ``on_invalid: retry``.
@@ -75,6 +78,7 @@ class SelfReflector(Reflector):
         temperature: float = 0.0,
         leak_ngram: int = 6,
         max_diagnosis_chars: int = 800,
+        constrained: bool = False,
     ) -> None:
         if tokens_per_turn < 1 or batch_size < 1:
             raise ConfigError(
@@ -88,6 +92,8 @@ class SelfReflector(Reflector):
         if temperature < 0:
             raise ConfigError(f"SelfReflector(temperature={temperature}): expected 0 (greedy) or more.")
         self.temperature, self.leak_ngram, self.max_diagnosis_chars = temperature, leak_ngram, max_diagnosis_chars
+        self.constrained = constrained
+        self._grammar: ReviewGrammar | None = None
         self.retries = retries if on_invalid == "retry" else 0
         self.weights, self.mode, self.tokens_per_turn = weights, mode, tokens_per_turn
         self.max_request_tokens, self.leak_policy, self.batch_size = max_request_tokens, leak_policy, batch_size
@@ -135,7 +141,8 @@ class SelfReflector(Reflector):
         asked = [(one, one.prompt(policy)) for one in questions]
         fitting = [(one, ids) for one, ids in asked if len(ids) < policy.max_length]
         for batch, room in self._batches(fitting, policy.max_length):
-            sampling = Sampling(self.temperature + WARMER * attempt, room)
+            constraint = self._constraint([one for one, _ in batch], policy) if self.constrained else None
+            sampling = Sampling(self.temperature + WARMER * attempt, room, constraint)
             places = [(one.trajectory.seed, one.window[0], attempt) for one, _ in batch]
             seeds = [seed for place in places for seed in derive_seeds(SeedPurpose.REFLECT, *place, count=1)]
             with policy.sampling():
@@ -148,6 +155,12 @@ class SelfReflector(Reflector):
                 self._take(one, "", ())
             elif len(ids) >= policy.max_length:
                 one.answer = replace(one.answer, issues=(*one.answer.issues, ("retry_too_long", 0)))
+
+    def _constraint(self, questions: Sequence[_Question], policy: Policy) -> Callable[[int], Constraint]:
+        """The format of each answer; a token is seldom less than two letters, so texts end within their room."""
+        grammar = self._grammar = self._grammar or ReviewGrammar(policy)
+        chars = min(self.max_diagnosis_chars, 2 * self.tokens_per_turn)
+        return lambda row: grammar.constraint(review_schema(questions[row].trajectory, questions[row].window, chars))
 
     def _batches(
         self, asked: Sequence[tuple[_Question, tuple[int, ...]]], max_length: int
