@@ -127,6 +127,11 @@ def over_ranks(measured: Measured) -> Measured:
         return measured
     parts: list[Any] = [None] * distributed.get_world_size()
     distributed.all_gather_object(parts, measured)
+    return joined(parts)
+
+
+def joined(parts: Sequence[Measured]) -> Measured:
+    """The same wordings on the turns of several processes, whose episodes are different ones."""
     many = max((episode for part in parts for episode in part.episodes), default=0) + 1
     return Measured(
         tuple(rank * many + episode for rank, part in enumerate(parts) for episode in part.episodes),
@@ -142,7 +147,7 @@ def over_ranks(measured: Measured) -> Measured:
                 },
                 refused=next((part.readings[i].refused for part in parts if part.readings[i].refused), ""),
             )
-            for i, reading in enumerate(measured.readings)
+            for i, reading in enumerate(parts[0].readings)
         ),
         sum(part.tokens for part in parts),
         max(part.seconds for part in parts),

@@ -14,7 +14,7 @@ from hero_pl.rollout.collect import Collector, Limits
 from hero_pl.rollout.specs import EpisodeSpec
 from hero_pl.teacher.hindsight import HindsightTeacher
 from hero_pl.teacher.hint_check.cases import ALL, Arm, make_cases
-from hero_pl.teacher.hint_check.measure import measure, reply_logprobs
+from hero_pl.teacher.hint_check.measure import joined, measure, reply_logprobs
 from hero_pl.teacher.render import HintTemplate
 from hero_pl.teacher.wordings import Wording, wordings
 
@@ -56,6 +56,19 @@ def test_a_wording_that_the_chat_template_refuses_is_named_and_the_others_go_on(
     assert set(refused.logprobs[Arm.HINT]) == {None}
     assert inline.refused == ""
     assert None not in inline.logprobs[Arm.HINT]
+
+
+def test_the_turns_of_all_processes_are_pooled_and_their_episodes_kept_apart(reader, batch) -> None:
+    policy = reader("; do ")
+    cases = make_cases(*batch(policy), HindsightTeacher().facts, policy)
+    chosen = templates(Wording("short", "before_action"))
+    here, there = measure(cases[:4], chosen, policy, ALL), measure(cases[4:6], chosen, policy, ALL)
+    both = joined([here, there])
+    assert both.episodes == (0, 1, 2, 3, 4, 5)
+    assert both.blamed == (True,) * 4 + (False,) * 2
+    (pooled,), (one,), (other,) = both.readings, here.readings, there.readings
+    assert pooled.logprobs[Arm.HINT] == one.logprobs[Arm.HINT] + other.logprobs[Arm.HINT]
+    assert both.tokens == here.tokens + there.tokens
 
 
 def test_contexts_that_do_not_fit_are_left_out_and_counted(reader, batch) -> None:
