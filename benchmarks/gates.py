@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,6 @@ from provenance import commit
 
 from hero_pl.evaluation.summary import summarize
 from hero_pl.pocket.shop.demonstrations import HINT
-from hero_pl.policy.base import ScoreRow
 from hero_pl.policy.huggingface import HuggingFacePolicy
 from hero_pl.policy.sampling import Sampling
 from hero_pl.reflection.base import Reflector
@@ -28,6 +28,7 @@ from hero_pl.reflection.self_reflector import SelfReflector
 from hero_pl.rollout.collect import Collector
 from hero_pl.rollout.specs import EpisodeSpec
 from hero_pl.teacher.hindsight import HindsightTeacher
+from hero_pl.teacher.hint_check.measure import reply_logprobs
 from hero_pl.types import Diagnosis, Reflection, Trajectory, Turn
 
 TOLERANCE = 0.02
@@ -167,19 +168,14 @@ def _reviews(
 
 def probabilities(policy: HuggingFacePolicy, contexts: Sequence[tuple[int, ...]], labels: Sequence[str]) -> list[float]:
     """Probability of each label (and the end of the turn) after its context."""
-    found: list[float] = []
-    end = (int(policy.template.tokenizer.eos_token_id),)
-    for first in range(0, len(contexts), 16):
-        ids = [policy.template.encoder.encode_untrusted(label) + end for label in labels[first : first + 16]]
-        rows = [
-            ScoreRow(c + a, ((len(c), len(c) + len(a)),))
-            for c, a in zip(contexts[first : first + 16], ids, strict=True)
-        ]
-        with policy.sampling():
-            log_q = policy.score(rows).log_softmax(-1)
-        flat = log_q.gather(-1, torch.tensor([i for a in ids for i in a])[:, None])[:, 0]
-        found += [float(part.sum().exp()) for part in flat.split([len(a) for a in ids])]
-    return found
+    template = policy.template
+    end = (int(template.tokenizer.eos_token_id),)
+    rows = [
+        (context, (*template.encoder.encode_untrusted(label), *end))
+        for context, label in zip(contexts, labels, strict=True)
+    ]
+    parts = (rows[first : first + 16] for first in range(0, len(rows), 16))
+    return [math.exp(value) for part in parts for value in reply_logprobs(policy, part)]
 
 
 def mean(values: Sequence[float]) -> float:

@@ -54,6 +54,8 @@ class TokenizedBatch:
     """The teacher's rows again under hints of other turns, once or more; empty unless a gate needs them."""
     turn_numbers: tuple[int, ...] = ()
     """:attr:`Turn.number` of every turn in ``turn``."""
+    scaffold_rows: tuple[tuple[ScoreRow, ...], ...] = ()
+    """The teacher's rows again, with the empty scaffold and without hint; empty unless ``scaffold: subtract``."""
     temperature: float = 1.0
     """At which the actions were sampled: what the logits of both sides are divided by."""
     counters: dict[str, int] = field(default_factory=dict)
@@ -65,7 +67,11 @@ class TokenizedBatch:
     def split(self, max_tokens: int) -> Iterator[TokenizedBatch]:
         """Micro-batches of whole trajectories with at most ``max_tokens`` tokens in their rows (at least one each)."""
         cost: dict[int, int] = {}
-        for row in (*self.student, *self.teacher, *(row for rows in self.negative_rows for row in rows)):
+        for row in (
+            *self.student,
+            *self.teacher,
+            *(row for rows in (*self.negative_rows, *self.scaffold_rows) for row in rows),
+        ):
             cost[row.trajectory] = cost.get(row.trajectory, 0) + len(row.ids)
         wanted: list[int] = []
         used = 0
@@ -93,6 +99,7 @@ class TokenizedBatch:
             student=rows(self.student),
             teacher=rows(self.teacher),
             negative_rows=tuple(map(rows, self.negative_rows)),
+            scaffold_rows=tuple(map(rows, self.scaffold_rows)),
             counters={},
             **self._tokens(keep),
         )
@@ -138,6 +145,7 @@ def tokenize(
     constant: float | None = None,
     scope: Callable[[Turn], tuple[int, int]] = whole_action,
     negative_hints: Sequence[Sequence[Sequence[str]]] = (),
+    with_scaffold: bool = False,
     policy_term: PolicyTerm | None = None,
     reduce_sum: ReduceSum = lambda local: local,
     device: torch.device | None = None,
@@ -155,6 +163,7 @@ def tokenize(
         constant: For ``seq_mean_token_sum_norm``.
         scope: First and last place (exclusive) of the sampled ids that count; an empty range drops the turn.
         negative_hints: Hint texts of other turns, each laid out like ``hints``.
+        with_scaffold: Lay out the teacher's rows with the empty scaffold of their hints and without any hint, too.
         policy_term: Adds every turn to the student's side, with coefficients of its own.
         reduce_sum: Sums the outermost denominator over ranks; called exactly once per term and normalization.
         device: Of the tensors.
@@ -162,7 +171,7 @@ def tokenize(
     Raises:
         TokenAlignmentError: Student and teacher would score different ids.
     """
-    layout = _Layout(policy, scope)
+    layout = _Layout(policy, scope, with_scaffold)
     for i, trajectory in enumerate(trajectories):
         for j, turn in enumerate(trajectory.turns):
             hint = hints[i][j] if hints is not None else None
@@ -192,6 +201,7 @@ def tokenize(
         student=tuple(layout.student),
         teacher=tuple(layout.teacher),
         negative_rows=tuple(tuple(rows) for rows in zip(*layout.negative_rows, strict=True)),
+        scaffold_rows=tuple(tuple(rows) for rows in zip(*layout.scaffold_rows, strict=True)),
         action_ids=layout.tensor(layout.ids, device),
         rollout_logprobs=torch.tensor(layout.logprobs, dtype=torch.float32, device=device),
         trajectory=owner,
@@ -222,11 +232,12 @@ def _temperature(trajectories: Sequence[Trajectory]) -> float:
 class _Layout:
     """Rows and flat token lists under construction."""
 
-    def __init__(self, policy: Policy, scope: Callable[[Turn], tuple[int, int]]) -> None:
-        self.policy, self.scope = policy, scope
+    def __init__(self, policy: Policy, scope: Callable[[Turn], tuple[int, int]], with_scaffold: bool) -> None:
+        self.policy, self.scope, self.with_scaffold = policy, scope, with_scaffold
         self.student: list[ScoreRow] = []
         self.teacher: list[ScoreRow] = []
         self.negative_rows: list[list[ScoreRow]] = []
+        self.scaffold_rows: list[list[ScoreRow]] = []
         self.ids: list[int] = []
         self.logprobs: list[float] = []
         self.trajectory: list[int] = []
@@ -298,19 +309,23 @@ class _Layout:
         span: tuple[int, int],
     ) -> bool:
         """Add the teacher's row of a turn, unless it does not fit: a cut context would lose the task."""
-        row = self._teacher_row(i, turn, hint.text, span)
+        row = self._teacher_row(i, turn, hint.text, span, hint)
         if len(row.ids) > self.policy.max_length:
             return False
         check_alignment(trajectory, turn, row, span)
-        others = [self._teacher_row(i, turn, text, span) for text in negative_hints]
+        others = [self._teacher_row(i, turn, text, span, hint) for text in negative_hints]
         # another turn's hint may be too long for this one: what any hint does is then measured by none
-        fitting = [r if len(r.ids) <= self.policy.max_length else self._teacher_row(i, turn, "", span) for r in others]
+        bare = self._teacher_row(i, turn, "", span, hint)
+        fitting = [r if len(r.ids) <= self.policy.max_length else bare for r in others]
         self.teacher.append(row)
         self.negative_rows.append(fitting)
+        if self.with_scaffold:
+            self.scaffold_rows.append([self._teacher_row(i, turn, hint.scaffold or "", span, hint), bare])
         return True
 
-    def _teacher_row(self, i: int, turn: Turn, text: str, span: tuple[int, int]) -> ScoreRow:
-        spliced = self.policy.template.insert_hint(turn.prompt_ids, text)
+    def _teacher_row(self, i: int, turn: Turn, text: str, span: tuple[int, int], hint: Hint) -> ScoreRow:
+        """A turn with ``text`` where ``hint`` goes."""
+        spliced = self.policy.template.insert_hint(turn.prompt_ids, text, hint.position, turn.action_ids)
         start, stop = len(spliced) + span[0], len(spliced) + span[1]
         return ScoreRow(spliced + turn.action_ids[: span[1]], ((start, stop),), i)
 

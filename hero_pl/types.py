@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeAlias
 
 Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
 Confidence: TypeAlias = Literal["low", "medium", "high"]
+HintPosition: TypeAlias = Literal["before_action", "last_message", "system", "think_prefix", "after_draft"]
 
 
 class StopReason(StrEnum):
@@ -149,3 +150,10 @@ class Hint:
     """Confidence of the diagnosis inside; scales the turn's weight."""
     is_failure: bool = False
     """The reflector proposed another action for this turn."""
+    target: str | None = None
+    """That action as the policy would write it; empty if the action taken was called right; ``None`` if the teacher
+    shows no verdict."""
+    position: HintPosition | None = None
+    """Where it goes; ``None``: where the policy's chat template puts hints."""
+    scaffold: str | None = None
+    """The same wording with nothing in it; ``None`` where the teacher has none."""

@@ -10,7 +10,7 @@ import torch
 
 from hero_pl.batch import TokenizedBatch, _Layout, check_alignment, tokenize, whole_action
 from hero_pl.chat.byte_tokenizer import byte_tokenizer
-from hero_pl.chat.template import CHATML, ChatTemplate, HintPosition
+from hero_pl.chat.template import CHATML, ChatTemplate
 from hero_pl.errors import TokenAlignmentError
 from hero_pl.losses.jensen_shannon import JensenShannon
 from hero_pl.losses.normalize import Normalization, normalized_sum
@@ -20,7 +20,7 @@ from hero_pl.policy.huggingface import HuggingFacePolicy
 from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.teacher.hindsight import HindsightTeacher
 from hero_pl.teacher.weights import LiveWeights
-from hero_pl.types import Diagnosis, Hint, Message, Reflection, Role, StopReason, Trajectory, Turn
+from hero_pl.types import Diagnosis, Hint, HintPosition, Message, Reflection, Role, StopReason, Trajectory, Turn
 
 TINY = {
     "model_type": "qwen3",
@@ -326,7 +326,7 @@ def test_a_context_from_another_template_is_refused(scripted: ScriptedPolicy) ->
 
 def test_student_rows_that_hold_other_ids_than_sampled_are_refused(scripted: ScriptedPolicy) -> None:
     (turn,) = episode(scripted, [("yes", "no")]).turns
-    layout = _Layout(scripted, whole_action)
+    layout = _Layout(scripted, whole_action, False)
     layout.add(0, episode(scripted, [("yes", "no")]), turn, None, 1.0, 0.0, [])
     layout.ids[0] += 1
     with pytest.raises(TokenAlignmentError, match="the student would score other ids"):

@@ -51,6 +51,8 @@ class Limit:
 
 LIMITS: dict[str, Limit] = {
     "teacher/hint_sensitivity": Limit(low=0.5, window=1),
+    "teacher/hinted_logprob": Limit(low=1.0, margin=0.7, window=1),  # half as likely as at the start
+    "teacher/hint_gain": Limit(low=0.0, margin=0.25, window=1),  # less likely with the hint than without
     "reflection/coverage": Limit(low=0.5, margin=0.05, reference="best"),
     "train/entropy": Limit(low=0.25, high=2.0, margin=0.05),
     "rollout/action_tokens_p50": Limit(low=0.25, high=3.0, margin=4.0),
@@ -110,9 +112,10 @@ class Watch:
 class CollapseGuard(lightning.Callback):
     """Warns of a collapse, stops the run, or goes back to the last good weights.
 
-    Watched are the teacher's sensitivity to hints, reflection coverage, the student's entropy, action lengths, the
-    share of actions that could be read and that were repeated, and held-out success. Each alarm is printed, counted
-    (``guard/alarms``) and written to ``events.jsonl`` in the run folder with its reason.
+    Watched are the teacher's sensitivity to hints, what it thinks of the replies that hints want (the short form of
+    ``hero_pl check-hints``, on the first hinted turns of the run), reflection coverage, the student's entropy, action
+    lengths, the share of actions that could be read and that were repeated, and held-out success. Each alarm is
+    printed, counted (``guard/alarms``) and written to ``events.jsonl`` in the run folder with its reason.
 
     Args:
         action: ``warn``; ``stop`` ends training; ``rollback`` restores the weights and optimizer of the last good

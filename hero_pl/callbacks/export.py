@@ -16,14 +16,15 @@ class Export(lightning.Callback):
     Args:
         folder: Where; default: ``huggingface`` in the run folder.
         enabled: Write at the end of training.
+        merge: Write a whole model with the adapter (``lora``) added to its weights, to start another run from.
     """
 
-    def __init__(self, folder: str | None = None, enabled: bool = False) -> None:
-        self.folder, self.enabled = folder, enabled
+    def __init__(self, folder: str | None = None, enabled: bool = False, merge: bool = False) -> None:
+        self.folder, self.enabled, self.merge = folder, enabled, merge
 
     def on_train_end(self, trainer: lightning.Trainer, module: Any) -> None:
         """Save once, on the first process."""
         root = run_folder(trainer)
         target = Path(self.folder) if self.folder else root / "huggingface" if root else None
         if self.enabled and target is not None and trainer.is_global_zero:
-            module.policy.save_pretrained(target)
+            module.policy.save_pretrained(target, self.merge)

@@ -10,19 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from hero_pl.chat import traits
 from hero_pl.chat.encode import Encoder
 from hero_pl.chat.reasoning import ReasoningMode, inside_reasoning, reasoning_pair
 from hero_pl.chat.render import Rendered, Renderer
 from hero_pl.errors import ConfigError, PolicyError, TokenAlignmentError
-from hero_pl.types import Message, Role
+from hero_pl.types import HintPosition, Message, Role
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-HintPosition = Literal["before_action", "last_message", "system", "think_prefix"]
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -61,7 +59,8 @@ class ChatTemplate:
         hint_position: Where :meth:`insert_hint` puts the hint. ``before_action``: as its own user message before the
             generation prompt (keeps the context a verbatim prefix). ``last_message``: at the end of the last
             message, for templates that refuse two user messages in a row. ``system``: as a leading system message.
-            ``think_prefix``: inside a reasoning block after the generation prompt (experimental).
+            ``think_prefix``: inside a reasoning block after the generation prompt (experimental). ``after_draft``: as
+            the user's answer to a first draft, the action that was taken.
         template_args: Values for names that the template reads, for example ``enable_thinking: false``; ``today``
             (``YYYY-MM-DD``) is the day it is told, by default 2024-07-26.
         end_ids: More ids that end a reply (the model's generation settings); ids that are no control tokens are left
@@ -163,7 +162,7 @@ class ChatTemplate:
         return self.encoder.encode_rendered(rest.text, rest.marked, after=action_ids[-1] if action_ids else -1)
 
     def insert_hint(
-        self, prompt_ids: Sequence[int], hint: str, position: HintPosition | None = None
+        self, prompt_ids: Sequence[int], hint: str, position: HintPosition | None = None, draft: Sequence[int] = ()
     ) -> tuple[int, ...]:
         """The teacher's context: the decision context with the hint in it; unchanged if it is empty.
 
@@ -171,9 +170,11 @@ class ChatTemplate:
             prompt_ids: A decision context.
             hint: Text from outside.
             position: Where it goes; default: the template's ``hint_position``.
+            draft: Action ids that ``after_draft`` shows as the assistant's first try.
 
         Raises:
-            TokenAlignmentError: ``prompt_ids`` does not end as this template ends a decision context.
+            TokenAlignmentError: ``prompt_ids`` does not end as this template ends a decision context, or there is no
+                draft.
             PolicyError: The template cannot show a hint there.
         """
         prompt_ids = tuple(prompt_ids)
@@ -198,6 +199,10 @@ class ChatTemplate:
                 *text,
                 *self.encoder.encode_template(f"\n{closed}\n\n", after=-1),
             )
+        if position == "after_draft":
+            if not draft:
+                raise TokenAlignmentError("hint_position: after_draft needs the ids of an action as the draft.")
+            return self.next_prompt(prompt_ids, draft, hint)
         if ending.closing is None:
             raise TokenAlignmentError(
                 "hint_position: last_message: the end of the last message cannot be found, because the chat template "

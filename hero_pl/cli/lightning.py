@@ -13,6 +13,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from hero_pl.callbacks.collapse_guard import CollapseGuard
 from hero_pl.callbacks.export import Export
 from hero_pl.callbacks.held_out import HeldOut
+from hero_pl.callbacks.hint_check import HintCheck
 from hero_pl.callbacks.progress import EpisodeProgress
 from hero_pl.callbacks.run_checkpoint import RunCheckpoint
 from hero_pl.callbacks.trajectories import TrajectoryLog
@@ -21,8 +22,10 @@ from hero_pl.cli.components import import_components
 from hero_pl.cli.parser import HeroParser
 from hero_pl.cli.run import add_run_arguments, open_run, use_run_logger
 from hero_pl.datamodule import RolloutDataModule
+from hero_pl.errors import ConfigError
 from hero_pl.module import HeroModule
 from hero_pl.runs.folders import must_exist
+from hero_pl.teacher.wordings import AUTO
 
 CHECKPOINTS = "The checkpoints of a run are in its folder checkpoints/."
 
@@ -76,7 +79,7 @@ class HeroCLI(LightningCLI):
             auto_configure_optimizers=False,
             save_config_kwargs={"overwrite": True},
             trainer_defaults={
-                "callbacks": [EpisodeProgress()],
+                "callbacks": [EpisodeProgress(), HintCheck()],
                 "logger": {"class_path": "hero_pl.callbacks.run_logger.RunLogger"},
                 "max_epochs": -1,
                 "log_every_n_steps": 1,
@@ -100,6 +103,12 @@ class HeroCLI(LightningCLI):
             help="Threads of torch on CPU; 0 lets torch choose. Small policies are fastest with 1.",
         )
         add_run_arguments(parser)
+        parser.add_argument(
+            "--force",
+            type=bool,
+            default=False,
+            help="With a teacher whose template is auto: train even if the policy can read no hint.",
+        )
         # in this order they are called: records first, then the checkpoint, then what only reports
         parser.add_lightning_class_args(TurnBudget, "turn_budget")
         parser.add_lightning_class_args(TrajectoryLog, "trajectories")
@@ -135,6 +144,8 @@ class HeroCLI(LightningCLI):
             config.data.seed = everything
         if config.get("torch_threads"):
             torch.set_num_threads(config["torch_threads"])
+        if config.get("force"):
+            _force(config)
         checkpoint = config.get("ckpt_path")
         if checkpoint and checkpoint != "last":
             must_exist(Path(checkpoint), "checkpoint", CHECKPOINTS)
@@ -151,3 +162,19 @@ def instantiate(args: list[str], command: str = "") -> HeroCLI:
         command: Name of the command that wants them, for its messages.
     """
     return HeroCLI(args=args, run=False, command=command)
+
+
+def _force(config: Any) -> None:
+    """``--force true`` is ``force: true`` of the teacher.
+
+    Raises:
+        ConfigError: There is nothing to force.
+    """
+    place = config.model.objective
+    for key in ("init_args", "teacher", "init_args"):
+        place = place.get(key) if place is not None else None
+    if place is None or place.get("template") != AUTO:
+        raise ConfigError(
+            "--force true trains although no hint helps, which only a teacher with template: auto checks."
+        )
+    place.force = True

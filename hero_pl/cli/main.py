@@ -186,6 +186,39 @@ def rollout(
 
 
 @app.command(
+    name="check-hints",
+    rich_help_panel=TRAIN,
+    context_settings=PASSED_ON,
+    epilog="Example: hero_pl check-hints --config hero_pl:quickstart --episodes 16 --figure hints.png",
+)
+def check_hints(
+    context: typer.Context,
+    episodes: Annotated[int, typer.Option("--episodes", help="Training episodes to play.")] = 16,
+    turns: Annotated[
+        int, typer.Option("--turns", help="Blamed turns, and turns called right, that are measured at most.")
+    ] = 16,
+    labels: Annotated[
+        Literal["auto", "rules", "reflector"],
+        typer.Option("--labels", help="Whose diagnoses; auto: those of rules where the environment has them."),
+    ] = "auto",
+    templates: Annotated[
+        list[str] | None,
+        typer.Option("--template", help="A wording; repeat it. Default: the shipped ones and the configuration's own."),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="The report as JSON.")] = Path("hints.json"),
+    figure: Annotated[Path | None, typer.Option("--figure", help="Also draw it (PNG).")] = None,
+) -> None:
+    """Measure which wording of the hint a policy can read, before it is trained on any.
+
+    Takes every option of fit besides: --config FILE (more than one overlays), --model.KEY=VALUE, --data.KEY=VALUE.
+    """
+    with _quick_end("check-hints"):
+        from hero_pl.cli.check_hints import run
+
+    run(context.args, episodes, turns, labels, templates, out, figure)
+
+
+@app.command(
     rich_help_panel=TRAIN,
     epilog="Example: hero_pl export runs/quickstart/version_0/checkpoints/NAME.ckpt exported",
 )

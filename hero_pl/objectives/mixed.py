@@ -203,6 +203,7 @@ class Credit(_WithPolicyGradient):
             batch,
             teacher=(),
             negative_rows=(),
+            scaffold_rows=(),
             advantage=advantage,
             coefficient=batch.policy_coefficient,
         )
@@ -223,7 +224,7 @@ class Credit(_WithPolicyGradient):
         for micro in batch.split(self.tokens_per_teacher_batch):
             if micro.teacher:
                 hinted = micro.teacher_scored()
-                logits = self.weights.score(policy, micro.teacher)
+                logits = self._teacher_logits(policy, micro)
                 log_p = action_log_probabilities(logits, hinted.action_ids, batch.temperature)
                 found.append(log_p - hinted.rollout_logprobs)
         if found:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ from hero_pl.scalars import Scalar, largest, mean, share, total
 from hero_pl.teacher.base import Teacher
 from hero_pl.teacher.hindsight import HindsightTeacher
 from hero_pl.teacher.probe import HintProbe
+from hero_pl.teacher.scaffold import Scaffold, without_scaffold
 from hero_pl.teacher.weights import LiveWeights, TeacherWeights, TrustRegionWeights
 from hero_pl.types import Hint, Trajectory
 
@@ -63,8 +64,11 @@ class SelfDistillation(Objective):
         logits_at_once: Tokens whose logits exist at the same time; 0 builds those of a whole micro-batch. For large
             vocabularies: the same numbers up to rounding in a fraction of the memory; see
             ``benchmarks/divergence_memory.py``. Gates, corrections and ``TrustRegionWeights`` need all logits.
+        scaffold: ``subtract`` takes out of the teacher's logits what the wording of the hint does with nothing in it
+            (:mod:`hero_pl.teacher.scaffold`); three scored rows per hinted turn instead of one.
         probe_turns: Hinted turns, the first of the run, on which ``teacher/hint_sensitivity`` is measured: how far
-            the teacher is moved by its hint as against the hint of another turn. 0 switches it off.
+            the teacher is moved by its hint as against the hint of another turn, and ``teacher/hinted_logprob``: what
+            it thinks of the reply that the hint wants. 0 switches it off.
         probe_every: Training batches between two measurements.
     """
 
@@ -85,6 +89,7 @@ class SelfDistillation(Objective):
         skip_first_tokens: int = 0,
         teacher_scoring: Scoring = "separate",
         logits_at_once: int = 0,
+        scaffold: Scaffold = "keep",
         probe_turns: int = 16,
         probe_every: int = 25,
     ) -> None:
@@ -106,10 +111,19 @@ class SelfDistillation(Objective):
         self.scope = LossScope(loss_scope, skip_first_tokens)
         if teacher_scoring != "separate":
             self.weights.scorer = BranchScorer(teacher_scoring)
-        if logits_at_once and (self.gate or self.correction or isinstance(self.weights, TrustRegionWeights)):
+        if scaffold not in get_args(Scaffold):
+            raise ConfigError(f"scaffold={scaffold!r}: expected one of {', '.join(get_args(Scaffold))}.")
+        self.subtracts = scaffold == "subtract"
+        if self.subtracts and not isinstance(self.teacher, HindsightTeacher):
             raise ConfigError(
-                f"logits_at_once={logits_at_once}: a gate, a correction and TrustRegionWeights need the logits of all "
-                "tokens. Set logits_at_once to 0, or leave them out."
+                "scaffold=subtract needs a teacher that words hints (HindsightTeacher): those of "
+                f"{type(self.teacher).__name__} have no empty form. Set scaffold to keep."
+            )
+        whole = self.gate or self.correction or self.subtracts or isinstance(self.weights, TrustRegionWeights)
+        if logits_at_once and whole:
+            raise ConfigError(
+                f"logits_at_once={logits_at_once}: a gate, a correction, scaffold: subtract and TrustRegionWeights "
+                "need the logits of all tokens. Set logits_at_once to 0, or leave them out."
             )
         if logits_at_once < 0:
             raise ConfigError(f"logits_at_once={logits_at_once}: expected a number of tokens, or 0 for all at once.")
@@ -160,6 +174,7 @@ class SelfDistillation(Objective):
     ) -> Step:
         """:meth:`prepare`, with room for a policy gradient on the same rollouts."""
         reflections = self.reflector.reflect(trajectories, policy)
+        self.teacher.settle(trajectories, reflections, policy)
         hints = self.teacher.advise(trajectories, reflections, policy)
         levels = {name: scheduled(weight).at(policy.version) for name, weight in self.confidence_weights.items()}
         batch = tokenize(
@@ -171,6 +186,7 @@ class SelfDistillation(Objective):
             constant=self.constant,
             scope=lambda turn: self.scope(turn, policy),
             negative_hints=negative_hints(trajectories, hints, self.gate.negative_hints if self.gate else 0),
+            with_scaffold=self.subtracts,
             policy_term=policy_term,
             reduce_sum=reduce_sum,
             device=_device(policy),
@@ -181,7 +197,7 @@ class SelfDistillation(Objective):
         metrics |= {f"teacher/{name}": n for name, n in (self.teacher.metrics() | self.weights.metrics()).items()}
         metrics["hero/hinted_turns"] = share(len(batch.teacher), turns)
         metrics["hero/empty_batches"] = mean(not batch.teacher_mask.any(), 1)
-        scored = [row for rows in (batch.teacher, *batch.negative_rows) for row in rows]
+        scored = [row for rows in (batch.teacher, *batch.negative_rows, *batch.scaffold_rows) for row in rows]
         metrics["teacher/tokens"] = total(self.weights.passes * sum(len(row.ids) for row in scored))
         if self.weights.scorer is not None:
             rewritten = len(batch.student) - len({row.trajectory for row in batch.student})
@@ -245,7 +261,7 @@ class SelfDistillation(Objective):
             return LossOutput(zero_loss(student))
         self._tell_temperature(micro.temperature)
         ids, temperature = micro.action_ids, self.divergence.temperature
-        teacher = self.weights.score(policy, micro.teacher).detach()
+        teacher = self._teacher_logits(policy, micro)
         per_token = self.divergence(student, teacher, ids)
         q = action_log_probabilities(student.detach(), ids, temperature)
         p = action_log_probabilities(teacher, ids, temperature)
@@ -263,6 +279,11 @@ class SelfDistillation(Objective):
         output = self._output(normalized_sum(micro.coefficient, weighted), per_token.detach(), q, p)
         output.metrics.update(mismatch(sampled, micro.rollout_logprobs))
         return output
+
+    def _teacher_logits(self, policy: Policy, micro: TokenizedBatch) -> Tensor:
+        """What the teacher thinks of every token, detached."""
+        views = [self.weights.score(policy, rows).detach() for rows in (micro.teacher, *micro.scaffold_rows)]
+        return without_scaffold(*views) if self.subtracts else views[0]
 
     def _output(self, loss: Tensor, per_token: Tensor, q: Tensor, p: Tensor) -> LossOutput:
         """The loss with its metrics; divergences and log-probabilities ``(n,)`` are detached."""

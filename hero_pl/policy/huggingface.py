@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +13,7 @@ from torch import Tensor
 from hero_pl.chat.actions import ActionParser, ToolCall
 from hero_pl.chat.probes import tell
 from hero_pl.chat.reasoning import ReasoningMode
-from hero_pl.chat.template import ChatTemplate, HintPosition
+from hero_pl.chat.template import ChatTemplate
 from hero_pl.errors import ConfigError, PolicyError
 from hero_pl.policy.base import Policy, ScoreRow
 from hero_pl.policy.fingerprint import fingerprint
@@ -29,6 +30,7 @@ from hero_pl.policy.loading import (
 from hero_pl.policy.network import Network
 from hero_pl.policy.sampler import CachedSampler
 from hero_pl.policy.sampling import Sampler
+from hero_pl.types import HintPosition
 
 
 class HuggingFacePolicy(Policy):
@@ -152,11 +154,19 @@ class HuggingFacePolicy(Policy):
         with network.using(weights) as model:
             return read(model, row_index, position, **inputs)
 
-    def save_pretrained(self, folder: Path) -> None:
-        """Write model (or adapter), tokenizer and chat template for transformers, vLLM and lm-eval."""
+    def save_pretrained(self, folder: Path, merge: bool = False) -> None:
+        """Write model (or adapter), tokenizer and chat template for transformers, vLLM and lm-eval.
+
+        Args:
+            folder: Made if it is missing.
+            merge: Add an adapter to the weights and write the whole model.
+        """
         folder.mkdir(parents=True, exist_ok=True)
+        merged = merge and self.lora is not None
+        network = self.need_network("saving").model
+        model = copy.deepcopy(network).merge_and_unload() if merged else network
         try:
-            self.need_network("saving").model.save_pretrained(folder)
+            model.save_pretrained(folder)
             self.template.tokenizer.save_pretrained(folder)
         except OSError as error:
             raise PolicyError(f"Saving to {folder} failed: {error}. Free some space or name another folder.") from error

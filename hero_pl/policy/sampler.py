@@ -102,11 +102,17 @@ class CachedSession(Session):
         ids: dict[int, list[int]] = {row: [] for row in self.asked}
         logprobs: dict[int, list[float]] = {row: [] for row in self.asked}
         self._pack()
+        make = self.sampling.constraint
+        constraints = {row: make(row) for row in self.asked} if make else {}
         rows, logits = self._read_prompts()
         while True:
+            if constraints:
+                logits = torch.stack([constraints[row].allow(one) for row, one in zip(rows, logits, strict=True)])
             for row, token, logprob in zip(rows, *self._draw(rows, logits), strict=True):
                 ids[row].append(token)
                 logprobs[row].append(logprob)
+                if constraints:
+                    constraints[row].accept(token)
             going = [row for row in rows if ids[row][-1] not in ends]
             if not going or len(ids[going[0]]) == limit:
                 break

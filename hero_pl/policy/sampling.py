@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -17,8 +17,22 @@ from hero_pl.errors import ConfigError
 from hero_pl.types import FinishReason
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from hero_pl.chat.template import ChatTemplate
     from hero_pl.policy.network import Network
+
+
+class Constraint(ABC):
+    """What one reply may be: says which ids may come next."""
+
+    @abstractmethod
+    def allow(self, logits: Tensor) -> Tensor:
+        """``(vocab,)`` logits with minus infinity for every id that may not come next; the given ones stay."""
+
+    @abstractmethod
+    def accept(self, token: int) -> None:
+        """Take in the id that was drawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +42,13 @@ class Sampling:
     Args:
         temperature: Of the softmax; 0 means greedy.
         max_action_tokens: Tokens per action at most; a longer reply is cut and recorded as ``length``.
+        constraint: Makes the constraint of the next action of a conversation, given by its row; default: none.
+            Log-probabilities are then those under the constraint.
     """
 
     temperature: float = 1.0
     max_action_tokens: int = 256
+    constraint: Callable[[int], Constraint] | None = None
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.temperature < math.inf:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from hero_pl.errors import ConfigError, ReflectionError
-from hero_pl.policy.sampling import Sampling
+from hero_pl.policy.sampling import Constraint, Sampling
 from hero_pl.reflection.base import Reflector
+from hero_pl.reflection.grammar import ReviewGrammar, review_schema
 from hero_pl.reflection.parse import LeakPolicy
 from hero_pl.reflection.prompt import TOKENS_PER_TURN, ReflectorRequest, answer_tokens, requests
 from hero_pl.reflection.review import Answer, OnInvalid, Question, Review
@@ -34,6 +35,8 @@ class SelfReflector(Reflector):
         leak_policy: What happens to a diagnosis that tells the future: ``drop``, ``redact`` or ``flag``.
         leak_ngram: Words in a row that count as quoted.
         max_diagnosis_chars: Longer diagnoses are cut at a sentence end.
+        constrained: Draw only what the format of the answer allows, for models that cannot keep to it (needs the extra
+            ``constrained``). Every turn of a window gets an answer then, whatever it is worth.
         on_invalid: ``skip`` leaves turns without a usable diagnosis out. ``retry`` asks again, with the list of errors
             and a temperature 0.2 higher each time, and keeps the answer that covers most turns.
         retries: Further questions at most, with ``on_invalid: retry``.
@@ -53,11 +56,14 @@ class SelfReflector(Reflector):
         temperature: float = 0.0,
         leak_ngram: int = 6,
         max_diagnosis_chars: int = 800,
+        constrained: bool = False,
     ) -> None:
         if tokens_per_turn < 1 or batch_size < 1:
             raise ConfigError(
                 f"SelfReflector(tokens_per_turn={tokens_per_turn}, batch_size={batch_size}): both must be at least 1."
             )
+        self.constrained = constrained
+        self._grammar: ReviewGrammar | None = None
         self.review = Review(on_invalid, retries, temperature, leak_policy, leak_ngram, max_diagnosis_chars)
         self.weights, self.mode, self.tokens_per_turn = weights, mode, tokens_per_turn
         self.max_request_tokens, self.batch_size = max_request_tokens, batch_size
@@ -100,7 +106,9 @@ class SelfReflector(Reflector):
         fitting = [(one, ids) for one, ids in asked if len(ids) < policy.max_length]
         found: list[Answer] = []
         for batch, room in self._batches(fitting, policy.max_length):
-            sampling = Sampling(batch[0][0].temperature, room)  # all questions of a round have one temperature
+            constraint = self._constraint([one for one, _ in batch], policy) if self.constrained else None
+            # all questions of a round have one temperature
+            sampling = Sampling(batch[0][0].temperature, room, constraint)
             places = [(one.trajectory.seed, one.request.window[0], one.attempt) for one, _ in batch]
             seeds = [seed for place in places for seed in derive_seeds(SeedPurpose.REFLECT, *place, count=1)]
             with policy.sampling():
@@ -123,6 +131,14 @@ class SelfReflector(Reflector):
             else Answer("", failure="retry_too_long" if one.answer else "")
             for one, ids in asked
         ]
+
+    def _constraint(self, questions: Sequence[Question], policy: Policy) -> Callable[[int], Constraint]:
+        """The format of each answer; a token is seldom less than two letters, so texts end within their room."""
+        grammar = self._grammar = self._grammar or ReviewGrammar(policy)
+        chars = min(self.review.max_diagnosis_chars, 2 * self.tokens_per_turn)
+        return lambda row: grammar.constraint(
+            review_schema(questions[row].trajectory, questions[row].request.window, chars)
+        )
 
     def _batches(
         self, asked: Sequence[tuple[Question, tuple[int, ...]]], max_length: int

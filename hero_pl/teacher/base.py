@@ -29,6 +29,18 @@ class Teacher(ABC):
             collector: The environments of the training split.
         """
 
+    def settle(self, trajectories: Sequence[Trajectory], reflections: Sequence[Reflection], policy: Policy) -> None:  # noqa: B027
+        """Called with every training batch before :meth:`advise`; for what is decided by measuring the first one.
+
+        Args:
+            trajectories: One rollout batch.
+            reflections: One per trajectory.
+            policy: With the weights of this step.
+
+        Raises:
+            ConfigError: Training would do harm.
+        """
+
     @abstractmethod
     def advise(
         self, trajectories: Sequence[Trajectory], reflections: Sequence[Reflection], policy: Policy

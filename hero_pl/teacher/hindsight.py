@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
 
 from hero_pl.errors import ConfigError
 from hero_pl.reflection.target import canonical_action
 from hero_pl.runs.records import succeeded
-from hero_pl.scalars import Scalar, total
+from hero_pl.scalars import Scalar, largest, total
 from hero_pl.teacher.base import Teacher
+from hero_pl.teacher.hint_check.cases import SHORT, make_cases
+from hero_pl.teacher.hint_check.report import HintReport, check_hints, refusal
 from hero_pl.teacher.render import HintTemplate
-from hero_pl.types import Diagnosis, Hint, Reflection, Trajectory, Turn
+from hero_pl.teacher.wordings import AUTO, Wording, own_position, wordings
+from hero_pl.types import Diagnosis, Hint, HintPosition, Reflection, Trajectory, Turn
 
 if TYPE_CHECKING:
     from hero_pl.policy.base import Policy
@@ -32,7 +36,12 @@ class HindsightTeacher(Teacher):
         min_confidence: Diagnoses below this level count as missing.
         on_invalid: What to do with a turn without a usable diagnosis: ``skip`` it, or show ``env_feedback`` only.
         success_threshold: A reward at least this high is a success.
-        template: Path of a hint template of your own.
+        template: Wording of the hint: ``full``, ``short``, ``reply_exactly``, ``inline``, ``chat``, or the path of a
+            Jinja file of your own. ``auto`` measures on the first training batch which one the policy can read
+            (``docs/hints.md``), takes it, and refuses to train if none helps.
+        position: Where the hint goes; default: where the wording belongs, else the policy's ``hint_position``.
+        candidates: Wordings that ``auto`` measures; default: the shipped ones.
+        force: With ``auto``: train with the best wording even if none helps.
         max_observation_tokens: Longer observations are cut in the middle.
         max_hint_tokens: Of the whole hint.
     """
@@ -47,6 +56,9 @@ class HindsightTeacher(Teacher):
         on_invalid: Literal["skip", "env_feedback"] = "skip",
         success_threshold: float = 1.0,
         template: str | None = None,
+        position: HintPosition | None = None,
+        candidates: list[str] | None = None,
+        force: bool = False,
         max_observation_tokens: int = 1024,
         max_hint_tokens: int = 1536,
     ) -> None:
@@ -57,7 +69,42 @@ class HindsightTeacher(Teacher):
         self.min_confidence, self.on_invalid = min_confidence, on_invalid
         self.needs_diagnosis = on_invalid == "skip"
         self.success_threshold = success_threshold
-        self.template = HintTemplate(template, max_observation_tokens, max_hint_tokens)
+        self.limits = (max_observation_tokens, max_hint_tokens)
+        self.auto, self.force = template == AUTO, force
+        if candidates is not None and not self.auto:
+            raise ConfigError(f"candidates={candidates} are measured by template: auto; given template: {template}.")
+        if self.auto and position is not None:
+            raise ConfigError(f"position={position!r}: template: auto chooses it. Leave it out, or name a template.")
+        self.candidates = {wording: HintTemplate(wording.template, *self.limits) for wording in wordings(candidates)}
+        self.use(Wording("full" if self.auto else template or "full", position))
+        self.report: HintReport | None = None
+        """What ``auto`` has measured in this process."""
+        self._settled = not self.auto
+
+    def use(self, wording: Wording) -> None:
+        """Word hints so from now on.
+
+        Raises:
+            ConfigError: There is no such template, or it cannot be compiled.
+        """
+        self.wording = replace(wording, position=wording.position or own_position(wording.template))
+        self.template = HintTemplate(wording.template, *self.limits)
+        self.scaffold = self.template.scaffold
+
+    def settle(self, trajectories: Sequence[Trajectory], reflections: Sequence[Reflection], policy: Policy) -> None:
+        """With ``auto``, measure the candidates on the first batch and take the best; all ranks alike.
+
+        Raises:
+            ConfigError: No wording helps, and ``force`` is not set; the table is in the message.
+        """
+        if self._settled:
+            return
+        cases = make_cases(trajectories, reflections, self.facts, policy)
+        self.report = report = check_hints(cases, self.candidates, policy, SHORT)
+        if report.best is None and not self.force:
+            raise ConfigError(refusal(report))
+        self.use((report.best or report.first).wording)
+        self._settled = True
 
     def advise(
         self, trajectories: Sequence[Trajectory], reflections: Sequence[Reflection], policy: Policy
@@ -73,12 +120,24 @@ class HindsightTeacher(Teacher):
         ]
 
     def metrics(self) -> dict[str, Scalar]:
-        """Observations cut and targets left out by the last :meth:`advise`, for want of room."""
-        template = self.template
-        return {
-            "cut_observations": total(template.cut_observations),
-            "dropped_targets": total(template.dropped_targets),
+        """Observations cut and targets left out by the last :meth:`advise`, and what ``auto`` has cost so far."""
+        counts = {
+            "cut_observations": total(self.template.cut_observations),
+            "dropped_targets": total(self.template.dropped_targets),
         }
+        if self.report is not None:
+            counts |= {"hint_check_tokens": total(self.report.tokens), "hint_check_s": largest(self.report.seconds)}
+        return counts
+
+    def state_dict(self) -> dict[str, Any]:
+        """The wording that ``auto`` has chosen: a resumed run does not measure again."""
+        return {"wording": [self.wording.template, self.wording.position]} if self.auto and self._settled else {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore :meth:`state_dict`."""
+        if self.auto and "wording" in state:
+            self.use(Wording(*state["wording"]))
+            self._settled = True
 
     def _usable(self, diagnosis: Diagnosis | None) -> Diagnosis | None:
         if diagnosis is None or LEVELS[diagnosis.confidence] < LEVELS[self.min_confidence]:
@@ -88,30 +147,41 @@ class HindsightTeacher(Teacher):
     def _hint(self, trajectory: Trajectory, turn: Turn, diagnosis: Diagnosis | None, policy: Policy) -> Hint | None:
         if diagnosis is None and self.on_invalid == "skip":
             return None
-        observation = turn.observation if self.include_next_observation else ""
-        if diagnosis is None and not observation:
+        if diagnosis is None and not (self.include_next_observation and turn.observation):
             return None
-        target = None
-        if diagnosis is not None and diagnosis.next_action_target is not None and self._shows_target(diagnosis):
-            target = policy.parser.reply(canonical_action(diagnosis.next_action_target))
         encoder = policy.template.encoder
-        text = self.template.render(
-            lambda words: len(encoder.encode_untrusted(words)),
-            {
-                "next_observation": observation.strip(),
-                "reward": f"{trajectory.reward:.2f}" if self.include_reward else None,
-                "outcome": self._outcome(trajectory),
-                "diagnosis": diagnosis.text if diagnosis and self.include_diagnosis else None,
-                "confidence": diagnosis.confidence if diagnosis else None,
-                "target": target,
-            },
-        )
+        failed = bool(diagnosis and (diagnosis.next_action_target or diagnosis.was_failure))
         return Hint(
             turn.number,
-            text,
+            self.template.render(
+                lambda words: len(encoder.encode_untrusted(words)), self.facts(trajectory, turn, diagnosis, policy)
+            ),
             diagnosis.confidence if diagnosis else "high",
-            bool(diagnosis and (diagnosis.next_action_target or diagnosis.was_failure)),
+            failed,
+            self._verdict(diagnosis, policy),
+            self.wording.position,
+            self.scaffold,
         )
+
+    def facts(self, trajectory: Trajectory, turn: Turn, diagnosis: Diagnosis | None, policy: Policy) -> dict[str, Any]:
+        """What the hint of a turn tells, by the names that templates know."""
+        target = diagnosis.next_action_target if diagnosis and self._shows_target(diagnosis) else None
+        return {
+            "next_observation": turn.observation.strip() if self.include_next_observation else "",
+            "reward": f"{trajectory.reward:.2f}" if self.include_reward else None,
+            "outcome": self._outcome(trajectory),
+            "diagnosis": diagnosis.text if diagnosis and self.include_diagnosis else None,
+            "confidence": diagnosis.confidence if diagnosis else None,
+            "target": policy.parser.reply(canonical_action(target)) if target else None,
+        }
+
+    def _verdict(self, diagnosis: Diagnosis | None, policy: Policy) -> str | None:
+        """See :attr:`Hint.target`."""
+        if diagnosis is None or not self.include_diagnosis:
+            return None
+        if diagnosis.next_action_target is not None:
+            return policy.parser.reply(canonical_action(diagnosis.next_action_target))
+        return None if diagnosis.was_failure else ""
 
     def _shows_target(self, diagnosis: Diagnosis) -> bool:
         if not self.include_diagnosis or self.include_action_target == "never":
@@ -131,7 +201,7 @@ class FeedbackOnlyTeacher(HindsightTeacher):
         mask_like_hero: Use only the turns that have a diagnosis, for an ablation on equal turns; otherwise every turn
             whose observation is not empty.
         success_threshold: A reward at least this high is a success.
-        template: Path of a hint template of your own.
+        template: Wording of the hint, as in :class:`HindsightTeacher` but for ``auto``, which needs diagnoses.
         max_observation_tokens: Longer observations are cut in the middle.
         max_hint_tokens: Of the whole hint.
     """
@@ -144,6 +214,11 @@ class FeedbackOnlyTeacher(HindsightTeacher):
         max_observation_tokens: int = 1024,
         max_hint_tokens: int = 1536,
     ) -> None:
+        if template == AUTO:
+            raise ConfigError(
+                "FeedbackOnlyTeacher(template='auto'): a wording is chosen by what diagnoses do, and this teacher "
+                "shows none. Name the one that hero_pl check-hints found for the policy."
+            )
         super().__init__(
             include_diagnosis=False,
             on_invalid="skip" if mask_like_hero else "env_feedback",

@@ -2,26 +2,42 @@
 
 A teacher that follows the student inherits what training overwrites, the reading of hints above all; the loss then
 looks better while the signal is gone (algorithm brief, section 7). The probe keeps the first hinted turns of a run and
-asks again and again how far the teacher's distribution under the true hint is from that under the hint of another turn.
+asks again and again how far the teacher's distribution under the true hint is from that under the hint of another turn,
+and how likely the reply is that the hint wants: the short form of the measurement that ``hero_pl check-hints`` makes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import Tensor
+
 from hero_pl.errors import ConfigError
+from hero_pl.losses.base import action_log_probabilities
 from hero_pl.losses.jensen_shannon import JensenShannon
 from hero_pl.policy.base import ScoreRow
 from hero_pl.scalars import Scalar, share, total
-from hero_pl.types import Hint, Trajectory
+from hero_pl.types import Hint, HintPosition, Trajectory
 
 if TYPE_CHECKING:
     from hero_pl.policy.base import Policy
     from hero_pl.teacher.weights import TeacherWeights
 
-Turn = tuple[tuple[int, ...], tuple[int, ...], str]
-"""Decision context, action ids, hint."""
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """One turn of the set."""
+
+    context: tuple[int, ...]
+    """The decision context."""
+    action: tuple[int, ...]
+    wanted: tuple[int, ...] | None
+    """The corrected action, or the one taken if it was called right; ``None`` if the teacher shows no verdict."""
+    hint: str
+    position: HintPosition | None
 
 
 class HintProbe:
@@ -41,7 +57,7 @@ class HintProbe:
                 "exchanged, and at least 1 batch."
             )
         self.size, self.every = turns, every
-        self.turns: list[Turn] = []
+        self.turns: list[Probed] = []
         self.batches = 0
         """Training batches since the set was complete."""
         self._distance = JensenShannon()  # at most ln 2, whatever divergence the run is trained with
@@ -62,11 +78,13 @@ class HintProbe:
             weights: The teacher's.
 
         Returns:
-            ``teacher/hint_sensitivity`` (nats, at most ln 2), ``teacher/probe_turns`` (turns that took part) and
-            ``teacher/probe_tokens`` (tokens scored by it); without a measurement only the last, which is 0 then.
+            ``teacher/hint_sensitivity`` (nats, at most ln 2), ``teacher/hinted_logprob`` (of the wanted reply, mean
+            over turns), ``teacher/hint_gain`` (by how much that is more than without hint), ``teacher/probe_turns``
+            (turns that took part) and ``teacher/probe_tokens`` (tokens scored by it); without a measurement only the
+            last, which is 0 then.
         """
         if len(self.turns) < self.size:
-            self._fill(trajectories, hints)
+            self._fill(trajectories, hints, policy)
             due = len(self.turns) == self.size
         else:
             self.batches += 1
@@ -75,46 +93,66 @@ class HintProbe:
             return {}
         return self._measure(policy, weights) if due else {"teacher/probe_tokens": total(0)}
 
-    def _fill(self, trajectories: Sequence[Trajectory], hints: Sequence[Sequence[Hint | None]]) -> None:
+    def _fill(self, trajectories: Sequence[Trajectory], hints: Sequence[Sequence[Hint | None]], policy: Policy) -> None:
+        template = policy.template
         for trajectory, given in zip(trajectories, hints, strict=True):
             for turn, hint in zip(trajectory.turns, given, strict=True):
-                if hint is not None and hint.text and len(self.turns) < self.size:
-                    self.turns.append((turn.prompt_ids, turn.action_ids, hint.text))
+                if hint is None or not hint.text or len(self.turns) == self.size:
+                    continue
+                wanted = None if hint.target is None else turn.action_ids
+                if hint.target:
+                    wanted = (*template.encoder.encode_untrusted(hint.target), int(template.tokenizer.eos_token_id))
+                self.turns.append(Probed(turn.prompt_ids, turn.action_ids, wanted, hint.text, hint.position))
 
     def _measure(self, policy: Policy, weights: TeacherWeights) -> dict[str, Scalar]:
-        """Two rows at a time, so that the logits of the whole set never exist at once."""
+        """A few rows at a time, so that the logits of the whole set never exist at once."""
         distance, tokens, scored, taken = 0.0, 0, 0, 0
-        for i, (context, action, hint) in enumerate(self.turns):
+        wanted: list[tuple[float, float]] = []
+        for i, turn in enumerate(self.turns):
             other = self._other_hint(i)
             if other is None:
                 continue
-            rows = [_row(policy, context, action, text) for text in (hint, other)]
+            rows = [_row(policy, turn, hint, turn.action) for hint in (turn.hint, other)]
+            if turn.wanted is not None:
+                rows += [_row(policy, turn, hint, turn.wanted) for hint in (turn.hint, "")]
             if max(len(row.ids) for row in rows) > policy.max_length:
                 continue
-            true, exchanged = weights.score(policy, rows).chunk(2)
+            true, exchanged, *of_wanted = weights.score(policy, rows).split_with_sizes([row.scored for row in rows])
             distance += float(self._distance(true, exchanged).sum())
+            if turn.wanted is not None:
+                with_hint, without = (_logprob(logits, turn.wanted) for logits in of_wanted)
+                wanted.append((with_hint, with_hint - without))
             tokens += sum(len(row.ids) for row in rows)
-            scored += len(action)
+            scored += len(turn.action)
             taken += 1
-        cost = {"teacher/probe_turns": total(taken), "teacher/probe_tokens": total(tokens)}
-        return {"teacher/hint_sensitivity": share(distance, scored), **cost} if scored else cost
+        measured = {"teacher/probe_turns": total(taken), "teacher/probe_tokens": total(tokens)}
+        if scored:
+            measured["teacher/hint_sensitivity"] = share(distance, scored)
+        if wanted:
+            measured["teacher/hinted_logprob"] = share(sum(likely for likely, _ in wanted), len(wanted))
+            measured["teacher/hint_gain"] = share(sum(gain for _, gain in wanted), len(wanted))
+        return measured
 
     def _other_hint(self, i: int) -> str | None:
         """The hint of the next turn, in a circle, that says something else."""
-        own = self.turns[i][2]
+        own = self.turns[i].hint
         following = [*self.turns[i + 1 :], *self.turns[:i]]
-        return next((text for _, _, text in following if text != own), None)
+        return next((turn.hint for turn in following if turn.hint != own), None)
 
     def state_dict(self) -> dict[str, Any]:
         """The set and the counter."""
-        return {"turns": self.turns, "batches": self.batches}
+        return {"turns": [asdict(turn) for turn in self.turns], "batches": self.batches}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on with the set of the saved run."""
-        self.turns = [(tuple(context), tuple(action), str(hint)) for context, action, hint in state["turns"]]
+        self.turns = [Probed(**turn) for turn in state["turns"]]
         self.batches = int(state["batches"])
 
 
-def _row(policy: Policy, context: tuple[int, ...], action: tuple[int, ...], hint: str) -> ScoreRow:
-    spliced = policy.template.insert_hint(context, hint)
-    return ScoreRow((*spliced, *action), ((len(spliced), len(spliced) + len(action)),))
+def _row(policy: Policy, turn: Probed, hint: str, reply: tuple[int, ...]) -> ScoreRow:
+    spliced = policy.template.insert_hint(turn.context, hint, turn.position, turn.action)
+    return ScoreRow((*spliced, *reply), ((len(spliced), len(spliced) + len(reply)),))
+
+
+def _logprob(logits: Tensor, reply: tuple[int, ...]) -> float:
+    return float(action_log_probabilities(logits, torch.tensor(reply, device=logits.device)).sum())

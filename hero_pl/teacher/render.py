@@ -11,7 +11,17 @@ import jinja2
 
 from hero_pl.chat.wording import jinja_environment
 from hero_pl.errors import ConfigError
+from hero_pl.teacher.wordings import POSITIONS
 
+NOTHING: dict[str, Any] = {
+    "next_observation": "",
+    "reward": None,
+    "outcome": "",
+    "diagnosis": None,
+    "confidence": None,
+    "target": None,
+}
+"""The facts of an empty hint."""
 CUT = " [... cut ...] "
 """Marks the place where the middle of a long text was left out."""
 
@@ -20,14 +30,16 @@ class HintTemplate:
     """A Jinja file that turns the privileged facts of one turn into text.
 
     Args:
-        path: File, or ``None`` for the packaged ``hint.jinja``. Known names: ``next_observation``, ``reward`` (text
-            with two decimals or none), ``outcome``, ``diagnosis``, ``confidence``, ``target``.
+        path: Name of a shipped wording (``short``), file, or ``None`` for ``full``. Known names:
+            ``next_observation``, ``reward`` (text with two decimals or none), ``outcome``, ``diagnosis``,
+            ``confidence``, ``target``.
         max_observation_tokens: The observation is cut in the middle beyond this.
         max_hint_tokens: Of the whole block; the observation gives way first, then the target, never the diagnosis.
     """
 
     def __init__(self, path: str | None, max_observation_tokens: int, max_hint_tokens: int) -> None:
-        source = read_template(path, "hint.jinja")
+        shipped = path is None or path in POSITIONS
+        source = read_template(None if shipped else path, f"wordings/{path or 'full'}.jinja")
         if max_observation_tokens < 8 or max_hint_tokens < 16:
             raise ConfigError(
                 f"max_observation_tokens={max_observation_tokens}, max_hint_tokens={max_hint_tokens}: "
@@ -39,6 +51,11 @@ class HintTemplate:
         """Observations cut since the counters were last set to 0."""
         self.dropped_targets = 0
         """Targets left out since then."""
+
+    @property
+    def scaffold(self) -> str:
+        """The block with nothing in it."""
+        return str(self._template.render(NOTHING)).strip()
 
     def render(self, count: Callable[[str], int], facts: dict[str, Any]) -> str:
         """The block, stripped.

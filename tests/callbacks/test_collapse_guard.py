@@ -88,6 +88,8 @@ def test_bug_40_a_healthy_run_raises_none(tiny_module, tiny_data, fit, tmp_path)
     ("metric", "healthy", "collapsed"),
     [
         ("teacher/hint_sensitivity", 0.16, 0.07),  # below half of its start
+        ("teacher/hinted_logprob", -0.5, -1.3),  # less than half as likely
+        ("teacher/hint_gain", 0.8, -0.3),  # less likely with the hint than without
         ("reflection/coverage", 0.9, 0.3),
         ("train/entropy", 0.5, 0.05),
         ("train/entropy", 0.5, 1.2),
@@ -107,6 +109,13 @@ def test_each_watched_number_has_a_limit_that_a_collapse_breaks_once(metric, hea
     assert alarms[0].metric == metric
     assert alarms[0].reference == pytest.approx(healthy)
     assert str(alarms[0]).startswith(f"{metric} is ")
+
+
+def test_a_wording_that_does_harm_from_the_start_is_an_alarm_at_once():
+    watch = Watch("teacher/hint_gain", LIMITS["teacher/hint_gain"])
+    assert watch.observe(-2.0) is not None
+    student_has_learned = Watch("teacher/hint_gain", LIMITS["teacher/hint_gain"])
+    assert [student_has_learned.observe(value) for value in (2.0, 0.5, -0.01)] == [None] * 3
 
 
 def test_limits_by_hand():

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hero_pl.chat.byte_tokenizer import byte_tokenizer
-from hero_pl.chat.template import CHATML, CHATML_TOKENS, TOOL_PREFIX, ChatTemplate, HintPosition
+from hero_pl.chat.template import CHATML, CHATML_TOKENS, TOOL_PREFIX, ChatTemplate
 from hero_pl.errors import ConfigError, PolicyError, TokenAlignmentError
-from hero_pl.types import Message
+from hero_pl.types import HintPosition, Message
 
 OUTSIDE = st.lists(
     st.sampled_from(
@@ -166,6 +166,19 @@ def test_bug_42_a_system_hint_comes_after_the_one_token_that_begins_the_sequence
     assert hinted[0] == prompt[0] == tokenizer.bos_token_id
     assert hinted.count(prompt[0]) == prompt.count(prompt[0]) == 1
     assert text_of(hinted[1:]).startswith("<|im_start|>system\nH<|im_end|>\n<|im_start|>user\nq")
+
+
+def test_after_a_draft_the_hint_is_the_answer_to_it() -> None:
+    template = made(hint_position="after_draft")
+    prompt = template.first_prompt("", "q")
+    (letter,) = template.encoder.encode_untrusted("A")
+    for draft in ((letter, END), (letter,)):  # a draft that was cut gets the end of its turn from the template
+        assert text_of(template.insert_hint(prompt, "H", draft=draft)) == (
+            "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\nA<|im_end|>\n"
+            "<|im_start|>user\nH<|im_end|>\n<|im_start|>assistant\n"
+        )
+    with pytest.raises(TokenAlignmentError, match="draft"):
+        template.insert_hint(prompt, "H")
 
 
 def test_before_action_keeps_the_context_as_a_verbatim_prefix() -> None:

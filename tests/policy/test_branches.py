@@ -11,7 +11,6 @@ import torch
 
 from hero_pl.batch import tokenize
 from hero_pl.chat.byte_tokenizer import byte_tokenizer
-from hero_pl.chat.template import HintPosition
 from hero_pl.objectives.self_distillation import SelfDistillation
 from hero_pl.pocket.shop.reflector import ShopRules
 from hero_pl.policy.base import ScoreRow
@@ -21,7 +20,7 @@ from hero_pl.policy.loading import Lora
 from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.scalars import measured
 from hero_pl.teacher.weights import EMAWeights, InitialWeights, LiveWeights, TrustRegionWeights
-from hero_pl.types import Hint, StopReason, Trajectory, Turn
+from hero_pl.types import Hint, HintPosition, StopReason, Trajectory, Turn
 
 QWEN: dict[str, Any] = {
     "model_type": "qwen3",

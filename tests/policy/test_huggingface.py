@@ -214,6 +214,24 @@ def test_what_is_saved_is_loaded_again(policy: HuggingFacePolicy, tmp_path: Path
     assert again.template.generation_ids == policy.template.generation_ids
 
 
+def test_a_merged_adapter_is_saved_as_a_whole_model(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("peft", reason="the adapter needs the extra `lora`")
+    policy = tiny(folder, lora=Lora(rank=4, alpha=8))
+    with torch.no_grad():
+        for name, parameter in policy.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.1)
+    row = ScoreRow(tuple(range(9)), ((3, 9),))
+    with policy.sampling():
+        adapted, plain = policy.score([row]), policy.score([row], "initial")
+        policy.save_pretrained(tmp_path / "merged", merge=True)
+        assert torch.equal(policy.score([row]), adapted)  # the policy itself keeps its adapter
+    again = HuggingFacePolicy(pretrained=str(tmp_path / "merged"))
+    again.load()
+    torch.testing.assert_close(again.score([row]), adapted, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(adapted, plain, atol=1e-3)
+
+
 def test_a_folder_without_a_tokenizer_is_named(policy: HuggingFacePolicy, tmp_path: Path) -> None:
     policy.network.model.save_pretrained(tmp_path)
     with pytest.raises(PolicyError, match="has no tokenizer"):

@@ -18,6 +18,7 @@ from hero_pl.types import Hint, StopReason, Trajectory, Turn
 
 POLICY = ScriptedPolicy()
 POLICY.load()
+VOCABULARY = len(POLICY.template.tokenizer)
 
 
 class Reads(TeacherWeights):
@@ -27,7 +28,7 @@ class Reads(TeacherWeights):
         self.strength, self.word = strength, word
 
     def score(self, policy, rows):
-        logits = torch.zeros(sum(row.scored for row in rows), 4)
+        logits = torch.zeros(sum(row.scored for row in rows), VOCABULARY)
         place = 0
         for row in rows:
             if self.word in policy.template.tokenizer.decode(list(row.ids)):
@@ -54,18 +55,20 @@ def test_sensitivity_is_the_mean_divergence_between_true_and_exchanged_hints() -
     probe = HintProbe(2, 1)
     found = probe.step([episode("a", "bb")], hints("BLUE", "RED"), POLICY, Reads(3.0))
     # On each of the two turns one row holds BLUE and the other does not: the same divergence at every token.
-    logits = torch.tensor([[3.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
+    logits = torch.zeros(2, VOCABULARY)
+    logits[0, 0] = 3.0
     expected = float(JensenShannon()(logits[:1], logits[1:]))
     assert float(found["teacher/hint_sensitivity"]) == pytest.approx(expected)
     assert float(found["teacher/probe_turns"]) == 2
     assert 0.0 < expected < math.log(2)
+    assert "teacher/hint_gain" not in found  # these hints say neither right nor wrong
 
 
 def test_a_teacher_that_no_longer_reads_hints_measures_zero() -> None:
     probe = HintProbe(2, 1)
     first = probe.step([episode("a", "bb")], hints("BLUE", "RED"), POLICY, Reads(3.0))
     later = probe.step([], [], POLICY, Reads(0.0))
-    assert float(first["teacher/hint_sensitivity"]) > 0.2
+    assert float(first["teacher/hint_sensitivity"]) > 0.0
     assert float(later["teacher/hint_sensitivity"]) == 0.0
 
 
@@ -76,7 +79,7 @@ def test_the_set_is_the_first_hinted_turns_and_stays() -> None:
         found = probe.step([episode("a", "b")], hints(f"BLUE {batch}", None), POLICY, Reads(1.0))
         names.append("teacher/hint_sensitivity" in found)
         assert "teacher/probe_tokens" in found
-    assert [hint for _, _, hint in probe.turns] == ["BLUE 0", "BLUE 1", "BLUE 2"]
+    assert [turn.hint for turn in probe.turns] == ["BLUE 0", "BLUE 1", "BLUE 2"]
     assert names == [False, False, True, False, True, False]  # when it is complete, then every second batch
 
 
@@ -92,6 +95,35 @@ def test_a_hint_that_does_not_fit_is_left_out_and_counted() -> None:
     tight.max_length = len(POLICY.template.insert_hint(trajectory.turns[0].prompt_ids, "BLUE")) + 2
     found = HintProbe(2, 1).step([trajectory], hints("BLUE", "RED"), tight, Reads(1.0))
     assert float(found["teacher/probe_turns"]) == 1
+
+
+class Prefers(TeacherWeights):
+    """Prefers the byte ``letter`` by ``strength`` nats wherever the context holds the word BLUE."""
+
+    def __init__(self, letter, strength):
+        self.id, self.strength = POLICY.template.encoder.encode_untrusted(letter)[0], strength
+
+    def score(self, policy, rows):
+        logits = torch.zeros(sum(row.scored for row in rows), VOCABULARY)
+        place = 0
+        for row in rows:
+            if "BLUE" in policy.template.tokenizer.decode(list(row.ids)):
+                logits[place : place + row.scored, self.id] = self.strength
+            place += row.scored
+        return logits
+
+
+def test_the_wanted_reply_is_the_target_or_the_action_that_was_called_right() -> None:
+    given = [[Hint(1, "BLUE", target="z"), Hint(2, "RED", target=""), Hint(3, "GREEN BLUE", target=None)]]
+    measured = HintProbe(3, 1).step([episode("a", "b", "c")], given, POLICY, Prefers("z", 2.0))
+    # With BLUE in view the target "z" has 2 nats more, and both of its ids pay for the larger sum of exponentials. The
+    # second hint moves nothing, and the third turn takes no part.
+    other = math.log(VOCABULARY)
+    moved = math.log(VOCABULARY - 1 + math.exp(2.0))
+    gain = 2.0 - 2 * (moved - other)
+    assert float(measured["teacher/hint_gain"]) == pytest.approx(gain / 2)
+    assert float(measured["teacher/hinted_logprob"]) == pytest.approx((2.0 - 2 * moved - 2 * other) / 2)
+    assert float(measured["teacher/probe_turns"]) == 3
 
 
 def test_tokens_are_those_of_both_rows_of_every_turn() -> None:

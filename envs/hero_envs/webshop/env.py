@@ -61,6 +61,7 @@ class WebShopEnv(gym.Env[str, str]):
         max_steps: The episode is truncated after this many actions; ``None`` for no limit.
         max_noops: The episode is truncated at this many actions that changed nothing, counted over the whole episode.
         instruction: Put this text in the place of every goal's instruction (the goal and its reward stay).
+        system_prompt: Put this text in the place of the environment's own system prompt.
         render_mode: ``ansi`` or ``None``.
     """
 
@@ -86,6 +87,7 @@ class WebShopEnv(gym.Env[str, str]):
         max_steps: int | None = 15,
         max_noops: int | None = None,
         instruction: str | None = None,
+        system_prompt: str | None = None,
         render_mode: str | None = None,
     ) -> None:
         if observation not in OBSERVATIONS:
@@ -117,7 +119,8 @@ class WebShopEnv(gym.Env[str, str]):
             nouns = pocket_nouns() if catalog == "pocket" else "spacy" if catalog == "official" else "rules"
         self._nouns = get_nouns(nouns)
         self._shop = Shop(tasks.world, self._nouns, Random(0), show_attributes)
-        self.system_prompt = POCKET_PROMPT if catalog == "pocket" else SYSTEM_PROMPT
+        own_prompt = POCKET_PROMPT if catalog == "pocket" else SYSTEM_PROMPT
+        self.system_prompt = own_prompt if system_prompt is None else system_prompt
         self._observation, self._instruction = observation, instruction
         self._show_actions, self._compact_buttons = show_available_actions, compact_buttons
         self.max_steps, self.max_noops = max_steps, max_noops

@@ -15,9 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from hero_envs.webshop.pocket import KINDS
-from hero_pl.chat.template import HintPosition
 from hero_pl.errors import ConfigError
-from hero_pl.pocket.shop.expert import ShopExpert, last_message
+from hero_pl.pocket.shop.expert import ShopExpert, first_message, last_message
 from hero_pl.pocket.shop.reflector import ShopRules
 from hero_pl.pocket.shop.rules import Page, Request, Slot, action, decision
 from hero_pl.policy.base import Policy
@@ -31,7 +30,7 @@ from hero_pl.rollout.demonstrations import Demonstrations
 from hero_pl.rollout.specs import EpisodeSpec
 from hero_pl.teacher.full_demo import FullDemoTeacher
 from hero_pl.teacher.hindsight import HindsightTeacher
-from hero_pl.types import Diagnosis, FinishReason, Hint, Reflection, Trajectory, Turn
+from hero_pl.types import Diagnosis, FinishReason, Hint, HintPosition, Reflection, Trajectory, Turn
 
 HINT = str(Path(__file__).parents[1] / "hint.jinja")
 DEMONSTRATION = str(Path(__file__).parents[1] / "demonstration.jinja")
@@ -51,11 +50,12 @@ class ShopDemonstrations(Demonstrations):
         astray: Probability of searching for another kind of thing.
         wasted: Probability of a needless page, per item page.
         invalid: Probability of an action that the page does not offer.
-        branches: Hint-following rows per episode.
+        branches: Hint-following rows per episode; 0 shows no hint at all.
         obedience: Share of diagnosis rows on option turns whose verdict is random; the label follows the hint.
         clean: Demonstrate without any mistake and without other rows (the learnability check).
         demonstrations: Share of the hint-following rows that show, instead of a hint, the expert's whole episode of the
             same task, as ``FullDemoTeacher`` does; their label is the right action.
+        reviews: End each episode with its review.
     """
 
     def __init__(
@@ -69,12 +69,13 @@ class ShopDemonstrations(Demonstrations):
         obedience: float = 0.4,
         clean: bool = False,
         demonstrations: float = 0.0,
+        reviews: bool = True,
     ) -> None:
         check_chances(self, habit=habit, noise=noise, astray=astray, wasted=wasted, invalid=invalid)
         check_chances(self, demonstrations=demonstrations)
         self.habit, self.noise, self.astray, self.wasted, self.invalid = habit, noise, astray, wasted, invalid
         self.branches, self.obedience, self.clean = branches, obedience, clean
-        self.demonstrations = demonstrations
+        self.demonstrations, self.reviews = demonstrations, reviews
         self.rules = ShopRules()
         self.teachers = hint_teachers()
         self.demonstrator = FullDemoTeacher("oracle", ShopExpert(), template=DEMONSTRATION)
@@ -87,13 +88,13 @@ class ShopDemonstrations(Demonstrations):
         demonstrator.max_length = policy.max_length
         self.demonstrator.attach_collector(collector)
         played = collector.collect(specs, demonstrator, Sampling(1.0, 256))
-        return taught_rows(played, self.rules, policy, self._branches)
+        return taught_rows(played, self.rules, policy, self._branches, self.reviews)
 
     # -- acting ------------------------------------------------------------------------------------------------
 
     def _reply(self, context: str, seed: int) -> str:
         """The demonstrator's next action, from the text of the conversation."""
-        request = Request.read(context)
+        request = Request.read(first_message(context))
         assert request is not None, "the pocket shop names its request on the first page"
         rng = random.Random(seed * 1009 + context.count("<|im_start|>user\n"))
         page = Page.read(last_message(context))
@@ -185,14 +186,16 @@ Branches = Callable[[Trajectory, Reflection, Policy, random.Random], list[Trajec
 """Makes the hint-following rows of one episode."""
 
 
-def taught_rows(played: Sequence[Trajectory], rules: Reflector, policy: Policy, branches: Branches) -> list[Trajectory]:
-    """Each episode gives one row that ends with its review, and hint-following rows.
+def taught_rows(
+    played: Sequence[Trajectory], rules: Reflector, policy: Policy, branches: Branches, reviews: bool = True
+) -> list[Trajectory]:
+    """Each episode gives one row that ends with its review, if there are ``reviews``, and hint-following rows.
 
     Rows come ordered by length, so that micro-batches hold little padding.
     """
     rows: list[Trajectory] = []
     for trajectory, reflection in zip(played, rules.reflect(played, policy), strict=True):
-        rows.append(with_review(trajectory, reflection, policy))
+        rows.append(with_review(trajectory, reflection, policy) if reviews else trajectory)
         rows += branches(trajectory, reflection, policy, random.Random(trajectory.seed))
     return sorted(rows, key=lambda row: len(row.turns[-1].prompt_ids))
 

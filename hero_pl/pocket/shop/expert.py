@@ -26,7 +26,7 @@ class ShopExpert(Demonstrations):
         """
 
         def reply(context: str, seed: int) -> str:
-            request = Request.read(context)
+            request = Request.read(first_message(context))
             if request is None:
                 raise ConfigError(
                     f"ShopExpert plays the pocket shop; {collector.env_id!r} shows no request of it. Use an expert "
@@ -37,6 +37,11 @@ class ShopExpert(Demonstrations):
         expert = ScriptedPolicy(reply, policy.template, policy.parser)
         expert.max_length = policy.max_length
         return collector.collect(specs, expert, Sampling(1.0, 256))
+
+
+def first_message(context: str) -> str:
+    """The page that names the request, as ChatML writes it; a system prompt may show requests as examples."""
+    return context.partition("<|im_start|>user\n")[2].partition("<|im_end|>")[0]
 
 
 def last_message(context: str) -> str:

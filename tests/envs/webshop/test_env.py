@@ -43,6 +43,8 @@ def test_reset_tells_prompt_tools_role_and_task():
     assert info["plain_replies"] is False
     assert [tool["function"]["name"] for tool in info["tools"]] == ["search", "click"]
     assert "search[words]" in gym.make("hero_pl/WebShop-v0").reset(seed=0)[1]["system_prompt"]
+    own = gym.make("hero_pl/WebShopPocket-v0", system_prompt="Buy it.")
+    assert own.reset(seed=0)[1]["system_prompt"] == "Buy it."
 
 
 def test_a_whole_episode_ends_with_success_and_every_component():

@@ -9,6 +9,7 @@ import yaml
 
 from hero_pl.errors import ConfigError
 from hero_pl.pocket.shop.demonstrations import DEMONSTRATION, DEMONSTRATION_POSITION, ShopDemonstrations, habits
+from hero_pl.pocket.shop.expert import ShopExpert
 from hero_pl.pocket.shop.rules import Page, Request, action, decision
 from hero_pl.rollout.collect import Collector
 from hero_pl.rollout.specs import EpisodeSpec
@@ -50,6 +51,28 @@ def test_acting_reviewing_and_hinted_rows_occur_in_all_modes(made):
     assert (True, True, False) in modes, "hints without a target"
     assert (True, False, False) in modes, "environment feedback alone"
     assert any(not then and said for then, said, _ in modes), "diagnosis alone"
+
+
+def test_without_branches_and_reviews_nothing_but_acting_is_shown(made):
+    policy, rows = made(branches=0, reviews=False)
+    assert len(rows) == 40
+    for row in rows:
+        text = policy.template.encoder.decode(row.turns[-1].prompt_ids)
+        assert "note:" not in text
+        assert "review:" not in text
+
+
+@pytest.mark.parametrize("kind", [ShopDemonstrations, ShopExpert])
+def test_an_example_in_the_system_prompt_is_not_taken_for_the_request(kind, tiny_policy):
+    policy = tiny_policy()
+    policy.load()
+    example = "For example:\nfind: buy a oak table with color: pink, and size: wide\nsearch[table]"
+    collector = Collector(ENV, {"system_prompt": example}, split="warmup")
+    demonstrations = kind(branches=0, reviews=False, noise=0.0, habit=0.0) if kind is ShopDemonstrations else kind()
+    specs = [EpisodeSpec(task, i, i) for i, task in enumerate(collector.task_ids[:4])]
+    rows = demonstrations.make(specs, policy, collector)
+    assert all(row.system_prompt == example for row in rows)
+    assert not any("table" in turn.text for row in rows for turn in row.turns)
 
 
 def test_the_label_does_what_the_target_in_the_hint_says(made):

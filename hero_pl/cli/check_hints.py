@@ -1,0 +1,116 @@
+"""``hero_pl check-hints``: can the policy of a configuration read its hints? Measured without training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
+
+from hero_pl.cli.lightning import instantiate
+from hero_pl.errors import ConfigError
+from hero_pl.objectives.self_distillation import SelfDistillation
+from hero_pl.pocket.retail.reflector import RetailRules
+from hero_pl.pocket.shop.reflector import RuleReflector, ShopRules
+from hero_pl.teacher.hindsight import HindsightTeacher
+from hero_pl.teacher.hint_check.cases import ALL, make_cases
+from hero_pl.teacher.hint_check.report import HintReport, check_hints, choice, draw, summary, to_table
+from hero_pl.teacher.render import HintTemplate
+from hero_pl.teacher.wordings import AUTO, wordings
+
+if TYPE_CHECKING:
+    from hero_pl.cli.lightning import HeroCLI
+    from hero_pl.policy.base import Policy
+    from hero_pl.types import Reflection, Trajectory
+
+Labels = Literal["auto", "rules", "reflector"]
+
+
+def run(
+    words: Sequence[str],
+    episodes: int = 16,
+    turns: int = 16,
+    labels: Labels = "auto",
+    templates: list[str] | None = None,
+    out: Path = Path("hints.json"),
+    figure: Path | None = None,
+) -> HintReport:
+    """Play training episodes, diagnose them, try every wording, and write the report.
+
+    Args:
+        words: Arguments of ``fit``: ``--config FILE`` (later ones overlay) and options over it.
+        episodes: To play.
+        turns: Blamed turns, and turns called right, that are measured at most.
+        labels: Diagnoses of the configuration's ``reflector``, by ``rules`` where the environment has them, or
+            ``auto``: by rules if it has.
+        templates: Wordings; default: the shipped ones, and the configuration's own.
+        out: The report as JSON.
+        figure: The picture to write, if one is wanted (PNG).
+
+    Raises:
+        ConfigError: The settings cannot work, or there are no diagnoses to show.
+    """
+    from rich.console import Console
+
+    if episodes < 1 or turns < 1 or labels not in get_args(Labels):
+        raise ConfigError(
+            f"--episodes={episodes}, --turns={turns}, --labels={labels}: expected at least 1 and 1, and one of "
+            f"{', '.join(get_args(Labels))}."
+        )
+    cli = instantiate(list(words))
+    teacher = _teacher(cli)
+    own = [] if teacher.auto else [teacher.wording.template]
+    if templates is None:
+        templates = list(dict.fromkeys([*own, *(wording.template for wording in wordings())]))
+    candidates = {wording: HintTemplate(wording.template, *teacher.limits) for wording in wordings(templates)}
+    policy = cli.model.policy
+    policy.load()
+    played = cli.datamodule.evaluate(policy, "train", episodes, sampling=cli.datamodule.sampling)
+    reflections = _diagnoses(cli, played, policy, labels)
+    cases = make_cases(played, reflections, teacher.facts, policy, turns)
+    report = check_hints(cases, candidates, policy, ALL)
+    out.write_text(json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")
+    Console().print(to_table(report))
+    print(summary(report))
+    print(f"Use it: {choice(report)}" if report.best else "Do not train with hints before one of them helps.")
+    if figure is not None:
+        draw(report, figure)
+    print(f"Wrote {out}" + (f" and {figure}" if figure else ""))
+    return report
+
+
+def _teacher(cli: HeroCLI) -> HindsightTeacher:
+    """The configuration's teacher; the default one for objectives without."""
+    objective = cli.model.objective
+    if not isinstance(objective, SelfDistillation):
+        return HindsightTeacher(template=AUTO)
+    if not isinstance(objective.teacher, HindsightTeacher):
+        raise ConfigError(
+            f"{type(objective.teacher).__name__} shows no diagnoses, so there is no wording to measure. Give "
+            "check-hints a configuration with a HindsightTeacher."
+        )
+    return objective.teacher
+
+
+def _diagnoses(cli: HeroCLI, played: list[Trajectory], policy: Policy, labels: Labels) -> list[Reflection]:
+    """By rules, or as training would make them."""
+    rules = _rules(played)
+    if labels == "rules" and rules is None:
+        raise ConfigError(f"--labels=rules: {cli.datamodule.env!r} has no rules. Take --labels reflector.")
+    if rules is not None and labels != "reflector":
+        return rules.reflect(played, policy)
+    objective = cli.model.objective
+    if not isinstance(objective, SelfDistillation):
+        raise ConfigError(
+            f"{type(objective).__name__} has no reflector to diagnose the turns. Give check-hints the configuration of "
+            "the HERO run that is meant."
+        )
+    objective.reflector.start(policy)
+    return objective.reflector.reflect(played, policy)
+
+
+def _rules(played: list[Trajectory]) -> RuleReflector | None:
+    """The rules that cover these episodes, if there are any."""
+    firsts = [trajectory.first_observation for trajectory in played]
+    found = (rules for rules in (ShopRules(), RetailRules()) if all(rules.open(first) for first in firsts))
+    return next(found, None)

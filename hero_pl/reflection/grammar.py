@@ -1,0 +1,127 @@
+"""Reviews that cannot miss their format: only tokens that continue a valid answer can be drawn.
+
+The format is a JSON schema per window and set of tools; xgrammar (extra ``constrained``) says which ids may come next.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from hero_pl.errors import ConfigError
+from hero_pl.policy.sampling import Constraint
+
+if TYPE_CHECKING:
+    from hero_pl.policy.base import Policy
+    from hero_pl.types import Trajectory
+
+MOST_ITEMS = 8
+"""Entries of a list in a corrected action, so that no answer can go on forever."""
+
+
+def review_schema(trajectory: Trajectory, window: tuple[int, int], max_chars: int) -> dict[str, Any]:
+    """JSON schema of the answer about the turns of a window: every turn, no other key, no text without end.
+
+    Args:
+        trajectory: For its tools; without tools a corrected action is a name and arguments of any kind.
+        window: First and last turn.
+        max_chars: Of any text in the answer.
+    """
+    functions = [tool.get("function", tool) for tool in trajectory.tools]
+    calls = [
+        _object(name={"const": function["name"]}, arguments=_bounded(function.get("parameters") or {}, max_chars))
+        for function in functions
+    ]
+    turn = _object(
+        diagnosis=_text(max_chars),
+        confidence={"enum": ["low", "medium", "high"]},
+        next_action_target={"anyOf": [{"type": "null"}, *calls]},
+    )
+    return _object(**{f"turn{number}": turn for number in range(window[0], window[1] + 1)})
+
+
+def _object(**properties: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+
+
+def _text(max_chars: int) -> dict[str, Any]:
+    """Some letters on one line: no control characters, and nothing that JSON would have to escape."""
+    return {"type": "string", "pattern": f'^[^\\x00-\\x1f\\x7f"\\\\]{{1,{max_chars}}}$'}
+
+
+def _bounded(schema: Mapping[str, Any], max_chars: int) -> dict[str, Any]:
+    """A tool's parameters with an end to every text and list, and no other names than its own."""
+    found = {key: value for key, value in schema.items() if key not in ("description", "default", "examples", "title")}
+    if found.get("type") == "string" and "enum" not in found:
+        found |= _text(max_chars)
+    if found.get("type") == "array":
+        found["maxItems"] = MOST_ITEMS
+        found["items"] = _bounded(found.get("items") or {"type": "string"}, max_chars)
+    if found.get("type") == "object" or "properties" in found:
+        inside = found.get("properties") or {}
+        found |= {"type": "object", "additionalProperties": False}
+        found["properties"] = {key: _bounded(value, max_chars) for key, value in inside.items()}
+    return found
+
+
+class ReviewGrammar:
+    """Compiles the format of reviews for one policy, once per schema.
+
+    Args:
+        policy: Loaded; for its tokenizer and the size of its output.
+
+    Raises:
+        ConfigError: xgrammar is not installed, or cannot read the tokenizer.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        try:
+            import xgrammar
+        except ImportError as error:
+            raise ConfigError("constrained: true needs xgrammar: pip install 'hero_pl[constrained]'.") from error
+        self._xgrammar: Any = xgrammar
+        template = policy.template
+        vocabulary = max(len(template.tokenizer), _outputs(policy))
+        try:
+            info = xgrammar.TokenizerInfo.from_huggingface(
+                template.tokenizer, vocab_size=vocabulary, stop_token_ids=sorted(template.end_ids)
+            )
+        except (RuntimeError, ValueError, TypeError) as error:
+            raise ConfigError(f"constrained: true: xgrammar cannot read this tokenizer: {error}") from error
+        self._compiler: Any = xgrammar.GrammarCompiler(info, max_threads=1)
+        self.vocabulary = vocabulary
+
+    def constraint(self, schema: Mapping[str, Any]) -> Constraint:
+        """A fresh constraint for one answer."""
+        compiled = self._compiler.compile_json_schema(json.dumps(schema), any_whitespace=False)  # cached by xgrammar
+        return _Follows(self._xgrammar, compiled, self.vocabulary)
+
+
+class _Follows(Constraint):
+    """One answer under construction."""
+
+    def __init__(self, xgrammar: Any, compiled: Any, vocabulary: int) -> None:
+        self._xgrammar = xgrammar
+        self._matcher = xgrammar.GrammarMatcher(compiled)
+        self._mask = xgrammar.allocate_token_bitmask(1, vocabulary)
+
+    def allow(self, logits: Tensor) -> Tensor:
+        """See :meth:`Constraint.allow`."""
+        self._matcher.fill_next_token_bitmask(self._mask)
+        allowed = logits.detach().clone()[None]
+        self._xgrammar.apply_token_bitmask_inplace(allowed, self._mask.to(logits.device))
+        return allowed[0]
+
+    def accept(self, token: int) -> None:
+        """See :meth:`Constraint.accept`."""
+        if not self._matcher.accept_token(token):
+            raise AssertionError(f"token {token} was drawn although the grammar forbids it")
+
+
+def _outputs(policy: Policy) -> int:
+    """Size of the policy's output, which may be larger than its tokenizer."""
+    config = getattr(getattr(policy, "model", None), "config", None)
+    return int(config.get_text_config().vocab_size) if config is not None else 0

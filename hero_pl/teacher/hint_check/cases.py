@@ -1,0 +1,134 @@
+"""Turns on which hints are tried: what each hint may tell about a turn, and which replies are scored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from hero_pl.teacher.render import NOTHING
+from hero_pl.types import Diagnosis, Reflection, Trajectory, Turn
+
+if TYPE_CHECKING:
+    from hero_pl.policy.base import Policy
+
+Facts: TypeAlias = Mapping[str, Any]
+"""Values for the names of a hint template."""
+GiveFacts: TypeAlias = "Callable[[Trajectory, Turn, Diagnosis | None, Policy], dict[str, Any]]"
+"""What a teacher would tell about a turn; see :meth:`hero_pl.teacher.hindsight.HindsightTeacher.facts`."""
+
+
+class Arm(StrEnum):
+    """What a hint tells."""
+
+    HINT = "hint"
+    """The turn's own diagnosis, as the teacher shows it."""
+    WRONG = "wrong target"
+    """The same with the target of another turn: does the model obey?"""
+    SHUFFLED = "shuffled"
+    """The diagnosis and target of another turn."""
+    SCAFFOLD = "empty scaffold"
+    """The same wording with nothing in it."""
+    FEEDBACK = "feedback only"
+    """Observation and reward, no diagnosis."""
+
+
+ALL = tuple(Arm)
+SHORT = (Arm.HINT, Arm.WRONG, Arm.SHUFFLED, Arm.SCAFFOLD)
+"""What the choice of a wording needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One turn."""
+
+    episode: int
+    turn: Turn
+    wanted: tuple[int, ...]
+    """Ids of the reply that a good hint makes likely: the target on a blamed turn, else the action taken."""
+    wrong: tuple[int, ...] | None
+    """Ids of another turn's target; ``None`` on turns called right, or where there is no other."""
+    facts: Mapping[Arm, Facts]
+    """By arm; what a turn cannot have is left out."""
+
+    @property
+    def blamed(self) -> bool:
+        """Whether the reflector proposed another action."""
+        return self.wanted is not self.turn.action_ids
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A diagnosed turn."""
+
+    episode: int
+    trajectory: Trajectory
+    turn: Turn
+    diagnosis: Diagnosis
+
+
+def make_cases(
+    trajectories: Sequence[Trajectory],
+    reflections: Sequence[Reflection],
+    facts: GiveFacts,
+    policy: Policy,
+    turns: int = 16,
+) -> list[Case]:
+    """Turns of a batch that were blamed (with a corrected action), and turns that were called right.
+
+    Draws no random numbers: the other turn of an arm is the next one, in a circle, that says something else.
+
+    Args:
+        trajectories: One rollout batch.
+        reflections: One per trajectory.
+        facts: The teacher's.
+        policy: For its tokenizer and its dialect.
+        turns: Of each of both kinds at most, spread evenly over the batch.
+    """
+    found = [
+        _Found(i, trajectory, turn, diagnosis)
+        for i, (trajectory, reflection) in enumerate(zip(trajectories, reflections, strict=True))
+        for turn, diagnosis in zip(trajectory.turns, reflection.diagnoses, strict=True)
+        if diagnosis is not None and turn.action_ids
+    ]
+    blamed = [one for one in found if one.diagnosis.next_action_target is not None]
+    right = [one for one in found if one.diagnosis.next_action_target is None and not one.diagnosis.was_failure]
+    cases = [_case(one, blamed, facts, policy) for one in _spread(blamed, turns)]
+    return cases + [_case(one, right, facts, policy) for one in _spread(right, turns)]
+
+
+def _case(one: _Found, alike: list[_Found], facts: GiveFacts, policy: Policy) -> Case:
+    own = one.diagnosis
+    hint = facts(one.trajectory, one.turn, own, policy)
+    silent = dict.fromkeys(("diagnosis", "confidence", "target"))
+    told: dict[Arm, Facts] = {Arm.HINT: hint, Arm.SCAFFOLD: NOTHING, Arm.FEEDBACK: {**hint, **silent}}
+    place = alike.index(one)
+    others = [*alike[place + 1 :], *alike[:place]]
+    giver = next((other for other in others if _says(other) != _says(one)), None)
+    if giver is not None:
+        told[Arm.SHUFFLED] = facts(one.trajectory, one.turn, giver.diagnosis, policy)
+    if own.next_action_target is None:
+        return Case(one.episode, one.turn, one.turn.action_ids, None, told)
+    target = own.next_action_target
+    other = next((o.diagnosis.next_action_target for o in others if o.diagnosis.next_action_target != target), None)
+    if other is not None:
+        told[Arm.WRONG] = facts(one.trajectory, one.turn, replace(own, next_action_target=other), policy)
+    return Case(one.episode, one.turn, _ids(target, policy), _ids(other, policy) if other else None, told)
+
+
+def _says(one: _Found) -> tuple[str, Any]:
+    return one.diagnosis.text, one.diagnosis.next_action_target
+
+
+def _ids(call: Mapping[str, Any], policy: Policy) -> tuple[int, ...]:
+    """A corrected action as the policy would send it, with the end of the turn."""
+    template = policy.template
+    return (*template.encoder.encode_untrusted(policy.parser.write(call)), int(template.tokenizer.eos_token_id))
+
+
+def _spread(found: list[_Found], count: int) -> list[_Found]:
+    """At most ``count`` of them, at even distances."""
+    if len(found) <= count:
+        return found
+    return [found[i * len(found) // count] for i in range(count)]

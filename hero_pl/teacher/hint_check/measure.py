@@ -1,0 +1,225 @@
+"""Log-probabilities of replies under every wording of a hint, in few passes of the network.
+
+All contexts of a turn share the conversation before it, so it is run once per turn
+(:class:`~hero_pl.policy.branches.BranchScorer`) wherever the network allows that.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from hero_pl.errors import PolicyError, TokenAlignmentError
+from hero_pl.policy.base import ScoreRow
+from hero_pl.policy.branches import BranchScorer
+from hero_pl.policy.huggingface import HuggingFacePolicy
+from hero_pl.teacher.hint_check.cases import Arm, Case, Facts
+from hero_pl.teacher.render import HintTemplate
+from hero_pl.teacher.weights import LiveWeights, TeacherWeights
+from hero_pl.teacher.wordings import Wording
+
+if TYPE_CHECKING:
+    from hero_pl.policy.base import Policy
+
+NEW_TOKENS, SCORED_TOKENS = 8192, 2048
+"""Ids behind the shared context, and ids whose logits exist at the same time, of one pass at most."""
+Reply = tuple[int, ...]
+Values = tuple[float | None, ...]
+"""Log-probability of a whole reply per turn, in nats; ``None`` where it was not measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one wording does."""
+
+    wording: Wording
+    logprobs: Mapping[Arm, Values]
+    """Of the wanted reply; under :attr:`Arm.WRONG` of the wrong one."""
+    refused: str = ""
+    """Why the chat template cannot take this wording."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One measurement; all values are in the order of the turns."""
+
+    episodes: tuple[int, ...]
+    blamed: tuple[bool, ...]
+    bare: Values
+    """Log-probability of the wanted reply without hint."""
+    bare_wrong: Values
+    """The same of the wrong reply."""
+    readings: tuple[Reading, ...]
+    tokens: int
+    """That went through the network."""
+    seconds: float
+    too_long: int
+    """Rows that did not fit into the context."""
+
+
+def measure(
+    cases: Sequence[Case], templates: Mapping[Wording, HintTemplate], policy: Policy, arms: Sequence[Arm]
+) -> Measured:
+    """Score the replies of every turn without hint and under every wording.
+
+    Args:
+        cases: Turns.
+        templates: The wordings.
+        policy: Loaded; its present weights score, in evaluation mode.
+        arms: What is tried.
+    """
+    started = time.monotonic()
+    scorer = _Scorer(policy)
+    refused: dict[Wording, str] = {}
+    bare: list[float | None] = []
+    bare_wrong: list[float | None] = []
+    columns: dict[tuple[Wording, Arm], list[float | None]] = {(w, arm): [] for w in templates for arm in arms}
+    for case in cases:
+        asked: dict[tuple[Wording, Arm], tuple[Reply, Reply]] = {}
+        for wording, arm in columns:
+            reply = case.wrong if arm is Arm.WRONG else case.wanted
+            if arm not in case.facts or reply is None or wording in refused:
+                continue
+            try:
+                context = hinted_context(case, case.facts[arm], wording, templates[wording], policy)
+            except (PolicyError, TokenAlignmentError) as error:
+                refused[wording] = str(error)
+            else:
+                asked[wording, arm] = (context, reply)
+        prompt = case.turn.prompt_ids
+        pairs = [(prompt, case.wanted), *([(prompt, case.wrong)] if case.wrong else []), *asked.values()]
+        found = scorer(prompt, pairs)
+        bare.append(found.get((prompt, case.wanted)))
+        bare_wrong.append(found.get((prompt, case.wrong)) if case.wrong else None)
+        for key, column in columns.items():
+            column.append(found.get(asked[key]) if key in asked else None)
+    return Measured(
+        tuple(case.episode for case in cases),
+        tuple(case.blamed for case in cases),
+        tuple(bare),
+        tuple(bare_wrong),
+        tuple(
+            Reading(wording, {arm: tuple(columns[wording, arm]) for arm in arms}, refused.get(wording, ""))
+            for wording in templates
+        ),
+        scorer.tokens,
+        time.monotonic() - started,
+        scorer.too_long,
+    )
+
+
+def hinted_context(case: Case, facts: Facts, wording: Wording, template: HintTemplate, policy: Policy) -> Reply:
+    """The context of a turn with a hint in it."""
+    encoder = policy.template.encoder
+    text = template.render(lambda words: len(encoder.encode_untrusted(words)), dict(facts))
+    return policy.template.insert_hint(case.turn.prompt_ids, text, wording.position, case.turn.action_ids)
+
+
+def over_ranks(measured: Measured) -> Measured:
+    """The turns of all processes, so that all of them decide alike."""
+    distributed: Any = torch.distributed
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return measured
+    parts: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(parts, measured)
+    return joined(parts)
+
+
+def joined(parts: Sequence[Measured]) -> Measured:
+    """The same wordings on the turns of several processes, whose episodes are different ones."""
+    many = max((episode for part in parts for episode in part.episodes), default=0) + 1
+    return Measured(
+        tuple(rank * many + episode for rank, part in enumerate(parts) for episode in part.episodes),
+        tuple(flag for part in parts for flag in part.blamed),
+        tuple(value for part in parts for value in part.bare),
+        tuple(value for part in parts for value in part.bare_wrong),
+        tuple(
+            replace(
+                reading,
+                logprobs={
+                    arm: tuple(value for part in parts for value in part.readings[i].logprobs[arm])
+                    for arm in reading.logprobs
+                },
+                refused=next((part.readings[i].refused for part in parts if part.readings[i].refused), ""),
+            )
+            for i, reading in enumerate(parts[0].readings)
+        ),
+        sum(part.tokens for part in parts),
+        max(part.seconds for part in parts),
+        sum(part.too_long for part in parts),
+    )
+
+
+def reply_logprobs(
+    policy: Policy, rows: Sequence[tuple[Reply, Reply]], weights: TeacherWeights | None = None
+) -> list[float]:
+    """Log-probability, in nats, of each reply after its context.
+
+    Args:
+        policy: Loaded.
+        rows: ``(context, reply)`` ids.
+        weights: Which score; default: the present ones.
+    """
+    scored = [ScoreRow(context + reply, ((len(context), len(context) + len(reply)),)) for context, reply in rows]
+    if not scored:
+        return []
+    log_q = (weights or LiveWeights()).score(policy, scored).float().log_softmax(-1)
+    ids = torch.tensor([i for _, reply in rows for i in reply], device=log_q.device)
+    found = log_q.gather(-1, ids[:, None])[:, 0].split_with_sizes([len(reply) for _, reply in rows])
+    return [float(part.sum()) for part in found]
+
+
+class _Scorer:
+    """Scores the rows of one turn after the other; counts what they cost."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self.weights = LiveWeights()
+        self.weights.scorer = _sharing(policy)
+        self.tokens = self.too_long = 0
+
+    def __call__(self, prompt: Reply, pairs: Sequence[tuple[Reply, Reply]]) -> dict[tuple[Reply, Reply], float]:
+        """Log-probability by ``(context, reply)``; each pair is scored once."""
+        different = list(dict.fromkeys(pairs))
+        fitting = [pair for pair in different if len(pair[0]) + len(pair[1]) <= self.policy.max_length]
+        self.too_long += len(different) - len(fitting)
+        found: dict[tuple[Reply, Reply], float] = {}
+        scorer = self.weights.scorer
+        for part in _parts(fitting, len(prompt)):
+            before = scorer.forwarded if scorer is not None else 0
+            found |= zip(part, reply_logprobs(self.policy, part, self.weights), strict=True)
+            self.tokens += scorer.forwarded - before if scorer is not None else sum(len(c) + len(a) for c, a in part)
+        return found
+
+
+def _sharing(policy: Policy) -> BranchScorer | None:
+    """A scorer that runs a shared context once, if the network can."""
+    if not isinstance(policy, HuggingFacePolicy):
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # separate passes are no loss but of time
+        for how in ("tree_mask", "prefix_cache"):
+            scorer = BranchScorer(how)
+            if scorer.can_share(policy, "live"):
+                return scorer
+    return None
+
+
+def _parts(pairs: Sequence[tuple[Reply, Reply]], shared: int) -> Iterator[list[tuple[Reply, Reply]]]:
+    """Pairs that are few enough for one pass (at least one)."""
+    part: list[tuple[Reply, Reply]] = []
+    new = scored = 0
+    for context, reply in pairs:
+        more = max(len(context) - shared, 0) + len(reply)
+        if part and (new + more > NEW_TOKENS or scored + len(reply) > SCORED_TOKENS):
+            yield part
+            part, new, scored = [], 0, 0
+        part.append((context, reply))
+        new, scored = new + more, scored + len(reply)
+    if part:
+        yield part

@@ -1,0 +1,226 @@
+"""The report of a measurement: which wording to use, a table, JSON, and one figure."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hero_pl.errors import ConfigError
+from hero_pl.teacher.hint_check.cases import Arm, Case
+from hero_pl.teacher.hint_check.measure import measure, over_ranks
+from hero_pl.teacher.hint_check.verdict import Judged, Kind, bare_probability, judge
+from hero_pl.teacher.render import HintTemplate
+from hero_pl.teacher.wordings import Wording
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from hero_pl.policy.base import Policy
+
+
+_COLUMNS = {
+    "own\nhint": Arm.HINT.value,
+    "shuf-\nfled": Arm.SHUFFLED.value,
+    "emp-\nty": Arm.SCAFFOLD.value,
+    "wrong\nobey": Arm.WRONG.value,
+}
+"""Heads of the columns with probabilities on blamed turns: of the corrected action, and last of the wrong target."""
+
+
+@dataclass(frozen=True, slots=True)
+class HintReport:
+    """What every wording does to one policy."""
+
+    judged: tuple[Judged, ...]
+    """The best first: by the mean change over all turns."""
+    blamed: int
+    """Turns with a corrected action."""
+    right: int
+    """Turns called right."""
+    episodes: int
+    bare: dict[str, float]
+    """Mean probability without hint of the ``wanted`` reply on blamed turns, of the ``wrong target`` there, and of the
+    action taken on turns called ``right``."""
+    tokens: int
+    """That went through the network."""
+    seconds: float
+    too_long: int
+    """Contexts with a hint that the policy's context length has no room for; they are left out."""
+
+    @property
+    def best(self) -> Judged | None:
+        """The wording that helps most, if any surely helps."""
+        return next((one for one in self.judged if one.kind is Kind.USABLE), None)
+
+    @property
+    def first(self) -> Judged:
+        """The wording with the highest mean, sure or not."""
+        return self.judged[0]
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values; what was not measured, or has no end, is null."""
+        return {
+            "best": _named(self.best.wording) if self.best else None,
+            **{name: getattr(self, name) for name in ("blamed", "right", "episodes", "tokens", "too_long")},
+            "seconds": round(self.seconds, 2),
+            "no_hint": _plain(self.bare),
+            "wordings": [_plain({**_named(one.wording), **_judged(one)}) for one in self.judged],
+        }
+
+
+def check_hints(
+    cases: Sequence[Case], templates: Mapping[Wording, HintTemplate], policy: Policy, arms: Sequence[Arm]
+) -> HintReport:
+    """Measure every wording on the turns of all processes, and judge it.
+
+    Args:
+        cases: Turns of this process.
+        templates: The wordings.
+        policy: Loaded.
+        arms: What is tried; :attr:`Arm.HINT` is needed.
+    """
+    measured = over_ranks(measure(cases, templates, policy, arms))
+    judged = [judge(measured, reading) for reading in measured.readings]
+    return HintReport(
+        tuple(sorted(judged, key=lambda one: -one.overall.mean if one.overall.turns else math.inf)),
+        sum(measured.blamed),
+        len(measured.blamed) - sum(measured.blamed),
+        len(set(measured.episodes)),
+        {
+            "wanted": bare_probability(measured, blamed=True),
+            Arm.WRONG.value: bare_probability(measured, blamed=True, wrong=True),
+            "right": bare_probability(measured, blamed=False),
+        },
+        measured.tokens,
+        measured.seconds,
+        measured.too_long,
+    )
+
+
+def choice(report: HintReport, arguments: str = "--model.objective.init_args.teacher.init_args") -> str:
+    """What to add to a command line; empty if no wording helps."""
+    if report.best is None:
+        return ""
+    wording = report.best.wording
+    position = f" {arguments}.position {wording.position}" if wording.position else ""
+    return f"{arguments}.template {wording.template}{position}"
+
+
+def summary(report: HintReport) -> str:
+    """One line: the best wording, why, and what it cost to know."""
+    cost = f"{report.tokens} tokens, {report.seconds:.1f} s"
+    turns = f"{report.blamed} blamed turns and {report.right} called right, of {report.episodes} episodes"
+    best = report.best
+    if best is None:
+        return f"No wording surely helps on {turns} ({cost})."
+    before, after = report.bare["wanted"], best.probability[Arm.HINT.value]
+    return (
+        f"{best.wording}: P(corrected action) {before:.2f} without hint, {after:.2f} with it; all turns "
+        f"{best.overall} nats; on {turns} ({cost})."
+    )
+
+
+def refusal(report: HintReport) -> str:
+    """Why training does not start, with the table."""
+    if not report.blamed:
+        why = (
+            "no turn of the first batch was given a corrected action, so nothing can be measured. Raise "
+            "data.tasks_per_step, look at the reflections (trajectories.jsonl), or name a template."
+        )
+    else:
+        why = (
+            "no wording of the hint surely makes this policy's corrected actions more likely than no hint does. "
+            "Training would pull it away from what it does right. Give the policy a warm start, write a wording of "
+            "your own (teacher.init_args.candidates), or measure on more episodes: hero_pl check-hints."
+        )
+    return f"template: auto: {why} To train anyway: --force true.\n{table_text(report)}"
+
+
+def table_text(report: HintReport, width: int = 88) -> str:
+    """The table as plain text."""
+    from rich.console import Console
+
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    console.print(to_table(report))
+    return console.file.getvalue().rstrip()  # type: ignore[attr-defined, no-any-return]
+
+
+def to_table(report: HintReport) -> Table:
+    """One row per wording: changes in nats with intervals, and probabilities."""
+    from rich.box import SIMPLE
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        title=f"{report.blamed} blamed turns, {report.right} called right, {report.episodes} episodes\n"
+        "Change of log-probability by the hint, nats per reply [95 %], and mean probabilities"
+    )
+    table.box, table.pad_edge, table.collapse_padding = SIMPLE, False, True
+    table.add_column("wording\nverdict", overflow="fold")
+    for head in ("all\nturns", "blamed\nturns"):
+        table.add_column(head, no_wrap=True)
+    for head in (*_COLUMNS, "right\nturn"):
+        table.add_column(head, justify="right", no_wrap=True)
+    bare = report.bare
+    shares = [_share(bare["wanted"]), "", "", _share(bare[Arm.WRONG.value]), _share(bare["right"])]
+    table.add_row("no hint", "", "", *shares)
+    for one in report.judged:
+        changes = (str(change).replace(" [", "\n[") for change in (one.overall, one.blamed))
+        shares = [_share(one.probability.get(key, math.nan)) for key in (*_COLUMNS.values(), "right")]
+        cells = (f"{one.wording}\n  {one.kind.value}", *changes, *shares)
+        table.add_row(*(Text(cell) for cell in cells), style="" if one.kind is Kind.USABLE else "dim")
+    return table
+
+
+def draw(report: HintReport, out: Path) -> None:
+    """Changes of every wording, with intervals, as a PNG.
+
+    Raises:
+        ConfigError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ConfigError("The figure needs matplotlib: pip install 'hero_pl[plot]'.") from error
+    kinds = {"hint, blamed turns": "blamed", "hint, turns called right": "right", "shuffled": "shuffled"}
+    kinds |= {"wrong target (obeyed)": "obeyed", "empty scaffold": "scaffold"}
+    figure = Figure(figsize=(9.0, 1.5 + 0.75 * len(report.judged)), layout="constrained")
+    axes = figure.subplots()
+    for k, (label, name) in enumerate(kinds.items()):
+        points = [(i, change) for i, one in enumerate(report.judged) if (change := getattr(one, name)).turns]
+        places = [i + 0.14 * (k - 2) for i, _ in points]
+        means = [change.mean for _, change in points]
+        ends = [[change.mean - change.low for _, change in points], [change.high - change.mean for _, change in points]]
+        finite = [[0.0 if math.isinf(x) else x for x in side] for side in ends]
+        axes.errorbar(means, places, xerr=finite, fmt="o", capsize=2, label=label)
+    axes.axvline(0.0, color="gray", linewidth=0.8)
+    axes.set_yticks(range(len(report.judged)), [f"{one.wording}\n{one.kind.value}" for one in report.judged])
+    axes.invert_yaxis()
+    axes.set_xlabel("change of log-probability against no hint (nats per reply)")
+    axes.legend(fontsize="small")
+    figure.savefig(out, dpi=120)
+
+
+def _share(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.2f}"
+
+
+def _named(wording: Wording) -> dict[str, str | None]:
+    return {"template": wording.template, "position": wording.position}
+
+
+def _judged(one: Judged) -> dict[str, Any]:
+    changes = ("overall", "blamed", "right", "obeyed", "shuffled", "scaffold", "feedback")
+    found: dict[str, Any] = {"verdict": one.kind.value, "refused": one.refused or None}
+    found |= {name: asdict(change) if (change := getattr(one, name)).turns else None for name in changes}
+    return {**found, "probability": one.probability}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,143 @@
+"""What a measurement says about a wording, in numbers with intervals and in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from hero_pl.runs.intervals import LEVEL, student_quantile
+from hero_pl.teacher.hint_check.cases import Arm
+from hero_pl.teacher.hint_check.measure import Measured, Reading, Values
+from hero_pl.teacher.wordings import Wording
+
+NOTHING = 0.5
+"""Nats: a hint that surely moves a reply by less (a factor of 1.6) moves nothing."""
+
+
+class Kind(StrEnum):
+    """The verdicts; ``docs/hints.md`` says what to do about each."""
+
+    USABLE = "usable"
+    ANY_HINT = "any hint does it"
+    NOTHING = "obeys nothing"
+    SCAFFOLD = "destroyed by its own scaffold"
+    HARMFUL = "harmful"
+    UNRESOLVED = "not resolved"
+    REFUSED = "refused by the chat template"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Mean change of a log-probability over turns, in nats per reply, with a 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+    turns: int
+    episodes: int
+
+    @staticmethod
+    def of(pairs: Iterable[tuple[int, float]]) -> Change:
+        """Of ``(episode, change)`` per turn.
+
+        Turns of one episode are not independent, so the standard error is that of a mean over clusters (Cameron and
+        Miller, Journal of Human Resources 50, 2015, with the factor ``E / (E - 1)``), and the quantile is Student's
+        with ``E - 1`` degrees of freedom. A single episode has an infinite interval.
+        """
+        found = list(pairs)
+        if not found:
+            return Change(math.nan, -math.inf, math.inf, 0, 0)
+        mean = math.fsum(value for _, value in found) / len(found)
+        clusters: dict[int, float] = {}
+        for episode, value in found:
+            clusters[episode] = clusters.get(episode, 0.0) + value - mean
+        count = len(clusters)
+        if count < 2:
+            return Change(mean, -math.inf, math.inf, len(found), count)
+        error = math.sqrt(count / (count - 1) * math.fsum(s * s for s in clusters.values())) / len(found)
+        half = student_quantile(LEVEL, count - 1) * error
+        return Change(mean, mean - half, mean + half, len(found), count)
+
+    def __str__(self) -> str:
+        if not self.turns:
+            return "-"
+        if math.isinf(self.low):
+            return f"{self.mean:+.2f} [one episode]"
+        return f"{self.mean:+.2f} [{self.low:+.1f}, {self.high:+.1f}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One wording, judged."""
+
+    wording: Wording
+    kind: Kind
+    overall: Change
+    """Of the wanted reply by the hint, over blamed turns and turns called right."""
+    blamed: Change
+    right: Change
+    obeyed: Change
+    """Of a wrong target by the hint that names it."""
+    shuffled: Change
+    """Of the wanted reply on blamed turns by another turn's hint."""
+    scaffold: Change
+    """Of the wanted reply by the wording with nothing in it."""
+    feedback: Change
+    probability: dict[str, float]
+    """Mean probability of the wanted reply (of the wrong one under ``wrong target``) on blamed turns by arm, and on
+    turns called right (``right``)."""
+    refused: str = ""
+
+
+def judge(measured: Measured, reading: Reading) -> Judged:
+    """Compare one wording with no hint."""
+    every = range(len(measured.episodes))
+    blamed, right = [i for i in every if measured.blamed[i]], [i for i in every if not measured.blamed[i]]
+
+    def change(arm: Arm, turns: Sequence[int]) -> Change:
+        before = measured.bare_wrong if arm is Arm.WRONG else measured.bare
+        pairs = ((i, before[i], reading.logprobs.get(arm, (None,) * len(every))[i]) for i in turns)
+        return Change.of((measured.episodes[i], y - x) for i, x, y in pairs if x is not None and y is not None)
+
+    overall = change(Arm.HINT, every)
+    shuffled, own = change(Arm.SHUFFLED, blamed), change(Arm.HINT, blamed)
+    obeyed, scaffold = change(Arm.WRONG, blamed), change(Arm.SCAFFOLD, every)
+    probability = {arm.value: _mean_probability(reading.logprobs[arm], blamed) for arm in reading.logprobs}
+    probability["right"] = _mean_probability(reading.logprobs[Arm.HINT], right)
+    kind = _kind(own, overall, obeyed, shuffled, scaffold)
+    return Judged(
+        reading.wording,
+        Kind.REFUSED if reading.refused else kind,
+        overall,
+        own,
+        change(Arm.HINT, right),
+        obeyed,
+        shuffled,
+        scaffold,
+        change(Arm.FEEDBACK, blamed),
+        probability,
+        reading.refused,
+    )
+
+
+def _kind(own: Change, overall: Change, obeyed: Change, shuffled: Change, scaffold: Change) -> Kind:
+    if overall.high < 0.0 or own.high < 0.0:
+        return Kind.SCAFFOLD if scaffold.high < 0.0 else Kind.HARMFUL
+    if own.low > 0.0 and overall.low > 0.0:
+        return Kind.ANY_HINT if shuffled.turns and shuffled.mean >= own.mean else Kind.USABLE
+    if own.turns and own.high < NOTHING and obeyed.high < NOTHING:
+        return Kind.NOTHING
+    return Kind.UNRESOLVED
+
+
+def _mean_probability(values: Values, turns: Sequence[int]) -> float:
+    known = [math.exp(value) for i in turns if (value := values[i]) is not None]
+    return math.fsum(known) / len(known) if known else math.nan
+
+
+def bare_probability(measured: Measured, blamed: bool, wrong: bool = False) -> float:
+    """Mean probability without hint of the wanted (or wrong) reply, on blamed turns or on those called right."""
+    turns = [i for i, flag in enumerate(measured.blamed) if flag is blamed]
+    return _mean_probability(measured.bare_wrong if wrong else measured.bare, turns)

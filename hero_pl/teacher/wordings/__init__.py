@@ -1,0 +1,56 @@
+"""The shipped wordings of a hint: which there are, and where each one can go.
+
+A wording is a Jinja file beside this one. ``full`` tells everything in prose; the others say the diagnosis and the
+corrected action in as few words as possible, and what the environment answered only where there is no diagnosis. Which
+one a model can read differs from model to model and is measured by :mod:`hero_pl.teacher.hint_check`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hero_pl.types import HintPosition
+
+AUTO = "auto"
+"""In the place of a name: measure on the first training batch, then take the one that helps most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """A hint template and where its hint goes."""
+
+    template: str
+    """Name of a shipped one, or a path as in the configuration."""
+    position: HintPosition | None = None
+    """``None``: where the policy's chat template puts hints."""
+
+    def __str__(self) -> str:
+        return self.template if self.position is None else f"{self.template} @ {self.position}"
+
+
+POSITIONS: dict[str, tuple[HintPosition, ...]] = {
+    "full": ("before_action", "last_message"),
+    "short": ("before_action", "last_message"),
+    "reply_exactly": ("before_action", "last_message"),
+    "inline": ("last_message",),
+    "chat": ("after_draft",),
+}
+"""Shipped wordings and the positions that are measured; one with a single position always goes there."""
+OTHER_POSITIONS: tuple[HintPosition, ...] = ("before_action", "last_message")
+"""Those of a template of the user."""
+
+
+def wordings(templates: list[str] | None = None) -> list[Wording]:
+    """Every template at every position that is measured.
+
+    Args:
+        templates: Names or paths; default: all that are shipped.
+    """
+    chosen = list(POSITIONS) if templates is None else templates
+    return [Wording(name, position) for name in chosen for position in POSITIONS.get(name, OTHER_POSITIONS)]
+
+
+def own_position(template: str | None) -> HintPosition | None:
+    """Where a shipped wording belongs, if it belongs to one place."""
+    positions = POSITIONS.get(template or "", ())
+    return positions[0] if len(positions) == 1 else None

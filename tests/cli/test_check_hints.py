@@ -1,0 +1,64 @@
+"""``hero_pl check-hints`` measures the policy of a configuration and names the command line to use."""
+
+import json
+
+import pytest
+
+from hero_pl.cli.lightning import instantiate
+from hero_pl.cli.main import main
+from hero_pl.errors import ConfigError
+
+
+def test_it_writes_a_report_for_every_wording_and_the_configuration_s_own(config, tmp_path, capsys) -> None:
+    own = tmp_path / "own.jinja"
+    own.write_text("psst {{ target }}")
+    out = tmp_path / "hints.json"
+    teacher = {"class_path": "HindsightTeacher", "init_args": {"template": str(own)}}
+    path = config(model__objective__init_args__teacher=teacher)
+    main(["check-hints", "--config", path, "--episodes", "2", "--turns", "2", "--out", str(out), "--data.seed", "3"])
+    report = json.loads(out.read_text())
+    names = {wording["template"] for wording in report["wordings"]}
+    assert names == {"full", "short", "reply_exactly", "inline", "chat", str(own)}
+    assert report["blamed"] == 2  # a policy with random weights does nothing right
+    assert "no hint" in capsys.readouterr().out
+
+
+def test_templates_can_be_named(config, tmp_path) -> None:
+    out = tmp_path / "hints.json"
+    main(["check-hints", "--config", config(), "--episodes", "2", "--templates", "chat", "--out", str(out)])
+    assert [w["template"] for w in json.loads(out.read_text())["wordings"]] == ["chat"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--labels", "guess"], "--labels=guess"),
+        (["--episodes", "0"], "--episodes=0"),
+        (["--model.objective.init_args.teacher", "FullDemoTeacher"], "shows no diagnoses"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_before_a_model_is_loaded(
+    words, said, config, loads_no_model, capsys
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["check-hints", "--config", config(), *words])
+    assert said in capsys.readouterr().err
+
+
+def test_force_reaches_the_teacher_and_is_refused_where_there_is_nothing_to_force(config) -> None:
+    auto = {"class_path": "HindsightTeacher", "init_args": {"template": "auto"}}
+    path = config(model__objective__init_args__teacher=auto)
+    assert instantiate(["--config", path, "--force", "true"]).model.objective.teacher.force
+    assert not instantiate(["--config", path]).model.objective.teacher.force
+    with pytest.raises(ConfigError, match="--force"):
+        instantiate(["--config", config(), "--force", "true"])
+
+
+def test_a_refused_run_ends_with_the_table_and_a_status(config, capsys) -> None:
+    auto = {"class_path": "HindsightTeacher", "init_args": {"template": "auto"}}
+    with pytest.raises(SystemExit) as end:
+        main(["fit", "--config", config(model__objective__init_args__teacher=auto)])
+    assert end.value.code == 1
+    said = capsys.readouterr().err
+    assert "To train anyway: --force true" in said
+    assert "reply_exactly" in said

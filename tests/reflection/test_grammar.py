@@ -1,0 +1,108 @@
+"""A review that is drawn under its format is always usable, whatever the model would rather write."""
+
+import json
+
+import pytest
+import torch
+
+from hero_pl.chat.actions import PlainText
+from hero_pl.errors import ConfigError
+from hero_pl.policy.base import Sampling
+from hero_pl.policy.huggingface import HuggingFacePolicy
+from hero_pl.reflection.grammar import ReviewGrammar, review_schema
+from hero_pl.reflection.self_reflector import SelfReflector
+from hero_pl.rollout.collect import Collector, Limits
+from hero_pl.rollout.specs import EpisodeSpec
+from hero_pl.types import StopReason, Trajectory
+
+SEARCH = {
+    "type": "function",
+    "function": {
+        "name": "search",
+        "description": "Look.",
+        "parameters": {
+            "type": "object",
+            "properties": {"query": {"type": "string", "description": "Words."}, "ids": {"type": "array"}},
+            "required": ["query"],
+        },
+    },
+}
+
+
+def trajectory(tools):
+    return Trajectory("t", "e", 0, 0, "", tools, "", (), 0.0, StopReason.TERMINATED)
+
+
+def test_the_schema_asks_for_each_turn_of_the_window_and_ends_every_text() -> None:
+    schema = review_schema(trajectory((SEARCH,)), (2, 3), 40)
+    assert schema["required"] == ["turn2", "turn3"]
+    turn = schema["properties"]["turn2"]["properties"]
+    assert turn["diagnosis"] == {"type": "string", "pattern": '^[^\\x00-\\x1f\\x7f"\\\\]{1,40}$'}
+    null, call = turn["next_action_target"]["anyOf"]
+    assert null == {"type": "null"}
+    assert call["properties"]["name"] == {"const": "search"}
+    arguments = call["properties"]["arguments"]
+    assert arguments["properties"]["query"] == turn["diagnosis"]
+    assert arguments["properties"]["ids"]["maxItems"] == 8
+    assert arguments["additionalProperties"] is False
+
+
+def test_without_tools_no_action_can_be_corrected() -> None:
+    turn = review_schema(trajectory(()), (1, 1), 40)["properties"]["turn1"]["properties"]
+    assert turn["next_action_target"] == {"anyOf": [{"type": "null"}]}
+
+
+@pytest.fixture(scope="module")
+def played():
+    """A network with random weights, and two episodes of it."""
+    torch.manual_seed(0)
+    config = {
+        "model_type": "qwen3",
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "max_position_embeddings": 2048,
+    }
+    policy = HuggingFacePolicy(config=config, tokenizer="hero_pl:pocket-shop", parser=PlainText())
+    policy.load()
+    collector = Collector("hero_pl/WebShopPocket-v0", split="train", limits=Limits(max_turns=2))
+    specs = [EpisodeSpec(task, i, i) for i, task in enumerate(collector.task_ids[:2])]
+    return policy, collector.collect(specs, policy, Sampling(1.0, 4))
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_random_weights_write_usable_reviews(temperature, played) -> None:
+    pytest.importorskip("xgrammar", reason="needs the extra `constrained`")
+    policy, episodes = played
+    settings = {"mode": "continue", "tokens_per_turn": 160, "temperature": temperature, "max_diagnosis_chars": 40}
+    free = SelfReflector(**settings).reflect(episodes, policy)
+    held = SelfReflector(**settings, constrained=True).reflect(episodes, policy)
+    for episode, reflection in zip(episodes, held, strict=True):
+        assert list(json.loads(reflection.raw)) == [f"turn{turn.number}" for turn in episode.turns]
+
+    def usable(reflections):
+        return sum(diagnosis is not None for reflection in reflections for diagnosis in reflection.diagnoses)
+
+    assert usable(held) > usable(free)
+    assert usable(held) >= 3  # of four turns; a diagnosis of blanks is none
+
+
+def test_a_drawn_id_keeps_the_probability_that_it_had_among_the_allowed(played) -> None:
+    pytest.importorskip("xgrammar", reason="needs the extra `constrained`")
+    policy, episodes = played
+    grammar = ReviewGrammar(policy)
+    schema = review_schema(episodes[0], (1, 1), 10)
+    sampling = Sampling(0.0, 1, lambda row: grammar.constraint(schema))
+    with policy.sampling():
+        (action,) = policy.sampler.open(policy, sampling, [0]).act([0], [episodes[0].turns[0].prompt_ids])
+    assert policy.template.encoder.decode(action.ids).startswith("{")
+    assert action.logprobs[0] > -3.0  # few ids begin an object; among all of them it would be about -6
+
+
+def test_without_the_package_the_extra_is_named(played, monkeypatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "xgrammar", None)
+    with pytest.raises(ConfigError, match=r"hero_pl\[constrained\]"):
+        ReviewGrammar(played[0])

@@ -1,0 +1,58 @@
+"""The report names the best wording, fits a terminal, and is valid JSON."""
+
+import json
+
+import pytest
+
+from hero_pl.teacher.hindsight import HindsightTeacher
+from hero_pl.teacher.hint_check.cases import ALL, make_cases
+from hero_pl.teacher.hint_check.report import check_hints, choice, draw, refusal, summary, table_text
+from hero_pl.teacher.hint_check.verdict import Kind
+from hero_pl.teacher.render import HintTemplate
+from hero_pl.teacher.wordings import wordings
+
+
+def report(policy, batch):
+    cases = make_cases(*batch(policy), HindsightTeacher().facts, policy)
+    templates = {wording: HintTemplate(wording.template, 1024, 1536) for wording in wordings()}
+    return check_hints(cases, templates, policy, ALL)
+
+
+def test_the_best_wording_comes_first_with_the_arguments_that_choose_it(reader, batch) -> None:
+    found = report(reader("Reply with exactly this action: ", "Note: "), batch)
+    assert found.best is found.judged[0]
+    assert found.best.wording.template == "reply_exactly"
+    assert choice(found) == (
+        "--model.objective.init_args.teacher.init_args.template reply_exactly "
+        f"--model.objective.init_args.teacher.init_args.position {found.best.wording.position}"
+    )
+    assert "reply_exactly" in summary(found)
+    assert f"{found.tokens} tokens" in summary(found)
+
+
+def test_a_policy_that_reads_nothing_has_no_best_wording(reader, batch) -> None:
+    found = report(reader("no such word"), batch)
+    assert found.best is None
+    assert choice(found) == ""
+    assert {one.kind for one in found.judged} == {Kind.NOTHING}
+    assert "--force" in refusal(found)
+    assert "obeys nothing" in refusal(found)
+
+
+def test_the_table_fits_into_88_columns_and_names_every_wording(reader, batch) -> None:
+    text = table_text(report(reader("; do "), batch))
+    assert max(map(len, text.splitlines())) <= 88
+    assert all(name in text for name in ("short", "full", "inline", "chat", "no hint", "4 blamed turns"))
+
+
+def test_the_report_is_json_without_what_json_does_not_know(reader, batch) -> None:
+    values = json.loads(json.dumps(report(reader("; do "), batch).to_json(), allow_nan=False))
+    assert values["best"]["template"] == "short"
+    assert (values["blamed"], values["right"], values["episodes"]) == (4, 4, 4)
+    assert values["wordings"][0]["blamed"]["mean"] > 1.0
+
+
+def test_the_figure_is_a_picture(reader, batch, tmp_path) -> None:
+    pytest.importorskip("matplotlib", reason="the figure needs the extra `plot`")
+    draw(report(reader("; do "), batch), tmp_path / "hints.png")
+    assert (tmp_path / "hints.png").read_bytes()[:4] == b"\x89PNG"
