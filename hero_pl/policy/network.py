@@ -10,8 +10,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from hero_pl.errors import ConfigError
-from hero_pl.policy.fingerprint import PolicyError, fingerprint
+from hero_pl.errors import ConfigError, PolicyError
+from hero_pl.policy.fingerprint import fingerprint
 
 CopiesState: TypeAlias = "dict[str, dict[str, Tensor]]"
 """State dictionaries of frozen copies by their names."""
