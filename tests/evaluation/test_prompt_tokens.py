@@ -17,8 +17,15 @@ from hero_pl.scalars import measured
 from hero_pl.types import StopReason, Trajectory
 
 
-def play(parser, replies, template=None, **arguments):
-    policy = ScriptedPolicy(replies, template, parser)
+def showing_tools():
+    """A template that writes the tools it is given."""
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = "{% if tools %}T{{ tools | tojson }}\n{% endif %}" + tokenizer.chat_template
+    return ChatTemplate(tokenizer)
+
+
+def play(parser, replies, **arguments):
+    policy = ScriptedPolicy(replies, showing_tools(), parser)
     policy.load()
     collector = Collector("hero_pl/PocketRetail-v0", {"size": 30, "tasks": 60, **arguments}, limits=Limits(max_turns=3))
     specs = [EpisodeSpec(task, i, i) for i, task in enumerate(collector.task_ids[:2])]
@@ -44,9 +51,8 @@ def test_tools_cost_what_the_dialect_says_about_them():
 
 
 def test_tools_that_the_chat_template_writes_are_counted():
-    tokenizer = byte_tokenizer()
-    tokenizer.chat_template = "{% if tools %}T{{ tools | tojson }}\n{% endif %}" + tokenizer.chat_template
-    played, policy = play(ToolCall(), ["Hm?"], template=ChatTemplate(tokenizer))
+    played, policy = play(ToolCall(), ["Hm?"])
+    tokenizer = policy.template.tokenizer
     written = len(
         str(tokenizer.apply_chat_template([{"role": "user", "content": ""}], played[0].tools, tokenize=False))
     )

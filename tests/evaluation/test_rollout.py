@@ -53,7 +53,8 @@ def test_a_broken_episode_counts_as_broken_and_as_tokens_spent_and_nowhere_else(
 
 def test_a_batch_of_broken_episodes_has_no_means_and_no_zeros_to_be_alarmed_by() -> None:
     told = found(episode(turn(1, "a", 3), stop=StopReason.ENV_ERROR))
-    assert (told.pop("rollout/action_tokens"), told.pop("rollout/discarded_turns")) == (3.0, 0.0)
+    amounts = ("rollout/action_tokens", "rollout/discarded_turns", "rollout/rewritten_tokens")
+    assert [told.pop(name) for name in amounts] == [3.0, 0.0, 0.0]
     assert told == {f"rollout/{reason}": float(reason is StopReason.ENV_ERROR) for reason in StopReason}
 
 

@@ -4,6 +4,8 @@ import pytest
 
 from hero_envs.tau_bench.expert import ScriptedExpert
 from hero_pl.chat.actions import PlainText, ReAct, ToolCall
+from hero_pl.chat.byte_tokenizer import byte_tokenizer
+from hero_pl.chat.template import ChatTemplate
 from hero_pl.policy.sampling import Sampling
 from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.reflection.none import NoReflector
@@ -22,7 +24,9 @@ def retail():
 
 
 def policy_of(parser):
-    made = ScriptedPolicy(["I do not know."], parser=parser)
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = "{% for tool in tools or [] %}{{ tool | tojson }}\n{% endfor %}" + tokenizer.chat_template
+    made = ScriptedPolicy(["I do not know."], ChatTemplate(tokenizer), parser)
     made.load()
     return made
 
