@@ -120,7 +120,7 @@ def summary(report: HintReport) -> str:
     before, after = report.bare["wanted"], best.probability[Arm.HINT.value]
     return (
         f"{best.wording}: P(corrected action) {before:.2f} without hint, {after:.2f} with it; all turns "
-        f"{best.overall} nats; on {turns} ({cost})."
+        f"{best.overall}; on {turns} ({cost})."
     )
 
 
@@ -150,14 +150,14 @@ def table_text(report: HintReport, width: int = 88) -> str:
 
 
 def to_table(report: HintReport) -> Table:
-    """One row per wording: changes in nats with intervals, and probabilities."""
+    """One row per wording: preferences with intervals, and probabilities."""
     from rich.box import SIMPLE
     from rich.table import Table
     from rich.text import Text
 
     table = Table(
         title=f"{report.blamed} blamed turns, {report.right} called right, {report.episodes} episodes\n"
-        "Change of log-probability by the hint, nats per reply [95 %], and mean probabilities"
+        "Preference for the wanted reply, -1 to 1 [95 %], and mean probabilities"
     )
     table.box, table.pad_edge, table.collapse_padding = SIMPLE, False, True
     table.add_column("wording\nverdict", overflow="fold")
@@ -177,7 +177,7 @@ def to_table(report: HintReport) -> Table:
 
 
 def draw(report: HintReport, out: Path) -> None:
-    """Changes of every wording, with intervals, as a PNG.
+    """Preferences under every wording, with intervals, as a PNG.
 
     Raises:
         ConfigError: matplotlib is not installed.
@@ -200,7 +200,7 @@ def draw(report: HintReport, out: Path) -> None:
     axes.axvline(0.0, color="gray", linewidth=0.8)
     axes.set_yticks(range(len(report.judged)), [f"{one.wording}\n{one.kind.value}" for one in report.judged])
     axes.invert_yaxis()
-    axes.set_xlabel("change of log-probability against no hint (nats per reply)")
+    axes.set_xlabel("preference for the reply against no hint: (p - p0) / (p + p0)")
     axes.legend(fontsize="small")
     figure.savefig(out, dpi=120)
 
@@ -217,7 +217,7 @@ def _judged(one: Judged) -> dict[str, Any]:
     changes = ("overall", "blamed", "right", "obeyed", "shuffled", "scaffold", "feedback")
     found: dict[str, Any] = {"verdict": one.kind.value, "refused": one.refused or None}
     found |= {name: asdict(change) if (change := getattr(one, name)).turns else None for name in changes}
-    return {**found, "probability": one.probability}
+    return {**found, "probability": one.probability, "gain_nats": one.gain}
 
 
 def _plain(value: Any) -> Any:

@@ -12,8 +12,8 @@ from hero_pl.teacher.hint_check.cases import Arm
 from hero_pl.teacher.hint_check.measure import Measured, Reading, Values
 from hero_pl.teacher.wordings import Wording
 
-NOTHING = 0.5
-"""Nats: a hint that surely moves a reply by less (a factor of 1.6) moves nothing."""
+NOTHING = 0.25
+"""A hint that surely moves a reply by less (a factor of 1.7 in its probability) moves nothing."""
 
 
 class Kind(StrEnum):
@@ -30,7 +30,12 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Mean change of a log-probability over turns, in nats per reply, with a 95 % interval."""
+    """Mean preference over turns, with a 95 % interval.
+
+    The preference for a reply is ``(p - p0) / (p + p0)``, with ``p`` its probability with the hint and ``p0`` without:
+    1 if only the hint makes it likely, 0 if nothing changes, -1 if the hint rules it out. It is ``tanh`` of half the
+    change of the log-probability, so that it means the same for short and long replies, and no single turn decides.
+    """
 
     mean: float
     low: float
@@ -40,13 +45,13 @@ class Change:
 
     @staticmethod
     def of(pairs: Iterable[tuple[int, float]]) -> Change:
-        """Of ``(episode, change)`` per turn.
+        """Of ``(episode, change of the log-probability)`` per turn.
 
         Turns of one episode are not independent, so the standard error is that of a mean over clusters (Cameron and
         Miller, Journal of Human Resources 50, 2015, with the factor ``E / (E - 1)``), and the quantile is Student's
         with ``E - 1`` degrees of freedom. A single episode has an infinite interval.
         """
-        found = list(pairs)
+        found = [(episode, math.tanh(change / 2)) for episode, change in pairs]
         if not found:
             return Change(math.nan, -math.inf, math.inf, 0, 0)
         mean = math.fsum(value for _, value in found) / len(found)
@@ -65,7 +70,7 @@ class Change:
             return "-"
         if math.isinf(self.low):
             return f"{self.mean:+.2f} [one episode]"
-        return f"{self.mean:+.2f} [{self.low:+.1f}, {self.high:+.1f}]"
+        return f"{self.mean:+.2f} [{self.low:+.2f}, {self.high:+.2f}]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +93,8 @@ class Judged:
     probability: dict[str, float]
     """Mean probability of the wanted reply (of the wrong one under ``wrong target``) on blamed turns by arm, and on
     turns called right (``right``)."""
+    gain: dict[str, float]
+    """Mean change of the log-probability by the hint, in nats per reply, on ``blamed`` and ``right`` turns."""
     refused: str = ""
 
 
@@ -118,6 +125,7 @@ def judge(measured: Measured, reading: Reading) -> Judged:
         scaffold,
         change(Arm.FEEDBACK, blamed),
         probability,
+        {"blamed": _mean_gain(measured, reading, blamed), "right": _mean_gain(measured, reading, right)},
         reading.refused,
     )
 
@@ -134,6 +142,12 @@ def _kind(own: Change, overall: Change, obeyed: Change, shuffled: Change, scaffo
 
 def _mean_probability(values: Values, turns: Sequence[int]) -> float:
     known = [math.exp(value) for i in turns if (value := values[i]) is not None]
+    return math.fsum(known) / len(known) if known else math.nan
+
+
+def _mean_gain(measured: Measured, reading: Reading, turns: Sequence[int]) -> float:
+    pairs = [(measured.bare[i], reading.logprobs[Arm.HINT][i]) for i in turns]
+    known = [after - before for before, after in pairs if before is not None and after is not None]
     return math.fsum(known) / len(known) if known else math.nan
 
 

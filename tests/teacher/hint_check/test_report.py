@@ -49,7 +49,8 @@ def test_the_report_is_json_without_what_json_does_not_know(reader, batch) -> No
     values = json.loads(json.dumps(report(reader("; do "), batch).to_json(), allow_nan=False))
     assert values["best"]["template"] == "short"
     assert (values["blamed"], values["right"], values["episodes"]) == (4, 4, 4)
-    assert values["wordings"][0]["blamed"]["mean"] > 1.0
+    assert values["wordings"][0]["blamed"]["mean"] > 0.9
+    assert values["wordings"][0]["gain_nats"]["blamed"] > 1.0
 
 
 def test_the_figure_is_a_picture(reader, batch, tmp_path) -> None:
