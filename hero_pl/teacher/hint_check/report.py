@@ -214,7 +214,7 @@ def _named(wording: Wording) -> dict[str, str | None]:
 
 
 def _judged(one: Judged) -> dict[str, Any]:
-    changes = ("overall", "blamed", "right", "obeyed", "shuffled", "scaffold", "feedback")
+    changes = ("overall", "blamed", "right", "obeyed", "shuffled", "content", "scaffold", "feedback")
     found: dict[str, Any] = {"verdict": one.kind.value, "refused": one.refused or None}
     found |= {name: asdict(change) if (change := getattr(one, name)).turns else None for name in changes}
     return {**found, "probability": one.probability, "gain_nats": one.gain}

@@ -87,6 +87,8 @@ class Judged:
     """Of a wrong target by the hint that names it."""
     shuffled: Change
     """Of the wanted reply on blamed turns by another turn's hint."""
+    content: Change
+    """Of the wanted reply on blamed turns by its own hint as against another turn's."""
     scaffold: Change
     """Of the wanted reply by the wording with nothing in it."""
     feedback: Change
@@ -103,17 +105,17 @@ def judge(measured: Measured, reading: Reading) -> Judged:
     every = range(len(measured.episodes))
     blamed, right = [i for i in every if measured.blamed[i]], [i for i in every if not measured.blamed[i]]
 
-    def change(arm: Arm, turns: Sequence[int]) -> Change:
-        before = measured.bare_wrong if arm is Arm.WRONG else measured.bare
+    def change(arm: Arm, turns: Sequence[int], before: Values = measured.bare) -> Change:
         pairs = ((i, before[i], reading.logprobs.get(arm, (None,) * len(every))[i]) for i in turns)
         return Change.of((measured.episodes[i], y - x) for i, x, y in pairs if x is not None and y is not None)
 
     overall = change(Arm.HINT, every)
     shuffled, own = change(Arm.SHUFFLED, blamed), change(Arm.HINT, blamed)
-    obeyed, scaffold = change(Arm.WRONG, blamed), change(Arm.SCAFFOLD, every)
+    obeyed, scaffold = change(Arm.WRONG, blamed, measured.bare_wrong), change(Arm.SCAFFOLD, every)
+    content = change(Arm.HINT, blamed, reading.logprobs.get(Arm.SHUFFLED, (None,) * len(every)))
     probability = {arm.value: _mean_probability(reading.logprobs[arm], blamed) for arm in reading.logprobs}
     probability["right"] = _mean_probability(reading.logprobs[Arm.HINT], right)
-    kind = _kind(own, overall, obeyed, shuffled, scaffold)
+    kind = _kind(own, overall, obeyed, content, scaffold)
     return Judged(
         reading.wording,
         Kind.REFUSED if reading.refused else kind,
@@ -122,6 +124,7 @@ def judge(measured: Measured, reading: Reading) -> Judged:
         change(Arm.HINT, right),
         obeyed,
         shuffled,
+        content,
         scaffold,
         change(Arm.FEEDBACK, blamed),
         probability,
@@ -130,11 +133,11 @@ def judge(measured: Measured, reading: Reading) -> Judged:
     )
 
 
-def _kind(own: Change, overall: Change, obeyed: Change, shuffled: Change, scaffold: Change) -> Kind:
+def _kind(own: Change, overall: Change, obeyed: Change, content: Change, scaffold: Change) -> Kind:
     if overall.high < 0.0 or own.high < 0.0:
         return Kind.SCAFFOLD if scaffold.high < 0.0 else Kind.HARMFUL
     if own.low > 0.0 and overall.low > 0.0:
-        return Kind.ANY_HINT if shuffled.turns and shuffled.mean >= own.mean else Kind.USABLE
+        return Kind.USABLE if content.low > 0.0 or not content.turns else Kind.ANY_HINT
     if own.turns and own.high < NOTHING and obeyed.high < NOTHING:
         return Kind.NOTHING
     return Kind.UNRESOLVED
