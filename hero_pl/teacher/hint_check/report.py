@@ -36,7 +36,9 @@ class HintReport:
     """What every wording does to one policy."""
 
     judged: tuple[Judged, ...]
-    """The best first: by the mean change over all turns."""
+    """The highest mean preference over all turns first."""
+    best: Judged | None
+    """The wording to use; ``None`` if none surely helps."""
     blamed: int
     """Turns with a corrected action."""
     right: int
@@ -50,11 +52,6 @@ class HintReport:
     seconds: float
     too_long: int
     """Contexts with a hint that the policy's context length has no room for; they are left out."""
-
-    @property
-    def best(self) -> Judged | None:
-        """The wording that helps most, if any surely helps."""
-        return next((one for one in self.judged if one.kind is Kind.USABLE), None)
 
     @property
     def first(self) -> Judged:
@@ -87,6 +84,7 @@ def check_hints(
     judged = [judge(measured, reading) for reading in measured.readings]
     return HintReport(
         tuple(sorted(judged, key=lambda one: -one.overall.mean if one.overall.turns else math.inf)),
+        _best(judged),
         sum(measured.blamed),
         len(measured.blamed) - sum(measured.blamed),
         len(set(measured.episodes)),
@@ -99,6 +97,16 @@ def check_hints(
         measured.seconds,
         measured.too_long,
     )
+
+
+def _best(judged: Sequence[Judged]) -> Judged | None:
+    """The first of the usable wordings, in their given order, whose interval reaches the highest mean.
+
+    A difference that is not resolved does not decide: a configuration's own wording, which comes first, is kept then.
+    """
+    usable = [one for one in judged if one.kind is Kind.USABLE]
+    highest = max((one.overall.mean for one in usable), default=0.0)
+    return next((one for one in usable if one.overall.high >= highest), None)
 
 
 def choice(report: HintReport, arguments: str = "--model.objective.init_args.teacher.init_args") -> str:
