@@ -3,7 +3,8 @@
     hero_pl check-hints --config configs/quickstart.yaml --episodes 64 --turns 64 --out FOLDER/hints-pocket-shop.json
     python benchmarks/hints.py FOLDER/hints-*.json --out docs/results/hints.md
 
-One table per report: changes of log-probability in nats per reply with 95 % intervals, and mean probabilities.
+One table per report: preferences for the wanted reply, ``(p - p0) / (p + p0)``, with 95 % intervals, and mean
+probabilities.
 """
 
 from __future__ import annotations

@@ -222,7 +222,8 @@ def settings(suite: Suite, name: str, endpoint: Sequence[str] | None = None, sta
         found[f"{OBJECTIVE}.teacher.init_args.template"] = None  # the one for models that read English
     elif method.shows:
         template = (objective.get("teacher") or {}).get("init_args", {}).get("template")
-        found[f"{OBJECTIVE}.teacher.init_args.template"] = template
+        # `auto` is chosen by what diagnoses do; an arm that hides them gets the wording that most models read
+        found[f"{OBJECTIVE}.teacher.init_args.template"] = "short" if template == "auto" else template
     if method.taught:
         found["data.demonstrations"] = dict(suite.expert)
     if name == "hero_rule":

@@ -106,9 +106,11 @@ def test_any_overlay_is_a_method_by_its_file_name(tmp_path: Path) -> None:
     assert not method_of("forward_kl").grouped
 
 
-def test_a_suite_with_other_prompts_keeps_its_own_hint_template() -> None:
+def test_an_arm_that_hides_diagnoses_does_not_choose_its_wording_by_them() -> None:
     for method in ("feedback_only", "reflection_only", "shuffled_without_feedback"):
-        assert settings(SUITES["webshop"], method)["model.objective.init_args.teacher.init_args.template"] is None
+        for suite, template in (("webshop", "short"), ("pocket-retail", "hero_pl:pocket/hint.jinja")):
+            found = settings(SUITES[suite], method)["model.objective.init_args.teacher.init_args.template"]
+            assert found == template
 
 
 @pytest.mark.parametrize("method", ["full_demo", "full_demo_buffer", "full_demo_oracle", "full_demo_matched"])

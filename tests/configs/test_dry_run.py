@@ -317,30 +317,6 @@ def test_a_large_configuration_builds_its_model_without_memory(config, preset, t
     assert {parameter.dtype for parameter in frozen} == {torch.bfloat16}
 
 
-@pytest.mark.parametrize("config", [*LARGE, "smollm2_shop"])
-def test_a_real_model_is_taught_in_a_wording_that_it_was_measured_to_read(config) -> None:
-    teacher = compose(CONFIGS / f"{config}.yaml", arguments=["--trainer.accelerator=cpu"]).model.objective.teacher
-    assert teacher.auto
-    assert not teacher.force
-
-
-@pytest.mark.parametrize("config", ["smollm2_shop", "smollm2_shop_sft"])
-def test_the_runs_of_smollm2_take_a_step_with_a_tiny_model(config, tiny_config, tmp_path) -> None:
-    arguments = two_steps({**tiny_config, "max_position_embeddings": 1024}, "hero_pl:pocket-shop", tmp_path)
-    arguments += ["--trainer.limit_train_batches=1", "--model.policy.init_args.lora=null", "--export.enabled=false"]
-    force = ["--force", "true"] if config == "smollm2_shop" else []
-    cli = compose(CONFIGS / f"{config}.yaml", arguments=[*arguments, "--data.tasks_per_step=2", *force])
-    cli.trainer.fit(cli.model, cli.datamodule)
-    first = cli.datamodule.collector("train").envs[0].reset(seed=0)[1]
-    assert "Example:" in first["system_prompt"]
-    assert cli.model.turns > 0
-
-
-def test_both_runs_of_smollm2_show_the_same_prompt() -> None:
-    shown = [yaml.safe_load((CONFIGS / f"smollm2_shop{end}.yaml").read_text())["data"] for end in ("", "_sft")]
-    assert shown[0]["env_args"] == shown[1]["env_args"]
-
-
 @pytest.mark.parametrize("config", LARGE)
 def test_a_large_configuration_names_its_model(config) -> None:
     text = (CONFIGS / f"{config}.yaml").read_text(encoding="utf-8")

@@ -36,7 +36,9 @@ class HintReport:
     """What every wording does to one policy."""
 
     judged: tuple[Judged, ...]
-    """The best first: by the mean change over all turns."""
+    """The highest mean preference over all turns first."""
+    best: Judged | None
+    """The wording to use; ``None`` if none surely helps."""
     blamed: int
     """Turns with a corrected action."""
     right: int
@@ -50,11 +52,6 @@ class HintReport:
     seconds: float
     too_long: int
     """Contexts with a hint that the policy's context length has no room for; they are left out."""
-
-    @property
-    def best(self) -> Judged | None:
-        """The wording that helps most, if any surely helps."""
-        return next((one for one in self.judged if one.kind is Kind.USABLE), None)
 
     @property
     def first(self) -> Judged:
@@ -87,6 +84,7 @@ def check_hints(
     judged = [judge(measured, reading) for reading in measured.readings]
     return HintReport(
         tuple(sorted(judged, key=lambda one: -one.overall.mean if one.overall.turns else math.inf)),
+        _best(judged),
         sum(measured.blamed),
         len(measured.blamed) - sum(measured.blamed),
         len(set(measured.episodes)),
@@ -99,6 +97,16 @@ def check_hints(
         measured.seconds,
         measured.too_long,
     )
+
+
+def _best(judged: Sequence[Judged]) -> Judged | None:
+    """The first of the usable wordings, in their given order, whose interval reaches the highest mean.
+
+    A difference that is not resolved does not decide: a configuration's own wording, which comes first, is kept then.
+    """
+    usable = [one for one in judged if one.kind is Kind.USABLE]
+    highest = max((one.overall.mean for one in usable), default=0.0)
+    return next((one for one in usable if one.overall.high >= highest), None)
 
 
 def choice(report: HintReport, arguments: str = "--model.objective.init_args.teacher.init_args") -> str:
@@ -120,7 +128,7 @@ def summary(report: HintReport) -> str:
     before, after = report.bare["wanted"], best.probability[Arm.HINT.value]
     return (
         f"{best.wording}: P(corrected action) {before:.2f} without hint, {after:.2f} with it; all turns "
-        f"{best.overall} nats; on {turns} ({cost})."
+        f"{best.overall}; on {turns} ({cost})."
     )
 
 
@@ -150,14 +158,14 @@ def table_text(report: HintReport, width: int = 88) -> str:
 
 
 def to_table(report: HintReport) -> Table:
-    """One row per wording: changes in nats with intervals, and probabilities."""
+    """One row per wording: preferences with intervals, and probabilities."""
     from rich.box import SIMPLE
     from rich.table import Table
     from rich.text import Text
 
     table = Table(
         title=f"{report.blamed} blamed turns, {report.right} called right, {report.episodes} episodes\n"
-        "Change of log-probability by the hint, nats per reply [95 %], and mean probabilities"
+        "Preference for the wanted reply, -1 to 1 [95 %], and mean probabilities"
     )
     table.box, table.pad_edge, table.collapse_padding = SIMPLE, False, True
     table.add_column("wording\nverdict", overflow="fold")
@@ -177,7 +185,7 @@ def to_table(report: HintReport) -> Table:
 
 
 def draw(report: HintReport, out: Path) -> None:
-    """Changes of every wording, with intervals, as a PNG.
+    """Preferences under every wording, with intervals, as a PNG.
 
     Raises:
         ConfigError: matplotlib is not installed.
@@ -200,7 +208,7 @@ def draw(report: HintReport, out: Path) -> None:
     axes.axvline(0.0, color="gray", linewidth=0.8)
     axes.set_yticks(range(len(report.judged)), [f"{one.wording}\n{one.kind.value}" for one in report.judged])
     axes.invert_yaxis()
-    axes.set_xlabel("change of log-probability against no hint (nats per reply)")
+    axes.set_xlabel("preference for the reply against no hint: (p - p0) / (p + p0)")
     axes.legend(fontsize="small")
     figure.savefig(out, dpi=120)
 
@@ -214,10 +222,10 @@ def _named(wording: Wording) -> dict[str, str | None]:
 
 
 def _judged(one: Judged) -> dict[str, Any]:
-    changes = ("overall", "blamed", "right", "obeyed", "shuffled", "scaffold", "feedback")
+    changes = ("overall", "blamed", "right", "obeyed", "shuffled", "content", "scaffold", "feedback")
     found: dict[str, Any] = {"verdict": one.kind.value, "refused": one.refused or None}
     found |= {name: asdict(change) if (change := getattr(one, name)).turns else None for name in changes}
-    return {**found, "probability": one.probability}
+    return {**found, "probability": one.probability, "gain_nats": one.gain}
 
 
 def _plain(value: Any) -> Any:

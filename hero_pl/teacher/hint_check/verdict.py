@@ -12,8 +12,8 @@ from hero_pl.teacher.hint_check.cases import Arm
 from hero_pl.teacher.hint_check.measure import Measured, Reading, Values
 from hero_pl.teacher.wordings import Wording
 
-NOTHING = 0.5
-"""Nats: a hint that surely moves a reply by less (a factor of 1.6) moves nothing."""
+NOTHING = 0.25
+"""A hint that surely moves a reply by less (a factor of 1.7 in its probability) moves nothing."""
 
 
 class Kind(StrEnum):
@@ -30,7 +30,12 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Mean change of a log-probability over turns, in nats per reply, with a 95 % interval."""
+    """Mean preference over turns, with a 95 % interval.
+
+    The preference for a reply is ``(p - p0) / (p + p0)``, with ``p`` its probability with the hint and ``p0`` without:
+    1 if only the hint makes it likely, 0 if nothing changes, -1 if the hint rules it out. It is ``tanh`` of half the
+    change of the log-probability, so that it means the same for short and long replies, and no single turn decides.
+    """
 
     mean: float
     low: float
@@ -40,13 +45,13 @@ class Change:
 
     @staticmethod
     def of(pairs: Iterable[tuple[int, float]]) -> Change:
-        """Of ``(episode, change)`` per turn.
+        """Of ``(episode, change of the log-probability)`` per turn.
 
         Turns of one episode are not independent, so the standard error is that of a mean over clusters (Cameron and
         Miller, Journal of Human Resources 50, 2015, with the factor ``E / (E - 1)``), and the quantile is Student's
         with ``E - 1`` degrees of freedom. A single episode has an infinite interval.
         """
-        found = list(pairs)
+        found = [(episode, math.tanh(change / 2)) for episode, change in pairs]
         if not found:
             return Change(math.nan, -math.inf, math.inf, 0, 0)
         mean = math.fsum(value for _, value in found) / len(found)
@@ -65,7 +70,7 @@ class Change:
             return "-"
         if math.isinf(self.low):
             return f"{self.mean:+.2f} [one episode]"
-        return f"{self.mean:+.2f} [{self.low:+.1f}, {self.high:+.1f}]"
+        return f"{self.mean:+.2f} [{self.low:+.2f}, {self.high:+.2f}]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +87,16 @@ class Judged:
     """Of a wrong target by the hint that names it."""
     shuffled: Change
     """Of the wanted reply on blamed turns by another turn's hint."""
+    content: Change
+    """Of the wanted reply on blamed turns by its own hint as against another turn's."""
     scaffold: Change
     """Of the wanted reply by the wording with nothing in it."""
     feedback: Change
     probability: dict[str, float]
     """Mean probability of the wanted reply (of the wrong one under ``wrong target``) on blamed turns by arm, and on
     turns called right (``right``)."""
+    gain: dict[str, float]
+    """Mean change of the log-probability by the hint, in nats per reply, on ``blamed`` and ``right`` turns."""
     refused: str = ""
 
 
@@ -96,17 +105,17 @@ def judge(measured: Measured, reading: Reading) -> Judged:
     every = range(len(measured.episodes))
     blamed, right = [i for i in every if measured.blamed[i]], [i for i in every if not measured.blamed[i]]
 
-    def change(arm: Arm, turns: Sequence[int]) -> Change:
-        before = measured.bare_wrong if arm is Arm.WRONG else measured.bare
+    def change(arm: Arm, turns: Sequence[int], before: Values = measured.bare) -> Change:
         pairs = ((i, before[i], reading.logprobs.get(arm, (None,) * len(every))[i]) for i in turns)
         return Change.of((measured.episodes[i], y - x) for i, x, y in pairs if x is not None and y is not None)
 
     overall = change(Arm.HINT, every)
     shuffled, own = change(Arm.SHUFFLED, blamed), change(Arm.HINT, blamed)
-    obeyed, scaffold = change(Arm.WRONG, blamed), change(Arm.SCAFFOLD, every)
+    obeyed, scaffold = change(Arm.WRONG, blamed, measured.bare_wrong), change(Arm.SCAFFOLD, every)
+    content = change(Arm.HINT, blamed, reading.logprobs.get(Arm.SHUFFLED, (None,) * len(every)))
     probability = {arm.value: _mean_probability(reading.logprobs[arm], blamed) for arm in reading.logprobs}
     probability["right"] = _mean_probability(reading.logprobs[Arm.HINT], right)
-    kind = _kind(own, overall, obeyed, shuffled, scaffold)
+    kind = _kind(own, overall, obeyed, content, scaffold)
     return Judged(
         reading.wording,
         Kind.REFUSED if reading.refused else kind,
@@ -115,18 +124,20 @@ def judge(measured: Measured, reading: Reading) -> Judged:
         change(Arm.HINT, right),
         obeyed,
         shuffled,
+        content,
         scaffold,
         change(Arm.FEEDBACK, blamed),
         probability,
+        {"blamed": _mean_gain(measured, reading, blamed), "right": _mean_gain(measured, reading, right)},
         reading.refused,
     )
 
 
-def _kind(own: Change, overall: Change, obeyed: Change, shuffled: Change, scaffold: Change) -> Kind:
+def _kind(own: Change, overall: Change, obeyed: Change, content: Change, scaffold: Change) -> Kind:
     if overall.high < 0.0 or own.high < 0.0:
         return Kind.SCAFFOLD if scaffold.high < 0.0 else Kind.HARMFUL
     if own.low > 0.0 and overall.low > 0.0:
-        return Kind.ANY_HINT if shuffled.turns and shuffled.mean >= own.mean else Kind.USABLE
+        return Kind.USABLE if content.low > 0.0 or not content.turns else Kind.ANY_HINT
     if own.turns and own.high < NOTHING and obeyed.high < NOTHING:
         return Kind.NOTHING
     return Kind.UNRESOLVED
@@ -134,6 +145,12 @@ def _kind(own: Change, overall: Change, obeyed: Change, shuffled: Change, scaffo
 
 def _mean_probability(values: Values, turns: Sequence[int]) -> float:
     known = [math.exp(value) for i in turns if (value := values[i]) is not None]
+    return math.fsum(known) / len(known) if known else math.nan
+
+
+def _mean_gain(measured: Measured, reading: Reading, turns: Sequence[int]) -> float:
+    pairs = [(measured.bare[i], reading.logprobs[Arm.HINT][i]) for i in turns]
+    known = [after - before for before, after in pairs if before is not None and after is not None]
     return math.fsum(known) / len(known) if known else math.nan
 
 

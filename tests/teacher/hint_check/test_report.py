@@ -9,7 +9,7 @@ from hero_pl.teacher.hint_check.cases import ALL, make_cases
 from hero_pl.teacher.hint_check.report import check_hints, choice, draw, refusal, summary, table_text
 from hero_pl.teacher.hint_check.verdict import Kind
 from hero_pl.teacher.render import HintTemplate
-from hero_pl.teacher.wordings import wordings
+from hero_pl.teacher.wordings import Wording, wordings
 
 
 def report(policy, batch):
@@ -20,7 +20,6 @@ def report(policy, batch):
 
 def test_the_best_wording_comes_first_with_the_arguments_that_choose_it(reader, batch) -> None:
     found = report(reader("Reply with exactly this action: ", "Note: "), batch)
-    assert found.best is found.judged[0]
     assert found.best.wording.template == "reply_exactly"
     assert choice(found) == (
         "--model.objective.init_args.teacher.init_args.template reply_exactly "
@@ -28,6 +27,15 @@ def test_the_best_wording_comes_first_with_the_arguments_that_choose_it(reader, 
     )
     assert "reply_exactly" in summary(found)
     assert f"{found.tokens} tokens" in summary(found)
+
+
+def test_of_wordings_that_help_alike_the_first_is_taken(reader, batch) -> None:
+    policy = reader("; do ")
+    cases = make_cases(*batch(policy), HindsightTeacher().facts, policy)
+    for position, other in (("before_action", "last_message"), ("last_message", "before_action")):
+        chosen = [Wording("full"), Wording("short", position), Wording("short", other)]
+        found = check_hints(cases, {w: HintTemplate(w.template, 1024, 1536) for w in chosen}, policy, ALL)
+        assert found.best.wording == Wording("short", position)
 
 
 def test_a_policy_that_reads_nothing_has_no_best_wording(reader, batch) -> None:
@@ -49,7 +57,8 @@ def test_the_report_is_json_without_what_json_does_not_know(reader, batch) -> No
     values = json.loads(json.dumps(report(reader("; do "), batch).to_json(), allow_nan=False))
     assert values["best"]["template"] == "short"
     assert (values["blamed"], values["right"], values["episodes"]) == (4, 4, 4)
-    assert values["wordings"][0]["blamed"]["mean"] > 1.0
+    assert values["wordings"][0]["blamed"]["mean"] > 0.9
+    assert values["wordings"][0]["gain_nats"]["blamed"] > 1.0
 
 
 def test_the_figure_is_a_picture(reader, batch, tmp_path) -> None:

@@ -33,12 +33,24 @@ def kind(hint, wrong=0.0, shuffled=-1.0, scaffold=0.0, noise=0.05, episodes=EPIS
     return judge(measured, Reading(Wording("short"), {arm: (*values[arm], *of_right[arm]) for arm in ALL}))
 
 
-def test_a_change_has_the_interval_of_a_mean_over_episodes() -> None:
-    # Two turns in each of two episodes, changes 1, 3 and 5, 7: mean 4, sums of deviations -4 and 4, and the standard
-    # error is sqrt(2 / 1 * (16 + 16)) / 4 = 2. With one degree of freedom the quantile is 12.71.
-    change = Change.of([(0, 1.0), (0, 3.0), (1, 5.0), (1, 7.0)])
-    assert (change.mean, change.turns, change.episodes) == (4.0, 4, 2)
-    assert change.high - change.mean == pytest.approx(2 * 12.706, rel=1e-3)
+def test_a_preference_lies_between_minus_one_and_one() -> None:
+    # p = 3 p0 is (3 - 1) / (3 + 1); a reply that becomes a third as likely, the same below 0
+    assert Change.of([(0, math.log(3))]).mean == pytest.approx(0.5)
+    assert Change.of([(0, -math.log(3))]).mean == pytest.approx(-0.5)
+    assert Change.of([(0, 500.0), (1, -500.0)]).mean == pytest.approx(0.0)
+
+
+def test_its_interval_is_that_of_a_mean_over_episodes() -> None:
+    # Two turns in each of two episodes, preferences 0.5 and 0, 0 and -0.5: mean 0, sums of deviations 0.5 and -0.5, and
+    # the standard error is sqrt(2 / 1 * (0.25 + 0.25)) / 4 = 0.25. With one degree of freedom the quantile is 12.71.
+    change = Change.of([(0, math.log(3)), (0, 0.0), (1, 0.0), (1, -math.log(3))])
+    assert (change.mean, change.turns, change.episodes) == (pytest.approx(0.0), 4, 2)
+    assert change.high - change.mean == pytest.approx(0.25 * 12.706, rel=1e-3)
+
+
+def test_one_turn_with_a_huge_change_does_not_decide() -> None:
+    steady = [(episode, 1.0) for episode in range(8)]
+    assert Change.of([*steady, (8, 15.0)]).low > 0.0
 
 
 def test_one_episode_has_no_interval() -> None:
@@ -51,9 +63,10 @@ def test_one_episode_has_no_interval() -> None:
 def test_a_hint_that_helps_is_usable() -> None:
     judged = kind(hint=1.5, wrong=3.0)
     assert judged.kind is Kind.USABLE
-    assert judged.blamed.mean == pytest.approx(1.5)
-    assert judged.obeyed.mean == pytest.approx(3.0)
-    assert judged.overall.mean == pytest.approx(0.75)
+    assert judged.blamed.mean == pytest.approx(math.tanh(0.75), rel=1e-2)
+    assert judged.obeyed.mean == pytest.approx(math.tanh(1.5), rel=1e-2)
+    assert judged.overall.mean == pytest.approx(math.tanh(0.75) / 2, rel=1e-2)
+    assert judged.gain["blamed"] == pytest.approx(1.5)
 
 
 def test_a_hint_that_helps_no_more_than_another_turn_s_says_nothing() -> None:

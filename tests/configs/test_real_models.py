@@ -1,0 +1,56 @@
+"""Configurations for real models measure which hints these read, and those of SmolLM2 run on a tiny one."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hero_pl.cli.lightning import instantiate
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+REAL = ["webshop_qwen3_4b", "retail_qwen3_4b", "webshop_qwen3_30b_a3b", "retail_qwen3_30b_a3b", "smollm2_shop"]
+
+
+@pytest.mark.parametrize("config", REAL)
+@pytest.mark.parametrize("preset", [None, "hero_paper", "hero_robust"])
+def test_a_real_model_is_taught_in_a_wording_that_it_was_measured_to_read(config, preset) -> None:
+    files = [config] if preset is None else [config, preset]
+    words = [word for file in files for word in ("--config", str(CONFIGS / f"{file}.yaml"))]
+    teacher = instantiate([*words, "--trainer.accelerator=cpu"]).model.objective.teacher
+    assert teacher.auto
+    assert not teacher.force
+
+
+@pytest.mark.parametrize("config", ["smollm2_shop", "smollm2_shop_sft"])
+def test_the_runs_of_smollm2_take_a_step_with_a_tiny_model(config, tiny_config, tmp_path) -> None:
+    policy = "--model.policy.init_args"
+    arguments = [
+        f"{policy}.pretrained=null",
+        f"{policy}.tokenizer=hero_pl:pocket-shop",
+        f"{policy}.config={json.dumps({**tiny_config, 'max_position_embeddings': 1024})}",
+        f"{policy}.lora=null",
+        "--data.tasks_per_step=2",
+        "--data.limits.max_turns=2",
+        "--held_out.episodes=0",
+        "--export.enabled=false",
+        "--trajectories.every_n_steps=0",
+        "--turn_budget.max_turns=0",
+        "--trainer.logger=false",
+        "--trainer.enable_checkpointing=false",
+        "--trainer.enable_progress_bar=false",
+        f"--trainer.default_root_dir={tmp_path}",
+        "--trainer.limit_train_batches=1",
+        "--trainer.max_epochs=1",
+    ]
+    force = ["--force=true"] if config == "smollm2_shop" else []  # random weights read nothing
+    cli = instantiate(["--config", str(CONFIGS / f"{config}.yaml"), *arguments, *force])
+    cli.trainer.fit(cli.model, cli.datamodule)
+    first = cli.datamodule.collector("train").envs[0].reset(seed=0)[1]
+    assert "Example:" in first["system_prompt"]
+    assert cli.model.turns > 0
+
+
+def test_both_runs_of_smollm2_show_the_same_prompt() -> None:
+    shown = [yaml.safe_load((CONFIGS / f"smollm2_shop{end}.yaml").read_text())["data"] for end in ("", "_sft")]
+    assert shown[0]["env_args"] == shown[1]["env_args"]
