@@ -31,7 +31,7 @@ def test_a_batch_with_nothing_to_learn_speaks_at_once_without_the_command_line(t
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         fit(tiny_module(objective), tiny_data(), steps=1, max_epochs=1, limit_train_batches=1)
-    assert [str(one.message) for one in said if "nothing to learn" in str(one.message)]
+    assert [str(one.message) for one in said if "Nothing was learned" in str(one.message)]
 
 
 def test_every_name_of_the_door_is_the_class_of_its_module() -> None:

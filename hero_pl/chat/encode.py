@@ -134,13 +134,14 @@ class Encoder:
     # -- ids to text -------------------------------------------------------------------------------------------
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of sampled ids, exactly as they spell it.
+        """Text of sampled ids, exactly as they spell it, but for the blank by which a tokenizer begins every text.
 
         Ids that end the reply and special tokens without a meaning for a parser are left out; those that mark
         reasoning or a call stay.
         """
         kept = [i for i in ids if i not in self.end_ids and i not in self._silent_ids]
-        return self.spell(kept)
+        spelled, alone = self.spell(kept), self._decode(kept)
+        return alone if spelled == f" {alone}" else spelled
 
     def spell(self, ids: Sequence[int]) -> str:
         """Text of ids in the middle of a prompt, every special token included."""

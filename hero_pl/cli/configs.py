@@ -61,7 +61,7 @@ def read_config(name: str | Path) -> dict[str, Any]:
     path = resolve(name)
     must_exist(path, "file", "Name a YAML file, such as the config.yaml of a run, or one of: hero_pl configs")
     try:
-        values = yaml.load(path.read_bytes(), Loader=_Loader)
+        values = _Loader(path.read_bytes()).get_single_data()
     except _Refused as error:
         raise ConfigError(f"{path}, {error}") from error
     except yaml.YAMLError as error:
@@ -79,7 +79,7 @@ def load_text(text: str) -> Any:
         ConfigError: A number, a list or a mapping breaks the rules of :func:`read_config`.
     """
     try:
-        return yaml.load(text, Loader=_Loader)
+        return _Loader(text).get_single_data()
     except _Refused as error:
         if "\n" in text and not text.lstrip().startswith(("{", "[")):
             raise  # a text with colons, for example a template

@@ -75,7 +75,8 @@ def parse_reflection(
     first, last = window or (1, turns)
     raw = scrub(raw)
     issues: Issues = []
-    text = without_thinking(raw)
+    # what begins as JSON has no reasoning before it, whatever its texts hold
+    text = raw if raw.lstrip().startswith("{") else without_thinking(raw)
     if len(text) < len(raw):
         issues.append(("thinking_stripped", 0))
     best = _best(text, first, last, whole=(first, last) == (1, turns))

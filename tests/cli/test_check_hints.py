@@ -25,14 +25,14 @@ def test_it_writes_a_report_for_every_wording_and_the_configuration_s_own(config
 
 def test_templates_can_be_named(config, tmp_path) -> None:
     out = tmp_path / "hints.json"
-    main(["check-hints", "--config", config(), "--episodes", "2", "--templates", "chat", "--out", str(out)])
+    main(["check-hints", "--config", config(), "--episodes", "2", "--template", "chat", "--out", str(out)])
     assert [w["template"] for w in json.loads(out.read_text())["wordings"]] == ["chat"]
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--labels", "guess"], "--labels=guess"),
+        (["--labels", "guess"], "guess"),
         (["--episodes", "0"], "--episodes=0"),
         (["--model.objective.init_args.teacher", "FullDemoTeacher"], "shows no diagnoses"),
     ],

@@ -90,16 +90,16 @@ def test_what_does_not_fit_after_the_split_ends_the_run_with_the_cure_and_its_st
 def test_a_rollout_that_does_not_fit_ends_the_run_with_the_cure_and_its_state(run, newest, tiny_module, monkeypatch):
     module, calls = tiny_module(), []
 
-    def act(self, *args):
+    def finished(self):
         calls.append(1)
         if len(calls) > 6:
             raise torch.OutOfMemoryError("out of memory")
-        return play(self, *args)
+        return play(self)
 
     from hero_pl.policy.sampler import CachedSession
 
-    play = CachedSession.act
-    monkeypatch.setattr(CachedSession, "act", act)
+    play = CachedSession.finished
+    monkeypatch.setattr(CachedSession, "finished", finished)
     with pytest.raises(PolicyError, match=r"2 episodes in flight.*data\.limits\.num_envs"):
         run("run", module=module)
     assert newest().name == "step=2.ckpt"

@@ -7,8 +7,8 @@ import torch
 
 from hero_pl.chat.actions import PlainText
 from hero_pl.errors import ConfigError
-from hero_pl.policy.base import Sampling
 from hero_pl.policy.huggingface import HuggingFacePolicy
+from hero_pl.policy.sampling import Sampling
 from hero_pl.reflection.grammar import ReviewGrammar, review_schema
 from hero_pl.reflection.self_reflector import SelfReflector
 from hero_pl.rollout.collect import Collector, Limits

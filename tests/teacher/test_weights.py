@@ -75,12 +75,12 @@ def test_bug_20_the_rate_of_the_average_is_the_students_share(policy: HuggingFac
 
 
 def test_bug_54_the_average_takes_over_the_buffers_of_the_student(policy: HuggingFacePolicy) -> None:
-    policy.model.register_buffer("running", torch.zeros(2))
+    policy.network.model.register_buffer("running", torch.zeros(2))
     weights = EMAWeights(0.25)
     weights.start(policy)
-    policy.model.running.fill_(7.0)
+    policy.network.model.running.fill_(7.0)
     weights.after_step(policy, 0.0, 1.0)
-    assert policy.copies["ema"].running.tolist() == [7.0, 7.0]  # a buffer is a state, not something to average
+    assert policy.network.copies["ema"].running.tolist() == [7.0, 7.0]  # a buffer is a state, not something to average
 
 
 def test_periodic_weights_follow_every_so_many_steps_also_after_a_resume(policy: HuggingFacePolicy) -> None:

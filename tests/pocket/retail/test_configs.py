@@ -88,7 +88,7 @@ def test_a_reduced_warm_up_lowers_the_loss_and_exports(tiny_config, tmp_path):
 
     def recorded(batch):
         outputs, updated = step(batch)
-        losses.append(outputs.metrics["train/loss"])
+        losses.append(float(outputs.metrics()["train/loss"]))
         return outputs, updated
 
     cli.model._update = recorded

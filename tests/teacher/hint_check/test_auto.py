@@ -22,7 +22,7 @@ def test_it_takes_the_wording_that_the_policy_reads(reader, batch) -> None:
     hint = teacher.advise(played, reflections, policy)[0][0]
     assert (teacher.wording.template, hint.position) == ("inline", "last_message")
     assert hint.text == "(Hint: wrong: bad. Better: click[good0])"
-    assert teacher.metrics()["hint_check_tokens"] == teacher.report.tokens > 0
+    assert float(teacher.metrics()["hint_check_tokens"]) == teacher.report.tokens > 0
 
 
 def test_it_refuses_to_train_where_no_wording_helps_and_force_trains_anyway(reader, batch) -> None:

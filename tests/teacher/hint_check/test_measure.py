@@ -8,8 +8,8 @@ import torch
 import hero_pl.teacher.hint_check.measure as measuring
 from hero_pl.chat.actions import PlainText
 from hero_pl.pocket.shop.reflector import ShopRules
-from hero_pl.policy.base import Sampling
 from hero_pl.policy.huggingface import HuggingFacePolicy
+from hero_pl.policy.sampling import Sampling
 from hero_pl.rollout.collect import Collector, Limits
 from hero_pl.rollout.specs import EpisodeSpec
 from hero_pl.teacher.hindsight import HindsightTeacher
