@@ -98,7 +98,7 @@ def test_the_triangle_is_read_from_a_grid(tmp_path: Path) -> None:
         ("shuffled", "feedback_only"): "not resolved",
     }
     assert (
-        "| 250 | - | shuffled | feedback_only | 3 | 0.200 vs 0.200 | +0.000 [+0.000, +0.000] | not resolved |"
+        "| 250 | - | shuffled | feedback_only | 3 | 0.200 vs 0.200 |"
         in page({"after": found})
     )
 

@@ -15,6 +15,7 @@ import hero_pl.teacher.hindsight as hindsight
 import hero_pl.teacher.weights as weights
 from hero_pl.chat.actions import ReAct, ToolCall
 from hero_pl.chat.byte_tokenizer import byte_tokenizer
+from hero_pl.chat.template import ChatTemplate
 from hero_pl.cli.lightning import instantiate
 from hero_pl.errors import ConfigError
 from hero_pl.objectives.mixed import Credit, Mixed
@@ -375,7 +376,9 @@ def test_the_expert_of_the_retail_overlays_solves_official_tasks(overlay, offici
     cli = compose(*files, arguments=[official_data])
     expert = cli.datamodule.demonstrations or cli.model.objective.teacher.expert
     collector = cli.datamodule.collector("train")
-    policy = ScriptedPolicy(parser=cli.model.policy.parser)
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = "{{ tools | tojson }}" + tokenizer.chat_template
+    policy = ScriptedPolicy(template=ChatTemplate(tokenizer), parser=cli.model.policy.parser)
     policy.load()
     played = expert.make([EpisodeSpec(task, 0, i) for i, task in enumerate(collector.task_ids[:4])], policy, collector)
     assert [trajectory.reward for trajectory in played] == [1.0] * 4

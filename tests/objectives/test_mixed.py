@@ -142,7 +142,7 @@ def test_confidence_and_normalization_follow_the_optimizer_steps(
     )
     torch.testing.assert_close(gradient(moving, bigrams), 0.3 * (0.75 * plain + 0.25 * turns))
     metrics = moving.prepare(episodes(bigrams), bigrams, lambda local: local).metrics
-    assert {name: value for name, value in metrics.items() if name.startswith("schedule/")} == {
+    assert {name: float(one) for name, one in metrics.items() if name.startswith("schedule/")} == {
         "schedule/confidence_high": pytest.approx(0.3),
         "schedule/blend": 0.25,
     }
