@@ -24,11 +24,17 @@ GROWING = (RECORDS_FILE, EVAL_FILE, EVENTS_FILE)
 
 
 def run_folder(trainer: lightning.Trainer) -> Path | None:
-    """Folder of the run, made if it is missing; ``None`` without a logger."""
-    if trainer.logger is None or trainer.log_dir is None:
+    """Folder of the run, made by the first process if it is missing; ``None`` without a logger.
+
+    The logger is asked, not the trainer: that would be a collective, and not every process gets here.
+    """
+    logger: Any = trainer.logger
+    place = getattr(logger, "log_dir", None) or getattr(logger, "save_dir", None)
+    if place is None:
         return None
-    folder = Path(trainer.log_dir)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = Path(place)
+    if trainer.is_global_zero:
+        folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.utilities import rank_zero_only
 
 from hero_pl.callbacks.run_folder import check_new, locked, write_rows
 from hero_pl.errors import ConfigError
@@ -45,6 +46,7 @@ class RunLogger(CSVLogger):
         """Log to the folder of an earlier run, and keep its rows."""
         self._save_dir, self._name, self._version, self.resumed = str(folder.parent), "", folder.name, True
 
+    @rank_zero_only
     def check(self) -> None:
         """Refuse a folder that holds another run, or that another process writes to.
 

@@ -97,10 +97,7 @@ def test_the_triangle_is_read_from_a_grid(tmp_path: Path) -> None:
         ("hero_rule", "feedback_only"): "higher",
         ("shuffled", "feedback_only"): "not resolved",
     }
-    assert (
-        "| 250 | - | shuffled | feedback_only | 3 | 0.200 vs 0.200 |"
-        in page({"after": found})
-    )
+    assert "| 250 | - | shuffled | feedback_only | 3 | 0.200 vs 0.200 |" in page({"after": found})
 
 
 def test_a_grid_without_the_corners_is_refused(tmp_path: Path) -> None:
