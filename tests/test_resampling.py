@@ -97,6 +97,6 @@ def test_the_penalty_on_length_moves_advantages_and_not_the_recorded_reward() ->
     # penalties 0, -1/2, -1 with mean -1/2
     assert term.advantage == pytest.approx([0.5, 0.0, -0.5])
     assert list(term.weight) == [1.0, 1.0, 1.0]  # the middle one is part of a group with spread
-    assert metrics["rollout/frac_reward_zero_std"] == 1.0  # of the rewards themselves
+    assert float(metrics["rollout/frac_reward_zero_std"]) == 1.0  # of the rewards themselves
     with pytest.raises(ConfigError, match="buffer"):
         SoftOverlong(longest=3, buffer=4)
