@@ -83,10 +83,12 @@ def records_path(run: Path) -> Path:
 
 # -- what an episode counts as -----------------------------------------------------------------------------------------
 
+BROKEN = (StopReason.ENV_ERROR, StopReason.ENDPOINT_ERROR, StopReason.SAMPLER_ERROR)
+
 
 def evaluable(trajectory: Trajectory) -> bool:
     """Whether the episode says something about the policy: neither environment, user simulator nor sampler broke."""
-    return trajectory.stop_reason not in (StopReason.ENV_ERROR, StopReason.SAMPLER_ERROR)
+    return trajectory.stop_reason not in BROKEN
 
 
 def succeeded(trajectory: Trajectory, threshold: float = 1.0) -> bool:
