@@ -201,8 +201,8 @@ def quality_report(
         Per arm: ``rows``, the share of yes for each question (open and tied answers left out), ``error/precision``,
         ``error/recall`` and ``error/rows`` of "this turn was an error", and ``calibration/low|medium|high``, the share
         of diagnoses of that confidence that judged the turn rightly; for each but the rows also ``.../from`` and
-        ``.../to``, a 95 % interval by a bootstrap over episodes. Under ``agreement``: for each question
-        ``<question>/cohen`` (two raters), ``<question>/fleiss`` (on the rows that all raters answered),
+        ``.../to``, a 95 % interval by a bootstrap over episodes, unless all draws are alike. Under ``agreement``: for
+        each question ``<question>/cohen`` (two raters), ``<question>/fleiss`` (on the rows that all raters answered),
         ``<question>/alpha`` (Krippendorff's) and ``<question>/tied``, the rows without a majority.
 
     Raises:
@@ -296,8 +296,9 @@ def _arm_report(
         report[measure] = value
         values = sorted(sample[measure] for sample in samples if not math.isnan(sample[measure]))
         if values and not measure.endswith("rows"):
-            report[f"{measure}/from"] = values[round(0.025 * (len(values) - 1))]
-            report[f"{measure}/to"] = values[round(0.975 * (len(values) - 1))]
+            low, high = (values[round(share * (len(values) - 1))] for share in (0.025, 0.975))
+            if low < high:  # without spread an interval would claim certainty
+                report |= {f"{measure}/from": low, f"{measure}/to": high}
     return report
 
 
