@@ -204,8 +204,9 @@ def quality_report(
         ``error/recall`` and ``error/rows`` of the statement "this turn was an error"; and
         ``calibration/low|medium|high``, the share of correct verdicts among diagnoses of that confidence. All but the
         numbers of rows also have ``.../from`` and ``.../to``, a 95 % interval from a bootstrap over episodes, unless
-        all draws are equal. Under ``agreement``, per question: ``<question>/cohen`` (two raters), ``<question>/fleiss`` (rows that all raters
-        answered), ``<question>/alpha`` (Krippendorff's) and ``<question>/tied``, the number of rows without a majority.
+        all draws are equal. Under ``agreement``, per question: ``<question>/cohen`` (two raters), ``<question>/fleiss``
+        (rows that all raters answered), ``<question>/alpha`` (Krippendorff's) and ``<question>/tied``, the number of
+        rows without a majority.
 
     Raises:
         ConfigError: A row is not in the key.
