@@ -1,4 +1,4 @@
-"""A model behind an endpoint as rater: one request per row, answers read as data."""
+"""Label rows with a judge model behind an endpoint: one request per row, the answer parsed as data."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def judge_rows(rows: Sequence[Mapping[str, Any]], endpoint: ChatEndpoint, concur
     """Copies of the rows with the judge's labels, in order.
 
     Args:
-        rows: As :func:`hero_pl.annotate.quality.sample_turns` made them.
-        endpoint: Asked greedily, once per row.
-        concurrency: Requests in flight.
+        rows: Rows returned by :func:`hero_pl.annotate.quality.sample_turns`.
+        endpoint: Receives one request per row, at temperature 0.
+        concurrency: Maximum number of requests in flight.
 
     Returns:
-        Rows with ``rater``, ``answer`` (the text as it came) and ``failure``: why labels are missing
+        Rows with ``rater``, ``answer`` (the unchanged text of the reply) and ``failure``: why labels are missing
         (``request_failed``, ``request_refused``, ``no_json``), or empty.
 
     Raises:
@@ -59,7 +59,7 @@ def judge_rows(rows: Sequence[Mapping[str, Any]], endpoint: ChatEndpoint, concur
 
 
 def messages(row: Mapping[str, Any]) -> list[Message]:
-    """The request for one row; it does not say which arm the diagnosis comes from."""
+    """Build the request for one row; it does not contain the arm of the diagnosis."""
     target = row["next_action_target"]
     parts = [("Task", row["task"])]
     for number, turn in enumerate(row["history"], 1):
@@ -76,7 +76,7 @@ def messages(row: Mapping[str, Any]) -> list[Message]:
 
 
 def read_answer(text: str) -> dict[str, bool | None]:
-    """The answers in what the judge wrote; what is not true, false or null is left out."""
+    """Parse the answers in the judge's reply; values other than true, false and null are left out."""
     best: dict[str, bool | None] = {}
     for span in scan(text):
         value = plain(span.value)

@@ -4,8 +4,9 @@ One row of logits over a large vocabulary takes more memory than the hidden stat
 keeps several copies per side. Here the output projection, the divergence and its gradient are computed chunk by chunk
 in the forward pass; what is kept is the gradient with respect to the hidden states and, if it is trained, the head.
 
-The result is that of ``normalized_sum(coefficients, loss(student logits, teacher logits))``. A full-vocabulary
-divergence uses its closed form; any other loss is differentiated by autograd within the chunk.
+The result is that of ``normalized_sum(coefficients, loss(student logits, teacher logits))``, both divided by the
+temperature. A full-vocabulary divergence uses its closed form; any other loss is differentiated by autograd within the
+chunk.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from hero_pl.errors import ConfigError, TokenAlignmentError
-from hero_pl.losses.base import DistillationLoss, action_log_probabilities, log_probabilities
+from hero_pl.losses.base import DistillationLoss, action_log_probabilities, at_temperature, log_probabilities
 from hero_pl.losses.divergence import VocabularyDivergence
 from hero_pl.scalars import Scalar, add_up
 
@@ -44,6 +45,7 @@ def linear_divergence(
     coefficients: Tensor,
     chunk: int = 64,
     action_ids: Tensor | None = None,
+    temperature: float = 1.0,
 ) -> LinearDivergence:
     """Normalized divergence of ``hidden @ head_weight.T`` on both sides, in chunks of tokens.
 
@@ -58,6 +60,7 @@ def linear_divergence(
         coefficients: ``(N,)`` from ``hero_pl.losses.coefficients``.
         chunk: Tokens whose logits exist at the same time.
         action_ids: ``(N,)`` sampled ids, for losses that need them and for their log-probabilities.
+        temperature: Of sampling; divides the logits of both sides.
 
     Returns:
         The loss, attached to the graph even for ``N == 0``, and what is known of each token.
@@ -90,6 +93,7 @@ def linear_divergence(
         action_ids,
         loss,
         chunk,
+        temperature,
     )
     return LinearDivergence(total, *of_tokens)
 
@@ -106,6 +110,7 @@ class _LinearDivergence(torch.autograd.Function):
         action_ids: Tensor | None,
         loss: DistillationLoss,
         chunk: int,
+        temperature: float,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
         grad_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
@@ -118,7 +123,7 @@ class _LinearDivergence(torch.autograd.Function):
             logits, teacher_logits = hidden[part] @ head.T, teacher_hidden[part] @ teacher_head.T
             ids = None if action_ids is None else action_ids[part]
             values[part], grad_logits, *of_ids = _value_and_logit_gradient(
-                loss, logits, teacher_logits, coefficients[part], ids
+                loss, logits, teacher_logits, coefficients[part], ids, temperature
             )
             if of_ids:
                 student[part], teacher[part] = of_ids
@@ -137,7 +142,7 @@ class _LinearDivergence(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_total: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         scaled = (None if saved is None else saved * grad_total.to(saved.dtype) for saved in ctx.saved_tensors)
-        return *scaled, None, None, None, None, None, None
+        return *scaled, None, None, None, None, None, None, None
 
 
 def _value_and_logit_gradient(
@@ -146,29 +151,31 @@ def _value_and_logit_gradient(
     teacher_logits: Tensor,
     coefficients: Tensor,
     action_ids: Tensor | None,
+    temperature: float,
 ) -> tuple[Tensor, ...]:
-    """Values of one chunk and the gradient of its weighted sum with respect to the student's logits.
+    """Values of one chunk and the gradient of its weighted sum with respect to the student's (raw) logits.
 
     With ``action_ids`` also the log-probabilities that student and teacher give them.
     """
     of_ids: tuple[Tensor, ...] = ()
+    teacher_logits = at_temperature(teacher_logits, temperature)
     if isinstance(loss, VocabularyDivergence) and loss.support == "full":
-        log_q = log_probabilities(student_logits, loss.temperature)
-        log_p = log_probabilities(teacher_logits, loss.temperature)
+        log_q = log_probabilities(at_temperature(student_logits, temperature))
+        log_p = log_probabilities(teacher_logits)
         value, slope = loss.value_and_slope(log_q, log_p)
         loss.diagnostics = loss.describe(value)
         if action_ids is not None:
             of_ids = tuple(side.gather(-1, action_ids.unsqueeze(-1)).squeeze(-1) for side in (log_q, log_p))
         q = log_q.exp_()
         gradient = slope.sub_(q.mul_(slope.sum(-1, keepdim=True)))  # d/dz = (h - q sum h) / s
-        return value, gradient.mul_((coefficients / loss.temperature).to(gradient.dtype).unsqueeze(-1)), *of_ids
+        return value, gradient.mul_((coefficients / temperature).to(gradient.dtype).unsqueeze(-1)), *of_ids
     with torch.enable_grad():
         logits = student_logits.detach().requires_grad_()
-        value = loss(logits, teacher_logits, action_ids)
+        value = loss(at_temperature(logits, temperature), teacher_logits, action_ids)
         (gradient,) = torch.autograd.grad((coefficients.to(value.dtype) * value).sum(), logits)
     if action_ids is not None:
-        sides = (student_logits, teacher_logits)
-        of_ids = tuple(action_log_probabilities(side, action_ids, loss.temperature) for side in sides)
+        sides = (at_temperature(student_logits, temperature), teacher_logits)
+        of_ids = tuple(action_log_probabilities(side, action_ids) for side in sides)
     return value.detach(), gradient, *of_ids
 
 

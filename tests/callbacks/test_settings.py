@@ -32,7 +32,9 @@ def test_equal_settings_need_no_word():
         (with_("data", limits={"num_envs": 8, "max_turns": 12}), "data.limits.num_envs: 64 -> 8"),
         (with_("data", env_args={"user": {"spend_cap": 3.0}}), "data.env_args.user.spend_cap: absent -> 3.0"),
         (
-            with_("model", objective={**HERO, "init_args": {"loss": "kl", "reflector": {"init_args": {"base_url": "b"}}}}),
+            with_(
+                "model", objective={**HERO, "init_args": {"loss": "kl", "reflector": {"init_args": {"base_url": "b"}}}}
+            ),
             "model.objective.init_args.reflector.init_args.base_url: absent -> b",
         ),
     ],
@@ -54,7 +56,7 @@ def test_what_can_be_applied_is_listed(now, line):
     ],
 )
 def test_what_would_make_another_run_is_refused_unless_it_is_wanted(now, line):
-    with pytest.raises(ConfigError, match="decide what was learned from") as refused:
+    with pytest.raises(ConfigError, match="change what the run learns from") as refused:
         compare_settings(BEFORE, now, False)
     assert f"  {line}\n" in str(refused.value)
     assert "--resume_changed true" in str(refused.value)

@@ -165,14 +165,14 @@ BUGS = (
     Bug(
         14,
         "divide the student's logits alone by the temperature",
-        DIVERGENCE,
+        "hero_pl/objectives/self_distillation.py",
         (
             (
-                "log_probabilities(teacher_logits.detach(), self.temperature)",
-                "log_probabilities(teacher_logits.detach())",
+                "return micro.tempered(without_scaffold(*views) if self.subtracts else views[0])",
+                "return without_scaffold(*views) if self.subtracts else views[0]",
             ),
         ),
-        "tests/losses/test_divergence.py",
+        "tests/objectives/test_temperature.py",
     ),
     Bug(
         15,
@@ -487,6 +487,20 @@ BUGS = (
         "tests/rollout/test_slots.py",
     ),
     Bug(
+        47,
+        "take runs with equal seeds for two trials",
+        "hero_pl/runs/plots.py",
+        (("if seed is not None and owner", "if seed is not None and seed < 0 and owner"),),
+        "tests/runs/test_plots.py",
+    ),
+    Bug(
+        48,
+        "give an interval of no width",
+        "hero_pl/annotate/quality.py",
+        (("if low < high:", "if low <= high:"),),
+        "tests/annotate/test_quality.py",
+    ),
+    Bug(
         51,
         "write no mark into eval.jsonl",
         "hero_pl/callbacks/held_out.py",
@@ -738,10 +752,22 @@ BUGS = (
         "tests/objectives/test_mixed.py",
     ),
     Bug(
+        86,
+        "leave the temperature out of the gradient of a chunk",
+        "hero_pl/losses/linear.py",
+        (("gradient.mul_((coefficients / temperature)", "gradient.mul_(coefficients"),),
+        "tests/losses/test_linear.py",
+    ),
+    Bug(
         110,
         "take no notice of the pause that a server asks for",
         ENDPOINT,
-        (("        if asked_s is not None:\n            return min(asked_s", "        if False:\n            return min(asked_s"),),
+        (
+            (
+                "        if asked_s is not None:\n            return min(asked_s",
+                "        if False:\n            return min(asked_s",
+            ),
+        ),
         "tests/envs/test_chat_endpoint.py",
         "a_busy_server_is_left_alone",
     ),
