@@ -144,7 +144,7 @@ def test_reservations_do_not_reach_the_cap(server: Server, trajectory: Trajector
 
 
 def test_a_signal_does_not_wait_for_answers(server: Server, trajectory: Trajectory) -> None:
-    server.behaviors = [chat(GOOD), hangs, hangs, strikes(4)]
+    server.behaviors = [chat(GOOD), hangs, hangs, strikes(4), hangs]
     with struck():
         reflector(server, timeout_s=5.0, max_retries=1, concurrency=3).reflect([trajectory] * 9, None)
     assert len(server.bodies) == 4

@@ -175,6 +175,6 @@ def test_an_error_does_not_wait_for_users_in_other_threads() -> None:
 
 
 def test_a_signal_does_not_wait_for_users_in_other_threads() -> None:
-    with serving(*[says("Hi.")] * 3, hangs, hangs, strikes(6)) as server, struck():
+    with serving(*[says("Hi.")] * 3, hangs, hangs, strikes(6), hangs) as server, struck():
         played({"url": server.url, "timeout_s": 5.0, "max_retries": 1}, 3, threads=3)
     assert len(server.bodies) == 6
