@@ -16,9 +16,10 @@ from hero_pl.losses.base import DistillationLoss, action_log_probabilities
 from hero_pl.losses.gates import Gate, GateInputs
 from hero_pl.losses.importance import ImportanceCorrection, TruncatedRatio, mismatch
 from hero_pl.losses.jensen_shannon import JensenShannon
-from hero_pl.losses.linear import linear_divergence
 from hero_pl.losses.normalize import normalized_sum, zero_loss
 from hero_pl.losses.sampled_token import SampledToken
+from hero_pl.losses.scores import Scores
+from hero_pl.losses.summed_divergence import summed_divergence
 from hero_pl.objectives.base import LossOutput, Normalize, Objective, Step
 from hero_pl.objectives.negative_hints import negative_hints
 from hero_pl.objectives.schedules import Blend, Schedule, check_blend, normalization_at, scheduled
@@ -239,16 +240,9 @@ class SelfDistillation(Objective):
         """The same from last hidden states."""
         self._tell_temperature(micro.temperature)
         network = policy.need_network("logits_at_once")
-        found = linear_divergence(
-            self.divergence,
-            policy.hidden(micro.student),
-            network.head_weight(),
-            self.weights.hidden(policy, micro.teacher),
-            network.head_weight(self.weights.copy),
-            micro.coefficient,
-            self.logits_at_once,
-            micro.action_ids,
-        )
+        student = Scores(policy.hidden(micro.student), network.head_weight(), self.logits_at_once)
+        teacher = Scores(self.weights.hidden(policy, micro.teacher), network.head_weight(self.weights.copy))
+        found = summed_divergence(self.divergence, student, teacher, micro.coefficient, micro.action_ids)
         q = found.student_log_probs
         output = self._output(found.loss, found.per_token, q, found.teacher_log_probs)
         if micro.temperature == self.divergence.temperature:
@@ -272,7 +266,9 @@ class SelfDistillation(Objective):
             others = [self.weights.score(policy, rows) for rows in micro.negative_rows]
             wrong = torch.stack([action_log_probabilities(o, ids, temperature) for o in others]) if others else None
             weighted = weighted * self.gate(
-                GateInputs(student, teacher, ids, micro.turn, per_token, temperature, wrong, micro.trajectory)
+                GateInputs(
+                    Scores(student), Scores(teacher), ids, micro.turn, per_token, temperature, wrong, micro.trajectory
+                )
             )
         if self.correction is not None:
             weighted = weighted * self.correction(sampled, micro.rollout_logprobs, micro.trajectory)
