@@ -13,7 +13,7 @@ from hero_pl.losses.advantages import (
     soft_overlong_penalty,
     without_spread,
 )
-from hero_pl.losses.base import DistillationLoss, action_log_probabilities, log_probabilities
+from hero_pl.losses.base import DistillationLoss, action_log_probabilities, at_temperature, log_probabilities
 from hero_pl.losses.credit import (
     belief_factors,
     gap_magnitudes,
@@ -81,6 +81,7 @@ __all__ = [
     "TruncatedRatio",
     "VocabularyDivergence",
     "action_log_probabilities",
+    "at_temperature",
     "belief_factors",
     "coefficients",
     "dr_grpo_advantages",

@@ -34,7 +34,6 @@ class VocabularyDivergence(DistillationLoss):
     """A divergence summed over the whole vocabulary or over its most probable part.
 
     Args:
-        temperature: Divides the logits of both sides.
         support: ``full`` compares all tokens; ``student`` and ``teacher`` compare the ``top_k`` tokens of that side;
             ``union`` those of either side, duplicates merged.
         top_k: Tokens taken per side when ``support`` is not ``full``.
@@ -51,14 +50,13 @@ class VocabularyDivergence(DistillationLoss):
     def __init__(
         self,
         *,
-        temperature: float = 1.0,
         support: Support = "full",
         top_k: int = 100,
         tail: bool = True,
         clip_mode: ClipMode = "none",
         clip: float = 0.05,
     ) -> None:
-        super().__init__(temperature=temperature)
+        super().__init__()
         name = type(self).__name__
         _check_choice(name, "support", support, ("full", "student", "teacher", "union"))
         _check_choice(name, "clip_mode", clip_mode, ("none", "token", "pointwise"))
@@ -87,8 +85,8 @@ class VocabularyDivergence(DistillationLoss):
             ``(...)``, non-negative unless ``clip_mode`` is ``pointwise``.
         """
         check_same_shape(student_logits, teacher_logits)
-        log_q = log_probabilities(student_logits, self.temperature)
-        log_p = log_probabilities(teacher_logits.detach(), self.temperature)
+        log_q = log_probabilities(student_logits)
+        log_p = log_probabilities(teacher_logits.detach())
         diagnostics: dict[str, Scalar] = {}
         if self.support != "full":
             log_q, log_p, diagnostics = reduce_support(log_q, log_p, self.support, self.top_k, self.tail)
@@ -147,7 +145,7 @@ class VocabularyDivergence(DistillationLoss):
 
     def extra_repr(self) -> str:
         """Options that differ from one instance to the next."""
-        return f"temperature={self.temperature}, support={self.support}, clip_mode={self.clip_mode}"
+        return f"support={self.support}, clip_mode={self.clip_mode}"
 
 
 class _ClosedForm(torch.autograd.Function):

@@ -24,7 +24,7 @@ class GateInputs:
     """What a gate may look at, flat over action tokens."""
 
     student: Scores
-    """Of N tokens."""
+    """Of N tokens, at the sampling temperature like all that follows."""
     teacher: Scores
     """Of the same tokens: the teacher under the true hint."""
     action_ids: Tensor
@@ -33,8 +33,6 @@ class GateInputs:
     """``(N,)`` turn of each token, unique over all trajectories of the call."""
     per_token: Tensor
     """``(N,)`` divergence."""
-    temperature: float = 1.0
-    """The temperature of the divergence."""
     wrong_hint_log_probs: Tensor | None = None
     """``(K, N)`` log-probabilities of the sampled ids under the teacher with each of K wrong hints."""
     row: Tensor | None = None
@@ -68,8 +66,8 @@ class SigmoidGap(Gate):
     @torch.no_grad()
     def forward(self, inputs: GateInputs) -> Tensor:
         """One half where both sides agree on the sampled token."""
-        log_q, _ = inputs.student.of_actions(inputs.action_ids, inputs.temperature)
-        log_p, _ = inputs.teacher.of_actions(inputs.action_ids, inputs.temperature)
+        log_q, _ = inputs.student.of_actions(inputs.action_ids)
+        log_p, _ = inputs.teacher.of_actions(inputs.action_ids)
         return torch.sigmoid((log_p - log_q) / self.gate_temperature)
 
 
@@ -90,8 +88,8 @@ class TeacherConfidence(Gate):
     def forward(self, inputs: GateInputs) -> Tensor:
         """Zero for a uniform teacher (``entropy``), one for a certain one."""
         if self.measure == "max_probability":
-            return inputs.teacher.measure(lambda log_p: log_p.amax(-1).exp(), inputs.temperature)
-        uncertainty = inputs.teacher.measure(entropy, inputs.temperature)
+            return inputs.teacher.measure(lambda log_p: log_p.amax(-1).exp())
+        uncertainty = inputs.teacher.measure(entropy)
         return (1.0 - uncertainty / math.log(inputs.teacher.vocabulary)).clamp(0.0, 1.0)
 
 
@@ -144,7 +142,7 @@ class Contrastive(Gate):
                 "Contrastive needs wrong_hint_log_probs of shape (K, N): the sampled ids scored by the teacher under "
                 "at least one shuffled hint."
             )
-        log_p, _ = inputs.teacher.of_actions(inputs.action_ids, inputs.temperature)
+        log_p, _ = inputs.teacher.of_actions(inputs.action_ids)
         usual = wrong.to(log_p.dtype).logsumexp(0) - math.log(wrong.shape[0])
         return torch.sigmoid((log_p - usual) / self.gate_temperature)
 
@@ -165,7 +163,7 @@ class HighEntropy(Gate):
     @torch.no_grad()
     def forward(self, inputs: GateInputs) -> Tensor:
         """One for the kept tokens, zero for the others; ties at the threshold are kept."""
-        uncertainty = inputs.student.measure(entropy, inputs.temperature)
+        uncertainty = inputs.student.measure(entropy)
         row = torch.zeros_like(inputs.action_ids) if inputs.row is None else inputs.row
         factor = torch.zeros_like(uncertainty)
         for one in torch.unique(row):

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from hero_pl.errors import TokenAlignmentError
-from hero_pl.losses.base import log_probabilities
+from hero_pl.losses.base import at_temperature, log_probabilities
 
 
 class ActionLogProbs(NamedTuple):
@@ -39,6 +39,8 @@ class Scores:
     """``(vocab, width)``: logits are ``values @ head.T``, with no bias, cap or scale. Gradients flow."""
     at_once: int = 0
     """Tokens whose logits exist at the same time; 0 for all."""
+    temperature: float = 1.0
+    """At which the actions were sampled: logits are divided by it."""
 
     def __len__(self) -> int:
         return int(self.values.shape[0])
@@ -57,9 +59,9 @@ class Scores:
         return replace(self, values=self.values.detach(), head=None if self.head is None else self.head.detach())
 
     def logits(self, part: slice = slice(None)) -> Tensor:
-        """``(tokens of part, vocab)``."""
+        """Tempered logits ``(tokens of part, vocab)``."""
         values = self.values[part]
-        return values if self.head is None else values @ self.head.T
+        return at_temperature(values if self.head is None else values @ self.head.T, self.temperature)
 
     def parts(self) -> Iterator[slice]:
         """Tokens that are projected together."""
@@ -67,24 +69,22 @@ class Scores:
         return (slice(start, start + size) for start in range(0, len(self), size))
 
     @torch.no_grad()
-    def measure(self, of_log_probs: Callable[[Tensor], Tensor], temperature: float = 1.0) -> Tensor:
+    def measure(self, of_log_probs: Callable[[Tensor], Tensor]) -> Tensor:
         """One number per token from its log-probabilities over the vocabulary, in parts and without gradient.
 
         Args:
             of_log_probs: From ``(n, vocab)`` to ``(n,)``.
-            temperature: Divides the logits.
         """
-        found = [of_log_probs(log_probabilities(self.logits(part), temperature)) for part in self.parts()]
+        found = [of_log_probs(log_probabilities(self.logits(part))) for part in self.parts()]
         return torch.cat(found) if found else self.values.new_zeros(0, dtype=at_least_float32(self.values.dtype))
 
-    def of_actions(self, action_ids: Tensor, temperature: float = 1.0) -> ActionLogProbs:
+    def of_actions(self, action_ids: Tensor) -> ActionLogProbs:
         """Log-probabilities of the sampled ids.
 
         Where the logits are made in parts, they are made again in the backward pass instead of being kept.
 
         Args:
             action_ids: ``(N,)`` sampled ids.
-            temperature: Divides the logits.
 
         Raises:
             TokenAlignmentError: There is not exactly one id per token.
@@ -96,24 +96,24 @@ class Scores:
             )
         if self.head is not None and 0 < self.at_once < len(self):
             log_probs, best = _ProjectedLogProbs.apply(  # type: ignore[no-untyped-call]
-                self.values, self.head, action_ids, temperature, self.at_once
+                self.values, self.head, action_ids, self.at_once, self.temperature
             )
             return ActionLogProbs(log_probs, best)
-        log_q = log_probabilities(self.logits(), temperature)
+        log_q = log_probabilities(self.logits())
         return ActionLogProbs(of_ids(log_q, action_ids), log_q.detach().argmax(-1))
 
 
 class _ProjectedLogProbs(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, head: Tensor, action_ids: Tensor, temperature: float, at_once: int
+        ctx: Any, hidden: Tensor, head: Tensor, action_ids: Tensor, at_once: int, temperature: float
     ) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(hidden, head, action_ids)
-        ctx.temperature, ctx.at_once = temperature, at_once
-        scores, best = Scores(hidden, head, at_once), torch.empty_like(action_ids)
+        ctx.at_once, ctx.temperature = at_once, temperature
+        scores, best = Scores(hidden, head, at_once, temperature), torch.empty_like(action_ids)
         log_probs = hidden.new_empty(hidden.shape[0], dtype=at_least_float32(hidden.dtype))
         for part in scores.parts():
-            log_q = log_probabilities(scores.logits(part), temperature)
+            log_q = log_probabilities(scores.logits(part))
             log_probs[part], best[part] = of_ids(log_q, action_ids[part]), log_q.argmax(-1)
         ctx.mark_non_differentiable(best)
         return log_probs, best
@@ -122,10 +122,11 @@ class _ProjectedLogProbs(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, slope: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         hidden, head, action_ids = ctx.saved_tensors
-        scores, slope = Scores(hidden, head, ctx.at_once), (slope / ctx.temperature).unsqueeze(-1)
+        scores = Scores(hidden, head, ctx.at_once, ctx.temperature)
+        slope = (slope / ctx.temperature).unsqueeze(-1)
         gradient = ProjectionGradient(hidden, head, *ctx.needs_input_grad[:2])
         for part in scores.parts():
-            q = log_probabilities(scores.logits(part), ctx.temperature).exp_()
+            q = log_probabilities(scores.logits(part)).exp_()
             of_logits = q.mul_(-slope[part])  # d log q(a) / dz = 1[a] - q
             of_logits.scatter_add_(-1, action_ids[part].unsqueeze(-1), slope[part].to(q.dtype))
             gradient.add(part, of_logits)

@@ -32,7 +32,7 @@ class SummedDivergence(NamedTuple):
     per_token: Tensor
     """``(N,)`` divergence per token, detached: for gates, metrics and the viewer."""
     student_log_probs: Tensor
-    """``(N,)`` log-probabilities of the sampled ids at the temperature of the loss, detached."""
+    """``(N,)`` log-probabilities of the sampled ids detached."""
     teacher_log_probs: Tensor
     """The same of the teacher."""
 
@@ -44,8 +44,8 @@ def summed_divergence(
 
     Args:
         loss: The divergence. Its ``diagnostics`` cover all tokens afterwards.
-        student: Of N tokens; gradients flow. Its ``at_once`` decides for both sides.
-        teacher: Of the same tokens; a constant.
+        student: Of N tokens, at the sampling temperature; gradients flow. Its ``at_once`` decides for both sides.
+        teacher: Of the same tokens, at the same temperature; a constant.
         coefficients: ``(N,)`` from ``hero_pl.losses.coefficients``.
         action_ids: ``(N,)`` sampled ids.
 
@@ -68,11 +68,12 @@ def summed_divergence(
         )
     teacher = teacher.detach()
     if student.head is None:
-        per_token = loss(student.values, teacher.logits(), action_ids)
-        of_both = (side.detach().of_actions(action_ids, loss.temperature).log_probs for side in (student, teacher))
+        per_token = loss(student.logits(), teacher.logits(), action_ids)
+        of_both = (side.detach().of_actions(action_ids).log_probs for side in (student, teacher))
         return SummedDivergence(normalized_sum(coefficients, per_token), per_token.detach(), *of_both)
+    constants = (student.at_once, student.temperature, teacher, coefficients.detach(), action_ids, loss)
     total, *of_tokens = _SummedDivergence.apply(  # type: ignore[no-untyped-call]
-        student.values, student.head, student.at_once, teacher, coefficients.detach(), action_ids, loss
+        student.values, student.head, *constants
     )
     return SummedDivergence(total, *of_tokens)
 
@@ -84,18 +85,19 @@ class _SummedDivergence(torch.autograd.Function):
         hidden: Tensor,
         head: Tensor,
         at_once: int,
+        temperature: float,
         teacher: Scores,
         coefficients: Tensor,
         action_ids: Tensor,
         loss: DistillationLoss,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        student, wide = Scores(hidden, head, at_once), at_least_float32(hidden.dtype)
+        student, wide = Scores(hidden, head, at_once, temperature), at_least_float32(hidden.dtype)
         gradient = ProjectionGradient(hidden, head, *ctx.needs_input_grad[:2])
         values, of_student, of_teacher = hidden.new_zeros(3, len(student), dtype=wide)
         described: list[dict[str, Scalar]] = []
         for part in student.parts():
             values[part], of_logits, of_student[part], of_teacher[part] = _value_and_logit_gradient(
-                loss, student.logits(part), teacher.logits(part), coefficients[part], action_ids[part]
+                loss, student.logits(part), teacher.logits(part), coefficients[part] / temperature, action_ids[part]
             )
             described.append(loss.diagnostics)
             gradient.add(part, of_logits)
@@ -108,29 +110,28 @@ class _SummedDivergence(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_total: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         scaled = (None if saved is None else saved * grad_total.to(saved.dtype) for saved in ctx.saved_tensors)
-        return *scaled, None, None, None, None, None
+        return *scaled, None, None, None, None, None, None
 
 
 def _value_and_logit_gradient(
     loss: DistillationLoss, student_logits: Tensor, teacher_logits: Tensor, coefficients: Tensor, action_ids: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Values of one part, the gradient of their weighted sum with respect to the student's logits, and both sides'
-    log-probabilities of the sampled ids.
+    """Values of one part, the gradient of their weighted sum with respect to the student's tempered logits, and what
+    both sides give the sampled ids.
     """
     if isinstance(loss, VocabularyDivergence) and loss.support == "full":
-        log_q = log_probabilities(student_logits, loss.temperature)
-        log_p = log_probabilities(teacher_logits, loss.temperature)
+        log_q = log_probabilities(student_logits)
+        log_p = log_probabilities(teacher_logits)
         value, slope = loss.value_and_slope(log_q, log_p)
         loss.diagnostics = loss.describe(value)
         of_student, of_teacher = of_ids(log_q, action_ids), of_ids(log_p, action_ids)
         q = log_q.exp_()
-        gradient = slope.sub_(q.mul_(slope.sum(-1, keepdim=True)))  # d/dz = (h - q sum h) / s
-        scale = (coefficients / loss.temperature).to(gradient.dtype).unsqueeze(-1)
-        return value, gradient.mul_(scale), of_student, of_teacher
+        gradient = slope.sub_(q.mul_(slope.sum(-1, keepdim=True)))  # d/dz = h - q sum h
+        return value, gradient.mul_(coefficients.to(gradient.dtype).unsqueeze(-1)), of_student, of_teacher
     with torch.enable_grad():
         logits = student_logits.detach().requires_grad_()
         value = loss(logits, teacher_logits, action_ids)
         (gradient,) = torch.autograd.grad((coefficients.to(value.dtype) * value).sum(), logits)
     sides = (student_logits, teacher_logits)
-    of_student, of_teacher = (action_log_probabilities(side, action_ids, loss.temperature) for side in sides)
+    of_student, of_teacher = (action_log_probabilities(side, action_ids) for side in sides)
     return value.detach(), gradient, of_student, of_teacher

@@ -12,21 +12,21 @@ TOKENS, VOCAB, WIDTH = 23, 41, 8
 IDS = torch.randint(VOCAB, (TOKENS,), generator=torch.Generator().manual_seed(1))
 
 
-def sides(at_once: int, dtype: torch.dtype = torch.float64) -> tuple[Scores, Tensor]:
+def sides(at_once: int, dtype: torch.dtype = torch.float64, temperature: float = 1.0) -> tuple[Scores, Tensor]:
     """Scores in parts, and the same logits as a whole."""
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(TOKENS, WIDTH, generator=generator, dtype=dtype).requires_grad_()
     head = torch.randn(VOCAB, WIDTH, generator=generator, dtype=dtype).requires_grad_()
-    return Scores(hidden, head, at_once), hidden @ head.T
+    return Scores(hidden, head, at_once, temperature), hidden @ head.T / temperature
 
 
 @pytest.mark.parametrize("at_once", [0, 1, 5, 22, 23, 100])
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_log_probabilities_and_their_gradients(at_once: int, temperature: float) -> None:
-    scores, logits = sides(at_once)
+    scores, logits = sides(at_once, temperature=temperature)
     weight = torch.linspace(-1.0, 2.0, TOKENS, dtype=torch.float64)
-    want = action_log_probabilities(logits, IDS, temperature)
-    got, best = scores.of_actions(IDS, temperature)
+    want = action_log_probabilities(logits, IDS)
+    got, best = scores.of_actions(IDS)
     torch.testing.assert_close(got, want)
     assert torch.equal(best, logits.argmax(-1))
     trained = (scores.values, scores.head)
@@ -41,7 +41,7 @@ def test_log_probabilities_and_their_gradients(at_once: int, temperature: float)
 def test_gradients_match_finite_differences() -> None:
     scores, _ = sides(5)
     assert torch.autograd.gradcheck(
-        lambda hidden, head: Scores(hidden, head, 5).of_actions(IDS, 0.7).log_probs, (scores.values, scores.head)
+        lambda hidden, head: Scores(hidden, head, 5, 0.7).of_actions(IDS).log_probs, (scores.values, scores.head)
     )
 
 
@@ -71,9 +71,9 @@ def test_a_frozen_head_gets_no_gradient() -> None:
 
 
 def test_one_number_per_token_in_parts() -> None:
-    scores, logits = sides(5)
-    found = scores.measure(entropy, 2.0)
-    torch.testing.assert_close(found, entropy((logits / 2.0).log_softmax(-1)))
+    scores, logits = sides(5, temperature=2.0)
+    found = scores.measure(entropy)
+    torch.testing.assert_close(found, entropy(logits.log_softmax(-1)))
     assert not found.requires_grad
     assert scores.at(torch.zeros(TOKENS, dtype=torch.bool)).measure(entropy).shape == (0,)
 

@@ -164,14 +164,14 @@ BUGS = (
     Bug(
         14,
         "divide the student's logits alone by the temperature",
-        DIVERGENCE,
+        "hero_pl/objectives/self_distillation.py",
         (
             (
-                "log_probabilities(teacher_logits.detach(), self.temperature)",
-                "log_probabilities(teacher_logits.detach())",
+                "return micro.tempered(without_scaffold(*views) if self.subtracts else views[0]).detach()",
+                "return without_scaffold(*views) if self.subtracts else views[0]",
             ),
         ),
-        "tests/losses/test_divergence.py",
+        "tests/objectives/test_temperature.py",
     ),
     Bug(
         15,
@@ -735,6 +735,13 @@ BUGS = (
         "hero_pl/objectives/mixed.py",
         (("factor = torch.ones(len(set(batch.turn.tolist()))", "factor = torch.zeros(len(set(batch.turn.tolist()))"),),
         "tests/objectives/test_mixed.py",
+    ),
+    Bug(
+        86,
+        "leave the temperature out of the gradient of a chunk",
+        "hero_pl/losses/summed_divergence.py",
+        (("coefficients[part] / temperature", "coefficients[part]"),),
+        "tests/losses/test_summed_divergence.py",
     ),
 )
 

@@ -124,7 +124,7 @@ def test_methods_with_gaps_and_without_overlap_are_drawn(tmp_path: Path) -> None
     plot_runs([tmp_path], out)
     assert out.read_bytes().startswith(b"\x89PNG")
     plot_run(tmp_path / "hero-seed1", out)
-    with pytest.raises(HeroError, match="cannot be written"):
+    with pytest.raises(HeroError, match="cannot write the"):
         plot_run(tmp_path / "hero-seed1", tmp_path)
 
 
