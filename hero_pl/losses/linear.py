@@ -1,8 +1,8 @@
-"""The divergence straight from hidden states: logits exist for a few tokens at a time, never for all of them.
+"""Divergence computed from hidden states, with logits for a few tokens at a time.
 
-One row of logits over a large vocabulary takes more memory than the hidden states of a whole trajectory, and autograd
-keeps several copies per side. Here the output projection, the divergence and its gradient are computed chunk by chunk
-in the forward pass; what is kept is the gradient with respect to the hidden states and, if it is trained, the head.
+Logits over a large vocabulary need much more memory than hidden states, and autograd keeps several copies per side.
+Here the output projection, the divergence and its gradient are computed in chunks of tokens in the forward pass; only
+the gradients with respect to the hidden states and, if it is trained, the head are kept.
 
 The result is that of ``normalized_sum(coefficients, loss(student logits, teacher logits))``, both divided by the
 temperature. A full-vocabulary divergence uses its closed form; any other loss is differentiated by autograd within the
@@ -24,7 +24,7 @@ from hero_pl.scalars import Scalar, add_up
 
 
 class LinearDivergence(NamedTuple):
-    """What ``linear_divergence`` returns."""
+    """Result of ``linear_divergence``."""
 
     loss: Tensor
     """Scalar ``sum(coefficient * per_token)``; gradients flow."""
@@ -33,7 +33,7 @@ class LinearDivergence(NamedTuple):
     student_log_probs: Tensor
     """``(N,)`` log-probabilities of the sampled ids, detached; zeros without ``action_ids``."""
     teacher_log_probs: Tensor
-    """The same of the teacher."""
+    """The same for the teacher."""
 
 
 def linear_divergence(
@@ -49,28 +49,28 @@ def linear_divergence(
 ) -> LinearDivergence:
     """Normalized divergence of ``hidden @ head_weight.T`` on both sides, in chunks of tokens.
 
-    The head must be a plain matrix: no bias, no soft cap on the logits.
+    The head must be a plain matrix, without bias and without a soft cap on the logits.
 
     Args:
         loss: The divergence. Its ``diagnostics`` cover all chunks afterwards.
         student_hidden: ``(N, d)`` last hidden states at the positions that score action tokens; gradients flow.
         student_head_weight: ``(vocab, d)``; gradients flow if it requires them.
-        teacher_hidden: ``(N, d_teacher)``; a constant.
-        teacher_head_weight: ``(vocab, d_teacher)``; a constant, and may be the student's own matrix.
+        teacher_hidden: ``(N, d_teacher)``; treated as a constant.
+        teacher_head_weight: ``(vocab, d_teacher)``; treated as a constant; may be the student's matrix.
         coefficients: ``(N,)`` from ``hero_pl.losses.coefficients``.
-        chunk: Tokens whose logits exist at the same time.
+        chunk: Number of tokens whose logits are computed at a time.
         action_ids: ``(N,)`` sampled ids, for losses that need them and for their log-probabilities.
         temperature: Of sampling; divides the logits of both sides.
 
     Returns:
-        The loss, attached to the graph even for ``N == 0``, and what is known of each token.
+        The loss (attached to the graph even for ``N == 0``) and values per token.
 
     Raises:
         TokenAlignmentError: Both sides do not have the same tokens and vocabulary.
         ConfigError: ``chunk`` is not positive.
     """
     if chunk < 1:
-        raise ConfigError(f"linear_divergence(chunk={chunk}): at least one token must be projected at a time.")
+        raise ConfigError(f"linear_divergence(chunk={chunk}): expected at least 1 token per chunk.")
     tokens = student_hidden.shape[0]
     per_token = {"teacher_hidden": teacher_hidden, "coefficients": coefficients, "action_ids": action_ids}
     for name, tensor in per_token.items():
@@ -81,8 +81,8 @@ def linear_divergence(
             )
     if student_head_weight.shape[0] != teacher_head_weight.shape[0]:
         raise TokenAlignmentError(
-            f"The student's head knows {student_head_weight.shape[0]} ids, the teacher's "
-            f"{teacher_head_weight.shape[0]}. Cut or pad the two vocabularies alike."
+            f"The student's head has {student_head_weight.shape[0]} ids, the teacher's "
+            f"{teacher_head_weight.shape[0]}. Cut or pad both vocabularies to the same size."
         )
     total, *of_tokens = _LinearDivergence.apply(  # type: ignore[no-untyped-call]
         student_hidden,
@@ -114,7 +114,7 @@ class _LinearDivergence(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
         grad_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        # many small contributions: summed in at least float32, whatever the head is kept in
+        # many small contributions: sum them in at least float32, for any dtype of the head
         grad_head = torch.zeros_like(head, dtype=wide) if ctx.needs_input_grad[1] else None
         values, student, teacher = hidden.new_zeros(3, hidden.shape[0], dtype=wide)
         described: list[dict[str, Scalar]] = []
@@ -155,7 +155,7 @@ def _value_and_logit_gradient(
 ) -> tuple[Tensor, ...]:
     """Values of one chunk and the gradient of its weighted sum with respect to the student's (raw) logits.
 
-    With ``action_ids`` also the log-probabilities that student and teacher give them.
+    With ``action_ids`` also their log-probabilities under student and teacher.
     """
     of_ids: tuple[Tensor, ...] = ()
     teacher_logits = at_temperature(teacher_logits, temperature)
@@ -180,7 +180,7 @@ def _value_and_logit_gradient(
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """``total += left @ right`` without a second matrix of that size where the precisions allow it."""
+    """``total += left @ right``, in place where the dtypes allow it."""
     if left.dtype == total.dtype:
         total.addmm_(left, right)
     else:
