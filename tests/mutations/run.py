@@ -743,6 +743,20 @@ BUGS = (
         (("gradient.mul_((coefficients / temperature)", "gradient.mul_(coefficients"),),
         "tests/losses/test_linear.py",
     ),
+    Bug(
+        87,
+        "encode a hint for every row that it stands in",
+        "hero_pl/chat/template.py",
+        (("lru_cache(KEPT_HINTS)(self._encode_hint)", "self._encode_hint"),),
+        "tests/objectives/test_hints_once.py",
+    ),
+    Bug(
+        88,
+        "keep the ids of a hint whatever it follows",
+        "hero_pl/chat/template.py",
+        (("last if last is None or last in self.encoder.control_ids else -1", "-1"),),
+        "tests/chat/test_template.py",
+    ),
 )
 
 
