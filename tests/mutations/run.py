@@ -486,6 +486,20 @@ BUGS = (
         "tests/rollout/test_slots.py",
     ),
     Bug(
+        47,
+        "take runs with equal seeds for two trials",
+        "hero_pl/runs/plots.py",
+        (("if seed is not None and owner", "if seed is not None and seed < 0 and owner"),),
+        "tests/runs/test_plots.py",
+    ),
+    Bug(
+        48,
+        "give an interval of no width",
+        "hero_pl/annotate/quality.py",
+        (("if low < high:", "if low <= high:"),),
+        "tests/annotate/test_quality.py",
+    ),
+    Bug(
         51,
         "write no mark into eval.jsonl",
         "hero_pl/callbacks/held_out.py",
