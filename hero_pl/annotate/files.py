@@ -154,10 +154,12 @@ def report_json(report: Report) -> str:
 
 
 def _interval(arm: Mapping[str, float], name: str) -> str:
-    """The value, with its 95 % interval if it has one."""
+    """The value with its 95 % interval, or "not resolved" where the episodes show no spread."""
     low, high = arm.get(f"{name}/from"), arm.get(f"{name}/to")
     value = _cell(arm.get(name), name)
-    return f"{value} [{low:.3f}, {high:.3f}]" if value and low is not None and high is not None else value
+    if not value or name.endswith("rows"):
+        return value
+    return f"{value} [not resolved]" if low is None or high is None else f"{value} [{low:.3f}, {high:.3f}]"
 
 
 def _cell(value: float | None, name: str) -> str:

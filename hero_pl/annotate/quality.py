@@ -203,9 +203,10 @@ def quality_report(
         Per arm: ``rows``; the share of yes for each question (missing and tied answers left out); ``error/precision``,
         ``error/recall`` and ``error/rows`` of the statement "this turn was an error"; and
         ``calibration/low|medium|high``, the share of correct verdicts among diagnoses of that confidence. All but the
-        numbers of rows also have ``.../from`` and ``.../to``, a 95 % interval from a bootstrap over episodes. Under
-        ``agreement``, per question: ``<question>/cohen`` (two raters), ``<question>/fleiss`` (rows that all raters
-        answered), ``<question>/alpha`` (Krippendorff's) and ``<question>/tied``, the number of rows without a majority.
+        numbers of rows also have ``.../from`` and ``.../to``, a 95 % interval from a bootstrap over episodes, unless
+        all draws are equal. Under ``agreement``, per question: ``<question>/cohen`` (two raters), ``<question>/fleiss``
+        (rows that all raters answered), ``<question>/alpha`` (Krippendorff's) and ``<question>/tied``, the number of
+        rows without a majority.
 
     Raises:
         ConfigError: A row is not in the key.
@@ -300,8 +301,9 @@ def _arm_report(
         report[measure] = value
         values = sorted(sample[measure] for sample in samples if not math.isnan(sample[measure]))
         if values and not measure.endswith("rows"):
-            report[f"{measure}/from"] = values[round(0.025 * (len(values) - 1))]
-            report[f"{measure}/to"] = values[round(0.975 * (len(values) - 1))]
+            low, high = (values[round(share * (len(values) - 1))] for share in (0.025, 0.975))
+            if low < high:  # without spread an interval would claim certainty
+                report |= {f"{measure}/from": low, f"{measure}/to": high}
     return report
 
 

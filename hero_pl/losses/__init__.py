@@ -1,6 +1,6 @@
 """Losses per token and their normalization: pure functions of logits and log-probabilities.
 
-Nothing here knows of text, trajectories or training loops. Tokens arrive flat, one entry per sampled action token.
+Nothing here depends on text, trajectories or training loops. Tensors are flat, with one entry per sampled action token.
 """
 
 from hero_pl.losses.advantages import (

@@ -1,9 +1,8 @@
-"""What one side says about N action tokens: logits, or the last hidden states that they are projected from.
+"""Scores of N action tokens by one side: logits, or the last hidden states that they are projected from.
 
-One row of logits over a large vocabulary takes more memory than the hidden states of a whole trajectory, and autograd
-keeps several copies of it. So wherever the output projection is a plain matrix, losses get hidden states and project a
-few tokens at a time; what they need of the vocabulary (a log-probability, an entropy, a divergence) is one number per
-token.
+Logits over a large vocabulary need much more memory than hidden states, and autograd keeps several copies of them. If
+the output projection is a plain matrix, losses get the hidden states and project a few tokens at a time. What they need
+of the vocabulary (a log-probability, an entropy, a divergence) is one number per token.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from hero_pl.losses.base import at_temperature, log_probabilities
 
 
 class ActionLogProbs(NamedTuple):
-    """What :meth:`Scores.of_actions` returns."""
+    """Result of :meth:`Scores.of_actions`."""
 
     log_probs: Tensor
     """``(N,)`` log-probabilities of the sampled ids, in nats; gradients flow."""
@@ -81,7 +80,7 @@ class Scores:
     def of_actions(self, action_ids: Tensor) -> ActionLogProbs:
         """Log-probabilities of the sampled ids.
 
-        Where the logits are made in parts, they are made again in the backward pass instead of being kept.
+        If the logits are computed in parts, they are computed again in the backward pass instead of being kept.
 
         Args:
             action_ids: ``(N,)`` sampled ids.
@@ -146,7 +145,7 @@ class ProjectionGradient:
     def __init__(self, hidden: Tensor, head: Tensor, of_hidden: bool, of_head: bool) -> None:
         self._hidden, self._head = hidden, head
         self._of_hidden = torch.empty_like(hidden) if of_hidden else None
-        # many small contributions: summed in at least float32, whatever the head is kept in
+        # many small contributions: sum them in at least float32, for any dtype of the head
         self._of_head = torch.zeros_like(head, dtype=at_least_float32(hidden.dtype)) if of_head else None
 
     def add(self, part: slice, of_logits: Tensor) -> None:
@@ -167,7 +166,7 @@ class ProjectionGradient:
 
 
 def at_least_float32(dtype: torch.dtype) -> torch.dtype:
-    """In which losses are computed."""
+    """The dtype in which losses are computed."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 

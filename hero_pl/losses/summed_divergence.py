@@ -1,8 +1,8 @@
-"""The divergence of two sides, summed over tokens, with what is known of each token.
+"""The divergence of two sides, summed over tokens, with the values per token.
 
-Where the student's scores are hidden states, logits exist for a few tokens at a time, never for all of them: the output
-projection, the divergence and its gradient are computed part by part in the forward pass, and what is kept is the
-gradient with respect to the hidden states and, if it is trained, the head.
+If the student's scores are hidden states, logits are computed for a few tokens at a time: the output projection, the
+divergence and its gradient are computed in parts in the forward pass, and only the gradients with respect to the hidden
+states and, if it is trained, the head are kept.
 
 The result is that of ``normalized_sum(coefficients, loss(student logits, teacher logits))``. A full-vocabulary
 divergence uses its closed form; any other loss is differentiated by autograd within the part.
@@ -25,7 +25,7 @@ from hero_pl.scalars import Scalar, add_up
 
 
 class SummedDivergence(NamedTuple):
-    """What :func:`summed_divergence` returns."""
+    """Result of :func:`summed_divergence`."""
 
     loss: Tensor
     """Scalar ``sum(coefficient * per_token)``; gradients flow."""
@@ -34,7 +34,7 @@ class SummedDivergence(NamedTuple):
     student_log_probs: Tensor
     """``(N,)`` log-probabilities of the sampled ids detached."""
     teacher_log_probs: Tensor
-    """The same of the teacher."""
+    """The same for the teacher."""
 
 
 def summed_divergence(
@@ -45,12 +45,12 @@ def summed_divergence(
     Args:
         loss: The divergence. Its ``diagnostics`` cover all tokens afterwards.
         student: Of N tokens, at the sampling temperature; gradients flow. Its ``at_once`` decides for both sides.
-        teacher: Of the same tokens, at the same temperature; a constant.
+        teacher: Of the same tokens, at the same temperature; treated as a constant.
         coefficients: ``(N,)`` from ``hero_pl.losses.coefficients``.
         action_ids: ``(N,)`` sampled ids.
 
     Returns:
-        The loss, attached to the graph even for ``N == 0``, and what is known of each token.
+        The loss (attached to the graph even for ``N == 0``) and values per token.
 
     Raises:
         TokenAlignmentError: Both sides do not have the same tokens and vocabulary.
@@ -64,7 +64,7 @@ def summed_divergence(
     if student.vocabulary != teacher.vocabulary:
         raise TokenAlignmentError(
             f"The student's vocabulary has {student.vocabulary} ids, the teacher's has {teacher.vocabulary}. "
-            "Cut or pad the two vocabularies alike."
+            "Cut or pad both vocabularies to the same size."
         )
     teacher = teacher.detach()
     if student.head is None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
 from hero_pl.errors import ConfigError, HeroError
@@ -75,11 +76,20 @@ def plot_runs(runs: Sequence[Path], out: Path) -> None:
 
     Raises:
         ConfigError: matplotlib is not installed.
-        HeroError: No metrics are found, a file cannot be read, or ``out`` cannot be written.
+        HeroError: No metrics are found, a file cannot be read, two runs of one method have the same seed, or ``out``
+            cannot be written.
     """
     methods: dict[str, list[Mapping[str, Curve]]] = {}
+    owner: dict[tuple[str, int], Path] = {}
     for path in find_metrics(runs):
-        methods.setdefault(method_name(path), []).append(read_curves(path))
+        name, seed = method_name(path), run_seed(path)
+        if seed is not None and owner.setdefault((name, seed), path) != path:
+            raise HeroError(
+                f"{owner[name, seed].parent} and {path.parent} are both runs of {name!r} with seed {seed}, which are "
+                "not two trials: a band over them would claim too much. Leave one of them out, or give the runs "
+                "different seeds or names."
+            )
+        methods.setdefault(name, []).append(read_curves(path))
     draw_methods(methods, out)
 
 
@@ -148,6 +158,15 @@ def method_name(metrics_path: Path) -> str:
         if name and not _VERSION.fullmatch(part):
             return name
     return "run"
+
+
+def run_seed(metrics_path: Path) -> int | None:
+    """Seed in the ``config.yaml`` beside the metrics; ``None`` where none is told."""
+    try:
+        config = yaml.safe_load((metrics_path.parent / "config.yaml").read_text(encoding="utf-8"))
+        return int(config["data"]["seed"])
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, LookupError, TypeError, ValueError):
+        return None
 
 
 def read_curves(path: Path) -> dict[str, Curve]:

@@ -486,6 +486,20 @@ BUGS = (
         "tests/rollout/test_slots.py",
     ),
     Bug(
+        47,
+        "take runs with equal seeds for two trials",
+        "hero_pl/runs/plots.py",
+        (("if seed is not None and owner", "if seed is not None and seed < 0 and owner"),),
+        "tests/runs/test_plots.py",
+    ),
+    Bug(
+        48,
+        "give an interval of no width",
+        "hero_pl/annotate/quality.py",
+        (("if low < high:", "if low <= high:"),),
+        "tests/annotate/test_quality.py",
+    ),
+    Bug(
         51,
         "write no mark into eval.jsonl",
         "hero_pl/callbacks/held_out.py",
@@ -742,6 +756,20 @@ BUGS = (
         "hero_pl/losses/summed_divergence.py",
         (("coefficients[part] / temperature", "coefficients[part]"),),
         "tests/losses/test_summed_divergence.py",
+    ),
+    Bug(
+        87,
+        "encode a hint for every row that it stands in",
+        "hero_pl/chat/template.py",
+        (("lru_cache(KEPT_HINTS)(self._encode_hint)", "self._encode_hint"),),
+        "tests/objectives/test_hints_once.py",
+    ),
+    Bug(
+        88,
+        "keep the ids of a hint whatever it follows",
+        "hero_pl/chat/template.py",
+        (("last if last is None or last in self.encoder.control_ids else -1", "-1"),),
+        "tests/chat/test_template.py",
     ),
 )
 
