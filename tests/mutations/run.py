@@ -167,7 +167,7 @@ BUGS = (
         "hero_pl/objectives/self_distillation.py",
         (
             (
-                "return micro.tempered(without_scaffold(*views) if self.subtracts else views[0])",
+                "return micro.tempered(without_scaffold(*views) if self.subtracts else views[0]).detach()",
                 "return without_scaffold(*views) if self.subtracts else views[0]",
             ),
         ),
@@ -763,9 +763,23 @@ BUGS = (
     Bug(
         86,
         "leave the temperature out of the gradient of a chunk",
-        "hero_pl/losses/linear.py",
-        (("gradient.mul_((coefficients / temperature)", "gradient.mul_(coefficients"),),
-        "tests/losses/test_linear.py",
+        "hero_pl/losses/summed_divergence.py",
+        (("coefficients[part] / temperature", "coefficients[part]"),),
+        "tests/losses/test_summed_divergence.py",
+    ),
+    Bug(
+        87,
+        "encode a hint for every row that it stands in",
+        "hero_pl/chat/template.py",
+        (("lru_cache(KEPT_HINTS)(self._encode_hint)", "self._encode_hint"),),
+        "tests/objectives/test_hints_once.py",
+    ),
+    Bug(
+        88,
+        "keep the ids of a hint whatever it follows",
+        "hero_pl/chat/template.py",
+        (("last if last is None or last in self.encoder.control_ids else -1", "-1"),),
+        "tests/chat/test_template.py",
     ),
 )
 
