@@ -1,8 +1,8 @@
-"""What every distillation loss promises, and the log-probabilities they are all made of.
+"""Interface of distillation losses, and the log-probabilities that they are computed from.
 
-A loss knows logits and nothing else: no masks, no turns, no trajectories. It gets the logits of the sampled action
-tokens from both sides, at the sampling temperature, and returns one number per token, in nats. Which tokens are
-scored, how they are weighted and by what they are divided is decided outside (see ``hero_pl.losses.normalize``).
+A loss depends only on logits: no masks, no turns, no trajectories. It gets the logits of the sampled action tokens from
+both sides, at the sampling temperature, and returns one number per token, in nats. Selection, weights and normalization
+of tokens are outside (see ``hero_pl.losses.normalize``).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class DistillationLoss(nn.Module, ABC):
     ``hero_pl.losses.divergence.VocabularyDivergence`` for a sum over the vocabulary with a known derivative.
 
     Attributes:
-        diagnostics: Metrics of the last call, by the name under which training logs them; replaced by every call.
+        diagnostics: Metrics of the last call, by their name in the training log; replaced by every call.
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class DistillationLoss(nn.Module, ABC):
             action_ids: ``(...)`` ids that were sampled; only losses on the sampled token need them.
 
         Returns:
-            ``(...)`` in float32, or in float64 when both sides are float64. Masking and averaging are the caller's.
+            ``(...)`` in float32, or in float64 if both sides are float64. The caller masks and averages.
 
         Raises:
             TokenAlignmentError: The two sides differ in shape.
@@ -48,7 +48,7 @@ class DistillationLoss(nn.Module, ABC):
 
 
 def check_same_shape(student_logits: Tensor, teacher_logits: Tensor) -> None:
-    """Refuse logits that cannot belong to the same tokens.
+    """Check that both logits can belong to the same tokens.
 
     Raises:
         TokenAlignmentError: The shapes differ.
@@ -57,7 +57,7 @@ def check_same_shape(student_logits: Tensor, teacher_logits: Tensor) -> None:
         raise TokenAlignmentError(
             f"Student logits have shape {tuple(student_logits.shape)}, teacher logits {tuple(teacher_logits.shape)}. "
             "Both sides must score the same sampled ids over the same vocabulary; "
-            "cut or pad the two vocabularies alike before the loss."
+            "cut or pad both vocabularies to the same size before the loss."
         )
 
 
@@ -69,7 +69,7 @@ def at_temperature(logits: Tensor, temperature: float) -> Tensor:
 def log_probabilities(logits: Tensor) -> Tensor:
     """Log-softmax over the last axis in at least float32.
 
-    bfloat16 and float16 are raised to float32 first: their log-softmax over a large vocabulary is too coarse.
+    bfloat16 and float16 are converted to float32 first: their log-softmax over a large vocabulary is too imprecise.
     """
     return _wide(logits).log_softmax(-1)
 

@@ -1,4 +1,4 @@
-"""Losses on the one token that was sampled: reverse KL, plain and gated."""
+"""Losses on the sampled token only: reverse KL, plain and gated."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from hero_pl.scalars import mean
 class SampledToken(DistillationLoss):
     """``stopgrad(log q(a) - log p(a)) * log q(a)``: a surrogate whose gradient estimates that of ``KL(q || p)``.
 
-    The gradient is unbiased when ``a`` was drawn from ``q`` itself: same weights, no top-p or top-k
-    truncation. The value is not a divergence and can have either sign; watch ``sampled/log_ratio_mean`` instead.
+    The gradient is unbiased if ``a`` was sampled from ``q`` itself: same weights, no top-p or top-k truncation. The
+    value is not a divergence and can have either sign; watch ``sampled/log_ratio_mean`` instead.
 
     Example:
         >>> SampledToken()(torch.zeros(1, 2), torch.zeros(1, 2), torch.tensor([1])).abs()
@@ -32,7 +32,7 @@ class SampledToken(DistillationLoss):
             action_ids: ``(...)`` ids that were sampled.
 
         Returns:
-            ``(...)``; minimize it, do not read it.
+            ``(...)``. Only its gradient is meaningful, not its value.
 
         Raises:
             ConfigError: ``action_ids`` are missing.
@@ -47,10 +47,10 @@ class SampledToken(DistillationLoss):
 class GatedSampledToken(DistillationLoss):
     """``stopgrad(sigmoid(k (log p(a) - log q(a)))) * (log p(a) - log q(a))``, the auxiliary loss of SDAR.
 
-    Its gradient is ``-gate * grad log q(a)``: what the sampled token gains in probability, it gains in proportion to
-    how much the teacher endorses it; a rejected token is left alone rather than pushed down. To be added to a policy
-    gradient (arXiv 2605.15155; ``verl/trainer/ppo/sdar_utils.py`` in the authors' repository). The value is not a
-    divergence and can have either sign.
+    Its gradient is ``-gate * grad log q(a)``: it only raises the probability of sampled tokens, and more so if they are
+    more likely under the teacher. To be added to a policy gradient (arXiv 2605.15155;
+    ``verl/trainer/ppo/sdar_utils.py`` in the authors' repository). The value is not a divergence and can have either
+    sign.
 
     Args:
         sharpness: ``k``, per nat; 5.0 in the paper.
@@ -63,7 +63,7 @@ class GatedSampledToken(DistillationLoss):
     def __init__(self, sharpness: float = 5.0) -> None:
         super().__init__()
         if not (math.isfinite(sharpness) and sharpness > 0.0):
-            raise ConfigError(f"GatedSampledToken(sharpness={sharpness}): must be a positive number per nat.")
+            raise ConfigError(f"GatedSampledToken(sharpness={sharpness}): expected a positive number, per nat.")
         self.sharpness = sharpness
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, action_ids: Tensor | None = None) -> Tensor:
@@ -75,7 +75,7 @@ class GatedSampledToken(DistillationLoss):
             action_ids: ``(...)`` ids that were sampled.
 
         Returns:
-            ``(...)``; minimize it, do not read it.
+            ``(...)``. Only its gradient is meaningful, not its value.
 
         Raises:
             ConfigError: ``action_ids`` are missing.
