@@ -500,6 +500,16 @@ BUGS = (
         "tests/annotate/test_quality.py",
     ),
     Bug(
+        49,
+        "train and save what transformers read from GGUF",
+        "hero_pl/policy/loading.py",
+        (
+            ("return gguf.plain(read, attention) if file else read", "return read"),
+            ("gguf.unpacked() if file else {}", "{}"),
+        ),
+        "tests/policy/test_gguf.py",
+    ),
+    Bug(
         51,
         "write no mark into eval.jsonl",
         "hero_pl/callbacks/held_out.py",
