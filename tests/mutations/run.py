@@ -899,6 +899,88 @@ BUGS = (
         "tests/faults/test_endpoints.py",
         "status_of_the_cap",
     ),
+    Bug(
+        124,
+        "let the parser of calls raise on deep nesting",
+        "hero_pl/chat/calls.py",
+        (
+            (
+                "    except (ValueError, RecursionError) as error:\n        short",
+                "    except ValueError as error:\n        short",
+            ),
+        ),
+        "tests/faults/test_text.py",
+        "ten_thousand_broken_calls",
+    ),
+    Bug(
+        125,
+        "make an optimizer step without any turn in the loss",
+        "hero_pl/module.py",
+        (("        if not anywhere:\n            return StepOutputs(), False\n", ""),),
+        "tests/faults/test_text.py",
+        "reviews_without_use",
+    ),
+    Bug(
+        126,
+        "take no identifier for a leak",
+        "hero_pl/reflection/leak.py",
+        (
+            (
+                "        return any(self._first_identifier.get(name, 0) > turn for name in candidates)",
+                "        return False and any(candidates)",
+            ),
+        ),
+        "tests/reflection/test_leak_rates.py",
+        "planted_leaks_are_found",
+    ),
+    Bug(
+        127,
+        "encode text from outside like the text of the template",
+        "hero_pl/chat/encode.py",
+        (
+            ("_pieces(text, [cut for cut, _ in self._cuts(text)])", "_pieces(text, [])"),
+            ("        if self.control_ids.isdisjoint(ids):\n            return ids\n", "        return ids\n"),
+        ),
+        "tests/faults/test_text.py",
+        "no_special_token",
+    ),
+    Bug(
+        128,
+        "quote only lines that end with a line feed",
+        "hero_pl/chat/wording.py",
+        (("for line in text.splitlines()) or", "for line in text.split(chr(10))) or"),),
+        "tests/faults/test_text.py",
+        "orders_as_quoted_material",
+    ),
+    Bug(
+        129,
+        "let any observation end a dialogue",
+        "envs/hero_envs/tau_bench/episode.py",
+        (
+            (
+                "        if not self.done:\n",
+                "        self.done = self.done or STOP in observation\n        if not self.done:\n",
+            ),
+        ),
+        "tests/faults/test_text.py",
+        "only_the_user_ends_a_dialogue",
+    ),
+    Bug(
+        130,
+        "compute powers of any size",
+        "envs/hero_envs/tau_bench/calculator.py",
+        (("        if (left.bit_length() - 1) * right > MAX_BITS:", "        if False:"),),
+        "tests/envs/tau_bench/test_calculator.py",
+        "all_of_them_together",
+    ),
+    Bug(
+        131,
+        "add up any number of large powers",
+        "envs/hero_envs/tau_bench/calculator.py",
+        (("                if work > MAX_WORK:", "                if False:"),),
+        "tests/envs/tau_bench/test_calculator.py",
+        "known_answers",
+    ),
 )
 
 
