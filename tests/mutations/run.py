@@ -320,9 +320,14 @@ BUGS = (
     ),
     Bug(
         29,
-        "take the constant from the longest row",
+        "take the constant from the longest trajectory",
         NORMALIZE,
-        (("inner, outer = constant, float(rows)", "inner, outer = float(tokens_of_row.max()), float(rows)"),),
+        (
+            (
+                "inner, outer = constant, float(num_trajectories)",
+                "inner, outer = float(tokens_of_trajectory.max()), float(num_trajectories)",
+            ),
+        ),
         "tests/losses/test_normalize.py",
     ),
     Bug(
