@@ -78,18 +78,18 @@ def _labels(
 
 def _finish(env: environments.Env, task: str, seed: int, played: Sequence[Step]) -> tuple[float, int]:
     """Repeat what was played, then go on by rule: the reward at the end, and the turns that the rules took."""
-    reply, _ = environments.begin(env, task, seed)
+    reply = environments.begin(env, task, seed).observation
     situation = open_situation(reply)
     reward = 0.0
     for number in range(len(played) + MOST_TURNS):
         if situation is None:
             raise HeroError(f"Task {task!r} is another one here. {_CURE}")
         action, expected = played[number] if number < len(played) else (json.dumps(situation.right()), None)
-        reply, gained, terminated, truncated, _ = env.step(action)
-        reward += float(gained)
+        answer = environments.step(env, action)
+        reply, reward = answer.observation, reward + answer.reward
         if expected is not None and reply != expected:
             raise HeroError(f"Task {task!r}: turn {number + 1} was answered by {expected!r}, now by {reply!r}. {_CURE}")
         situation = situation.after(action, reply)
-        if terminated or truncated:
+        if answer.terminated or answer.truncated:
             return reward, max(0, number + 1 - len(played))
     return 0.0, MOST_TURNS
