@@ -90,7 +90,7 @@ class Collector:
                 policy.sampler.open(policy, sampling),
                 policy.dialect,
                 sampling.max_action_tokens,
-                sampling.temperature or 1.0,
+                sampling.divisor,
                 ended,
             )
             found = slots.play(played)
