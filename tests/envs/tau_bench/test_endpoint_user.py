@@ -19,6 +19,7 @@ from hero_pl.evaluation.summary import summarize
 from hero_pl.policy.sampling import Sampling
 from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.rollout.collect import Collector
+from hero_pl.rollout.limits import Limits
 from hero_pl.rollout.specs import EpisodeSpec
 from hero_pl.types import StopReason
 
@@ -277,7 +278,8 @@ def test_a_user_that_dies_breaks_its_own_episode_which_is_counted_apart() -> Non
         user = {"url": server.url, "model": "tiny", "max_retries": 1, "sleep": lambda seconds: None}
         policy = ScriptedPolicy(["Hello?"])
         policy.load()
-        collector = Collector("hero_pl/PocketRetail-v0", {"size": 30, "tasks": 60, "user": user})
+        arguments = {"size": 30, "tasks": 60, "user": user}
+        collector = Collector("hero_pl/PocketRetail-v0", arguments, limits=Limits(retries=0))
         specs = [EpisodeSpec(task, 0, 0) for task in collector.task_ids[:2]]
         episodes = collector.collect(specs, policy, Sampling())
     assert [episode.first_observation for episode in episodes] == ["One.", "Two."]
