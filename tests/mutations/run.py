@@ -167,7 +167,7 @@ BUGS = (
         "hero_pl/objectives/self_distillation.py",
         (
             (
-                "return micro.tempered(without_scaffold(*views) if self.subtracts else views[0])",
+                "return micro.tempered(without_scaffold(*views) if self.subtracts else views[0]).detach()",
                 "return without_scaffold(*views) if self.subtracts else views[0]",
             ),
         ),
@@ -753,9 +753,9 @@ BUGS = (
     Bug(
         86,
         "leave the temperature out of the gradient of a chunk",
-        "hero_pl/losses/linear.py",
-        (("gradient.mul_((coefficients / temperature)", "gradient.mul_(coefficients"),),
-        "tests/losses/test_linear.py",
+        "hero_pl/losses/summed_divergence.py",
+        (("coefficients[part] / temperature", "coefficients[part]"),),
+        "tests/losses/test_summed_divergence.py",
     ),
     Bug(
         87,
