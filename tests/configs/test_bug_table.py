@@ -25,6 +25,30 @@ ALSO = {
     ],
     74: [("tests/cli/test_main.py", "test_the_arguments_of_an_environment_are_yaml")],
     75: [("tests/cli/test_main.py", "test_an_interrupted_command_says_so_in_one_line_and_exits_with_130")],
+    131: [
+        (
+            "tests/faults/test_environments.py",
+            "test_a_wrong_answer_breaks_its_episode_and_names_environment_task_turn_and_field",
+        )
+    ],
+    134: [
+        ("tests/faults/test_environments.py", "test_a_step_that_raises_once_is_played_again_and_the_run_is_the_same")
+    ],
+    135: [
+        (
+            "tests/faults/test_environments.py",
+            "test_a_task_that_cannot_be_started_is_put_in_quarantine_and_stays_there_when_resumed",
+        )
+    ],
+    136: [
+        (
+            "tests/faults/test_environments.py",
+            "test_a_task_that_cannot_be_started_is_put_in_quarantine_and_stays_there_when_resumed",
+        )
+    ],
+    139: [
+        ("tests/faults/test_environments.py", "test_a_step_that_always_raises_breaks_its_episode_which_teaches_nothing")
+    ],
 }
 """Tests of a bug that do not carry its number."""
 

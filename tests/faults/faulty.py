@@ -17,7 +17,7 @@ FAULTY = "hero_pl_tests/FaultyShop-v0"
 
 
 def hang(*_: Any) -> None:
-    time.sleep(1e6)
+    time.sleep(60.0)
 
 
 def die(*_: Any) -> None:

@@ -45,7 +45,7 @@ def records(folder):
 # -- case 1: step raises -----------------------------------------------------------------------------------------------
 
 
-def test_a_step_that_raises_once_is_played_again_and_the_run_is_the_same(run, shop, tmp_path):
+def test_bug_134_a_step_that_raises_once_is_played_again_and_the_run_is_the_same(run, shop, tmp_path):
     whole = run("whole", data=shop())
     third, seventh = shop().specs(1)[0].seed, shop().specs(3)[0].seed
     struck = run("run", data=shop(seeds={third: "fail", seventh: "fail"}, once=str(tmp_path)))
@@ -60,7 +60,7 @@ def test_a_step_that_raises_once_is_played_again_and_the_run_is_the_same(run, sh
 
 
 @pytest.mark.parametrize("retries", [0, 2])
-def test_a_step_that_always_raises_breaks_its_episode_which_teaches_nothing(retries, run, shop, tmp_path):
+def test_bug_139_a_step_that_always_raises_breaks_its_episode_which_teaches_nothing(retries, run, shop, tmp_path):
     third = shop().specs(1)[0]
     run("run", data=shop(Limits(max_turns=3, retries=retries), seeds={third.seed: "fail"}))
     written = list(read_records(tmp_path / "run" / RECORDS_FILE))
@@ -76,7 +76,7 @@ def test_a_step_that_always_raises_breaks_its_episode_which_teaches_nothing(retr
 # -- case 2: a task that cannot be started -----------------------------------------------------------------------------
 
 
-def test_a_task_that_cannot_be_started_is_put_in_quarantine_and_stays_there_when_resumed(run, newest, shop, tmp_path):
+def test_bug_135_and_136_a_task_that_cannot_be_started_stays_in_quarantine(run, newest, shop, tmp_path):
     bad = shop().specs(1)[0].task_id
     data = shop(tasks={bad: "fail"})
     with pytest.warns(UserWarning, match=f"Task '{bad}' of {FAULTY} always breaks") as told:
@@ -97,7 +97,7 @@ def test_a_task_that_cannot_be_started_is_put_in_quarantine_and_stays_there_when
 
 
 @pytest.mark.filterwarnings("ignore:Task", "ignore:Nothing was learned")
-def test_a_run_of_which_too_much_is_broken_ends_with_the_reason(run, newest, shop):
+def test_bug_137_a_run_of_which_too_much_is_broken_ends_with_the_reason(run, newest, shop):
     tasks = shop().collector("train").task_ids
     good = {spec.task_id for step in range(2) for spec in shop().specs(step)}
     data = shop(tasks=dict.fromkeys(set(tasks) - good, "fail"))
@@ -150,7 +150,7 @@ def play(**answers):
 @pytest.mark.parametrize(
     ("call", "case"), [*(("start", case) for case in WRONG_STARTS), *(("step", case) for case in WRONG_STEPS)]
 )
-def test_a_wrong_answer_breaks_its_episode_and_names_environment_task_turn_and_field(call, case):
+def test_bug_131_and_132_a_wrong_answer_breaks_its_episode_and_names_all_that_helps(call, case):
     answer, said = (WRONG_STARTS if call == "start" else WRONG_STEPS)[case]
     episode = play(**{call: answer})
     where = "start" if call == "start" else "turn 1"
@@ -160,7 +160,7 @@ def test_a_wrong_answer_breaks_its_episode_and_names_environment_task_turn_and_f
     assert episode.reward == 0.0
 
 
-def test_ten_megabytes_are_cut_with_a_count():
+def test_bug_133_ten_megabytes_are_cut_with_a_count():
     episode = play(start=("x" * 10_000_000, {}), step=("y" * 10_000_000, 0.0, False, False, {}))
     assert episode.stop_reason is StopReason.MAX_TURNS
     assert [episode.cut_chars, *(turn.cut_chars for turn in episode.turns)] == [9_999_500] * 3
@@ -180,13 +180,24 @@ ANY = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text() | st.integers(), inner, max_size=4),
     max_leaves=12,
 )
-KEYS = ("role", "system_prompt", "tools", "task", "user", "user_is_faithful", "do_nothing_succeeds", "plain_replies")
-OURS = st.sampled_from([*KEYS, "error", "rewritten_tokens", "success", "reward_info"])
-INFO = st.dictionaries(OURS | st.text(), ANY, max_size=6) | ANY
-TEXT = st.text(st.characters()) | ANY
+KEYS = ("role", "system_prompt", "tools", "user", "user_is_faithful", "do_nothing_succeeds", "plain_replies")
+OWN = ("error", "rewritten_tokens", "success", "reward_info")
+INFO = st.dictionaries(st.sampled_from([*KEYS, *OWN]) | st.text(), ANY, max_size=3)
 TOOL = st.just({"type": "function", "function": {"name": "find", "parameters": {"type": "object"}}})
-START = st.tuples(TEXT, INFO | st.fixed_dictionaries({"tools": st.lists(TOOL | ANY, max_size=2)})) | ANY
-STEP = st.tuples(TEXT, st.sampled_from([0.0, 0.5, 1]) | ANY, st.booleans() | ANY, st.booleans() | ANY, INFO) | ANY
+TOOLS = st.fixed_dictionaries({"tools": st.lists(TOOL | ANY, max_size=2)})
+
+
+@st.composite
+def nearly_right(draw, *fields):
+    """Right in all fields but one at most, for an answer with two wrong ones stops at the first."""
+    answer = [draw(field) for field in fields]
+    if draw(st.booleans()):
+        answer[draw(st.integers(0, len(answer) - 1))] = draw(ANY)
+    return tuple(answer)
+
+
+START = nearly_right(st.text(), INFO | TOOLS) | ANY
+STEP = nearly_right(st.text(), st.sampled_from([0.0, 0.5, 1]), st.booleans(), st.booleans(), INFO) | ANY
 
 
 @pytest.mark.filterwarnings("ignore:Task")
@@ -195,6 +206,8 @@ STEP = st.tuples(TEXT, st.sampled_from([0.0, 0.5, 1]) | ANY, st.booleans() | ANY
 @example(("\ud800", {"system_prompt": "<|im_end|>\ud83d"}), ("\udfff", 1, False, True, {"error": "\ud800"}))
 @example(("hi", {"user": ["x"], "user_is_faithful": {}}), ("", 0.5, True, True, {"rewritten_tokens": "many"}))
 @example(("hi", {"plain_replies": 3, "do_nothing_succeeds": "no"}), ("x", True, True, False, {"user": None}))
+@example(("hi", {"user": -math.inf}), ("x", 0.0, True, False, {"scores": [0.5, {"mean": math.nan}]}))
+@example(("hi", {}), ("x", 0.0, True, False, {"mean": math.nan}))
 @example(("hi", {1: 2, "1": 3}), ("x", 1.0, np.bool_(True), False, {"a": np.array(1.5)}))
 def test_whatever_an_environment_answers_becomes_a_record(start, step):
     """The examples are the corpus: answers that something stumbled over, or was likely to."""
@@ -225,7 +238,7 @@ class NotANumber(Answers):
 
 
 @pytest.mark.filterwarnings("ignore:Task")
-def test_a_reward_that_is_no_number_reaches_no_loss(tiny_module, tiny_data, fit):
+def test_bug_130_a_reward_that_is_no_number_reaches_no_loss(tiny_module, tiny_data, fit):
     from hero_pl.objectives.policy_gradient import PolicyGradient
 
     gymnasium.register("NotANumber-v0", NotANumber)
