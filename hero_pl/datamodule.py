@@ -182,7 +182,7 @@ class RolloutDataModule(lightning.LightningDataModule):
             specs = self.specs(self.steps)
             self.steps += 1
             if self.demonstrations is not None:
-                return self.demonstrations.make(specs, policy, self.collector("train"))
+                return self.demonstrations.make(specs, policy.dialect, self.collector("train"))
             health = self.collector("train").health
             suspects = set(health.suspects)
             played = self._resampled(self._collect(specs, policy, self._counter(len(specs))), policy)

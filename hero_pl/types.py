@@ -32,6 +32,8 @@ class StopReason(StrEnum):
     """The environment raised, answered wrongly or died; the text is in ``Trajectory.info['error']``."""
     ENV_TIMEOUT = "env_timeout"
     """The environment did not answer in time."""
+    ENDPOINT_ERROR = "endpoint_error"
+    """A server that the environment asks gave no usable answer; the text is in ``Trajectory.info['error']``."""
     SAMPLER_ERROR = "sampler_error"
     """The sampler failed; the text is in ``Trajectory.info['error']``."""
 

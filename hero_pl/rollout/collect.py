@@ -69,6 +69,7 @@ class Collector:
 
         Raises:
             EnvError: Too much of the environment is broken (:class:`~hero_pl.rollout.health.Health`).
+            EndpointError: A server that the environments ask answers nobody any more, or its spend cap is reached.
         """
 
         def ended(trajectory: Trajectory) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 
 import gymnasium
 
-from hero_pl.errors import ConfigError, EnvError
+from hero_envs.chat_endpoint import EndpointDown, RequestFailed, SpendCapReached
+from hero_pl.errors import ConfigError, EndpointError, EnvError, SpendCapError
 from hero_pl.rollout.answers import MAX_CHARS, Answer, read_start, read_step
 
 Env = gymnasium.Env[str, str]
@@ -141,6 +142,7 @@ def begin(env: Env, task_id: str, seed: int, max_chars: int = MAX_CHARS) -> Answ
 
     Raises:
         EnvError: The environment raised, or answered wrongly; names the field.
+        EndpointError: A server that it asks answers nobody any more, or its spend cap is reached.
     """
     if getattr(env.unwrapped, "task_ids", None) is None:
         return read_start(_asked(env, "reset", seed=int(task_id)), max_chars)
@@ -152,16 +154,27 @@ def step(env: Env, action: str, max_chars: int = MAX_CHARS) -> Answer:
 
     Raises:
         EnvError: The environment raised, or answered wrongly; names the field.
+        EndpointError: A server that it asks answers nobody any more, or its spend cap is reached.
     """
     return read_step(_asked(env, "step", action), max_chars)
 
 
+class UnansweredError(EnvError):
+    """A server that the environment asks gave no usable answer; the environment itself is sound."""
+
+
 def _asked(env: Env, method: str, *args: Any, **kwargs: Any) -> object:
-    """What the environment returns; whatever it raises is an :class:`EnvError`, but for a wrong configuration."""
+    """What the environment returns; what it raises costs the episode, unless no other would go better."""
     try:
         return getattr(env, method)(*args, **kwargs)
     except (ConfigError, EnvError):
         raise
+    except SpendCapReached as error:
+        raise SpendCapError(str(error)) from error
+    except EndpointDown as error:
+        raise EndpointError(str(error)) from error
+    except RequestFailed as error:
+        raise UnansweredError(f"{method}() raised {told(error)}") from error
     except Exception as error:
         raise EnvError(f"{method}() raised {told(error)}") from error
     except SystemExit as error:
@@ -176,6 +189,11 @@ def told(error: BaseException) -> str:
         return repr(error)[:MAX_ERROR]
     except Exception:
         return type(error).__name__
+
+
+def cancel(env: Env) -> None:
+    """Let an environment that waits for a server in another thread give up."""
+    getattr(env.unwrapped, "cancel", lambda: None)()
 
 
 ABOUT_SCORE = ("user", "do_nothing_succeeds", "user_is_faithful")

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from hero_pl.errors import ConfigError, EnvError
+from hero_pl.errors import EnvError, HeroError
 from hero_pl.rollout import environments
 from hero_pl.rollout.answers import Answer
 from hero_pl.rollout.limits import Limits
@@ -86,6 +86,7 @@ class EnvPool(ABC):
 
         Raises:
             ConfigError: An environment cannot be made.
+            EndpointError: A server that the environments ask answers nobody any more, or its spend cap is reached.
         """
 
     @abstractmethod
@@ -99,6 +100,8 @@ def answer(env: environments.Env, call: Reset | Step, limits: Limits) -> Answer 
         if isinstance(call, Reset):
             return environments.begin(env, call.task_id, call.seed, limits.max_observation_chars)
         return environments.step(env, call.action, limits.max_observation_chars)
+    except environments.UnansweredError as error:
+        return Fault(StopReason.ENDPOINT_ERROR, str(error))
     except EnvError as error:
         return Fault(StopReason.ENV_ERROR, str(error))
 
@@ -127,7 +130,12 @@ class LocalPool(EnvPool):
         """See :meth:`EnvPool.ask`."""
         for seat in calls.keys() - self._envs.keys():
             self._envs[seat] = self._seats[seat].make()
-        found = self._ask_in_threads(calls) if self.limits.threads else self._ask_one_by_one(calls)
+        try:
+            found = self._ask_in_threads(calls) if self.limits.threads else self._ask_one_by_one(calls)
+        except BaseException:  # what ends the run, a signal as well, does not wait for servers
+            for seat in calls if self.limits.threads else ():
+                environments.cancel(self._envs[seat])
+            raise
         for seat, one in found.items():
             if isinstance(one, Fault):
                 env = self._envs.pop(seat)
@@ -157,7 +165,7 @@ class LocalPool(EnvPool):
     def _ask_in_threads(self, calls: Mapping[int, Reset | Step]) -> dict[int, Answer | Fault]:
         """In daemon threads: one that hangs does not keep the process from ending, as those of a standard pool do."""
         todo = deque((seat, call, self._envs[seat]) for seat, call in calls.items())
-        given: SimpleQueue[tuple[int, Answer | Fault | ConfigError]] = SimpleQueue()
+        given: SimpleQueue[tuple[int, Answer | Fault | HeroError]] = SimpleQueue()
         started: dict[int, float] = {}
         found: dict[int, Answer | Fault] = {}
 
@@ -168,7 +176,7 @@ class LocalPool(EnvPool):
                     started[seat] = time.monotonic()
                     try:
                         given.put((seat, answer(env, call, self.limits)))
-                    except ConfigError as error:
+                    except HeroError as error:
                         given.put((seat, error))
 
         for _ in range(min(self.limits.threads, len(todo))):
@@ -185,7 +193,7 @@ class LocalPool(EnvPool):
                     found[seat] = late(calls[seat], self.limits)
                     threading.Thread(target=work, daemon=True).start()  # in place of the one that hangs
                 continue
-            if isinstance(one, ConfigError):
+            if isinstance(one, HeroError):
                 raise one
             found.setdefault(seat, one)  # what comes too late is not heard
         return found

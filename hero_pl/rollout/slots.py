@@ -157,7 +157,9 @@ class Slots:
         where = "start" if episode.history is None else f"turn {at_turn}"
         error = f"{self.env_id}, task {episode.spec.task_id!r}, {where}: {fault.error}"
         failures = self.failures.setdefault(episode.number, [])
-        if fault.guilty and len(failures) >= self.limits.retries:
+        # who asks a server has asked it several times already
+        retries = 0 if fault.reason is StopReason.ENDPOINT_ERROR else self.limits.retries
+        if fault.guilty and len(failures) >= retries:
             episode.stop = fault.reason
             episode.info["error"] = error
             self._end(episode, row)

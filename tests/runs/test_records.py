@@ -187,6 +187,7 @@ def test_only_what_environment_or_sampler_broke_says_nothing_about_the_policy() 
     assert [reason for reason, counts in kinds.items() if not counts] == [
         StopReason.ENV_ERROR,
         StopReason.ENV_TIMEOUT,
+        StopReason.ENDPOINT_ERROR,
         StopReason.SAMPLER_ERROR,
     ]
 
