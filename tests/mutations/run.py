@@ -844,7 +844,7 @@ BUGS = (
         116,
         "score an episode whose user simulator did not answer",
         "hero_pl/runs/records.py",
-        (("(StopReason.ENV_ERROR, StopReason.ENDPOINT_ERROR, ", "(StopReason.ENV_ERROR, "),),
+        (("StopReason.ENDPOINT_ERROR, StopReason.SAMPLER_ERROR)", "StopReason.SAMPLER_ERROR)"),),
         "tests/envs/tau_bench/test_endpoint_user.py",
         "a_user_that_dies_breaks_its_own_episode",
     ),
@@ -852,7 +852,12 @@ BUGS = (
         117,
         "take a refused key for the fault of an episode",
         "hero_pl/rollout/environments.py",
-        (("    if isinstance(error, EndpointDown):\n", "    if False:\n"),),
+        (
+            (
+                "        raise EndpointError(str(error)) from error\n",
+                "        raise UnansweredError(str(error)) from error\n",
+            ),
+        ),
         "tests/envs/tau_bench/test_endpoint_user.py",
         "a_refused_key_ends_the_run",
     ),
