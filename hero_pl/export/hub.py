@@ -15,7 +15,7 @@ def check_name(name: str) -> None:
         ConfigError: It is not of the form ``user/name``.
     """
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
     try:
         validate_repo_id(name)

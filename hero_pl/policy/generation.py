@@ -53,4 +53,5 @@ def generation_settings(template: ChatTemplate, sampling: Sampling | None = None
         found["do_sample"] = sampling.temperature > 0.0
         if found["do_sample"]:  # no filter: generate of transformers would else keep the 50 likeliest ids
             found |= {"temperature": sampling.temperature, "top_k": 0, "top_p": 1.0}
-    return GenerationConfig(**found)
+    settings: GenerationConfig = GenerationConfig(**found)  # type: ignore[no-untyped-call]
+    return settings
