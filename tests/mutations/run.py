@@ -44,6 +44,8 @@ SCHEDULES = "hero_pl/objectives/schedules.py"
 ADVANTAGES, NORMALIZE, MODULE = "hero_pl/losses/advantages.py", "hero_pl/losses/normalize.py", "hero_pl/module.py"
 SCALARS = "hero_pl/scalars.py"
 
+BRANCHES = "hero_pl/policy/branches.py"
+
 BUGS = (
     Bug(
         1,
@@ -259,7 +261,7 @@ BUGS = (
         23,
         "leave dropout on",
         "hero_pl/policy/huggingface.py",
-        (("        switch_dropout_off(model)\n", ""),),
+        (("        self.dropout = without_dropout(config)\n", ""),),
         "tests/test_batch.py",
     ),
     Bug(
@@ -735,6 +737,27 @@ BUGS = (
         "hero_pl/objectives/mixed.py",
         (("factor = torch.ones(len(set(batch.turn.tolist()))", "factor = torch.zeros(len(set(batch.turn.tolist()))"),),
         "tests/objectives/test_mixed.py",
+    ),
+    Bug(
+        120,
+        "feed rows with padding between their tokens",
+        "hero_pl/policy/cached_rows.py",
+        (("            self._move_up()\n", "            pass\n"),),
+        "tests/policy/check/test_settle.py",
+    ),
+    Bug(
+        121,
+        "share a trunk although the layers do not allow it beyond their chunks",
+        BRANCHES,
+        (("        if self.how in network.obstacles:\n", "        if False:\n"),),
+        "tests/policy/check/test_settle.py",
+    ),
+    Bug(
+        122,
+        "let the longest row choose the rotary positions of all",
+        "hero_pl/policy/scoring.py",
+        (("    switches = network.rope_switches\n", "    switches: tuple[int, ...] = ()\n"),),
+        "tests/policy/check/test_settle.py",
     ),
 )
 
