@@ -131,7 +131,7 @@ def measure(scores: Sequence[TurnScore], which: str) -> list[tuple[int, float]]:
 
 
 def bootstrap_mean(values: Sequence[tuple[int, float]], resamples: int = 2000, seed: int = 0) -> dict[str, float]:
-    """Mean with a 95 % interval from drawing episodes with replacement.
+    """Mean with a 95 % interval from drawing episodes with replacement; NaN where all draws are alike.
 
     Args:
         values: Episode and value.
@@ -149,6 +149,8 @@ def bootstrap_mean(values: Sequence[tuple[int, float]], resamples: int = 2000, s
     draws = np.random.default_rng(seed).integers(len(table), size=(resamples, len(table)))
     drawn = table[draws].sum(axis=1)
     low, high = np.quantile(drawn[:, 0] / drawn[:, 1], [0.025, 0.975])
+    if high - low < 1e-12:  # no spread was seen, not none exists
+        low = high = math.nan
     return {"mean": float(table[:, 0].sum() / table[:, 1].sum()), "low": float(low), "high": float(high)}
 
 
@@ -225,8 +227,8 @@ def after(grid: Path, methods: Sequence[str], budget: int | None) -> dict[str, A
             "tasks": pair.tasks,
             "means": [pair.method_mean, pair.baseline_mean],
             "effect": pair.effect,
-            "low": pair.low,
-            "high": pair.high,
+            "low": pair.low if pair.has_interval else math.nan,
+            "high": pair.high if pair.has_interval else math.nan,
             "runs_needed": pair.runs_needed,
             "verdict": pair.verdict,
         }
@@ -249,13 +251,13 @@ def page(result: Mapping[str, Any]) -> str:
             "Mean and 95 % interval, bootstrap over episodes.",
             markdown(
                 ["diagnosis", *MEASURES.values()],
-                [[name, *(_interval(values[which]) for which in MEASURES)] for name, values in found["arms"].items()],
+                [[name, *(interval(values[which]) for which in MEASURES)] for name, values in found["arms"].items()],
             ),
             "True diagnoses without target minus:",
             markdown(
                 ["diagnosis", *MEASURES.values()],
                 [
-                    [name, *(f"{_interval(values[which], '+')} {values[which]['verdict']}" for which in MEASURES)]
+                    [name, *(f"{interval(values[which], '+')} {values[which]['verdict']}" for which in MEASURES)]
                     for name, values in found["against_true"].items()
                 ],
             ),
@@ -274,7 +276,7 @@ def page(result: Mapping[str, Any]) -> str:
                         pair["against"],
                         str(pair["runs"]),
                         f"{pair['means'][0]:.3f} vs {pair['means'][1]:.3f}",
-                        f"{pair['effect']:+.3f} [{pair['low']:+.3f}, {pair['high']:+.3f}]",
+                        interval({**pair, "mean": pair["effect"]}, "+"),
                         pair["verdict"],
                         "unknown" if pair["runs_needed"] is None else str(pair["runs_needed"]),
                     ]
@@ -297,10 +299,12 @@ def verdict(found: Mapping[str, Any]) -> str:
     return "True and shuffled diagnoses are not resolved in any measure: expect nothing from training on either."
 
 
-def _interval(value: Mapping[str, float], sign: str = "") -> str:
+def interval(value: Mapping[str, Any], sign: str = "", digits: int = 3) -> str:
+    """A mean and its interval as text."""
     if math.isnan(value["mean"]):
         return "no such turn"
-    return f"{value['mean']:{sign}.3f} [{value['low']:{sign}.3f}, {value['high']:{sign}.3f}]"
+    mean, low, high = (f"{value[name]:{sign}.{digits}f}" for name in ("mean", "low", "high"))
+    return f"{mean} [no interval]" if math.isnan(value["low"]) else f"{mean} [{low}, {high}]"
 
 
 def main() -> None:

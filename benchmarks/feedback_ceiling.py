@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from falsification import bootstrap_mean
+from falsification import bootstrap_mean, interval
 from gates import probabilities
 from provenance import signed
 from skills_probe import load
@@ -86,7 +86,7 @@ def main() -> None:
                 found = probabilities(policy, [context for _, context, _ in parts], [label for *_, label in parts])
                 value = bootstrap_mean([(part[0], one) for part, one in zip(parts, found, strict=True)])
                 means.append(value["mean"])
-                cells.append(f"{value['mean']:.2f} [{value['low']:.2f}, {value['high']:.2f}], {len(parts)}")
+                cells.append(f"{interval(value, digits=2)}, {len(parts)}")
             rows.append([name.rpartition(":")[2], case, *cells, f"{math.prod(means):.2f}"])
     head = ["base policy", "what the teacher saw", *(f"P(right {slot}), turns" for slot in SLOTS), "product"]
     table = signed(markdown(head, rows))

@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from falsification import bootstrap_mean
+from falsification import bootstrap_mean, interval
 from gates import probabilities
 from pocket_gate import wrong_turns
 from provenance import signed
@@ -199,7 +199,7 @@ def page(found: Mapping[str, Mapping[str, Any]]) -> str:
                 name,
                 f"{one['before']:.3f}",
                 f"{one['after']:.3f}",
-                f"{one['change']:+.3f} [{one['low']:+.3f}, {one['high']:+.3f}]",
+                interval({**one, "mean": one["change"]}, "+"),
                 str(one["verdict"]),
                 str(one["count"]),
             ]

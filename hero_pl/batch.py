@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from hero_pl.errors import TokenAlignmentError
+from hero_pl.losses.base import at_temperature
 from hero_pl.losses.normalize import Mode, Normalization, coefficients
 from hero_pl.policy.base import Policy, ScoreRow
 from hero_pl.types import Hint, Trajectory, Turn
@@ -57,7 +58,7 @@ class TokenizedBatch:
     scaffold_rows: tuple[tuple[ScoreRow, ...], ...] = ()
     """The teacher's rows again, with the empty scaffold and without hint; empty unless ``scaffold: subtract``."""
     temperature: float = 1.0
-    """At which the actions were sampled: what the logits of both sides are divided by."""
+    """At which the actions were sampled; see :meth:`tempered`."""
     counters: dict[str, int] = field(default_factory=dict)
     """Turns that are not in the loss: without a hint, of weight 0, without an id in scope, too long with the hint."""
 
@@ -83,6 +84,10 @@ class TokenizedBatch:
             used += cost[trajectory]
         if wanted:
             yield self._of(wanted)
+
+    def tempered(self, logits: Tensor) -> Tensor:
+        """Logits as the actions were drawn from: every comparison of student, teacher and rollout is made of these."""
+        return at_temperature(logits, self.temperature)
 
     def teacher_scored(self) -> TokenizedBatch:
         """The tokens that the teacher scores, in its order; ``student`` still has the rows of all."""

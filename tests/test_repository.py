@@ -14,7 +14,6 @@ LONGEST = 400
 LONGER_FOR_A_REASON = {
     "hero_pl/module.py": "the Lightning hooks of one class; recovery from faults is part of a step",
     "tests/configs/test_dry_run.py": "a table: every configuration and overlay with what it has to do",
-    "hero_pl/cli/main.py": "a table: one short function with its options per command",
     "tests/conformance/loss_vectors.py": "one stand-alone script with one check per family of the vector files",
     "tests/mutations/run.py": "a table: one entry per silent bug, with the lines that put it in",
 }

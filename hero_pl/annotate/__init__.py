@@ -1,1 +1,1 @@
-"""Diagnosis quality by annotation: sampled turns, forms, a judge, labels by rule, and the report on them."""
+"""Measure the quality of diagnoses: sample turns, label them (people, a judge model or rules), report."""

@@ -1,4 +1,4 @@
-"""Files of an annotation: rows for the raters, the key that they must not see, labeled rows, the report."""
+"""Read and write the files of an annotation: rows for the raters, the hidden key, labeled rows, the report."""
 
 from __future__ import annotations
 
@@ -24,16 +24,19 @@ Report = Mapping[str, Mapping[str, float]]
 
 
 def draw(run: Path, turns: int, seed: int) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Rows and key of turns drawn from the reflected episodes of a run, true and shuffled diagnoses of each.
+    """Draw turns from the reflected episodes of a run: two rows per turn, with its true and with a shuffled diagnosis.
+
+    Returns:
+        The rows, and the key: the arm (``true`` or ``shuffled``) of each row id.
 
     Raises:
-        HeroError: There is no run, more than one, or it has no reflections.
+        HeroError: The folder holds no run or more than one, or the run has no diagnoses.
     """
     path = one_run(run)
     records = [record for record in read_records(path) if record.reflection is not None]
     if not any(any(record.reflection.diagnoses) for record in records if record.reflection):
         raise HeroError(
-            f"{path}: no episode in it has diagnoses. Train with trajectories.every_n_steps above 0 and an objective "
+            f"{path}: no episode has a diagnosis. Train with trajectories.every_n_steps above 0 and an objective "
             "with a reflector, for example: hero_pl fit --config configs/quickstart.yaml"
         )
     trajectories = [record.trajectory for record in records]
@@ -43,12 +46,12 @@ def draw(run: Path, turns: int, seed: int) -> tuple[list[dict[str, Any]], dict[s
 
 
 def key_path(out: Path) -> Path:
-    """Where the key of a sample is kept."""
+    """Path of the key file that belongs to a sample."""
     return out.with_suffix(".key.json")
 
 
 def write_sample(out: Path, rows: Sequence[Mapping[str, Any]], key: Mapping[str, str]) -> None:
-    """Write both files; neither may be there, for labels may be in them."""
+    """Write the rows and the key. Neither file may exist: it could hold labels."""
     for path in (out, key_path(out)):
         new_file(path)
     append_lines(out, rows)
@@ -56,47 +59,50 @@ def write_sample(out: Path, rows: Sequence[Mapping[str, Any]], key: Mapping[str,
 
 
 def new_file(path: Path) -> None:
-    """Refuse to write over something.
+    """Check that a file does not exist yet, so that nothing is overwritten.
 
     Raises:
-        HeroError: The file is there.
+        HeroError: The file exists.
     """
     if path.exists():
-        raise HeroError(f"{path} is there already. Give another name, or remove it first.")
+        raise HeroError(f"{path} exists already. Give another name, or remove it first.")
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of a sample or of a rater, checked.
+    """Read and check the rows of a sample, or the labeled rows of one rater.
 
     Raises:
-        HeroError: A line is not such a row.
+        HeroError: The file has no row, or a line is not a valid row.
     """
     rows = []
     for number, row in read_lines(path):
         labels = row.get("labels")
         if not isinstance(row.get("id"), str) or not isinstance(labels, dict) or set(labels) - set(QUESTIONS):
-            raise HeroError(f"{path}, line {number}: not a row of hero_pl annotate sample (id, labels of known names).")
+            raise HeroError(
+                f"{path}, line {number}: not a row written by hero_pl annotate sample (expected an id and labels of "
+                f"the questions {', '.join(QUESTIONS)})."
+            )
         wrong = [name for name, value in labels.items() if value not in (None, True, False)]
         if wrong:
             raise HeroError(f"{path}, line {number}: {wrong[0]} is {labels[wrong[0]]!r}; expected true, false or null.")
         rows.append(row)
     if not rows:
-        raise HeroError(f"{path}: holds no row.")
+        raise HeroError(f"{path} has no rows. Give a file that hero_pl annotate sample wrote.")
     return rows
 
 
 def read_key(path: Path) -> dict[str, str]:
-    """Arm of each row.
+    """Read the arm of each row id.
 
     Raises:
-        HeroError: It is not a key file.
+        HeroError: The file is not a key file.
     """
     try:
         key = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise HeroError(f"{path}: cannot be read as a key of hero_pl annotate sample ({error}).") from error
+        raise HeroError(f"{path}: not a key file of hero_pl annotate sample ({error}).") from error
     if not isinstance(key, dict) or not all(isinstance(arm, str) for arm in key.values()):
-        raise HeroError(f"{path}: is not a key of hero_pl annotate sample: expected an arm by row id.")
+        raise HeroError(f"{path}: not a key file of hero_pl annotate sample: expected the arm of each row id.")
     return key
 
 
@@ -104,11 +110,11 @@ def read_key(path: Path) -> dict[str, str]:
 
 
 def tables(report: Report) -> list[list[list[str]]]:
-    """Measures by arm and, with several raters, agreement by question; the first row of each is its head.
+    """Tables of the measures per arm and, with several raters, of their agreement per question.
 
-    What nobody answered is left out.
+    The first row of each table is its header. Measures and questions without an answer are left out.
     """
-    arms = sorted((name for name in report if name != "agreement"), reverse=True)  # the true ones first
+    arms = sorted((name for name in report if name != "agreement"), reverse=True)  # "true" before "shuffled"
     measures = list(dict.fromkeys(name for arm in arms for name in report[arm]))
     measures = [name for name in measures if not name.endswith(("/from", "/to"))]
     rows = [[name, *(_interval(report[arm], name) for arm in arms)] for name in measures]
@@ -122,7 +128,7 @@ def tables(report: Report) -> list[list[list[str]]]:
 
 
 def print_report(report: Report, console: Console | None = None) -> None:
-    """All tables in the terminal."""
+    """Print all tables in the terminal."""
     for head, *rows in tables(report):
         table = Table(*head, box=SIMPLE)
         for row in rows:
@@ -131,7 +137,7 @@ def print_report(report: Report, console: Console | None = None) -> None:
 
 
 def to_markdown(report: Report) -> str:
-    """All tables for a document."""
+    """Format all tables as Markdown."""
     parts = []
     for head, *rows in tables(report):
         parts += ["\n".join("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows)), ""]
@@ -139,7 +145,7 @@ def to_markdown(report: Report) -> str:
 
 
 def report_json(report: Report) -> str:
-    """As JSON; what is undefined is null."""
+    """Format the report as JSON; undefined values are null."""
     clean = {
         part: {name: None if math.isnan(value) else value for name, value in values.items()}
         for part, values in report.items()
@@ -148,10 +154,12 @@ def report_json(report: Report) -> str:
 
 
 def _interval(arm: Mapping[str, float], name: str) -> str:
-    """The value and, where there is one, its 95 % interval."""
+    """The value with its 95 % interval, or "not resolved" where the episodes show no spread."""
     low, high = arm.get(f"{name}/from"), arm.get(f"{name}/to")
     value = _cell(arm.get(name), name)
-    return f"{value} [{low:.3f}, {high:.3f}]" if value and low is not None and high is not None else value
+    if not value or name.endswith("rows"):
+        return value
+    return f"{value} [not resolved]" if low is None or high is None else f"{value} [{low:.3f}, {high:.3f}]"
 
 
 def _cell(value: float | None, name: str) -> str:

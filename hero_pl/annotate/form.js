@@ -8,7 +8,7 @@ let place = 0;
 try {
   for (const [id, labels] of Object.entries(JSON.parse(localStorage.getItem(store) || "{}")))
     if (answers.has(id)) { answers.set(id, labels); touched.add(id); }
-} catch { /* a page from disk may not store anything: the button saves */ }
+} catch { /* some browsers do not let a local page store data; the save button still works */ }
 
 function add(parent, tag, text, name) {
   const element = document.createElement(tag);
@@ -35,7 +35,7 @@ function show() {
   for (const [name, question] of Object.entries(data.questions)) {
     const field = add(form, "fieldset");
     add(field, "div", question);
-    for (const [text, value] of [["yes", true], ["no", false], ["cannot be told", null]]) {
+    for (const [text, value] of [["yes", true], ["no", false], ["cannot tell", null]]) {
       const label = add(field, "label");
       const input = add(label, "input");
       input.type = "radio";

@@ -1,4 +1,4 @@
-"""Labeling in a browser: one HTML file that needs no server and no network, and saves JSON lines."""
+"""Label rows in a browser: one HTML file that needs no server and no network, and saves JSON lines."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from hero_pl.runs.viewer.page import fill_page
 
 
 def write_form(turns: Path, out: Path) -> int:
-    """Write the page and return its number of rows.
+    """Write the page and return the number of rows in it.
 
     Args:
-        turns: A sample.
-        out: The page; replaced when it exists.
+        turns: Rows written by ``hero_pl annotate sample``.
+        out: Path of the page; an existing file is replaced.
 
     Raises:
         HeroError: The rows cannot be read, or the page cannot be written.
@@ -27,5 +27,5 @@ def write_form(turns: Path, out: Path) -> int:
     try:
         out.write_text(page, encoding="utf-8")
     except OSError as error:
-        raise HeroError(f"{out}: the page cannot be written ({error.strerror or error}). Give another path.") from error
+        raise HeroError(f"{out}: cannot write the page ({error.strerror or error}). Give another path.") from error
     return len(rows)

@@ -1,7 +1,8 @@
-"""Labels by rule: what is true of a turn of a pocket environment, and what a diagnosis in its language says.
+"""Label rows by rule, for the pocket environments.
 
-The rules see what a rater sees: task, actions, answers. They say nothing about ``leaks_future``, which the language of
-verdicts cannot express.
+The rules use the same input as a rater: task, actions, replies and diagnosis. They compute whether the turn was an
+error and compare this with the verdict in the diagnosis. ``leaks_future`` stays open: the short verdicts of the pocket
+environments cannot contain such information.
 """
 
 from __future__ import annotations
@@ -14,16 +15,16 @@ from hero_pl.pocket.situation import Situation, open_situation
 
 
 def label_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Copies of the rows with labels.
+    """Return copies of the rows with labels.
 
     Raises:
-        HeroError: A row is of an environment without rules.
+        HeroError: There are no rules for the environment of a row.
     """
     return [{**row, "rater": "rules", "labels": {**row["labels"], **labels(row)}} for row in rows]
 
 
 def labels(row: Mapping[str, Any]) -> dict[str, bool | None]:
-    """Answers for one row of a sample."""
+    """Labels of one row of a sample."""
     situation = situation_before(row)
     truth, right = situation.judge(row["sent"], row["action"], row["reply"])
     diagnosis, target = row["diagnosis"], row["next_action_target"]
@@ -41,7 +42,7 @@ def labels(row: Mapping[str, Any]) -> dict[str, bool | None]:
 
 
 def situation_before(row: Mapping[str, Any]) -> Situation:
-    """What was known before the turn of a row.
+    """State of the rules before the turn of a row.
 
     Raises:
         HeroError: There are no rules for its environment.
@@ -49,8 +50,8 @@ def situation_before(row: Mapping[str, Any]) -> Situation:
     situation = open_situation(row["task"])
     if situation is None:
         raise HeroError(
-            f"Task {row['task_id']!r}: there are rules for the pocket shop (hero_pl/WebShopPocket-v0) and for tasks of "
-            "one wish at the pocket retail desk (configs/pocket_retail.yaml) only. Label other environments with "
+            f"Task {row['task_id']!r}: rules exist only for the pocket shop (hero_pl/WebShopPocket-v0) and for "
+            "pocket retail tasks with one goal (configs/pocket_retail.yaml). Label other environments with "
             "hero_pl annotate label, form or judge."
         )
     for turn in row["history"]:

@@ -1,9 +1,9 @@
-"""Labels by outcome: was a turn a mistake? Play the rest of its episode by rule, once without it and once with it.
+"""Label rows by outcome: play the rest of the episode by rule, once without the turn in question and once with it.
 
-The turns before the one in question are repeated in the environment, and from there the rules play to the end. A turn
-was a mistake if the episode ends with less reward with it than without, or with the same reward but no turn sooner.
-This looks at what the environment makes of an action, and so checks the rules that :mod:`hero_pl.annotate.oracle`
-labels by: the two agree only if what the rules call wrong does harm.
+The turns before it are repeated in the environment; from there the rules play to the end. The turn was a mistake if the
+episode with it ends with less reward, or with the same reward and no fewer remaining turns. These labels depend on the
+environment's response to an action, so they check the rules of :mod:`hero_pl.annotate.oracle`: the two agree only if
+the actions that the rules call wrong reduce the reward or cost turns.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ from hero_pl.reflection.target import canonical_action
 from hero_pl.rollout import environments
 
 MOST_TURNS = 30
-"""After which an episode that does not end is given up."""
+"""Turns that the rules may play; an episode that has not ended by then counts as reward 0."""
 Step: TypeAlias = tuple[str, str | None]
-"""What is sent to the environment, and what it answered, if that is known."""
-_CURE = "The environment does not repeat what was recorded: name the configuration with which it was played."
+"""An action and the reply of the environment; the reply is ``None`` where it is not known."""
+_CURE = "The environment does not reproduce the recorded episode. Give the configuration of the run that recorded it."
 
 
 def label_rows(
     rows: Sequence[Mapping[str, Any]], env: str, env_args: Mapping[str, Any] | None = None
 ) -> list[dict[str, Any]]:
-    """Copies of the rows with labels; all questions but two are left open.
+    """Return copies of the rows with labels for two of the questions; the others stay open.
 
     Args:
-        rows: As :func:`hero_pl.annotate.quality.sample_turns` made them.
-        env: Gymnasium id of the environment that was played.
+        rows: Rows returned by :func:`hero_pl.annotate.quality.sample_turns`.
+        env: Gymnasium id of the environment of the episodes.
         env_args: Its arguments.
 
     Returns:
-        Rows with ``turn_was_error``, and ``target_valid``: whether the target, taken instead, is none. Both are open
-        where the episode was lost before the turn, for then nothing can be told from its end.
+        Rows with ``turn_was_error`` and ``target_valid`` (whether the target action would not be a mistake). Both are
+        open if no reward could be reached before the turn: then the outcome says nothing about the turn.
 
     Raises:
-        HeroError: A row is of an environment without rules, or the environment does not repeat what was recorded.
+        HeroError: There are no rules for the environment, or it does not reproduce a recorded episode.
     """
     made = environments.make(env, **dict(env_args or {}))
 
@@ -58,7 +58,7 @@ def label_rows(
 def _labels(
     row: Mapping[str, Any], value: Callable[[str, int, tuple[Step, ...]], tuple[float, int]]
 ) -> dict[str, bool | None]:
-    situation_before(row)  # refuses what there are no rules for
+    situation_before(row)  # raises if there are no rules for the environment
     before: tuple[Step, ...] = tuple((turn["sent"], turn["reply"]) for turn in row["history"] if turn["sent"])
     reward, turns = value(row["task_id"], row["seed"], before)
 
@@ -70,25 +70,27 @@ def _labels(
         return {"turn_was_error": None, "target_valid": None}
     target = row["next_action_target"]
     return {
-        # A reply that could not be read changes nothing and costs a turn.
+        # An unparsable reply changes nothing and costs a turn.
         "turn_was_error": wrong((row["sent"], row["reply"])) if row["sent"] else True,
         "target_valid": None if target is None else not wrong((canonical_action(target), None)),
     }
 
 
 def _finish(env: environments.Env, task: str, seed: int, played: Sequence[Step]) -> tuple[float, int]:
-    """Repeat what was played, then go on by rule: the reward at the end, and the turns that the rules took."""
+    """Repeat the given steps, then play by rule; return the final reward and the number of turns played by rule."""
     reply, _ = environments.begin(env, task, seed)
     situation = open_situation(reply)
     reward = 0.0
     for number in range(len(played) + MOST_TURNS):
         if situation is None:
-            raise HeroError(f"Task {task!r} is another one here. {_CURE}")
+            raise HeroError(f"Task {task!r} is a different task in this environment. {_CURE}")
         action, expected = played[number] if number < len(played) else (json.dumps(situation.right()), None)
         reply, gained, terminated, truncated, _ = env.step(action)
         reward += float(gained)
         if expected is not None and reply != expected:
-            raise HeroError(f"Task {task!r}: turn {number + 1} was answered by {expected!r}, now by {reply!r}. {_CURE}")
+            raise HeroError(
+                f"Task {task!r}: recorded reply of turn {number + 1} is {expected!r}, the new one {reply!r}. {_CURE}"
+            )
         situation = situation.after(action, reply)
         if terminated or truncated:
             return reward, max(0, number + 1 - len(played))

@@ -1,8 +1,8 @@
-"""How good are the diagnoses? Sampling for annotation, agreement of the raters, and what the labels say.
+"""Quality of diagnoses: sampling turns for annotation, agreement of the raters, and the report on their labels.
 
 Raters (people or a judge model) see a turn, its reply and one diagnosis, and answer :data:`QUESTIONS` with true, false
-or null. They do not see which arm a diagnosis comes from: diagnoses of a shuffled control are mixed in and give the
-floor that true diagnoses have to beat. Everything here is a pure function of records.
+or null. They do not see which arm a diagnosis comes from: shuffled diagnoses are mixed in and give the baseline that
+true diagnoses have to exceed. All functions here are pure.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from hero_pl.errors import ConfigError
 from hero_pl.types import Confidence, Reflection, Trajectory
 
 Label: TypeAlias = Hashable | None
-"""An answer; ``None`` where a rater gave none."""
+"""An answer; ``None`` if the rater gave none."""
 
 RESAMPLES = 500
-"""Of the bootstrap over episodes."""
+"""Resamples of the bootstrap over episodes."""
 QUESTIONS: Mapping[str, str] = {
     "turn_was_error": "Was the action of this turn a mistake, given what was known then?",
     "says_error": "Does the diagnosis say that it was a mistake?",
@@ -39,27 +39,27 @@ QUESTIONS: Mapping[str, str] = {
 def sample_turns(
     trajectories: Sequence[Trajectory], arms: Mapping[str, Sequence[Reflection]], turns: int, seed: int = 0
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Draw turns at random for annotation, the same turns for every arm, in an order that hides the arm.
+    """Draw turns at random for annotation: the same turns for every arm, in random order.
 
     Args:
         trajectories: Finished episodes.
         arms: Reflections on these trajectories by arm, for example ``{"true": ..., "shuffled": ...}``.
-        turns: Number of turns to draw among those that have a diagnosis in every arm; all if there are fewer.
-        seed: Fixes draw and order.
+        turns: Number of turns to draw from those with a diagnosis in every arm; all of them if there are fewer.
+        seed: Determines the draw and the order.
 
     Returns:
-        Rows to write as JSON lines and give to the raters, one per turn and arm, with empty ``labels``; and the arm of
-        each row by its ``id``, to be kept from the raters.
+        The rows for the raters, one per turn and arm, with empty ``labels``; and the key, the arm of each row by its
+        ``id``, which raters must not see.
 
     Raises:
-        ConfigError: If an arm does not belong to these trajectories, or ``turns`` is not positive.
+        ConfigError: The reflections of an arm do not fit the trajectories, or ``turns`` is not positive.
     """
     if turns < 1:
         raise ConfigError(f"sample_turns(turns={turns}): expected at least 1.")
     for arm, reflections in arms.items():
         if [len(one.diagnoses) for one in reflections] != [len(one.turns) for one in trajectories]:
             raise ConfigError(
-                f"Arm {arm!r} has reflections on other episodes: expected one reflection per trajectory, with one "
+                f"Arm {arm!r} has reflections on other episodes: expected one reflection per trajectory with one "
                 "entry per turn, in the same order."
             )
     places = [
@@ -111,14 +111,16 @@ def cohen_kappa(first: Sequence[Label], second: Sequence[Label]) -> float:
     """Agreement of two raters beyond chance: ``(p_o - p_e) / (1 - p_e)`` (Cohen, 1960).
 
     Args:
-        first: Answers of one rater; items that either left open are skipped.
-        second: Answers of the other, in the same order.
+        first: Answers of one rater; items without an answer from both raters are skipped.
+        second: Answers of the other rater, in the same order.
 
     Returns:
-        1 for perfect agreement, 0 for chance, NaN where it is undefined (no items, or one answer throughout).
+        1 for perfect agreement, 0 for chance, NaN if undefined (no items, or all answers are the same).
     """
     if len(first) != len(second):
-        raise ConfigError(f"cohen_kappa: {len(first)} and {len(second)} answers; expected one each per item.")
+        raise ConfigError(
+            f"cohen_kappa: {len(first)} and {len(second)} answers; expected one per item from each rater."
+        )
     pairs = [(a, b) for a, b in zip(first, second, strict=True) if a is not None and b is not None]
     if not pairs:
         return math.nan
@@ -132,20 +134,20 @@ def fleiss_kappa(items: Sequence[Sequence[Label]]) -> float:
     """Agreement beyond chance of any fixed number of raters who answered every item (Fleiss, 1971).
 
     Args:
-        items: For each item the answers of its raters; equally many per item, none open.
+        items: For each item the answers of its raters; the same number per item, none missing.
 
     Returns:
         As for :func:`cohen_kappa`.
 
     Raises:
-        ConfigError: If an item has an open answer, fewer than two, or another number of answers than the first.
+        ConfigError: An item has a missing answer, fewer than two answers, or not as many as the first item.
     """
     if not items:
         return math.nan
     raters = len(items[0])
     if raters < 2 or any(len(item) != raters or None in item for item in items):
         raise ConfigError(
-            "fleiss_kappa needs the same number of answers (two or more) for every item and none open. "
+            "fleiss_kappa needs the same number of answers (two or more) for every item, none missing. "
             "Use krippendorff_alpha where answers are missing."
         )
     counts = [Counter(item) for item in items]
@@ -156,14 +158,14 @@ def fleiss_kappa(items: Sequence[Sequence[Label]]) -> float:
 
 
 def krippendorff_alpha(items: Iterable[Sequence[Label]]) -> float:
-    """Krippendorff's alpha for nominal labels; open answers and differing numbers of raters are allowed.
+    """Krippendorff's alpha for nominal labels; answers may be missing and the number of raters may differ.
 
     Args:
-        items: For each item the answers of its raters, ``None`` where open. Items with fewer than two answers have
-            nothing to compare and are skipped.
+        items: For each item the answers of its raters, ``None`` where missing. Items with fewer than two answers are
+            skipped.
 
     Returns:
-        ``1 - D_o / D_e``: 1 for perfect agreement, 0 for chance, NaN where it is undefined.
+        ``1 - D_o / D_e``: 1 for perfect agreement, 0 for chance, NaN if undefined.
     """
     counts = [Counter(label for label in item if label is not None) for item in items]
     counts = [count for count in counts if count.total() > 1]
@@ -183,37 +185,40 @@ def _beyond_chance(observed: float, expected: float) -> float:
     return math.nan if math.isclose(expected, 1.0) else (observed - expected) / (1.0 - expected)
 
 
-# --- what the labels say ---------------------------------------------------------------------------------------------
+# --- report ----------------------------------------------------------------------------------------------------------
 
 
 def quality_report(
     raters: Sequence[Sequence[Mapping[str, Any]]], key: Mapping[str, str], gold: Sequence[Mapping[str, Any]] = ()
 ) -> dict[str, dict[str, float]]:
-    """Summarize annotated rows per arm, and the agreement of the raters over all arms.
+    """Summarize labeled rows per arm, and the agreement of the raters over all arms.
 
     Args:
-        raters: For each rater the annotated rows, in any order.
-        key: Arm of each row by ``id``, as :func:`sample_turns` returned it.
-        gold: Rows whose answers count instead of the majority of the raters, for example labels by rule; a question
-            that they leave open is still answered by the majority.
+        raters: The labeled rows of each rater, in any order.
+        key: Arm of each row by ``id``, as returned by :func:`sample_turns`.
+        gold: Rows whose labels replace the majority of the raters, for example labels by rule; where such a row has
+            no label, the majority is used.
 
     Returns:
-        Per arm: ``rows``, the share of yes for each question (open and tied answers left out), ``error/precision``,
-        ``error/recall`` and ``error/rows`` of "this turn was an error", and ``calibration/low|medium|high``, the share
-        of diagnoses of that confidence that judged the turn rightly; for each but the rows also ``.../from`` and
-        ``.../to``, a 95 % interval by a bootstrap over episodes. Under ``agreement``: for each question
-        ``<question>/cohen`` (two raters), ``<question>/fleiss`` (on the rows that all raters answered),
-        ``<question>/alpha`` (Krippendorff's) and ``<question>/tied``, the rows without a majority.
+        Per arm: ``rows``; the share of yes for each question (missing and tied answers left out); ``error/precision``,
+        ``error/recall`` and ``error/rows`` of the statement "this turn was an error"; and
+        ``calibration/low|medium|high``, the share of correct verdicts among diagnoses of that confidence. All but the
+        numbers of rows also have ``.../from`` and ``.../to``, a 95 % interval from a bootstrap over episodes, unless
+        all draws are equal. Under ``agreement``, per question: ``<question>/cohen`` (two raters), ``<question>/fleiss``
+        (rows that all raters answered), ``<question>/alpha`` (Krippendorff's) and ``<question>/tied``, the number of
+        rows without a majority.
 
     Raises:
-        ConfigError: If a row is not in the key.
+        ConfigError: A row is not in the key.
     """
     rows: dict[str, Mapping[str, Any]] = {}
     answers: dict[str, list[Mapping[str, Label]]] = {}
     for rater in raters:
         labels = {row["id"]: row["labels"] for row in rater}
         if unknown := sorted(set(labels) - set(key)):
-            raise ConfigError(f"Row {unknown[0]!r} is not in the key: expected rows of one sample_turns call.")
+            raise ConfigError(
+                f"Row {unknown[0]!r} is not in the key. Give the key file that was written with these rows."
+            )
         rows |= {row["id"]: row for row in rater}
         for name in key:
             answers.setdefault(name, []).append(labels.get(name, {}))
@@ -240,7 +245,7 @@ def quality_report(
 
 
 def majority(labels: Iterable[Label]) -> Label:
-    """The answer that more raters gave than any other; ``None`` on a tie or without answers."""
+    """The most frequent answer; ``None`` on a tie or without answers."""
     counts = Counter(label for label in labels if label is not None).most_common(2)
     if not counts or (len(counts) == 2 and counts[0][1] == counts[1][1]):
         return None
@@ -248,14 +253,14 @@ def majority(labels: Iterable[Label]) -> Label:
 
 
 def precision_recall(said: Sequence[Label], was: Sequence[Label]) -> tuple[float, float]:
-    """How well "this turn was an error" is told, over the turns where both are known.
+    """Precision and recall of the statement "this turn was an error", over the turns where both labels are known.
 
     Args:
-        said: Whether the diagnosis says so.
-        was: Whether it was one.
+        said: Whether the diagnosis calls the turn an error.
+        was: Whether the turn was an error.
 
     Returns:
-        Share of the claimed errors that are errors, and share of the errors that are claimed; NaN for a share of none.
+        Precision and recall; NaN if the denominator is 0.
     """
     known = [(a, b) for a, b in zip(said, was, strict=True) if a is not None and b is not None]
     hits = sum(bool(a) and bool(b) for a, b in known)
@@ -265,7 +270,7 @@ def precision_recall(said: Sequence[Label], was: Sequence[Label]) -> tuple[float
 def calibration(
     confidences: Sequence[Confidence], said: Sequence[Label], was: Sequence[Label]
 ) -> dict[Confidence, tuple[float, int]]:
-    """Per confidence level: the share of diagnoses that judged their turn rightly, and their number."""
+    """Per confidence level: the share of diagnoses with a correct verdict, and the number of diagnoses."""
     levels: tuple[Confidence, ...] = get_args(Confidence)
     result: dict[Confidence, tuple[float, int]] = {}
     for level in levels:
@@ -296,8 +301,9 @@ def _arm_report(
         report[measure] = value
         values = sorted(sample[measure] for sample in samples if not math.isnan(sample[measure]))
         if values and not measure.endswith("rows"):
-            report[f"{measure}/from"] = values[round(0.025 * (len(values) - 1))]
-            report[f"{measure}/to"] = values[round(0.975 * (len(values) - 1))]
+            low, high = (values[round(share * (len(values) - 1))] for share in (0.025, 0.975))
+            if low < high:  # without spread an interval would claim certainty
+                report |= {f"{measure}/from": low, f"{measure}/to": high}
     return report
 
 

@@ -1,4 +1,4 @@
-"""Labeling in the terminal: one row after the other, one question after the other."""
+"""Label rows in the terminal, one question at a time."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ def ask_all(
     ask: Callable[[str], str] = input,
     say: Callable[[str], None] = print,
 ) -> int:
-    """Ask about every row that ``out`` does not hold yet, until ``q`` or the end of the input.
+    """Ask about every row that is not in ``out`` yet, until the answer ``q`` or the end of the input.
 
-    The row in hand is then not written.
+    A row that is only partly answered then is not written.
 
     Args:
-        turns: A sample.
-        out: Labeled rows, appended one by one.
-        rater: Name to record.
-        ask: Reads one answer.
-        say: Shows text.
+        turns: Rows written by ``hero_pl annotate sample``.
+        out: File of the labeled rows; each row is appended when it is complete.
+        rater: Name recorded with each row.
+        ask: Prints a question and returns the answer.
+        say: Prints text.
 
     Returns:
-        Rows in ``out`` afterwards.
+        Number of rows in ``out`` afterwards.
     """
     rows = read_rows(turns)
     done = {row["id"] for row in read_rows(out)} if out.exists() and out.stat().st_size else set()
-    say("Answer y, n, or nothing if it cannot be told; q ends, and the same command goes on later.")
+    say("Answer y or n; press Enter if you cannot tell; q quits. The same command continues later.")
     for number, row in enumerate(rows, 1):
         if row["id"] in done:
             continue
@@ -51,7 +51,7 @@ def ask_all(
 
 
 def describe(row: dict[str, Any], place: str) -> str:
-    """What a rater sees, with control characters made visible."""
+    """The text that a rater sees, with control characters escaped."""
     lines = [f"\n=== row {place}, turn {row['turn']} of {row['turns']}, reward {row['reward']:.2f}", row["task"]]
     for turn in row["history"]:
         lines += [f"  > {turn['action']}", f"  < {turn['reply']}"]
@@ -74,5 +74,5 @@ def _answers(ask: Callable[[str], str], say: Callable[[str], None]) -> dict[str,
             if given in ANSWERS:
                 labels[name] = ANSWERS[given]
             else:
-                say(f"{plain(given)!r} is no answer: y, n, nothing, or q.")
+                say(f"{plain(given)!r} is not an answer. Type y, n or q, or press Enter.")
     return labels

@@ -1,1 +1,1 @@
-"""What happens around training: budget, held-out evaluation, logs, export."""
+"""Lightning callbacks: turn budget, held-out evaluation, checkpoints, collapse guard, logs, export."""

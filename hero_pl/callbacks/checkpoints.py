@@ -1,7 +1,7 @@
-"""Checkpoint files: never half written, and never read when a single bit of them has changed.
+"""Checkpoint files that are written atomically and verified by a checksum before they are read.
 
-A file is what ``torch.save`` writes, followed by one line, the *seal*: schema, optimizer step, and the SHA-256 of
-everything before it. ``torch.load(path, weights_only=True)`` reads it as any other checkpoint.
+A file is the output of ``torch.save`` followed by one line, the *seal*: schema, optimizer step, and the SHA-256 of
+everything before it. ``torch.load(path, weights_only=True)`` reads it like any other checkpoint.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from hero_pl.errors import HeroError
 
 SCHEMA = 1
-"""Rises when an older reader would misread a checkpoint."""
+"""Increased when an older reader would misread a checkpoint."""
 SEAL = re.compile(rb"\nhero_pl checkpoint schema=(\d{1,9}) step=(\d{1,18}) sha256=([0-9a-f]{64})\n\Z")
 LONGEST_SEAL = 160
 BLOCK = 1 << 20
@@ -37,17 +37,17 @@ class Seal:
     step: int
     sha256: str
     covered: int
-    """Bytes of the file that the checksum speaks for."""
+    """Number of bytes that the checksum covers, from the start of the file."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Lightning's checkpoints in sealed files; a full disk costs the new checkpoint, never the old one."""
+    """Write and read Lightning's checkpoints as sealed files; a failed write leaves the older files unchanged."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Stream to ``path.partial``, bring it to the disk, then rename; needs no second copy of the state.
+        """Write to ``path.partial``, flush it to the disk, then rename it; needs no second copy of the state.
 
         Raises:
-            HeroError: The disk refuses; names the file and the newest whole one.
+            HeroError: The file cannot be written; the message names it and the newest intact checkpoint.
         """
         target = Path(path)
         partial = target.with_name(target.name + ".partial")
@@ -59,17 +59,17 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             _sync_folder(target.parent)
         except (OSError, RuntimeError) as error:
             raise HeroError(
-                f"The checkpoint {target} could not be written: {error}. {_what_is_left(target.parent)} Free some "
+                f"Cannot write the checkpoint {target}: {error}. {_what_is_left(target.parent)} Free some "
                 "space, then resume."
             ) from error
         finally:
             partial.unlink(missing_ok=True)  # after an error, or a signal
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
-        """Verify a checkpoint, then read it; nothing but tensors and plain values, whatever ``weights_only`` says.
+        """Verify a checkpoint, then read it. Only tensors and plain values are read, for any value of ``weights_only``.
 
         Raises:
-            HeroError: It is missing, damaged, foreign, or of a newer version of hero_pl.
+            HeroError: The file is missing or damaged, was not written by hero_pl, or by a newer version of it.
         """
         with _explained(Path(path)), Path(path).open("rb") as file:
             _verify(file)
@@ -79,7 +79,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def verify(path: Path) -> Seal:
-    """Read a checkpoint's bytes and compare them with its seal.
+    """Compare the bytes of a checkpoint with the checksum in its seal.
 
     Raises:
         HeroError: As :meth:`AtomicCheckpointIO.load_checkpoint`.
@@ -89,10 +89,10 @@ def verify(path: Path) -> Seal:
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """The configuration in a checkpoint, without reading its tensors; empty if it was made without one.
+    """Read the configuration in a checkpoint without its tensors; empty if it was written without one.
 
     Raises:
-        HeroError: As :meth:`AtomicCheckpointIO.load_checkpoint`; changed bytes are found when the weights are read.
+        HeroError: As :meth:`AtomicCheckpointIO.load_checkpoint`, but the checksum is not verified here.
     """
     with _explained(path):
         with path.open("rb") as file:
@@ -103,10 +103,10 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def newest_verified(folder: Path) -> tuple[Path | None, list[str]]:
-    """The checkpoint of a folder that has seen most optimizer steps and is whole, and why newer ones were passed over.
+    """Find the intact checkpoint of a folder with most optimizer steps, and the reasons why newer ones were rejected.
 
     Raises:
-        HeroError: The newest was written by a newer version of hero_pl: going back would undo its work.
+        HeroError: A newer version of hero_pl wrote the newest checkpoint; an older one would lose its progress.
     """
     refused: list[str] = []
     found = {path: (_step(path), path.stat().st_mtime_ns) for path in folder.glob("*.ckpt")}
@@ -126,9 +126,9 @@ def newest_verified(folder: Path) -> tuple[Path | None, list[str]]:
 
 
 class _Hashed:
-    """Passes bytes on to a file and hashes them; an error waits until ``torch.save`` is through.
+    """Write bytes to a file and hash them; an error is kept until ``torch.save`` has finished.
 
-    The writer inside torch finishes its archive also after a failed write, and ends the process if that fails too.
+    After a failed write the writer of torch still tries to finish its archive, and aborts the process if that fails.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -146,12 +146,12 @@ class _Hashed:
         return len(data)
 
     def flush(self) -> None:
-        """Nothing: the file is flushed once, at the end."""
+        """Do nothing: the file is flushed once, at the end."""
 
 
 def _write_sealed(checkpoint: dict[str, Any], file: BinaryIO) -> None:
     hashed = _Hashed(file)
-    torch.save(checkpoint, hashed)  # type: ignore[arg-type]  # of a file it takes write and flush
+    torch.save(checkpoint, hashed)  # type: ignore[arg-type]  # only needs write and flush
     hashed.write(f"\nhero_pl checkpoint schema={SCHEMA} step={int(checkpoint.get('global_step', 0))} sha256=".encode())
     if hashed.error is not None:
         raise hashed.error
@@ -161,7 +161,7 @@ def _write_sealed(checkpoint: dict[str, Any], file: BinaryIO) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the new name survive a power cut; not every system can."""
+    """Make the rename survive a power failure, where the system supports it."""
     if hasattr(os, "O_DIRECTORY"):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -175,14 +175,14 @@ def _what_is_left(folder: Path) -> str:
         kept, _ = newest_verified(folder)
     except (OSError, HeroError):
         kept = None
-    return f"The newest whole one is {kept}." if kept else "There is no earlier one."
+    return f"The newest intact one is {kept}." if kept else "There is no earlier one."
 
 
 # -- reading -----------------------------------------------------------------------------------------------------------
 
 
 class _Newer(HeroError):
-    """The file is whole, and this version cannot know what is in it."""
+    """The file is intact, but its schema is newer than this version."""
 
 
 def _verify(file: BinaryIO) -> Seal:
@@ -193,7 +193,7 @@ def _verify(file: BinaryIO) -> Seal:
         digest.update(block)
         left -= len(block)
     if digest.hexdigest() != seal.sha256:
-        raise HeroError("its checksum is wrong, so its bytes have changed since it was written")
+        raise HeroError("its checksum is wrong: the file has changed since it was written")
     if seal.schema > SCHEMA:
         raise _Newer(
             f"a newer version of hero_pl wrote it (schema {seal.schema}, this one reads up to {SCHEMA}); upgrade "
@@ -211,12 +211,12 @@ def _seal(file: BinaryIO) -> Seal:
     tail = file.read()
     match = SEAL.search(tail)
     if match is None:
-        raise HeroError("it has no seal at its end: it was cut short, or another program wrote it")
+        raise HeroError("it has no seal at its end: it is incomplete, or another program wrote it")
     return Seal(int(match[1]), int(match[2]), match[3].decode(), tail_at + match.start(3))
 
 
 def _step(path: Path) -> int:
-    """Optimizer steps, as the seal says; unknown ones count as newest, so that they are named."""
+    """Optimizer step in the seal; a file without a seal sorts as the newest, so that it is reported."""
     try:
         with path.open("rb") as file:
             return _seal(file).step
@@ -226,14 +226,14 @@ def _step(path: Path) -> int:
 
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """Name the file and the way on, whatever is wrong with it."""
+    """Turn any error into one that names the file and the remedy."""
     try:
         yield
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, HeroError) as error:
-        # What torch says about a foreign pickle is advice to switch its protection off; do not pass that on.
+        # For a foreign pickle the message of torch recommends to disable its protection; do not show that.
         foreign = isinstance(error, pickle.UnpicklingError)
-        said = "it holds something else than tensors" if foreign else (str(error) or repr(error)).splitlines()[0]
+        said = "it contains other objects than tensors" if foreign else (str(error) or repr(error)).splitlines()[0]
         raise HeroError(
             f"The checkpoint {path} cannot be read: {said}. Nothing was loaded. Resume from an earlier one in the same "
-            "folder (--resume auto takes the newest that is whole), or start without it."
+            "folder (--resume auto takes the newest intact one), or start without it."
         ) from error

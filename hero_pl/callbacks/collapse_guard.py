@@ -1,8 +1,8 @@
-"""See a collapse coming, say so, and stop or go back before the run is lost.
+"""Detect the collapse of a run early; warn, stop, or roll back.
 
-Self-distillation is known to collapse late: the teacher loses its hold on hints, diagnoses dry up, actions grow or
-shrink, the policy repeats itself, and the success rate follows when it is too late. Each watched number is compared
-with what it was in the same run.
+Self-distillation is known to collapse late: the teacher stops responding to hints, diagnoses become rare, actions
+become very long or very short, the policy repeats itself, and the success rate drops last. Each watched metric is
+compared with its earlier values in the same run.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ Action = Literal["off", "warn", "stop", "rollback"]
 
 @dataclass(frozen=True)
 class Limit:
-    """How far one number may move from its reference.
+    """How far a metric may move from its reference value.
 
     Args:
-        low: Alarm below ``low * reference - margin``; null for no lower limit.
-        high: Alarm above ``high * reference + margin``; null for no upper limit.
-        margin: In the unit of the number: how far it may move in any case.
-        window: Observations whose mean is compared. The first such mean is the start value.
-        reference: ``start``, or ``best``: the highest mean so far.
+        low: Alarm if the metric is below ``low * reference - margin``; null for no lower limit.
+        high: Alarm if the metric is above ``high * reference + margin``; null for no upper limit.
+        margin: Additional tolerance, in the unit of the metric.
+        window: Number of observations whose mean is compared. The first such mean is the start value.
+        reference: ``start`` (the start value) or ``best`` (the highest mean so far).
     """
 
     low: float | None = None
@@ -61,12 +61,12 @@ LIMITS: dict[str, Limit] = {
     "rollout/repeated_actions": Limit(high=2.0, margin=0.2),
     "held_out/success": Limit(low=0.5, margin=0.05, window=1, reference="best"),
 }
-"""What is watched, unless ``collapse_guard.limits`` says otherwise; valid actions are those that could be read."""
+"""Watched metrics; ``collapse_guard.limits`` changes them. A valid action is one that could be parsed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """One number that left its limits."""
+    """A metric that left its limits."""
 
     metric: str
     value: float
@@ -79,17 +79,17 @@ class Alarm:
 
 
 class Watch:
-    """The course of one number."""
+    """Recent values and reference of one metric."""
 
     def __init__(self, metric: str, limit: Limit) -> None:
         self.metric, self.limit = metric, limit
         self.recent: deque[float] = deque(maxlen=limit.window)
         self.reference: float | None = None
         self.beyond = False
-        """Whether the alarm has been raised and the number has not come back since."""
+        """Whether the alarm was raised and the metric has not returned within its limits since."""
 
     def observe(self, value: float) -> Alarm | None:
-        """Take one observation; an alarm is raised once until the number has come back."""
+        """Add one observation; no second alarm is returned until the metric has returned within its limits."""
         self.recent.append(value)
         if len(self.recent) < self.limit.window:
             return None
@@ -104,26 +104,27 @@ class Watch:
         return Alarm(self.metric, mean, self.reference, low if mean < low else high)
 
     def forget_recent(self) -> None:
-        """Keep the reference; what was seen of the collapsed weights no longer counts."""
+        """Drop the observations of the collapsed weights; keep the reference."""
         self.recent.clear()
         self.beyond = False
 
 
 class CollapseGuard(lightning.Callback):
-    """Warns of a collapse, stops the run, or goes back to the last good weights.
+    """Warns of a collapse, stops the run, or rolls it back to the last good weights.
 
-    Watched are the teacher's sensitivity to hints, what it thinks of the replies that hints want (the short form of
-    ``hero_pl check-hints``, on the first hinted turns of the run), reflection coverage, the student's entropy, action
-    lengths, the share of actions that could be read and that were repeated, and held-out success. Each alarm is
-    printed, counted (``guard/alarms``) and written to ``events.jsonl`` in the run folder with its reason.
+    Watched are the teacher's sensitivity to hints, its log-probability of the replies that hints ask for (the short
+    form of ``hero_pl check-hints``, on the first hinted turns of the run), reflection coverage, the student's entropy,
+    action lengths, the fractions of valid and of repeated actions, and held-out success. Each alarm is printed, counted
+    (``guard/alarms``) and written to ``events.jsonl`` in the run folder with its reason.
 
     Args:
         action: ``warn``; ``stop`` ends training; ``rollback`` restores the weights and optimizer of the last good
-            checkpoint and goes on with new episodes, whose turns count; ``off``.
-        limits: By metric: further numbers to watch (any that training logs), or other limits; null drops one.
-        keep_every: With ``rollback``: training batches between two checkpoints. One counts as good when the next is due
-            and nothing is beyond its limits, so going back undoes ``keep_every`` to twice as many batches.
-        max_rollbacks: Then the run stops.
+            checkpoint and continues with new episodes (the turns used so far still count); ``off``.
+        limits: Limits by metric name: adds a logged metric or replaces its limits; null removes a metric.
+        keep_every: With ``rollback``: training batches between two checkpoints. A checkpoint becomes the good one if no
+            metric is beyond its limits when the next one is due, so a rollback undoes ``keep_every`` to twice as many
+            batches.
+        max_rollbacks: Number of rollbacks after which a further alarm stops the run.
     """
 
     def __init__(
@@ -138,7 +139,7 @@ class CollapseGuard(lightning.Callback):
         if keep_every < 1 or max_rollbacks < 1:
             raise ConfigError(
                 f"collapse_guard.keep_every={keep_every}, max_rollbacks={max_rollbacks}: must both be at least 1. "
-                "To see alarms without going back set action: warn."
+                "For alarms without rollbacks set action: warn."
             )
         self.action, self.keep_every, self.max_rollbacks = action, keep_every, max_rollbacks
         chosen = {**LIMITS, **(limits or {})}
@@ -148,13 +149,13 @@ class CollapseGuard(lightning.Callback):
         self._console = Console()
 
     def on_train_start(self, trainer: lightning.Trainer, module: Any) -> None:
-        """What an earlier run left in the folder is not a checkpoint of this one."""
+        """Remove the guard's checkpoints of an earlier run."""
         for path in self._files(trainer).values():
             if self.batches == 0 and trainer.is_global_zero:
                 path.unlink(missing_ok=True)
 
     def on_train_batch_end(self, trainer: lightning.Trainer, module: Any, *args: Any) -> None:
-        """Look at the step's numbers."""
+        """Check the metrics of the step."""
         if self.action == "off":
             return
         self.batches += 1
@@ -173,10 +174,10 @@ class CollapseGuard(lightning.Callback):
             {"guard/alarms": float(self.alarms), "guard/rollbacks": float(self.rollbacks)}, batch_size=1, on_step=True
         )
 
-    # -- looking -----------------------------------------------------------------------------------------------
+    # -- metrics -----------------------------------------------------------------------------------------------
 
     def _values(self, trainer: lightning.Trainer, metrics: Mapping[str, float]) -> dict[str, float]:
-        """Numbers that are new since the last look; all ranks have the same, so they decide alike."""
+        """Metrics that are new since the last check; equal on all ranks, so all ranks act in the same way."""
         values = dict(metrics)
         if "rollout/malformed" in values:
             values["guard/valid_actions"] = 1.0 - values["rollout/malformed"]
@@ -187,7 +188,7 @@ class CollapseGuard(lightning.Callback):
             values["held_out/success"] = max(results, key=lambda result: result["turns_used"])["success"]
         return {metric: value for metric, value in values.items() if metric in self.watches and math.isfinite(value)}
 
-    # -- acting ------------------------------------------------------------------------------------------------
+    # -- reaction ----------------------------------------------------------------------------------------------
 
     def _act(self, alarms: list[Alarm], trainer: lightning.Trainer, module: Any) -> None:
         done: str = self.action
@@ -200,8 +201,8 @@ class CollapseGuard(lightning.Callback):
                 done = "stop"
         if done == "stop":
             trainer.should_stop = True
-        told = {"warn": "training goes on", "stop": "training stops", "rollback": f"back to the weights of {restored}"}
-        folder = run_folder(trainer)  # asks all ranks
+        told = {"warn": "training continues", "stop": "training stops", "rollback": f"back to step {restored}"}
+        folder = run_folder(trainer)
         if trainer.is_global_zero:
             where = {"step": trainer.global_step, "turns": int(module.turns), "event": "collapse", "action": done}
             for alarm in alarms:
@@ -215,13 +216,13 @@ class CollapseGuard(lightning.Callback):
         return {name: folder / f"{name}.ckpt" for name in ("good", "candidate")}
 
     def _keep(self, trainer: lightning.Trainer) -> None:
-        """The older checkpoint has proved good if nothing is beyond its limits now; save a new candidate."""
+        """If no metric is beyond its limits, the candidate becomes the good checkpoint; save a new candidate."""
         if any(watch.beyond for watch in self.watches.values()):
             return
         good, candidate = self._files(trainer).values()
         there = trainer.strategy.broadcast((good.is_file(), candidate.is_file()))
         if there != (True, False):
-            if there == (False, False):  # the weights at the start are good by definition
+            if there == (False, False):  # the weights at the start count as good
                 trainer.save_checkpoint(candidate)
             if trainer.is_global_zero:
                 os.replace(candidate, good)
@@ -229,7 +230,7 @@ class CollapseGuard(lightning.Callback):
         trainer.save_checkpoint(candidate)
 
     def _roll_back(self, trainer: lightning.Trainer, module: Any) -> int:
-        """Weights, optimizer and teacher of the last good checkpoint; counters, episodes and schedule go on."""
+        """Restore weights, optimizer and teacher; counters, episodes and the learning rate schedule continue."""
         good, candidate = self._files(trainer).values()
         state = trainer.strategy.load_checkpoint(good)
         trainer.strategy.load_model_state_dict(state)
@@ -259,7 +260,7 @@ class CollapseGuard(lightning.Callback):
         return {"watched": watched, **{name: getattr(self, name) for name in names}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on; a metric that was not watched before starts now."""
+        """Restore the state; a metric that was not watched before starts without a reference."""
         for metric, state in state_dict["watched"].items():
             if metric in self.watches:
                 watch = self.watches[metric]

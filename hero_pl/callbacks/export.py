@@ -11,12 +11,12 @@ from hero_pl.callbacks.run_folder import run_folder
 
 
 class Export(lightning.Callback):
-    """Saves model (or adapter), tokenizer and chat template for transformers, vLLM and lm-eval.
+    """Saves the model (or adapter), the tokenizer and the chat template, for transformers, vLLM and lm-eval.
 
     Args:
-        folder: Where; default: ``huggingface`` in the run folder.
-        enabled: Write at the end of training.
-        merge: Write a whole model with the adapter (``lora``) added to its weights, to start another run from.
+        folder: Output folder; default: ``huggingface`` in the run folder.
+        enabled: Whether to write at the end of training.
+        merge: Write a full model with the adapter (``lora``) merged into its weights, to start another run from.
     """
 
     def __init__(self, folder: str | None = None, enabled: bool = False, merge: bool = False) -> None:

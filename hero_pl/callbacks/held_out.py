@@ -1,4 +1,4 @@
-"""Evaluate on held-out tasks before, during and after training, and say what changed."""
+"""Evaluate on held-out tasks before, during and after training, and print a summary."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class HeldOut(lightning.Callback):
 
     Args:
         episodes: Episodes per evaluation; 0 switches this off.
-        stage: ``test`` or ``validate``: which held-out tasks.
-        at_turns: Training turns at which to evaluate, besides before and after.
-        greedy: Evaluate greedily as well.
-        method: Name under which ``hero_pl compare`` knows this run; default: the run's name without its seed.
-        logged_episodes: Episodes per evaluation that go into ``trajectories.jsonl``; ``eval.jsonl`` has all of them.
-        block: What runs are paired by besides their seed, for example the base policy that they start from.
+        stage: Held-out tasks to use: ``test`` or ``validate``.
+        at_turns: Numbers of training turns at which to evaluate, in addition to before and after training.
+        greedy: Also evaluate with greedy sampling.
+        method: Name of the method for ``hero_pl compare``; default: the run's name without its seed.
+        logged_episodes: Episodes per evaluation that are written to ``trajectories.jsonl``; ``eval.jsonl`` has all.
+        block: Runs are paired by this value and their seed; for example the base policy that they start from.
     """
 
     def __init__(
@@ -49,36 +49,37 @@ class HeldOut(lightning.Callback):
         block: str = "",
     ) -> None:
         if episodes < 0:
-            raise ConfigError(f"held_out.episodes={episodes}: must be positive, or 0 for no evaluation.")
+            raise ConfigError(f"held_out.episodes={episodes}: expected a positive number, or 0 for no evaluation.")
         self.episodes, self.stage, self.greedy, self.method = episodes, stage, greedy, method
         self.at_turns, self.logged_episodes, self.block = sorted(at_turns or []), logged_episodes, block
         self.results: dict[str, dict[str, Any]] = {}
-        """By training turns, as text."""
+        """Results by the number of training turns, as text."""
         self.elapsed_s = 0.0
         self.cpu_s = 0.0
-        """Processor time of training, in seconds: without evaluations, unlike ``elapsed_s``."""
+        """CPU time of training in seconds, without evaluations (which ``elapsed_s`` includes)."""
         self._started = 0.0
         self._cpu_mark = time.process_time()
 
     def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        """The agent as it is before training."""
+        """Evaluate the policy before training."""
         self._started, self._cpu_mark = time.monotonic(), time.process_time()
         if self.episodes and "0" not in self.results:
             self._tell_shared_tasks(trainer.datamodule)  # type: ignore[attr-defined]
             self._evaluate(trainer, module, 0)
-        self._evaluate_due(trainer, module)  # a run may have ended in an evaluation
+        self._evaluate_due(trainer, module)  # the run may have been interrupted during an evaluation
 
     def _tell_shared_tasks(self, data: Any) -> None:
         shared = set(data.collector("train").task_ids) & set(data.collector(self.stage).task_ids)
         if shared:
             warnings.warn(
-                f"{len(shared)} of the {self.stage} tasks of {data.env} are training tasks, so held-out success is not "
-                "held out. An environment tells its tasks apart by the argument split; data.splits names the splits.",
+                f"{len(shared)} of the {self.stage} tasks of {data.env} are also training tasks, so the success rate "
+                "is not held out. The argument split of an environment selects its tasks; set the splits in "
+                "data.splits.",
                 stacklevel=2,
             )
 
     def on_train_batch_end(self, trainer: lightning.Trainer, module: Any, *args: Any) -> None:
-        """Evaluate at each mark that was just passed."""
+        """Evaluate at each mark that was just reached."""
         self._evaluate_due(trainer, module)
 
     def _evaluate_due(self, trainer: lightning.Trainer, module: Any) -> None:
@@ -87,10 +88,10 @@ class HeldOut(lightning.Callback):
                 self._evaluate(trainer, module, mark)
 
     def on_train_end(self, trainer: lightning.Trainer, module: Any) -> None:
-        """The agent after training; write the summary, the curve and the page."""
+        """Evaluate the trained policy; write the summary, the curves and the page."""
         if not self.episodes:
             return
-        folder = run_folder(trainer)  # asks all processes, and so does the evaluation: each has to get here
+        folder = run_folder(trainer)  # the evaluation below is a collective: every rank has to run it
         if not any(result["turns_used"] == module.turns for result in self.results.values()):
             self._evaluate(trainer, module, _last_mark(trainer, int(module.turns)))
         if not trainer.is_global_zero:
@@ -110,10 +111,12 @@ class HeldOut(lightning.Callback):
             (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
         try:
             _print(summary)
-            if folder is not None and (folder / RECORDS_FILE).exists():  # a resumed run that was over has played none
+            if (
+                folder is not None and (folder / RECORDS_FILE).exists()
+            ):  # a finished run that is resumed plays no episode
                 self._draw(folder, module)
         except Exception as error:
-            # whatever a drawing stumbles over, the run is trained, evaluated and saved
+            # an error in the report must not fail a run that is trained, evaluated and saved
             warnings.warn(f"The report failed ({type(error).__name__}: {error}); the run is saved.", stacklevel=2)
 
     def _evaluate(self, trainer: lightning.Trainer, module: Any, mark: int) -> None:
@@ -135,7 +138,7 @@ class HeldOut(lightning.Callback):
         self._cpu_mark = time.process_time()
 
     def measure(self, data: Any, policy: Policy) -> tuple[dict[str, Any], list[Trajectory]]:
-        """Play the held-out episodes with a loaded policy; returns the figures and the episodes that were sampled."""
+        """Play the held-out episodes with a loaded policy; return the metrics and the sampled episodes."""
         played = data.evaluate(policy, self.stage, self.episodes)
         result = summarize(played, policy)
         if self.greedy:
@@ -144,7 +147,7 @@ class HeldOut(lightning.Callback):
         return result, played
 
     def write(self, folder: Path, seed: int, mark: int, played: list[Trajectory]) -> None:
-        """Add the episodes of one evaluation to ``eval.jsonl``."""
+        """Append the episodes of one evaluation to ``eval.jsonl``."""
         append_lines(folder / EVAL_FILE, (self._row(folder, seed, mark, trajectory) for trajectory in played))
 
     def _row(self, folder: Path, seed: int, mark: int, trajectory: Trajectory) -> dict[str, Any]:
@@ -179,11 +182,11 @@ class HeldOut(lightning.Callback):
         try:
             plot_run(folder, folder / "curves.png")
         except ConfigError as error:
-            Console().print(f"No curve was drawn: {error}", markup=False)
+            Console().print(f"No curves were drawn: {error}", markup=False)
         Console().print(f"Wrote summary.json, metrics.csv, curves.png and trajectories.html to {folder}", markup=False)
 
     def state_dict(self) -> dict[str, Any]:
-        """Results so far."""
+        """Results and times so far."""
         return {
             "results": self.results,
             "elapsed_s": self.elapsed_s + time.monotonic() - self._started,
@@ -191,7 +194,7 @@ class HeldOut(lightning.Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on."""
+        """Restore results and times."""
         self.results, self.elapsed_s = dict(state_dict["results"]), float(state_dict["elapsed_s"])
         self.cpu_s = float(state_dict.get("cpu_s", 0.0))
 
@@ -215,6 +218,6 @@ def _print(summary: dict[str, Any]) -> None:
 
 
 def _last_mark(trainer: lightning.Trainer, turns: int) -> int:
-    """Under which budget the end is recorded: the run's budget, so that runs of one budget can be compared."""
+    """Turns budget of the last evaluation: that of the run, so that runs with the same budget can be compared."""
     budgets = [callback.max_turns for callback in trainer.callbacks if isinstance(callback, TurnBudget)]  # type: ignore[attr-defined]
     return next((budget for budget in budgets if 0 < budget <= turns), turns)

@@ -1,4 +1,4 @@
-"""Tell and keep what ``template: auto`` has measured."""
+"""Print and save the measurements of ``template: auto``."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from hero_pl.teacher.hindsight import HindsightTeacher
 from hero_pl.teacher.hint_check.report import summary, to_table
 
 FILE = "hint_check.json"
-"""In the run folder."""
+"""Name of the file in the run folder."""
 
 
 class HintCheck(lightning.Callback):
-    """Prints the table and the choice after the first batch, and writes ``hint_check.json`` into the run folder."""
+    """Prints the table and the choice after the first batch, and writes ``hint_check.json`` to the run folder."""
 
     def __init__(self) -> None:
         self._console = Console()
         self._told = False
 
     def on_train_batch_end(self, trainer: lightning.Trainer, module: Any, *args: Any) -> None:
-        """After the first batch, if anything was measured."""
+        """Report after the first batch, if anything was measured."""
         self._tell(trainer, module)
 
     def on_exception(self, trainer: lightning.Trainer, module: Any, exception: BaseException) -> None:
-        """A run that was refused keeps the measurement, too; the message has the table."""
+        """Save the measurement of a run that was refused; its message already has the table."""
         self._tell(trainer, module, table=False)
 
     def _tell(self, trainer: lightning.Trainer, module: Any, table: bool = True) -> None:
@@ -36,12 +36,12 @@ class HintCheck(lightning.Callback):
         if self._told or not isinstance(teacher, HindsightTeacher) or teacher.report is None:
             return
         self._told = True
-        folder = run_folder(trainer)  # asks all ranks
+        folder = run_folder(trainer)
         if not trainer.is_global_zero:
             return
         if table:
             self._console.print(to_table(teacher.report))
-            self._console.print(f"template: auto takes {teacher.wording}. {summary(teacher.report)}", markup=False)
+            self._console.print(f"template: auto chose {teacher.wording}. {summary(teacher.report)}", markup=False)
         if folder is not None:
             record = {"taken": [teacher.wording.template, teacher.wording.position], **teacher.report.to_json()}
             folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Signals that end a run: SIGTERM, SIGINT (Ctrl-C), and SIGUSR1, by which schedulers say that they take a job away."""
+"""Signals that end a run: SIGTERM, SIGINT (Ctrl-C), and SIGUSR1, which schedulers send before they preempt a job."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1"
 
 
 class Interrupted(SystemExit):
-    """Ends the process with 128 + the number of the signal, as shells say it; no ``except Exception`` keeps it."""
+    """Exits with status 128 + signal number, as shells expect; ``except Exception`` does not catch it."""
 
     def __init__(self, number: int) -> None:
         super().__init__(128 + number)
@@ -22,33 +22,33 @@ class Interrupted(SystemExit):
 
 
 class Interrupts:
-    """Raises :class:`Interrupted` where the signal arrives, or later while ``held``; a second Ctrl-C ends at once."""
+    """Raises :class:`Interrupted` on a signal, but not while ``held``; a second Ctrl-C exits immediately."""
 
     def __init__(self) -> None:
         self.received: int | None = None
         self.held = False
-        """Whether a step is being applied or saved, which must not be cut in two."""
+        """Whether a step is being applied or saved, which must not be interrupted."""
         self._before: dict[int, Any] = {}
         self._forward: Callable[[int], None] = lambda number: None
 
     def listen(self, forward: Callable[[int], None] = lambda number: None) -> None:
-        """Take the signals over; only the main thread can.
+        """Install the signal handlers; does nothing outside the main thread.
 
         Args:
-            forward: Called once with the number of the signal, for processes that this one has started.
+            forward: Called once with the signal number, to pass it on to child processes.
         """
         if threading.current_thread() is threading.main_thread() and not self._before:
             self.received, self._forward = None, forward
             self._before = {number: signal.signal(number, self._handle) for number in ENDING}
 
     def stop_listening(self) -> None:
-        """Give the signals back."""
+        """Restore the previous signal handlers."""
         for number, handler in self._before.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
         self._before = {}
 
     def release(self) -> None:
-        """Hold no longer; raise what has arrived meanwhile.
+        """Stop holding; raise for a signal that was received in the meantime.
 
         Raises:
             Interrupted: A signal has been received.
@@ -63,8 +63,11 @@ class Interrupts:
                 os._exit(128 + number)
             return
         self.received = number
-        # print() may be what was interrupted, and it cannot be entered twice
-        os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, b"\nhero_pl: saving; Ctrl-C ends at once\n")
+        # the signal may have interrupted print(), which is not reentrant
+        os.write(
+            sys.__stderr__.fileno() if sys.__stderr__ else 2,
+            b"\nhero_pl: saving; press Ctrl-C again to quit without saving\n",
+        )
         self._forward(number)
         if not self.held:
             raise Interrupted(number)

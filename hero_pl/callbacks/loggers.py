@@ -1,4 +1,4 @@
-"""TensorBoard and Weights & Biases beside ``metrics.csv``; what fails there is a warning, never the end of a run."""
+"""TensorBoard and Weights & Biases in addition to ``metrics.csv``; their errors become warnings."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from hero_pl.runs.records import read_records, records_path
 from hero_pl.runs.viewer.terminal import plain
 
 SAMPLES = 5
-"""Episodes that are shown."""
+"""Number of sample episodes."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class Wandb:
     """Weights & Biases (needs the extra ``logs``; the key comes from its own ``wandb login`` or ``WANDB_API_KEY``).
 
     Args:
-        project: Where the run is listed.
-        entity: User or team; default: that of the key.
+        project: Name of the project.
+        entity: User or team; default: the owner of the key.
         offline: Write to the run folder only; ``wandb sync`` uploads it later.
-        tags: Of the run.
+        tags: Tags of the run.
     """
 
     project: str
@@ -43,12 +43,12 @@ class Wandb:
 
 
 class Beside(Logger):
-    """A logger beside ``metrics.csv``: its first error is a warning, and it is left alone from then on.
+    """An additional logger: its first error becomes a warning, and it is not used any more in this run.
 
     Args:
-        name: For the warning.
-        folder: Of the run.
-        make: Makes the logger when it is first used.
+        name: Name of the service, for the warning.
+        folder: Returns the run folder.
+        make: Creates the logger on first use.
     """
 
     def __init__(self, name: str, folder: Callable[[], Path], make: Callable[[Path], Logger]) -> None:
@@ -59,16 +59,16 @@ class Beside(Logger):
 
     @property
     def name(self) -> str:
-        """Of the service."""
+        """Name of the service."""
         return self._called
 
     @property
     def version(self) -> str:
-        """As the run folder."""
+        """Version of the run, as in the run folder."""
         return self._folder().name
 
     def attempt(self, action: Callable[[Any], Any]) -> None:
-        """Do something with the logger, if it still works."""
+        """Call ``action`` with the logger, unless it has failed before."""
         if self._failed:
             return
         try:
@@ -76,12 +76,12 @@ class Beside(Logger):
                 self._logger = self._make(self._folder())
             action(self._logger)
         except Exception as error:
-            # The services raise errors of many kinds, and none of them may cost a run: the curves are in metrics.csv.
+            # The services raise many kinds of errors; none may end a run, because the curves are in metrics.csv.
             self._failed = True
             message = str(error).splitlines()[0] if str(error) else ""
             warnings.warn(
-                f"{self._called} failed ({type(error).__name__}: {without_keys(message)}) and gets nothing more of "
-                "this run. Its curves are in metrics.csv.",
+                f"{self._called} failed ({type(error).__name__}: {without_keys(message)}) and is not used any more in "
+                "this run. The curves are in metrics.csv.",
                 stacklevel=2,
             )
 
@@ -102,17 +102,17 @@ class Beside(Logger):
 
     @lightning.pytorch.utilities.rank_zero_only
     def finalize(self, status: str) -> None:
-        """Close the logger; one that is used again is made again."""
+        """Close the logger; it is created again if it is used again."""
         if self._logger is not None:
             self.attempt(lambda logger: _close(logger, status))
             self._logger = None
 
 
 class ShowRun(lightning.Callback):
-    """Hands the curves and some episodes of a run to the loggers beside ``metrics.csv``, once they are drawn."""
+    """Sends the plotted curves and some episodes of a run to the additional loggers at the end of training."""
 
     def on_train_end(self, trainer: lightning.Trainer, module: Any) -> None:
-        """Show what is in the run folder."""
+        """Send the files of the run folder."""
         folder = run_folder(trainer)
         if folder is None or not trainer.is_global_zero:
             return
@@ -122,7 +122,7 @@ class ShowRun(lightning.Callback):
 
 
 def show(logger: Logger, folder: Path, step: int) -> None:
-    """Curves as a picture, and sample episodes as a page or as text."""
+    """Log the curves as an image, and sample episodes as a page or as text."""
     curves, records = folder / "curves.png", records_path(folder)
     page = records.with_suffix(".html")
     if isinstance(logger, WandbLogger):
@@ -145,7 +145,7 @@ def show(logger: Logger, folder: Path, step: int) -> None:
 
 
 def samples(records: Path) -> str:
-    """The last episodes of a run as indented text, which no reader takes for markup."""
+    """The last episodes of a run as indented text, so that Markdown shows it literally."""
     lines: list[str] = []
     for record in deque(read_records(records), SAMPLES):
         episode = record.trajectory
@@ -156,10 +156,10 @@ def samples(records: Path) -> str:
 
 
 def beside(logger: RunLogger, tensorboard: bool, wandb: Wandb | None) -> list[Logger]:
-    """The loggers that are wanted beside ``metrics.csv``, each with a folder of its own in that of the run.
+    """Create the additional loggers, each with its own folder inside the run folder.
 
     Raises:
-        ConfigError: The package of one is missing.
+        ConfigError: The package of a logger is not installed.
     """
 
     def folder() -> Path:
@@ -176,12 +176,12 @@ def beside(logger: RunLogger, tensorboard: bool, wandb: Wandb | None) -> list[Lo
 
 
 def without_keys(text: str) -> str:
-    """The same text with what looks like a key blacked out."""
+    """The text with everything that looks like a key replaced."""
     return re.sub(r"\b(?=[\w-]*\d)[\w-]{20,}\b", "[key]", text)
 
 
 def _wandb(settings: Wandb, folder: Path) -> Logger:
-    """A resumed run goes on under its own id, which the run folder keeps."""
+    """Create the logger; a resumed run keeps its id, which is stored in the run folder."""
     place = folder / "wandb_id.txt"
     if not place.exists():
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -201,10 +201,10 @@ def _wandb(settings: Wandb, folder: Path) -> Logger:
 
 def _close(logger: Logger, status: str) -> None:
     logger.finalize(status)
-    if isinstance(logger, WandbLogger):  # otherwise the next run of this process would go on in this one
+    if isinstance(logger, WandbLogger):  # otherwise the next run of this process would log to this one
         logger.experiment.finish()
 
 
 def _needs(package: str) -> None:
     if find_spec(package) is None:
-        raise ConfigError(f"--{package} needs the package {package}: pip install 'hero_pl[logs]'.")
+        raise ConfigError(f"--{package} needs the package {package}. Install it with: pip install 'hero_pl[logs]'")

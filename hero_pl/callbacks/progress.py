@@ -1,4 +1,4 @@
-"""A second row in Lightning's Rich bar: episodes of the rollout or evaluation that is being played."""
+"""A second row in Lightning's Rich progress bar: finished episodes of the current rollout or evaluation."""
 
 from __future__ import annotations
 
@@ -11,44 +11,44 @@ from rich.console import Console
 
 
 class EpisodeProgress(lightning.Callback):
-    """Counts finished episodes while the policy plays; the row above has success and training turns of each step.
+    """Shows the number of finished episodes; the row above has the success rate and training turns of each step.
 
-    Nothing is drawn with ``trainer.enable_progress_bar: false``, or when the output is not a terminal.
+    Nothing is drawn with ``trainer.enable_progress_bar: false``, or if the output is not a terminal.
     """
 
     def __init__(self) -> None:
         self._row: Any = None
 
     def setup(self, trainer: lightning.Trainer, module: Any, stage: str) -> None:
-        """Listen to the data module, if there is a bar to draw in."""
+        """Receive progress from the data module, if there is a progress bar."""
         bar, console = trainer.progress_bar_callback, Console()
         if not (console.is_terminal or console.is_jupyter):
             if bar is not None:
                 bar.disable()
         elif isinstance(bar, RichProgressBar) and bar.is_enabled:
-            # Lightning says "Epoch 5/-2" where epochs have no limit; here one is a pass over the tasks
+            # Lightning shows "Epoch 5/-2" without a limit of epochs; here an epoch is one pass over the tasks
             bar._get_train_description = lambda current_epoch: f"Pass {current_epoch + 1}"  # type: ignore[method-assign]
             metrics, columns = bar.get_metrics, bar.configure_columns
             bar.get_metrics = lambda *of: _shown(metrics(*of))  # type: ignore[method-assign]
-            # episodes that end together, and steps of unequal length, have no rate worth reading
+            # no rate: episodes end in groups and steps differ in length
             bar.configure_columns = lambda *of: [  # type: ignore[method-assign]
                 column for column in columns(*of) if not isinstance(column, ProcessingSpeedColumn)
             ]
             trainer.datamodule.on_progress = lambda finished, total: self._show(trainer, bar, finished, total)  # type: ignore[attr-defined]
 
     def _show(self, trainer: lightning.Trainer, bar: RichProgressBar, finished: int, total: int) -> None:
-        if bar.progress is None:  # the evaluation before training precedes the bar's own start
+        if bar.progress is None:  # the evaluation before training runs before the bar starts
             bar.on_train_start(trainer, trainer.lightning_module)
         if bar.progress is None:
             return
         if self._row is None or self._row not in bar.progress.task_ids:
             self._row = bar.progress.add_task("Episodes", total=total)
         if finished == 0:
-            bar.progress.reset(self._row, total=total)  # the clock of this rollout
+            bar.progress.reset(self._row, total=total)  # restart the time for this rollout
         bar.progress.update(self._row, completed=finished, total=total, visible=finished < total)
         bar.refresh()
 
 
 def _shown(metrics: dict[str, Any]) -> dict[str, Any]:
-    """Without the number of the run, which its folder has, and training turns as the integer that they are."""
+    """Metrics to show: without the run's version number, and with training turns as an integer."""
     return {name: f"{value:.0f}" if name == "turns" else value for name, value in metrics.items() if name != "v_num"}

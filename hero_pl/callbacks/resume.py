@@ -1,4 +1,4 @@
-"""Find what a run goes on from: the folder, and the newest checkpoint in it that is whole."""
+"""Find where to resume a run: its folder and the newest intact checkpoint in it."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from hero_pl.errors import ConfigError, HeroError
 
 @dataclass(frozen=True, slots=True)
 class ResumePoint:
-    """Where a run goes on."""
+    """Where a run is resumed."""
 
     folder: Path
-    """Of the run."""
+    """Folder of the run."""
     checkpoint: Path | None
-    """``None`` where the run was ended before its first checkpoint: it starts again, in the same folder."""
+    """``None`` if the run ended before its first checkpoint: it starts again, in the same folder."""
 
 
 def resume_point(resume: str, logger: RunLogger) -> ResumePoint | None:
-    """What ``--resume`` asks for; ``None`` if there is nothing to go on with, so that the run starts.
+    """Find the run and checkpoint for ``--resume``; ``None`` if there is none, so that a new run starts.
 
     Args:
-        resume: ``never``, ``auto`` for the newest run of this name, a checkpoint, or the folder of a run.
-        logger: Knows where runs of this name are.
+        resume: ``never``, ``auto`` (the newest run of this name), the path of a checkpoint, or a run folder.
+        logger: Logger of the run, with the folder and name of its runs.
 
     Raises:
-        ConfigError: There is no such checkpoint.
-        HeroError: No checkpoint of the run is whole.
+        ConfigError: The checkpoint or folder does not exist.
+        HeroError: All checkpoints of the run are damaged.
     """
     if resume == "never":
         return None
@@ -43,7 +43,7 @@ def resume_point(resume: str, logger: RunLogger) -> ResumePoint | None:
             folder = path.parent.parent if path.parent.name == "checkpoints" else path.parent
             return ResumePoint(folder, path)
         if not path.is_dir():
-            raise ConfigError(f"--resume {resume}: there is no such checkpoint or run. Give auto, never, or a path.")
+            raise ConfigError(f"--resume {resume}: no such checkpoint or run folder. Give auto, never, or a path.")
         return ResumePoint(path, newest_of(path))
     folder_or_none = newest_run(logger)
     if folder_or_none is None:
@@ -52,7 +52,7 @@ def resume_point(resume: str, logger: RunLogger) -> ResumePoint | None:
 
 
 def newest_run(logger: RunLogger) -> Path | None:
-    """The folder of the newest run of this name, or the one that the configuration names, if it holds a run."""
+    """Folder of the newest run of this name; with a fixed version, that folder, if it contains a run."""
     if logger.fixed:
         folders = [Path(logger.log_dir)]
     else:
@@ -66,24 +66,24 @@ def newest_run(logger: RunLogger) -> Path | None:
 
 
 def newest_of(folder: Path) -> Path | None:
-    """The newest whole checkpoint of a run; those that are damaged are named.
+    """Find the newest intact checkpoint of a run; damaged ones are reported.
 
     Raises:
-        HeroError: All are damaged.
+        HeroError: All checkpoints are damaged.
     """
     path, refused = newest_verified(folder / "checkpoints")
     for reason in refused:
         rank_zero_info(reason)
     if path is None and refused:
         raise HeroError(
-            f"No checkpoint in {folder / 'checkpoints'} is whole ({len(refused)} were tried). Start a new run with "
-            "--resume never."
+            f"All {len(refused)} checkpoints in {folder / 'checkpoints'} are damaged. Start a new run with --resume "
+            "never."
         )
     return path
 
 
 def continue_in(point: ResumePoint, logger: RunLogger) -> None:
-    """Let the logger write to the run that goes on."""
+    """Make the logger write to the folder of the resumed run."""
     logger.go_on_in(point.folder)
     if point.checkpoint is None:
         for line in cut_back(point.folder, {}):

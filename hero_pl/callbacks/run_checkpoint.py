@@ -1,4 +1,4 @@
-"""When a run saves itself, and what is saved: always the state of the last whole step, however the run ends."""
+"""Save checkpoints of a run: always the state after the last completed step, also if the run is interrupted."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from hero_pl.errors import ConfigError, HeroError
 
 
 class RunCheckpoint(lightning.Callback):
-    """Saves the newest state of a run, also when a signal or an error ends it, and says how to resume.
+    """Saves the newest state of a run, also if a signal or an error ends it, and prints how to resume.
 
-    Saved is the state after the last whole step, in ``checkpoints`` of the run folder: ``step=N.ckpt``, and
-    ``last.ckpt`` at the end. A run that goes on from it redoes what was interrupted. Put it before callbacks that
-    report, so that what they do comes after the save.
+    It saves the state after the last completed step, in ``checkpoints`` of the run folder: ``step=N.ckpt``, and
+    ``last.ckpt`` at the end. A resumed run repeats the interrupted step. Place this callback before callbacks that
+    report, so that they run after the save.
 
     Args:
         every_n_steps: Optimizer steps between two saves.
-        every_minutes: Minutes between two saves, if steps take long; 0 for steps alone.
-        keep: Files to keep: if the newest is damaged, the one before it is taken.
+        every_minutes: Also save after this many minutes, for long steps; 0 to save by steps only.
+        keep: Number of checkpoints to keep; if the newest is damaged, the previous one is used.
     """
 
     def __init__(self, every_n_steps: int = 25, every_minutes: float = 10.0, keep: int = 2) -> None:
@@ -38,12 +38,12 @@ class RunCheckpoint(lightning.Callback):
             )
         self.every_n_steps, self.every_minutes, self.keep = every_n_steps, every_minutes, keep
         self.settings: dict[str, Any] = {}
-        """The configuration of the run as it is written into its checkpoints; the command line sets it."""
+        """Configuration of the run, saved in its checkpoints; set by the command line."""
         self.newest: Path | None = None
-        """The file that was saved last."""
+        """Path of the last saved checkpoint."""
         self._interrupts = Interrupts()
         self._whole: dict[str, Any] | None = None
-        """What a checkpoint of the last whole step holds; large tensors are those in use, not copies."""
+        """Checkpoint of the last completed step; its large tensors are references, not copies."""
         self._applying = False
         """Whether weights have changed since ``_whole`` was taken."""
         self._saved_step, self._saved_at = -1, 0.0
@@ -51,26 +51,26 @@ class RunCheckpoint(lightning.Callback):
     # -- around training ---------------------------------------------------------------------------------------
 
     def on_train_start(self, trainer: lightning.Trainer, module: Any) -> None:
-        """Listen to signals from now on."""
+        """Install the signal handlers."""
         launcher: Any = trainer.strategy.launcher
         self._interrupts.listen(getattr(launcher, "kill", lambda number: None))
-        self._interrupts.held = trainer.world_size > 1  # all ranks have to end at the same step
+        self._interrupts.held = trainer.world_size > 1  # all ranks have to stop at the same step
         self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
         if trainer.is_global_zero:
-            for partial in self._folder(trainer).glob("*.partial"):  # of a process that was killed
+            for partial in self._folder(trainer).glob("*.partial"):  # left by a process that was killed
                 partial.unlink(missing_ok=True)
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, module: Any) -> None:
-        """Before the first step there is a state to go back to as well."""
+        """Record the state before the first step."""
         if self._whole is None:
             self._take(trainer)
 
     def on_before_optimizer_step(self, trainer: lightning.Trainer, module: Any, optimizer: Any) -> None:
-        """From here to the end of the batch nothing may be cut in two."""
+        """Hold signals from here to the end of the batch."""
         self._applying = self._interrupts.held = True
 
     def on_train_batch_end(self, trainer: lightning.Trainer, module: Any, *args: Any) -> None:
-        """The step is whole; save it if it is time, and end the run if a signal came in."""
+        """Record the completed step; save it if due, and stop if a signal was received."""
         self._interrupts.held = True
         self._take(trainer)
         self._applying = False
@@ -84,7 +84,7 @@ class RunCheckpoint(lightning.Callback):
             raise Interrupted(self._interrupts.received or 15)
 
     def on_train_end(self, trainer: lightning.Trainer, module: Any) -> None:
-        """Save the end before anybody reports it."""
+        """Save the final state before other callbacks report."""
         self._interrupts.held = True
         if self._whole is None:  # a finished run that was resumed
             self._take(trainer)
@@ -93,7 +93,7 @@ class RunCheckpoint(lightning.Callback):
             self._interrupts.release()
 
     def on_exception(self, trainer: lightning.Trainer, module: Any, exception: BaseException) -> None:
-        """Save the last whole step, if its weights are still there, and say how to resume."""
+        """Save the last completed step, if its weights are unchanged, and print how to resume."""
         why = exception.name if isinstance(exception, Interrupted) else type(exception).__name__
         step = None if self._whole is None else int(self._whole["global_step"])
         savable = step is not None and not self._applying and _whole_on_each_rank(trainer)
@@ -103,25 +103,25 @@ class RunCheckpoint(lightning.Callback):
             except HeroError as error:
                 rank_zero_info(str(error))
         if self.newest is None:
-            rank_zero_info(f"Stopped by {why} before the first checkpoint: starting again repeats the run.")
+            rank_zero_info(f"Stopped by {why} before the first checkpoint. Start the run again with the same command.")
         else:
             rank_zero_info(f"Stopped by {why}. Resume with --resume {self.newest}")
 
     def teardown(self, trainer: lightning.Trainer, module: Any, stage: str) -> None:
-        """Give the signals back."""
+        """Restore the previous signal handlers."""
         self._interrupts.stop_listening()
 
-    # -- what is saved -----------------------------------------------------------------------------------------
+    # -- saving ------------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, trainer: lightning.Trainer, module: Any, checkpoint: dict[str, Any]) -> None:
-        """Add the settings, and how far the files of the run have got."""
+        """Add the settings and the sizes of the run's files."""
         folder = run_folder(trainer)
-        # Lightning writes the row of a step after this; the step is in the checkpoint, so its row has to be
+        # Lightning writes the metrics of this step later; the checkpoint includes the step, so it needs its metrics
         row = {name: float(value) for name, value in trainer.logged_metrics.items()} if trainer.training else {}
         checkpoint["run"] = {"settings": self.settings, "files": sizes(folder) if folder else {}, "row": row}
 
     def on_load_checkpoint(self, trainer: lightning.Trainer, module: Any, checkpoint: dict[str, Any]) -> None:
-        """Where a run goes on in its own folder, its files lose what was written after the checkpoint."""
+        """If a run is resumed in its own folder, remove what its files got after the checkpoint."""
         folder, path = run_folder(trainer), Path(str(trainer.ckpt_path)).resolve()
         resuming = trainer.state.fn == "fit" and trainer.is_global_zero
         if folder is None or not resuming or folder.resolve() not in path.parents:
@@ -135,20 +135,20 @@ class RunCheckpoint(lightning.Callback):
             trainer.logger.save()
 
     def _take(self, trainer: lightning.Trainer) -> None:
-        """Remember the state of this moment; sharded weights are gathered only when they are saved."""
+        """Record the current state; sharded weights are gathered only when they are saved."""
         if not _whole_on_each_rank(trainer):
             self._whole = {"global_step": trainer.global_step}
             return
-        state = trainer._checkpoint_connector.dump_checkpoint(False)  # what trainer.save_checkpoint writes
+        state = trainer._checkpoint_connector.dump_checkpoint(False)  # as trainer.save_checkpoint does
         self._whole = {name: _apart(value, name in ("state_dict", "optimizer_states")) for name, value in state.items()}
 
     def _save(self, trainer: lightning.Trainer, name: str, together: bool = True) -> None:
-        """Write the remembered state.
+        """Write the recorded state.
 
         Args:
-            trainer: Of the run.
-            name: Of the file.
-            together: Whether all ranks are here; after an error on one they are not.
+            trainer: Trainer of the run.
+            name: File name.
+            together: Whether all ranks call this; false after an error on one rank.
         """
         assert self._whole is not None
         path = self._folder(trainer) / name
@@ -169,12 +169,12 @@ class RunCheckpoint(lightning.Callback):
 
 
 def _whole_on_each_rank(trainer: lightning.Trainer) -> bool:
-    """Whether a rank has the whole state, so that it can save without the others."""
+    """Whether each rank has the full state and can save it without the others."""
     return isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy))
 
 
 def _apart(value: Any, large: bool) -> Any:
-    """Copies of all containers and small tensors; large tensors change only while a step is applied."""
+    """Copy all containers and small tensors; large tensors are kept, they change only while a step is applied."""
     if isinstance(value, Mapping):
         return {key: _apart(one, large or key == "copies") for key, one in value.items()}
     if isinstance(value, (list, tuple)):

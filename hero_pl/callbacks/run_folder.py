@@ -1,4 +1,4 @@
-"""The folder of a run: where the callbacks write, and how its files are cut back to a checkpoint."""
+"""The folder of a run: its files, and truncating them to a checkpoint."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ GROWING = (RECORDS_FILE, EVAL_FILE, EVENTS_FILE)
 
 
 def run_folder(trainer: lightning.Trainer) -> Path | None:
-    """Folder of the run, made by the first process if it is missing; ``None`` without a logger.
+    """Folder of the run, created by the first process if missing; ``None`` without a logger.
 
-    The logger is asked, not the trainer: that would be a collective, and not every process gets here.
+    It comes from the logger: ``trainer.log_dir`` is a collective, and not every process calls this function.
     """
     logger: Any = trainer.logger
     place = getattr(logger, "log_dir", None) or getattr(logger, "save_dir", None)
@@ -39,33 +39,33 @@ def run_folder(trainer: lightning.Trainer) -> Path | None:
 
 
 def holds(folder: Path) -> list[str]:
-    """What there is of a run in a folder, by name."""
+    """Names of the files of a run in a folder."""
     found = [name for name in (METRICS_FILE, *GROWING) if (folder / name).exists()]
     return found + sorted(f"checkpoints/{path.name}" for path in (folder / "checkpoints").glob("*.ckpt"))
 
 
 def check_new(folder: Path) -> None:
-    """Refuse a folder that holds a run already: two runs in one would be told apart by nobody.
+    """Refuse a folder that already contains a run.
 
     Raises:
-        ConfigError: With what is in it and the ways on.
+        ConfigError: The folder contains files of a run; the message lists them and the remedies.
     """
     held = holds(folder)
     if held:
         raise ConfigError(
-            f"{folder} holds a run already ({', '.join(held[:4])}). Resume it with --resume auto, name another version "
-            "or run (trainer.logger.init_args), or remove the folder."
+            f"{folder} already contains a run ({', '.join(held[:4])}). Resume it with --resume auto, set another "
+            "version or name (trainer.logger.init_args), or remove the folder."
         )
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other processes from writing to the same run.
+    """Lock a run folder so that no other process writes to it.
 
     Raises:
-        ConfigError: One does already.
+        ConfigError: Another process holds the lock.
     """
-    if sys.platform == "win32":  # it has no lock on folders
+    if sys.platform == "win32":  # folders cannot be locked there
         yield
         return
     import fcntl
@@ -77,7 +77,7 @@ def locked(folder: Path) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ConfigError(
-                f"Another process is writing to the run in {folder}. Wait for its end, or start a run of another name."
+                f"Another process is writing to the run in {folder}. Wait until it ends, or use another run name."
             ) from error
         except OSError:  # a network file system without locks
             pass
@@ -87,20 +87,20 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def sizes(folder: Path) -> dict[str, int]:
-    """How far the files of a run have got: bytes, and rows of the metrics, whose header may still grow."""
+    """Size of each file of a run: bytes, but rows for the metrics, whose header may still grow."""
     found = {name: (folder / name).stat().st_size for name in GROWING if (folder / name).exists()}
     return {**found, METRICS_FILE: max(0, len(_rows(folder / METRICS_FILE)) - 1)}
 
 
 def cut_back(folder: Path, files: Mapping[str, Any]) -> Iterator[str]:
-    """Take out what was written after a checkpoint; it is written again when the run goes on.
+    """Remove what was written after a checkpoint; the resumed run writes it again.
 
     Args:
-        folder: Of the run.
-        files: What :func:`sizes` gave when the checkpoint was made.
+        folder: Folder of the run.
+        files: Sizes from :func:`sizes` at the time of the checkpoint.
 
     Yields:
-        A line about each file that was cut.
+        A message for each file that was truncated or is too short.
     """
     for name in GROWING:
         path, size = folder / name, int(files.get(name, 0))
@@ -112,7 +112,7 @@ def cut_back(folder: Path, files: Mapping[str, Any]) -> Iterator[str]:
                 file.truncate(size)
             yield f"{path}: {lines} lines written after the checkpoint were removed ({beyond} bytes)."
         elif beyond < 0:
-            yield f"{path} is {-beyond} bytes shorter than at the checkpoint: lines of the run are missing in it."
+            yield f"{path} is {-beyond} bytes shorter than at the checkpoint: it has lost lines of the run."
     path, count = folder / METRICS_FILE, int(files.get(METRICS_FILE, 0))
     rows = _rows(path)
     if len(rows) - 1 > count:
@@ -121,7 +121,7 @@ def cut_back(folder: Path, files: Mapping[str, Any]) -> Iterator[str]:
 
 
 def write_rows(path: Path, rows: list[list[str]]) -> None:
-    """Replace a CSV file as a whole: a process that is killed leaves the old one."""
+    """Replace a CSV file atomically: if the process is killed, the old file stays."""
     partial = path.with_name(path.name + ".partial")
     with partial.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(rows)
@@ -129,7 +129,7 @@ def write_rows(path: Path, rows: list[list[str]]) -> None:
 
 
 def _rows(path: Path) -> list[list[str]]:
-    """Header and finished rows."""
+    """Header and complete rows."""
     if not path.exists():
         return []
     text = path.read_text(encoding="utf-8")

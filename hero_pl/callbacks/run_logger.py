@@ -1,4 +1,4 @@
-"""The logger that every run has: ``metrics.csv`` in a folder of its own, which a resumed run goes on with."""
+"""The logger of every run: ``metrics.csv`` in the run folder, continued when the run is resumed."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from hero_pl.callbacks.run_folder import check_new, locked, write_rows
 from hero_pl.errors import ConfigError
 
 LONGEST_NAME = 200
-"""Characters of a run's name; most file systems stop at 255 bytes for each part."""
+"""Maximum length of a run's name; most file systems allow 255 bytes per path component."""
 
 
 class RunLogger(CSVLogger):
-    """Lightning's CSV logger, with names that stay inside ``save_dir`` and a folder that holds one run.
+    """Lightning's CSV logger, with names that stay inside ``save_dir`` and one run per folder.
 
     Args:
         save_dir: Folder of all runs.
-        name: Of the run: letters, digits, spaces and ``-_.=+,@`` in parts divided by ``/``.
-        version: Of the run; default: the next free number.
+        name: Name of the run: letters, digits, spaces and ``-_.=+,@``, in parts separated by ``/``.
+        version: Version of the run; default: the next free number.
 
     Raises:
         ConfigError: The name or the version leads out of ``save_dir``.
@@ -37,21 +37,21 @@ class RunLogger(CSVLogger):
             check_name(text, f"trainer.logger.init_args.{key}")
         super().__init__(save_dir, name, version)
         self.fixed = version is not None
-        """Whether the configuration names the version."""
+        """Whether the configuration gives the version."""
         self.resumed = False
-        """Whether the folder holds the run that goes on."""
+        """Whether the folder contains the run that is resumed."""
         self._lock = ExitStack()
 
     def go_on_in(self, folder: Path) -> None:
-        """Log to the folder of an earlier run, and keep its rows."""
+        """Write to the folder of an earlier run and keep its rows."""
         self._save_dir, self._name, self._version, self.resumed = str(folder.parent), "", folder.name, True
 
     @rank_zero_only
     def check(self) -> None:
-        """Refuse a folder that holds another run, or that another process writes to.
+        """Refuse a folder that contains another run, or that another process writes to.
 
         Raises:
-            ConfigError: With what is in it and the ways on.
+            ConfigError: The folder is in use; the message gives the remedies.
         """
         folder = Path(self.log_dir)
         if not self.resumed:
@@ -64,14 +64,14 @@ class RunLogger(CSVLogger):
         """Folder of the run.
 
         Raises:
-            ConfigError: A link leads out of ``save_dir``.
+            ConfigError: A symbolic link leads out of ``save_dir``.
         """
         folder = super().log_dir
         root = Path(self.save_dir).resolve()
         if root not in Path(folder).resolve().parents:
             raise ConfigError(
-                f"The run folder {folder} lies outside {root}: a part of it is a link. Remove the link, or give the "
-                "folder that it leads to as trainer.logger.init_args.save_dir."
+                f"The run folder {folder} lies outside {root}, because a part of its path is a symbolic link. Remove "
+                "the link, or set trainer.logger.init_args.save_dir to the folder that it points to."
             )
         return folder
 
@@ -81,7 +81,7 @@ class RunLogger(CSVLogger):
         """The writer of ``metrics.csv``.
 
         Raises:
-            ConfigError: The folder holds another run.
+            ConfigError: The folder contains another run.
         """
         if self._experiment is None:
             self.check()
@@ -89,13 +89,13 @@ class RunLogger(CSVLogger):
         return self._experiment
 
     def finalize(self, status: str) -> None:
-        """Write what is left, and let other processes go on with the run."""
+        """Write the remaining rows and release the lock."""
         super().finalize(status)
         self._lock.close()
 
 
 class _Rows(ExperimentWriter):
-    """Adds rows to those that are there; the file is replaced as a whole when its header grows."""
+    """Appends to existing rows; the file is replaced atomically when its header grows."""
 
     def _check_log_dir_exists(self) -> None:
         path = Path(self.metrics_file_path)
@@ -111,17 +111,17 @@ class _Rows(ExperimentWriter):
 
 
 def check_name(text: str, key: str) -> None:
-    """Refuse what is no name of a folder below another one.
+    """Check that a name can be used as a folder below another one.
 
     Raises:
-        ConfigError: With what is wrong and what is accepted.
+        ConfigError: The name is not accepted; the message says what is.
     """
     shown = repr(text if len(text) <= 60 else f"{text[:57]}...")
     parts = text.split("/") if text else []
     if len(text) > LONGEST_NAME:
-        raise ConfigError(f"{key}={shown} has {len(text)} characters; at most {LONGEST_NAME} make a folder's name.")
+        raise ConfigError(f"{key}={shown} has {len(text)} characters; expected at most {LONGEST_NAME}.")
     if any(part in ("", ".", "..") or not re.fullmatch(r"[\w \-.=+,@]+", part) for part in parts):
         raise ConfigError(
-            f"{key}={shown}: expected letters, digits, spaces and -_.=+,@ in parts divided by single slashes, none of "
-            "them '.' or '..'. Where runs are kept is said by trainer.logger.init_args.save_dir."
+            f"{key}={shown}: expected letters, digits, spaces and -_.=+,@ in parts separated by single slashes, none "
+            "of them '.' or '..'. To choose the folder of all runs set trainer.logger.init_args.save_dir."
         )

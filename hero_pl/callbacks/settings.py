@@ -1,4 +1,4 @@
-"""What changed between a checkpoint's settings and those it is resumed with, and which changes are harmless."""
+"""Compare the settings of a checkpoint with those of the resumed run; some changes need a confirmation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LEARNED_FROM = (
     "trainer.precision",
     "trainer.limit_train_batches",
 )
-"""A change here, or below it, makes another run of the rest; it needs ``--resume_changed true``."""
+"""A change of these keys, or below them, changes what the run learns from; it needs ``--resume_changed true``."""
 HARMLESS = (
     "data.eval_episodes",
     "data.eval_temperature",
@@ -27,22 +27,22 @@ HARMLESS = (
     "data.limits.threads",
     "model.policy.init_args.gradient_checkpointing",
 )
-"""Exceptions to the above: they change speed, memory or evaluations."""
+"""Exceptions to the above: these change speed, memory or evaluations only."""
 UNSAID = ("ckpt_path", "config", "resume", "resume_changed", "weights_only", "trainer.logger")
-"""About this start of the program alone."""
+"""Keys that are not compared, because they are about this start of the program only."""
 ABSENT = "absent"
 
 
 def compare_settings(before: Mapping[str, Any], now: Mapping[str, Any], accept: bool) -> list[str]:
-    """One line per changed setting, ``key: old -> new``, all of which take effect.
+    """Return one line per changed setting, ``key: old -> new``.
 
     Args:
-        before: Settings in the checkpoint; empty if it was made without a configuration.
-        now: Settings of this start.
-        accept: Whether changes of what was learned from are wanted.
+        before: Settings in the checkpoint; empty if it was written without a configuration.
+        now: Settings of the resumed run.
+        accept: Whether to accept changes of what the run learns from.
 
     Raises:
-        ConfigError: They are not; with all changes and the cure.
+        ConfigError: There are such changes and ``accept`` is false; the message lists them and the remedies.
     """
     if not before:
         return []
@@ -56,16 +56,16 @@ def compare_settings(before: Mapping[str, Any], now: Mapping[str, Any], accept: 
     refused = [lines[key] for key in changed if _below(key, LEARNED_FROM) and not _below(key, HARMLESS)]
     if refused and not accept:
         raise ConfigError(
-            "These settings differ from those of the checkpoint, and they decide what was learned from:\n  "
+            "These settings differ from those of the checkpoint, and they change what the run learns from:\n  "
             + "\n  ".join(refused)
-            + "\nGive the settings of that run, start a new one (--resume never), or accept the change with "
+            + "\nUse the settings of that run, start a new run (--resume never), or accept the changes with "
             "--resume_changed true."
         )
     return list(lines.values())
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Dotted keys and their values; a section that is absent and one that is empty are alike."""
+    """Dotted keys and their values; an absent section and an empty one are equal."""
     found: list[tuple[str, Any]] = []
     for key, value in values.items():
         if isinstance(value, Mapping):

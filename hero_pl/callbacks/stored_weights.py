@@ -1,4 +1,4 @@
-"""Which weights a checkpoint holds: those that are trained; and whether they belong to a module."""
+"""A checkpoint stores only the trained weights; check that they belong to a module."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from hero_pl.errors import ConfigError
 
 
 def frozen_names(module: nn.Module) -> set[str]:
-    """Parameters that an adapter leaves alone; they are those of the pretrained model and are not saved."""
+    """Parameters of the pretrained model that an adapter does not train; they are not saved."""
     return {name for name, p in module.named_parameters(remove_duplicate=False) if not p.requires_grad}
 
 
 def check_weights(module: Any, checkpoint: Mapping[str, Any]) -> None:
-    """Refuse weights of another model before any is changed.
+    """Refuse the weights of another model, before any parameter is changed.
 
     Raises:
-        ConfigError: Names, shapes, or the frozen weights that the checkpoint leaves out are others.
+        ConfigError: Names or shapes differ, or the frozen weights are not those of the checkpoint's run.
     """
     own = {name: tuple(value.shape) for name, value in module.state_dict().items()}
     given = {name: tuple(value.shape) for name, value in checkpoint["state_dict"].items()}
@@ -28,12 +28,12 @@ def check_weights(module: Any, checkpoint: Mapping[str, Any]) -> None:
         if own.get(name) != given.get(name):
             raise ConfigError(
                 f"The checkpoint does not hold weights of this policy: {name} is {given.get(name, 'missing')} in "
-                f"it and {own.get(name, 'missing')} in the policy. Give the configuration of the run that wrote it."
+                f"it and {own.get(name, 'missing')} in the policy. Use the configuration of the run that wrote it."
             )
     state = checkpoint.get("hero", {})
     leans_on_origin = frozen or any(not weights for weights in state.get("copies", {}).values())
     if leans_on_origin and state.get("origin") != getattr(module.policy, "origin", ""):
         raise ConfigError(
-            "The pretrained model is not the one that this checkpoint was trained on, and the checkpoint holds "
-            "only what was trained. Give the model of that run (model.policy.init_args.pretrained)."
+            "The pretrained model is not the one that this checkpoint was trained from, and the checkpoint holds "
+            "only the trained weights. Use the model of that run (model.policy.init_args.pretrained)."
         )

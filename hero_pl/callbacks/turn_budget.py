@@ -1,4 +1,4 @@
-"""Stop after a number of training turns: the unit in which methods are compared."""
+"""Stop after a number of training turns, the unit by which methods are compared."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from hero_pl.errors import ConfigError
 
 
 class TurnBudget(lightning.Callback):
-    """Stops training once the policy has used its turns.
+    """Stops training when the policy has used its turns.
 
     Args:
-        max_turns: Assistant turns sampled for training, hinted or not; 0 means no budget.
+        max_turns: Assistant turns sampled for training, with or without hints; 0 for no limit.
     """
 
     def __init__(self, max_turns: int = 0) -> None:
         if max_turns < 0:
-            raise ConfigError(f"turn_budget.max_turns={max_turns}: must be positive, or 0 for no budget.")
+            raise ConfigError(f"turn_budget.max_turns={max_turns}: expected a positive number, or 0 for no budget.")
         self.max_turns = max_turns
 
     def spent(self, trainer: lightning.Trainer) -> bool:
@@ -27,9 +27,9 @@ class TurnBudget(lightning.Callback):
         return bool(self.max_turns) and int(turns) >= self.max_turns
 
     def on_train_start(self, trainer: lightning.Trainer, *args: Any) -> None:
-        """A finished run that is resumed trains nothing."""
+        """Stop at once if a finished run is resumed."""
         trainer.should_stop = trainer.should_stop or self.spent(trainer)
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *args: Any) -> None:
-        """Look at the counter after every step."""
+        """Stop if the budget is used up."""
         trainer.should_stop = trainer.should_stop or self.spent(trainer)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, get_args
 
 from hero_pl.chat import traits
@@ -33,6 +34,9 @@ CHATML_TOKENS = ("<|pad|>", "<|im_start|>", "<|im_end|>")
 
 TOOL_PREFIX = "Tool result: "
 """Precedes a tool's answer where the template has no tool role."""
+
+KEPT_HINTS = 1024
+"""Hints whose ids are kept: one stands in the teacher's rows, in those of gates and scaffolds, and in the probe."""
 
 REPLY = "HEROREPLYOREH"
 """Stands for a sampled reply while the template is rendered."""
@@ -93,6 +97,7 @@ class ChatTemplate:
         self.has_tool_role = self.renderer.accepts([user, assistant, Message("tool", "c")])
         self.has_system_role = self.renderer.accepts([Message("system", "s"), user])
         self.end_ids = self.encoder.end_ids = self._end_ids(end_ids)
+        self._hint_ids = lru_cache(KEPT_HINTS)(self._encode_hint)
         self._endings: list[_Ending] = []
         self._shown: tuple[Mapping[str, Any], ...] = ()
         self.drops_reasoning = traits.drops_reasoning(self.renderer, self.reasoning_pair)
@@ -145,6 +150,10 @@ class ChatTemplate:
         Raises:
             PolicyError: The template does not append such a message.
         """
+        return (*prompt_ids, *action_ids, *self._answer(action_ids, observation, role))
+
+    def _answer(self, action_ids: Sequence[int], observation: str, role: Role) -> tuple[int, ...]:
+        """What follows a reply: its end, the observation, the generation prompt."""
         message = self.observation_message(observation, role)
         rest = self.renderer.render([Message("user", "a"), Message("assistant", REPLY), message], (), True).after(REPLY)
         if rest is None or not rest.text:
@@ -152,7 +161,7 @@ class ChatTemplate:
                 f"The chat template of {self.tokenizer.name_or_path!r} does not append a {message.role} message after "
                 "an assistant message; multi-turn contexts need a template that does."
             )
-        return (*prompt_ids, *action_ids, *self.encode_rest(action_ids, rest))
+        return self.encode_rest(action_ids, rest)
 
     def encode_rest(self, action_ids: Sequence[int], rest: Rendered) -> tuple[int, ...]:
         """Ids of what follows a reply, less the end-of-turn token if the policy has sampled one."""
@@ -184,32 +193,47 @@ class ChatTemplate:
         body = prompt_ids[: len(prompt_ids) - len(ending.generation)]
         position = position or self.hint_position
         if position == "before_action":
-            return (*body, *self._hint_message(hint, body))
+            return (*body, *self._hint_after(body, hint, position), *self.generation_ids)
         if position == "system":
             start = self._leading_bos(prompt_ids)
-            system = self._system_hint(hint)
+            system = self._hint_after((), hint, position)
             return (*prompt_ids[:start], *system[self._leading_bos(system) :], *prompt_ids[start:])
-        text = self.encoder.encode_untrusted(hint)
         if position == "think_prefix":
-            opened, closed = self.reasoning_pair
-            opening = "" if self.opens_reasoning else f"{opened}\n"
-            return (
-                *prompt_ids,
-                *self.encoder.encode_template(opening, after=prompt_ids[-1]),
-                *text,
-                *self.encoder.encode_template(f"\n{closed}\n\n", after=-1),
-            )
+            return (*prompt_ids, *self._hint_after(prompt_ids, hint, position))
         if position == "after_draft":
             if not draft:
                 raise TokenAlignmentError("hint_position: after_draft needs the ids of an action as the draft.")
-            return self.next_prompt(prompt_ids, draft, hint)
+            return (*prompt_ids, *draft, *self._hint_after(draft, hint, position))
         if ending.closing is None:
             raise TokenAlignmentError(
                 "hint_position: last_message: the end of the last message cannot be found, because the chat template "
                 f"of {self.tokenizer.name_or_path!r} closes it in a way of its own. Set hint_position: before_action."
             )
         cut = len(body) - len(ending.closing)
-        return (*body[:cut], *self.encoder.encode_untrusted("\n\n"), *text, *ending.closing, *ending.generation)
+        return (*body[:cut], *self._hint_after(body[:cut], hint, position), *ending.closing, *ending.generation)
+
+    def _hint_after(self, before: Sequence[int], hint: str, position: HintPosition) -> tuple[int, ...]:
+        """The ids of a hint and of what the template puts around it; made once for all contexts that end alike."""
+        last = before[-1] if before else None
+        return self._hint_ids(hint, position, last if last is None or last in self.encoder.control_ids else -1)
+
+    def _encode_hint(self, hint: str, position: HintPosition, last: int | None) -> tuple[int, ...]:
+        if position == "before_action":
+            return self._hint_message(hint, last)
+        if position == "system":
+            return self._system_hint(hint)
+        if position == "after_draft":
+            return self._answer(() if last is None else (last,), hint, "user")
+        text = self.encoder.encode_untrusted(hint)
+        if position == "last_message":
+            return (*self.encoder.encode_untrusted("\n\n"), *text)
+        opened, closed = self.reasoning_pair
+        opening = "" if self.opens_reasoning else f"{opened}\n"
+        return (
+            *self.encoder.encode_template(opening, after=last),
+            *text,
+            *self.encoder.encode_template(f"\n{closed}\n\n", after=-1),
+        )
 
     # -- messages ----------------------------------------------------------------------------------------------
 
@@ -228,7 +252,7 @@ class ChatTemplate:
 
     # -- glue --------------------------------------------------------------------------------------------------
 
-    def _hint_message(self, hint: str, body: tuple[int, ...]) -> tuple[int, ...]:
+    def _hint_message(self, hint: str, last: int | None) -> tuple[int, ...]:
         first, message = Message("user", "a"), Message("user", hint)
         if not self.renderer.accepts([first, Message("user", "b")]):
             raise PolicyError(
@@ -238,8 +262,7 @@ class ChatTemplate:
         head = self.renderer.plain([first])
         self._suffix([first], [first, Message("user", "b")])
         rest = self.renderer.render([first, message], (), False).tail(len(head))
-        ids = self.encoder.encode_rendered(rest.text, rest.marked, after=body[-1] if body else None)
-        return (*ids, *self.generation_ids)
+        return self.encoder.encode_rendered(rest.text, rest.marked, after=last)
 
     def _system_hint(self, hint: str) -> tuple[int, ...]:
         if self.has_system_role and not self.renderer.accepts([Message("system", REPLY)]):

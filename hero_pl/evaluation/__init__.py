@@ -1,1 +1,1 @@
-"""What finished episodes say about a policy: metrics, summaries, intervals."""
+"""Evaluate finished episodes: metrics, summaries, intervals."""

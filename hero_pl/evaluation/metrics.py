@@ -1,8 +1,8 @@
-"""Metrics over finished trajectories: torchmetrics classes that add up over batches and ranks.
+"""Metrics over finished trajectories: torchmetrics classes that accumulate over batches and ranks.
 
-What counts as success, as an error and as a broken episode is said in :mod:`hero_pl.runs.records`. An episode that the
-environment or its user simulator broke says nothing about the policy: it is counted by ``NonEvaluable`` and left out
-everywhere else.
+:mod:`hero_pl.runs.records` defines success, tool errors and evaluable episodes. An episode that ended with an error of
+the environment or its user simulator does not measure the policy: ``NonEvaluable`` counts it, and all other metrics
+leave it out.
 """
 
 from __future__ import annotations
@@ -31,17 +31,18 @@ TURN_SHARES: dict[str, Callable[[Turn, Trajectory], bool]] = {
     "malformed": lambda turn, trajectory: turn.malformed is not None,
     "cut_actions": lambda turn, trajectory: turn.finish_reason is FinishReason.LENGTH,
 }
-"""What is counted per turn, by name; a new entry here is logged in training, in every evaluation and in every summary.
+"""Conditions counted per turn, by name; an entry added here is logged in training, evaluations and summaries.
 
-``tool_errors``: the environment answered the action with an error; a malformed reply is none, nor are the words of a
-simulated user. ``malformed``: the reply could not be read as an action. ``cut_actions``: it reached the length limit.
+``tool_errors``: the environment answered the action with an error (neither a malformed reply nor a message of the
+simulated user counts). ``malformed``: the reply could not be parsed as an action. ``cut_actions``: the reply reached
+the length limit.
 """
 
 
 def pass_hat_k(n: int, c: int, k: int) -> float:
-    """Probability that ``k`` of ``n`` trials, drawn without replacement, all succeed if ``c`` did: C(c,k) / C(n,k).
+    """Probability that all of ``k`` trials succeed, drawn without replacement from ``n`` trials with ``c`` successes.
 
-    Yao et al., arXiv 2406.12045, section 3.
+    C(c,k) / C(n,k); Yao et al., arXiv 2406.12045, section 3.
 
     Example:
         >>> pass_hat_k(4, 3, 1), pass_hat_k(4, 3, 2), pass_hat_k(4, 3, 4)
@@ -52,9 +53,9 @@ def pass_hat_k(n: int, c: int, k: int) -> float:
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:
-    """Probability that at least one of ``k`` trials succeeds if ``c`` of ``n`` did: 1 - C(n-c,k) / C(n,k).
+    """Probability that at least one of ``k`` trials succeeds, drawn from ``n`` trials with ``c`` successes.
 
-    Chen et al., arXiv 2107.03374, equation 1.
+    1 - C(n-c,k) / C(n,k); Chen et al., arXiv 2107.03374, equation 1.
 
     Example:
         >>> pass_at_k(4, 3, 1), pass_at_k(4, 1, 2), pass_at_k(4, 1, 4)
@@ -87,9 +88,9 @@ class _Mean(Metric):
 
 
 class Success(_Mean):
-    """Share of evaluable trajectories that succeeded, in [0, 1].
+    """Fraction of evaluable trajectories that succeeded, in [0, 1].
 
-    Shapes: ``update`` takes a sequence of trajectories; ``compute`` gives a scalar.
+    Shapes: ``update`` takes a sequence of trajectories; ``compute`` returns a scalar.
 
     Example:
         >>> from hero_pl.types import StopReason
@@ -109,7 +110,7 @@ class Success(_Mean):
 
 
 class MeanTurns(_Mean):
-    """Mean number of assistant turns of evaluable trajectories; a scalar, unit turns."""
+    """Mean number of assistant turns of evaluable trajectories; a scalar."""
 
     def update(self, trajectories: Sequence[Trajectory]) -> None:
         """Count a batch of finished trajectories."""
@@ -119,11 +120,11 @@ class MeanTurns(_Mean):
 
 
 class TurnShare(_Mean):
-    """Share of the turns of evaluable trajectories that count, in [0, 1]; a scalar.
+    """Fraction of the turns of evaluable trajectories that meet a condition, in [0, 1]; a scalar.
 
     Args:
-        name: Which ones, see ``TURN_SHARES``.
-        kwargs: For ``torchmetrics.Metric``.
+        name: Name of the condition, see ``TURN_SHARES``.
+        kwargs: Arguments of ``torchmetrics.Metric``.
     """
 
     def __init__(self, name: str, **kwargs: Any) -> None:
@@ -140,7 +141,7 @@ class TurnShare(_Mean):
 
 
 class NonEvaluable(Metric):
-    """Number of trajectories that the environment or its user simulator broke; a scalar, unit episodes."""
+    """Number of trajectories that ended with an error of the environment or its user; a scalar, int64."""
 
     full_state_update = False
     broken: Tensor
@@ -159,12 +160,12 @@ class NonEvaluable(Metric):
 
 
 class _PerTask(Metric):
-    """Trials and successes per task; averages ``estimate(n, c, k)`` over the tasks.
+    """Counts trials and successes per task; averages ``estimate(n, c, k)`` over the tasks.
 
     Args:
-        task_ids: All tasks that may occur, so that every rank keeps the same state.
-        k: Trials drawn.
-        kwargs: For ``torchmetrics.Metric``.
+        task_ids: All tasks that may occur, so that the state has the same shape on every rank.
+        k: Number of trials drawn.
+        kwargs: Arguments of ``torchmetrics.Metric``.
     """
 
     full_state_update = False
@@ -175,7 +176,7 @@ class _PerTask(Metric):
         super().__init__(**kwargs)
         if k < 1 or len(set(task_ids)) != len(task_ids) or not task_ids:
             raise ConfigError(
-                f"{type(self).__name__}(k={k}, {len(task_ids)} task ids): expected k >= 1 and task ids that differ."
+                f"{type(self).__name__}(k={k}, {len(task_ids)} task ids): expected k >= 1 and distinct task ids."
             )
         self.k = k
         self._index = {task_id: i for i, task_id in enumerate(task_ids)}
@@ -190,16 +191,16 @@ class _PerTask(Metric):
                 continue
             if trajectory.task_id not in self._index:
                 raise ConfigError(
-                    f"{type(self).__name__}: task {trajectory.task_id!r} is not among the {len(self._index)} task ids "
-                    "that it was made with. Pass env.unwrapped.task_ids of the evaluated split."
+                    f"{type(self).__name__}: task {trajectory.task_id!r} is not one of the {len(self._index)} task ids "
+                    "of this metric. Pass env.unwrapped.task_ids of the evaluated split."
                 )
             self.trials[self._index[trajectory.task_id]] += 1
             self.successes[self._index[trajectory.task_id]] += int(succeeded(trajectory))
 
     def compute(self) -> Tensor:
-        """Mean over the tasks that were tried; NaN if one of them has fewer than ``k`` trials. Scalar, in [0, 1].
+        """Mean over the tasks that were tried, a scalar in [0, 1]; NaN if one of them has fewer than ``k`` trials.
 
-        A mean over the other tasks would be a score on another set of tasks.
+        Leaving such a task out would give a score on a different set of tasks.
         """
         tried = [(n, c) for n, c in zip(self.trials.tolist(), self.successes.tolist(), strict=True) if n]
         if not tried or min(n for n, _ in tried) < self.k:
@@ -208,14 +209,14 @@ class _PerTask(Metric):
 
     @staticmethod
     def estimate(n: int, c: int, k: int) -> float:
-        """What is averaged over the tasks."""
+        """Estimate for one task, from ``n`` trials with ``c`` successes."""
         raise NotImplementedError
 
 
 class PassHatK(_PerTask):
-    """pass^k: all of ``k`` trials of a task succeed; the exact estimator C(c,k) / C(n,k), averaged over tasks.
+    """pass^k: probability that all of ``k`` trials of a task succeed; C(c,k) / C(n,k), averaged over tasks.
 
-    Shapes: ``update`` takes a sequence of trajectories; ``compute`` gives a scalar. With ``k = 1`` and equally many
+    Shapes: ``update`` takes a sequence of trajectories; ``compute`` returns a scalar. With ``k = 1`` and equally many
     trials per task it equals the success rate.
 
     Example:
@@ -232,7 +233,7 @@ class PassHatK(_PerTask):
 
 
 class PassAtK(_PerTask):
-    """pass@k: at least one of ``k`` trials of a task succeeds; 1 - C(n-c,k) / C(n,k), averaged over tasks.
+    """pass@k: probability that at least one of ``k`` trials succeeds; 1 - C(n-c,k) / C(n,k), averaged over tasks.
 
     Shapes as in ``PassHatK``.
     """
@@ -241,11 +242,11 @@ class PassAtK(_PerTask):
 
 
 class DoNothingFloor(_Mean):
-    """Success rate that an agent reaches on the same episodes by doing nothing; print it next to every score.
+    """Success rate of an agent that does nothing, on the same episodes; print it next to every score.
 
-    The environment tells it of each task, at its start (``info["do_nothing_succeeds"]``); NaN if none does.
+    Environments report it at the start of each episode (``info["do_nothing_succeeds"]``); NaN if none does.
 
-    Shapes: ``update`` takes a sequence of trajectories; ``compute`` gives a scalar in [0, 1].
+    Shapes: ``update`` takes a sequence of trajectories; ``compute`` returns a scalar in [0, 1].
     """
 
     def update(self, trajectories: Sequence[Trajectory]) -> None:
@@ -260,11 +261,11 @@ def _tells_floor(trajectory: Trajectory) -> bool:
 
 
 def scores(trajectories: Sequence[Trajectory]) -> dict[str, Scalar]:
-    """What every log and table of episodes shows.
+    """Metrics that every log and table of episodes shows.
 
     Returns:
-        ``success``, ``reward``, ``turns`` and those of ``TURN_SHARES`` (means), ``non_evaluable`` (episodes) and, where
-        the environment tells, ``do_nothing_floor``.
+        ``success``, ``reward``, ``turns`` and the conditions of ``TURN_SHARES`` (means), ``non_evaluable`` (episodes)
+        and, if the environment reports it, ``do_nothing_floor``.
     """
     shown: dict[str, _Mean] = {
         "success": Success(),

@@ -1,4 +1,4 @@
-"""What the policy's context is spent on, part by part, in tokens."""
+"""Count the tokens of each part of the policy's context."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hero_pl.scalars import Scalar, largest, share
 from hero_pl.types import Trajectory
 
 PARTS = ("system_tokens", "tools_tokens", "first_message_tokens", "template_tokens")
-"""The four parts of an opening prompt; they add up to it."""
+"""The four parts of the first prompt; they add up to its length."""
 
 
 def prompt_tokens(trajectories: Sequence[Trajectory], policy: Policy) -> dict[str, Scalar]:
@@ -18,14 +18,14 @@ def prompt_tokens(trajectories: Sequence[Trajectory], policy: Policy) -> dict[st
 
     Args:
         trajectories: Finished episodes.
-        policy: Loaded; the one that played them.
+        policy: The loaded policy that played them.
 
     Returns:
-        ``system_tokens`` (the environment's policy text), ``tools_tokens`` (schemas, with what the dialect or the
-        template says about calling them), ``first_message_tokens``, ``template_tokens`` (what else the chat template
-        writes); ``observation_tokens`` per later observation, with its template part; ``longest_context_tokens``,
-        the largest decision context of all; and ``defused_tokens``, control tokens that the texts of an episode spell
-        and that did not become one.
+        ``system_tokens`` (the system prompt of the environment), ``tools_tokens`` (schemas and the instructions for
+        calling tools), ``first_message_tokens``, ``template_tokens`` (all other text of the chat template);
+        ``observation_tokens`` per later observation, including the template's part; ``longest_context_tokens``, the
+        maximum over all turns; and ``defused_tokens``, the number of places per episode where outside text spells a
+        control token, which are encoded as plain text.
     """
     fixed: dict[tuple[str, str], tuple[int, int]] = {}
     encoder = policy.template.encoder
@@ -57,7 +57,7 @@ def prompt_tokens(trajectories: Sequence[Trajectory], policy: Policy) -> dict[st
 
 
 def _fixed_parts(trajectory: Trajectory, policy: Policy) -> tuple[int, int]:
-    """Tokens of the system prompt, and how many more there are with tools."""
+    """Tokens of the system prompt, and the additional tokens for tools."""
     alone, _ = policy.parser.describe(trajectory.system_prompt, ())
     bare = policy.template.first_prompt(alone, "")
     text, schemas = policy.parser.describe(trajectory.system_prompt, trajectory.tools)

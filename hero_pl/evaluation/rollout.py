@@ -1,4 +1,4 @@
-"""What a rollout batch says about the policy that sampled it."""
+"""Metrics of a rollout batch."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from hero_pl.types import StopReason, Trajectory
 def rollout_metrics(
     trajectories: Sequence[Trajectory], discarded: Sequence[Trajectory], policy: Policy
 ) -> dict[str, Scalar]:
-    """What a rollout batch says about the policy, over its evaluable episodes.
+    """Metrics of a rollout batch, over its evaluable episodes.
 
     Args:
-        trajectories: The whole batch. The shares of stop reasons are over all of it.
-        discarded: Episodes that were replaced by those of other tasks. Their tokens and turns were sampled, too.
-        policy: Loaded; the one that played them.
+        trajectories: The whole batch. The fractions of stop reasons are over all its episodes.
+        discarded: Episodes that were replaced by episodes of other tasks; their tokens and turns count as sampled.
+        policy: The loaded policy that played them.
 
     Returns:
-        By name. The percentiles of action lengths are those of this batch; over ranks they become the mean of the
-        ranks' percentiles, weighted by turns.
+        Metrics by name. The percentiles of action lengths are those of this batch; over several ranks they become the
+        mean of the ranks' percentiles, weighted by turns.
     """
     judged = [trajectory for trajectory in trajectories if evaluable(trajectory)]
     turns = [turn for trajectory in judged for turn in trajectory.turns]
@@ -35,18 +35,18 @@ def rollout_metrics(
     logprobs = [value for turn in turns for value in turn.action_logprobs]
     found = {**scores(judged), **prompt_tokens(trajectories, policy)}
     found["turns_per_episode"] = found.pop("turns")
-    del found["non_evaluable"]  # of the judged ones; see train/broken_episodes
+    del found["non_evaluable"]  # 0 here by construction; train/broken_episodes counts them
     found["action_tokens"] = total(sum(len(turn.action_ids) for t in (*trajectories, *discarded) for turn in t.turns))
     found["discarded_turns"] = total(sum(len(t.turns) for t in discarded))
     for percent in (50, 95):
         found[f"action_tokens_p{percent}"] = mean(float(np.percentile(lengths or [0], percent)), len(turns))
     found["repeated_actions"] = share(repeated, len(turns))
-    # tool calls after the first of a reply, which are not carried out
+    # tool calls after the first of a reply; they are not executed
     found["further_calls"] = share(sum(turn.further_calls for turn in turns), len(turns))
-    # context that a template rewrote, so that it had to be computed again (hero_pl.chat.history)
+    # context tokens that a template changed, so that they had to be computed again (hero_pl.chat.history)
     found["rewritten_tokens"] = total(sum(int(t.info.get("rewritten_tokens", 0)) for t in trajectories))
     for reason in StopReason:
         found[str(reason)] = share(sum(t.stop_reason == reason for t in trajectories), len(trajectories))
-    # the mean of -log q over ids drawn from q estimates the entropy of q without bias
+    # the mean of -log q over ids sampled from q is an unbiased estimate of the entropy of q
     entropy = share(-sum(logprobs), len(logprobs))
     return {**{f"rollout/{name}": scalar for name, scalar in found.items()}, "train/entropy": entropy}

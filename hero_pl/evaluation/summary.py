@@ -1,4 +1,4 @@
-"""What evaluated episodes say about a policy: figures, intervals, and the lines that belong beside them."""
+"""Summarize evaluated episodes: metrics, intervals, and the notes printed with them."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from hero_pl.types import Trajectory
 
 
 def summarize(trajectories: list[Trajectory], policy: Policy | None = None) -> dict[str, Any]:
-    """What episodes say about a policy; those that the environment or its user broke are counted apart.
+    """Summarize episodes; those that ended with an error of the environment or its user are counted separately.
 
     Args:
         trajectories: Finished episodes.
-        policy: The one that played them, loaded; adds ``tokens``, what its contexts are spent on.
+        policy: The loaded policy that played them; adds ``tokens``, the tokens of each part of its contexts.
 
     Returns:
-        ``success`` with its 95 % Wilson interval ``success_ci``, means of ``turns`` and ``reward``, what is counted per
-        turn (``metrics.TURN_SHARES``), ``invalid`` (replies per episode that were no action, or that the environment
-        refused), ``episodes`` (evaluable ones) and ``non_evaluable``. Where they apply: ``do_nothing_floor``; ``user``,
+        ``success`` with its 95 % Wilson interval ``success_ci``, means of ``turns`` and ``reward``, the fractions of
+        turns in ``metrics.TURN_SHARES``, ``invalid`` (replies per episode that were malformed or answered with an
+        error), ``episodes`` (evaluable ones) and ``non_evaluable``. Where they apply: ``do_nothing_floor``; ``user``,
         the kinds of user simulators; ``faithful_success`` and ``faithful_episodes``, over the tasks that a scripted
-        user can play; ``pass_hat`` and ``pass_at`` by k, when every task was played more than once; ``planned_trials``
-        and ``evaluable_trials`` per task at least, when broken episodes left fewer than planned.
+        user can play faithfully; ``pass_hat`` and ``pass_at`` by k, if every task was played more than once; and the
+        minimum per task of ``planned_trials`` and ``evaluable_trials``, if some episodes are not evaluable.
     """
     judged = [trajectory for trajectory in trajectories if evaluable(trajectory)]
     wins, count = sum(map(succeeded, judged)), len(judged)
@@ -53,13 +53,13 @@ def summarize(trajectories: list[Trajectory], policy: Policy | None = None) -> d
 
 
 def logged(result: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of :func:`summarize` that every logger gets, whatever evaluated: those that are plain, and tokens."""
+    """The scalar values of :func:`summarize` and its token counts, for loggers."""
     plain = {name: float(value) for name, value in result.items() if isinstance(value, int | float)}
     return {name: value for name, value in (plain | result.get("tokens", {})).items() if not math.isnan(value)}
 
 
 def _repeated(trajectories: list[Trajectory]) -> dict[str, Any]:
-    """pass^k and pass@k up to the trials that every task has; nothing if one was meant to be played only once."""
+    """pass^k and pass@k for k up to the number of trials that every task has; empty if a task was planned only once."""
     planned = Counter(trajectory.task_id for trajectory in trajectories)
     left = Counter(trajectory.task_id for trajectory in trajectories if evaluable(trajectory))
     trials = min(planned.values(), default=0)
@@ -76,7 +76,7 @@ def _repeated(trajectories: list[Trajectory]) -> dict[str, Any]:
 
 
 def remarks(result: dict[str, Any]) -> list[str]:
-    """What belongs beside a success rate, one line each."""
+    """Notes to print with a success rate, one line each."""
     said = []
     if "do_nothing_floor" in result:
         said.append(f"Doing nothing would score {result['do_nothing_floor']:.3f} on the same episodes.")
@@ -88,11 +88,13 @@ def remarks(result: dict[str, Any]) -> list[str]:
             f"is {result['faithful_success']:.3f}."
         )
     if result["non_evaluable"]:
-        said.append(f"{result['non_evaluable']} more episodes were broken by the environment or its user: not scored.")
+        said.append(
+            f"{result['non_evaluable']} more episodes ended with an error of the environment or its user: not scored."
+        )
     if "planned_trials" in result:
         planned, fewest = result["planned_trials"], result["evaluable_trials"]
-        reach = f"go up to k={fewest}" if fewest else "cannot be told"
-        said.append(f"Broken episodes left a task {fewest} of its {planned} trials: pass^k and pass@k {reach}.")
+        reach = f"are computed up to k={fewest}" if fewest else "cannot be computed"
+        said.append(f"After such errors a task has {fewest} of its {planned} trials left: pass^k and pass@k {reach}.")
     for name, title in (("pass_hat", "pass^k"), ("pass_at", "pass@k")):
         if name in result:
             said.append(f"{title}: " + ", ".join(f"k={k} {value:.3f}" for k, value in result[name].items()))

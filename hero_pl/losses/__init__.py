@@ -1,6 +1,6 @@
 """Losses per token and their normalization: pure functions of logits and log-probabilities.
 
-Nothing here knows of text, trajectories or training loops. Tokens arrive flat, one entry per sampled action token.
+Nothing here depends on text, trajectories or training loops. Tensors are flat, with one entry per sampled action token.
 """
 
 from hero_pl.losses.advantages import (
@@ -13,7 +13,7 @@ from hero_pl.losses.advantages import (
     soft_overlong_penalty,
     without_spread,
 )
-from hero_pl.losses.base import DistillationLoss, action_log_probabilities, log_probabilities
+from hero_pl.losses.base import DistillationLoss, action_log_probabilities, at_temperature, log_probabilities
 from hero_pl.losses.credit import (
     belief_factors,
     gap_magnitudes,
@@ -79,6 +79,7 @@ __all__ = [
     "TruncatedRatio",
     "VocabularyDivergence",
     "action_log_probabilities",
+    "at_temperature",
     "belief_factors",
     "coefficients",
     "dr_grpo_advantages",

@@ -1,8 +1,8 @@
-"""From rewards to advantages: one number per trajectory, compared within the group of its task.
+"""Compute advantages from rewards: one number per trajectory, relative to the group of its task.
 
-A *group* holds the trajectories of one task that were drawn together. Group ids may come in any order and need not be
-contiguous. Estimators that compare within a group give exactly zero to a group without spread, and a group of one
-never has any: a single trajectory carries no signal for them.
+A *group* holds the trajectories of one task that were sampled together. Group ids may be in any order and need not be
+contiguous. Estimators that compare within a group give exactly zero to a group whose rewards are equal; this includes
+every group of one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 from hero_pl.errors import ConfigError
 
 EQUAL_REWARDS = 1e-8
-"""Rewards of one group that differ by no more than this are equal: their spread is float noise."""
+"""Rewards of one group that differ by at most this count as equal: the difference is rounding error."""
 
 BaselineKind = Literal["none", "batch", "running"]
 
@@ -57,7 +57,7 @@ def rloo_advantages(rewards: Tensor, groups: Tensor) -> Tensor:
 
 
 def maxrl_advantages(rewards: Tensor, groups: Tensor) -> Tensor:
-    """``(R - mean) / mean`` within each group: rarely solved tasks weigh more. Zero where the mean is zero."""
+    """``(R - mean) / mean`` within each group: rarely solved tasks get more weight. Zero where the mean is zero."""
     group = _Groups(rewards, groups)
     mean = group.mean.masked_fill(group.mean.abs() <= EQUAL_REWARDS, torch.inf)
     return group.deviation() / mean[group.index]
@@ -70,14 +70,14 @@ def without_spread(rewards: Tensor, groups: Tensor) -> Tensor:
 
 
 def soft_overlong_penalty(lengths: Tensor, longest: int, buffer: int) -> Tensor:
-    """DAPO's penalty on trajectories that come near the length limit, to be added to the reward.
+    """DAPO's penalty on trajectories close to the length limit, to be added to the reward.
 
-    Zero up to ``longest - buffer`` tokens, from there falling in a straight line to -1 at ``longest``, and -1 beyond.
+    Zero up to ``longest - buffer`` tokens, then linear to -1 at ``longest``, and -1 beyond.
 
     Args:
-        lengths: ``(trajectories,)`` action tokens of each.
-        longest: Tokens at which the penalty is whole.
-        buffer: Tokens before that over which it grows; at least 1.
+        lengths: ``(trajectories,)`` number of action tokens of each.
+        longest: Number of tokens at which the penalty reaches -1.
+        buffer: Number of tokens before that over which it grows; at least 1.
 
     Example:
         >>> soft_overlong_penalty(torch.tensor([80, 90, 95, 200]), longest=100, buffer=20)
@@ -87,9 +87,9 @@ def soft_overlong_penalty(lengths: Tensor, longest: int, buffer: int) -> Tensor:
 
 
 def frac_zero_std(rewards: Tensor, groups: Tensor) -> float:
-    """Share of groups whose rewards do not differ; 1.0 means that no group-wise estimator can learn anything.
+    """Fraction of groups whose rewards are equal; at 1.0 no group-wise estimator can learn anything.
 
-    Groups of one count as not differing. An empty batch has a share of 0.0.
+    Groups of one count as equal. An empty batch gives 0.0.
     """
     group = _Groups(rewards, groups)
     return float(group.without_spread.double().mean()) if group.size.numel() else 0.0
@@ -100,7 +100,7 @@ class ReinforceBaseline:
 
     Args:
         kind: ``none`` subtracts nothing, ``batch`` the mean reward of the batch, ``running`` the running mean of
-            *earlier* batches (so the baseline does not depend on the rewards it is subtracted from).
+            *earlier* batches (so that the baseline does not depend on the rewards it is subtracted from).
         decay: Weight of the past in the running mean, in [0, 1).
 
     Example:
@@ -113,15 +113,15 @@ class ReinforceBaseline:
 
     def __init__(self, kind: BaselineKind = "none", decay: float = 0.95) -> None:
         if kind not in ("none", "batch", "running"):
-            raise ConfigError(f"ReinforceBaseline(kind={kind!r}): choose one of none, batch, running.")
+            raise ConfigError(f"ReinforceBaseline(kind={kind!r}): expected one of none, batch, running.")
         if not 0.0 <= decay < 1.0:
             raise ConfigError(
-                f"ReinforceBaseline(decay={decay}): the weight of the past must lie in [0, 1). 0.95 is a common choice."
+                f"ReinforceBaseline(decay={decay}): expected a weight of the past in [0, 1). 0.95 is a common choice."
             )
         self.kind: BaselineKind = kind
         self.decay = decay
         self._sum = 0.0  # sum over past batches of decay^age * mean reward ...
-        self._weight = 0.0  # ... and of decay^age, so that the first batches are not pulled toward zero
+        self._weight = 0.0  # ... and of decay^age, to correct the bias of the first batches toward zero
 
     @property
     def running_mean(self) -> float:
@@ -129,11 +129,11 @@ class ReinforceBaseline:
         return self._sum / self._weight if self._weight else 0.0
 
     def advantages(self, rewards: Tensor, reduce_sum: Callable[[Tensor], Tensor] = lambda local: local) -> Tensor:
-        """Advantages ``(trajectories,)`` of one batch; a running mean moves on afterwards.
+        """Advantages ``(trajectories,)`` of one batch; updates the running mean afterwards.
 
         Args:
             rewards: ``(trajectories,)`` of this rank.
-            reduce_sum: Sums over ranks, so that all subtract the same; called once unless the kind is ``none``.
+            reduce_sum: Sums over ranks, so that all subtract the same value; called once unless the kind is ``none``.
         """
         rewards = _real(rewards)
         if self.kind == "none":
@@ -151,11 +151,11 @@ class ReinforceBaseline:
         return rewards - baseline
 
     def state_dict(self) -> dict[str, float]:
-        """What a checkpoint has to keep."""
+        """State for a checkpoint."""
         return {"sum": self._sum, "weight": self._weight}
 
     def load_state_dict(self, state: dict[str, float]) -> None:
-        """Continue from a checkpoint."""
+        """Restore the state from a checkpoint."""
         self._sum, self._weight = float(state["sum"]), float(state["weight"])
 
 
@@ -165,8 +165,8 @@ class _Groups:
     def __init__(self, rewards: Tensor, groups: Tensor) -> None:
         if rewards.ndim != 1 or rewards.shape != groups.shape:
             raise ConfigError(
-                f"Rewards {tuple(rewards.shape)} and groups {tuple(groups.shape)} must be flat and equally long: "
-                "one entry per trajectory."
+                f"Rewards {tuple(rewards.shape)} and groups {tuple(groups.shape)}: expected flat tensors of equal "
+                "length, with one entry per trajectory."
             )
         self.rewards = _real(rewards)
         ids, self.index = torch.unique(groups, return_inverse=True)

@@ -1,19 +1,18 @@
-"""What every distillation loss promises, and the log-probabilities they are all made of.
+"""Interface of distillation losses, and the log-probabilities that they are computed from.
 
-A loss knows logits and nothing else: no masks, no turns, no trajectories. It gets the logits of the sampled action
-tokens from both sides and returns one number per token, in nats. Which tokens are scored, how they are weighted and
-by what they are divided is decided outside (see ``hero_pl.losses.normalize``).
+A loss depends only on logits: no masks, no turns, no trajectories. It gets the logits of the sampled action tokens from
+both sides, at the sampling temperature, and returns one number per token, in nats. Selection, weights and normalization
+of tokens are outside (see ``hero_pl.losses.normalize``).
 """
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
 
-from hero_pl.errors import ConfigError, TokenAlignmentError
+from hero_pl.errors import TokenAlignmentError
 from hero_pl.scalars import Scalar
 
 
@@ -23,21 +22,12 @@ class DistillationLoss(nn.Module, ABC):
     Subclass this for a loss that autograd can differentiate by itself; subclass
     ``hero_pl.losses.divergence.VocabularyDivergence`` for a sum over the vocabulary with a known derivative.
 
-    Args:
-        temperature: Divides the logits of both sides; equal to the sampling temperature unless you have a reason.
-
     Attributes:
-        diagnostics: Metrics of the last call, by the name under which training logs them; replaced by every call.
+        diagnostics: Metrics of the last call, by their name in the training log; replaced by every call.
     """
 
-    def __init__(self, *, temperature: float = 1.0) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        if not (math.isfinite(temperature) and temperature > 0.0):
-            raise ConfigError(
-                f"{type(self).__name__}(temperature={temperature}): the temperature divides the logits of both sides "
-                "and must be a positive number. Use the sampling temperature of the rollouts, usually 1.0."
-            )
-        self.temperature = temperature
         self.diagnostics: dict[str, Scalar] = {}
 
     @abstractmethod
@@ -45,12 +35,12 @@ class DistillationLoss(nn.Module, ABC):
         """Divergence per token, in nats.
 
         Args:
-            student_logits: ``(..., vocab)``; gradients flow here.
-            teacher_logits: Same shape; treated as a constant.
+            student_logits: ``(..., vocab)`` at the sampling temperature (:func:`at_temperature`); gradients flow here.
+            teacher_logits: Same shape and temperature; treated as a constant.
             action_ids: ``(...)`` ids that were sampled; only losses on the sampled token need them.
 
         Returns:
-            ``(...)`` in float32, or in float64 when both sides are float64. Masking and averaging are the caller's.
+            ``(...)`` in float32, or in float64 if both sides are float64. The caller masks and averages.
 
         Raises:
             TokenAlignmentError: The two sides differ in shape.
@@ -58,7 +48,7 @@ class DistillationLoss(nn.Module, ABC):
 
 
 def check_same_shape(student_logits: Tensor, teacher_logits: Tensor) -> None:
-    """Refuse logits that cannot belong to the same tokens.
+    """Check that both logits can belong to the same tokens.
 
     Raises:
         TokenAlignmentError: The shapes differ.
@@ -67,26 +57,33 @@ def check_same_shape(student_logits: Tensor, teacher_logits: Tensor) -> None:
         raise TokenAlignmentError(
             f"Student logits have shape {tuple(student_logits.shape)}, teacher logits {tuple(teacher_logits.shape)}. "
             "Both sides must score the same sampled ids over the same vocabulary; "
-            "cut or pad the two vocabularies alike before the loss."
+            "cut or pad both vocabularies to the same size before the loss."
         )
 
 
-def log_probabilities(logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """Log-softmax over the last axis in at least float32, at a temperature.
+def at_temperature(logits: Tensor, temperature: float) -> Tensor:
+    """``logits / temperature`` in at least float32; the logits themselves, in their own precision, at 1."""
+    return logits if temperature == 1.0 else _wide(logits) / temperature
 
-    bfloat16 and float16 are raised to float32 first: their log-softmax over a large vocabulary is too coarse.
+
+def log_probabilities(logits: Tensor) -> Tensor:
+    """Log-softmax over the last axis in at least float32.
+
+    bfloat16 and float16 are converted to float32 first: their log-softmax over a large vocabulary is too imprecise.
     """
-    logits = logits if logits.dtype == torch.float64 else logits.float()
-    return (logits if temperature == 1.0 else logits / temperature).log_softmax(-1)
+    return _wide(logits).log_softmax(-1)
 
 
-def action_log_probabilities(logits: Tensor, action_ids: Tensor, temperature: float = 1.0) -> Tensor:
+def _wide(logits: Tensor) -> Tensor:
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def action_log_probabilities(logits: Tensor, action_ids: Tensor) -> Tensor:
     """Log-probability of each sampled id.
 
     Args:
         logits: ``(..., vocab)``; gradients flow.
         action_ids: ``(...)`` ids.
-        temperature: Divides the logits.
 
     Returns:
         ``(...)`` log-probabilities in nats.
@@ -99,4 +96,4 @@ def action_log_probabilities(logits: Tensor, action_ids: Tensor, temperature: fl
             f"Logits have shape {tuple(logits.shape)}, action ids {tuple(action_ids.shape)}. "
             "There must be exactly one sampled id per row of logits."
         )
-    return log_probabilities(logits, temperature).gather(-1, action_ids.unsqueeze(-1)).squeeze(-1)
+    return log_probabilities(logits).gather(-1, action_ids.unsqueeze(-1)).squeeze(-1)

@@ -1,8 +1,8 @@
-"""Credit per token or turn from the gap between teacher and student, with the reward in charge of the direction.
+"""Credit per token or turn from the gap between teacher and student; the reward determines its sign.
 
-The *gap* of a sampled token is ``log p(a) - log q(a)``: how much more likely the teacher, who knows what came of it,
-finds the action than the student who took it. Everything here is a constant of the policy gradient; the teacher is
-never a loss by itself.
+The *gap* of a sampled token is ``log p(a) - log q(a)``: how much more likely the token is under the teacher, which sees
+the hindsight hint, than under the student. All results are constants of the policy gradient; the teacher is never a
+loss by itself.
 """
 
 from __future__ import annotations
@@ -13,21 +13,22 @@ from torch import Tensor
 from hero_pl.errors import ConfigError
 
 _PRIOR_MARGIN, _STD_EPS = 1e-4, 1e-6
-"""Constants of the authors' code: a group that always fails or succeeds keeps a finite logit, and no deviation is 0."""
+"""Constants of the authors' code: they keep the logit of a success rate of 0 or 1 finite, and the deviation above 0."""
 
 
 @torch.no_grad()
 def reweighted_advantages(advantages: Tensor, gap: Tensor, strength: float = 0.5, scale: float = 1.0) -> Tensor:
     """``A (1 + strength * tanh(sign(A) * gap / scale))``: bounded re-weighting (SGCD, arXiv 2606.12634).
 
-    Where the reward was good, tokens that the teacher endorses gain; where it was bad, tokens that it rejects do. The
-    factor stays within ``[1 - strength, 1 + strength]``, so no advantage changes its sign.
+    With a positive advantage, tokens that are more likely under the teacher get more weight; with a negative one,
+    tokens that are less likely. The factor stays within ``[1 - strength, 1 + strength]``, so no advantage changes its
+    sign.
 
     Args:
         advantages: ``(N,)`` of each token's trajectory.
-        gap: ``(N,)`` in nats; zero where there is no teacher leaves the advantage as it is.
+        gap: ``(N,)`` in nats; 0 for tokens without a teacher, which keeps their advantage unchanged.
         strength: Largest relative change, in [0, 1).
-        scale: Gap, in nats, at which three quarters of it are reached.
+        scale: Gap, in nats, at which three quarters of the largest change are reached.
 
     Example:
         >>> reweighted_advantages(torch.tensor([1.0, -1.0, -1.0]), torch.tensor([50.0, 50.0, -50.0]))
@@ -35,8 +36,8 @@ def reweighted_advantages(advantages: Tensor, gap: Tensor, strength: float = 0.5
     """
     if not 0.0 <= strength < 1.0 or not scale > 0.0:
         raise ConfigError(
-            f"strength={strength}, scale={scale}: strength in [0, 1) keeps the sign of every advantage, and the scale "
-            "is a positive number of nats."
+            f"strength={strength}, scale={scale}: expected a strength in [0, 1), which keeps the sign of every "
+            "advantage, and a positive scale in nats."
         )
     return advantages * (1.0 + strength * torch.tanh(advantages.sign() * gap / scale))
 
@@ -45,12 +46,12 @@ def reweighted_advantages(advantages: Tensor, gap: Tensor, strength: float = 0.5
 def rlsd_advantages(advantages: Tensor, gap: Tensor, strength: float = 0.5, band: float = 0.2) -> Tensor:
     """``A ((1 - strength) + strength * clip(exp(sign(A) * gap), 1 - band, 1 + band))`` (RLSD, arXiv 2604.03128).
 
-    As the authors' code has it (``verl/trainer/ppo/rlsd_utils.py`` in the SDAR repository), with their defaults.
+    As in the authors' code (``verl/trainer/ppo/rlsd_utils.py`` in the SDAR repository), with their defaults.
 
     Args:
         advantages: ``(N,)`` of each token's trajectory.
-        gap: ``(N,)`` in nats; zero where there is no teacher leaves the advantage as it is.
-        strength: Share of the teacher's factor, in [0, 1]; 0 is the plain policy gradient.
+        gap: ``(N,)`` in nats; 0 for tokens without a teacher, which keeps their advantage unchanged.
+        strength: Weight of the teacher's factor, in [0, 1]; 0 is the plain policy gradient.
         band: Largest distance of that factor from 1, in [0, 1), so that no advantage changes its sign.
 
     Example:
@@ -64,33 +65,33 @@ def rlsd_advantages(advantages: Tensor, gap: Tensor, strength: float = 0.5, band
 
 @torch.no_grad()
 def gap_magnitudes(advantages: Tensor, gap: Tensor, cap: float = 2.0) -> Tensor:
-    """``sign(A) * min(|gap|, cap)``: the reward gives the sign, the teacher the size. Our own; no paper's formula.
+    """``sign(A) * min(|gap|, cap)``: sign from the reward, magnitude from the teacher. Not from a paper.
 
     Args:
-        advantages: ``(N,)`` of each token's trajectory; only the sign counts.
+        advantages: ``(N,)`` of each token's trajectory; only the sign is used.
         gap: ``(N,)`` in nats.
-        cap: Largest size, in nats.
+        cap: Largest magnitude, in nats.
 
     Example:
         >>> gap_magnitudes(torch.tensor([0.3, -0.3, 0.0]), torch.tensor([-1.0, 5.0, 1.0]))
         tensor([ 1., -2.,  0.])
     """
     if not cap > 0.0:
-        raise ConfigError(f"cap={cap}: the largest size of a credit is a positive number of nats.")
+        raise ConfigError(f"cap={cap}: expected a positive number of nats, the largest magnitude of a credit.")
     return advantages.sign() * gap.abs().clamp(max=cap)
 
 
 @torch.no_grad()
 def turn_credits(gap: Tensor, turn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """``sum_j gap_j`` per turn: how hindsight moves the odds of the whole action (PBSD, arXiv 2606.09348).
+    """``sum_j gap_j`` per turn: how the hint changes the log-probability of the whole action (PBSD, arXiv 2606.09348).
 
     Args:
         gap: ``(N,)`` in nats.
         turn: ``(N,)`` integer turn of each token.
 
     Returns:
-        ``(turns,)`` turn numbers in ascending order, ``(turns,)`` credits, and ``(N,)`` the place of each token's turn
-        among them.
+        ``(turns,)`` turn numbers in ascending order, ``(turns,)`` credits, and ``(N,)`` the index of each token's turn
+        in them.
 
     Example:
         >>> turn_credits(torch.tensor([1.0, 2.0, -4.0]), torch.tensor([7, 7, 9]))[1]
@@ -110,20 +111,20 @@ def belief_factors(
     band: float = 0.2,
     decay: float = 0.95,
 ) -> Tensor:
-    """Factor of each turn's advantage by how far the turn revises a belief in success (AgentOPSD, arXiv 2608.05987).
+    """Factor of each turn's advantage, from the change of the success probability (AgentOPSD, arXiv 2608.05987).
 
-    Along a trajectory ``c_k = decay * c_{k-1} + e_k``, ``B_k = sigmoid(logit(B_0) + c_k)``, and with ``z_k``, the
-    revision ``B_k - B_{k-1}`` standardized within the trajectory, the factor is
+    Along a trajectory ``c_k = decay * c_{k-1} + e_k`` and ``B_k = sigmoid(logit(B_0) + c_k)``. With ``z_k``, the
+    change ``B_k - B_{k-1}`` standardized within the trajectory, the factor is
     ``(1 - strength) + strength * clip(1 + band * sign(A) * z_k, 1 - band, 1 + band)``.
 
     Args:
         sign: ``(turns,)`` sign of the trajectory's advantage, the same for all of its turns.
         evidence: ``(turns,)`` ``e_k``, see :func:`turn_credits`.
-        row: ``(turns,)`` integer trajectory of each turn; the turns of a trajectory come in their order.
+        row: ``(turns,)`` integer trajectory of each turn; the turns of a trajectory are in order.
         prior: ``(turns,)`` ``B_0``, the success rate of the trajectory's group.
-        strength: Share of the teacher's factor, in [0, 1].
+        strength: Weight of the teacher's factor, in [0, 1].
         band: Largest distance of that factor from 1, in [0, 1).
-        decay: What is left of the evidence one turn later, in (0, 1].
+        decay: Fraction of the evidence that remains after one turn, in (0, 1].
 
     Returns:
         ``(turns,)``, positive; 1 for the only turn of a trajectory.
@@ -135,7 +136,9 @@ def belief_factors(
     """
     _check_shares(strength, band)
     if not 0.0 < decay <= 1.0:
-        raise ConfigError(f"decay={decay}: the share of the evidence that is left one turn later lies in (0, 1].")
+        raise ConfigError(
+            f"decay={decay}: expected a fraction in (0, 1], the part of the evidence that remains after one turn."
+        )
     factors = torch.ones_like(evidence)
     for one in torch.unique(row):
         mine = (row == one).nonzero().squeeze(-1)
@@ -155,5 +158,6 @@ def belief_factors(
 def _check_shares(strength: float, band: float) -> None:
     if not 0.0 <= strength <= 1.0 or not 0.0 <= band < 1.0:
         raise ConfigError(
-            f"strength={strength}, band={band}: strength in [0, 1] and band in [0, 1) keep the sign of every advantage."
+            f"strength={strength}, band={band}: expected strength in [0, 1] and band in [0, 1), so that no advantage "
+            "changes its sign."
         )

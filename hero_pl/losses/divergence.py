@@ -1,12 +1,12 @@
-"""Divergences that are a sum over the vocabulary: value and derivative in closed form, support, clipping.
+"""Divergences that are a sum over the vocabulary: closed-form value and derivative, support, clipping.
 
 Write ``q`` for the student, ``p`` for the teacher and ``D = sum_v f(q_v, p_v)``. With ``q = softmax(z / s)``,
 
     dD/dz_v = (h_v - q_v * sum_u h_u) / s        where  h_v = q_v * df/dq_v
 
 and ``h`` (the *slope*) may be shifted by any multiple of ``q`` without changing the result. Every divergence here
-states ``f`` and a shift of ``h`` that is exactly zero where ``q_v == p_v`` bit for bit. Hence an empty hint gives a
-divergence of exactly zero and a gradient of exactly zero, and nothing depends on how autograd would have rounded.
+states ``f`` and a shift of ``h`` that is exactly zero where ``q_v == p_v`` bit for bit. An empty hint therefore gives a
+divergence of exactly zero and a gradient of exactly zero, independent of rounding in autograd.
 """
 
 from __future__ import annotations
@@ -27,21 +27,20 @@ from hero_pl.scalars import Scalar, largest, mean
 ClipMode = Literal["none", "token", "pointwise"]
 
 _EXCLUDED_GAP = 1e4
-"""Nats between the two sides where one of them rules a token out altogether (a logit of minus infinity)."""
+"""Gap in nats where one side excludes a token (a logit of minus infinity)."""
 
 
 class VocabularyDivergence(DistillationLoss):
     """A divergence summed over the whole vocabulary or over its most probable part.
 
     Args:
-        temperature: Divides the logits of both sides.
         support: ``full`` compares all tokens; ``student`` and ``teacher`` compare the ``top_k`` tokens of that side;
             ``union`` those of either side, duplicates merged.
-        top_k: Tokens taken per side when ``support`` is not ``full``.
-        tail: Gather everything outside the support into one bucket. Without it both sides are renormalized over
-            the support, and disagreement about the mass outside goes unseen.
+        top_k: Number of tokens per side if ``support`` is not ``full``.
+        tail: Add one bucket with the probability of all tokens outside the support. Without it both sides are
+            renormalized over the support, and a difference in the probability outside is not measured.
         clip_mode: ``token`` caps the value of a token. ``pointwise`` caps each vocabulary entry before the sum; the
-            sum may then be negative and push away from the teacher.
+            sum may then be negative, with a gradient away from the teacher.
         clip: The cap, in nats.
     """
 
@@ -51,23 +50,21 @@ class VocabularyDivergence(DistillationLoss):
     def __init__(
         self,
         *,
-        temperature: float = 1.0,
         support: Support = "full",
         top_k: int = 100,
         tail: bool = True,
         clip_mode: ClipMode = "none",
         clip: float = 0.05,
     ) -> None:
-        super().__init__(temperature=temperature)
+        super().__init__()
         name = type(self).__name__
         _check_choice(name, "support", support, ("full", "student", "teacher", "union"))
         _check_choice(name, "clip_mode", clip_mode, ("none", "token", "pointwise"))
         if top_k < 1:
-            raise ConfigError(f"{name}(top_k={top_k}): at least one token must be kept. 100 is a common choice.")
+            raise ConfigError(f"{name}(top_k={top_k}): expected at least 1. 100 is a common choice.")
         if not (math.isfinite(clip) and clip > 0.0):
             raise ConfigError(
-                f"{name}(clip={clip}): the cap is in nats and must be positive. To switch clipping off use "
-                "clip_mode: none."
+                f"{name}(clip={clip}): expected a positive number of nats. To switch clipping off use clip_mode: none."
             )
         self.support: Support = support
         self.top_k = top_k
@@ -87,8 +84,8 @@ class VocabularyDivergence(DistillationLoss):
             ``(...)``, non-negative unless ``clip_mode`` is ``pointwise``.
         """
         check_same_shape(student_logits, teacher_logits)
-        log_q = log_probabilities(student_logits, self.temperature)
-        log_p = log_probabilities(teacher_logits.detach(), self.temperature)
+        log_q = log_probabilities(student_logits)
+        log_p = log_probabilities(teacher_logits.detach())
         diagnostics: dict[str, Scalar] = {}
         if self.support != "full":
             log_q, log_p, diagnostics = reduce_support(log_q, log_p, self.support, self.top_k, self.tail)
@@ -112,7 +109,7 @@ class VocabularyDivergence(DistillationLoss):
 
     @torch.no_grad()
     def value_and_slope(self, log_q: Tensor, log_p: Tensor) -> tuple[Tensor, Tensor]:
-        """Value per token after clipping, and its slope: the derivative with respect to ``log_q``, shifted.
+        """Value per token after clipping, and its slope (the shifted derivative with respect to ``log_q``).
 
         Args:
             log_q: ``(..., entries)`` normalized student log-probabilities.
@@ -127,7 +124,7 @@ class VocabularyDivergence(DistillationLoss):
         if self.clip_mode == "pointwise":
             slope = torch.where(summands <= self.clip, slope, -self.slope_offset * q)
             return summands.clamp(max=self.clip).sum(-1), slope
-        value = summands.sum(-1).clamp(min=0.0)  # a divergence is never negative, its rounding error is
+        value = summands.sum(-1).clamp(min=0.0)  # a divergence is non-negative, but its rounding error may not be
         if self.clip_mode == "token":
             slope = slope.masked_fill((value > self.clip).unsqueeze(-1), 0.0)
             value = value.clamp(max=self.clip)
@@ -135,7 +132,7 @@ class VocabularyDivergence(DistillationLoss):
 
     @torch.no_grad()
     def describe(self, per_token: Tensor) -> dict[str, Scalar]:
-        """Metrics of a set of per-token values: the largest, and what clipping did."""
+        """Metrics of a set of per-token values: the maximum, and the fraction clipped."""
         if per_token.numel() == 0:
             return {}
         metrics, count = {"loss/max_token": largest(per_token.max())}, per_token.numel()
@@ -146,12 +143,12 @@ class VocabularyDivergence(DistillationLoss):
         return metrics
 
     def extra_repr(self) -> str:
-        """Options that differ from one instance to the next."""
-        return f"temperature={self.temperature}, support={self.support}, clip_mode={self.clip_mode}"
+        """Options shown when the module is printed."""
+        return f"support={self.support}, clip_mode={self.clip_mode}"
 
 
 class _ClosedForm(torch.autograd.Function):
-    """Puts ``value_and_slope`` into the graph; the teacher gets no gradient by construction."""
+    """Adds ``value_and_slope`` to the autograd graph; the teacher gets no gradient."""
 
     @staticmethod
     def forward(ctx: Any, log_q: Tensor, log_p: Tensor, divergence: VocabularyDivergence) -> Tensor:
@@ -167,7 +164,7 @@ class _ClosedForm(torch.autograd.Function):
 
 
 def mixture_log_ratios(gap: Tensor, teacher_weight: float) -> tuple[Tensor, Tensor]:
-    """``log(m/q)`` and ``log(m/p)`` for ``m = (1 - w) q + w p``, without ever forming a probability.
+    """``log(m/q)`` and ``log(m/p)`` for ``m = (1 - w) q + w p``, computed in log space.
 
     The smaller of ``q`` and ``p`` is expressed through the larger one, so nothing overflows and both are exactly zero
     where ``gap`` is zero.
@@ -186,4 +183,4 @@ def mixture_log_ratios(gap: Tensor, teacher_weight: float) -> tuple[Tensor, Tens
 
 def _check_choice(owner: str, name: str, given: str, accepted: tuple[str, ...]) -> None:
     if given not in accepted:
-        raise ConfigError(f"{owner}({name}={given!r}): choose one of {', '.join(accepted)}.")
+        raise ConfigError(f"{owner}({name}={given!r}): expected one of {', '.join(accepted)}.")

@@ -1,7 +1,7 @@
-"""Gates: detached factors in [0, 1] that decide how much of the teacher's opinion on a token is believed.
+"""Gates: detached per-token weights in [0, 1] for the distillation loss.
 
-A gate scales numerators only; the token stays in the denominators. ``StepDivergence`` compares tokens of a turn,
-``HighEntropy`` those of a trajectory: neither is ever split over micro-batches.
+A gate scales numerators only; the token still counts in the denominators. ``StepDivergence`` uses all tokens of a turn
+and ``HighEntropy`` all tokens of a trajectory, so these are never split over micro-batches.
 """
 
 from __future__ import annotations
@@ -21,20 +21,18 @@ from hero_pl.losses.policy_gradient import mean_per_row
 
 @dataclass(frozen=True, slots=True)
 class GateInputs:
-    """What a gate may look at, flat over action tokens."""
+    """Inputs of a gate, flat over action tokens."""
 
     student_logits: Tensor
-    """``(N, vocab)``."""
+    """``(N, vocab)``, at the sampling temperature like all that follows."""
     teacher_logits: Tensor
-    """``(N, vocab)``, teacher under the true hint."""
+    """``(N, vocab)``, teacher with the true hint."""
     action_ids: Tensor
     """``(N,)`` sampled ids."""
     turn: Tensor
     """``(N,)`` turn of each token, unique over all trajectories of the call."""
     per_token: Tensor
     """``(N,)`` divergence."""
-    temperature: float = 1.0
-    """The temperature of the divergence."""
     wrong_hint_log_probs: Tensor | None = None
     """``(K, N)`` log-probabilities of the sampled ids under the teacher with each of K wrong hints."""
     row: Tensor | None = None
@@ -42,23 +40,23 @@ class GateInputs:
 
 
 class Gate(nn.Module, ABC):
-    """Factor per token, computed from both sides and never differentiated."""
+    """Weight per token, computed from both sides, without gradient."""
 
     negative_hints: int = 0
-    """How many hints of other turns the teacher has to score beside the true one."""
+    """Number of hints of other turns that the teacher also has to score."""
 
     @abstractmethod
     def forward(self, inputs: GateInputs) -> Tensor:
-        """Factor in [0, 1] per token, ``(N,)``, detached."""
+        """Weight in [0, 1] per token, ``(N,)``, detached."""
 
 
 class SigmoidGap(Gate):
-    """``sigmoid((log p(a) - log q(a)) / t)``: what the teacher endorses passes, what it rejects is softened.
+    """``sigmoid((log p(a) - log q(a)) / t)``: large if the token is more likely under the teacher than the student.
 
-    The gate of SDAR, on any divergence; SDAR's own loss is :class:`~hero_pl.losses.sampled_token.GatedSampledToken`.
+    The gate of SDAR, for any divergence; SDAR's own loss is :class:`~hero_pl.losses.sampled_token.GatedSampledToken`.
 
     Args:
-        gate_temperature: ``t``, in nats; smaller is harder.
+        gate_temperature: ``t``, in nats; a smaller value gives a steeper gate.
     """
 
     def __init__(self, gate_temperature: float = 1.0) -> None:
@@ -67,36 +65,36 @@ class SigmoidGap(Gate):
 
     @torch.no_grad()
     def forward(self, inputs: GateInputs) -> Tensor:
-        """One half where both sides agree on the sampled token."""
-        log_q = action_log_probabilities(inputs.student_logits, inputs.action_ids, inputs.temperature)
-        log_p = action_log_probabilities(inputs.teacher_logits, inputs.action_ids, inputs.temperature)
+        """0.5 where both sides give the sampled token the same probability."""
+        log_q = action_log_probabilities(inputs.student_logits, inputs.action_ids)
+        log_p = action_log_probabilities(inputs.teacher_logits, inputs.action_ids)
         return torch.sigmoid((log_p - log_q) / self.gate_temperature)
 
 
 class TeacherConfidence(Gate):
-    """A teacher that hesitates is believed less (an idea of SAGE-OPD).
+    """Confidence of the teacher: tokens where it is uncertain get less weight (from SAGE-OPD).
 
     Args:
-        measure: ``entropy`` is ``1 - H(p) / log V``; ``max_probability`` is the probability of the teacher's favorite.
+        measure: ``entropy`` is ``1 - H(p) / log V``; ``max_probability`` is the teacher's largest probability.
     """
 
     def __init__(self, measure: Literal["entropy", "max_probability"] = "entropy") -> None:
         super().__init__()
         if measure not in ("entropy", "max_probability"):
-            raise ConfigError(f"TeacherConfidence(measure={measure!r}): choose entropy or max_probability.")
+            raise ConfigError(f"TeacherConfidence(measure={measure!r}): expected entropy or max_probability.")
         self.measure = measure
 
     @torch.no_grad()
     def forward(self, inputs: GateInputs) -> Tensor:
-        """Zero for a uniform teacher (``entropy``), one for a certain one."""
-        log_p = log_probabilities(inputs.teacher_logits, inputs.temperature)
+        """0 for a uniform teacher (``entropy``), 1 for a teacher with one possible token."""
+        log_p = log_probabilities(inputs.teacher_logits)
         if self.measure == "max_probability":
             return log_p.amax(-1).exp()
         return (1.0 - entropy(log_p) / math.log(log_p.shape[-1])).clamp(0.0, 1.0)
 
 
 class StepDivergence(Gate):
-    """``exp(-mean divergence of the turn / c)``: turns on which both sides are far apart weigh less (an idea of SOD).
+    """``exp(-mean divergence of the turn / c)``: turns with a large divergence get less weight (from SOD).
 
     Args:
         scale: ``c``, in nats.
@@ -108,18 +106,18 @@ class StepDivergence(Gate):
 
     @torch.no_grad()
     def forward(self, inputs: GateInputs) -> Tensor:
-        """The same factor for all tokens of a turn."""
+        """The same weight for all tokens of a turn."""
         return (-mean_per_row(inputs.per_token.detach(), inputs.turn) / self.scale).exp().clamp(max=1.0)
 
 
 class Contrastive(Gate):
-    """Subtracts what *any* hint would do, so that a mere change of style does not pass (an idea of RLCSD).
+    """Compares the true hint with wrong hints, so that an effect that *any* hint has gets no weight (from RLCSD).
 
-    The gap ``log p(a) - log mean_k p_k(a)`` between the true hint and K wrong ones goes through a sigmoid.
+    The sigmoid of the gap ``log p(a) - log mean_k p_k(a)`` between the true hint and K wrong ones.
 
     Args:
-        gate_temperature: Divides the gap, in nats; smaller is harder.
-        negative_hints: K; each costs one more pass of the teacher.
+        gate_temperature: Divides the gap, in nats; a smaller value gives a steeper gate.
+        negative_hints: K; each needs one more forward pass of the teacher.
     """
 
     def __init__(self, gate_temperature: float = 1.0, negative_hints: int = 1) -> None:
@@ -127,13 +125,13 @@ class Contrastive(Gate):
         self.gate_temperature = _checked_positive(self, "gate_temperature", gate_temperature)
         if negative_hints < 1:
             raise ConfigError(
-                f"Contrastive(negative_hints={negative_hints}): at least one hint of another turn is needed."
+                f"Contrastive(negative_hints={negative_hints}): expected at least 1 hint of another turn."
             )
         self.negative_hints = negative_hints
 
     @torch.no_grad()
     def forward(self, inputs: GateInputs) -> Tensor:
-        """One half where the true hint is worth no more than a wrong one.
+        """0.5 where the sampled token is equally likely with the true hint and with wrong ones.
 
         Raises:
             ConfigError: The wrong hints were not scored.
@@ -144,28 +142,28 @@ class Contrastive(Gate):
                 "Contrastive needs wrong_hint_log_probs of shape (K, N): the sampled ids scored by the teacher under "
                 "at least one shuffled hint."
             )
-        log_p = action_log_probabilities(inputs.teacher_logits, inputs.action_ids, inputs.temperature)
+        log_p = action_log_probabilities(inputs.teacher_logits, inputs.action_ids)
         usual = wrong.to(log_p.dtype).logsumexp(0) - math.log(wrong.shape[0])
         return torch.sigmoid((log_p - usual) / self.gate_temperature)
 
 
 class HighEntropy(Gate):
-    """Keep only the tokens of each trajectory at which the student is least certain.
+    """Keep only the tokens of each trajectory where the student's entropy is highest.
 
     Args:
-        quantile: Share of a trajectory's tokens that is kept, in (0, 1].
+        quantile: Fraction of a trajectory's tokens to keep, in (0, 1].
     """
 
     def __init__(self, quantile: float = 0.2) -> None:
         super().__init__()
         if not 0.0 < quantile <= 1.0:
-            raise ConfigError(f"HighEntropy(quantile={quantile}): the share of tokens to keep lies in (0, 1].")
+            raise ConfigError(f"HighEntropy(quantile={quantile}): expected a fraction of tokens to keep in (0, 1].")
         self.quantile = quantile
 
     @torch.no_grad()
     def forward(self, inputs: GateInputs) -> Tensor:
-        """One for the kept tokens, zero for the others; ties at the threshold are kept."""
-        uncertainty = entropy(log_probabilities(inputs.student_logits, inputs.temperature))
+        """1 for the kept tokens, 0 for the others; ties at the threshold are kept."""
+        uncertainty = entropy(log_probabilities(inputs.student_logits))
         row = torch.zeros_like(inputs.action_ids) if inputs.row is None else inputs.row
         factor = torch.zeros_like(uncertainty)
         for one in torch.unique(row):
@@ -176,12 +174,12 @@ class HighEntropy(Gate):
 
 
 def entropy(log_probs: Tensor) -> Tensor:
-    """Entropy in nats over the last axis; entries of probability zero contribute nothing."""
+    """Entropy in nats over the last axis; entries of probability 0 contribute nothing."""
     per_entry: Tensor = torch.special.entr(log_probs.exp())
     return per_entry.sum(-1)
 
 
 def _checked_positive(gate: Gate, name: str, value: float) -> float:
     if not (math.isfinite(value) and value > 0.0):
-        raise ConfigError(f"{type(gate).__name__}({name}={value}): must be a positive number of nats.")
+        raise ConfigError(f"{type(gate).__name__}({name}={value}): expected a positive number of nats.")
     return value

@@ -1,12 +1,12 @@
-"""Corrections for rollouts that lag behind the student: a detached factor per token.
+"""Off-policy corrections for rollouts sampled with older weights: a detached factor per token.
 
 ``rho = exp(log q(a) - log mu(a))`` compares the student with the policy version ``mu`` that sampled the token. A
 divergence over the whole vocabulary does not depend on the token that was sampled at its position, so multiplying it
 by that token's ``rho`` only adds variance: use ``NoCorrection`` or ``SequenceMask`` there. ``SampledToken`` needs
 ``TruncatedRatio``.
 
-A factor of zero drops a token's loss but not the token: it stays in the denominators, which are fixed before the
-student is scored.
+A factor of zero removes a token's loss but not the token: it still counts in the denominators, which are computed
+before the student is scored.
 """
 
 from __future__ import annotations
@@ -36,9 +36,10 @@ def importance_ratio(log_probs: Tensor, rollout_log_probs: Tensor, clamp: float 
 
 
 def mismatch(log_probs: Tensor, rollout_log_probs: Tensor) -> dict[str, Scalar]:
-    """How far recomputed log-probabilities are from the recorded ones; at step 0 they should agree.
+    """Difference between recomputed and recorded log-probabilities; at step 0 they should agree.
 
-    A jump means stale weights, another temperature, other ids or another template, long before the reward moves.
+    A sudden increase means old weights, another temperature, other ids or another template. It shows long before the
+    reward changes.
 
     Returns:
         Mean and largest absolute difference and ``mean(rho - log rho - 1)``, which estimates a KL divergence. Empty
@@ -57,7 +58,7 @@ def mismatch(log_probs: Tensor, rollout_log_probs: Tensor) -> dict[str, Scalar]:
 
 
 class ImportanceCorrection(nn.Module, ABC):
-    """Factor per token that makes up for rollouts from an older policy."""
+    """Factor per token that corrects for rollouts from an older policy."""
 
     @abstractmethod
     def forward(self, log_probs: Tensor, rollout_log_probs: Tensor, row: Tensor) -> Tensor:
@@ -74,7 +75,7 @@ class ImportanceCorrection(nn.Module, ABC):
 
 
 class NoCorrection(ImportanceCorrection):
-    """Every token as it is: right when the rollouts come from the current weights."""
+    """No correction: for rollouts from the current weights."""
 
     def forward(self, log_probs: Tensor, rollout_log_probs: Tensor, row: Tensor) -> Tensor:
         """All ones."""
@@ -85,16 +86,16 @@ class TruncatedRatio(ImportanceCorrection):
     """``min(rho, cap)`` per token.
 
     Args:
-        cap: Largest factor; ``None`` leaves the ratio as it is.
+        cap: Largest factor; ``None`` for no cap.
         log_ratio_clamp: Bound on the absolute log-ratio, in nats.
     """
 
     def __init__(self, cap: float | None = 2.0, log_ratio_clamp: float = LOG_RATIO_CLAMP) -> None:
         super().__init__()
         if cap is not None and not cap > 0.0:
-            raise ConfigError(f"TruncatedRatio(cap={cap}): the cap must be positive. 2.0 is a common choice.")
+            raise ConfigError(f"TruncatedRatio(cap={cap}): expected a positive number. 2.0 is a common choice.")
         if not log_ratio_clamp > 0.0:
-            raise ConfigError(f"TruncatedRatio(log_ratio_clamp={log_ratio_clamp}): must be a positive number of nats.")
+            raise ConfigError(f"TruncatedRatio(log_ratio_clamp={log_ratio_clamp}): expected a positive number of nats.")
         self.cap = cap
         self.log_ratio_clamp = log_ratio_clamp
 
@@ -117,7 +118,7 @@ class TokenMask(ImportanceCorrection):
         self.low, self.high = _checked_interval(self, low, high)
 
     def forward(self, log_probs: Tensor, rollout_log_probs: Tensor, row: Tensor) -> Tensor:
-        """One inside the interval, zero outside."""
+        """1 inside the interval, 0 outside."""
         ratio = importance_ratio(log_probs, rollout_log_probs)
         return ((ratio >= self.low) & (ratio <= self.high)).to(ratio.dtype)
 
@@ -135,14 +136,14 @@ class SequenceMask(ImportanceCorrection):
         self.low, self.high = _checked_interval(self, low, high)
 
     def forward(self, log_probs: Tensor, rollout_log_probs: Tensor, row: Tensor) -> Tensor:
-        """One for all tokens of a row that is kept, zero for those of the others."""
+        """1 for all tokens of a kept row, 0 for all others."""
         log_ratio = (log_probs - rollout_log_probs).detach()
         mean = mean_per_row(log_ratio, row).clamp(-LOG_RATIO_CLAMP, LOG_RATIO_CLAMP).exp()
         return ((mean >= self.low) & (mean <= self.high)).to(mean.dtype)
 
 
 class SequenceRatioMask(ImportanceCorrection):
-    """Drop rows whose *product* of ratios exceeds a cap: rows that have become far more likely than they were.
+    """Drop rows whose *product* of ratios exceeds a cap: rows that have become much more likely since sampling.
 
     Args:
         cap: Largest product that is kept.
@@ -151,11 +152,11 @@ class SequenceRatioMask(ImportanceCorrection):
     def __init__(self, cap: float = 3.0) -> None:
         super().__init__()
         if not cap > 0.0:
-            raise ConfigError(f"SequenceRatioMask(cap={cap}): the cap must be positive. 3.0 is a common choice.")
+            raise ConfigError(f"SequenceRatioMask(cap={cap}): expected a positive number. 3.0 is a common choice.")
         self.cap = cap
 
     def forward(self, log_probs: Tensor, rollout_log_probs: Tensor, row: Tensor) -> Tensor:
-        """One for all tokens of a row that is kept, zero for those of the others."""
+        """1 for all tokens of a kept row, 0 for all others."""
         log_ratio = (log_probs - rollout_log_probs).detach()
         if log_ratio.numel() == 0:
             return log_ratio
@@ -165,20 +166,20 @@ class SequenceRatioMask(ImportanceCorrection):
 
 
 class DropFallen(ImportanceCorrection):
-    """Drop tokens whose probability has fallen by more than a threshold since they were sampled.
+    """Drop tokens whose probability has decreased by more than a threshold since they were sampled.
 
     Args:
-        threshold: Largest fall in probability that is kept, in (0, 1].
+        threshold: Largest decrease in probability that is kept, in (0, 1].
     """
 
     def __init__(self, threshold: float = 0.2) -> None:
         super().__init__()
         if not 0.0 < threshold <= 1.0:
-            raise ConfigError(f"DropFallen(threshold={threshold}): a difference of probabilities lies in (0, 1].")
+            raise ConfigError(f"DropFallen(threshold={threshold}): expected a difference of probabilities in (0, 1].")
         self.threshold = threshold
 
     def forward(self, log_probs: Tensor, rollout_log_probs: Tensor, row: Tensor) -> Tensor:
-        """One where the probability held, zero where it fell."""
+        """1 where the probability decreased by at most the threshold, 0 elsewhere."""
         fall = rollout_log_probs.detach().exp() - log_probs.detach().exp()
         return (fall <= self.threshold).to(fall.dtype)
 
@@ -186,7 +187,7 @@ class DropFallen(ImportanceCorrection):
 def _checked_interval(correction: ImportanceCorrection, low: float, high: float) -> tuple[float, float]:
     if not 0.0 <= low <= 1.0 <= high:
         raise ConfigError(
-            f"{type(correction).__name__}(low={low}, high={high}): the interval must contain 1, the ratio of a rollout "
-            "from the current weights."
+            f"{type(correction).__name__}(low={low}, high={high}): expected an interval that contains 1, the ratio of "
+            "a rollout from the current weights."
         )
     return low, high

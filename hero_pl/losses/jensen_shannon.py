@@ -13,9 +13,9 @@ from hero_pl.losses.divergence import VocabularyDivergence, mixture_log_ratios
 class JensenShannon(VocabularyDivergence):
     """``(1 - beta) KL(q || m) + beta KL(p || m)`` with ``m = (1 - beta) q + beta p``.
 
-    Symmetric when ``beta`` is 0.5, and never above ln 2, so it needs no clipping. Near the teacher it is
-    ``beta (1 - beta)`` times a KL divergence: going from a KL to ``beta = 0.5`` without touching the learning rate
-    makes the steps four times smaller, and toward the end points they vanish. ``rescale`` takes that factor out.
+    Symmetric for ``beta`` 0.5, and never above ln 2, so it needs no clipping. Near the teacher it is
+    ``beta (1 - beta)`` times a KL divergence: at the same learning rate, ``beta = 0.5`` makes the steps four times
+    smaller than a KL divergence, and near the end points they vanish. ``rescale`` removes that factor.
 
     Args:
         beta: Weight of the teacher in the mixture, strictly between 0 and 1.

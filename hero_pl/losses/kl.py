@@ -1,8 +1,8 @@
 """Kullback-Leibler divergences between student ``q`` and teacher ``p``, plain and skewed.
 
-*Forward* names the teacher first, ``KL(p || q)``, and lifts whatever the teacher wants. *Reverse* names the student
-first, ``KL(q || p)``, and cannot reach a token that the student never produces. The skewed forms (DistiLLM) mix a
-little of the first distribution into the second, which bounds them by ``log(1 / alpha)``.
+*Forward* is ``KL(p || q)``: it raises the student's probability of every token that is likely under the teacher.
+*Reverse* is ``KL(q || p)``: it has almost no gradient on tokens that are very unlikely under the student. The skewed
+forms (DistiLLM) mix a small part of the first distribution into the second, which bounds them by ``log(1 / alpha)``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from hero_pl.losses.divergence import VocabularyDivergence, mixture_log_ratios
 
 
 class ForwardKL(VocabularyDivergence):
-    """``KL(p || q)``: the student covers everything the teacher does. Its gradient is ``q - p``.
+    """``KL(p || q)``: the student learns to cover all tokens of the teacher. Its gradient is ``q - p``.
 
     Example:
         >>> teacher = torch.tensor([[0.0, -200.0]])
@@ -33,7 +33,7 @@ class ForwardKL(VocabularyDivergence):
 
 
 class ReverseKL(VocabularyDivergence):
-    """``KL(q || p)``: the student leaves what the teacher avoids.
+    """``KL(q || p)``: the student learns to avoid tokens that are unlikely under the teacher.
 
     Example:
         >>> student = torch.tensor([[0.0, -200.0]])
@@ -50,10 +50,10 @@ class ReverseKL(VocabularyDivergence):
 
 
 class SkewForwardKL(VocabularyDivergence):
-    """``KL(p || alpha p + (1 - alpha) q)``: forward, but bounded where the student has no mass.
+    """``KL(p || alpha p + (1 - alpha) q)``: forward, but bounded where the student's probability is near 0.
 
     Args:
-        alpha: Share of the teacher in the second argument, strictly between 0 and 1.
+        alpha: Weight of the teacher in the second argument, strictly between 0 and 1.
         options: Options of every divergence, see ``VocabularyDivergence``.
     """
 
@@ -69,10 +69,10 @@ class SkewForwardKL(VocabularyDivergence):
 
 
 class SkewReverseKL(VocabularyDivergence):
-    """``KL(q || (1 - alpha) p + alpha q)``: reverse, but bounded where the teacher has no mass.
+    """``KL(q || (1 - alpha) p + alpha q)``: reverse, but bounded where the teacher's probability is near 0.
 
     Args:
-        alpha: Share of the student in the second argument, strictly between 0 and 1.
+        alpha: Weight of the student in the second argument, strictly between 0 and 1.
         options: Options of every divergence, see ``VocabularyDivergence``.
     """
 

@@ -1,6 +1,6 @@
-"""Adding a policy-gradient loss and a distillation loss.
+"""Weighted sum of a policy-gradient loss and a distillation loss.
 
-Both arrive normalized, each over its own tokens and its own denominator, so gating one does not rescale the other.
+Both are already normalized, each over its own tokens, so a gate on one does not rescale the other.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ def mix_weights(distillation_weight: float, mode: MixMode = "convex") -> tuple[f
         mode: ``convex`` gives ``(1 - w, w)``, ``additive`` gives ``(1, w)``.
 
     Raises:
-        ConfigError: The weight does not suit the mode, or the mode is unknown.
+        ConfigError: The weight is out of range for the mode, or the mode is unknown.
     """
     if mode not in ("convex", "additive"):
-        raise ConfigError(f"mix={mode!r}: choose convex or additive.")
+        raise ConfigError(f"mix={mode!r}: expected convex or additive.")
     if not 0.0 <= distillation_weight <= (1.0 if mode == "convex" else float("inf")):
         raise ConfigError(
-            f"distillation_weight={distillation_weight} with mix={mode}: a convex mixture takes a weight in [0, 1], "
-            "an additive one any weight that is not negative."
+            f"distillation_weight={distillation_weight} with mix={mode}: expected a weight in [0, 1] for a convex "
+            "mixture, or a non-negative weight for an additive one."
         )
     return (1.0 - distillation_weight if mode == "convex" else 1.0), distillation_weight
 

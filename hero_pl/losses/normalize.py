@@ -1,11 +1,11 @@
-"""Normalization: by what each token's loss is multiplied, decided before the first backward pass.
+"""Normalization: the coefficient of each token's loss, computed before the first backward pass.
 
-The loss of one optimizer step is ``sum(coefficient * per_token)`` over all its tokens, whichever micro-batch or rank
-they end up in. Because rollouts come before the update, every denominator is known up front; a micro-batch only has to
-slice the coefficients along with its tokens. Nothing is averaged again afterwards: undo any division by the number of
-micro-batches or ranks that the training loop makes on its own.
+The loss of one optimizer step is ``sum(coefficient * per_token)`` over all its tokens, in any micro-batch and on any
+rank. Because rollouts come before the update, every denominator is known in advance; a micro-batch only slices the
+coefficients together with its tokens. There is no further averaging: undo any division by the number of micro-batches
+or ranks in the training loop.
 
-Tokens *count* once in a denominator by being present; their ``weight`` scales the numerator only (except in
+Every token *counts* as 1 in a denominator; its ``weight`` scales the numerator only (except in
 ``token_mean_weighted``).
 """
 
@@ -23,20 +23,20 @@ from hero_pl.errors import ConfigError
 
 
 class Normalization(StrEnum):
-    """What the loss is an average over. ``l`` is the loss of a token, ``w`` its weight."""
+    """How the loss is averaged. ``l`` is the loss of a token, ``w`` its weight."""
 
     TOKEN_MEAN = "token_mean"
     """``sum(w l)`` over the number of tokens."""
     TOKEN_MEAN_WEIGHTED = "token_mean_weighted"
-    """``sum(w l) / sum(w)``: the scale survives when many turns are gated down."""
+    """``sum(w l) / sum(w)``: keeps the scale if many turns have small weights."""
     SEQ_MEAN_TOKEN_MEAN = "seq_mean_token_mean"
     """Token mean per row, then the mean over rows that have at least one token."""
     SEQ_MEAN_TOKEN_MEAN_KEEP_EMPTY = "seq_mean_token_mean_keep_empty"
-    """Token mean per row, then the mean over all rows: the step shrinks with every row that has no token."""
+    """Token mean per row, then the mean over all rows: rows without tokens make the step smaller."""
     SEQ_MEAN_TOKEN_SUM = "seq_mean_token_sum"
     """Token sum per row, then the mean over rows that have at least one token."""
     SEQ_MEAN_TOKEN_SUM_NORM = "seq_mean_token_sum_norm"
-    """``sum(w l)`` over ``rows * constant`` (Dr.GRPO); the constant is configured, never read off the padding."""
+    """``sum(w l)`` over ``rows * constant`` (Dr.GRPO); the constant is configured, not the padded length."""
     TURN_MEAN = "turn_mean"
     """Token mean per turn, then the mean over turns that have at least one token."""
     TRAJ_MEAN_TURN_MEAN = "traj_mean_turn_mean"
@@ -44,7 +44,7 @@ class Normalization(StrEnum):
 
 
 Mode = Normalization | str | Mapping[str, float]
-"""One normalization, or the share of each of several."""
+"""One normalization, or several with their weights."""
 
 
 def _on_one_rank(local: Tensor) -> Tensor:
@@ -65,19 +65,19 @@ def coefficients(
     """Coefficient of every token, so that ``(coefficient * per_token).sum()`` is the normalized loss.
 
     Args:
-        mode: See ``Normalization``; of several, the coefficients are added by their shares.
+        mode: See ``Normalization``; for several, the weighted sum of their coefficients.
         turn: ``(N,)`` integer turn of each token; needs to be unique within its row only.
         row: ``(N,)`` integer row of each token, from 0 to ``rows - 1``. A row is a trajectory (or a sequence, where
-            there are no trajectories) and lies on one rank as a whole.
+            there are no trajectories); it is never split over ranks.
         weight: ``(N,)`` non-negative weight of each token (confidence, gates known in advance).
-        rows: Number of rows on this rank, those without tokens included.
-        constant: Tokens per row to divide by; required by ``seq_mean_token_sum_norm`` and used by nothing else.
-        mask: ``(N,)`` bool; tokens outside get a coefficient of zero and count in no denominator. Default: all count.
+        rows: Number of rows on this rank, including those without tokens.
+        constant: Tokens per row to divide by; required for ``seq_mean_token_sum_norm``, not allowed otherwise.
+        mask: ``(N,)`` bool; other tokens get coefficient 0 and do not count in a denominator. Default: all count.
         reduce_sum: Sums a one-element tensor over all ranks. It is called exactly once per mode on every rank, also on
-            one without tokens.
+            a rank without tokens.
 
     Returns:
-        ``(N,)`` in the dtype of ``weight`` (at least float32), detached. All zero when the outermost count is zero.
+        ``(N,)`` in the dtype of ``weight`` (at least float32), detached. All 0 if the outermost count is 0.
 
     Raises:
         ConfigError: The mode is unknown, the constant is missing, or the tensors do not fit together.
@@ -106,8 +106,8 @@ def coefficients(
     _, row_of_token, tokens_of_row = _count(row)
     active_rows = float(tokens_of_row.numel())
 
-    inner: Tensor | float  # what a token is divided by within its row
-    outer: Tensor | float  # what is left to divide by, summed over ranks
+    inner: Tensor | float  # divisor of a token within its row
+    outer: Tensor | float  # remaining divisor, summed over ranks
     match mode:
         case Normalization.TOKEN_MEAN:
             inner, outer = 1.0, tokens
@@ -129,39 +129,39 @@ def coefficients(
             inner, outer = tokens_of_turn[turn_of_token] * turns_of_row[row_of_token], active_rows
 
     total = reduce_sum(torch.as_tensor(outer, dtype=weight.dtype, device=weight.device).reshape(1))
-    # an outermost count of zero means that there is nothing to average: every coefficient is zero
+    # if the outermost count is 0, there is nothing to average: every coefficient is 0
     share = torch.where(total > 0, 1.0 / total.clamp(min=torch.finfo(weight.dtype).tiny), 0.0)
     return weight / inner * share
 
 
 def normalized_sum(coefficient: Tensor, per_token: Tensor) -> Tensor:
-    """``sum(coefficient * per_token)`` of one micro-batch: call ``backward`` on it as it is.
+    """``sum(coefficient * per_token)`` of one micro-batch; call ``backward`` on it without further scaling.
 
     Args:
         coefficient: ``(n,)`` the micro-batch's slice of ``coefficients``.
         per_token: ``(n,)`` loss per token; gradients flow.
 
     Returns:
-        A scalar; zero and still attached to the graph when ``n`` is zero.
+        A scalar; 0 and still attached to the graph if ``n`` is 0.
     """
     if coefficient.shape != per_token.shape:
         raise ConfigError(
             f"{tuple(coefficient.shape)} coefficients for {tuple(per_token.shape)} tokens. "
-            "Slice the coefficients of the whole step exactly as you slice its tokens."
+            "Slice the coefficients of the whole step in the same way as its tokens."
         )
     return (coefficient.to(per_token.dtype) * per_token).sum()
 
 
 def zero_loss(graph: Tensor) -> Tensor:
-    """A zero attached to the graph of ``graph``: backward gives zero gradients, even if ``graph`` holds infinities.
+    """A zero attached to the graph of ``graph``: backward gives zero gradients, even if ``graph`` has infinities.
 
-    For a rank or micro-batch without any usable turn, so that collectives stay in step.
+    For a rank or micro-batch without any usable turn, so that it takes part in the same collectives.
     """
     return graph.flatten()[:0].sum()
 
 
 def _count(ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Distinct ids, which of them each token has, and how many tokens each has."""
+    """Distinct ids, the index of each token's id in them, and the number of tokens of each."""
     if ids.shape[0] == 0:
         nothing = ids.new_zeros(0, dtype=torch.long)
         return ids, nothing, nothing
@@ -170,19 +170,19 @@ def _count(ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _turns_per_row(row_of_token: Tensor, turn_of_token: Tensor, rows: int, turns: int) -> Tensor:
-    """How many turns with tokens each row with tokens has."""
+    """Number of turns with tokens, per row with tokens."""
     row_of_turn = turn_of_token.new_zeros(turns).scatter_(0, turn_of_token, row_of_token)
     return torch.bincount(row_of_turn, minlength=rows)
 
 
 def check_normalization(mode: Normalization | str, constant: float | None) -> Normalization:
-    """The mode, if it goes with the constant.
+    """Return the mode, after checking it together with the constant.
 
     Raises:
-        ConfigError: The mode is unknown, or the constant is missing, not positive, or of no use.
+        ConfigError: The mode is unknown, or the constant is missing, not positive, or not used by the mode.
     """
     if mode not in list(Normalization):
-        raise ConfigError(f"normalize={str(mode)!r}: choose one of {', '.join(Normalization)}.")
+        raise ConfigError(f"normalize={str(mode)!r}: expected one of {', '.join(Normalization)}.")
     mode = Normalization(mode)
     if mode is Normalization.SEQ_MEAN_TOKEN_SUM_NORM and not (
         constant is not None and math.isfinite(constant) and constant > 0
@@ -197,11 +197,11 @@ def check_normalization(mode: Normalization | str, constant: float | None) -> No
 def _check_tokens(turn: Tensor, row: Tensor, weight: Tensor, rows: int) -> None:
     if not (turn.ndim == 1 and turn.shape == row.shape == weight.shape):
         raise ConfigError(
-            f"turn {tuple(turn.shape)}, row {tuple(row.shape)} and weight {tuple(weight.shape)} must be flat and "
-            "equally long: one entry per action token."
+            f"turn {tuple(turn.shape)}, row {tuple(row.shape)} and weight {tuple(weight.shape)}: expected flat tensors "
+            "of equal length, one entry per action token."
         )
     if row.numel() and not (int(row.min()) >= 0 and int(row.max()) < rows):
         raise ConfigError(
             f"Tokens belong to rows {int(row.min())} to {int(row.max())}, but there are {rows} rows. "
-            "Number the rows of this rank from 0 and count those without tokens, too."
+            "Number the rows of this rank from 0, including those without tokens."
         )

@@ -1,4 +1,4 @@
-"""The clipped policy-gradient losses of GRPO and its relatives, one value per action token."""
+"""Clipped policy-gradient losses (GRPO and its variants), one value per action token."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ KLEstimator = Literal["k1", "k3"]
 
 
 class ClippedPolicyGradient(nn.Module):
-    """``-min(r A, clip(r, 1 - epsilon, 1 + epsilon_high) A)``, plus a penalty for leaving a reference policy.
+    """``-min(r A, clip(r, 1 - epsilon, 1 + epsilon_high) A)``, plus a penalty on the distance to a reference policy.
 
     Args:
-        epsilon: How far the ratio may fall below 1 before its gradient stops; with ``cispo``, 1.0 sets no lower bound.
-        epsilon_high: How far it may rise above 1; ``None`` means ``epsilon``.
+        epsilon: The ratio is clipped below at ``1 - epsilon``; with ``cispo``, 1.0 means no lower bound.
+        epsilon_high: The ratio is clipped above at ``1 + epsilon_high``; ``None`` means ``epsilon``.
         ratio_level: ``token`` takes the ratio of each token; ``sequence`` (GSPO) gives all tokens of a row the
             geometric mean of their ratios, so a row must not be split over micro-batches.
-        kl_weight: Weight of the penalty; 0.0 needs no reference policy.
+        kl_weight: Weight of the penalty; with 0.0 no reference policy is needed.
         kl_estimator: Estimator of the penalty, see ``kl_to_reference``.
-        dual_clip: Where the advantage is negative, the loss is at most ``dual_clip * |A|``: a token that has become far
-            more likely stops pushing (dual-clip PPO, arXiv 1912.09729; verl's ``clip_ratio_c``, 3.0 there; TRL's
-            ``delta``). ``None`` sets no bound.
-        surrogate: ``clip`` as above; ``cispo`` is ``-stopgrad(clip(r)) A log q``, by which every token keeps its
-            gradient, with a bounded weight (MiniMax-M1, arXiv 2506.13585, equations 4 and 5).
+        dual_clip: For a negative advantage the loss is at most ``dual_clip * |A|``: a token that has become much more
+            likely has no gradient (dual-clip PPO, arXiv 1912.09729; ``clip_ratio_c`` in verl, with default 3.0;
+            ``delta`` in TRL). ``None`` for no bound.
+        surrogate: ``clip`` as above; ``cispo`` is ``-stopgrad(clip(r)) A log q``, where every token keeps a gradient,
+            with a bounded weight (MiniMax-M1, arXiv 2506.13585, equations 4 and 5).
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class ClippedPolicyGradient(nn.Module):
         super().__init__()
         epsilon_high = epsilon if epsilon_high is None else epsilon_high
         if surrogate not in ("clip", "cispo"):
-            raise ConfigError(f"ClippedPolicyGradient(surrogate={surrogate!r}): choose clip or cispo.")
+            raise ConfigError(f"ClippedPolicyGradient(surrogate={surrogate!r}): expected clip or cispo.")
         unbounded = surrogate == "cispo" and epsilon == 1.0
         if not ((0.0 <= epsilon < 1.0 or unbounded) and epsilon_high >= 0.0):
             raise ConfigError(
@@ -54,20 +54,20 @@ class ClippedPolicyGradient(nn.Module):
             )
         if dual_clip is not None and not dual_clip > 1.0 + epsilon_high:
             raise ConfigError(
-                f"ClippedPolicyGradient(dual_clip={dual_clip}): the second bound must lie above the first, "
+                f"ClippedPolicyGradient(dual_clip={dual_clip}): expected a number above the first bound, "
                 f"{1.0 + epsilon_high:g}. 3.0 is a common choice."
             )
         if surrogate == "cispo" and (dual_clip is not None or ratio_level == "sequence"):
             raise ConfigError(
-                "ClippedPolicyGradient(surrogate='cispo') bounds the weight of each token by itself: leave dual_clip "
+                "ClippedPolicyGradient(surrogate='cispo') already bounds the weight of each token: leave dual_clip "
                 "out and set ratio_level to token."
             )
         if ratio_level not in ("token", "sequence"):
-            raise ConfigError(f"ClippedPolicyGradient(ratio_level={ratio_level!r}): choose token or sequence.")
+            raise ConfigError(f"ClippedPolicyGradient(ratio_level={ratio_level!r}): expected token or sequence.")
         if kl_estimator not in ("k1", "k3"):
-            raise ConfigError(f"ClippedPolicyGradient(kl_estimator={kl_estimator!r}): choose k1 or k3.")
+            raise ConfigError(f"ClippedPolicyGradient(kl_estimator={kl_estimator!r}): expected k1 or k3.")
         if kl_weight < 0.0:
-            raise ConfigError(f"ClippedPolicyGradient(kl_weight={kl_weight}): a penalty must not be negative.")
+            raise ConfigError(f"ClippedPolicyGradient(kl_weight={kl_weight}): expected a number that is not negative.")
         self.epsilon = epsilon
         self.epsilon_high = epsilon_high
         self.ratio_level: RatioLevel = ratio_level
@@ -85,17 +85,17 @@ class ClippedPolicyGradient(nn.Module):
         row: Tensor | None = None,
         reference_log_probs: Tensor | None = None,
     ) -> Tensor:
-        """Loss per token; only action tokens may be passed.
+        """Loss per token; pass action tokens only.
 
         Args:
             log_probs: ``(N,)`` of the sampled ids under the student; gradients flow here.
-            old_log_probs: ``(N,)`` under the policy that sampled them; a constant.
-            advantages: ``(N,)`` advantage of the token's trajectory; a constant.
+            old_log_probs: ``(N,)`` under the policy that sampled them; treated as a constant.
+            advantages: ``(N,)`` advantage of the token's trajectory; treated as a constant.
             row: ``(N,)`` integer row of each token; required for ``ratio_level="sequence"``.
             reference_log_probs: ``(N,)`` under the reference policy; required if ``kl_weight`` is not 0.
 
         Returns:
-            ``(N,)``. Normalization is the caller's.
+            ``(N,)``. The caller normalizes.
 
         Raises:
             ConfigError: ``row`` or ``reference_log_probs`` is missing.
@@ -113,7 +113,7 @@ class ClippedPolicyGradient(nn.Module):
             self.diagnostics = _ratio_metrics(ratio.detach(), clipped.detach() != ratio.detach())
         else:
             per_token = -torch.minimum(ratio * advantages, clipped * advantages)
-            # where the clipped branch is the minimum there is no gradient
+            # there is no gradient where the clipped branch is the minimum
             self.diagnostics = _ratio_metrics(ratio.detach(), (clipped * advantages < ratio * advantages).detach())
         if self.dual_clip is not None:
             self.diagnostics |= _share("dual_clip_fraction", (advantages < 0) & (ratio.detach() > self.dual_clip))
@@ -137,17 +137,17 @@ def kl_to_reference(log_probs: Tensor, reference_log_probs: Tensor, estimator: K
 
     Args:
         log_probs: ``(N,)`` under the student; gradients flow here.
-        reference_log_probs: ``(N,)`` under the reference policy; a constant.
+        reference_log_probs: ``(N,)`` under the reference policy; treated as a constant.
         estimator: ``k1`` is ``log q - log ref``: unbiased as a value, may be negative, and its expected gradient is
-            zero, so log it but do not minimize it. ``k3`` is ``exp(d) - d - 1`` with ``d = log ref - log q``: never
-            negative.
+            zero, so log it but do not minimize it. ``k3`` is ``exp(d) - d - 1`` with ``d = log ref - log q``; it is
+            never negative.
     """
     gap = reference_log_probs.detach() - log_probs
     return -gap if estimator == "k1" else torch.expm1(gap) - gap
 
 
 def mean_per_row(values: Tensor, row: Tensor) -> Tensor:
-    """Every token gets the mean over its row's tokens; gradients flow to all of them.
+    """Give every token the mean over the tokens of its row; gradients flow to all of them.
 
     Args:
         values: ``(N,)``.

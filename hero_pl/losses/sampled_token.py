@@ -1,4 +1,4 @@
-"""Losses on the one token that was sampled: reverse KL, plain and gated."""
+"""Losses on the sampled token only: reverse KL, plain and gated."""
 
 from __future__ import annotations
 
@@ -15,19 +15,13 @@ from hero_pl.scalars import mean
 class SampledToken(DistillationLoss):
     """``stopgrad(log q(a) - log p(a)) * log q(a)``: a surrogate whose gradient estimates that of ``KL(q || p)``.
 
-    The gradient is unbiased when ``a`` was drawn from ``q`` itself: same weights, same temperature, no top-p or top-k
-    truncation. The value is not a divergence and can have either sign; watch ``sampled/log_ratio_mean`` instead.
-
-    Args:
-        temperature: Divides the logits of both sides; must be the sampling temperature.
+    The gradient is unbiased if ``a`` was sampled from ``q`` itself: same weights, no top-p or top-k truncation. The
+    value is not a divergence and can have either sign; watch ``sampled/log_ratio_mean`` instead.
 
     Example:
         >>> SampledToken()(torch.zeros(1, 2), torch.zeros(1, 2), torch.tensor([1])).abs()
         tensor([0.])
     """
-
-    def __init__(self, *, temperature: float = 1.0) -> None:
-        super().__init__(temperature=temperature)
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, action_ids: Tensor | None = None) -> Tensor:
         """Surrogate per token.
@@ -38,7 +32,7 @@ class SampledToken(DistillationLoss):
             action_ids: ``(...)`` ids that were sampled.
 
         Returns:
-            ``(...)``; minimize it, do not read it.
+            ``(...)``. Only its gradient is meaningful, not its value.
 
         Raises:
             ConfigError: ``action_ids`` are missing.
@@ -53,24 +47,23 @@ class SampledToken(DistillationLoss):
 class GatedSampledToken(DistillationLoss):
     """``stopgrad(sigmoid(k (log p(a) - log q(a)))) * (log p(a) - log q(a))``, the auxiliary loss of SDAR.
 
-    Its gradient is ``-gate * grad log q(a)``: what the sampled token gains in probability, it gains in proportion to
-    how much the teacher endorses it; a rejected token is left alone rather than pushed down. To be added to a policy
-    gradient (arXiv 2605.15155; ``verl/trainer/ppo/sdar_utils.py`` in the authors' repository). The value is not a
-    divergence and can have either sign.
+    Its gradient is ``-gate * grad log q(a)``: it only raises the probability of sampled tokens, and more so if they are
+    more likely under the teacher. To be added to a policy gradient (arXiv 2605.15155;
+    ``verl/trainer/ppo/sdar_utils.py`` in the authors' repository). The value is not a divergence and can have either
+    sign.
 
     Args:
         sharpness: ``k``, per nat; 5.0 in the paper.
-        temperature: Divides the logits of both sides; must be the sampling temperature.
 
     Example:
         >>> GatedSampledToken()(torch.zeros(1, 2), torch.tensor([[1.0, 0.0]]), torch.tensor([0]))
         tensor([0.3304])
     """
 
-    def __init__(self, sharpness: float = 5.0, *, temperature: float = 1.0) -> None:
-        super().__init__(temperature=temperature)
+    def __init__(self, sharpness: float = 5.0) -> None:
+        super().__init__()
         if not (math.isfinite(sharpness) and sharpness > 0.0):
-            raise ConfigError(f"GatedSampledToken(sharpness={sharpness}): must be a positive number per nat.")
+            raise ConfigError(f"GatedSampledToken(sharpness={sharpness}): expected a positive number, per nat.")
         self.sharpness = sharpness
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, action_ids: Tensor | None = None) -> Tensor:
@@ -82,7 +75,7 @@ class GatedSampledToken(DistillationLoss):
             action_ids: ``(...)`` ids that were sampled.
 
         Returns:
-            ``(...)``; minimize it, do not read it.
+            ``(...)``. Only its gradient is meaningful, not its value.
 
         Raises:
             ConfigError: ``action_ids`` are missing.
@@ -101,5 +94,5 @@ def _of_sampled(
     check_same_shape(student_logits, teacher_logits)
     if action_ids is None:
         raise ConfigError(f"{type(loss).__name__} needs action_ids: the ids that were sampled, one per row of logits.")
-    log_q = action_log_probabilities(student_logits, action_ids, loss.temperature)
-    return log_q, action_log_probabilities(teacher_logits.detach(), action_ids, loss.temperature)
+    log_q = action_log_probabilities(student_logits, action_ids)
+    return log_q, action_log_probabilities(teacher_logits.detach(), action_ids)

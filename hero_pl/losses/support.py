@@ -1,4 +1,4 @@
-"""Which vocabulary entries a divergence compares: the most probable ones of either side, and a tail bucket."""
+"""Choose the vocabulary entries that a divergence compares: the most probable ones of a side, and a tail bucket."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from hero_pl.scalars import Scalar, mean
 Support = Literal["full", "student", "teacher", "union"]
 
 _LARGEST_LOG_MASS = -1e-7
-"""The mass inside the support is taken to be at most exp of this, so that the tail keeps a finite logarithm."""
+"""Upper bound on the log-probability of the support, so that the tail keeps a finite logarithm."""
 
 
 def reduce_support(
     log_q: Tensor, log_p: Tensor, support: Support, top_k: int, tail: bool
 ) -> tuple[Tensor, Tensor, dict[str, Scalar]]:
-    """Both sides on the same few buckets.
+    """Reduce the log-probabilities of both sides to the same few entries.
 
     The entries are true probabilities, normalized over the whole vocabulary before they are gathered; the choice of
-    entries is not differentiated. In a ``union`` an entry chosen by both sides is counted once: its second copy is
-    given probability zero on both sides.
+    entries is not differentiated. In a ``union`` an entry chosen by both sides is counted once: its second copy gets
+    probability zero on both sides.
 
     Args:
         log_q: ``(..., vocab)`` student log-probabilities; gradients flow.
         log_p: Same shape, teacher.
         support: ``student``, ``teacher`` or ``union``.
-        top_k: Entries taken per side; at most the vocabulary.
-        tail: Add one bucket with the rest of the mass, else renormalize over the entries.
+        top_k: Number of entries per side; at most the vocabulary size.
+        tail: Add one bucket with the remaining probability; else renormalize over the entries.
 
     Returns:
         Log-probabilities of both sides over the buckets ``(..., buckets)``, and the mean mass that the entries cover
@@ -49,7 +49,7 @@ def reduce_support(
 
 
 def _entries(log_q: Tensor, log_p: Tensor, support: Support, count: int) -> tuple[Tensor, Tensor]:
-    """Indices of the chosen entries and which of them are second copies, both ``(..., entries)``."""
+    """Indices of the chosen entries, and a mask of second copies, both ``(..., entries)``."""
     if support == "student":
         indices = log_q.topk(count, dim=-1).indices
         return indices, torch.zeros_like(indices, dtype=torch.bool)

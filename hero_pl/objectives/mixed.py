@@ -116,7 +116,7 @@ class Mixed(_WithPolicyGradient):
 
     def loss(self, policy: Policy, micro: TokenizedBatch) -> LossOutput:
         """Both losses from one pass of the student."""
-        student = policy.score(micro.student)
+        student = micro.tempered(policy.score(micro.student))
         if len(micro) == 0:
             return LossOutput(zero_loss(student))
         of_policy = self.policy_gradient.surrogate_loss(policy, student, micro, micro.policy_coefficient)
@@ -225,7 +225,7 @@ class Credit(_WithPolicyGradient):
             if micro.teacher:
                 hinted = micro.teacher_scored()
                 logits = self._teacher_logits(policy, micro)
-                log_p = action_log_probabilities(logits, hinted.action_ids, batch.temperature)
+                log_p = action_log_probabilities(logits, hinted.action_ids)
                 found.append(log_p - hinted.rollout_logprobs)
         if found:
             gap[batch.teacher_mask] = torch.cat(found).detach()

@@ -133,18 +133,18 @@ class PolicyGradient(Objective):
 
     def loss(self, policy: Policy, micro: TokenizedBatch) -> LossOutput:
         """Clipped surrogate on the recorded log-probabilities."""
-        return self.surrogate_loss(policy, policy.score(micro.student), micro, micro.coefficient)
+        return self.surrogate_loss(policy, micro.tempered(policy.score(micro.student)), micro, micro.coefficient)
 
     def surrogate_loss(self, policy: Policy, logits: Tensor, micro: TokenizedBatch, coefficient: Tensor) -> LossOutput:
-        """The loss from the student's logits ``(n, vocab)`` for the ids of ``micro``."""
+        """The loss from the student's tempered logits ``(n, vocab)`` for the ids of ``micro``."""
         if len(micro) == 0:
             return LossOutput(zero_loss(logits))
-        log_q = action_log_probabilities(logits, micro.action_ids, micro.temperature)
+        log_q = action_log_probabilities(logits, micro.action_ids)
         reference = None
         if self.surrogate.kl_weight:
             with policy.sampling():
-                initial = policy.score(micro.student, "initial")
-                reference = action_log_probabilities(initial, micro.action_ids, micro.temperature)
+                initial = micro.tempered(policy.score(micro.student, "initial"))
+                reference = action_log_probabilities(initial, micro.action_ids)
         per_token = self.surrogate(log_q, micro.rollout_logprobs, micro.advantage, micro.trajectory, reference)
         metrics = {**mismatch(log_q, micro.rollout_logprobs), **self.surrogate.diagnostics}
         return LossOutput(normalized_sum(coefficient, per_token), metrics, per_token.detach(), log_q.detach(), None)

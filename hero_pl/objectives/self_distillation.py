@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
@@ -128,7 +127,6 @@ class SelfDistillation(Objective):
         if logits_at_once < 0:
             raise ConfigError(f"logits_at_once={logits_at_once}: expected a number of tokens, or 0 for all at once.")
         self.logits_at_once = logits_at_once
-        self._told = False
         self.probe = HintProbe(probe_turns, probe_every)
         self._seen = (0.0, 0.0)
 
@@ -219,25 +217,14 @@ class SelfDistillation(Objective):
             found["blend"] = self.blend.share.at(version)
         return {f"schedule/{name}": largest(value) for name, value in found.items()}
 
-    def _tell_temperature(self, sampled: float) -> None:
-        if self.divergence.temperature != sampled and not self._told:
-            self._told = True
-            warnings.warn(
-                f"Actions are sampled at temperature {sampled:g}, and the divergence compares both sides at "
-                f"{self.divergence.temperature:g}. Set model.objective.init_args.divergence.init_args.temperature to "
-                f"{sampled:g} unless this is meant.",
-                stacklevel=2,
-            )
-
     def loss(self, policy: Policy, micro: TokenizedBatch) -> LossOutput:
         """Step 4: divergence per token of the sampled ids, teacher detached."""
         if self.logits_at_once:
             return self._distil_in_parts(policy, micro)
-        return self.distil(policy, policy.score(micro.student), micro)
+        return self.distil(policy, micro.tempered(policy.score(micro.student)), micro)
 
     def _distil_in_parts(self, policy: Policy, micro: TokenizedBatch) -> LossOutput:
         """The same from last hidden states."""
-        self._tell_temperature(micro.temperature)
         network = policy.need_network("logits_at_once")
         found = linear_divergence(
             self.divergence,
@@ -248,42 +235,39 @@ class SelfDistillation(Objective):
             micro.coefficient,
             self.logits_at_once,
             micro.action_ids,
+            micro.temperature,
         )
         q = found.student_log_probs
         output = self._output(found.loss, found.per_token, q, found.teacher_log_probs)
-        if micro.temperature == self.divergence.temperature:
-            output.metrics.update(mismatch(q, micro.rollout_logprobs))
+        output.metrics.update(mismatch(q, micro.rollout_logprobs))
         return output
 
     def distil(self, policy: Policy, student: Tensor, micro: TokenizedBatch) -> LossOutput:
-        """The loss from the student's logits ``(n, vocab)`` for the ids of ``micro``; the teacher scores each."""
+        """The loss from the student's tempered logits ``(n, vocab)``; the teacher scores all ids of ``micro``."""
         if len(micro) == 0:
             return LossOutput(zero_loss(student))
-        self._tell_temperature(micro.temperature)
-        ids, temperature = micro.action_ids, self.divergence.temperature
+        ids = micro.action_ids
         teacher = self._teacher_logits(policy, micro)
         per_token = self.divergence(student, teacher, ids)
-        q = action_log_probabilities(student.detach(), ids, temperature)
-        p = action_log_probabilities(teacher, ids, temperature)
-        same = micro.temperature == temperature
-        sampled = q if same else action_log_probabilities(student.detach(), ids, micro.temperature)
+        q = action_log_probabilities(student.detach(), ids)
+        p = action_log_probabilities(teacher, ids)
         weighted = per_token
         if self.gate is not None:
-            others = [self.weights.score(policy, rows) for rows in micro.negative_rows]
-            wrong = torch.stack([action_log_probabilities(o, ids, temperature) for o in others]) if others else None
+            others = [micro.tempered(self.weights.score(policy, rows)) for rows in micro.negative_rows]
+            wrong = torch.stack([action_log_probabilities(other, ids) for other in others]) if others else None
             weighted = weighted * self.gate(
-                GateInputs(student, teacher, ids, micro.turn, per_token, temperature, wrong, micro.trajectory)
+                GateInputs(student, teacher, ids, micro.turn, per_token, wrong, micro.trajectory)
             )
         if self.correction is not None:
-            weighted = weighted * self.correction(sampled, micro.rollout_logprobs, micro.trajectory)
+            weighted = weighted * self.correction(q, micro.rollout_logprobs, micro.trajectory)
         output = self._output(normalized_sum(micro.coefficient, weighted), per_token.detach(), q, p)
-        output.metrics.update(mismatch(sampled, micro.rollout_logprobs))
+        output.metrics.update(mismatch(q, micro.rollout_logprobs))
         return output
 
     def _teacher_logits(self, policy: Policy, micro: TokenizedBatch) -> Tensor:
-        """What the teacher thinks of every token, detached."""
+        """What the teacher thinks of every token: tempered logits, detached."""
         views = [self.weights.score(policy, rows).detach() for rows in (micro.teacher, *micro.scaffold_rows)]
-        return without_scaffold(*views) if self.subtracts else views[0]
+        return micro.tempered(without_scaffold(*views) if self.subtracts else views[0])
 
     def _output(self, loss: Tensor, per_token: Tensor, q: Tensor, p: Tensor) -> LossOutput:
         """The loss with its metrics; divergences and log-probabilities ``(n,)`` are detached."""

@@ -1,1 +1,1 @@
-"""The pocket suites, a shop and a retail desk that a laptop can train on: rules, demonstrations, base policies."""
+"""The pocket suites, a shop and a retail desk small enough for a laptop: rules, demonstrations, base policies."""

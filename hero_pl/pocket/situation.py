@@ -1,6 +1,6 @@
-"""What is known before a turn, whichever the pocket environment: one interface to both sets of rules.
+"""Interface to the rules of both pocket environments.
 
-A situation sees what the agent sees: the first observation, what it did, and what came back.
+A situation is built only from what the agent sees: the first observation, its actions, and the replies to them.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ from typing import Any, Protocol
 
 
 class Situation(Protocol):
-    """What is known before a turn; it never changes, a turn leads to another one."""
+    """What is known before a turn. Immutable; :meth:`after` returns the situation after a turn."""
 
     @property
     def kinds(self) -> frozenset[str]:
-        """What a diagnosis can begin with; the rest of it, after ``": "``, says what was done."""
+        """Possible first parts of a diagnosis; the second part, after ``": "``, describes the action."""
 
     def right(self) -> Mapping[str, Any]:
-        """The step that the rules take, as a tool call."""
+        """The correct next step by the rules, as a tool call."""
 
     def judge(self, action: str, text: str, reply: str) -> tuple[str, Mapping[str, Any] | None]:
-        """The diagnosis of a turn, and the right step if another one was taken.
+        """The diagnosis of a turn, and the correct step if the turn took another one.
 
         Args:
-            action: What was sent to the environment; empty if the reply could not be read as an action.
-            text: What the policy wrote.
+            action: The action sent to the environment; empty if the reply could not be parsed.
+            text: The reply of the policy.
             reply: The observation that followed.
         """
 

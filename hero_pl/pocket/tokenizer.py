@@ -1,4 +1,4 @@
-"""Train a SentencePiece tokenizer on a shop's own texts and save it as an ordinary Hugging Face tokenizer."""
+"""Train a SentencePiece tokenizer on the texts of an environment, as an ordinary Hugging Face tokenizer."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ BLANK = "\u2581"
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int, whole: Iterable[str] = ()) -> PreTrainedTokenizerFast:
-    """Unigram pieces with byte fallback, so that any text can be encoded.
+    """Train a unigram tokenizer with byte fallback, so that any text can be encoded.
 
     Args:
-        texts: What the pieces are learned from.
-        vocabulary: Pieces in all, the 256 bytes included; a smaller corpus gives fewer.
-        whole: Strings that become one piece each (frequent glue of the review format).
+        texts: Training texts.
+        vocabulary: Total number of pieces, including the 256 bytes; a small corpus gives fewer.
+        whole: Strings that become one piece each, for example frequent parts of the review format.
 
     Returns:
         A tokenizer with a ChatML template, whose control tokens are ``<|pad|>``, ``<|im_start|>``, ``<|im_end|>``.
@@ -47,7 +47,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int, whole: Iterable[str] 
         minloglevel=2,
     )
     pieces = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
-    # sentencepiece keeps blanks of user-defined pieces; the others hold the visible blank
+    # sentencepiece keeps spaces in user-defined pieces; in other pieces they are the visible blank
     scores = [(pieces.id_to_piece(i).replace(" ", BLANK), pieces.get_score(i)) for i in range(pieces.get_piece_size())]
     tokenizer = Tokenizer(models.Unigram(scores, unk_id=pieces.unk_id(), byte_fallback=True))
     tokenizer.normalizer = normalizers.Replace(" ", BLANK)

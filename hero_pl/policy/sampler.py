@@ -185,9 +185,8 @@ class CachedSession(Session):
 
     def _draw(self, rows: Sequence[int], logits: Tensor) -> tuple[list[int], list[float]]:
         """One token per row, and its log-probability."""
-        temperature = self.sampling.temperature
-        log_q = (logits / temperature if temperature else logits).log_softmax(-1)
-        if temperature:
+        log_q = (logits / self.sampling.divisor).log_softmax(-1)
+        if self.sampling.temperature:
             uniform = [self.streams[row].random() for row in rows]
             cumulative = log_q.double().exp().cumsum(-1)
             target = torch.tensor(uniform, dtype=torch.double, device=logits.device)[:, None] * cumulative[:, -1:]

@@ -50,6 +50,11 @@ class Sampling:
     max_action_tokens: int = 256
     constraint: Callable[[int], Constraint] | None = None
 
+    @property
+    def divisor(self) -> float:
+        """What logits are divided by for the recorded log-probabilities: the temperature, or 1 if greedy."""
+        return self.temperature or 1.0
+
     def __post_init__(self) -> None:
         if not 0.0 <= self.temperature < math.inf:
             raise ConfigError(f"temperature={self.temperature}: must be 0 (greedy) or positive, and finite.")

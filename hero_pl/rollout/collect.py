@@ -99,7 +99,7 @@ class Collector:
                 policy.dialect,
                 self.limits.max_turns,
                 sampling.max_action_tokens,
-                sampling.temperature or 1.0,
+                sampling.divisor,
             )
             return slots.play(specs, on_episode, pool.map if pool else map)
 

@@ -1,1 +1,1 @@
-"""Everything that reads or writes a run folder: records, evaluations, comparisons, figures, pages. No torch."""
+"""Read and write run folders: records, evaluations, comparisons, plots, pages. This package does not import torch."""

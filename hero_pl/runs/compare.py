@@ -1,16 +1,15 @@
-"""Compare runs task by task: is the difference between two methods bigger than their noise?
+"""Compare runs task by task: is the difference between two methods larger than the noise?
 
-Two methods are compared on the runs (block and seed) and tasks that both have (a paired comparison), at equal stage and
-budget and with the same kind of user simulator.
+Two methods are compared on the runs (block and seed) and tasks that both have (a paired comparison), at the same stage
+and budget and with the same kind of user simulator.
 
-Base policies (blocks) are compared each by itself: effects that differ between them have no common mean that would
-mean something.
+Each base policy (block) gets its own comparison, because effects on different base policies should not be averaged.
 
-The interval is the effect plus and minus a quantile of Student's t times a standard error. The error comes from a
-bootstrap that draws runs and tasks independently of each other (Owen, The pigeonhole bootstrap, Annals of Applied
-Statistics, 2007); what a bootstrap of few runs lacks is added. The degrees of freedom follow from the shares that runs
-and tasks have in the variance (Satterthwaite). With a single run it speaks about the tasks alone. Where no spread was
-seen (one run of one task, or differences that are all alike) there is no interval and nothing is resolved.
+The interval is the effect plus and minus a quantile of Student's t times a standard error. The standard error comes
+from a bootstrap that draws runs and tasks independently of each other (Owen, The pigeonhole bootstrap, Annals of
+Applied Statistics, 2007), with a correction for its bias when there are few runs. The degrees of freedom follow from
+the shares of runs and tasks in the variance (Satterthwaite). With a single run the interval covers the choice of tasks
+only. Without any spread (one run of one task, or equal differences) there is no interval and nothing is resolved.
 """
 
 from __future__ import annotations
@@ -33,58 +32,58 @@ FEW_SEEDS = 5
 RESAMPLES = 4000
 """Bootstrap draws."""
 POWER = 0.8
-"""Chance of seeing an effect that is there."""
+"""Probability of detecting an existing effect."""
 MOST = 1_000_000
-"""Beyond so many seeds, nothing is said about the number needed."""
+"""Largest number of needed seeds that is reported."""
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One method against the baseline, at one stage and budget."""
+    """One method compared with the baseline, at one stage and budget."""
 
     stage: str
     turns_budget: int
     user: str
-    """Kind of user simulator that both were evaluated with; empty without one."""
+    """Kind of user simulator in both evaluations; empty without one."""
     metric: Metric
     baseline: str
     method: str
     block: str
-    """Base policy of the runs; empty where there is one only."""
+    """Base policy of the runs; empty if the runs do not name one."""
     seeds: int
-    """Runs that both have."""
+    """Number of runs that both methods have."""
     tasks: int
-    """Different tasks that both have, over all runs."""
+    """Number of different tasks that both methods have, over all runs."""
     unpaired: int
-    """Pairs of run and task that only one of the two has; they are left out."""
+    """Pairs of run and task that only one of the two methods has; they are left out."""
     broken: int
-    """Episodes of either that the environment or its user broke; they are left out."""
+    """Episodes of either method that ended with an error of the environment or its user; they are left out."""
     floor: float | None
-    """Success that doing nothing would have on the same tasks; ``None`` where the environment does not tell."""
+    """Success rate of doing nothing on the same tasks; ``None`` if the environment does not report it."""
     baseline_mean: float
     method_mean: float
     effect: float
     """``method_mean - baseline_mean``."""
     low: float
     high: float
-    """Ends of the 95 % interval of the effect; infinite where no spread was seen that an interval could rest on."""
+    """Ends of the 95 % interval of the effect; infinite if there is no spread to compute an interval from."""
     runs_needed: int | None
-    """Seeds per method at which an effect of this size is resolved with 80 % chance; ``None`` when one seed, or
-    seeds that are all alike, cannot tell or when there is no effect (or more than a million would be needed)."""
+    """Seeds per method at which an effect of this size is resolved with 80 % probability; ``None`` with one seed, with
+    equal effects in all seeds, without an effect, or if more than a million seeds would be needed."""
 
     @property
     def resolved(self) -> bool:
-        """Whether the interval leaves 0 out."""
+        """Whether the interval excludes 0."""
         return self.low > 0.0 or self.high < 0.0
 
     @property
     def has_interval(self) -> bool:
-        """Whether any spread was seen, without which an interval would claim certainty."""
+        """Whether there is any spread to compute an interval from."""
         return math.isfinite(self.low)
 
     @property
     def verdict(self) -> str:
-        """The outcome in words."""
+        """``higher``, ``lower`` or ``not resolved``."""
         if not self.resolved:
             return "not resolved"
         return "higher" if self.effect > 0 else "lower"
@@ -101,25 +100,29 @@ def compare_runs(
 
     Args:
         runs: Folders that are searched for ``eval.jsonl`` (one run, or a grid of runs), or such files.
-        baseline: Name of the method to compare with; the first method read when not given. If it was never evaluated
-            after training (an untrained policy), its evaluation at 0 turns is compared with every budget.
-        metric: What is averaged: ``success``, ``reward`` or ``turns``.
+        baseline: Name of the method to compare with; default: the first method read. If it was evaluated at 0 turns
+            only (an untrained policy), this evaluation is compared with every budget.
+        metric: Metric to average: ``success``, ``reward`` or ``turns``.
         budget: Compare at this turns budget only.
         stage: Compare at this stage only: ``test`` or ``validate``.
 
     Raises:
         ConfigError: The baseline, the budget, the stage or the metric is unknown.
-        HeroError: A run has no results, a line is unusable, two runs are the same, or nothing can be paired.
+        HeroError: A run has no results, a line is invalid, two runs are the same, or no runs can be paired.
     """
     if metric not in METRICS:
-        raise ConfigError(f"metric is {metric!r}; give one of {', '.join(METRICS)}.")
+        raise ConfigError(f"metric is {metric!r}; expected one of {', '.join(METRICS)}.")
     results = load_results(runs, metric)
     methods = results.methods
     first = baseline if baseline is not None else next(iter(methods))
     if first not in methods:
-        raise ConfigError(f"No run of the baseline {first!r}. The runs hold: {', '.join(methods)}.")
+        raise ConfigError(
+            f"There is no run of the baseline {first!r}. The methods of these runs are: {', '.join(methods)}."
+        )
     if len(methods) < 2:
-        raise HeroError(f"The runs hold one method only ({first}). Name runs of at least two: hero_pl compare RUN RUN")
+        raise HeroError(
+            f"These runs are of one method only ({first}). Give runs of at least two: hero_pl compare RUN RUN"
+        )
     untrained = all(turns == 0 for _, turns, _ in methods[first])
     comparisons = []
     for method, cells in methods.items():
@@ -147,16 +150,16 @@ def compare_runs(
     if not comparisons:
         raise HeroError(
             f"No method was evaluated at the same stage and turns budget as {first!r}. "
-            "Compare runs of one budget, or give another baseline."
+            "Compare runs with the same budget, or give another baseline."
         )
     return comparisons
 
 
 def _refuse_other_users(cell: Cell, method: str, first: str, cells: Mapping[Cell, Values]) -> None:
-    """Scores with different kinds of users are never set against each other.
+    """Refuse to compare scores from different kinds of users.
 
     Raises:
-        HeroError: The baseline has this stage and budget with another kind of user only.
+        HeroError: At this stage and budget the baseline was evaluated with another kind of user only.
     """
     others = sorted({user for stage, turns, user in cells if (stage, turns) == cell[:2]})
     if others:
@@ -167,10 +170,10 @@ def _refuse_other_users(cell: Cell, method: str, first: str, cells: Mapping[Cell
 
 
 def paired_differences(baseline: Values, method: Values) -> dict[Unit, dict[str, float]]:
-    """Per run that both have, the difference of the means of every task that both have.
+    """For each run that both methods have, the difference of the means of each task that both have.
 
     Returns:
-        Block and seed -> task -> difference.
+        Mapping from block and seed to a mapping from task to difference.
     """
     differences = {}
     for unit in sorted(baseline.keys() & method.keys()):
@@ -181,13 +184,13 @@ def paired_differences(baseline: Values, method: Values) -> dict[Unit, dict[str,
 
 
 def bootstrap(runs: Sequence[Mapping[str, float]]) -> NDArray[np.float64]:
-    """Mean over runs of the mean over tasks, after drawing runs and, independently, tasks with replacement.
+    """Bootstrap draws of the mean over runs of the mean over tasks; runs and tasks are drawn independently.
 
     Args:
-        runs: Task -> difference, one per run; a run may lack tasks.
+        runs: One mapping from task to difference per run; a run may lack tasks.
 
     Returns:
-        ``(RESAMPLES,)``, the same for the same runs.
+        Array of shape ``(RESAMPLES,)``; deterministic.
     """
     tasks = sorted({task for run in runs for task in run})
     there = np.array([[task in run for task in tasks] for run in runs], dtype=float)
@@ -195,7 +198,7 @@ def bootstrap(runs: Sequence[Mapping[str, float]]) -> NDArray[np.float64]:
     means = values.sum(1) / there.sum(1)
     generator = np.random.default_rng(0)
     found: list[NDArray[np.float64]] = []
-    for part in np.array_split(np.arange(RESAMPLES), 1 + RESAMPLES * len(tasks) // 4_000_000):  # some 32 MB at once
+    for part in np.array_split(np.arange(RESAMPLES), 1 + RESAMPLES * len(tasks) // 4_000_000):  # about 32 MB per part
         of_tasks = generator.multinomial(len(tasks), np.full(len(tasks), 1 / len(tasks)), size=len(part))
         of_runs = generator.multinomial(len(runs), np.full(len(runs), 1 / len(runs)), size=len(part)) / len(runs)
         counted = of_tasks @ there.T
@@ -205,10 +208,10 @@ def bootstrap(runs: Sequence[Mapping[str, float]]) -> NDArray[np.float64]:
 
 
 def effect_interval(runs: Sequence[Mapping[str, float]]) -> tuple[float, float, float]:
-    """Effect and the ends of its 95 % interval (infinite without any spread), from the differences of one or more runs.
+    """Effect and the ends of its 95 % interval (infinite without any spread).
 
     Args:
-        runs: Task -> difference, one per run.
+        runs: One mapping from task to difference per run, at least one.
     """
     effects = [float(np.mean(list(run.values()))) for run in runs]
     by_task: dict[str, list[float]] = {}
@@ -220,7 +223,9 @@ def effect_interval(runs: Sequence[Mapping[str, float]]) -> tuple[float, float, 
     total = sum(variance for variance, _ in parts)
     weights = sum(variance**2 / freedom for variance, freedom in parts if freedom)
     freedom = max(1, int(total**2 / weights)) if weights else 1
-    error = math.sqrt(float(bootstrap(runs).var()) + parts[0][0] / len(runs))  # n runs: their share is 1 / n too small
+    error = math.sqrt(
+        float(bootstrap(runs).var()) + parts[0][0] / len(runs)
+    )  # the bootstrap's variance over n runs is too small by a share of 1 / n
     half = student_quantile(LEVEL, freedom) * error if error > 1e-12 else math.inf
     effect = float(np.mean(effects))
     return effect, effect - half, effect + half
@@ -231,7 +236,7 @@ def _variance_of_mean(values: Sequence[float]) -> float:
 
 
 def runs_needed(seed_effects: Sequence[float]) -> int | None:
-    """Seeds per method that resolve an effect of the observed size with 80 % chance at the 95 % level.
+    """Seeds per method that resolve an effect of the observed size with 80 % probability at the 95 % level.
 
     With mean ``d`` and standard deviation ``s`` of the effects per seed: the smallest ``n`` with
     ``|d| sqrt(n) / s >= t_0.975 + t_0.8`` at ``n - 1`` degrees of freedom, of a paired t-test.
@@ -258,7 +263,7 @@ def _compare_blocks(
     solved_by_nothing: Mapping[str, bool],
     broken: int,
 ) -> list[Comparison]:
-    """One method, the second of the pair, against the baseline, on every base policy that both have."""
+    """Compare a method (second of the pair) with the baseline (first), on each base policy that both have."""
     baseline, method = pair
     blocks = sorted({block for block, _ in baseline[1]} & {block for block, _ in method[1]})
     found = []

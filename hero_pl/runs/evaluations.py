@@ -1,4 +1,4 @@
-"""What was evaluated: every run folder holds ``eval.jsonl`` with one object per evaluated episode.
+"""Read ``eval.jsonl``, the file of a run folder with one JSON object per evaluated episode.
 
 Its fields are ``stage``, ``turns_budget``, ``seed``, ``method``, ``task_id``, ``success``, ``reward`` and ``turns``;
 where they apply also ``user`` (the kind of user simulator), ``evaluable``, ``do_nothing_succeeds``, and ``block``, for
@@ -24,26 +24,26 @@ METRICS: tuple[Metric, ...] = ("success", "reward", "turns")
 EVAL_FILE = "eval.jsonl"
 
 Cell: TypeAlias = tuple[str, int, str]
-"""Stage, turns budget and kind of user (empty without one): only equal ones are compared."""
+"""Stage, turns budget and kind of user (empty without one); only results with equal cells are compared."""
 Unit: TypeAlias = tuple[str, int]
-"""Block and seed: what makes two runs of different methods a pair."""
+"""Block and seed; runs of different methods with the same unit form a pair."""
 Values: TypeAlias = dict[Unit, dict[str, list[float]]]
-"""Block and seed -> task id -> the value of every episode."""
+"""Mapping from block and seed to a mapping from task id to the values of its episodes."""
 
 
 @dataclass(slots=True)
 class Results:
-    """What the evaluation files of several runs hold."""
+    """Contents of the evaluation files of several runs."""
 
     methods: dict[str, dict[Cell, Values]] = field(default_factory=dict)
     broken: Counter[tuple[str, Cell]] = field(default_factory=Counter)
-    """Episodes that the environment or its user broke, by method and cell; they have no value."""
+    """Episodes that ended with an error of the environment or its user, per method and cell; they have no value."""
     solved_by_nothing: dict[str, bool] = field(default_factory=dict)
-    """Task id -> whether doing nothing succeeds, where the environment tells."""
+    """Task id -> whether doing nothing succeeds; only for environments that report it."""
 
 
 def load_results(runs: Sequence[Path], metric: Metric) -> Results:
-    """Read the runs: folders that are searched, or files.
+    """Read the evaluation files of runs; each path is such a file or a folder that is searched for them.
 
     Raises:
         HeroError: A file cannot be read, a line lacks a field, or two files hold the same method, seed and budget.
@@ -57,7 +57,7 @@ def load_results(runs: Sequence[Path], metric: Metric) -> Results:
             owner = source.setdefault((method, cell, unit), path)
             if owner != path:
                 raise HeroError(
-                    f"{owner} and {path} both hold {method!r} with {unit_name(unit)} at {cell[1]} turns ({cell[0]}). "
+                    f"{owner} and {path} both hold {method!r}, {unit_name(unit)}, at {cell[1]} turns ({cell[0]}). "
                     "Leave one of them out, or give the runs different seeds or names."
                 )
             empty = False
@@ -69,41 +69,44 @@ def load_results(runs: Sequence[Path], metric: Metric) -> Results:
             tasks = results.methods.setdefault(method, {}).setdefault(cell, {}).setdefault(unit, {})
             tasks.setdefault(task, []).append(value)
         if empty:
-            raise HeroError(f"{path}: holds no evaluated episode. Did the run end before its evaluation?")
+            raise HeroError(
+                f"{path} has no evaluated episode. The run probably ended before its first evaluation. Leave it out, "
+                "or resume it."
+            )
     if not results.methods and results.broken:
         raise HeroError(
-            f"All {results.broken.total()} episodes of the runs were broken by the environment or its user, so there "
-            f"is nothing to compare. The reasons are in their {RECORDS_FILE}."
+            f"All {results.broken.total()} episodes of the runs ended with an error of the environment or its user, "
+            f"so there is nothing to compare. See the errors in the {RECORDS_FILE} of the runs."
         )
     if not results.methods:
-        raise HeroError("No runs were given. Name run folders: hero_pl compare runs/a runs/b")
+        raise HeroError("No runs were given. Give run folders: hero_pl compare runs/a runs/b")
     return results
 
 
 def find_results(runs: Sequence[Path]) -> list[Path]:
-    """The ``eval.jsonl`` files of the runs, each once; a folder without one is searched.
+    """The ``eval.jsonl`` files of the runs, each once; a folder without one is searched recursively.
 
     Raises:
-        ConfigError: There is no such folder or file.
-        HeroError: A folder has none.
+        ConfigError: A folder or file does not exist.
+        HeroError: A folder has no such file.
     """
     found: dict[Path, None] = {}
     for run in runs:
-        must_exist(run, "run", f"Name a folder that hero_pl fit wrote, or an {EVAL_FILE}.")
+        must_exist(run, "run", f"Give a folder that hero_pl fit wrote, or an {EVAL_FILE}.")
         paths = [run / EVAL_FILE] if (run / EVAL_FILE).exists() else sorted(run.rglob(EVAL_FILE))
         if run.is_dir() and not paths:
-            raise HeroError(f"{run}: no {EVAL_FILE} in it. Give folders of runs with held_out.episodes above 0.")
+            raise HeroError(f"{run} contains no {EVAL_FILE}. Give the folder of a run with held_out.episodes above 0.")
         found.update(dict.fromkeys(paths if run.is_dir() else [run]))
     return list(found)
 
 
 def unit_name(unit: Unit) -> str:
-    """A run in words."""
+    """Text that names a run in messages."""
     return f"seed {unit[1]}" + (f" of {unit[0]}" if unit[0] else "")
 
 
 def _row(path: Path, number: int, row: Mapping[str, Any], metric: Metric) -> tuple[str, Cell, Unit, str, float | None]:
-    """The fields that are needed, checked; no value if the episode was broken."""
+    """Check and return the fields used here; the value is ``None`` if the episode is not evaluable."""
     row = {"block": "", **row}
     kinds: dict[str, tuple[type, ...]] = {
         "stage": (str,),
@@ -124,7 +127,9 @@ def _row(path: Path, number: int, row: Mapping[str, Any], metric: Metric) -> tup
             )
     value = float(row[metric])
     if not math.isfinite(value):
-        raise HeroError(f"{path}, line {number}: {metric} is {value}; expected a finite number. Evaluate again.")
+        raise HeroError(
+            f"{path}, line {number}: {metric} is {value}; expected a finite number. Remove the line or evaluate again."
+        )
     cell = (row["stage"], row["turns_budget"], str(row.get("user", "")))
     unit = (row["block"], row["seed"])
     return row["method"], cell, unit, row["task_id"], value if row.get("evaluable", True) else None

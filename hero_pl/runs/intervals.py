@@ -1,4 +1,4 @@
-"""Intervals for few runs: Student's t, without a statistics library."""
+"""Confidence intervals, without a statistics library."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def student_quantile(probability: float, freedom: int) -> float:
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float]:
-    """95 % interval of the mean by Student's t; infinite for a single value and for values that are all alike.
+    """95 % interval of the mean by Student's t; infinite for a single value and for equal values.
 
-    Equal values say nothing about how far the next one may lie: no spread was seen, not none exists.
+    Equal values give no estimate of the spread, so an interval of width 0 would be wrong.
 
     Example:
         >>> [round(x, 2) for x in mean_interval([1.0, 2.0, 3.0])]  # 2 +- 4.30 * 1 / sqrt(3)
@@ -56,7 +56,7 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def wilson(wins: int, count: int) -> tuple[float, float]:
-    """95 % Wilson score interval of a share (Wilson, JASA 22, 1927).
+    """95 % Wilson score interval of a proportion (Wilson, JASA 22, 1927).
 
     Example:
         >>> [round(x, 3) for x in wilson(5, 10)]

@@ -1,8 +1,8 @@
-"""JSON lines on disk: one object per line, written whole or not at all, read with clear errors.
+"""JSON-lines files: one object per line; an unfinished line is detected and removed.
 
-A process that dies while it writes leaves at most one *torn* line: the last one, without a newline. Readers report it
-and go on; the next append cuts it off first, so that two records never merge. This module knows lines and bytes, not
-what is in them.
+A process that is killed while it writes leaves at most one *torn* line: the last one, without a newline. Readers warn
+and skip it; the next append removes it first, so that two records never merge. This module handles lines and bytes; it
+does not interpret the objects.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from hero_pl.errors import HeroError
 
 
 class TornLineWarning(UserWarning):
-    """The last line of a file was never finished; it was left out."""
+    """The last line of a file is unfinished; it was left out."""
 
 
 def append_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
-    """Append one JSON object per line; each line is handed to the operating system with a single write.
+    """Append one JSON object per line; each line is written to the operating system at once.
 
     Args:
-        path: File to append to; it and its folder are made when missing.
-        rows: Objects with JSON values only, NaN and infinities excluded.
+        path: File to append to; the file and its folder are created if missing.
+        rows: Objects with JSON values only; NaN and infinities are not allowed.
 
     Returns:
         Number of lines written.
 
     Raises:
-        HeroError: A row is not JSON, or the file cannot be written (a full disk, say). Lines that were there before and
-            those of ``rows`` that were finished stay; an unfinished one is cut off again.
+        HeroError: A row is not JSON, or the file cannot be written (for example, the disk is full). Earlier lines and
+            the finished lines of ``rows`` stay in the file; an unfinished line is removed.
     """
     written = 0
     whole = None
@@ -51,7 +51,7 @@ def append_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
     except OSError as error:
         kept = "earlier lines are untouched" if file is None or whole is None else _cut_back(file, whole)
         raise HeroError(
-            f"{path}: cannot append line {written + 1} of this batch ({error.strerror or error}). Safely written: "
+            f"{path}: cannot append line {written + 1} of this batch ({error.strerror or error}). Written: "
             f"{written} lines of this batch; {kept}. Free space or make the file writable, then append the rest "
             "again; a training run continues from its last checkpoint."
         ) from error
@@ -62,26 +62,26 @@ def append_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
 
 
 def encode_line(row: Mapping[str, Any], path: Path, number: int) -> bytes:
-    """One line of ASCII ending in a newline; ASCII because outside text may hold half of a surrogate pair.
+    """Encode one line, ending in a newline. It is ASCII because outside text may contain a lone surrogate.
 
     Raises:
-        HeroError: The row holds something that JSON has no form for.
+        HeroError: A value cannot be represented in JSON.
     """
     try:
         text = json.dumps(row, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     except (TypeError, ValueError) as error:
         raise HeroError(
-            f"{path}: line {number} of this batch is not JSON ({error}). Accepted are None, bool, int, finite float, "
-            "str, lists and mappings with string keys: convert arrays and tensors with .tolist() or .item() first."
+            f"{path}: line {number} of this batch is not JSON ({error}). Expected None, bool, int, finite float, "
+            "str, lists and mappings with string keys. Convert arrays and tensors with .tolist() or .item() first."
         ) from error
     return text.encode("ascii") + b"\n"
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield ``(line number from 1, object)`` and warn when the last line is torn; blank lines are skipped.
+    """Yield ``(line number, object)``, counting from 1; blank lines are skipped, and a torn last line gives a warning.
 
     Raises:
-        HeroError: The file cannot be read, or a line that was finished is not a JSON object.
+        HeroError: The file cannot be read, or a finished line is not a JSON object.
     """
     position = 0
     count = 0
@@ -96,7 +96,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                     elif line.endswith(b"\n"):
                         raise HeroError(
                             f"{path}, line {number} (byte {position}): not a JSON object: {line[:60]!r}. Every line "
-                            "holds one object; only the last may be unfinished. Repair or remove this line."
+                            "must hold one object; only the last may be unfinished. Repair or remove this line."
                         )
                     else:
                         _warn_torn(path, count, position, len(line), "left out; the next append removes it")
@@ -108,7 +108,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _decode(line: bytes) -> dict[str, Any] | None:
-    """The object on a line, or ``None`` when the line is anything else."""
+    """Parse the object on a line; ``None`` if the line is anything else."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):  # UnicodeDecodeError is a ValueError
@@ -117,14 +117,14 @@ def _decode(line: bytes) -> dict[str, Any] | None:
 
 
 def _write_all(file: FileIO, line: bytes) -> None:
-    """Write the whole line; a nearly full disk takes a part first and refuses the rest."""
+    """Write the whole line; on a nearly full disk a single write may write only a part."""
     view = memoryview(line)
     while view:
         view = view[file.write(view) :]
 
 
 def _end_with_a_whole_line(file: FileIO, path: Path) -> int:
-    """Finish a complete last line, cut off a torn one; returns the length of the file in bytes."""
+    """Add a missing newline to a complete last line, or remove a torn one; return the length of the file in bytes."""
     length = file.seek(0, os.SEEK_END)
     if length == 0:
         return 0
@@ -136,7 +136,7 @@ def _end_with_a_whole_line(file: FileIO, path: Path) -> int:
         return length + 1
     if not tail.startswith(b"{"):
         raise HeroError(
-            f"{path}: does not end with a JSON line but with {tail[:60]!r}. Nothing was written. Give a file that "
+            f"{path} ends with {tail[:60]!r}, which is not a JSON line. Nothing was written. Give a file that "
             "hero_pl wrote, or a new name."
         )
     start = length - len(tail)
@@ -145,7 +145,7 @@ def _end_with_a_whole_line(file: FileIO, path: Path) -> int:
 
 
 def _after_last_newline(file: FileIO, length: int, block: int = 1 << 16) -> bytes:
-    """What follows the last newline, read backwards block by block."""
+    """Bytes after the last newline, read backwards block by block."""
     tail = b""
     start = length
     while start > 0 and b"\n" not in tail:
@@ -157,16 +157,16 @@ def _after_last_newline(file: FileIO, length: int, block: int = 1 << 16) -> byte
 
 
 def _cut_back(file: FileIO, whole: int) -> str:
-    """Cut an unfinished line off after a failed write and say what the file holds now."""
+    """Remove an unfinished line after a failed write; return text about the state of the file."""
     try:
         file.truncate(whole)
     except OSError:
-        return f"the file is whole up to byte {whole}, and readers leave out the unfinished line after it"
-    return f"the file is whole ({whole} bytes)"
+        return f"the file is complete up to byte {whole}; readers skip the unfinished line after it"
+    return f"the file has only complete lines ({whole} bytes)"
 
 
 def _warn_torn(path: Path, count: int | None, position: int, length: int, outcome: str) -> None:
-    """Report a torn line with its place."""
-    before = "" if count is None else f" after {count} whole lines"
+    """Warn about a torn line, with its position."""
+    before = "" if count is None else f" after {count} complete lines"
     message = f"{path}: the last line is unfinished ({length} bytes at byte {position}{before}); {outcome}."
     warnings.warn(message, TornLineWarning, stacklevel=3)

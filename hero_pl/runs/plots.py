@@ -1,7 +1,7 @@
-"""Curves from the ``metrics.csv`` files of runs: success, turns per episode and reflection coverage.
+"""Plot curves from the ``metrics.csv`` files of runs: success, turns per episode and reflection coverage.
 
-The x axis is always the number of training turns used, for that is what methods are compared by. Runs of one method
-(the same name but for the seed) become one line with a 95 % band. matplotlib belongs to the extra ``plot``.
+The x axis is always the number of training turns used, because methods are compared at equal numbers of turns. Runs of
+one method (the same name except for the seed) become one line with a 95 % band. matplotlib is in the extra ``plot``.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
 from hero_pl.errors import ConfigError, HeroError
@@ -31,9 +32,9 @@ PANELS = (
     ("turns per episode", ("rollout/turns_per_episode", "val/turns", "test/turns")),
     ("reflection coverage", ("reflection/coverage",)),
 )
-"""Title of each panel and the columns that can fill it: the first one of which a run has a line, not just a point."""
+"""Title of each panel and its candidate columns; the first one with at least two points in some run is drawn."""
 SMOOTHING = 9
-"""Training rollouts are few per step: their curves are moving means over this many points."""
+"""Window of the moving mean for training metrics, which are noisy because each step has few rollouts."""
 
 _SEED = re.compile(r"[-_.]?(seed|s)[-_=]?\d+$")
 _VERSION = re.compile(r"version_\d+$")
@@ -55,9 +56,9 @@ class Band:
     turns: NDArray[np.float64]
     mean: NDArray[np.float64]
     low: NDArray[np.float64]
-    """2.5 % quantile of the mean over runs drawn with replacement; equals the mean for a single run."""
+    """Lower end of the 95 % interval of the mean (Student's t); NaN for a single run and where all runs are equal."""
     high: NDArray[np.float64]
-    """97.5 % quantile."""
+    """Upper end."""
     runs: int
 
 
@@ -71,15 +72,24 @@ def plot_runs(runs: Sequence[Path], out: Path) -> None:
 
     Args:
         runs: Run folders, or ``metrics.csv`` files; folders are searched for such files.
-        out: The picture to write; replaced when it exists.
+        out: PNG file to write; an existing file is replaced.
 
     Raises:
         ConfigError: matplotlib is not installed.
-        HeroError: No metrics are found, a file cannot be read, or ``out`` cannot be written.
+        HeroError: No metrics are found, a file cannot be read, two runs of one method have the same seed, or ``out``
+            cannot be written.
     """
     methods: dict[str, list[Mapping[str, Curve]]] = {}
+    owner: dict[tuple[str, int], Path] = {}
     for path in find_metrics(runs):
-        methods.setdefault(method_name(path), []).append(read_curves(path))
+        name, seed = method_name(path), run_seed(path)
+        if seed is not None and owner.setdefault((name, seed), path) != path:
+            raise HeroError(
+                f"{owner[name, seed].parent} and {path.parent} are both runs of {name!r} with seed {seed}, which are "
+                "not two trials: a band over them would claim too much. Leave one of them out, or give the runs "
+                "different seeds or names."
+            )
+        methods.setdefault(name, []).append(read_curves(path))
     draw_methods(methods, out)
 
 
@@ -89,13 +99,13 @@ def draw_methods(
     panels: Sequence[tuple[str, tuple[str, ...]]] = PANELS,
     linear_below: float | None = None,
 ) -> None:
-    """Draw curves that were read already, one line with its band per method.
+    """Draw curves that were already read: one line with its band per method.
 
     Args:
         methods: Method -> the curves of each of its runs, by metric.
-        out: The PNG to write; replaced when it exists.
-        panels: Title of each panel and the metrics that can fill it, the best first.
-        linear_below: Where a logarithmic axis of training turns begins; linear throughout if ``None``.
+        out: PNG file to write; an existing file is replaced.
+        panels: Title of each panel and its candidate metrics, the preferred one first.
+        linear_below: Number of training turns from which the x axis is logarithmic; ``None`` for a linear axis.
 
     Raises:
         ConfigError: matplotlib is not installed.
@@ -117,29 +127,27 @@ def draw_methods(
         out.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(out, dpi=150, format="png")
     except OSError as error:
-        raise HeroError(
-            f"{out}: the picture cannot be written ({error.strerror or error}). Give another path."
-        ) from error
+        raise HeroError(f"{out}: cannot write the plot ({error.strerror or error}). Give another path.") from error
 
 
 def find_metrics(runs: Sequence[Path]) -> list[Path]:
     """The ``metrics.csv`` files of the runs, each once, in the order given.
 
     Raises:
-        ConfigError: There is no such folder or file.
-        HeroError: A run has none.
+        ConfigError: A folder or file does not exist.
+        HeroError: A folder contains no such file.
     """
     found: dict[Path, None] = {}
     for run in runs:
-        must_exist(run, "run", "Name a folder that hero_pl fit wrote, or a metrics.csv.")
+        must_exist(run, "run", "Give a folder that hero_pl fit wrote, or a metrics.csv.")
         paths = [run] if run.is_file() else sorted(run.rglob("metrics.csv"))
         if not paths:
             raise HeroError(
-                f"{run}: no metrics.csv in it. Give folders that hero_pl fit wrote (runs/NAME), or such files."
+                f"{run} contains no metrics.csv. Give folders that hero_pl fit wrote (runs/NAME), or such files."
             )
         found.update(dict.fromkeys(paths))
     if not found:
-        raise HeroError("No runs were given. Name at least one run folder: hero_pl plot runs/NAME")
+        raise HeroError("No runs were given. Give at least one run folder: hero_pl plot runs/NAME")
     return list(found)
 
 
@@ -152,22 +160,33 @@ def method_name(metrics_path: Path) -> str:
     return "run"
 
 
-def read_curves(path: Path) -> dict[str, Curve]:
-    """Every metric of a file against training turns.
+def run_seed(metrics_path: Path) -> int | None:
+    """Seed in the ``config.yaml`` beside the metrics; ``None`` where none is told."""
+    try:
+        config = yaml.safe_load((metrics_path.parent / "config.yaml").read_text(encoding="utf-8"))
+        return int(config["data"]["seed"])
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, LookupError, TypeError, ValueError):
+        return None
 
-    Rows are sparse: a row without ``train/turns`` gets the turns that were used at its step, and 0 when it comes before
-    the first training row.
+
+def read_curves(path: Path) -> dict[str, Curve]:
+    """Read every metric of a file as a function of training turns.
+
+    Rows are sparse: a row without ``train/turns`` gets the turns used at its step (interpolated), or 0 if it comes
+    before the first training row.
 
     Raises:
-        HeroError: The file cannot be read, or lacks the column ``step``, or a cell is not a number.
+        HeroError: The file cannot be read, has no column ``step``, or a cell is not a number.
     """
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = [_numbers(path, number, row) for number, row in enumerate(csv.DictReader(file), start=2)]
     except (OSError, csv.Error, UnicodeDecodeError) as error:
-        raise HeroError(f"{path}: cannot be read as metrics of a run ({error}).") from error
+        raise HeroError(
+            f"{path}: cannot read the metrics of a run ({error}). Give a metrics.csv that hero_pl fit wrote."
+        ) from error
     if rows and not any("step" in row for row in rows):
-        raise HeroError(f"{path}: has no column 'step'. Give a metrics.csv that hero_pl fit wrote.")
+        raise HeroError(f"{path} has no column 'step'. Give a metrics.csv that hero_pl fit wrote.")
     first = next((i for i, row in enumerate(rows) if TURNS in row), len(rows))
     used = {row["step"]: row[TURNS] for row in rows if TURNS in row and "step" in row}
     steps = sorted(used)
@@ -180,7 +199,7 @@ def read_curves(path: Path) -> dict[str, Curve]:
         else:
             turns = float(np.interp(row["step"], steps, [used[step] for step in steps]))
         for name, value in row.items():
-            points.setdefault(name, {})[turns] = value  # a step that was repeated after a resume counts once
+            points.setdefault(name, {})[turns] = value  # a step repeated after a resume counts once
     return {
         name: Curve(np.array(sorted(values)), np.array([values[turns] for turns in sorted(values)]))
         for name, values in points.items()
@@ -188,9 +207,9 @@ def read_curves(path: Path) -> dict[str, Curve]:
 
 
 def band(curves: Sequence[Curve]) -> Band:
-    """Mean over runs with its 95 % interval by Student's t, over the turns that all have reached, if there are any.
+    """Mean over runs with its 95 % interval by Student's t, over the range of turns that all runs cover (may be empty).
 
-    Where there is one run, or all runs are alike, the interval is NaN: no band is drawn, rather than one of no width.
+    With one run, and where all runs are equal, the ends are NaN: no band is drawn, instead of one of width 0.
 
     Args:
         curves: One curve per run, at least one.
@@ -207,7 +226,7 @@ def band(curves: Sequence[Curve]) -> Band:
 
 
 def smooth(curve: Curve, width: int = SMOOTHING) -> Curve:
-    """Centered moving mean; shorter at both ends, so that every point stays."""
+    """Centered moving mean; the window is shorter at both ends, so that no point is lost."""
     half = width // 2
     values = [curve.values[max(0, i - half) : i + half + 1].mean() for i in range(len(curve.values))]
     return Curve(curve.turns, np.array(values))
@@ -242,19 +261,19 @@ def _draw(axes: Any, title: str, columns: Sequence[str], methods: Mapping[str, S
 
 
 def _best_column(columns: Sequence[str], runs: Sequence[Mapping[str, Curve]]) -> str | None:
-    """The first column with at least two points in some run, else the first with any."""
+    """The first column with at least two points in some run, else the first with any point."""
     points = {column: max((len(run[column].turns) for run in runs if column in run), default=0) for column in columns}
     return next((column for least in (2, 1) for column in columns if points[column] >= least), None)
 
 
 def _draw_method(axes: Any, method: str, curves: Sequence[Curve], runs: int, color: str, style: str) -> None:
-    """One line with its band; the label says how many runs it stands for."""
+    """Draw one line with its band; the label gives the number of runs."""
     count = str(runs) if len(curves) == runs else f"{len(curves)} of {runs}"
     label = f"{method} ({count} run{'s' if runs > 1 else ''})"
     line = band(curves)
-    if not len(line.turns):  # nothing to average: show the runs themselves
+    if not len(line.turns):  # no common range to average over: draw each run
         for i, curve in enumerate(curves):
-            axes.plot(curve.turns, curve.values, color=color, alpha=0.6, label=f"{label}, apart" if i == 0 else None)
+            axes.plot(curve.turns, curve.values, color=color, alpha=0.6, label=f"{label}, each" if i == 0 else None)
         return
     marker = "o" if len(line.turns) <= 25 else None
     axes.plot(line.turns, line.mean, style, color=color, marker=marker, ms=3.5, label=label)
@@ -263,7 +282,7 @@ def _draw_method(axes: Any, method: str, curves: Sequence[Curve], runs: int, col
 
 
 def _numbers(path: Path, number: int, row: Mapping[str, str | None]) -> dict[str, float]:
-    """The filled cells of a row."""
+    """Parse the non-empty cells of a row."""
     values = {}
     for name, cell in row.items():
         if name is None or not isinstance(cell, str) or not cell.strip():
@@ -278,11 +297,11 @@ def _numbers(path: Path, number: int, row: Mapping[str, str | None]) -> dict[str
 
 
 def _figure_class() -> type[Figure]:
-    """The figure of matplotlib, without the global state of pyplot."""
+    """Class ``Figure`` of matplotlib, without the global state of pyplot."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ConfigError(
-            f"Plots need matplotlib, which cannot be imported ({error}). Install the extra: pip install 'hero_pl[plot]'"
+            f"Plots need matplotlib, but it cannot be imported ({error}). Install it with: pip install 'hero_pl[plot]'"
         ) from error
     return Figure

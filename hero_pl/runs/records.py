@@ -1,11 +1,11 @@
-"""``trajectories.jsonl``: every episode of a run with what was thought and learned about it, one JSON object per line.
+"""``trajectories.jsonl``: the episodes of a run with their reflections and token losses, one JSON object per line.
 
 A line holds ``schema``, ``stage``, ``step``, ``trajectory``, ``reflection``, ``token_loss``, ``token_student`` and
-``token_teacher``. All fields of :mod:`hero_pl.types` are kept, and reading gives back exactly what was written. A
-prompt mostly repeats the prompt and the action before it, so ``prompt_shared`` counts the leading ids that it has in
-common with them and ``prompt_ids`` holds only the rest.
+``token_teacher``. All fields of :mod:`hero_pl.types` are kept, and reading returns exactly what was written. A prompt
+mostly repeats the previous prompt and action, so ``prompt_shared`` counts the leading ids that are the same and
+``prompt_ids`` holds only the rest.
 
-What an episode counts as is decided here too, for everything that reads one: evaluable, succeeded, refused.
+The module also defines when an episode is evaluable, when it succeeded, and when a turn was refused.
 """
 
 from __future__ import annotations
@@ -22,40 +22,40 @@ from hero_pl.runs.jsonl import append_lines, read_lines
 from hero_pl.types import Diagnosis, FinishReason, Reflection, StopReason, Trajectory, Turn
 
 RECORDS_FILE = "trajectories.jsonl"
-"""In the folder of a run."""
+"""Name of the file in a run folder."""
 SCHEMA_VERSION = 1
-"""Rises when an older reader would misread a line; a new field with a default does not raise it."""
+"""Increased when an older reader would misread a line; not for a new field with a default."""
 
 TOLERANCE = 1e-6
-"""Rewards this close to what is asked for count as reaching it."""
+"""Rewards up to this much below a threshold count as reaching it."""
 
 PerToken: TypeAlias = "tuple[tuple[float, ...] | None, ...]"
-"""Per turn one number per id of ``Turn.action_ids`` (NaN where it was not scored), or ``None`` for a whole turn."""
+"""Per turn: one number per id of ``Turn.action_ids`` (NaN if not scored), or ``None`` for a turn without scores."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One episode as it is logged."""
+    """One logged episode."""
 
     stage: str
-    """What the episode was played for: ``train``, ``validate``, ``test``, ``rollout``, ..."""
+    """Purpose of the episode: ``train``, ``validate``, ``test``, ``rollout``, ..."""
     step: int
-    """Number of optimizer steps taken before the episode was logged."""
+    """Number of optimizer steps before the episode was logged."""
     trajectory: Trajectory
     reflection: Reflection | None = None
     token_loss: PerToken | None = None
     """Divergence between student and teacher, in nats."""
     token_student: PerToken | None = None
-    """Probability that the student gives to the sampled id."""
+    """Student's probability of the sampled id."""
     token_teacher: PerToken | None = None
-    """Probability that the teacher gives to the same id."""
+    """Teacher's probability of the same id."""
 
 
 def append_records(path: Path, records: Iterable[Record]) -> int:
-    """Append records, one write per line, and return how many were written.
+    """Append records and return how many were written.
 
     Raises:
-        HeroError: A record contradicts itself or is not JSON, or the disk refuses; names the file and what is safe.
+        HeroError: A record is inconsistent or not JSON, or the write failed; the message says which lines were written.
     """
     return append_lines(path, (to_record(record) for record in records))
 
@@ -63,7 +63,7 @@ def append_records(path: Path, records: Iterable[Record]) -> int:
 def read_records(path: Path) -> Iterator[Record]:
     """Yield the records of a file in order.
 
-    An unfinished last line is left out with a :class:`hero_pl.runs.jsonl.TornLineWarning` that gives its place.
+    An unfinished last line is skipped with a :class:`hero_pl.runs.jsonl.TornLineWarning` that gives its position.
 
     Raises:
         HeroError: The file cannot be read, or a finished line is not a record of a known schema.
@@ -77,15 +77,15 @@ def read_records(path: Path) -> Iterator[Record]:
 
 
 def records_path(run: Path) -> Path:
-    """The records of a run: given as its folder, or as the file itself."""
+    """Path of the records of a run, given its folder or the file itself."""
     return run / RECORDS_FILE if run.is_dir() else run
 
 
-# -- what an episode counts as -----------------------------------------------------------------------------------------
+# -- status of an episode ----------------------------------------------------------------------------------------------
 
 
 def evaluable(trajectory: Trajectory) -> bool:
-    """Whether the episode says something about the policy: neither environment, user simulator nor sampler broke."""
+    """Whether the episode measures the policy: it did not end with an error of environment, user or sampler."""
     return trajectory.stop_reason not in (StopReason.ENV_ERROR, StopReason.SAMPLER_ERROR)
 
 
@@ -95,7 +95,7 @@ def succeeded(trajectory: Trajectory, threshold: float = 1.0) -> bool:
 
 
 def is_error(observation: str) -> bool:
-    """Whether an environment's answer says that the action could not be carried out.
+    """Whether the observation reports that the action could not be executed.
 
     Example:
         >>> is_error("Error: order not found"), is_error("Unknown action fly"), is_error("error: find: a kettle")
@@ -107,7 +107,7 @@ def is_error(observation: str) -> bool:
 
 
 def refused(turn: Turn) -> bool:
-    """Whether the reply was no action, or was answered with an error."""
+    """Whether the reply could not be parsed as an action, or the environment answered with an error."""
     return turn.malformed is not None or is_error(turn.observation)
 
 
@@ -115,7 +115,7 @@ def refused(turn: Turn) -> bool:
 
 
 def to_record(record: Record) -> dict[str, Any]:
-    """The JSON object of one line.
+    """Convert a record to the JSON object of one line.
 
     Raises:
         HeroError: Diagnoses or per-token numbers do not match the turns.
@@ -156,7 +156,7 @@ def to_record(record: Record) -> dict[str, Any]:
 
 
 def from_record(data: Mapping[str, Any]) -> Record:
-    """The inverse of :func:`to_record`.
+    """Convert the JSON object of one line to a record; the inverse of :func:`to_record`.
 
     Raises:
         HeroError: The schema is newer than this version, or a field is missing, unknown or of the wrong kind.
@@ -164,7 +164,7 @@ def from_record(data: Mapping[str, Any]) -> Record:
     schema = data.get("schema")
     if type(schema) is not int or schema < 1:
         raise HeroError(
-            f"schema is {schema!r}; a record has a whole number from 1 to {SCHEMA_VERSION} there. "
+            f"schema is {schema!r}; expected a whole number from 1 to {SCHEMA_VERSION}. "
             f"Is this the {RECORDS_FILE} of a run?"
         )
     if schema > SCHEMA_VERSION:
@@ -184,7 +184,7 @@ def from_record(data: Mapping[str, Any]) -> Record:
         )
     except KeyError as error:
         raise HeroError(
-            f"field {error} is missing; schema {schema} requires it. The line was changed by hand?"
+            f"field {error} is missing; schema {schema} requires it. Was the line changed by hand?"
         ) from error
     except (TypeError, ValueError, AttributeError) as error:
         raise HeroError(f"a field has an unknown name or value: {error}. Was the line changed by hand?") from error
@@ -193,9 +193,9 @@ def from_record(data: Mapping[str, Any]) -> Record:
 
 
 def _trajectory(data: Mapping[str, Any]) -> Trajectory:
-    """Read one trajectory, restoring the prompts.
+    """Read one trajectory and restore its prompts.
 
-    Records of 0.1.0 have one ``policy_version`` for the whole episode; it becomes that of each turn.
+    Records of version 0.1.0 have one ``policy_version`` for the whole episode; it is copied to each turn.
     """
     turns: list[Turn] = []
     earlier: tuple[int, ...] = ()
@@ -229,7 +229,7 @@ def _reflection(data: Mapping[str, Any]) -> Reflection:
 
 
 def _check_lengths(record: Record) -> None:
-    """Every per-turn and per-token list fits the turns."""
+    """Check the lengths of all per-turn and per-token lists."""
     turns = record.trajectory.turns
     place = f"task {record.trajectory.task_id!r}"
     if record.reflection is not None and len(record.reflection.diagnoses) != len(turns):
@@ -242,7 +242,9 @@ def _check_lengths(record: Record) -> None:
         if per_turn is None:
             continue
         if len(per_turn) != len(turns):
-            raise HeroError(f"{place}: {name} has {len(per_turn)} turns, the trajectory {len(turns)}. Give one each.")
+            raise HeroError(
+                f"{place}: {name} has {len(per_turn)} turns, the trajectory {len(turns)}. Give one entry per turn."
+            )
         for turn, values in zip(turns, per_turn, strict=True):
             if values is not None and len(values) != len(turn.action_ids):
                 raise HeroError(
@@ -252,7 +254,7 @@ def _check_lengths(record: Record) -> None:
 
 
 def _fields(value: Any) -> dict[str, Any]:
-    """The fields of a dataclass, one level deep, so that a new field is never forgotten."""
+    """The fields of a dataclass, one level deep; a new field is included automatically."""
     return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
 
 
@@ -265,7 +267,7 @@ def _common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
 
 
 def _pack_one(value: float) -> float | str:
-    """JSON has no form for NaN and infinities: they are written as the strings that ``float`` reads."""
+    """Encode NaN and infinities, which JSON does not have, as strings that ``float`` can read."""
     return value if math.isfinite(value) else str(float(value))
 
 

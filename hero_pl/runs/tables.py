@@ -1,4 +1,4 @@
-"""Comparisons of runs as tables: for the terminal, and in Markdown."""
+"""Format comparisons of runs as tables, for the terminal and in Markdown."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from hero_pl.runs.compare import FEW_SEEDS, Comparison
 
 
 def to_table(comparisons: Sequence[Comparison]) -> Table:
-    """For the terminal: two lines per comparison or more, so that it fits into 80 columns."""
+    """Table for the terminal, with two or more lines per comparison so that it fits into 80 columns."""
     table = Table(title=f"{comparisons[0].metric}, 95 % interval" if comparisons else None)
     table.box, table.pad_edge, table.collapse_padding = SIMPLE, False, True
     for head in ("stage\nbudget", "method\nagainst"):
-        table.add_column(head, overflow="fold")  # a long name takes more lines and stays whole
+        table.add_column(head, overflow="fold")  # wrap a long name instead of cutting it
     for head in ("seeds\ntasks", "mean", "effect", "verdict", "runs\nneeded"):
         table.add_column(head, no_wrap=True)
     for one in comparisons:
@@ -36,34 +36,36 @@ def to_table(comparisons: Sequence[Comparison]) -> Table:
 
 
 def to_markdown(comparisons: Sequence[Comparison]) -> str:
-    """For a document; ends with the notes."""
+    """Markdown table, followed by the notes."""
     rows = [_HEAD, ["---"] * len(_HEAD), *(_cells(one) for one in comparisons)]
     lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
     return "\n".join([*lines, "", *notes(comparisons), ""])
 
 
 def notes(comparisons: Sequence[Comparison]) -> list[str]:
-    """What a reader must know beside the figures."""
-    said = ["Runs needed: seeds per method that resolve an effect of this size with 80 % chance."]
+    """Notes that a reader of the table needs."""
+    said = ["Runs needed: seeds per method that resolve an effect of this size with 80 % probability."]
     if any(not one.has_interval for one in comparisons):
         said.append(
-            "No interval: one seed and one task, or differences that are all alike, show no spread, so nothing can be "
-            "told about other seeds and tasks. Evaluate more of both."
+            "No interval: with one seed and one task, or with equal differences, there is no spread to compute it "
+            "from. Evaluate more seeds and tasks."
         )
     if any(one.tasks == 1 for one in comparisons):
-        said.append("One task: nothing is said about other tasks.")
+        said.append("One task: the result does not cover other tasks.")
     if any(one.seeds == 1 and one.has_interval for one in comparisons):
-        said.append("One seed: the interval covers the choice of tasks only, not the noise between training runs.")
+        said.append("One seed: the interval covers the choice of tasks only, not the variation between training runs.")
     if any(1 < one.seeds < FEW_SEEDS for one in comparisons):
-        said.append(f"Fewer than {FEW_SEEDS} seeds: the interval takes for granted that runs vary normally.")
+        said.append(
+            f"Fewer than {FEW_SEEDS} seeds: the interval assumes that results of runs are normally distributed."
+        )
     left_out = sum(one.unpaired for one in comparisons)
     if left_out:
-        said.append(f"{left_out} results without a partner of the same seed and task were left out.")
+        said.append(f"{left_out} results that only one of the two methods has for this seed and task were left out.")
     broken = sum(one.broken for one in comparisons)
     if broken:
-        said.append(f"{broken} episodes that the environment or its user broke were left out.")
+        said.append(f"{broken} episodes that ended with an error of the environment or its user were left out.")
     if any(one.floor is not None for one in comparisons):
-        said.append("Doing nothing: the success of an agent that ends each of these dialogues at once.")
+        said.append("Doing nothing: the success rate of an agent that ends each of these dialogues at once.")
     if any(one.user for one in comparisons):
         said.append("Scores with different kinds of users are not comparable; each row has one kind.")
     return said
@@ -78,11 +80,15 @@ def print_comparison(comparisons: Sequence[Comparison], console: Console | None 
 
 
 _HEAD = ["stage", "budget", "method", "baseline", "block", "seeds", "tasks", "means", "effect", "verdict"]
-_HEAD += ["runs needed", "doing nothing", "user"]  # the same width for every environment, so that tables can be joined
+_HEAD += [
+    "runs needed",
+    "doing nothing",
+    "user",
+]  # the same columns for every environment, so that tables can be joined
 
 
 def _cells(one: Comparison) -> list[str]:
-    """One row of either table."""
+    """Cells of one comparison, for both tables."""
     return [
         one.stage,
         str(one.turns_budget),

@@ -49,7 +49,6 @@ def trust_region_log_probs(
     live_logits: Tensor,
     mix: float,
     space: Literal["logits", "probabilities"] = "logits",
-    temperature: float = 1.0,
 ) -> Tensor:
     """Log-probabilities of a teacher held between the start weights and the live ones, detached.
 
@@ -59,7 +58,6 @@ def trust_region_log_probs(
         mix: Weight of the live side, in [0, 1].
         space: ``logits`` interpolates logits, which is the normalized geometric mean of both distributions;
             ``probabilities`` is their arithmetic mean.
-        temperature: Divides the logits of both.
 
     Returns:
         ``(..., vocab)`` log-probabilities in at least float32. They may be passed to a loss as teacher logits.
@@ -74,13 +72,11 @@ def trust_region_log_probs(
     live, reference = live_logits.detach(), reference_logits.detach()
     if space == "logits":
         wide = torch.float64 if live.dtype == torch.float64 else torch.float32
-        return log_probabilities(torch.lerp(reference.to(wide), live.to(wide), mix), temperature)
+        return log_probabilities(torch.lerp(reference.to(wide), live.to(wide), mix))
     if mix in (0.0, 1.0):
-        return log_probabilities(live if mix else reference, temperature)
+        return log_probabilities(live if mix else reference)
     of_reference, of_live = math.log1p(-mix), math.log(mix)
-    return torch.logaddexp(
-        log_probabilities(reference, temperature) + of_reference, log_probabilities(live, temperature) + of_live
-    )
+    return torch.logaddexp(log_probabilities(reference) + of_reference, log_probabilities(live) + of_live)
 
 
 def _paired(teacher: Iterable[Tensor], student: Iterable[Tensor]) -> list[tuple[Tensor, Tensor]]:

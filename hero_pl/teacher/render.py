@@ -73,7 +73,8 @@ class HintTemplate:
             room = max(count(facts["next_observation"]) - excess - 4, 0)
             facts["next_observation"] = shorten(count, facts["next_observation"], room)
             text = str(self._template.render(facts)).strip()
-        if facts["target"] and count(text) > self.max_hint_tokens:
+            excess = count(text) - self.max_hint_tokens
+        if facts["target"] and excess > 0:
             facts["target"] = None
             self.dropped_targets += 1
             text = str(self._template.render(facts)).strip()

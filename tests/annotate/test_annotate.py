@@ -73,7 +73,7 @@ def test_a_sample_shows_what_was_known_then_and_hides_the_arm(sample: Path) -> N
 
 
 def test_a_sample_is_never_written_over(sample: Path, run: Path) -> None:
-    with pytest.raises(HeroError, match="is there already"):
+    with pytest.raises(HeroError, match="exists already"):
         write_sample(sample, *draw(run, 100, 0))
 
 
@@ -86,7 +86,7 @@ def test_a_run_is_found_below_the_folder_that_is_named(run: Path) -> None:
 
 def test_a_run_without_reflections_is_refused(tmp_path: Path) -> None:
     append_records(tmp_path / "trajectories.jsonl", [Record("train", 0, episode(0, "red", 1.0))])
-    with pytest.raises(HeroError, match="no episode in it has diagnoses"):
+    with pytest.raises(HeroError, match="no episode has a diagnosis"):
         draw(tmp_path, 5, 0)
 
 
@@ -131,7 +131,7 @@ def test_the_terminal_form_goes_on_where_it_was_left(sample: Path, tmp_path: Pat
     out, said = tmp_path / "me.jsonl", []
     given = iter(["y", "maybe", "n", "", *["y"] * (len(QUESTIONS) - 3), "y", "q"])
     assert ask_all(sample, out, "me", lambda question: next(given), said.append) == 1
-    assert any("'maybe' is no answer" in line for line in said)
+    assert any("'maybe' is not an answer" in line for line in said)
     (row,) = read_rows(out)
     assert list(row["labels"].values())[:3] == [True, False, None]
     assert row["rater"] == "me"

@@ -136,7 +136,7 @@ def test_rules_label_the_retail_desk_in_its_own_words() -> None:
 def test_an_environment_that_does_not_repeat_what_was_recorded_is_refused() -> None:
     rows = rows_of(played(SHOP, 0, [f"search[{shopping()['kind']}]", "click[nothing]"]))
     rows[1]["history"][0]["reply"] = "results: something else"
-    with pytest.raises(HeroError, match=r"turn 1 was answered by .*something else.*name the configuration"):
+    with pytest.raises(HeroError, match=r"recorded reply of turn 1 is .*something else.*Give the configuration"):
         label_rows(rows, SHOP)
 
 

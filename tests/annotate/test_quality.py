@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from hero_pl.annotate.files import tables
 from hero_pl.annotate.quality import (
     QUESTIONS,
     calibration,
@@ -207,6 +208,16 @@ def test_intervals_draw_episodes_and_not_turns() -> None:
     assert found["error/precision"] == 0.5
     assert (found["error/precision/from"], found["error/precision/to"]) == (0.0, 1.0)
     assert "rows/from" not in found
+
+
+def test_bug_48_unanimous_episodes_have_no_interval_and_the_table_says_not_resolved() -> None:
+    rows = [labeled(task, number, number > 3) for task in "ab" for number in range(10)]
+    report = quality_report([rows], {row["id"]: "true" for row in rows})
+    assert report["true"]["turn_was_error"] == 0.6
+    assert not [name for name in report["true"] if name.endswith(("/from", "/to"))]
+    ((_, *measures), *_) = tables(report)
+    said = {name: cell for name, cell in measures if cell}
+    assert (said["turn_was_error"], said["rows"]) == ("0.600 [not resolved]", "20")
 
 
 def test_a_single_episode_has_no_interval() -> None:

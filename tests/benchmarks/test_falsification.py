@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 
 import pytest
-from falsification import TRUE, TurnScore, after, arms_of, before, bootstrap_mean, difference, measure, page
+from falsification import TRUE, TurnScore, after, arms_of, before, bootstrap_mean, difference, interval, measure, page
 
 from hero_pl.cli.lightning import instantiate
 from hero_pl.errors import ConfigError
@@ -35,10 +35,19 @@ def test_the_interval_draws_whole_episodes() -> None:
 
 
 def test_a_difference_is_paired_and_says_when_it_is_not_resolved() -> None:
+    lower = [
+        TurnScore(one.episode, one.wrong, one.divergence, one.endorsement - 1.0 - one.episode, one.changed)
+        for one in SCORES
+    ]
+    found = difference(SCORES, lower, "wrong")
+    assert (found["mean"], found["low"], found["high"], found["verdict"]) == (1.5, 1.0, 2.0, "higher")
+    assert difference(SCORES, SCORES, "divergence")["verdict"] == "not resolved"
+
+
+def test_differences_that_are_all_alike_have_no_interval() -> None:
     lower = [TurnScore(one.episode, one.wrong, one.divergence, one.endorsement - 1.0, one.changed) for one in SCORES]
     found = difference(SCORES, lower, "wrong")
-    assert (found["mean"], found["low"], found["high"], found["verdict"]) == (1.0, 1.0, 1.0, "higher")
-    assert difference(SCORES, SCORES, "divergence")["verdict"] == "not resolved"
+    assert (interval(found, "+"), found["verdict"]) == ("+1.000 [no interval]", "not resolved")
 
 
 def test_the_arms_differ_in_their_words_alone() -> None:

@@ -67,8 +67,8 @@ def test_a_full_disk_keeps_the_old_checkpoint_and_names_a_file_that_exists(earli
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert done.returncode == 1
-    assert f"refused: The checkpoint {tmp_path / 'new.ckpt'} could not be written" in done.stderr
-    named = f"The newest whole one is {tmp_path / 'old.ckpt'}." if earlier else "There is no earlier one."
+    assert f"refused: Cannot write the checkpoint {tmp_path / 'new.ckpt'}" in done.stderr
+    named = f"The newest intact one is {tmp_path / 'old.ckpt'}." if earlier else "There is no earlier one."
     assert named in done.stderr
     assert [file.name for file in tmp_path.iterdir()] == ["old.ckpt"] * earlier
 
@@ -88,13 +88,13 @@ def hostile(path):
 
 
 DAMAGES = {
-    "cut": (lambda path: path.write_bytes(path.read_bytes()[:-2000]), "no seal at its end: it was cut short"),
+    "cut": (lambda path: path.write_bytes(path.read_bytes()[:-2000]), "no seal at its end: it is incomplete"),
     "empty": (lambda path: path.write_bytes(b""), "it is empty"),
     "text": (lambda path: path.write_bytes(b"not a checkpoint"), "another program wrote it"),
     "absent": (lambda path: path.unlink(), "No such file"),
     "foreign": (lambda path: torch.save({"weights": torch.arange(5)}, path), "another program wrote it"),
     "newer": (newer_schema, "a newer version of hero_pl wrote it .schema 99, this one reads up to 1."),
-    "hostile": (hostile, "it holds something else than tensors"),
+    "hostile": (hostile, "it contains other objects than tensors"),
 }
 
 
@@ -119,7 +119,7 @@ def test_any_flipped_bit_is_noticed(tmp_path):
 
 def test_a_checkpoint_that_hid_code_is_refused_although_weights_only_is_switched_off(tmp_path):
     hostile(tmp_path / "run.ckpt")
-    with pytest.raises(HeroError, match="something else than tensors"):
+    with pytest.raises(HeroError, match="other objects than tensors"):
         AtomicCheckpointIO().load_checkpoint(tmp_path / "run.ckpt", weights_only=False)
     assert not (tmp_path / "created").exists()
 

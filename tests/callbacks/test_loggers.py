@@ -59,7 +59,10 @@ def test_a_missing_package_is_named_before_a_model_is_read(package, config, caps
     monkeypatch.setattr("hero_pl.callbacks.loggers.find_spec", lambda name: None)
     with pytest.raises(SystemExit):
         main(["fit", "--config", config(), *(TENSORBOARD if package == "tensorboard" else WANDB)])
-    assert f"--{package} needs the package {package}: pip install 'hero_pl[logs]'" in capsys.readouterr().err
+    assert (
+        f"--{package} needs the package {package}. Install it with: pip install 'hero_pl[logs]'"
+        in capsys.readouterr().err
+    )
 
 
 def outcome(folder):

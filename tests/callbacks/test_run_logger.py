@@ -50,7 +50,7 @@ def rows_of(path):
 def test_a_folder_that_holds_a_run_is_refused_and_left_alone(tmp_path):
     logged(RunLogger(str(tmp_path), "same", 0), {"loss": 1.0})
     before = (tmp_path / "same" / "version_0" / "metrics.csv").read_bytes()
-    with pytest.raises(ConfigError, match=r"holds a run already \(metrics\.csv\).*--resume auto"):
+    with pytest.raises(ConfigError, match=r"already contains a run \(metrics\.csv\).*--resume auto"):
         logged(RunLogger(str(tmp_path), "same", 0), {"loss": 2.0})
     assert (tmp_path / "same" / "version_0" / "metrics.csv").read_bytes() == before
 

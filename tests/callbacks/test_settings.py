@@ -46,7 +46,7 @@ def test_what_can_be_applied_is_listed(now, line):
     ],
 )
 def test_what_would_make_another_run_is_refused_unless_it_is_wanted(now, line):
-    with pytest.raises(ConfigError, match="decide what was learned from") as refused:
+    with pytest.raises(ConfigError, match="change what the run learns from") as refused:
         compare_settings(BEFORE, now, False)
     assert f"  {line}\n" in str(refused.value)
     assert "--resume_changed true" in str(refused.value)

@@ -9,7 +9,7 @@ from hero_pl.callbacks.trajectories import TrajectoryLog
 
 @pytest.mark.parametrize(
     ("every_n_steps", "episodes", "said"),
-    [(1, 0, "The run is in {folder}; look at it with: hero_pl view {folder}\n"), (0, 0, "The run is in {folder}\n")],
+    [(1, 0, "The run is in {folder}; view it with: hero_pl view {folder}\n"), (0, 0, "The run is in {folder}\n")],
 )
 def test_a_run_without_evaluations_names_its_folder_at_the_end(
     every_n_steps, episodes, said, tiny_module, tiny_data, fit, tmp_path, capsys

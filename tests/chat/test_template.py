@@ -1,6 +1,7 @@
 """Prompts as ids: they grow by appending, outside text stays text, hints land where the setting says."""
 
 import json
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
@@ -179,6 +180,20 @@ def test_after_a_draft_the_hint_is_the_answer_to_it() -> None:
         )
     with pytest.raises(TokenAlignmentError, match="draft"):
         template.insert_hint(prompt, "H")
+
+
+@pytest.mark.parametrize("position", get_args(HintPosition))
+def test_bug_88_a_hint_that_is_kept_fits_every_context(position: HintPosition) -> None:
+    first = TEMPLATE.first_prompt("s", "a")
+    drafts = [TEMPLATE.encoder.encode_untrusted("one"), (*TEMPLATE.encoder.encode_untrusted("one"), END)]
+    contexts = [first, *(TEMPLATE.next_prompt(first, draft, "b", "tool") for draft in drafts)]
+    asked = [(hint, context, draft) for hint in ("h", "i") for context in contexts for draft in drafts]
+    kept = made(WITH_TOOLS + CHATML)
+    for hint, context, draft in asked:
+        alone = made(WITH_TOOLS + CHATML).insert_hint(context, hint, position, draft)
+        assert kept.insert_hint(context, hint, position, draft) == alone
+        if position == "after_draft":
+            assert alone == TEMPLATE.next_prompt(context, draft, hint)
 
 
 def test_before_action_keeps_the_context_as_a_verbatim_prefix() -> None:

@@ -20,8 +20,8 @@ class {name}(DistillationLoss):
     """Squared distance of the probabilities."""
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, action_ids: Tensor | None = None) -> Tensor:
-        student = log_probabilities(student_logits, self.temperature).exp()
-        teacher = log_probabilities(teacher_logits.detach(), self.temperature).exp()
+        student = log_probabilities(student_logits).exp()
+        teacher = log_probabilities(teacher_logits.detach()).exp()
         return (student - teacher).square().sum(-1)
 '''
 TEACHER = '''"""A teacher in a file of its own."""

@@ -194,7 +194,7 @@ def test_values_reach_the_run_through_its_own_record(config, tmp_path, capsys) -
 
 
 def test_a_folder_in_the_place_of_a_configuration_is_called_that(capsys, tmp_path, loads_no_model) -> None:
-    assert f"{tmp_path} is a folder, and a file is expected" in message(capsys, ["fit", "--config", str(tmp_path)])
+    assert f"{tmp_path} is a folder; expected a file" in message(capsys, ["fit", "--config", str(tmp_path)])
     (tmp_path / "quickstart.yaml").touch()
     said = message(capsys, ["fit", "--config", str(tmp_path / "quickstrat.yaml")])
     assert re.search(r"There is no file .*quickstrat\.yaml\. Did you mean .*quickstart\.yaml\?", said)

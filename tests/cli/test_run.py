@@ -61,7 +61,7 @@ def test_changed_settings_are_applied_or_refused_and_said(config, capsys, tmp_pa
 
 
 REFUSED = {
-    "a version that holds a run": (["--trainer.logger.init_args.version", "0"], "holds a run already"),
+    "a version that holds a run": (["--trainer.logger.init_args.version", "0"], "already contains a run"),
     "two ways at once": (["--ckpt_path", "last", "--resume", "auto"], "Give one of them"),
     "a path that is none": (["--resume", "nowhere"], "no such checkpoint or run"),
     "last of no run": (

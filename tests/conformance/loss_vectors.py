@@ -43,6 +43,7 @@ from hero_pl.losses import (
     TeacherConfidence,
     TruncatedRatio,
     action_log_probabilities,
+    at_temperature,
     belief_factors,
     coefficients,
     dr_grpo_advantages,
@@ -70,7 +71,7 @@ DIVERGENCES: dict[str, type[DistillationLoss]] = {
     "sampled_token": SampledToken,
 }
 DIVERGENCE_OPTIONS = {
-    name: name for name in ("temperature", "beta", "alpha", "rescale", "support", "top_k", "tail", "clip_mode", "clip")
+    name: name for name in ("beta", "alpha", "rescale", "support", "top_k", "tail", "clip_mode", "clip")
 } | {"rescale_jsd": "rescale"}
 
 
@@ -140,20 +141,22 @@ def build_loss(params: Tracked, divergence: str | None = None) -> DistillationLo
     return DIVERGENCES[name](**options)
 
 
-def logits_of(inputs: Tracked) -> tuple[Tensor, Tensor]:
-    return real(inputs["student_logits"]).requires_grad_(), real(inputs["teacher_logits"])
+def logits_of(params: Tracked, inputs: Tracked) -> tuple[Tensor, Tensor, Tensor]:
+    """The student's logits as a leaf, and those of both sides at the temperature of the case."""
+    leaf, temperature = real(inputs["student_logits"]).requires_grad_(), params.get("temperature", 1.0)
+    return leaf, at_temperature(leaf, temperature), at_temperature(real(inputs["teacher_logits"]), temperature)
 
 
 def divergence(params: Tracked, inputs: Tracked) -> Found:
     loss, tokens = build_loss(params), Tokens(params, inputs)
-    student, teacher = logits_of(inputs)
+    leaf, student, teacher = logits_of(params, inputs)
     total = normalized_sum(tokens.coefficient, loss(tokens.flat(student), tokens.flat(teacher)))
     total.backward()
     return {
         "per_token": loss(student, teacher),
         "loss": total,
-        "grad_student_logits": student.grad,
-        "grad_all_zero": bool((student.grad == 0).all()) and bool((zero_grad_of(student) == 0).all()),
+        "grad_student_logits": leaf.grad,
+        "grad_all_zero": bool((leaf.grad == 0).all()) and bool((zero_grad_of(leaf) == 0).all()),
     }
 
 
@@ -166,13 +169,13 @@ def zero_grad_of(student: Tensor) -> Tensor:
 
 def sampled_token(params: Tracked, inputs: Tracked) -> Found:
     loss, tokens = build_loss(params, "sampled_token"), Tokens(params, inputs)
-    student, teacher = logits_of(inputs)
+    leaf, student, teacher = logits_of(params, inputs)
     per_token = loss(tokens.flat(student), tokens.flat(teacher), tokens.flat(inputs["token_ids"]))
     total = normalized_sum(tokens.coefficient, per_token)
     total.backward()
     return {
         "surrogate_loss": total,
-        "grad_student_logits": student.grad,
+        "grad_student_logits": leaf.grad,
         "k1_log_ratio_mean": loss.diagnostics["sampled/log_ratio_mean"].value,
     }
 
@@ -180,9 +183,9 @@ def sampled_token(params: Tracked, inputs: Tracked) -> Found:
 def importance(params: Tracked, inputs: Tracked) -> Found:
     loss, tokens = build_loss(params), Tokens(params, inputs)
     correction = TruncatedRatio(params["ratio_cap"], params["log_ratio_clamp"])
-    student, teacher = logits_of(inputs)
+    leaf, student, teacher = logits_of(params, inputs)
     ids, recorded = torch.tensor(inputs["token_ids"]), real(inputs["rollout_logprobs"])
-    log_probs = action_log_probabilities(student, ids, loss.temperature)
+    log_probs = action_log_probabilities(student, ids)
     factor = correction(tokens.flat(log_probs), tokens.flat(recorded), tokens.row)
     per_token = loss(tokens.flat(student), tokens.flat(teacher), tokens.flat(ids))
     total = normalized_sum(tokens.coefficient, factor * per_token)
@@ -192,20 +195,18 @@ def importance(params: Tracked, inputs: Tracked) -> Found:
     return {
         "ratio": Either(ratio, capped),  # the format does not say which; the loss shows which one was used
         "loss": total,
-        "grad_student_logits": student.grad,
+        "grad_student_logits": leaf.grad,
     }
 
 
 def gate(params: Tracked, inputs: Tracked) -> Found:
     loss, tokens = build_loss(params), Tokens(params, inputs)
-    student, teacher = logits_of(inputs)
+    leaf, student, teacher = logits_of(params, inputs)
     ids = torch.tensor(inputs["token_ids"])
     rule = build_gate(params)
     per_token = loss(tokens.flat(student), tokens.flat(teacher), tokens.flat(ids))
     turn = tokens.row * (int(tokens.turn.max()) + 1) + tokens.turn if tokens.turn.numel() else tokens.turn
-    factor = rule(
-        GateInputs(tokens.flat(student), tokens.flat(teacher), tokens.flat(ids), turn, per_token, loss.temperature)
-    )
+    factor = rule(GateInputs(tokens.flat(student), tokens.flat(teacher), tokens.flat(ids), turn, per_token))
     total = normalized_sum(tokens.coefficient, factor * per_token)
     total.backward()
     everywhere = torch.ones_like(tokens.mask)
@@ -215,11 +216,10 @@ def gate(params: Tracked, inputs: Tracked) -> Found:
         ids[everywhere],
         torch.zeros_like(ids[everywhere]),
         loss(student, teacher, ids)[everywhere],
-        loss.temperature,
     )
     # gates that compare tokens with each other are checked by their loss alone
     shown = rule(everything).view(tokens.mask.shape) if isinstance(rule, SigmoidGap | TeacherConfidence) else None
-    return {"gate": shown, "loss": total, "grad_student_logits": student.grad}
+    return {"gate": shown, "loss": total, "grad_student_logits": leaf.grad}
 
 
 def build_gate(params: Tracked) -> Gate:
@@ -313,21 +313,21 @@ def policy_gradient(params: Tracked, inputs: Tracked) -> Found:
 
 
 def sdar(params: Tracked, inputs: Tracked) -> Found:
-    tokens, (student, teacher) = Tokens(params, inputs), logits_of(inputs)
+    tokens, (leaf, student, teacher) = Tokens(params, inputs), logits_of(params, inputs)
     loss = GatedSampledToken(params["sharpness"])
     per_token = loss(tokens.flat(student), tokens.flat(teacher), tokens.flat(inputs["token_ids"]))
     total = normalized_sum(tokens.coefficient, per_token)
     total.backward()
-    return {"loss": total, "grad_student_logits": student.grad}
+    return {"loss": total, "grad_student_logits": leaf.grad}
 
 
 def importance_reverse_kl(params: Tracked, inputs: Tracked) -> Found:
-    tokens, (student, teacher) = Tokens(params, inputs), logits_of(inputs)
+    tokens, (leaf, student, teacher) = Tokens(params, inputs), logits_of(params, inputs)
     ids, recorded = tokens.flat(inputs["token_ids"]), tokens.flat(real(inputs["rollout_logprobs"]))
     factor = TruncatedRatio(cap=None)(action_log_probabilities(tokens.flat(student), ids), recorded, tokens.row)
     per_token = factor * SampledToken()(tokens.flat(student), tokens.flat(teacher), ids)
     normalized_sum(tokens.coefficient, per_token).backward()
-    return {"grad_student_logits": student.grad}
+    return {"grad_student_logits": leaf.grad}
 
 
 def rlsd(params: Tracked, inputs: Tracked) -> Found:
@@ -409,7 +409,8 @@ def end_to_end(params: Tracked, inputs: Tracked) -> Found:
         rows=1,
         constant=params.get("constant"),
     )
-    per_token = loss(torch.cat(student), torch.cat(teacher))
+    temperature = params.get("temperature", 1.0)
+    per_token = loss(*(at_temperature(torch.cat(side), temperature) for side in (student, teacher)))
     total = normalized_sum(coefficient, per_token)
     total.backward()
     split = [per_token[torch.tensor(turn) == number] for number in range(len(turns))]

@@ -79,7 +79,7 @@ def test_a_task_that_lost_a_trial_bounds_k_instead_of_leaving_the_mean():
     assert result["pass_hat"] == result["pass_at"] == {"1": 0.5}
     assert (result["planned_trials"], result["evaluable_trials"]) == (2, 1)
     said = remarks(result)
-    assert "Broken episodes left a task 1 of its 2 trials: pass^k and pass@k go up to k=1." in said
+    assert "After such errors a task has 1 of its 2 trials left: pass^k and pass@k are computed up to k=1." in said
     assert "pass^k: k=1 0.500" in said
     whole = summarize([*played, episode(0, task="b")])
     assert whole["pass_hat"] == {"1": 0.5, "2": 0.5}
@@ -90,7 +90,9 @@ def test_a_task_without_any_trial_left_allows_no_k():
     broken = [episode(0, StopReason.ENV_ERROR, task="b")] * 2
     result = summarize([episode(1, task="a"), episode(1, task="a"), *broken])
     assert not {"pass_hat", "pass_at"} & result.keys()
-    assert "Broken episodes left a task 0 of its 2 trials: pass^k and pass@k cannot be told." in remarks(result)
+    assert "After such errors a task has 0 of its 2 trials left: pass^k and pass@k cannot be computed." in remarks(
+        result
+    )
 
 
 def test_a_trial_more_than_planned_may_break():

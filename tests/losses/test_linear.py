@@ -15,6 +15,7 @@ from hero_pl.losses import (
     SampledToken,
     SkewForwardKL,
     SkewReverseKL,
+    at_temperature,
     linear_divergence,
     normalized_sum,
 )
@@ -22,9 +23,9 @@ from hero_pl.scalars import measured
 
 LOSSES: dict[str, Callable[[], DistillationLoss]] = {
     "jsd": JensenShannon,
-    "jsd_rescaled": lambda: JensenShannon(0.2, rescale=True, temperature=1.5),
+    "jsd_rescaled": lambda: JensenShannon(0.2, rescale=True),
     "forward": ForwardKL,
-    "reverse": lambda: ReverseKL(temperature=0.7),
+    "reverse": ReverseKL,
     "skew_forward": SkewForwardKL,
     "skew_reverse": SkewReverseKL,
     "token_clip": lambda: ForwardKL(clip_mode="token", clip=0.5),
@@ -48,12 +49,9 @@ def inputs(dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
     }
 
 
-def plain(loss: DistillationLoss, given: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    per_token = loss(
-        given["student_hidden"] @ given["student_head_weight"].T,
-        given["teacher_hidden"] @ given["teacher_head_weight"].T,
-        given["action_ids"],
-    )
+def plain(loss: DistillationLoss, given: dict[str, Tensor], temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+    sides = (given[f"{side}_hidden"] @ given[f"{side}_head_weight"].T for side in ("student", "teacher"))
+    per_token = loss(*(at_temperature(side, temperature) for side in sides), given["action_ids"])
     return normalized_sum(given["coefficients"], per_token), per_token
 
 
@@ -74,6 +72,21 @@ def test_equals_the_plain_path(name: str, chunk: int) -> None:
         assert (tensor.grad - gradient).norm() <= 1e-5 * gradient.norm()
     assert loss.diagnostics.keys() == diagnostics.keys()
     assert measured(loss.diagnostics) == pytest.approx(measured(diagnostics), rel=1e-5, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["reverse", "jsd_rescaled", "union", "sampled"])
+def test_bug_86_the_temperature_divides_logits_and_gradient_of_every_chunk(name: str) -> None:
+    given = inputs(torch.float64)
+    trained = given["student_hidden"], given["student_head_weight"]
+    expected, _ = plain(LOSSES[name](), given, temperature=0.7)
+    expected_gradients = torch.autograd.grad(expected, trained)
+    found = linear_divergence(LOSSES[name](), **given, chunk=8, temperature=0.7)
+    torch.testing.assert_close(found.loss, expected)
+    for gradient, wanted in zip(torch.autograd.grad(found.loss, trained), expected_gradients, strict=True):
+        torch.testing.assert_close(gradient, wanted)
+    for side, log_probs in (("student", found.student_log_probs), ("teacher", found.teacher_log_probs)):
+        logits = (given[f"{side}_hidden"] @ given[f"{side}_head_weight"].T).detach() / 0.7
+        torch.testing.assert_close(log_probs, logits.log_softmax(-1)[torch.arange(23), given["action_ids"]])
 
 
 def test_bug_02_the_teacher_receives_no_gradient() -> None:

@@ -224,10 +224,10 @@ def test_coefficients_are_constants_of_the_step() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: make("mean"), "choose one of token_mean"),
+        (lambda: make("mean"), "expected one of token_mean"),
         (lambda: coefficients("seq_mean_token_sum_norm", turn=TURN, row=ROW, weight=WEIGHT, rows=3), "constant=None"),
         (lambda: make("token_mean", rows=2), "rows 0 to 2, but there are 2"),
-        (lambda: make("token_mean", turn=TURN[:3]), "equally long"),
+        (lambda: make("token_mean", turn=TURN[:3]), "equal length"),
         (lambda: normalized_sum(torch.ones(3), torch.ones(2)), "Slice the coefficients"),
     ],
 )

@@ -166,14 +166,14 @@ BUGS = (
     Bug(
         14,
         "divide the student's logits alone by the temperature",
-        DIVERGENCE,
+        "hero_pl/objectives/self_distillation.py",
         (
             (
-                "log_probabilities(teacher_logits.detach(), self.temperature)",
-                "log_probabilities(teacher_logits.detach())",
+                "return micro.tempered(without_scaffold(*views) if self.subtracts else views[0])",
+                "return without_scaffold(*views) if self.subtracts else views[0]",
             ),
         ),
-        "tests/losses/test_divergence.py",
+        "tests/objectives/test_temperature.py",
     ),
     Bug(
         15,
@@ -488,6 +488,20 @@ BUGS = (
         "tests/rollout/test_slots.py",
     ),
     Bug(
+        47,
+        "take runs with equal seeds for two trials",
+        "hero_pl/runs/plots.py",
+        (("if seed is not None and owner", "if seed is not None and seed < 0 and owner"),),
+        "tests/runs/test_plots.py",
+    ),
+    Bug(
+        48,
+        "give an interval of no width",
+        "hero_pl/annotate/quality.py",
+        (("if low < high:", "if low <= high:"),),
+        "tests/annotate/test_quality.py",
+    ),
+    Bug(
         51,
         "write no mark into eval.jsonl",
         "hero_pl/callbacks/held_out.py",
@@ -737,6 +751,27 @@ BUGS = (
         "hero_pl/objectives/mixed.py",
         (("factor = torch.ones(len(set(batch.turn.tolist()))", "factor = torch.zeros(len(set(batch.turn.tolist()))"),),
         "tests/objectives/test_mixed.py",
+    ),
+    Bug(
+        86,
+        "leave the temperature out of the gradient of a chunk",
+        "hero_pl/losses/linear.py",
+        (("gradient.mul_((coefficients / temperature)", "gradient.mul_(coefficients"),),
+        "tests/losses/test_linear.py",
+    ),
+    Bug(
+        87,
+        "encode a hint for every row that it stands in",
+        "hero_pl/chat/template.py",
+        (("lru_cache(KEPT_HINTS)(self._encode_hint)", "self._encode_hint"),),
+        "tests/objectives/test_hints_once.py",
+    ),
+    Bug(
+        88,
+        "keep the ids of a hint whatever it follows",
+        "hero_pl/chat/template.py",
+        (("last if last is None or last in self.encoder.control_ids else -1", "-1"),),
+        "tests/chat/test_template.py",
     ),
     Bug(
         120,

@@ -1,16 +1,16 @@
 """What was sampled at one temperature is compared at that temperature."""
 
-import warnings
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from hero_pl.batch import tokenize
 from hero_pl.errors import TokenAlignmentError
-from hero_pl.losses import JensenShannon, SampledToken
-from hero_pl.objectives.mixed import Credit
+from hero_pl.losses import Contrastive, GateInputs, JensenShannon, SampledToken
+from hero_pl.objectives.mixed import Credit, Mixed
 from hero_pl.objectives.policy_gradient import PolicyGradient
 from hero_pl.objectives.self_distillation import SelfDistillation
 from hero_pl.pocket.shop.reflector import ShopRules
@@ -44,15 +44,16 @@ def played(tiny_policy: Any, shop: Collector) -> Any:
 @pytest.mark.parametrize(
     "make",
     [
-        lambda s: PolicyGradient(),
-        lambda s: SelfDistillation(ShopRules(), divergence=SampledToken(temperature=s)),
-        lambda s: SelfDistillation(ShopRules(), divergence=JensenShannon(temperature=s), logits_at_once=2),
+        PolicyGradient,
+        lambda: SelfDistillation(ShopRules(), divergence=SampledToken()),
+        lambda: SelfDistillation(ShopRules(), logits_at_once=2),
+        lambda: Mixed(reflector=ShopRules()),
     ],
-    ids=["policy gradient", "sampled token", "in parts"],
+    ids=["policy gradient", "sampled token", "in parts", "mixed"],
 )
 def test_before_the_first_update_every_ratio_is_one(temperature: float, make: Any, played: Any) -> None:
     policy, episodes = played(temperature)
-    objective = make(temperature)
+    objective = make()
     objective.start(policy)
     step = objective.prepare(episodes, policy, lambda local: local)
     metrics = objective.loss(policy, step.batch).metrics
@@ -67,15 +68,41 @@ def test_the_gap_of_a_teacher_without_hints_is_zero_at_any_temperature(played: A
     assert float(objective._gaps(policy, unhinted).abs().max()) < 1e-4
 
 
-def test_a_divergence_at_another_temperature_is_told_once(played: Any) -> None:
+@pytest.mark.parametrize("logits_at_once", [0, 2])
+def test_bug_14_both_sides_are_compared_at_the_temperature_that_the_batch_was_sampled_at(
+    logits_at_once: int, played: Any
+) -> None:
     policy, episodes = played(0.5)
-    objective = SelfDistillation(ShopRules())
-    step = objective.prepare(episodes, policy, lambda local: local)
-    with pytest.warns(UserWarning, match=r"sampled at temperature 0\.5"):
-        objective.loss(policy, step.batch)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        objective.loss(policy, step.batch)
+    objective = SelfDistillation(ShopRules(), logits_at_once=logits_at_once)
+    batch = objective.prepare(episodes, policy, lambda local: local).batch
+    found = objective.loss(policy, batch)
+    student, teacher = (policy.score(rows).detach() / 0.5 for rows in (batch.student, batch.teacher))
+    per_token = JensenShannon()(student, teacher)
+    assert found.per_token is not None
+    torch.testing.assert_close(found.per_token, per_token, rtol=1e-4, atol=1e-6)
+    assert found.loss.item() == pytest.approx(float((batch.coefficient * per_token).sum()), rel=1e-4)
+    expected = student.log_softmax(-1).gather(-1, batch.action_ids.unsqueeze(-1)).squeeze(-1)
+    torch.testing.assert_close(found.student_logprobs, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_gate_sees_both_sides_and_the_wrong_hints_at_the_temperature_of_the_batch(played: Any) -> None:
+    policy, episodes = played(0.5)
+    seen: list[GateInputs] = []
+
+    class Watching(Contrastive):
+        def forward(self, inputs: GateInputs) -> Tensor:
+            seen.append(inputs)
+            return super().forward(inputs)
+
+    objective = SelfDistillation(ShopRules(), gate=Watching())
+    batch = objective.prepare(episodes, policy, lambda local: local).batch
+    objective.loss(policy, batch)
+    torch.testing.assert_close(seen[0].student_logits, policy.score(batch.student) / 0.5, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(seen[0].teacher_logits, policy.score(batch.teacher) / 0.5, rtol=1e-4, atol=1e-5)
+    wrong = (policy.score(batch.negative_rows[0]) / 0.5).log_softmax(-1)
+    wrong = wrong.gather(-1, batch.action_ids.unsqueeze(-1)).squeeze(-1)
+    assert seen[0].wrong_hint_log_probs is not None
+    torch.testing.assert_close(seen[0].wrong_hint_log_probs[0], wrong, rtol=1e-4, atol=1e-5)
 
 
 def test_greedy_episodes_count_as_temperature_one_and_mixtures_are_refused(played: Any) -> None:

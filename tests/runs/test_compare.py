@@ -142,10 +142,10 @@ def test_where_no_spread_was_seen_nothing_is_resolved(
     assert (found.verdict, found.has_interval, found.runs_needed) == ("not resolved", False, None)
     text, table = shown([found]), to_markdown([found])
     assert "no interval" in text
-    assert "nothing can be told" in " ".join(text.split())
+    assert "there is no spread" in " ".join(text.split())
     assert "[no interval] | not resolved | unknown |" in table
     assert "inf" not in text + table
-    assert ("One task: nothing is said" in text) == (count == 1)
+    assert ("One task: the result" in text) == (count == 1)
 
 
 def test_the_same_runs_give_the_same_interval(tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_results_without_a_partner_are_left_out_and_counted(tmp_path: Path) -> N
     runs = [run(tmp_path, "a", 0, tasks(0)), run(tmp_path, "b", 0, tasks(4, 12)), run(tmp_path, "b", 1, tasks(1, 3))]
     (one,) = compare_runs(runs)
     assert (one.seeds, one.tasks, one.unpaired) == (1, 10, 5)  # two tasks of seed 0 and three of seed 1
-    assert "5 results without a partner" in to_markdown([one])
+    assert "5 results that only one" in to_markdown([one])
     assert "One seed" in to_markdown([one])
     assert paired_differences({("", 0): {"x": [1.0]}}, {("", 0): {"y": [1.0]}}) == {}
 
@@ -210,14 +210,14 @@ def test_runs_that_cannot_be_compared_are_refused_with_the_reason(tmp_path: Path
         compare_runs([a, b])
     with pytest.raises(HeroError, match="one method only"):
         compare_runs([a])
-    with pytest.raises(ConfigError, match=r"No run of the baseline 'c'. The runs hold: a, b"):
+    with pytest.raises(ConfigError, match=r"There is no run of the baseline 'c'. The methods of these runs are: a, b"):
         compare_runs([a, b], baseline="c")
     with pytest.raises(HeroError, match="No method was evaluated at the same"):
         compare_runs([a, run(tmp_path, "c", 0, tasks(2), budget=7)])
     copy = tmp_path / "copy"
     copy.mkdir()
     (copy / "eval.jsonl").write_bytes((a / "eval.jsonl").read_bytes())
-    with pytest.raises(HeroError, match="both hold 'a' with seed 0"):
+    with pytest.raises(HeroError, match="both hold 'a', seed 0"):
         compare_runs([a, b, copy])
     with pytest.raises(HeroError, match=r"There is no folder .*gone"):
         compare_runs([tmp_path / "gone"])
@@ -267,7 +267,7 @@ def test_base_policies_are_compared_each_by_itself(tmp_path: Path) -> None:
     assert "| hero | base | one | 2 |" in to_markdown(found)
     (tmp_path / "again").mkdir()
     run(tmp_path / "again", "hero", 0, tasks(9), block="one")
-    with pytest.raises(HeroError, match="both hold 'hero' with seed 0 of one"):
+    with pytest.raises(HeroError, match="both hold 'hero', seed 0 of one"):
         compare_runs([tmp_path])
 
 
@@ -319,6 +319,6 @@ def test_broken_episodes_are_no_failures_and_are_counted(tmp_path: Path) -> None
     (b / "eval.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (one,) = compare_runs([a, b])
     assert (one.broken, one.tasks, one.method_mean) == (2, 8, pytest.approx(7 / 8))
-    assert "2 episodes that the environment or its user broke were left out." in shown([one])
-    with pytest.raises(HeroError, match="All 10 episodes of the runs were broken"):
+    assert "2 episodes that ended with an error of the environment or its user were left out." in shown([one])
+    with pytest.raises(HeroError, match="All 10 episodes of the runs ended with an error"):
         compare_runs([run(tmp_path, "c", 0, tasks(0), evaluable=False)])

@@ -23,11 +23,11 @@ def test_one_run_is_found_by_file_by_folder_and_from_above(tmp_path: Path) -> No
 
 
 def test_several_runs_are_listed_and_none_is_said(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"no trajectories\.jsonl in it"):
+    with pytest.raises(ConfigError, match=r"contains no trajectories\.jsonl"):
         one_run(tmp_path)
     for i in range(MOST_LISTED + 2):
         run(tmp_path / f"version_{i:02}")
-    with pytest.raises(ConfigError, match=f"holds {MOST_LISTED + 2} runs") as caught:
+    with pytest.raises(ConfigError, match=f"contains {MOST_LISTED + 2} runs") as caught:
         one_run(tmp_path)
     assert str(tmp_path / "version_00") in str(caught.value)
     assert str(caught.value).endswith("and 2 more")
@@ -52,5 +52,5 @@ def test_a_run_that_is_not_there_is_called_that(name: str, message: str, tmp_pat
 
 
 def test_a_folder_in_the_place_of_a_file_is_called_that(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="is a folder, and a file is expected"):
+    with pytest.raises(ConfigError, match="is a folder; expected a file"):
         must_exist(tmp_path, "file", "Name a YAML file.")

@@ -33,7 +33,7 @@ def test_outside_text_comes_back_as_it_was(tmp_path: Path) -> None:
 def test_a_torn_last_line_is_reported_with_its_place_and_left_out(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
     path.write_bytes(b'{"a":1}\n{"a":2}\n{"a":')
-    with pytest.warns(TornLineWarning, match=r"unfinished \(5 bytes at byte 16 after 2 whole lines\)"):
+    with pytest.warns(TornLineWarning, match=r"unfinished \(5 bytes at byte 16 after 2 complete lines\)"):
         assert rows(path) == [{"a": 1}, {"a": 2}]
 
 
@@ -56,7 +56,7 @@ def test_a_whole_last_line_without_newline_is_kept(tmp_path: Path) -> None:
 def test_a_file_of_another_kind_is_refused_and_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("dear diary")
-    with pytest.raises(HeroError, match="does not end with a JSON line"):
+    with pytest.raises(HeroError, match="is not a JSON line"):
         append_lines(path, [{"a": 1}])
     assert path.read_text() == "dear diary"
 
@@ -112,7 +112,7 @@ def test_a_disk_that_fills_up_loses_nothing_that_was_written(tmp_path: Path) -> 
     assert line == 63
     assert path.stat().st_size == 16 + 3 * line
     assert str(path) in done.stdout
-    assert "Safely written: 3 lines of this batch; the file is whole (205 bytes)" in done.stdout
+    assert "Written: 3 lines of this batch; the file has only complete lines (205 bytes)" in done.stdout
     assert "Free space" in done.stdout
     append_lines(path, [{"after": True}])
     assert [row.get("number") for row in rows(path)] == [None, 0, 1, 2, None]

@@ -124,8 +124,21 @@ def test_methods_with_gaps_and_without_overlap_are_drawn(tmp_path: Path) -> None
     plot_runs([tmp_path], out)
     assert out.read_bytes().startswith(b"\x89PNG")
     plot_run(tmp_path / "hero-seed1", out)
-    with pytest.raises(HeroError, match="cannot be written"):
+    with pytest.raises(HeroError, match="cannot write the"):
         plot_run(tmp_path / "hero-seed1", tmp_path)
+
+
+def test_bug_47_equal_seeds_of_one_method_are_not_two_trials(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    for number, seed in enumerate((0, 1, 1)):
+        write(tmp_path / f"hero/version_{number}/metrics.csv", SPARSE)
+        write(tmp_path / f"hero/version_{number}/config.yaml", f"seed_everything: 7\ndata:\n  seed: {seed}\n")
+    runs = [tmp_path / f"hero/version_{number}" for number in range(3)]
+    plot_runs(runs[:2], tmp_path / "curves.png")
+    with pytest.raises(HeroError, match=r"version_1 and .*version_2 are both runs of 'hero' with seed 1"):
+        plot_runs(runs, tmp_path / "curves.png")
+    write(runs[2] / "config.yaml", "data: {}\n")  # a run that names no seed is taken for another trial
+    plot_runs(runs, tmp_path / "curves.png")
 
 
 def test_without_matplotlib_the_extra_is_named(tmp_path: Path) -> None:

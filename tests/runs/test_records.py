@@ -125,7 +125,7 @@ def test_a_file_holds_many_records_and_survives_a_crash_while_writing(tmp_path: 
     whole = path.stat().st_size
     append_records(path, [full])
     path.write_bytes(path.read_bytes()[:-9])
-    with pytest.warns(TornLineWarning, match=f"at byte {whole} after 2 whole lines"):
+    with pytest.warns(TornLineWarning, match=f"at byte {whole} after 2 complete lines"):
         assert list(read_records(path)) == [bare, bare]
     with pytest.warns(TornLineWarning, match="removed"):
         append_records(path, [bare])

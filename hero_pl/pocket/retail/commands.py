@@ -1,4 +1,4 @@
-"""The retail dialect of small policies: ``tool[first | second]``, or plain words to the customer."""
+"""Action format of the small retail policies: ``tool[first | second]``, or plain text to the customer."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _TOOLS: dict[str, dict[str, Any]] = {
 
 
 class RetailCommands(ActionParser):
-    """Arguments stand in the order of the tool's schema; a list is written with commas."""
+    """Parses ``tool[first | second]``; arguments are in the order of the tool's schema, lists are comma-separated."""
 
     describe = PlainText.describe
 
     def read(self, reply: str) -> ParsedAction:
-        """A command becomes a tool call, everything else is said to the customer.
+        """Parse a command as a tool call; all other text is a message to the customer.
 
         Example:
             >>> RetailCommands().parse("get_order_details[#W12]").action
@@ -45,7 +45,7 @@ class RetailCommands(ActionParser):
         return ParsedAction(json.dumps({"name": found[1], "arguments": arguments}))
 
     def write(self, call: Mapping[str, Any]) -> str:
-        """The command of a tool call; the words of a ``respond``.
+        """Format a tool call as a command, and a ``respond`` call as its text.
 
         Example:
             >>> RetailCommands().write({"name": "get_order_details", "arguments": {"order_id": "#W12"}})

@@ -1,11 +1,11 @@
-"""Warm-up data for the pocket retail policy: imperfect clerking, reviewing, and obeying hints.
+"""Warm-up data for the pocket retail policy: imperfect episodes, reviews, and rows that follow a hint.
 
 The demonstrator has *habits* that ignore the policy or what a tool returned: for some products it takes the first
-listed other item, or refunds to the method that paid without looking for the gift card; it cancels with the default
-reason; it asks although the status forbids the request. Greedy decoding therefore does not undo its mistakes. Now and
-then it refuses what is allowed. A wrong item, reason or refund is accepted by the tools and shows only in the final
-reward; a forbidden change is refused by name. Hint-following rows obey the hint whatever it says, so that a wrong hint
-misleads the teacher.
+listed other item, or refunds to the original payment method without looking up the gift card; it cancels with the
+default reason; it asks for confirmation although the status forbids the request. Greedy decoding therefore does not
+remove its mistakes. Sometimes it refuses an allowed request. The tools accept a wrong item, reason or refund, which
+lowers only the final reward; they refuse a forbidden change with an error. Hint-following rows follow any hint, so that
+a wrong hint misleads the teacher.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ _MESSAGE = re.compile(r"<\|im_start\|>(\w+)\n(.*?)<\|im_end\|>", re.DOTALL)
 
 
 class RetailDemonstrations(Demonstrations):
-    """Acting, reviewing and hint-following rows from a clerk with habits.
+    """Episodes, reviews and hint-following rows from a demonstrator with habits.
 
     Args:
         habit: Probability of the habitual mistake where there is a habit.
-        noise: Probability of a random other item, reason or payment elsewhere.
-        slips: Probability of a skipped question or a needless look-up.
-        refusals: Probability, per step, of a transfer although the request is allowed. Without any, every transfer in
-            the warm-up is right, and a policy then reviews its own wrong ones as right too.
+        noise: Probability of a random other item, reason or payment where there is no habit.
+        slips: Probability of a skipped question or an unnecessary look-up.
+        refusals: Probability, per step, of a transfer although the request is allowed. With 0, every transfer in the
+            warm-up is correct, and the policy then reviews its own wrong transfers as correct too.
         branches: Hint-following rows per episode.
-        obedience: Share of diagnosis rows whose verdict is random; the label follows the hint.
-        clean: Demonstrate without any mistake and without other rows (the learnability check).
+        obedience: Fraction of diagnosis rows whose verdict is random; the label follows the hint.
+        clean: Demonstrate without mistakes and without other rows (to check that the task can be learned).
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class RetailDemonstrations(Demonstrations):
         self.teachers = hint_teachers()
 
     def make(self, specs: Sequence[EpisodeSpec], policy: Policy, collector: Collector) -> list[Trajectory]:
-        """Play the demonstrator; see :func:`~hero_pl.pocket.shop.demonstrations.taught_rows` for what becomes of it."""
+        """Play the demonstrator and convert its episodes with ``hero_pl.pocket.shop.demonstrations.taught_rows``."""
         clerk = ScriptedPolicy(self._reply, policy.template, self.parser)
         clerk.max_length = policy.max_length
         played = collector.collect(specs, clerk, Sampling(1.0, 256))
@@ -80,7 +80,7 @@ class RetailDemonstrations(Demonstrations):
         return self.parser.write(call)
 
     def choose(self, desk: Desk, rng: random.Random) -> Call:
-        """The demonstrator's step: right, or wrong by habit or by chance."""
+        """The demonstrator's step: correct, or wrong by habit or at random."""
         right = desk.right()
         if rng.random() < self.slips and desk.user_id is not None and not desk.acted:
             return desk.profile()
@@ -98,7 +98,7 @@ class RetailDemonstrations(Demonstrations):
         return self._act(desk, rng) if right["name"] in ACTS else right
 
     def _act(self, desk: Desk, rng: random.Random) -> Call:
-        """The change itself, with the item, reason or payment that the demonstrator takes."""
+        """The change, with the item, reason or payment that the demonstrator chooses."""
         wanted = desk.wanted_item()
         others = [choice for choice in desk.choices() if choice != wanted]
         if desk.goal.kind == "cancel":
@@ -113,7 +113,7 @@ class RetailDemonstrations(Demonstrations):
             payment = desk.paid
         return desk.act(item, payment)
 
-    # -- reviewing and obeying ---------------------------------------------------------------------------------
+    # -- reviews and hint-following rows -----------------------------------------------------------------------
 
     def _branches(
         self, trajectory: Trajectory, reflection: Reflection, policy: Policy, rng: random.Random
@@ -123,7 +123,7 @@ class RetailDemonstrations(Demonstrations):
         return [self._branch(trajectory, place, known[place], reflection, policy, rng) for place in places]
 
     def _places(self, trajectory: Trajectory, known: Sequence[Desk], rng: random.Random) -> list[int]:
-        """Turns of the hint-following rows: those where something is decided three times as often."""
+        """Draw the turns of the hint-following rows; turns with a decision have three times the weight."""
         places = list(range(len(trajectory.turns)))
         weights = [3 if desk.status is not None and not desk.acted else 1 for desk in known]
         chosen: list[int] = []
@@ -155,7 +155,7 @@ class RetailDemonstrations(Demonstrations):
 
     @staticmethod
     def _arbitrary(desk: Desk, rng: random.Random) -> tuple[Diagnosis, Call]:
-        """A random verdict, and the step that obeys it."""
+        """A random verdict, and the step that follows it."""
         named, other = rng.sample(desk.possible(), 2)
         if rng.random() < 0.4:
             return Diagnosis(f"right: {short(named)}", "high"), named
@@ -175,6 +175,6 @@ def read_dialogue(context: str, parser: RetailCommands) -> tuple[Desk, int]:
 
 
 def has_habit(slot: str, desk: Desk) -> bool:
-    """Whether the demonstrator has a habit there: for two products of three, the same for every policy of this desk."""
+    """Whether the demonstrator has a habit there: for two of three products, chosen by a hash of the name."""
     name = desk.goal.items[0].name if desk.goal.items else "cancel"
     return zlib.crc32(f"{slot} {name}".encode()) % 3 > 0

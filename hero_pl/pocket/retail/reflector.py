@@ -1,4 +1,4 @@
-"""Rule labels for the pocket retail desk: the reflector that reads the conversation instead of asking a model."""
+"""Rule-based reflector for the pocket retail desk."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from hero_pl.types import Trajectory
 
 
 class RetailRules(RuleReflector):
-    """Diagnoses turns of the pocket retail desk by rule from request, tool results and policy; never from hidden state.
+    """Diagnoses turns of the pocket retail desk by rule, from request, tool results and policy, without hidden state.
 
     Args:
-        targets: Add the corrected action to turns that were not right.
+        targets: Whether to add the corrected action to the diagnosis of an error.
     """
 
     stranger = "not_a_pocket_retail_task"
@@ -23,7 +23,7 @@ class RetailRules(RuleReflector):
 
 
 def desks(trajectory: Trajectory) -> list[Desk]:
-    """What was known before each turn of a retail trajectory."""
+    """The state before each turn of a retail trajectory."""
     desk = Desk.open(trajectory.first_observation)
     assert desk is not None, "checked by the caller"
     found = []

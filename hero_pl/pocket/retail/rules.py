@@ -1,9 +1,8 @@
-"""What is right at the pocket retail desk, read from the conversation alone.
+"""Rules for correct actions at the pocket retail desk, computed from the conversation only.
 
-The rules know what a clerk knows: the customer's request, what the tools returned so far, and the shop's policy. The
-order of work is fixed (find the user, read the order, refuse or look up the gift card, ask, act, close). A turn is
-judged against the conversation before it, so a turn that was right then stays right whatever went wrong before or
-after: blame falls on the turn that caused the trouble.
+The rules use the customer's request, what the tools have returned so far, and the shop's policy. The order of steps is
+fixed (find the user, read the order, refuse or look up the gift card, ask, act, close). A turn is judged by the
+conversation before it, so that only the turn that caused a problem is an error, not the turns after it.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from hero_envs.tau_bench.lookups import GIFT_CARD, NEEDED, ORIGINAL
 from hero_pl.runs.records import is_error
 
 Call: TypeAlias = Mapping[str, Any]
-"""``{"name": ..., "arguments": {...}}``; words to the customer are a call of ``respond``."""
+"""``{"name": ..., "arguments": {...}}``; a message to the customer is a call of ``respond``."""
 
 ENV = "hero_pl/PocketRetail-v0"
 ENV_ARGS = {
@@ -30,7 +29,7 @@ ENV_ARGS = {
     "size": 3000,
     "tasks": 16000,
 }
-"""The task family of ``configs/pocket_retail.yaml``."""
+"""Arguments of the environment in ``configs/pocket_retail.yaml``."""
 
 CLOSE = "Anything else?"
 ACTS = ("cancel_pending_order", "return_delivered_order_items")
@@ -38,7 +37,7 @@ _ACCEPTED = "ok: "
 
 
 def say(words: str) -> Call:
-    """Words to the customer as a call."""
+    """A message to the customer, as a call."""
     return {"name": "respond", "arguments": {"content": words}}
 
 
@@ -58,28 +57,28 @@ class Desk:
     identity: Identity
     user_id: str | None = None
     status: str | None = None
-    """Of the order, once it was read."""
+    """Status of the order, after it was read."""
     items: tuple[str, ...] = ()
-    """Names of the order's items, in the order in which the tool listed them."""
+    """Names of the order's items, as listed by the tool."""
     paid: str = ""
-    """The method that paid for the order."""
+    """Payment method of the order."""
     methods: tuple[str, ...] = ()
-    """Payment methods of the user, once the profile was read."""
+    """Payment methods of the user, after the profile was read."""
     confirmed: bool = False
     acted: bool = False
     failed: bool = False
-    """The last call was answered by an error."""
+    """Whether the last call was answered with an error."""
 
     @staticmethod
     def open(first_observation: str) -> Desk | None:
-        """The desk at the customer's first message; ``None`` if that is not a request of this desk."""
+        """The state at the customer's first message; ``None`` if it is not a request of this environment."""
         request = parse_request(first_observation)
         if request.identity is None or len(request.goals) != 1 or request.goals[0].kind not in NEEDED:
             return None
         return Desk(request.goals[0], request.identity)
 
     def after(self, call: Call | None, observation: str) -> Desk:
-        """The desk after a turn; ``call`` is ``None`` if the reply could not be read."""
+        """The state after a turn; ``call`` is ``None`` if the reply could not be parsed."""
         desk = replace(self, failed=is_error(observation))
         if call is None or desk.failed:
             return desk
@@ -95,7 +94,7 @@ class Desk:
             return replace(desk, confirmed=desk.confirmed or observation == "Yes.")
         return replace(desk, acted=desk.acted or (name in ACTS and observation.startswith(_ACCEPTED)))
 
-    # -- what could be done ------------------------------------------------------------------------------------
+    # -- possible steps ----------------------------------------------------------------------------------------
 
     def right(self) -> Call:
         """The next step of the policy."""
@@ -112,7 +111,7 @@ class Desk:
         return self.act(self.wanted_item(), self.wanted_payment()) if self.confirmed else self.ask()
 
     def find(self) -> Call:
-        """Find the user in the way that the request allows."""
+        """Find the user by the identity that the request gives."""
         who = self.identity
         if who.email is not None:
             return tool("find_user_id_by_email", email=who.email)
@@ -127,11 +126,11 @@ class Desk:
         return tool("get_user_details", user_id=self.user_id or "")
 
     def ask(self) -> Call:
-        """Ask for the customer's yes."""
+        """Ask the customer for confirmation."""
         return say(f"{self.goal.kind} {self.goal.order_id}? (yes/no)")
 
     def act(self, item: str, payment: str) -> Call:
-        """Make the change; ``item`` is the reason where an order is cancelled, and ``payment`` does not count."""
+        """Make the change. For a cancellation ``item`` is the reason, and ``payment`` is not used."""
         if self.goal.kind == "cancel":
             return tool(ACTS[0], order_id=self.goal.order_id, reason=item)
         return tool(ACTS[1], order_id=self.goal.order_id, item_ids=[item], payment_method_id=payment)
@@ -141,7 +140,7 @@ class Desk:
         return (self.goal.reason or "") if self.goal.kind == "cancel" else self.goal.items[0].name
 
     def wanted_payment(self) -> str:
-        """The method that the customer's word stands for, as far as the tools have told."""
+        """The payment method that the customer asked for, as far as the tools have returned it."""
         if self.goal.payment_id == ORIGINAL:
             return self.paid
         return next((method for method in self.methods if method.startswith(GIFT_CARD)), self.paid)
@@ -151,11 +150,11 @@ class Desk:
         return REASONS if self.goal.kind == "cancel" else self.items
 
     def payments(self) -> tuple[str, ...]:
-        """Methods that the tools have named."""
+        """Payment methods that the tools have returned."""
         return tuple(dict.fromkeys((self.paid, *self.methods)))
 
     def possible(self) -> list[Call]:
-        """Every step that could be taken with what is known, right or not."""
+        """Every step that is possible with what is known, correct or not."""
         steps = [self.find(), self.read(), self.ask(), TRANSFER, say(CLOSE)]
         steps += [self.profile()] if self.user_id is not None else []
         if self.status is not None or self.goal.kind == "cancel":
@@ -166,7 +165,7 @@ class Desk:
 
 @dataclass(frozen=True, slots=True)
 class Clerk:
-    """A situation of the retail desk: what actions as text and observations have told."""
+    """Situation of the retail desk, built from actions (as text) and observations."""
 
     desk: Desk
 
@@ -177,7 +176,7 @@ class Clerk:
 
     @staticmethod
     def open(first_observation: str) -> Clerk | None:
-        """The situation at the start; ``None`` if that is not a request of this desk."""
+        """The situation at the start; ``None`` if the message is not a request of this environment."""
         desk = Desk.open(first_observation)
         return Clerk(desk) if desk else None
 
@@ -186,7 +185,7 @@ class Clerk:
         return self.desk.right()
 
     def judge(self, action: str, text: str, reply: str) -> tuple[str, Call | None]:
-        """The diagnosis of a turn, and the right step if another one was taken."""
+        """The diagnosis of a turn, and the correct step if the turn took another one."""
         return judge(self.desk, read_call(action), reply)
 
     def after(self, action: str, reply: str) -> Clerk:
@@ -207,16 +206,16 @@ FAULTS = frozenset(
     {*_WRONG_ARGUMENT.values(), *_MISSING.values(), "wrong", "not allowed", "not confirmed", "error"}
     | {"user not found", "wrong step"}
 )
-"""What a diagnosis of a turn that was not right begins with."""
+"""Possible first parts of the diagnosis of an error."""
 
 
 def judge(desk: Desk, call: Call | None, observation: str) -> tuple[str, Call | None]:
-    """The diagnosis of one turn, and the right step if another one was taken.
+    """The diagnosis of one turn, and the correct step if the turn took another one.
 
     Args:
-        desk: What was known before.
-        call: What was done.
-        observation: What came of it.
+        desk: State before the turn.
+        call: The call of the turn.
+        observation: The observation after it.
     """
     right = desk.right()
     if call == right:
@@ -225,7 +224,7 @@ def judge(desk: Desk, call: Call | None, observation: str) -> tuple[str, Call | 
 
 
 def short(call: Call | None) -> str:
-    """A step in a few words, with what decides it."""
+    """A step in a few words, with its decisive argument."""
     if call is None:
         return "unreadable"
     name, arguments = call["name"], call["arguments"]
@@ -257,6 +256,6 @@ def _fault(desk: Desk, call: Call | None, right: Call, observation: str) -> str:
 
 
 def read_call(action: str) -> Call | None:
-    """A canonical action as a call, ``None`` if it is empty."""
+    """Parse a canonical action; ``None`` if it is empty."""
     name, arguments, problem = read_action(action)
     return {"name": name, "arguments": arguments} if action and not problem else None

@@ -1,8 +1,8 @@
-"""Warm-up data for the pocket base policy: imperfect acting, reviewing, and obeying hints.
+"""Warm-up data for the pocket shop policy: imperfect episodes, reviews, and rows that follow a hint.
 
 The demonstrator has *habits*: in one or two slots of every category it takes the first listed value most of the time,
-right or wrong. Greedy decoding therefore does not undo its mistakes. Hint-following rows obey the hint whatever it
-says, so that a wrong hint misleads the teacher and a constant one is worth nothing.
+correct or not. Greedy decoding therefore does not remove its mistakes. Hint-following rows follow any hint, so that a
+wrong hint misleads the teacher and a constant hint has no value.
 """
 
 from __future__ import annotations
@@ -35,27 +35,27 @@ from hero_pl.types import Diagnosis, FinishReason, Hint, HintPosition, Reflectio
 HINT = str(Path(__file__).parents[1] / "hint.jinja")
 DEMONSTRATION = str(Path(__file__).parents[1] / "demonstration.jinja")
 DEMONSTRATION_POSITION: HintPosition = "system"
-"""Where a demonstration is shown, as in ``configs/baselines/full_demo.yaml``."""
+"""Position of a demonstration in the prompt, as in ``configs/baselines/full_demo.yaml``."""
 OPTION_SLOTS: tuple[Slot, ...] = ("item", "color", "size")
 MODES = {"full": 0.45, "no_target": 0.15, "feedback": 0.25, "diagnosis_only": 0.15}
-"""Shares of the hint modes among hint-following rows."""
+"""Fractions of the hint modes among hint-following rows."""
 
 
 class ShopDemonstrations(Demonstrations):
-    """Acting, reviewing and hint-following rows from a demonstrator with habits.
+    """Episodes, reviews and hint-following rows from a demonstrator with habits.
 
     Args:
-        habit: Probability of the first listed value, right or wrong, in a habit slot.
-        noise: Probability of a random wrong value elsewhere.
-        astray: Probability of searching for another kind of thing.
-        wasted: Probability of a needless page, per item page.
+        habit: Probability of the first listed value, correct or not, in a habit slot.
+        noise: Probability of a random wrong value in other slots.
+        astray: Probability of searching for another category.
+        wasted: Probability of opening an unnecessary page, per item page.
         invalid: Probability of an action that the page does not offer.
-        branches: Hint-following rows per episode; 0 shows no hint at all.
-        obedience: Share of diagnosis rows on option turns whose verdict is random; the label follows the hint.
-        clean: Demonstrate without any mistake and without other rows (the learnability check).
-        demonstrations: Share of the hint-following rows that show, instead of a hint, the expert's whole episode of the
-            same task, as ``FullDemoTeacher`` does; their label is the right action.
-        reviews: End each episode with its review.
+        branches: Hint-following rows per episode; 0 for none.
+        obedience: Fraction of diagnosis rows on option turns whose verdict is random; the label follows the hint.
+        clean: Demonstrate without mistakes and without other rows (to check that the task can be learned).
+        demonstrations: Fraction of the hint-following rows that show, instead of a hint, the expert's whole episode of
+            the same task, as ``FullDemoTeacher`` does; their label is the correct action.
+        reviews: Whether to end each episode with its review.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class ShopDemonstrations(Demonstrations):
         self.demonstrator = FullDemoTeacher("oracle", ShopExpert(), template=DEMONSTRATION)
 
     def make(self, specs: Sequence[EpisodeSpec], policy: Policy, collector: Collector) -> list[Trajectory]:
-        """Play the demonstrator; see :func:`taught_rows` for what becomes of its episodes."""
+        """Play the demonstrator and convert its episodes with :func:`taught_rows`."""
         if self.clean:
             return ShopExpert().make(specs, policy, collector)
         demonstrator = ScriptedPolicy(self._reply, policy.template, policy.parser)
@@ -105,7 +105,7 @@ class ShopDemonstrations(Demonstrations):
         return self.choose(request, page, rng)
 
     def choose(self, request: Request, page: Page, rng: random.Random) -> str:
-        """The demonstrator's action: right, or wrong by habit or by chance."""
+        """The demonstrator's action: correct, or wrong by habit or at random."""
         slot, right = decision(request, page)
         return action(slot, self._value(request, page, slot, right, rng))
 
@@ -119,7 +119,7 @@ class ShopDemonstrations(Demonstrations):
             return page.values[0] if rng.random() < self.habit else right
         return rng.choice(wrong) if rng.random() < self.noise else right
 
-    # -- reviewing and obeying ---------------------------------------------------------------------------------
+    # -- reviews and hint-following rows -----------------------------------------------------------------------
 
     def _branches(
         self, trajectory: Trajectory, reflection: Reflection, policy: Policy, rng: random.Random
@@ -153,7 +153,7 @@ class ShopDemonstrations(Demonstrations):
 
     @staticmethod
     def _arbitrary(page: Page, turn: Turn, rng: random.Random, mode: str) -> tuple[Diagnosis, str]:
-        """A random verdict, and the action that obeys it."""
+        """A random verdict, and the action that follows it."""
         named = rng.choice(page.values)
         if rng.random() < 0.4:
             return Diagnosis(f"right: {named}", "high"), action(page.slot, named)
@@ -170,28 +170,28 @@ def _hinted(
     policy: Policy,
     position: HintPosition | None = None,
 ) -> Trajectory:
-    """A hint-following row: the turn with the hint in its context, and the label as its action."""
+    """A hint-following row: the turn, with the hint in its context and the label as its action."""
     prompt = policy.template.insert_hint(turn.prompt_ids, hint.text if hint else "", position)
     return replace(trajectory, turns=(labeled_turn(1, prompt, label, policy),))
 
 
 def habits(category: str) -> tuple[Slot, ...]:
-    """Slots with a habit: none, one or two per category, the same for every policy of this shop."""
+    """Slots with a habit, one or two, determined by the category."""
     rng = np.random.default_rng([7, *category.encode()])
     count = int(rng.integers(1, 3))
     return tuple(OPTION_SLOTS[i] for i in sorted(rng.permutation(3)[:count]))
 
 
 Branches = Callable[[Trajectory, Reflection, Policy, random.Random], list[Trajectory]]
-"""Makes the hint-following rows of one episode."""
+"""Function that returns the hint-following rows of one episode."""
 
 
 def taught_rows(
     played: Sequence[Trajectory], rules: Reflector, policy: Policy, branches: Branches, reviews: bool = True
 ) -> list[Trajectory]:
-    """Each episode gives one row that ends with its review, if there are ``reviews``, and hint-following rows.
+    """Convert episodes to rows: each episode (followed by its review with ``reviews``) and its hint-following rows.
 
-    Rows come ordered by length, so that micro-batches hold little padding.
+    Rows are sorted by length, so that micro-batches have little padding.
     """
     rows: list[Trajectory] = []
     for trajectory, reflection in zip(played, rules.reflect(played, policy), strict=True):
@@ -201,18 +201,18 @@ def taught_rows(
 
 
 def check_chances(owner: Demonstrations, **chances: float) -> None:
-    """Refuse what is no probability below 1.
+    """Check that all values are probabilities below 1.
 
     Raises:
-        ConfigError: One of them; it is named.
+        ConfigError: A value is not in [0, 1).
     """
     for name, value in chances.items():
         if not 0.0 <= value < 1.0:
-            raise ConfigError(f"{type(owner).__name__}({name}={value}): a probability in [0, 1) is expected.")
+            raise ConfigError(f"{type(owner).__name__}({name}={value}): expected a probability in [0, 1).")
 
 
 def hint_teachers() -> dict[str, HindsightTeacher]:
-    """What the teacher of hint-following rows is shown, by the keys of ``MODES``."""
+    """The teachers that render the hints of hint-following rows, by the keys of ``MODES``."""
     return {
         "full": HindsightTeacher(template=HINT),
         "no_target": HindsightTeacher(template=HINT, include_action_target="never"),
@@ -222,7 +222,7 @@ def hint_teachers() -> dict[str, HindsightTeacher]:
 
 
 def with_review(trajectory: Trajectory, reflection: Reflection, policy: Policy) -> Trajectory:
-    """The episode with its review as one more turn: the review reads the episode's own ids."""
+    """The episode with its review as an additional turn; the prompt of that turn contains the episode's ids."""
     prompt = review_prompt(trajectory, policy)
     review = labeled_turn(len(trajectory.turns) + 1, prompt, dump_reflection(reflection), policy)
     return replace(trajectory, turns=(*trajectory.turns, review))

@@ -1,4 +1,4 @@
-"""Plays the pocket shop by its rules, without a mistake: demonstrations for a privileged teacher."""
+"""Plays the pocket shop by rule, without mistakes: demonstrations for a privileged teacher."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hero_pl.types import Trajectory
 
 
 class ShopExpert(Demonstrations):
-    """Does what the request and the page in front of it ask for."""
+    """Takes the correct action for the request and the current page."""
 
     def make(self, specs: Sequence[EpisodeSpec], policy: Policy, collector: Collector) -> list[Trajectory]:
         """One episode per spec.
@@ -29,8 +29,8 @@ class ShopExpert(Demonstrations):
             request = Request.read(first_message(context))
             if request is None:
                 raise ConfigError(
-                    f"ShopExpert plays the pocket shop; {collector.env_id!r} shows no request of it. Use an expert "
-                    "that knows this environment."
+                    f"ShopExpert plays only the pocket shop, and {collector.env_id!r} does not begin with one of its "
+                    "requests. Use an expert for this environment."
                 )
             return action(*decision(request, Page.read(last_message(context))))
 
@@ -40,10 +40,10 @@ class ShopExpert(Demonstrations):
 
 
 def first_message(context: str) -> str:
-    """The page that names the request, as ChatML writes it; a system prompt may show requests as examples."""
+    """The first user message in ChatML, which has the request; the system prompt may have examples of requests."""
     return context.partition("<|im_start|>user\n")[2].partition("<|im_end|>")[0]
 
 
 def last_message(context: str) -> str:
-    """The page in front, as ChatML writes it."""
+    """The current page: the last message in ChatML."""
     return context.split("<|im_start|>user\n")[-1].partition("<|im_end|>")[0]

@@ -1,4 +1,4 @@
-"""Rule labels: reflectors that read pages and conversations instead of asking a model."""
+"""Rule-based reflectors: diagnoses computed from pages and conversations, without a model."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 class RuleReflector(Reflector):
-    """Diagnoses every turn by rule from what the agent saw, never from hidden state.
+    """Diagnoses every turn by rule from what the agent saw, without hidden state.
 
     Args:
-        targets: Add the corrected action to turns that were not right.
+        targets: Whether to add the corrected action to the diagnosis of an error.
     """
 
     stranger: str
-    """Issue of an episode that the rules do not cover."""
+    """Issue code of an episode that the rules do not cover."""
 
     def __init__(self, targets: bool = True) -> None:
         self.targets = targets
@@ -49,10 +49,10 @@ class RuleReflector(Reflector):
 
 
 class ShopRules(RuleReflector):
-    """Diagnoses pocket-shop turns by rule from request, pages and answers; never from hidden state.
+    """Diagnoses turns of the pocket shop by rule from the request and the pages, without hidden state.
 
     Args:
-        targets: Add the corrected action to turns that were not right.
+        targets: Whether to add the corrected action to the diagnosis of an error.
     """
 
     stranger = "not_a_pocket_shop"

@@ -1,9 +1,8 @@
-"""What is right in the pocket shop, read from the pages alone.
+"""Rules for correct actions in the pocket shop, computed from the pages only.
 
-The rules know what a shopper knows: the request and the page in front of it. They follow a fixed order (search, item,
-options in page order, buy); where the results do not hold what is wanted they search again, and nothing else is
-revised. A turn that was right given the page is right, whatever went wrong before: blame falls on the turn that caused
-the trouble.
+The rules use the request and the current page. They follow a fixed order (search, item, options in page order, buy). If
+the wanted item is not in the results they search again; they do not revise anything else. A turn is judged by the page
+before it, so that only the turn that caused a problem is an error, not the turns after it.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ class Request:
         return Request(*found.groups()) if found else None
 
     def value(self, slot: Slot) -> str:
-        """The value wanted in a slot."""
+        """The requested value of a slot."""
         return {
             "search": self.category,
             "item": f"{self.material} {self.category}",
@@ -54,7 +53,7 @@ class Page:
 
     slot: Slot
     values: tuple[str, ...]
-    """What can be clicked for it, in page order."""
+    """Elements that can be clicked for the slot, in page order."""
 
     @staticmethod
     def read(text: str) -> Page:
@@ -73,7 +72,7 @@ class Page:
 
 
 def decision(request: Request, page: Page) -> tuple[Slot, str]:
-    """What a page asks for, and the right value."""
+    """The slot that a page asks for, and its correct value."""
     if page.slot == "item" and request.value("item") not in page.values:
         return "back", "back to search"
     return page.slot, request.value(page.slot)
@@ -86,30 +85,30 @@ class Verdict:
     kind: Kind
     slot: Slot
     value: str
-    """What was clicked or searched."""
+    """The value that was clicked or searched."""
     right: str
-    """What should have been."""
+    """The correct value."""
 
     @property
     def text(self) -> str:
-        """The diagnosis in words."""
+        """The diagnosis as text."""
         return f"{self.kind}: {self.value}"
 
 
 def action(slot: Slot, value: str) -> str:
-    """The action in the shop's grammar."""
+    """The action as text, in the shop's format."""
     return f"search[{value}]" if slot == "search" else f"click[{value}]"
 
 
 def call(slot: Slot, value: str) -> dict[str, Any]:
-    """The same as a tool call."""
+    """The action as a tool call."""
     if slot == "search":
         return {"name": "search", "arguments": {"query": value}}
     return {"name": "click", "arguments": {"element": value}}
 
 
 def judge(request: Request, page_text: str, taken: str, answer: str) -> Verdict:
-    """Judge one action from the page before it and the answer after it."""
+    """Judge one action by the page before it and the reply after it."""
     slot, right = decision(request, Page.read(page_text))
     found = re.fullmatch(r"(?:search|click)\[(.*)\]", taken.strip())
     value = found.group(1) if found else (taken.strip() or "nothing")
@@ -125,7 +124,7 @@ def judge(request: Request, page_text: str, taken: str, answer: str) -> Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Shopper:
-    """A situation of the pocket shop: the request, and the page in front."""
+    """Situation of the pocket shop: the request and the current page."""
 
     request: Request
     page: str
@@ -137,26 +136,26 @@ class Shopper:
 
     @staticmethod
     def open(first_observation: str) -> Shopper | None:
-        """The situation at the start; ``None`` if that is not a request of this shop."""
+        """The situation at the start; ``None`` if the observation is not a request of this shop."""
         request = Request.read(first_observation)
         return Shopper(request, first_observation) if request else None
 
     @property
     def slot(self) -> Slot:
-        """What the page asks for."""
+        """The slot that the page asks for."""
         return Page.read(self.page).slot
 
     def right(self) -> dict[str, Any]:
-        """The next step of the rules."""
+        """The correct next step by the rules."""
         return call(*decision(self.request, Page.read(self.page)))
 
     def judge(self, action: str, text: str, reply: str) -> tuple[str, Mapping[str, Any] | None]:
-        """The diagnosis of a turn, and the right step if another one was taken."""
+        """The diagnosis of a turn, and the correct step if the turn took another one."""
         verdict = judge(self.request, self.page, action or text, reply)
         return verdict.text, None if verdict.kind == "right" else call(verdict.slot, verdict.right)
 
     def after(self, action: str, reply: str) -> Shopper:
-        """The situation after a turn; a reply that could not be read changes nothing."""
+        """The situation after a turn; an unparsable reply changes nothing."""
         return replace(self, page=reply) if action else self
 
 

@@ -1,4 +1,4 @@
-"""Look at what happened in a run: one static HTML file, or the terminal."""
+"""Show the episodes of a run, as one static HTML file or in the terminal."""
 
 from hero_pl.runs.viewer.page import write_html
 from hero_pl.runs.viewer.terminal import print_terminal

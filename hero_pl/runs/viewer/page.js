@@ -1,7 +1,7 @@
 "use strict";
-// Everything from outside is put on the page as text nodes; nothing is ever parsed as markup.
+// Outside text is added to the page as text nodes only; it is never parsed as markup.
 const run = JSON.parse(document.getElementById("data").textContent);
-const PAGE = 300; // episodes put into the list at a time
+const PAGE = 300; // episodes added to the list at a time
 const at = (id) => document.getElementById(id);
 let shown = []; // indices of the episodes that pass the filter
 let listed = 0; // how many of them are in the list
@@ -76,7 +76,7 @@ function filter() {
     if (query && !haystack(one).includes(query)) return;
     shown.push(i);
   });
-  at("count").textContent = shown.length + " of " + run.episodes.length + " episodes \u00b7 keys j and k step through them";
+  at("count").textContent = shown.length + " of " + run.episodes.length + " episodes \u00b7 press j and k to move";
   at("list").replaceChildren();
   listed = 0;
   more();
@@ -104,7 +104,7 @@ function keys(event) {
   show(Math.min(shown.length - 1, Math.max(0, shown.indexOf(current) + move)));
 }
 
-function show(place) { // the episode at a place of the list, and the list scrolled to it
+function show(place) { // open the episode at an index of the list and scroll the list to it
   while (place >= listed) more();
   open(shown[place]);
   at("list").querySelector('[aria-current="true"]').scrollIntoView({ block: "nearest" });
@@ -125,7 +125,7 @@ function open(i) {
     " \u00b7 " + one.stage + ", step " + one.step + (one.version === null ? "" : " \u00b7 weights after " + one.version + " updates")), chips(one)];
   if (one.error) page.push(fold("error", one.error, true));
   if (one.turns.length) page.push(strip(one), legend());
-  if (one.reflection && one.reflection.raw) page.push(fold("what the reflector wrote", one.reflection.raw));
+  if (one.reflection && one.reflection.raw) page.push(fold("reply of the reflector", one.reflection.raw));
   if (run.shared[one.system]) page.push(fold("system prompt", run.shared[one.system]));
   if (run.shared[one.tools]) page.push(fold("tools", run.shared[one.tools]));
   page.push(make("section", { class: "card" }, make("div", { class: "title" }, make("b", {}, "Task")), part("", "", make("pre", {}, one.first))));
@@ -154,7 +154,7 @@ function strip(one) {
 }
 
 function legend() {
-  const [scale, what] = run.per_token ? [run.token_scale, "tokens"] : [run.turn_scale, "turns, for no tokenizer was given"];
+  const [scale, what] = run.per_token ? [run.token_scale, "tokens"] : [run.turn_scale, "turns; no tokenizer was given"];
   if (!scale) return make("div", { class: "legend quiet" }, "No losses were logged.");
   return make("div", { class: "legend quiet" }, "loss 0", make("span", { class: "ramp" }), number(scale) + " nats (95th percentile over " + what + ")");
 }

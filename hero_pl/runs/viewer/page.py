@@ -1,7 +1,7 @@
 """Write the records of a run as one HTML file that needs no server and no network.
 
-Outside text (observations, diagnoses) reaches the page only as JSON inside a data block and is shown only as text
-nodes, so it can never become markup. A content policy in the page allows nothing but its own style and script.
+Outside text (observations, diagnoses) is in the page only as JSON inside a data block and is shown only in text nodes,
+so it can never become markup. The content security policy of the page allows only its own style and script.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from hero_pl.runs.viewer.summary import StageSummary
 from hero_pl.types import Reflection, Turn
 
 Decode: TypeAlias = Callable[[Sequence[int]], list[str]]
-"""Ids of one action -> the text of each id, as a tokenizer spells it."""
+"""Function from the ids of one action to the text of each id."""
 
 
 def write_html(records_path: Path, out_path: Path, decode: Decode | None = None) -> int:
-    """Write the page and return how many episodes it shows.
+    """Write the page and return the number of episodes in it.
 
     Args:
         records_path: A ``trajectories.jsonl``.
-        out_path: The HTML file to write; replaced when it exists.
-        decode: Gives the text of each sampled id, so that every token has its own color. Without it a turn is colored
-            as a whole by its mean loss.
+        out_path: HTML file to write; an existing file is replaced.
+        decode: Returns the text of each sampled id, so that every token gets its own color. Without it each turn is
+            colored by its mean loss.
 
     Raises:
-        HeroError: The records cannot be read, ``decode`` returns another number of texts than ids, or ``out_path``
-            cannot be written.
+        HeroError: The records cannot be read, ``decode`` does not return one text per id, or ``out_path`` cannot be
+            written.
     """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", TornLineWarning)
@@ -51,14 +51,12 @@ def write_html(records_path: Path, out_path: Path, decode: Decode | None = None)
         out_path.parent.mkdir(parents=True, exist_ok=True)
         out_path.write_text(page, encoding="utf-8")
     except OSError as error:
-        raise HeroError(
-            f"{out_path}: the page cannot be written ({error.strerror or error}). Give another path for it."
-        ) from error
+        raise HeroError(f"{out_path}: cannot write the page ({error.strerror or error}). Give another path.") from error
     return count
 
 
 def is_per_token(page: Path) -> bool:
-    """Whether a page that was written here colors every token."""
+    """Whether a page written by :func:`write_html` colors single tokens."""
     try:
         return '"per_token":true' in page.read_text(encoding="utf-8")  # in outside text the quotes are escaped
     except (OSError, ValueError):
@@ -66,7 +64,7 @@ def is_per_token(page: Path) -> bool:
 
 
 def build_page(records_path: Path, decode: Decode | None = None) -> tuple[str, int]:
-    """The page as text, and the number of episodes in it."""
+    """Return the page as text, and the number of episodes in it."""
     shared: dict[str, int] = {}
     stages: dict[str, StageSummary] = {}
     losses: list[float] = []
@@ -99,19 +97,19 @@ def _explained(episodes: Sequence[dict[str, Any]]) -> int:
 
 
 def fill_page(folder: Traversable, stem: str, title: str, data: dict[str, Any]) -> str:
-    """Put title, style, data and script into a page in one pass, so that data is never taken for a place holder.
+    """Fill title, style, data and script into a template in one pass, so that data is never read as a placeholder.
 
     Args:
-        folder: Holds the template ``stem.html`` with ``stem.css`` and ``stem.js``.
-        stem: Their name.
-        title: Of the page.
-        data: JSON values for the data block.
+        folder: Folder with the template ``stem.html`` and with ``stem.css`` and ``stem.js``.
+        stem: Name of these files without the ending.
+        title: Title of the page.
+        data: JSON values of the data block.
     """
     style = folder.joinpath(f"{stem}.css").read_text(encoding="utf-8")
     script = folder.joinpath(f"{stem}.js").read_text(encoding="utf-8")
     policy = f"default-src 'none'; style-src 'sha256-{_hash(style)}'; script-src 'sha256-{_hash(script)}'"
     text = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    # Inside <script> only "<" could end the block or open a comment; as an escape it is the same JSON.
+    # Inside <script>, "<" could end the block or open a comment; escaped, it is the same JSON.
     values = {
         "title": html.escape(title),
         "policy": policy,
@@ -124,12 +122,12 @@ def fill_page(folder: Traversable, stem: str, title: str, data: dict[str, Any]) 
 
 
 def _hash(text: str) -> str:
-    """The form in which a content policy names an inline block."""
+    """Hash of an inline block, as a content security policy expects it."""
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def _scale(losses: list[float]) -> float | None:
-    """The loss that gets the full color: the 95th percentile, so that one spike does not pale the rest."""
+    """Loss with the full color: the 95th percentile, so that a single outlier does not make all others pale."""
     positive = sorted(loss for loss in losses if 0 < loss < math.inf)
     return _short(positive[int(0.95 * (len(positive) - 1))]) if positive else None
 
@@ -150,7 +148,7 @@ def _stage(summary: StageSummary) -> dict[str, Any]:
 
 
 def _episode(record: Record, shared: dict[str, int], decode: Decode | None) -> dict[str, Any]:
-    """What the page needs of one episode; texts that repeat across episodes go to ``shared``."""
+    """Data of one episode; texts that repeat across episodes are stored once, in ``shared``."""
     trajectory, reflection = record.trajectory, record.reflection
     count = len(trajectory.turns)
     diagnoses = reflection.diagnoses if reflection else (None,) * count
@@ -201,7 +199,7 @@ _Values: TypeAlias = "tuple[float, ...] | None"
 
 
 def _turn(turn: Turn, loss: _Values, student: _Values, teacher: _Values, decode: Decode | None) -> dict[str, Any]:
-    """One turn; ``tokens`` holds rows of text, loss, student and teacher probability."""
+    """Data of one turn; ``tokens`` holds rows of text, loss, student and teacher probability."""
     entry: dict[str, Any] = {
         "text": turn.text,
         "action": turn.action,
@@ -217,7 +215,7 @@ def _turn(turn: Turn, loss: _Values, student: _Values, teacher: _Values, decode:
         if len(texts) != len(turn.action_ids):
             raise HeroError(
                 f"decode returned {len(texts)} texts for {len(turn.action_ids)} ids at turn {turn.number}. "
-                "It must give one text per id, in order."
+                "It must return one text per id, in order."
             )
         nothing = (None,) * len(texts)
         rows = zip(texts, loss or nothing, student or nothing, teacher or nothing, strict=True)
@@ -231,5 +229,5 @@ def _mean(values: _Values) -> float | None:
 
 
 def _short(value: float | None) -> float | None:
-    """Four digits are enough for the eye; JSON knows no NaN."""
+    """Round to four digits; ``None`` for values that JSON does not have."""
     return None if value is None or not math.isfinite(value) else float(f"{value:.4g}")

@@ -1,4 +1,4 @@
-"""The figures at the head of both views: one row per stage."""
+"""Summary of each stage, shown at the top of both views."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from hero_pl.runs.records import Record, evaluable, succeeded
 
 @dataclass(slots=True)
 class StageSummary:
-    """Counts over the episodes of one stage; grows while a file is read."""
+    """Counts over the episodes of one stage, updated while a file is read."""
 
     stage: str
     episodes: int = 0
-    """Those that the environment or its user simulator broke are in ``broken`` and in no other figure."""
+    """Evaluable episodes. The others are counted in ``broken`` only."""
     broken: int = 0
     successes: int = 0
     floors: list[bool] = field(default_factory=list)
-    """Of the episodes whose environment tells it: whether doing nothing would succeed."""
+    """Whether doing nothing would succeed, for each episode whose environment reports it."""
     users: set[str] = field(default_factory=set)
     """Kinds of user simulators."""
     turns: int = 0
     reward: float = 0.0
     """Sum over episodes."""
     reflected_turns: int = 0
-    """Turns of the episodes that a reflector was asked about."""
+    """Turns of the episodes that have a reflection."""
     diagnosed_turns: int = 0
     malformed_turns: int = 0
 
@@ -49,12 +49,12 @@ class StageSummary:
 
     @property
     def success(self) -> float:
-        """Share of episodes with full reward."""
+        """Fraction of episodes with full reward."""
         return self.successes / max(self.episodes, 1)
 
     @property
     def floor(self) -> float | None:
-        """Success of an agent that does nothing, on the same episodes; ``None`` where no environment tells."""
+        """Success rate of doing nothing on the same episodes; ``None`` if the environment does not report it."""
         return sum(self.floors) / len(self.floors) if self.floors else None
 
     @property
@@ -69,10 +69,10 @@ class StageSummary:
 
     @property
     def coverage(self) -> float | None:
-        """Share of reflected turns with a usable diagnosis; ``None`` when nothing was reflected on."""
+        """Fraction of reflected turns with a usable diagnosis; ``None`` without reflections."""
         return self.diagnosed_turns / self.reflected_turns if self.reflected_turns else None
 
     @property
     def malformed(self) -> float | None:
-        """Share of turns whose reply could not be read as an action; ``None`` without turns."""
+        """Fraction of turns whose reply could not be parsed as an action; ``None`` without turns."""
         return self.malformed_turns / self.turns if self.turns else None

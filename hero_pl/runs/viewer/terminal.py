@@ -22,21 +22,21 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u
 def print_terminal(
     records_path: Path, limit: int = 20, console: Console | None = None, stage: str | None = None
 ) -> int:
-    """Print the first ``limit`` episodes, then one row of figures per stage; returns how many were printed.
+    """Print the first ``limit`` episodes, then one summary row per stage; return the number of printed episodes.
 
-    The figures are over the whole file; a line says when it holds more episodes than were printed.
+    The summary covers the whole file; a line tells the user if the file has more episodes than were printed.
 
     Args:
         records_path: A ``trajectories.jsonl``.
-        limit: Episodes to print.
-        console: Where to.
-        stage: Print, and count, only the episodes of this stage.
+        limit: Maximum number of episodes to print.
+        console: Console to print to; default: standard output.
+        stage: Print and summarize only the episodes of this stage.
 
     Raises:
-        HeroError: ``limit`` is not positive, the file has no such stage, or the records cannot be read.
+        HeroError: ``limit`` is not positive, the file has no episode of the stage, or the records cannot be read.
     """
     if limit < 1:
-        raise HeroError(f"limit is {limit}; give the number of episodes to print, at least 1.")
+        raise HeroError(f"limit is {limit}; expected the number of episodes to print, at least 1.")
     console = console or Console()
     stages: dict[str, StageSummary] = {}
     printed = more = 0
@@ -50,20 +50,22 @@ def print_terminal(
         console.print(_episode(record))
         printed += 1
     if stage is not None and stage not in stages:
-        raise HeroError(f"{records_path} has no episode of stage {stage!r}. There are: {', '.join(stages) or 'none'}.")
+        raise HeroError(
+            f"{records_path} has no episode of stage {stage!r}. Its stages are: {', '.join(stages) or 'none'}."
+        )
     if more:
-        console.print(Text(f"The first {printed} of {printed + more} episodes; raise the limit to see more."))
+        console.print(Text(f"The first {printed} of {printed + more} episodes; increase the limit to see more."))
     console.print(_summary([one for name, one in stages.items() if stage in (None, name)]))
     return printed
 
 
 def plain(text: str) -> str:
-    """Outside text made harmless: control characters, which could steer the terminal, become visible escapes."""
+    """Escape control characters, which could control the terminal."""
     return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
 
 
 def _episode(record: Record) -> Panel:
-    """One episode as a panel."""
+    """Format one episode as a panel."""
     trajectory, reflection = record.trajectory, record.reflection
     good = succeeded(trajectory)
     body = Text()
@@ -96,7 +98,7 @@ def _episode(record: Record) -> Panel:
 
 
 def _append_turn(body: Text, turn: Turn, loss: float | None, largest: float) -> None:
-    """The reply of one turn, its background the redder the larger its loss."""
+    """Append the reply of one turn; a larger loss gives a redder background."""
     body.append(f"\n{turn.number:>3} ", style="bold")
     share = 0.0 if loss is None or largest <= 0 else loss / largest
     style = f"on rgb({int(60 + 120 * share)},{int(60 - 20 * share)},40)" if share > 0.05 else ""

@@ -144,12 +144,12 @@ def test_a_decoder_that_loses_an_id_is_refused(records_path: Path, tmp_path: Pat
 
 def test_a_torn_last_record_is_reported_and_the_rest_is_shown(records_path: Path, tmp_path: Path) -> None:
     records_path.write_bytes(records_path.read_bytes()[:-20])
-    with pytest.warns(TornLineWarning, match="after 2 whole lines"):
+    with pytest.warns(TornLineWarning, match="after 2 complete lines"):
         assert write_html(records_path, tmp_path / "page.html") == 2
 
 
 def test_a_page_that_cannot_be_written_is_named(records_path: Path, tmp_path: Path) -> None:
-    with pytest.raises(HeroError, match="cannot be written"):
+    with pytest.raises(HeroError, match="cannot write the"):
         write_html(records_path, tmp_path)
 
 

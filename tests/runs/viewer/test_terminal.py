@@ -45,7 +45,7 @@ def test_an_episode_is_shown_with_reply_observation_diagnosis_and_loss(tmp_path:
         "buy [bold]a cup[/bold]",
     ):
         assert part in text
-    assert "raise the limit" not in text
+    assert "increase the limit" not in text
 
 
 def test_floor_user_and_broken_episodes_stand_beside_the_success(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_the_figures_count_the_whole_file_and_one_stage_can_be_asked_for(tmp_pat
     assert "The first 1 of 4 episodes" in text
     assert re.search(r"train *│ *4 *│ *25%", text)
     assert not re.search(r"test *│", text)
-    with pytest.raises(HeroError, match=r"no episode of stage 'trainn'\. There are: test, train"):
+    with pytest.raises(HeroError, match=r"no episode of stage 'trainn'\. Its stages are: test, train"):
         shown(path, 1, "trainn")
 
 

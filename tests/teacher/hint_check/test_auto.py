@@ -87,7 +87,7 @@ def test_a_run_keeps_and_tells_what_was_measured(tiny_module, tiny_data, fit, tm
     teacher = module.objective.teacher
     assert values["taken"] == [teacher.wording.template, teacher.wording.position]
     assert values["tokens"] == module.last_metrics["teacher/hint_check_tokens"] > 0
-    assert f"template: auto takes {teacher.wording}" in " ".join(capsys.readouterr().out.split())
+    assert f"template: auto chose {teacher.wording}" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_refused_run_trains_no_step_and_keeps_the_measurement(tiny_module, tiny_data, fit, tmp_path) -> None:

@@ -1,0 +1,97 @@
+"""Commands about what a configuration can name: components, shipped configurations, environments and their data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hero_pl.errors import HeroError
+
+PANEL = "Components, configurations, environments"
+
+app = typer.Typer()
+
+
+@app.command(rich_help_panel=PANEL, epilog="Example: hero_pl components --import your_package")
+def components(
+    config: Annotated[
+        str | None, typer.Option("--config", help="Also what the packages hold that this configuration names.")
+    ] = None,
+    packages: Annotated[
+        list[str] | None, typer.Option("--import", help="Also what this package or module holds; may be repeated.")
+    ] = None,
+) -> None:
+    """List what a configuration can swap: every class of each base, with its first sentence."""
+    from hero_pl.cli.components import describe, import_named, named_in
+
+    import_named([*(packages or []), *(named_in(config) if config else [])])
+    print(describe())
+
+
+@app.command(rich_help_panel=PANEL, epilog="Example: hero_pl configs")
+def configs() -> None:
+    """List the configurations that ship with the package; every --config takes their names."""
+    from hero_pl.cli.configs import describe
+
+    print(describe())
+
+
+@app.command(rich_help_panel=PANEL, epilog="Example: hero_pl envs")
+def envs() -> None:
+    """List the environments of the project."""
+    import gymnasium
+
+    from hero_pl.rollout.environments import register
+
+    register()
+    for name in sorted(name for name in gymnasium.registry if name.startswith("hero_pl/")):
+        print(name)
+
+
+def _mapping(text: str) -> dict[str, Any]:
+    """Keys and values on a command line."""
+    from hero_pl.cli.configs import load_text
+
+    values = load_text(text)
+    if not isinstance(values, dict):
+        raise typer.BadParameter(f"{text!r} holds no keys and values; write them as '{{size: 30}}'")
+    return values
+
+
+@app.command(
+    "check-env",
+    rich_help_panel=PANEL,
+    epilog="Example: hero_pl check-env hero_pl/PocketRetail-v0 --env_args '{size: 30, tasks: 60}'",
+)
+def check_environment(
+    env: Annotated[str, typer.Argument(help="Gymnasium id; package:Id for one of your own.")],
+    env_args: Annotated[
+        Any, typer.Option("--env_args", help="Its arguments, as YAML.", parser=_mapping, metavar="YAML")
+    ] = None,
+) -> None:
+    """Check that an environment follows the API."""
+    from hero_pl.rollout.check_env import check_env
+    from hero_pl.rollout.environments import check_id
+
+    check_id(env)
+    problems = check_env(env, **(env_args or {}))
+    if problems:
+        raise HeroError(f"{env} breaks the contract:\n" + "\n".join(f"  - {problem}" for problem in problems))
+    print(f"{env} keeps the contract.")
+
+
+@app.command(
+    "import-tau-bench", rich_help_panel=PANEL, epilog="Example: hero_pl import-tau-bench tau-bench --target data"
+)
+def import_tau_bench(
+    source: Annotated[Path, typer.Argument(help="A checkout of the original repository, or its data as JSON.")],
+    target: Annotated[
+        Path | None, typer.Option("--target", help="Where to store it; default: the user's data folder.")
+    ] = None,
+) -> None:
+    """Import the official TauBench data; task files are parsed, never executed."""
+    from hero_pl.rollout.environments import import_tau_bench_data
+
+    print(import_tau_bench_data(source, target))
