@@ -99,8 +99,8 @@ BUGS = (
     Bug(
         6,
         "use the mask of the action as attention mask",
-        "hero_pl/policy/huggingface.py",
-        (("mask[i, : len(row.ids)] = 1", "mask[i, row.spans[0][0] - 1 : len(row.ids)] = 1"),),
+        "hero_pl/policy/scoring.py",
+        (("mask[i, : len(piece)] = 1", "mask[i, places[0] : len(piece)] = 1"),),
         "tests/test_batch.py",
     ),
     Bug(
@@ -471,7 +471,7 @@ BUGS = (
     Bug(
         45,
         "let a row that joins late see what is in the cache",
-        "hero_pl/policy/sampler.py",
+        "hero_pl/policy/cached_rows.py",
         (("pad(mask, (new, 0))])", "pad(mask, (new, 0), value=1)])"),),
         "tests/policy/test_sampler.py",
     ),
