@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from hero_pl.errors import TokenAlignmentError
-from hero_pl.losses.base import at_temperature
 from hero_pl.losses.normalize import Mode, Normalization, coefficients
+from hero_pl.losses.scores import Scores
 from hero_pl.policy.base import Policy, ScoreRow
 from hero_pl.types import Hint, Trajectory, Turn
 
@@ -85,9 +85,9 @@ class TokenizedBatch:
         if wanted:
             yield self._of(wanted)
 
-    def tempered(self, logits: Tensor) -> Tensor:
-        """Logits as the actions were drawn from: every comparison of student, teacher and rollout is made of these."""
-        return at_temperature(logits, self.temperature)
+    def tempered(self, scores: Scores) -> Scores:
+        """Scores as the actions were drawn from: every comparison of student, teacher and rollout is made of these."""
+        return replace(scores, temperature=self.temperature)
 
     def teacher_scored(self) -> TokenizedBatch:
         """The tokens that the teacher scores, in its order; ``student`` still has the rows of all."""

@@ -305,7 +305,7 @@ class HeroModule(lightning.LightningModule):
         return PolicyError(
             f"Out of memory with micro-batches of {self.tokens_per_micro_batch} tokens. Lower "
             "model.tokens_per_micro_batch or data.max_action_tokens, switch gradient_checkpointing on, or set "
-            "logits_at_once of the objective."
+            "model.policy.init_args.logits_at_once lower."
         )
 
     def _broken(self) -> PolicyError:

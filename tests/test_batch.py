@@ -83,7 +83,7 @@ def ragged(policy: Policy) -> tuple[list[Trajectory], list[list[Hint | None]]]:
 
 
 def loss_of(policy: Policy, micro: TokenizedBatch) -> torch.Tensor:
-    teacher = LiveWeights().score(policy, micro.teacher)
+    teacher = LiveWeights().scores(policy, micro.teacher).logits()
     return normalized_sum(micro.coefficient, JensenShannon()(policy.score(micro.student), teacher))
 
 
@@ -106,7 +106,7 @@ def test_bug_04_an_empty_hint_gives_exactly_no_divergence_and_no_gradient(policy
     trajectory = episode(policy, [("one", "o1")])
     batch = tokenize([trajectory], [hints_for(trajectory, "")], policy)
     student = policy.score(batch.student)
-    divergence = JensenShannon()(student, LiveWeights().score(policy, batch.teacher))
+    divergence = JensenShannon()(student, LiveWeights().scores(policy, batch.teacher).logits())
     assert torch.equal(divergence, torch.zeros(len(batch)))
     assert not gradient(policy, [batch]).any()
     other = tokenize([trajectory], [hints_for(trajectory, "look again")], policy)
@@ -116,7 +116,7 @@ def test_bug_04_an_empty_hint_gives_exactly_no_divergence_and_no_gradient(policy
 def test_bug_04_empty_hints_on_later_turns_differ_by_rounding_at_most(policy: HuggingFacePolicy) -> None:
     trajectory = episode(policy, [("one", "o1"), ("two", "o2"), ("three", "o3")])
     batch = tokenize([trajectory], [hints_for(trajectory, "", "", "")], policy)
-    divergence = JensenShannon()(policy.score(batch.student), LiveWeights().score(policy, batch.teacher))
+    divergence = JensenShannon()(policy.score(batch.student), LiveWeights().scores(policy, batch.teacher).logits())
     assert divergence.abs().max() < 1e-9
 
 
@@ -131,11 +131,11 @@ def test_bug_04_an_empty_hint_gives_no_divergence_at_any_hint_position(
         alone = replace(trajectory, turns=(turn,))
         batch = tokenize([alone], [[Hint(turn.number, "")]], policy)
         student = policy.score(batch.student)
-        assert torch.equal(student, LiveWeights().score(policy, batch.teacher))
+        assert torch.equal(student, LiveWeights().scores(policy, batch.teacher).logits())
         hinted = tokenize([alone], [[Hint(turn.number, "look again")]], policy)
         assert "look again" in decoded(policy, hinted.teacher[0])
         assert "look again" not in decoded(policy, hinted.student[0])
-        divergence = JensenShannon()(student, LiveWeights().score(policy, hinted.teacher))
+        divergence = JensenShannon()(student, LiveWeights().scores(policy, hinted.teacher).logits())
         assert divergence.max() > 1e-9
 
 
@@ -151,7 +151,7 @@ def test_bug_06_the_teacher_reads_earlier_observations(policy: HuggingFacePolicy
     def teacher_scores(observation: str) -> torch.Tensor:
         trajectory = episode(policy, [("one", observation), ("two", "end")])
         batch = tokenize([trajectory], [hints_for(trajectory, "note", "note")], policy)
-        return LiveWeights().score(policy, batch.teacher)
+        return LiveWeights().scores(policy, batch.teacher).logits()
 
     first_turn = len(episode(policy, [("one", "")]).turns[0].action_ids)
     before, after = teacher_scores("open"), teacher_scores("shut")
@@ -255,7 +255,9 @@ def test_bug_23_dropout_of_a_configuration_never_reaches_the_scores(tmp_path: Pa
     dropping.train()
     trajectory = episode(dropping, [("one two three", "o1")])
     batch = tokenize([trajectory], [hints_for(trajectory, "note")], dropping)
-    assert torch.equal(LiveWeights().score(dropping, batch.teacher), LiveWeights().score(dropping, batch.teacher))
+    assert torch.equal(
+        LiveWeights().scores(dropping, batch.teacher).logits(), LiveWeights().scores(dropping, batch.teacher).logits()
+    )
     assert torch.equal(dropping.score(batch.student), dropping.score(batch.student))
     assert dropping.training
 

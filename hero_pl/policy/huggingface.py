@@ -15,6 +15,7 @@ from hero_pl.chat.probes import tell
 from hero_pl.chat.reasoning import ReasoningMode
 from hero_pl.chat.template import ChatTemplate
 from hero_pl.errors import ConfigError, PolicyError
+from hero_pl.losses.scores import Scores
 from hero_pl.policy.base import Policy, ScoreRow
 from hero_pl.policy.check.settle import settle
 from hero_pl.policy.fingerprint import fingerprint
@@ -55,6 +56,9 @@ class HuggingFacePolicy(Policy):
         lora: Train an adapter and leave the model's own weights alone.
         max_length: Context length in tokens; default: what the model's configuration says.
         gradient_checkpointing: Recompute activations in the backward pass.
+        logits_at_once: Tokens whose logits exist at the same time while a loss is computed; 0 for all of a
+            micro-batch, ``auto`` by vocabulary and device. Models whose logits are no plain projection (a soft cap, a
+            scale, a bias) make all at once with ``auto``, and are refused with a number.
         seed: Of the initial weights, for a model from scratch.
     """
 
@@ -73,6 +77,7 @@ class HuggingFacePolicy(Policy):
         lora: Lora | None = None,
         max_length: int | None = None,
         gradient_checkpointing: bool = False,
+        logits_at_once: int | Literal["auto"] = "auto",
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -94,7 +99,9 @@ class HuggingFacePolicy(Policy):
         self.hint_position, self.dtype, self.attention = hint_position, dtype, attention
         self.template_args, self.reasoning = dict(template_args or {}), reasoning
         self.lora, self.seed = lora, seed
-        self.gradient_checkpointing = gradient_checkpointing
+        if logits_at_once != "auto" and logits_at_once < 0:
+            raise ConfigError(f"logits_at_once={logits_at_once}: expected auto, a number of tokens, or 0 for all.")
+        self.gradient_checkpointing, self.logits_at_once = gradient_checkpointing, logits_at_once
         self._max_length = max_length
         self.origin = ""
         """Fingerprint of the weights that :meth:`load` gave, without an adapter."""
@@ -126,16 +133,26 @@ class HuggingFacePolicy(Policy):
             model.gradient_checkpointing_enable({"use_reentrant": False})
             if self.lora is not None:
                 model.enable_input_require_grads()
-        network = Network(model, has_adapter=self.lora is not None, origin=self.origin)
+        at_once = None if self.logits_at_once == "auto" else self.logits_at_once
+        network = Network(model, self.lora is not None, self.origin, at_once)
         settle(plain, network)
         self.network = network
         with self.sampling():
             self.network.check_projection()
+        if at_once:
+            self.network.check_plain_head()
 
     def score(self, rows: Sequence[ScoreRow], weights: str = "live") -> Tensor:
         """See :meth:`Policy.score`; rows are padded on the right, and only action positions reach the output layer."""
         network = self.need_network("scoring")
         return read_rows(network, network.logits_at, rows, weights)
+
+    def scores(self, rows: Sequence[ScoreRow], weights: str = "live") -> Scores:
+        """See :meth:`Policy.scores`."""
+        network = self.need_network("scoring")
+        if network.plain_head:
+            return network.projected(self.hidden(rows, weights), weights)
+        return Scores(self.score(rows, weights))
 
     def hidden(self, rows: Sequence[ScoreRow], weights: str = "live") -> Tensor:
         """See :meth:`Policy.hidden`."""

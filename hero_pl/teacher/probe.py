@@ -117,7 +117,9 @@ class HintProbe:
                 rows += [_row(policy, turn, hint, turn.wanted) for hint in (turn.hint, "")]
             if max(len(row.ids) for row in rows) > policy.max_length:
                 continue
-            true, exchanged, *of_wanted = weights.score(policy, rows).split_with_sizes([row.scored for row in rows])
+            true, exchanged, *of_wanted = (
+                weights.scores(policy, rows).logits().split_with_sizes([row.scored for row in rows])
+            )
             distance += float(self._distance(true, exchanged).sum())
             if turn.wanted is not None:
                 with_hint, without = (_logprob(logits, turn.wanted) for logits in of_wanted)

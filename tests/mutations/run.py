@@ -169,7 +169,7 @@ BUGS = (
         "hero_pl/objectives/self_distillation.py",
         (
             (
-                "return micro.tempered(without_scaffold(*views) if self.subtracts else views[0])",
+                "return micro.tempered(without_scaffold(*views) if self.subtracts else views[0]).detach()",
                 "return without_scaffold(*views) if self.subtracts else views[0]",
             ),
         ),
@@ -755,9 +755,9 @@ BUGS = (
     Bug(
         86,
         "leave the temperature out of the gradient of a chunk",
-        "hero_pl/losses/linear.py",
-        (("gradient.mul_((coefficients / temperature)", "gradient.mul_(coefficients"),),
-        "tests/losses/test_linear.py",
+        "hero_pl/losses/summed_divergence.py",
+        (("coefficients[part] / temperature", "coefficients[part]"),),
+        "tests/losses/test_summed_divergence.py",
     ),
     Bug(
         87,
@@ -813,7 +813,8 @@ def verdict(bug: Bug, tree: Path) -> str:
     finally:
         path.write_text(source, encoding="utf-8")
     said = log.read_text(encoding="utf-8")
-    names = [line.partition("::")[2].partition(" ")[0] for line in said.splitlines() if line.startswith("FAILED")]
+    lines = [line for line in said.splitlines() if line.startswith(("FAILED", "ERROR")) and "::" in line]
+    names = [line.partition("::")[2].partition(" ")[0] for line in lines]
     return f"noticed by {names[0]}" if failed and names else f"SURVIVED\n{said[-2000:]}"
 
 

@@ -168,10 +168,10 @@ def reply_logprobs(
     scored = [ScoreRow(context + reply, ((len(context), len(context) + len(reply)),)) for context, reply in rows]
     if not scored:
         return []
-    log_q = (weights or LiveWeights()).score(policy, scored).float().log_softmax(-1)
-    ids = torch.tensor([i for _, reply in rows for i in reply], device=log_q.device)
-    found = log_q.gather(-1, ids[:, None])[:, 0].split_with_sizes([len(reply) for _, reply in rows])
-    return [float(part.sum()) for part in found]
+    scores = (weights or LiveWeights()).scores(policy, scored)
+    ids = torch.tensor([i for _, reply in rows for i in reply], device=scores.values.device)
+    log_probs = scores.of_actions(ids).log_probs.split_with_sizes([len(reply) for _, reply in rows])
+    return [float(part.sum()) for part in log_probs]
 
 
 class _Scorer:
