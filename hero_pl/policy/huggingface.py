@@ -40,7 +40,8 @@ class HuggingFacePolicy(Policy):
     """Any causal language model of ``transformers``, with or without a LoRA adapter.
 
     Args:
-        pretrained: Folder, hub id, or ``hero_pl:NAME`` for a checkpoint that ships with the package.
+        pretrained: Folder, hub id, a GGUF file (its weights are unpacked to ``dtype``; needs the extra ``gguf``), or
+            ``hero_pl:NAME`` for a checkpoint that ships with the package.
         config: For a model from scratch instead: ``{"model_type": "qwen3", "hidden_size": 128, ...}``. The vocabulary
             size is taken from the tokenizer.
         tokenizer: Folder or hub id, when it is not ``pretrained``.

@@ -71,7 +71,7 @@ BUGS = (
         (
             (
                 "        whole = context + action\n",
-                "        context = self.policy.template.insert_hint(context, hint.text) if hint else context\n"
+                "        context = self.dialect.template.insert_hint(context, hint.text) if hint else context\n"
                 "        whole = context + action\n",
             ),
         ),
@@ -110,7 +110,7 @@ BUGS = (
         (
             (
                 "context, action = turn.prompt_ids, turn.action_ids",
-                "encoder = self.policy.template.encoder\n"
+                "encoder = self.dialect.template.encoder\n"
                 "        context, action = turn.prompt_ids, encoder.encode_untrusted(encoder.decode(turn.action_ids))",
             ),
         ),
@@ -350,8 +350,8 @@ BUGS = (
         BATCH,
         (
             (
-                "        if len(row.ids) > self.policy.max_length:\n            return False\n",
-                "        if over := max(0, len(row.ids) - self.policy.max_length):\n"
+                "        if len(row.ids) > self.dialect.max_length:\n            return False\n",
+                "        if over := max(0, len(row.ids) - self.dialect.max_length):\n"
                 "            cut = tuple((start - over, stop - over) for start, stop in row.spans)\n"
                 "            row = ScoreRow(row.ids[over:], cut, i)\n",
             ),
@@ -500,6 +500,16 @@ BUGS = (
         "hero_pl/annotate/quality.py",
         (("if low < high:", "if low <= high:"),),
         "tests/annotate/test_quality.py",
+    ),
+    Bug(
+        49,
+        "train and save what transformers read from GGUF",
+        "hero_pl/policy/loading.py",
+        (
+            ("return gguf.plain(read, attention) if file else read", "return read"),
+            ("gguf.unpacked() if file else {}", "{}"),
+        ),
+        "tests/policy/test_gguf.py",
     ),
     Bug(
         51,
