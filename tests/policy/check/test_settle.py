@@ -94,7 +94,7 @@ def loaded(folder: Path, config: dict[str, Any], **settings: Any) -> HuggingFace
     ],
     ids=["window", "chunks", "longrope", "dynamic rope", "hybrid", "recurrent"],
 )
-def test_bug_120_what_depends_on_slots_lengths_or_states_agrees_or_takes_the_slow_path(
+def test_bug_150_what_depends_on_slots_lengths_or_states_agrees_or_takes_the_slow_path(
     config: dict[str, Any], caching: str, cannot: set[str]
 ) -> None:
     found = settle.examine(model_of(config))
@@ -211,7 +211,7 @@ def rows_of(policy: HuggingFacePolicy, length: int) -> list[ScoreRow]:
 
 @pytest.mark.parametrize("how", ["prefix_cache", "tree_mask"])
 @pytest.mark.parametrize("config", [CHUNKED, LONG, WINDOWED], ids=["chunks", "longrope", "window"])
-def test_bug_121_shared_trunks_longer_than_a_window_or_switch_are_exact(
+def test_bug_151_shared_trunks_longer_than_a_window_or_switch_are_exact(
     config: dict[str, Any], how: Any, tmp_path: Path
 ) -> None:
     policy = loaded(tmp_path, config)
@@ -223,7 +223,7 @@ def test_bug_121_shared_trunks_longer_than_a_window_or_switch_are_exact(
         torch.testing.assert_close(scorer.score(policy, rows, "live"), want, atol=1e-3, rtol=1e-3)
 
 
-def test_bug_122_a_long_row_does_not_change_the_rotary_positions_of_a_short_one(tmp_path: Path) -> None:
+def test_bug_152_a_long_row_does_not_change_the_rotary_positions_of_a_short_one(tmp_path: Path) -> None:
     policy = loaded(tmp_path, LONG)
     rows = rows_of(policy, 90)
     network = policy.need_network("the test")
