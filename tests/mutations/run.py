@@ -982,6 +982,22 @@ BUGS = (
         "tests/faults/test_environments.py",
     ),
     Bug(
+        140,
+        "give the card the last evaluation of the run for any weights",
+        "hero_pl/export/results.py",
+        (("if one.turns_used == turns)", "if one)"),),
+        "tests/export/test_model_card.py",
+        "does_not_get_the_result_of_another",
+    ),
+    Bug(
+        141,
+        "leave the end-of-turn ids out of the generation settings",
+        "hero_pl/policy/generation.py",
+        (('{"eos_token_id": ends, "pad', '{"pad'),),
+        "tests/export/test_model_card.py",
+        "acts_in_plain_transformers",
+    ),
+    Bug(
         150,
         "feed rows with padding between their tokens",
         "hero_pl/policy/cached_rows.py",
