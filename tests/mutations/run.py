@@ -995,6 +995,30 @@ BUGS = (
         "tests/export/test_model_card.py",
         "acts_in_plain_transformers",
     ),
+    Bug(
+        142,
+        "write text of the environment into a data set as it is",
+        "hero_pl/export/defuse.py",
+        (("        return self._break(self._outside, text)\n", "        return text\n"),),
+        "tests/export/test_data.py",
+        "no_control_token_of_a_real_tokenizer",
+    ),
+    Bug(
+        143,
+        "pair replies of two episodes whatever came before them",
+        "hero_pl/export/data.py",
+        (("        if context != other:", "        if False:"),),
+        "tests/export/test_data.py",
+        "first_difference_in_one_context",
+    ),
+    Bug(
+        144,
+        "take episodes of every stage",
+        "hero_pl/export/data.py",
+        (("        if stage not in (ALL, record.stage):", "        if False:"),),
+        "tests/export/test_data.py",
+        "only_replies_of_good_episodes",
+    ),
 )
 
 
