@@ -157,18 +157,18 @@ class SelfDistillation(Objective):
         policy_term: PolicyTerm | None = None,
     ) -> Step:
         """:meth:`prepare`, with room for a policy gradient on the same rollouts."""
-        reflections = self.reflector.reflect(trajectories, policy)
+        dialect, reflections = policy.dialect, self.reflector.reflect(trajectories, policy)
         self.teacher.settle(trajectories, reflections, policy)
-        hints = self.teacher.advise(trajectories, reflections, policy)
+        hints = self.teacher.advise(trajectories, reflections, dialect)
         levels = {name: scheduled(weight).at(policy.version) for name, weight in self.confidence_weights.items()}
         batch = tokenize(
             trajectories,
             hints,
-            policy,
+            dialect,
             normalization_at(self.normalize, self.blend, policy.version),
             weight=lambda row, turn, hint: self._weight(hint, levels),
             constant=self.constant,
-            scope=lambda turn: self.scope(turn, policy),
+            scope=lambda turn: self.scope(turn, dialect),
             negative_hints=negative_hints(trajectories, hints, self.gate.negative_hints if self.gate else 0),
             with_scaffold=self.subtracts,
             policy_term=policy_term,
