@@ -253,7 +253,7 @@ class RolloutDataModule(lightning.LightningDataModule):
         """
         if self.demonstrations is None:
             raise ConfigError("data.demonstrations is not set, so there is nothing to demonstrate with.")
-        return self.demonstrations.make(self._evaluated("train", episodes), policy, self.collector("train"))
+        return self.demonstrations.make(self._evaluated("train", episodes), policy.dialect, self.collector("train"))
 
     def _evaluated(self, stage: str, episodes: int | None, trials: int = 1) -> list[EpisodeSpec]:
         ids = self.collector(stage).task_ids
