@@ -10,6 +10,7 @@ import lightning
 import numpy as np
 import torch
 
+from hero_pl.chat.dialect import Dialect
 from hero_pl.errors import ConfigError, PolicyError
 from hero_pl.policy.base import Policy
 from hero_pl.policy.sampling import Sampling
@@ -288,11 +289,11 @@ class RolloutDataModule(lightning.LightningDataModule):
             specs, policy, sampling or self.eval_sampling, on_episode=self._counter(len(specs), on_episode)
         )
 
-    def demonstrate(self, policy: Policy, episodes: int) -> list[Trajectory]:
-        """Demonstrations of the first training tasks; the weights of the policy are not used.
+    def demonstrate(self, dialect: Dialect, episodes: int) -> list[Trajectory]:
+        """Demonstrations of the first training tasks.
 
         Args:
-            policy: Loaded, for its chat template and dialect.
+            dialect: Of the policy that is to read them.
             episodes: How many; tasks repeat when there are fewer.
 
         Raises:
@@ -300,7 +301,7 @@ class RolloutDataModule(lightning.LightningDataModule):
         """
         if self.demonstrations is None:
             raise ConfigError("data.demonstrations is not set, so there is nothing to demonstrate with.")
-        return self.demonstrations.make(self._evaluated("train", episodes), policy.dialect, self.collector("train"))
+        return self.demonstrations.make(self._evaluated("train", episodes), dialect, self.collector("train"))
 
     def _evaluated(self, stage: str, episodes: int | None, trials: int = 1) -> list[EpisodeSpec]:
         ids = self.collector(stage).task_ids

@@ -74,7 +74,7 @@ def run(
     policy = cli.model.policy
     policy.load()
     if demonstrations:
-        played = data.demonstrate(policy, episodes)
+        played = data.demonstrate(policy.dialect, episodes)
     else:
         played = data.evaluate(policy, "train", episodes, sampling=data.sampling)
     reflections = _diagnoses(cli, played, policy, labels)
