@@ -45,6 +45,8 @@ ADVANTAGES, NORMALIZE, MODULE = "hero_pl/losses/advantages.py", "hero_pl/losses/
 SCALARS = "hero_pl/scalars.py"
 ENDPOINT = "envs/hero_envs/chat_endpoint.py"
 
+BRANCHES = "hero_pl/policy/branches.py"
+
 BUGS = (
     Bug(
         1,
@@ -98,8 +100,8 @@ BUGS = (
     Bug(
         6,
         "use the mask of the action as attention mask",
-        "hero_pl/policy/huggingface.py",
-        (("mask[i, : len(row.ids)] = 1", "mask[i, row.spans[0][0] - 1 : len(row.ids)] = 1"),),
+        "hero_pl/policy/scoring.py",
+        (("mask[i, : len(piece)] = 1", "mask[i, places[0] : len(piece)] = 1"),),
         "tests/test_batch.py",
     ),
     Bug(
@@ -260,7 +262,7 @@ BUGS = (
         23,
         "leave dropout on",
         "hero_pl/policy/huggingface.py",
-        (("        switch_dropout_off(model)\n", ""),),
+        (("        self.dropout = without_dropout(config)\n", ""),),
         "tests/test_batch.py",
     ),
     Bug(
@@ -475,7 +477,7 @@ BUGS = (
     Bug(
         45,
         "let a row that joins late see what is in the cache",
-        "hero_pl/policy/sampler.py",
+        "hero_pl/policy/cached_rows.py",
         (("pad(mask, (new, 0))])", "pad(mask, (new, 0), value=1)])"),),
         "tests/policy/test_sampler.py",
     ),
@@ -514,6 +516,13 @@ BUGS = (
             ("gguf.unpacked() if file else {}", "{}"),
         ),
         "tests/policy/test_gguf.py",
+    ),
+    Bug(
+        50,
+        "read a line of a review that was cut off as a whole one",
+        "hero_pl/reflection/parse.py",
+        (('text = text.rpartition("\\n")[0]', "pass"),),
+        "tests/reflection",
     ),
     Bug(
         51,
@@ -844,7 +853,7 @@ BUGS = (
         116,
         "score an episode whose user simulator did not answer",
         "hero_pl/runs/records.py",
-        (("StopReason.ENDPOINT_ERROR, ", ""),),
+        (("StopReason.ENDPOINT_ERROR, StopReason.SAMPLER_ERROR)", "StopReason.SAMPLER_ERROR)"),),
         "tests/envs/tau_bench/test_endpoint_user.py",
         "a_user_that_dies_breaks_its_own_episode",
     ),
@@ -852,7 +861,12 @@ BUGS = (
         117,
         "take a refused key for the fault of an episode",
         "hero_pl/rollout/environments.py",
-        (("        raise EndpointError(str(error)) from error\n", "        raise EnvError(str(error)) from error\n"),),
+        (
+            (
+                "        raise EndpointError(str(error)) from error\n",
+                "        raise UnansweredError(str(error)) from error\n",
+            ),
+        ),
         "tests/envs/tau_bench/test_endpoint_user.py",
         "a_refused_key_ends_the_run",
     ),
@@ -905,18 +919,86 @@ BUGS = (
         "status_of_the_cap",
     ),
     Bug(
+        124,
+        "let the parser of calls raise on deep nesting",
+        "hero_pl/chat/calls.py",
+        (
+            (
+                "    except (ValueError, RecursionError) as error:\n        short",
+                "    except ValueError as error:\n        short",
+            ),
+        ),
+        "tests/faults/test_text.py",
+        "ten_thousand_broken_calls",
+    ),
+    Bug(
+        125,
+        "make an optimizer step without any turn in the loss",
+        "hero_pl/module.py",
+        (("        if not anywhere:\n            return StepOutputs(), False\n", ""),),
+        "tests/faults/test_text.py",
+        "reviews_without_use",
+    ),
+    Bug(
+        126,
+        "take no identifier for a leak",
+        "hero_pl/reflection/leak.py",
+        (
+            (
+                "        return any(self._first_identifier.get(name, 0) > turn for name in candidates)",
+                "        return False and any(candidates)",
+            ),
+        ),
+        "tests/reflection/test_leak_rates.py",
+        "planted_leaks_are_found",
+    ),
+    Bug(
+        127,
+        "encode text from outside like the text of the template",
+        "hero_pl/chat/encode.py",
+        (
+            ("_pieces(text, [cut for cut, _ in self._cuts(text)])", "_pieces(text, [])"),
+            ("        if self.control_ids.isdisjoint(ids):\n            return ids\n", "        return ids\n"),
+        ),
+        "tests/faults/test_text.py",
+        "no_special_token",
+    ),
+    Bug(
+        128,
+        "quote only lines that end with a line feed",
+        "hero_pl/chat/wording.py",
+        (("for line in text.splitlines()) or", "for line in text.split(chr(10))) or"),),
+        "tests/faults/test_text.py",
+        "orders_as_quoted_material",
+    ),
+    Bug(
+        129,
+        "let any observation end a dialogue",
+        "envs/hero_envs/tau_bench/episode.py",
+        (
+            (
+                "        if not self.done:\n",
+                "        self.done = self.done or STOP in observation\n        if not self.done:\n",
+            ),
+        ),
+        "tests/faults/test_text.py",
+        "only_the_user_ends_a_dialogue",
+    ),
+    Bug(
         130,
-        "let a reward that is no number into the episode",
-        "hero_pl/rollout/answers.py",
-        (("    yield from _wrong_reward(reward)\n", ""),),
-        "tests/faults/test_environments.py",
+        "compute powers of any size",
+        "envs/hero_envs/tau_bench/calculator.py",
+        (("        if (left.bit_length() - 1) * right > MAX_BITS:", "        if False:"),),
+        "tests/envs/tau_bench/test_calculator.py",
+        "all_of_them_together",
     ),
     Bug(
         131,
-        "let an environment speak in any role",
-        "hero_pl/rollout/answers.py",
-        ((' and info["role"] in ROLES)', ")"),),
-        "tests/faults/test_environments.py",
+        "add up any number of large powers",
+        "envs/hero_envs/tau_bench/calculator.py",
+        (("                if work > MAX_WORK:", "                if False:"),),
+        "tests/envs/tau_bench/test_calculator.py",
+        "known_answers",
     ),
     Bug(
         132,
@@ -996,7 +1078,41 @@ BUGS = (
         "acts_in_plain_transformers",
     ),
     Bug(
-        142,
+        150,
+        "feed rows with padding between their tokens",
+        "hero_pl/policy/cached_rows.py",
+        (("            self._move_up()\n", "            pass\n"),),
+        "tests/policy/check/test_settle.py",
+    ),
+    Bug(
+        151,
+        "share a trunk although the layers do not allow it beyond their chunks",
+        BRANCHES,
+        (("        if self.how in network.obstacles:\n", "        if False:\n"),),
+        "tests/policy/check/test_settle.py",
+    ),
+    Bug(
+        152,
+        "let the longest row choose the rotary positions of all",
+        "hero_pl/policy/scoring.py",
+        (("    switches = network.rope_switches\n", "    switches: tuple[int, ...] = ()\n"),),
+        "tests/policy/check/test_settle.py",
+    ),
+    Bug(
+        200,
+        "let a domain import what reads it, inside a function",
+        "envs/hero_envs/tau_bench/domain.py",
+        (
+            (
+                "    def do_nothing_ids(self, split: str)",
+                "    def read_again(self) -> None:\n        from hero_envs.tau_bench.importer import read_verified\n\n"
+                "    def do_nothing_ids(self, split: str)",
+            ),
+        ),
+        "tests/test_repository.py",
+    ),
+    Bug(
+        201,
         "write text of the environment into a data set as it is",
         "hero_pl/export/defuse.py",
         (("        return self._break(self._outside, text)\n", "        return text\n"),),
@@ -1004,7 +1120,7 @@ BUGS = (
         "no_control_token_of_a_real_tokenizer",
     ),
     Bug(
-        143,
+        202,
         "pair replies of two episodes whatever came before them",
         "hero_pl/export/data.py",
         (("        if context != other:", "        if False:"),),
@@ -1012,7 +1128,7 @@ BUGS = (
         "first_difference_in_one_context",
     ),
     Bug(
-        144,
+        203,
         "take episodes of every stage",
         "hero_pl/export/data.py",
         (("        if stage not in (ALL, record.stage):", "        if False:"),),
@@ -1038,7 +1154,8 @@ def verdict(bug: Bug, tree: Path) -> str:
     finally:
         path.write_text(source, encoding="utf-8")
     said = log.read_text(encoding="utf-8")
-    names = [line.partition("::")[2].partition(" ")[0] for line in said.splitlines() if line.startswith("FAILED")]
+    lines = [line for line in said.splitlines() if line.startswith(("FAILED", "ERROR")) and "::" in line]
+    names = [line.partition("::")[2].partition(" ")[0] for line in lines]
     return f"noticed by {names[0]}" if failed and names else f"SURVIVED\n{said[-2000:]}"
 
 
