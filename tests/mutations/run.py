@@ -974,6 +974,48 @@ BUGS = (
         (("(StopReason.ENV_ERROR, StopReason.ENV_TIMEOUT, ", "("),),
         "tests/faults/test_environments.py",
     ),
+    Bug(
+        140,
+        "wait for a worker without a limit",
+        "hero_pl/rollout/workers.py",
+        (("        if time.monotonic() < self.deadline:\n", "        if True:\n"),),
+        "tests/faults/test_environments.py",
+    ),
+    Bug(
+        141,
+        "go on with episodes whose worker is gone",
+        "hero_pl/rollout/workers.py",
+        (("{**dict.fromkeys(self.hosted, others), guilty: fault}", "{guilty: fault}"),),
+        "tests/rollout/test_workers.py",
+    ),
+    Bug(
+        142,
+        "blame all episodes of a worker for its end",
+        "hero_pl/rollout/workers.py",
+        ((", guilty=False)", ")"),),
+        "tests/rollout/test_workers.py",
+    ),
+    Bug(
+        143,
+        "let a worker find an id that was registered here alone",
+        "hero_pl/rollout/pool.py",
+        (("        environments.register_again(self.registration)\n", ""),),
+        "tests/rollout/test_workers.py",
+    ),
+    Bug(
+        144,
+        "keep workers that still answer what was given up",
+        "hero_pl/rollout/workers.py",
+        (("self._workers.pop(number).kill()\n            raise", "pass\n            raise"),),
+        "tests/rollout/test_workers.py",
+    ),
+    Bug(
+        145,
+        "leave what environments of a killed worker have started",
+        "hero_pl/rollout/workers.py",
+        (("                    os.killpg(pid, signal.SIGKILL)\n", "                    pass\n"),),
+        "tests/rollout/test_workers.py",
+    ),
 )
 
 
