@@ -45,6 +45,8 @@ ADVANTAGES, NORMALIZE, MODULE = "hero_pl/losses/advantages.py", "hero_pl/losses/
 SCALARS = "hero_pl/scalars.py"
 ENDPOINT = "envs/hero_envs/chat_endpoint.py"
 
+BRANCHES = "hero_pl/policy/branches.py"
+
 BUGS = (
     Bug(
         1,
@@ -98,8 +100,8 @@ BUGS = (
     Bug(
         6,
         "use the mask of the action as attention mask",
-        "hero_pl/policy/huggingface.py",
-        (("mask[i, : len(row.ids)] = 1", "mask[i, row.spans[0][0] - 1 : len(row.ids)] = 1"),),
+        "hero_pl/policy/scoring.py",
+        (("mask[i, : len(piece)] = 1", "mask[i, places[0] : len(piece)] = 1"),),
         "tests/test_batch.py",
     ),
     Bug(
@@ -260,7 +262,7 @@ BUGS = (
         23,
         "leave dropout on",
         "hero_pl/policy/huggingface.py",
-        (("        switch_dropout_off(model)\n", ""),),
+        (("        self.dropout = without_dropout(config)\n", ""),),
         "tests/test_batch.py",
     ),
     Bug(
@@ -321,9 +323,14 @@ BUGS = (
     ),
     Bug(
         29,
-        "take the constant from the longest row",
+        "take the constant from the longest trajectory",
         NORMALIZE,
-        (("inner, outer = constant, float(rows)", "inner, outer = float(tokens_of_row.max()), float(rows)"),),
+        (
+            (
+                "inner, outer = constant, float(num_trajectories)",
+                "inner, outer = float(tokens_of_trajectory.max()), float(num_trajectories)",
+            ),
+        ),
         "tests/losses/test_normalize.py",
     ),
     Bug(
@@ -470,7 +477,7 @@ BUGS = (
     Bug(
         45,
         "let a row that joins late see what is in the cache",
-        "hero_pl/policy/sampler.py",
+        "hero_pl/policy/cached_rows.py",
         (("pad(mask, (new, 0))])", "pad(mask, (new, 0), value=1)])"),),
         "tests/policy/test_sampler.py",
     ),
@@ -839,7 +846,7 @@ BUGS = (
         116,
         "score an episode whose user simulator did not answer",
         "hero_pl/runs/records.py",
-        (("StopReason.ENDPOINT_ERROR, ", ""),),
+        (("StopReason.ENDPOINT_ERROR, StopReason.SAMPLER_ERROR)", "StopReason.SAMPLER_ERROR)"),),
         "tests/envs/tau_bench/test_endpoint_user.py",
         "a_user_that_dies_breaks_its_own_episode",
     ),
@@ -847,7 +854,12 @@ BUGS = (
         117,
         "take a refused key for the fault of an episode",
         "hero_pl/rollout/environments.py",
-        (("        raise EndpointError(str(error)) from error\n", "        raise EnvError(str(error)) from error\n"),),
+        (
+            (
+                "        raise EndpointError(str(error)) from error\n",
+                "        raise UnansweredError(str(error)) from error\n",
+            ),
+        ),
         "tests/envs/tau_bench/test_endpoint_user.py",
         "a_refused_key_ends_the_run",
     ),
@@ -900,18 +912,86 @@ BUGS = (
         "status_of_the_cap",
     ),
     Bug(
+        124,
+        "let the parser of calls raise on deep nesting",
+        "hero_pl/chat/calls.py",
+        (
+            (
+                "    except (ValueError, RecursionError) as error:\n        short",
+                "    except ValueError as error:\n        short",
+            ),
+        ),
+        "tests/faults/test_text.py",
+        "ten_thousand_broken_calls",
+    ),
+    Bug(
+        125,
+        "make an optimizer step without any turn in the loss",
+        "hero_pl/module.py",
+        (("        if not anywhere:\n            return StepOutputs(), False\n", ""),),
+        "tests/faults/test_text.py",
+        "reviews_without_use",
+    ),
+    Bug(
+        126,
+        "take no identifier for a leak",
+        "hero_pl/reflection/leak.py",
+        (
+            (
+                "        return any(self._first_identifier.get(name, 0) > turn for name in candidates)",
+                "        return False and any(candidates)",
+            ),
+        ),
+        "tests/reflection/test_leak_rates.py",
+        "planted_leaks_are_found",
+    ),
+    Bug(
+        127,
+        "encode text from outside like the text of the template",
+        "hero_pl/chat/encode.py",
+        (
+            ("_pieces(text, [cut for cut, _ in self._cuts(text)])", "_pieces(text, [])"),
+            ("        if self.control_ids.isdisjoint(ids):\n            return ids\n", "        return ids\n"),
+        ),
+        "tests/faults/test_text.py",
+        "no_special_token",
+    ),
+    Bug(
+        128,
+        "quote only lines that end with a line feed",
+        "hero_pl/chat/wording.py",
+        (("for line in text.splitlines()) or", "for line in text.split(chr(10))) or"),),
+        "tests/faults/test_text.py",
+        "orders_as_quoted_material",
+    ),
+    Bug(
+        129,
+        "let any observation end a dialogue",
+        "envs/hero_envs/tau_bench/episode.py",
+        (
+            (
+                "        if not self.done:\n",
+                "        self.done = self.done or STOP in observation\n        if not self.done:\n",
+            ),
+        ),
+        "tests/faults/test_text.py",
+        "only_the_user_ends_a_dialogue",
+    ),
+    Bug(
         130,
-        "let a reward that is no number into the episode",
-        "hero_pl/rollout/answers.py",
-        (("    yield from _wrong_reward(reward)\n", ""),),
-        "tests/faults/test_environments.py",
+        "compute powers of any size",
+        "envs/hero_envs/tau_bench/calculator.py",
+        (("        if (left.bit_length() - 1) * right > MAX_BITS:", "        if False:"),),
+        "tests/envs/tau_bench/test_calculator.py",
+        "all_of_them_together",
     ),
     Bug(
         131,
-        "let an environment speak in any role",
-        "hero_pl/rollout/answers.py",
-        ((' and info["role"] in ROLES)', ")"),),
-        "tests/faults/test_environments.py",
+        "add up any number of large powers",
+        "envs/hero_envs/tau_bench/calculator.py",
+        (("                if work > MAX_WORK:", "                if False:"),),
+        "tests/envs/tau_bench/test_calculator.py",
+        "known_answers",
     ),
     Bug(
         132,
@@ -1016,6 +1096,40 @@ BUGS = (
         (("                    os.killpg(pid, signal.SIGKILL)\n", "                    pass\n"),),
         "tests/rollout/test_workers.py",
     ),
+    Bug(
+        150,
+        "feed rows with padding between their tokens",
+        "hero_pl/policy/cached_rows.py",
+        (("            self._move_up()\n", "            pass\n"),),
+        "tests/policy/check/test_settle.py",
+    ),
+    Bug(
+        151,
+        "share a trunk although the layers do not allow it beyond their chunks",
+        BRANCHES,
+        (("        if self.how in network.obstacles:\n", "        if False:\n"),),
+        "tests/policy/check/test_settle.py",
+    ),
+    Bug(
+        152,
+        "let the longest row choose the rotary positions of all",
+        "hero_pl/policy/scoring.py",
+        (("    switches = network.rope_switches\n", "    switches: tuple[int, ...] = ()\n"),),
+        "tests/policy/check/test_settle.py",
+    ),
+    Bug(
+        200,
+        "let a domain import what reads it, inside a function",
+        "envs/hero_envs/tau_bench/domain.py",
+        (
+            (
+                "    def do_nothing_ids(self, split: str)",
+                "    def read_again(self) -> None:\n        from hero_envs.tau_bench.importer import read_verified\n\n"
+                "    def do_nothing_ids(self, split: str)",
+            ),
+        ),
+        "tests/test_repository.py",
+    ),
 )
 
 
@@ -1035,7 +1149,8 @@ def verdict(bug: Bug, tree: Path) -> str:
     finally:
         path.write_text(source, encoding="utf-8")
     said = log.read_text(encoding="utf-8")
-    names = [line.partition("::")[2].partition(" ")[0] for line in said.splitlines() if line.startswith("FAILED")]
+    lines = [line for line in said.splitlines() if line.startswith(("FAILED", "ERROR")) and "::" in line]
+    names = [line.partition("::")[2].partition(" ")[0] for line in lines]
     return f"noticed by {names[0]}" if failed and names else f"SURVIVED\n{said[-2000:]}"
 
 
