@@ -518,6 +518,13 @@ BUGS = (
         "tests/policy/test_gguf.py",
     ),
     Bug(
+        50,
+        "read a line of a review that was cut off as a whole one",
+        "hero_pl/reflection/parse.py",
+        (('text = text.rpartition("\\n")[0]', "pass"),),
+        "tests/reflection",
+    ),
+    Bug(
         51,
         "write no mark into eval.jsonl",
         "hero_pl/callbacks/held_out.py",
