@@ -1268,6 +1268,48 @@ BUGS = (
         "tests/callbacks/test_run_logger.py",
         "no_folder_below",
     ),
+    Bug(
+        312,
+        "take any files for the published ones of WebShop",
+        "envs/hero_envs/webshop/tasks.py",
+        (("        if source.published:\n", "        if False:\n"),),
+        "tests/faults/test_files.py",
+        "not_the_published_ones",
+    ),
+    Bug(
+        313,
+        "leave out any line that cannot be read",
+        "hero_pl/runs/jsonl.py",
+        (('                    elif line.endswith(b"\\n"):', "                    elif False:"),),
+        "tests/faults/test_files.py",
+        "lines_are_named",
+    ),
+    Bug(
+        314,
+        "let the errors of libraries out",
+        "hero_pl/policy/loading.py",
+        (
+            (
+                "_DAMAGED = (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError)",
+                "_DAMAGED = (OSError, ValueError)",
+            ),
+        ),
+        "tests/faults/test_files.py",
+        "damaged_file_of_a_model",
+    ),
+    Bug(
+        315,
+        "read the data of TauBench without its manifest",
+        "envs/hero_envs/tau_bench/importer.py",
+        (
+            (
+                "    problems = _verify(name, content)\n    if problems:",
+                "    problems = _verify(name, content)\n    if False:",
+            ),
+        ),
+        "tests/envs/tau_bench/test_importer.py",
+        "changed_after_the_import",
+    ),
 )
 
 
