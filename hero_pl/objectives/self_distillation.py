@@ -136,6 +136,10 @@ class SelfDistillation(Objective):
                 "would be learned. Choose another reflector, or FeedbackOnlyTeacher for the environment's replies."
             )
 
+    def check_policy(self, policy: Policy) -> None:
+        """Let the reflector look at the policy that it is going to ask."""
+        self.reflector.check_policy(policy)
+
     def attach_collector(self, collector: Collector) -> None:
         """For teachers that play the environment."""
         self.teacher.attach_collector(collector)

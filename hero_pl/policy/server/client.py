@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from hero_envs.chat_http import Calls, ChatFailure, ChatRefusal, JsonServer
 from hero_pl.errors import ConfigError, PolicyError
-from hero_pl.policy.server.dialect import GENERATE, Served
+from hero_pl.policy.server.dialect import GENERATE
 from hero_pl.policy.server.launch import FLAGS
 
 ADAPTERS = "/v1/load_lora_adapter"
-MISSING = '"detail":"Not Found"'
+QUICK_S = 10.0
+"""Time limit of a question that a server answers while it draws, in seconds."""
+NO_ROUTE = re.compile(r'"detail": ?"Not Found"')
 """In the answer of a server that has no such route; other answers with status 404 miss something else."""
 
 
@@ -24,6 +28,20 @@ class ServerError(PolicyError):
 
 class ServerGone(ServerError):
     """It does not answer, or has lost the weights that it was given: it may have been restarted."""
+
+
+class _Refused(Exception):
+    """It answered with an error.
+
+    Args:
+        status: Of HTTP.
+        said: Status and the beginning of the answer.
+    """
+
+    def __init__(self, status: int, said: str) -> None:
+        super().__init__(said)
+        self.status = status
+        self.no_route = status == 404 and NO_ROUTE.search(said) is not None
 
 
 class Server:
@@ -41,6 +59,7 @@ class Server:
         self.url = url.rstrip("/")
         try:
             self._http = JsonServer(self.url, timeout_s)
+            self._quick = JsonServer(self.url, min(timeout_s, QUICK_S))
         except ValueError as error:
             raise ConfigError(f"sampler url: {error}") from None
         if urlsplit(self.url).path:
@@ -48,7 +67,10 @@ class Server:
 
     def models(self) -> dict[str, int | None]:
         """Context length by the name of each model and adapter that is served; ``None`` where it is not said."""
-        listed = self._get("/v1/models").get("data")
+        try:
+            listed = self._call("/v1/models").get("data")
+        except _Refused as refusal:
+            raise self._refused(refusal) from None
         found = {}
         for one in listed if isinstance(listed, list) else ():
             if isinstance(one, dict) and isinstance(one.get("id"), str):
@@ -68,14 +90,14 @@ class Server:
             ServerError: It refuses the request.
         """
         try:
-            return self._post(GENERATE, body, calls)
-        except ChatRefusal as refusal:
+            return self._call(GENERATE, body, calls)
+        except _Refused as refusal:
             if refusal.status == 403:
                 raise self._lacks(FLAGS["routes"]) from None
-            if refusal.status == 404 and MISSING in refusal.shown:
-                raise ServerError(f"{self.url} has no route {GENERATE}: a newer vLLM is needed (0.32 has it).") from None
+            if refusal.no_route:
+                raise ServerError(f"{self.url} has no route {GENERATE}: it needs vLLM 0.32 or newer.") from None
             if refusal.status == 404:
-                raise ServerGone(f"{self.url} does not have {body['model']!r} any more: {refusal.shown}") from None
+                raise ServerGone(f"{self.url} does not have {body['model']!r} any more: {refusal}.") from None
             raise self._refused(refusal) from None
 
     def load_adapter(self, name: str, folder: Path) -> None:
@@ -85,18 +107,16 @@ class Server:
             ServerError: It cannot.
         """
         try:
-            self._post(ADAPTERS, {"lora_name": name, "lora_path": str(folder)})
-        except ChatRefusal as refusal:
-            if refusal.status == 404 and MISSING in refusal.shown:
+            self._call(ADAPTERS, {"lora_name": name, "lora_path": str(folder)})
+        except _Refused as refusal:
+            if refusal.no_route:
                 raise self._lacks(FLAGS["adapters"]) from None
-            raise self._unread(folder, refusal) from None
+            raise self._not_taken(folder, refusal) from None
 
     def unload_adapter(self, name: str) -> None:
         """Forget an adapter, if the server still knows it."""
-        try:
-            self._post("/v1/unload_lora_adapter", {"lora_name": name})
-        except (ChatRefusal, ServerGone):
-            pass  # it was restarted, or will be: then nothing is left to forget
+        with suppress(_Refused, ServerGone):  # it was restarted, or will be: then nothing is left to forget
+            self._call("/v1/unload_lora_adapter", {"lora_name": name})
 
     def load_weights(self, folder: Path, label: str) -> None:
         """Replace the model's weights, and label every reply that they draw.
@@ -107,44 +127,38 @@ class Server:
             ServerError: It cannot.
         """
         try:
-            self._post("/pause?mode=wait", {})
+            self._call("/pause?mode=wait", {})
             try:
-                self._post("/collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": str(folder)}})
-                if self._post("/reset_prefix_cache", {}).get("success") is not True:
+                self._call("/collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": str(folder)}})
+                if self._call("/reset_prefix_cache", {}).get("success") is not True:
                     raise ServerError(f"{self.url} did not empty its prefix cache. Restart it.")
-                self._post("/update_weight_version", {"new_version": label})
+                self._call("/update_weight_version", {"new_version": label})
             finally:
-                self._post("/resume", {})
-        except ChatRefusal as refusal:
-            if refusal.status == 404 and MISSING in refusal.shown:
+                self._call("/resume", {})
+        except _Refused as refusal:
+            if refusal.no_route:
                 raise self._lacks(FLAGS["weights"]) from None
-            raise self._unread(folder, refusal) from None
+            raise self._not_taken(folder, refusal) from None
 
     def weights_label(self) -> str:
         """What :meth:`load_weights` was told last."""
-        return str(self._get("/weight_info").get("weight_version"))
-
-    def has(self, served: Served) -> bool:
-        """Whether it serves these weights, as far as it can tell."""
-        return served.model in self.models() and (served.label is None or self.weights_label() == served.label)
+        try:
+            return str(self._call("/weight_info").get("weight_version"))
+        except _Refused as refusal:
+            raise (self._lacks(FLAGS["weights"]) if refusal.no_route else self._refused(refusal)) from None
 
     # -- one call ----------------------------------------------------------------------------------------------
 
-    def _get(self, path: str) -> dict[str, Any]:
+    def _call(self, path: str, body: Mapping[str, Any] | None = None, calls: Calls | None = None) -> dict[str, Any]:
+        """The JSON object of an answer; empty for routes that answer with a line of text or with nothing."""
         try:
-            return self._call(path, None, None)
+            content = (self._quick if body is None else self._http).exchange(path, body, calls)
         except ChatRefusal as refusal:
-            raise self._refused(refusal) from None
-
-    def _post(self, path: str, body: Mapping[str, Any], calls: Calls | None = None) -> dict[str, Any]:
-        return self._call(path, body, calls)
-
-    def _call(self, path: str, body: Mapping[str, Any] | None, calls: Calls | None) -> dict[str, Any]:
-        """Some routes answer with a line of text, or with nothing."""
-        try:
-            content = self._http.exchange(path, body, calls)
+            raise _Refused(refusal.status, str(refusal)) from None
         except ChatFailure as failure:
-            raise ServerGone(f"{self.url}{path}: {failure}") from None
+            if failure.status == 500:  # other temporary ones are of a proxy, or of a server that is starting
+                raise _Refused(500, str(failure)) from None
+            raise ServerGone(f"{self.url}{path}: {failure}.") from None
         try:
             answer = json.loads(content) if content else {}
         except (ValueError, RecursionError):
@@ -154,11 +168,11 @@ class Server:
     def _lacks(self, flag: str) -> ServerError:
         return ServerError(f"{self.url} was started without {flag}. Restart it with that, see hero_pl serve-command.")
 
-    def _refused(self, refusal: ChatRefusal) -> ServerError:
-        return ServerError(f"{self.url} refused a request: {refusal}")
+    def _refused(self, refusal: _Refused) -> ServerError:
+        return ServerError(f"{self.url} refused a request: {refusal}.")
 
-    def _unread(self, folder: Path, refusal: ChatRefusal) -> ServerError:
+    def _not_taken(self, folder: Path, error: Exception) -> ServerError:
         return ServerError(
-            f"{self.url} did not take the weights in {folder}: {refusal}. It must see that folder under the same path, "
+            f"{self.url} did not take the weights in {folder} ({error}). It must see that folder under the same path, "
             "and be started as hero_pl serve-command says."
         )

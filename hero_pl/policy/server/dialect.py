@@ -109,7 +109,7 @@ def read_reply(answer: Mapping[str, Any], served: Served, max_tokens: int, ends:
         raise UnusableReply(f"{len(ids)} ids, expected 1 to {max_tokens}")
     if served.label is not None:
         _check_label(choice.get("weight_versions"), served.label, len(ids))
-    if ends.intersection(ids[:-1]):
+    if not ends.isdisjoint(ids[:-1]):
         raise UnusableReply("ids after the end of the turn")
     if ids[-1] in ends:
         reason = FinishReason.STOP
@@ -140,7 +140,7 @@ def _logprobs(given: Any, ids: Sequence[int]) -> tuple[float, ...]:
         raise UnusableReply("expected one log-probability per id")
     found = []
     for token, one in zip(ids, content, strict=True):
-        value = one.get("logprob") if isinstance(one, dict) and one.get("token_id") == token else None
+        value: Any = one.get("logprob") if isinstance(one, dict) and one.get("token_id") == token else None
         if type(value) not in (int, float) or not math.isfinite(value) or value > 1e-3:
             raise UnusableReply("expected the log-probability of each id")
         found.append(float(value))

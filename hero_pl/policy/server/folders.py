@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def write_weights(root: Path, name: str, network: Network) -> Path:
-    """Write the live weights, of an adapter only the adapter, under another name and rename the folder when it is whole.
+    """Write the live weights, or the adapter that is trained, and give the folder its name when it is whole.
 
     Args:
         root: Made if it is missing; the servers read it under the same path.
@@ -30,7 +32,8 @@ def write_weights(root: Path, name: str, network: Network) -> Path:
     target, partial = (root / name).resolve(), (root / f"{name}.partial").resolve()
     try:
         partial.mkdir(parents=True)
-        network.model.save_pretrained(partial)
+        with _no_progress_bar():
+            network.model.save_pretrained(partial)
         os.rename(partial, target)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
@@ -39,6 +42,20 @@ def write_weights(root: Path, name: str, network: Network) -> Path:
             "sampler.init_args.folder to another folder."
         ) from error
     return target
+
+
+@contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    """One for every optimizer step would cover everything else."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def remove_weights(folder: Path) -> None:
