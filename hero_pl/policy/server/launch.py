@@ -90,7 +90,8 @@ class Launch:
             environment.append(FLAGS["weights"])
         if device == "cpu":
             environment += ["VLLM_CPU_KVCACHE_SPACE=1", "VLLM_CPU_OMP_THREADS_BIND=nobind", "OMP_NUM_THREADS=1"]
-            flags.append("--enforce-eager")
+            # a seeded request whose prompt is read in parts ends a server on a CPU: its generators cannot go back
+            flags += ["--enforce-eager", "--no-enable-chunked-prefill"]
         else:
             flags += ["--gpu-memory-utilization", "0.4"]
         if self.max_length is not None:

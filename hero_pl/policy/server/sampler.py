@@ -163,6 +163,22 @@ class ServerSampler(Sampler):
             self._pools[weights] = self._pool(_with_model(policy), weights)
         return ServerSession(self._pools[weights], self.workers, sampling, policy.template.end_ids, seeds)
 
+    def launch_lines(self, policy: SampledPolicy, device: Device) -> list[str]:
+        """A comment and a command for each server.
+
+        Args:
+            policy: Need not be loaded.
+            device: Of the servers.
+
+        Raises:
+            ConfigError: A server cannot read the model.
+        """
+        policy, lines = _with_model(policy), []
+        for server in (*self.servers, *self.initial_servers):
+            kept = "the initial weights" if server in self.initial_servers else f"new weights from {self.folder}"
+            lines += [f"# {server.url}: {kept}", self._launch(policy, server).command(server.url, device)]
+        return lines
+
     # -- the weights of a server -------------------------------------------------------------------------------
 
     def _pool(self, policy: HuggingFacePolicy, weights: str = "live") -> Pool:
@@ -201,7 +217,8 @@ class ServerSampler(Sampler):
         there = served.model in known and (served.label is None or server.weights_label() == served.label)
         if not there:
             assert self._weights is not None
-            canary.ask(server, Served(self.model, 0), prompt, policy)  # so that the former weights are in its cache
+            # so that keys and values of the former weights are in its cache when the check asks the same
+            canary.ask(server, Served(self.model, 0), prompt, policy)
             if served.label is None:
                 server.load_adapter(served.model, self._weights)
             else:
@@ -218,8 +235,10 @@ class ServerSampler(Sampler):
 
     def _hint(self, policy: HuggingFacePolicy, server: Server) -> str:
         device: Device = "gpu" if torch.cuda.is_available() else "cpu"
-        launch = Launch.of(policy, self.model, weights=server in self.servers)
-        return f"Start it with: {launch.command(server.url, device)}"
+        return f"Start it with: {self._launch(policy, server).command(server.url, device)}"
+
+    def _launch(self, policy: HuggingFacePolicy, server: Server) -> Launch:
+        return Launch.of(policy, self.model, weights=server in self.servers)
 
 
 def _servers(url: str | list[str], timeout_s: float) -> list[Server]:

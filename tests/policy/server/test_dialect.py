@@ -97,7 +97,7 @@ def test_a_reply_that_contradicts_itself_is_unusable(case: str) -> None:
 
 
 @pytest.mark.parametrize("model", ["hero-1a-2", "student", None])
-def test_bug_89_a_reply_of_another_adapter_is_of_wrong_weights(model: str | None) -> None:
+def test_a_reply_of_another_adapter_is_of_wrong_weights(model: str | None) -> None:
     with pytest.raises(WrongWeights, match=r"expected 'hero-1a-3'"):
         read_reply({**GOOD, "model": model}, ADAPTER, 12, ENDS)
 
@@ -115,6 +115,6 @@ SPANS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("case", SPANS)
-def test_bug_90_every_id_must_be_drawn_by_the_weights_of_the_label(case: str) -> None:
+def test_every_id_must_be_drawn_by_the_weights_of_the_label(case: str) -> None:
     with pytest.raises(WrongWeights, match=r"expected 'hero-1a-3'"):
         read_reply({**changed(weight_versions=SPANS[case]), "model": "student"}, FOLDER, 12, ENDS)

@@ -1,18 +1,15 @@
 """Servers draw what the trainer would; stale, wrong, dead and restarted ones are noticed."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from hero_pl.chat.actions import PlainText
 from hero_pl.errors import ConfigError, PolicyError
 from hero_pl.policy.base import ScoreRow
 from hero_pl.policy.huggingface import HuggingFacePolicy
-from hero_pl.policy.loading import Lora
 from hero_pl.policy.sampling import SampledAction, Sampling
 from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.policy.server import canary
@@ -25,43 +22,6 @@ from tests.generate_server import GenerateServer, serving
 pytest.importorskip("peft", reason="adapters need the extra `lora`")
 
 MODES = ["adapter", "folder"]
-
-
-@pytest.fixture(scope="session")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny model, as a folder that both sides read."""
-    folder = tmp_path_factory.mktemp("model")
-    made = HuggingFacePolicy(
-        config={**TINY, "initializer_range": 0.3, "max_position_embeddings": 512}, tokenizer="hero_pl:pocket-shop"
-    )
-    made.load()
-    made.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture
-def server(model: Path) -> Iterator[GenerateServer]:
-    with serving(model) as one:
-        yield one
-
-
-@pytest.fixture
-def make(model: Path, tmp_path: Path) -> Any:
-    """Makes a loaded policy that samples on servers."""
-
-    def policy(
-        *servers: GenerateServer, sync: str = "adapter", load: bool = True, **settings: Any
-    ) -> HuggingFacePolicy:
-        sampler = ServerSampler(
-            [server.url for server in servers], str(tmp_path / "weights"), sync=sync, **{"timeout_s": 20.0, **settings}
-        )
-        lora = Lora(rank=4, alpha=8) if sync == "adapter" else None
-        made = HuggingFacePolicy(pretrained=str(model), parser=PlainText(), sampler=sampler, lora=lora)
-        if load:
-            made.load()
-        return made
-
-    return policy
 
 
 def train(policy: HuggingFacePolicy, size: float = 0.3) -> None:
@@ -119,7 +79,7 @@ def test_equal_seeds_draw_equal_actions_whatever_else_is_drawn(server: GenerateS
     assert len({action.ids for action in among}) == 3
 
 
-def test_bug_91_each_turn_has_random_numbers_of_its_own(server: GenerateServer, make: Any) -> None:
+def test_each_turn_has_random_numbers_of_its_own(server: GenerateServer, make: Any) -> None:
     policy = make(server)
     session = policy.sampler.open(policy, Sampling(1.0, 12), [5])
     first, second = (session.act([0], [conversation(policy)])[0] for _ in range(2))
@@ -164,12 +124,12 @@ def test_a_conversation_stays_on_its_server(model: Path, make: Any) -> None:
         policy = make(one, two)
         policy.sampler.sync(policy)
         one.bodies.clear(), two.bodies.clear()
-        session = policy.sampler.open(policy, Sampling(1.0, 4), range(4))
-        for _ in range(3):
-            session.act(range(4), [conversation(policy, f"question {row}") for row in range(4)])
+        session = policy.sampler.open(policy, Sampling(1.0, 4), range(3))
+        for _ in range(4):
+            session.act(range(3), [conversation(policy, f"question {row}") for row in range(3)])
         asked = [{tuple(body["token_ids"]) for body in server.bodies} for server in (one, two)]
-        assert [len(server.bodies) for server in (one, two)] == [6, 6]
-        assert [len(prompts) for prompts in asked] == [2, 2]
+        assert sorted(len(server.bodies) for server in (one, two)) == [4, 8]
+        assert sorted(len(prompts) for prompts in asked) == [1, 2]
         assert not asked[0] & asked[1]
 
 
@@ -210,7 +170,7 @@ WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_bug_92_a_wrong_server_is_noticed_before_anything_is_drawn(model: Path, make: Any, case: str) -> None:
+def test_a_wrong_server_is_noticed_before_anything_is_drawn(model: Path, make: Any, case: str) -> None:
     sync, launch, message = WRONG[case]
     with serving(model, **launch) as server:
         policy = make(server, sync=sync)
@@ -231,7 +191,7 @@ def test_a_server_with_another_model_is_noticed(model: Path, make: Any, tmp_path
             policy.sampler.sync(policy)
 
 
-def test_bug_93_the_check_asks_a_prompt_whose_prefix_was_cached_before_the_weights_changed(
+def test_the_check_asks_a_prompt_whose_prefix_was_cached_before_the_weights_changed(
     server: GenerateServer, make: Any
 ) -> None:
     policy = make(server, sync="folder")
@@ -299,7 +259,7 @@ def test_a_dead_server_is_waited_for(server: GenerateServer, make: Any) -> None:
     assert pauses == [0.1, 0.2, 0.4]
 
 
-def test_bug_94_a_server_that_stays_dead_ends_the_run_in_one_line_with_the_command(
+def test_a_server_that_stays_dead_ends_the_run_in_one_line_with_the_command(
     server: GenerateServer, make: Any, model: Path
 ) -> None:
     policy = make(server, timeout_s=30.0)
@@ -353,9 +313,7 @@ def test_the_newest_folder_alone_is_kept_and_so_is_its_adapter(
     assert list(server.engine.adapters) == ([kept.name] if sync == "adapter" else [])
 
 
-def test_bug_95_weights_that_change_within_one_version_get_a_name_of_their_own(
-    server: GenerateServer, make: Any
-) -> None:
+def test_weights_that_change_within_one_version_get_a_name_of_their_own(server: GenerateServer, make: Any) -> None:
     policy = make(server)
     policy.sampler.sync(policy)
     train(policy)
@@ -372,7 +330,7 @@ def test_a_second_run_on_the_same_server_has_names_of_its_own(server: GenerateSe
     assert len(server.engine.adapters) == 2
 
 
-def test_bug_96_a_folder_has_its_name_only_when_it_is_whole(
+def test_a_folder_has_its_name_only_when_it_is_whole(
     server: GenerateServer, make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     policy = make(server)
