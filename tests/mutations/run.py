@@ -45,6 +45,8 @@ ADVANTAGES, NORMALIZE, MODULE = "hero_pl/losses/advantages.py", "hero_pl/losses/
 SCALARS = "hero_pl/scalars.py"
 ENDPOINT = "envs/hero_envs/chat_endpoint.py"
 
+BRANCHES = "hero_pl/policy/branches.py"
+
 BUGS = (
     Bug(
         1,
@@ -98,8 +100,8 @@ BUGS = (
     Bug(
         6,
         "use the mask of the action as attention mask",
-        "hero_pl/policy/huggingface.py",
-        (("mask[i, : len(row.ids)] = 1", "mask[i, row.spans[0][0] - 1 : len(row.ids)] = 1"),),
+        "hero_pl/policy/scoring.py",
+        (("mask[i, : len(piece)] = 1", "mask[i, places[0] : len(piece)] = 1"),),
         "tests/test_batch.py",
     ),
     Bug(
@@ -260,7 +262,7 @@ BUGS = (
         23,
         "leave dropout on",
         "hero_pl/policy/huggingface.py",
-        (("        switch_dropout_off(model)\n", ""),),
+        (("        self.dropout = without_dropout(config)\n", ""),),
         "tests/test_batch.py",
     ),
     Bug(
@@ -321,9 +323,14 @@ BUGS = (
     ),
     Bug(
         29,
-        "take the constant from the longest row",
+        "take the constant from the longest trajectory",
         NORMALIZE,
-        (("inner, outer = constant, float(rows)", "inner, outer = float(tokens_of_row.max()), float(rows)"),),
+        (
+            (
+                "inner, outer = constant, float(num_trajectories)",
+                "inner, outer = float(tokens_of_trajectory.max()), float(num_trajectories)",
+            ),
+        ),
         "tests/losses/test_normalize.py",
     ),
     Bug(
@@ -363,9 +370,9 @@ BUGS = (
         "hero_pl/datamodule.py",
         (
             (
-                "            return self._resampled(played, policy)\n",
+                "            if self.trainer.world_size > 1:\n",
                 '            played, self._ahead = getattr(self, "_ahead", played), played\n'
-                "            return self._resampled(played, policy)\n",
+                "            if self.trainer.world_size > 1:\n",
             ),
         ),
         "tests/test_module.py",
@@ -420,8 +427,8 @@ BUGS = (
         "hero_pl/rollout/slots.py",
         (
             (
-                "episode.history.append(sampled.ids, observation, role)",
-                "grown = episode.history.append(sampled.ids, observation, role)\n"
+                "episode.history.append(sampled.ids, given.observation, given.role)",
+                "grown = episode.history.append(sampled.ids, given.observation, given.role)\n"
                 '            episode.history.prompt_ids = self.dialect.template.insert_hint(grown, "Review notes")',
             ),
         ),
@@ -470,7 +477,7 @@ BUGS = (
     Bug(
         45,
         "let a row that joins late see what is in the cache",
-        "hero_pl/policy/sampler.py",
+        "hero_pl/policy/cached_rows.py",
         (("pad(mask, (new, 0))])", "pad(mask, (new, 0), value=1)])"),),
         "tests/policy/test_sampler.py",
     ),
@@ -480,8 +487,8 @@ BUGS = (
         "hero_pl/rollout/slots.py",
         (
             (
-                "        while self.free and self.waiting:\n",
-                "        while self.free and self.waiting and not self.playing:\n",
+                "        while self.free and self.waiting:\n            begun = []\n",
+                "        while self.free and self.waiting and not self.playing:\n            begun = []\n",
             ),
         ),
         "tests/rollout/test_slots.py",
@@ -509,6 +516,13 @@ BUGS = (
             ("gguf.unpacked() if file else {}", "{}"),
         ),
         "tests/policy/test_gguf.py",
+    ),
+    Bug(
+        50,
+        "read a line of a review that was cut off as a whole one",
+        "hero_pl/reflection/parse.py",
+        (('text = text.rpartition("\\n")[0]', "pass"),),
+        "tests/reflection",
     ),
     Bug(
         51,
@@ -839,7 +853,7 @@ BUGS = (
         116,
         "score an episode whose user simulator did not answer",
         "hero_pl/runs/records.py",
-        (("(StopReason.ENV_ERROR, StopReason.ENDPOINT_ERROR, ", "(StopReason.ENV_ERROR, "),),
+        (("StopReason.ENDPOINT_ERROR, StopReason.SAMPLER_ERROR)", "StopReason.SAMPLER_ERROR)"),),
         "tests/envs/tau_bench/test_endpoint_user.py",
         "a_user_that_dies_breaks_its_own_episode",
     ),
@@ -847,7 +861,12 @@ BUGS = (
         117,
         "take a refused key for the fault of an episode",
         "hero_pl/rollout/environments.py",
-        (("    if isinstance(error, EndpointDown):\n", "    if False:\n"),),
+        (
+            (
+                "        raise EndpointError(str(error)) from error\n",
+                "        raise UnansweredError(str(error)) from error\n",
+            ),
+        ),
         "tests/envs/tau_bench/test_endpoint_user.py",
         "a_refused_key_ends_the_run",
     ),
@@ -901,6 +920,225 @@ BUGS = (
     ),
     Bug(
         124,
+        "let the parser of calls raise on deep nesting",
+        "hero_pl/chat/calls.py",
+        (
+            (
+                "    except (ValueError, RecursionError) as error:\n        short",
+                "    except ValueError as error:\n        short",
+            ),
+        ),
+        "tests/faults/test_text.py",
+        "ten_thousand_broken_calls",
+    ),
+    Bug(
+        125,
+        "make an optimizer step without any turn in the loss",
+        "hero_pl/module.py",
+        (("        if not anywhere:\n            return StepOutputs(), False\n", ""),),
+        "tests/faults/test_text.py",
+        "reviews_without_use",
+    ),
+    Bug(
+        126,
+        "take no identifier for a leak",
+        "hero_pl/reflection/leak.py",
+        (
+            (
+                "        return any(self._first_identifier.get(name, 0) > turn for name in candidates)",
+                "        return False and any(candidates)",
+            ),
+        ),
+        "tests/reflection/test_leak_rates.py",
+        "planted_leaks_are_found",
+    ),
+    Bug(
+        127,
+        "encode text from outside like the text of the template",
+        "hero_pl/chat/encode.py",
+        (
+            ("_pieces(text, [cut for cut, _ in self._cuts(text)])", "_pieces(text, [])"),
+            ("        if self.control_ids.isdisjoint(ids):\n            return ids\n", "        return ids\n"),
+        ),
+        "tests/faults/test_text.py",
+        "no_special_token",
+    ),
+    Bug(
+        128,
+        "quote only lines that end with a line feed",
+        "hero_pl/chat/wording.py",
+        (("for line in text.splitlines()) or", "for line in text.split(chr(10))) or"),),
+        "tests/faults/test_text.py",
+        "orders_as_quoted_material",
+    ),
+    Bug(
+        129,
+        "let any observation end a dialogue",
+        "envs/hero_envs/tau_bench/episode.py",
+        (
+            (
+                "        if not self.done:\n",
+                "        self.done = self.done or STOP in observation\n        if not self.done:\n",
+            ),
+        ),
+        "tests/faults/test_text.py",
+        "only_the_user_ends_a_dialogue",
+    ),
+    Bug(
+        130,
+        "compute powers of any size",
+        "envs/hero_envs/tau_bench/calculator.py",
+        (("        if (left.bit_length() - 1) * right > MAX_BITS:", "        if False:"),),
+        "tests/envs/tau_bench/test_calculator.py",
+        "all_of_them_together",
+    ),
+    Bug(
+        131,
+        "add up any number of large powers",
+        "envs/hero_envs/tau_bench/calculator.py",
+        (("                if work > MAX_WORK:", "                if False:"),),
+        "tests/envs/tau_bench/test_calculator.py",
+        "known_answers",
+    ),
+    Bug(
+        132,
+        "write whatever an environment reports",
+        "hero_pl/rollout/answers.py",
+        (
+            (
+                "        if isinstance(value, float) and math.isfinite(value):\n",
+                "        if isinstance(value, float):\n",
+            ),
+        ),
+        "tests/faults/test_environments.py",
+    ),
+    Bug(
+        133,
+        "keep an observation whole, however long",
+        "hero_pl/rollout/answers.py",
+        (("    cut = max(0, len(observation) - max_chars)\n", "    cut = 0\n"),),
+        "tests/faults/test_environments.py",
+    ),
+    Bug(
+        134,
+        "give a broken episode up at once",
+        "hero_pl/rollout/slots.py",
+        (("        if fault.guilty and len(failures) >= retries:\n", "        if fault.guilty:\n"),),
+        "tests/faults/test_environments.py",
+    ),
+    Bug(
+        135,
+        "draw tasks that always break",
+        "hero_pl/datamodule.py",
+        (("        if not out:\n", "        if True:\n"),),
+        "tests/faults/test_environments.py",
+    ),
+    Bug(
+        136,
+        "forget at a resume which tasks always break",
+        "hero_pl/datamodule.py",
+        (("                made.health.load_state_dict(self._health.pop(split))\n", "                pass\n"),),
+        "tests/faults/test_environments.py",
+    ),
+    Bug(
+        137,
+        "never end a run whose environment is broken",
+        "hero_pl/rollout/health.py",
+        (("        if len(tasks) > self.broken_share * max(FEWEST, len(self._latest)):\n", "        if False:\n"),),
+        "tests/faults/test_environments.py",
+    ),
+    Bug(
+        138,
+        "wait for an environment without a limit",
+        "hero_pl/rollout/pool.py",
+        (("    signal.setitimer(signal.ITIMER_REAL, limit)\n", ""),),
+        "tests/rollout/test_pool.py",
+    ),
+    Bug(
+        139,
+        "count broken episodes as failures of the policy",
+        "hero_pl/runs/records.py",
+        (("(StopReason.ENV_ERROR, StopReason.ENV_TIMEOUT, ", "("),),
+        "tests/faults/test_environments.py",
+    ),
+    Bug(
+        140,
+        "wait for a worker without a limit",
+        "hero_pl/rollout/workers.py",
+        (("        if time.monotonic() < self.deadline:\n", "        if True:\n"),),
+        "tests/faults/test_environments.py",
+    ),
+    Bug(
+        141,
+        "go on with episodes whose worker is gone",
+        "hero_pl/rollout/workers.py",
+        (("{**dict.fromkeys(self.hosted, others), guilty: fault}", "{guilty: fault}"),),
+        "tests/rollout/test_workers.py",
+    ),
+    Bug(
+        142,
+        "blame all episodes of a worker for its end",
+        "hero_pl/rollout/workers.py",
+        ((", guilty=False)", ")"),),
+        "tests/rollout/test_workers.py",
+    ),
+    Bug(
+        143,
+        "let a worker find an id that was registered here alone",
+        "hero_pl/rollout/pool.py",
+        (("        environments.register_again(self.registration)\n", ""),),
+        "tests/rollout/test_workers.py",
+    ),
+    Bug(
+        144,
+        "keep workers that still answer what was given up",
+        "hero_pl/rollout/workers.py",
+        (("self._workers.pop(number).kill()\n            raise", "pass\n            raise"),),
+        "tests/rollout/test_workers.py",
+    ),
+    Bug(
+        145,
+        "leave what environments of a killed worker have started",
+        "hero_pl/rollout/workers.py",
+        (("                    os.killpg(pid, signal.SIGKILL)\n", "                    pass\n"),),
+        "tests/rollout/test_workers.py",
+    ),
+    Bug(
+        150,
+        "feed rows with padding between their tokens",
+        "hero_pl/policy/cached_rows.py",
+        (("            self._move_up()\n", "            pass\n"),),
+        "tests/policy/check/test_settle.py",
+    ),
+    Bug(
+        151,
+        "share a trunk although the layers do not allow it beyond their chunks",
+        BRANCHES,
+        (("        if self.how in network.obstacles:\n", "        if False:\n"),),
+        "tests/policy/check/test_settle.py",
+    ),
+    Bug(
+        152,
+        "let the longest row choose the rotary positions of all",
+        "hero_pl/policy/scoring.py",
+        (("    switches = network.rope_switches\n", "    switches: tuple[int, ...] = ()\n"),),
+        "tests/policy/check/test_settle.py",
+    ),
+    Bug(
+        200,
+        "let a domain import what reads it, inside a function",
+        "envs/hero_envs/tau_bench/domain.py",
+        (
+            (
+                "    def do_nothing_ids(self, split: str)",
+                "    def read_again(self) -> None:\n        from hero_envs.tau_bench.importer import read_verified\n\n"
+                "    def do_nothing_ids(self, split: str)",
+            ),
+        ),
+        "tests/test_repository.py",
+    ),
+    Bug(
+        201,
         "believe a server's reply whatever model drew it",
         "hero_pl/policy/server/dialect.py",
         (('if answer.get("model") != served.model:', "if False:"),),
@@ -908,7 +1146,7 @@ BUGS = (
         "a_reply_of_another_adapter_is_of_wrong_weights",
     ),
     Bug(
-        125,
+        202,
         "believe a server's reply whatever version of the weights drew it",
         "hero_pl/policy/server/dialect.py",
         (("if served.label is not None:", "if False:"),),
@@ -916,7 +1154,7 @@ BUGS = (
         "every_id_must_be_drawn_by_the_weights_of_the_label",
     ),
     Bug(
-        126,
+        203,
         "leave top_k of a request to the server",
         "hero_pl/policy/server/dialect.py",
         (('            "top_k": -1,\n', ""),),
@@ -924,7 +1162,7 @@ BUGS = (
         "the_defaults_of_a_server_change_nothing",
     ),
     Bug(
-        127,
+        204,
         "send the seed of the first turn with every turn",
         "hero_pl/policy/server/session.py",
         (("reply_seed(row.seed, row.turns)", "reply_seed(row.seed, 1)"),),
@@ -932,7 +1170,7 @@ BUGS = (
         "each_turn_has_random_numbers_of_its_own",
     ),
     Bug(
-        128,
+        205,
         "go on trusting a server after a failed request",
         "hero_pl/policy/server/session.py",
         (("place.ready = place.ready and calls.ended.is_set()", "place.ready = place.ready"),),
@@ -940,7 +1178,7 @@ BUGS = (
         "a_restarted_server_gets_the_weights_again",
     ),
     Bug(
-        129,
+        206,
         "choose a server for every turn",
         "hero_pl/policy/server/session.py",
         (("if row.place is None or not row.place.ready:", "if True:"),),
@@ -948,7 +1186,7 @@ BUGS = (
         "a_conversation_stays_on_its_server",
     ),
     Bug(
-        130,
+        207,
         "wait for replies of servers when the process ends",
         "hero_pl/policy/server/session.py",
         (("daemon=True", "daemon=False"),),
@@ -956,7 +1194,7 @@ BUGS = (
         "a_signal_ends_a_session_that_waits",
     ),
     Bug(
-        131,
+        208,
         "accept any difference between server and trainer",
         "hero_pl/policy/server/canary.py",
         (("if gap <= tolerance:", "if gap <= 1e9:"),),
@@ -964,7 +1202,7 @@ BUGS = (
         "a_server_with_another_model",
     ),
     Bug(
-        132,
+        209,
         "check servers at temperature 1 alone",
         "hero_pl/policy/server/canary.py",
         (("TEMPERATURE = 0.7", "TEMPERATURE = 1.0"),),
@@ -972,7 +1210,7 @@ BUGS = (
         "a_wrong_server_is_noticed",
     ),
     Bug(
-        133,
+        210,
         "leave out the question before new weights",
         "hero_pl/policy/server/sampler.py",
         (("            canary.ask(server, Served(self.model, 0), prompt, policy)\n", ""),),
@@ -980,7 +1218,7 @@ BUGS = (
         "the_check_asks_a_prompt_whose_prefix_was_cached",
     ),
     Bug(
-        134,
+        211,
         "leave the prefix cache of a server as it is",
         "hero_pl/policy/server/client.py",
         (('if self._call("/reset_prefix_cache", {}).get("success") is not True:', "if False:"),),
@@ -988,7 +1226,7 @@ BUGS = (
         "log_probabilities_are_those_of_the_trainer_over_turns",
     ),
     Bug(
-        135,
+        212,
         "name the weights on a server after their version alone",
         "hero_pl/policy/server/sampler.py",
         (("self._serial += 1", "self._serial = policy.version"),),
@@ -996,7 +1234,7 @@ BUGS = (
         "weights_that_change_within_one_version",
     ),
     Bug(
-        136,
+        213,
         "name the weights on a server without the run",
         "hero_pl/policy/server/sampler.py",
         (("uuid.uuid4().hex[:8]", '"run"'),),
@@ -1004,7 +1242,7 @@ BUGS = (
         "a_second_run_on_the_same_server",
     ),
     Bug(
-        137,
+        214,
         "write weights for servers under their final name",
         "hero_pl/policy/server/folders.py",
         (('(root / f"{name}.partial").resolve()', "(root / name).resolve()"),),
@@ -1012,7 +1250,7 @@ BUGS = (
         "a_folder_has_its_name_only_when_it_is_whole",
     ),
     Bug(
-        138,
+        215,
         "wait a hundred times as long for a dead server",
         "hero_pl/policy/server/pool.py",
         (("self._clock() + self._timeout_s, 0.1", "self._clock() + 100 * self._timeout_s, 0.1"),),
@@ -1020,7 +1258,7 @@ BUGS = (
         "a_server_that_stays_dead_ends_the_run",
     ),
     Bug(
-        139,
+        216,
         "look for servers when the weights are sent",
         "hero_pl/module.py",
         (("        self.policy.sampler.check(self.policy)\n", ""),),
@@ -1028,7 +1266,7 @@ BUGS = (
         "what_cannot_work_is_refused_before_a_model_is_loaded",
     ),
     Bug(
-        140,
+        217,
         "keep the check of the policy from a wrapped reflector",
         "hero_pl/reflection/controls.py",
         (
@@ -1059,7 +1297,8 @@ def verdict(bug: Bug, tree: Path) -> str:
     finally:
         path.write_text(source, encoding="utf-8")
     said = log.read_text(encoding="utf-8")
-    names = [line.partition("::")[2].partition(" ")[0] for line in said.splitlines() if line.startswith("FAILED")]
+    lines = [line for line in said.splitlines() if line.startswith(("FAILED", "ERROR")) and "::" in line]
+    names = [line.partition("::")[2].partition(" ")[0] for line in lines]
     return f"noticed by {names[0]}" if failed and names else f"SURVIVED\n{said[-2000:]}"
 
 
