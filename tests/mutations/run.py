@@ -1139,6 +1139,30 @@ BUGS = (
     ),
     Bug(
         201,
+        "write text of the environment into a data set as it is",
+        "hero_pl/export/defuse.py",
+        (("        return self._break(self._outside, text)\n", "        return text\n"),),
+        "tests/export/test_data.py",
+        "no_control_token_of_a_real_tokenizer",
+    ),
+    Bug(
+        202,
+        "pair replies of two episodes whatever came before them",
+        "hero_pl/export/data.py",
+        (("        if context != other:", "        if False:"),),
+        "tests/export/test_data.py",
+        "first_difference_in_one_context",
+    ),
+    Bug(
+        203,
+        "take episodes of every stage",
+        "hero_pl/export/data.py",
+        (("        if stage not in (ALL, record.stage):", "        if False:"),),
+        "tests/export/test_data.py",
+        "only_replies_of_good_episodes",
+    ),
+    Bug(
+        204,
         "believe a server's reply whatever model drew it",
         "hero_pl/policy/server/dialect.py",
         (('if answer.get("model") != served.model:', "if False:"),),
@@ -1146,7 +1170,7 @@ BUGS = (
         "a_reply_of_another_adapter_is_of_wrong_weights",
     ),
     Bug(
-        202,
+        205,
         "believe a server's reply whatever version of the weights drew it",
         "hero_pl/policy/server/dialect.py",
         (("if served.label is not None:", "if False:"),),
@@ -1154,7 +1178,7 @@ BUGS = (
         "every_id_must_be_drawn_by_the_weights_of_the_label",
     ),
     Bug(
-        203,
+        206,
         "leave top_k of a request to the server",
         "hero_pl/policy/server/dialect.py",
         (('            "top_k": -1,\n', ""),),
@@ -1162,7 +1186,7 @@ BUGS = (
         "the_defaults_of_a_server_change_nothing",
     ),
     Bug(
-        204,
+        207,
         "send the seed of the first turn with every turn",
         "hero_pl/policy/server/session.py",
         (("reply_seed(row.seed, row.turns)", "reply_seed(row.seed, 1)"),),
@@ -1170,7 +1194,7 @@ BUGS = (
         "each_turn_has_random_numbers_of_its_own",
     ),
     Bug(
-        205,
+        208,
         "go on trusting a server after a failed request",
         "hero_pl/policy/server/session.py",
         (("place.ready = place.ready and calls.ended.is_set()", "place.ready = place.ready"),),
@@ -1178,7 +1202,7 @@ BUGS = (
         "a_restarted_server_gets_the_weights_again",
     ),
     Bug(
-        206,
+        209,
         "choose a server for every turn",
         "hero_pl/policy/server/session.py",
         (("if row.place is None or not row.place.ready:", "if True:"),),
@@ -1186,7 +1210,7 @@ BUGS = (
         "a_conversation_stays_on_its_server",
     ),
     Bug(
-        207,
+        210,
         "wait for replies of servers when the process ends",
         "hero_pl/policy/server/session.py",
         (("daemon=True", "daemon=False"),),
@@ -1194,7 +1218,7 @@ BUGS = (
         "a_signal_ends_a_session_that_waits",
     ),
     Bug(
-        208,
+        211,
         "accept any difference between server and trainer",
         "hero_pl/policy/server/canary.py",
         (("if gap <= tolerance:", "if gap <= 1e9:"),),
@@ -1202,7 +1226,7 @@ BUGS = (
         "a_server_with_another_model",
     ),
     Bug(
-        209,
+        212,
         "check servers at temperature 1 alone",
         "hero_pl/policy/server/canary.py",
         (("TEMPERATURE = 0.7", "TEMPERATURE = 1.0"),),
@@ -1210,7 +1234,7 @@ BUGS = (
         "a_wrong_server_is_noticed",
     ),
     Bug(
-        210,
+        213,
         "leave out the question before new weights",
         "hero_pl/policy/server/sampler.py",
         (("            canary.ask(server, Served(self.model, 0), prompt, policy)\n", ""),),
@@ -1218,7 +1242,7 @@ BUGS = (
         "the_check_asks_a_prompt_whose_prefix_was_cached",
     ),
     Bug(
-        211,
+        214,
         "leave the prefix cache of a server as it is",
         "hero_pl/policy/server/client.py",
         (('if self._call("/reset_prefix_cache", {}).get("success") is not True:', "if False:"),),
@@ -1226,7 +1250,7 @@ BUGS = (
         "log_probabilities_are_those_of_the_trainer_over_turns",
     ),
     Bug(
-        212,
+        215,
         "name the weights on a server after their version alone",
         "hero_pl/policy/server/sampler.py",
         (("self._serial += 1", "self._serial = policy.version"),),
@@ -1234,7 +1258,7 @@ BUGS = (
         "weights_that_change_within_one_version",
     ),
     Bug(
-        213,
+        216,
         "name the weights on a server without the run",
         "hero_pl/policy/server/sampler.py",
         (("uuid.uuid4().hex[:8]", '"run"'),),
@@ -1242,7 +1266,7 @@ BUGS = (
         "a_second_run_on_the_same_server",
     ),
     Bug(
-        214,
+        217,
         "write weights for servers under their final name",
         "hero_pl/policy/server/folders.py",
         (('(root / f"{name}.partial").resolve()', "(root / name).resolve()"),),
@@ -1250,7 +1274,7 @@ BUGS = (
         "a_folder_has_its_name_only_when_it_is_whole",
     ),
     Bug(
-        215,
+        218,
         "wait a hundred times as long for a dead server",
         "hero_pl/policy/server/pool.py",
         (("self._clock() + self._timeout_s, 0.1", "self._clock() + 100 * self._timeout_s, 0.1"),),
@@ -1258,7 +1282,7 @@ BUGS = (
         "a_server_that_stays_dead_ends_the_run",
     ),
     Bug(
-        216,
+        219,
         "look for servers when the weights are sent",
         "hero_pl/module.py",
         (("        self.policy.sampler.check(self.policy)\n", ""),),
@@ -1266,7 +1290,7 @@ BUGS = (
         "what_cannot_work_is_refused_before_a_model_is_loaded",
     ),
     Bug(
-        217,
+        220,
         "keep the check of the policy from a wrapped reflector",
         "hero_pl/reflection/controls.py",
         (
