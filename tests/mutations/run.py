@@ -1237,7 +1237,7 @@ BUGS = (
         213,
         "leave out the question before new weights",
         "hero_pl/policy/server/sampler.py",
-        (("            canary.ask(server, Served(self.model, 0), prompt, policy)\n", ""),),
+        (("            canary.ask(server, Served(self.model, 0), prompt, policy.template.end_ids)\n", ""),),
         "tests/policy/server/test_sampler.py",
         "the_check_asks_a_prompt_whose_prefix_was_cached",
     ),

@@ -7,6 +7,7 @@ log-probabilities by 0.25, and those of the prompt, which are computed afresh, s
 from __future__ import annotations
 
 import math
+from collections.abc import Set
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,6 +18,7 @@ from hero_pl.policy.server.dialect import Reply, Served, UnusableReply, read_rep
 from hero_pl.types import Message
 
 if TYPE_CHECKING:
+    from hero_pl.chat.dialect import Dialect
     from hero_pl.policy.base import Policy
     from hero_pl.policy.server.client import Server
 
@@ -31,27 +33,26 @@ COARSE = 0.1
 TEXT = "Numbers that the trainer and the server must both know: "
 
 
-def canary_prompt(policy: Policy) -> tuple[int, ...]:
+def canary_prompt(dialect: Dialect) -> tuple[int, ...]:
     """The same ids in every check of a run, so that a server has cached them under the former weights.
 
     Args:
-        policy: Loaded.
+        dialect: Of the policy.
     """
-    words, prompt = TEXT, policy.template.conversation([Message("user", TEXT)])
+    words, prompt = TEXT, dialect.template.conversation([Message("user", TEXT)])
     while len(prompt) < PROMPT_TOKENS:
         words += " ".join(str(len(words) + i) for i in range(8)) + ", "
-        prompt = policy.template.conversation([Message("user", words)])
-    return prompt[: policy.max_length - REPLY_TOKENS]
+        prompt = dialect.template.conversation([Message("user", words)])
+    return prompt[: dialect.max_length - REPLY_TOKENS]
 
 
-def ask(server: Server, served: Served, prompt: tuple[int, ...], policy: Policy) -> Reply:
+def ask(server: Server, served: Served, prompt: tuple[int, ...], ends: Set[int]) -> Reply:
     """One reply of a server to the prompt of the check.
 
     Raises:
         ServerError: There is none.
         PolicyError: It is unusable.
     """
-    ends = policy.template.end_ids
     answer = server.generate(request(served, prompt, REPLY_TOKENS, TEMPERATURE, len(prompt), ends))
     try:
         return read_reply(answer, served, REPLY_TOKENS, ends)
@@ -79,7 +80,7 @@ def check(
         ServerError: The server gives no reply.
         PolicyError: Its weights are not those of the trainer.
     """
-    reply = ask(server, served, prompt, policy)
+    reply = ask(server, served, prompt, policy.template.end_ids)
     row = ScoreRow((*prompt, *reply.ids), ((len(prompt), len(prompt) + len(reply.ids)),))
     with policy.sampling():
         logits = policy.score([row], weights).float().cpu()

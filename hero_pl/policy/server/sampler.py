@@ -212,13 +212,13 @@ class ServerSampler(Sampler):
     def _give(self, server: Server, policy: HuggingFacePolicy, weights: str) -> None:
         """Let a server have the weights, unless it has them, and check what it draws."""
         served = self._pools[weights].served
-        prompt = self._prompt = self._prompt or canary.canary_prompt(policy)
+        prompt = self._prompt = self._prompt or canary.canary_prompt(policy.dialect)
         known = self._known(server, policy)
         there = served.model in known and (served.label is None or server.weights_label() == served.label)
         if not there:
             assert self._weights is not None
             # so that keys and values of the former weights are in its cache when the check asks the same
-            canary.ask(server, Served(self.model, 0), prompt, policy)
+            canary.ask(server, Served(self.model, 0), prompt, policy.template.end_ids)
             if served.label is None:
                 server.load_adapter(served.model, self._weights)
             else:

@@ -87,7 +87,7 @@ def test_each_turn_has_random_numbers_of_its_own(server: GenerateServer, make: A
 
 def test_a_reply_that_fills_the_context_is_length(server: GenerateServer, make: Any) -> None:
     policy = make(server)
-    prompt = canary.canary_prompt(policy)[:300] + (20,) * 208
+    prompt = canary.canary_prompt(policy.dialect)[:300] + (20,) * 208
     (action,) = policy.sampler.open(policy, Sampling(1.0, 60), [1]).act([0], [prompt])
     assert (action.finish_reason, len(action.ids)) == (FinishReason.LENGTH, 4)
 
@@ -194,7 +194,7 @@ def test_the_check_asks_a_prompt_whose_prefix_was_cached_before_the_weights_chan
 ) -> None:
     policy = make(server, sync="folder")
     policy.sampler.sync(policy)
-    prompt = canary.canary_prompt(policy)
+    prompt = canary.canary_prompt(policy.dialect)
     assert canary.PROMPT_TOKENS <= len(prompt) <= policy.max_length - canary.REPLY_TOKENS
     assert [tuple(body["token_ids"]) for body in server.bodies] == [prompt] * 2
     reload = next(i for i, path in enumerate(server.paths) if path == "/collective_rpc")
@@ -346,7 +346,7 @@ def test_a_folder_has_its_name_only_when_it_is_whole(
     assert list((tmp_path / "weights").iterdir()) == []
 
 
-# --- initial weights ---------------------------------------------------------------------------------------------------
+# --- initial weights --------------------------------------------------------------------------------------------------
 
 
 def test_initial_weights_of_an_adapter_are_the_model_itself(server: GenerateServer, make: Any) -> None:
