@@ -548,8 +548,8 @@ BUGS = (
     Bug(
         55,
         "never end a run that learns nothing",
-        MODULE,
-        (("self.idle_batches >= self.max_idle_batches:", "self.idle_batches < 0:"),),
+        "hero_pl/step.py",
+        (("self.most and self.in_a_row >= self.most:", "self.in_a_row < 0:"),),
         "tests/test_idle.py",
     ),
     Bug(
