@@ -2,7 +2,7 @@
 
     python benchmarks/whole_step.py --csv whole_step.csv
 
-An environment of fixed lengths, a reflector that has its diagnoses ready, random weights, float32, one thread, CPU time.
+An environment of fixed lengths, a reflector with fixed diagnoses, random weights, float32, one thread, CPU time.
 The variants run alternately in one process on equal conversations; only ratios mean something on another machine.
 
 naive      reads the whole history again at every turn, scores one sample per turn and side, autograd through all logits
@@ -32,7 +32,6 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from hero_pl.chat.actions import PlainText
 from hero_pl.chat.byte_tokenizer import with_chatml
-from hero_pl.losses import JensenShannon, action_log_probabilities
 from hero_pl.objectives.self_distillation import SelfDistillation
 from hero_pl.policy.base import ScoreRow
 from hero_pl.policy.huggingface import HuggingFacePolicy
@@ -167,7 +166,7 @@ class Ours:
         for micro in batch.split(16384):
             loss = self.objective.loss(self.policy, micro).loss
             loss.backward()
-            total += float(loss)
+            total += float(loss.detach())
         clock.spent["student"] = time.process_time() - started - clock.spent["teacher"]
         clock.timed("optimizer", self.optimizer.step)()
         weights.scores = scores  # type: ignore[method-assign]
@@ -210,11 +209,8 @@ class Naive:
         objective = self.ours.objective
         with torch.no_grad():
             batch = objective.prepare(played, self.policy, lambda local: local).batch
-        rows = [
-            ScoreRow(turn.prompt_ids + turn.action_ids, ((len(turn.prompt_ids), len(turn.prompt_ids + turn.action_ids)),))
-            for trajectory in played
-            for turn in trajectory.turns
-        ]
+        contexts = [(turn.prompt_ids, turn.prompt_ids + turn.action_ids) for t in played for turn in t.turns]
+        rows = [ScoreRow(whole, ((len(context), len(whole)),)) for context, whole in contexts]
         network = self.policy.need_network("whole_step")
 
         def logits(row: ScoreRow) -> torch.Tensor:
@@ -235,7 +231,7 @@ class Naive:
                 m = torch.logaddexp(q, p) - torch.tensor(2.0).log()
                 loss = 0.5 * ((q.exp() * (q - m)).sum(-1) + (p.exp() * (p - m)).sum(-1)).sum() / tokens
                 loss.backward()
-                return float(loss)
+                return float(loss.detach())
 
             total += clock.timed("student", learn)()
         clock.timed("optimizer", self.optimizer.step)()
