@@ -1018,6 +1018,19 @@ BUGS = (
         (("    switches = network.rope_switches\n", "    switches: tuple[int, ...] = ()\n"),),
         "tests/policy/check/test_settle.py",
     ),
+    Bug(
+        200,
+        "let a domain import what reads it, inside a function",
+        "envs/hero_envs/tau_bench/domain.py",
+        (
+            (
+                "    def do_nothing_ids(self, split: str)",
+                "    def read_again(self) -> None:\n        from hero_envs.tau_bench.importer import read_verified\n\n"
+                "    def do_nothing_ids(self, split: str)",
+            ),
+        ),
+        "tests/test_repository.py",
+    ),
 )
 
 
