@@ -101,7 +101,13 @@ BUGS = (
         6,
         "use the mask of the action as attention mask",
         "hero_pl/policy/scoring.py",
-        (("mask[i, : len(piece)] = 1", "mask[i, places[0] : len(piece)] = 1"),),
+        (
+            (
+                "input_ids=ids.to(network.device), use_cache=False)",
+                "input_ids=ids.to(network.device), use_cache=False, attention_mask=torch.tensor(\n"
+                "                [[int(p >= pieces[i][1][0]) for p in range(ids.shape[1])] for i in group]))",
+            ),
+        ),
         "tests/test_batch.py",
     ),
     Bug(
@@ -1114,7 +1120,7 @@ BUGS = (
         151,
         "share a trunk although the layers do not allow it beyond their chunks",
         BRANCHES,
-        (("        if self.how in network.obstacles:\n", "        if False:\n"),),
+        (("        if self.chosen in network.obstacles:\n", "        if False:\n"),),
         "tests/policy/check/test_settle.py",
     ),
     Bug(
