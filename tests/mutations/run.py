@@ -1018,6 +1018,13 @@ BUGS = (
         (("    switches = network.rope_switches\n", "    switches: tuple[int, ...] = ()\n"),),
         "tests/policy/check/test_settle.py",
     ),
+    Bug(
+        153,
+        "take every token that begins a prompt for BOS",
+        "hero_pl/chat/template.py",
+        (("int(self.bos_begins_texts and bool(ids)", "int(bool(ids)"),),
+        "tests/chat/test_template.py",
+    ),
 )
 
 
