@@ -10,6 +10,7 @@ import lightning
 import numpy as np
 import torch
 
+from hero_pl.chat.dialect import Dialect
 from hero_pl.errors import ConfigError, PolicyError
 from hero_pl.policy.base import Policy
 from hero_pl.policy.sampling import Sampling
@@ -283,15 +284,30 @@ class RolloutDataModule(lightning.LightningDataModule):
             raise ConfigError(f"trials={trials}: every task is played at least once.")
         if stage not in STAGES:
             raise ConfigError(f"There is no stage {stage!r} to evaluate. There are: {', '.join(STAGES)}.")
-        collector = self.collector(stage)
-        episodes = self.eval_episodes if episodes is None else episodes
-        ids = collector.task_ids
+        specs = self._evaluated(stage, self.eval_episodes if episodes is None else episodes, trials)
+        return self.collector(stage).collect(
+            specs, policy, sampling or self.eval_sampling, on_episode=self._counter(len(specs), on_episode)
+        )
+
+    def demonstrate(self, dialect: Dialect, episodes: int) -> list[Trajectory]:
+        """Demonstrations of the first training tasks.
+
+        Args:
+            dialect: Of the policy that is to read them.
+            episodes: How many; tasks repeat when there are fewer.
+
+        Raises:
+            ConfigError: The configuration has no demonstrations.
+        """
+        if self.demonstrations is None:
+            raise ConfigError("data.demonstrations is not set, so there is nothing to demonstrate with.")
+        return self.demonstrations.make(self._evaluated("train", episodes), dialect, self.collector("train"))
+
+    def _evaluated(self, stage: str, episodes: int | None, trials: int = 1) -> list[EpisodeSpec]:
+        ids = self.collector(stage).task_ids
         count = (episodes or len(ids)) * trials
         seeds = derive_seeds(SeedPurpose.EVALUATE, self.seed, STAGES[stage], count=count)
-        specs = [EpisodeSpec(ids[i // trials % len(ids)], i, seeds[i]) for i in range(count)]
-        return collector.collect(
-            specs, policy, sampling or self.eval_sampling, on_episode=self._counter(count, on_episode)
-        )
+        return [EpisodeSpec(ids[i // trials % len(ids)], i, seeds[i]) for i in range(count)]
 
     def _counter(
         self, total: int, on_episode: Callable[[Trajectory], None] = lambda trajectory: None

@@ -130,6 +130,13 @@ def check_hints(
     ] = None,
     out: Annotated[Path, typer.Option("--out", help="The report as JSON.")] = Path("hints.json"),
     figure: Annotated[Path | None, typer.Option("--figure", help="Also draw it (PNG).")] = None,
+    demonstrations: Annotated[
+        bool,
+        typer.Option(
+            "--demonstrations",
+            help="Measure on the episodes of data.demonstrations, for a policy that does not yet act by itself.",
+        ),
+    ] = False,
 ) -> None:
     """Measure which wording of the hint a policy can read, before it is trained on any.
 
@@ -138,7 +145,7 @@ def check_hints(
     with _quick_end("check-hints"):
         from hero_pl.cli.check_hints import run
 
-    run(context.args, episodes, turns, labels, templates, out, figure)
+    run(context.args, episodes, turns, labels, templates, out, figure, demonstrations)
 
 
 @app.command(

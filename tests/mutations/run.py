@@ -518,6 +518,13 @@ BUGS = (
         "tests/policy/test_gguf.py",
     ),
     Bug(
+        50,
+        "read a line of a review that was cut off as a whole one",
+        "hero_pl/reflection/parse.py",
+        (('text = text.rpartition("\\n")[0]', "pass"),),
+        "tests/reflection",
+    ),
+    Bug(
         51,
         "write no mark into eval.jsonl",
         "hero_pl/callbacks/held_out.py",
@@ -846,7 +853,7 @@ BUGS = (
         116,
         "score an episode whose user simulator did not answer",
         "hero_pl/runs/records.py",
-        (("StopReason.ENDPOINT_ERROR, ", ""),),
+        (("StopReason.ENDPOINT_ERROR, StopReason.SAMPLER_ERROR)", "StopReason.SAMPLER_ERROR)"),),
         "tests/envs/tau_bench/test_endpoint_user.py",
         "a_user_that_dies_breaks_its_own_episode",
     ),
@@ -854,7 +861,12 @@ BUGS = (
         117,
         "take a refused key for the fault of an episode",
         "hero_pl/rollout/environments.py",
-        (("        raise EndpointError(str(error)) from error\n", "        raise EnvError(str(error)) from error\n"),),
+        (
+            (
+                "        raise EndpointError(str(error)) from error\n",
+                "        raise UnansweredError(str(error)) from error\n",
+            ),
+        ),
         "tests/envs/tau_bench/test_endpoint_user.py",
         "a_refused_key_ends_the_run",
     ),
@@ -907,18 +919,86 @@ BUGS = (
         "status_of_the_cap",
     ),
     Bug(
+        124,
+        "let the parser of calls raise on deep nesting",
+        "hero_pl/chat/calls.py",
+        (
+            (
+                "    except (ValueError, RecursionError) as error:\n        short",
+                "    except ValueError as error:\n        short",
+            ),
+        ),
+        "tests/faults/test_text.py",
+        "ten_thousand_broken_calls",
+    ),
+    Bug(
+        125,
+        "make an optimizer step without any turn in the loss",
+        "hero_pl/module.py",
+        (("        if not anywhere:\n            return StepOutputs(), False\n", ""),),
+        "tests/faults/test_text.py",
+        "reviews_without_use",
+    ),
+    Bug(
+        126,
+        "take no identifier for a leak",
+        "hero_pl/reflection/leak.py",
+        (
+            (
+                "        return any(self._first_identifier.get(name, 0) > turn for name in candidates)",
+                "        return False and any(candidates)",
+            ),
+        ),
+        "tests/reflection/test_leak_rates.py",
+        "planted_leaks_are_found",
+    ),
+    Bug(
+        127,
+        "encode text from outside like the text of the template",
+        "hero_pl/chat/encode.py",
+        (
+            ("_pieces(text, [cut for cut, _ in self._cuts(text)])", "_pieces(text, [])"),
+            ("        if self.control_ids.isdisjoint(ids):\n            return ids\n", "        return ids\n"),
+        ),
+        "tests/faults/test_text.py",
+        "no_special_token",
+    ),
+    Bug(
+        128,
+        "quote only lines that end with a line feed",
+        "hero_pl/chat/wording.py",
+        (("for line in text.splitlines()) or", "for line in text.split(chr(10))) or"),),
+        "tests/faults/test_text.py",
+        "orders_as_quoted_material",
+    ),
+    Bug(
+        129,
+        "let any observation end a dialogue",
+        "envs/hero_envs/tau_bench/episode.py",
+        (
+            (
+                "        if not self.done:\n",
+                "        self.done = self.done or STOP in observation\n        if not self.done:\n",
+            ),
+        ),
+        "tests/faults/test_text.py",
+        "only_the_user_ends_a_dialogue",
+    ),
+    Bug(
         130,
-        "let a reward that is no number into the episode",
-        "hero_pl/rollout/answers.py",
-        (("    yield from _wrong_reward(reward)\n", ""),),
-        "tests/faults/test_environments.py",
+        "compute powers of any size",
+        "envs/hero_envs/tau_bench/calculator.py",
+        (("        if (left.bit_length() - 1) * right > MAX_BITS:", "        if False:"),),
+        "tests/envs/tau_bench/test_calculator.py",
+        "all_of_them_together",
     ),
     Bug(
         131,
-        "let an environment speak in any role",
-        "hero_pl/rollout/answers.py",
-        ((' and info["role"] in ROLES)', ")"),),
-        "tests/faults/test_environments.py",
+        "add up any number of large powers",
+        "envs/hero_envs/tau_bench/calculator.py",
+        (("                if work > MAX_WORK:", "                if False:"),),
+        "tests/envs/tau_bench/test_calculator.py",
+        "known_answers",
     ),
     Bug(
         132,
@@ -1024,6 +1104,19 @@ BUGS = (
         "hero_pl/chat/template.py",
         (("int(self.bos_begins_texts and bool(ids)", "int(bool(ids)"),),
         "tests/chat/test_template.py",
+    ),
+    Bug(
+        200,
+        "let a domain import what reads it, inside a function",
+        "envs/hero_envs/tau_bench/domain.py",
+        (
+            (
+                "    def do_nothing_ids(self, split: str)",
+                "    def read_again(self) -> None:\n        from hero_envs.tau_bench.importer import read_verified\n\n"
+                "    def do_nothing_ids(self, split: str)",
+            ),
+        ),
+        "tests/test_repository.py",
     ),
 )
 
