@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hero_pl.chat import traits
-from hero_pl.chat.actions import ReAct, ToolCall
+from hero_pl.chat.actions import ActionParser, ReAct, ToolCall
 from hero_pl.chat.probes import Line, probe_template
 from hero_pl.chat.template import ChatTemplate
 from hero_pl.errors import ConfigError, PolicyError
@@ -65,7 +65,7 @@ def check(policy: HuggingFacePolicy, with_parser: bool = True) -> Iterator[Line]
     except PolicyError as error:
         refused = error
     if hasattr(policy, "template"):
-        yield from _prompts(policy.template, policy, with_parser)
+        yield from _prompts(policy.template, policy.parser if with_parser else None)
     if policy.findings is not None:
         yield Line("dropout", True, _dropout(policy))
         yield from policy.findings.lines
@@ -77,17 +77,17 @@ def check(policy: HuggingFacePolicy, with_parser: bool = True) -> Iterator[Line]
     yield from weights_lines(policy)
 
 
-def _prompts(template: ChatTemplate, policy: HuggingFacePolicy, with_parser: bool) -> Iterator[Line]:
-    parser, shown = policy.parser, True
-    if not with_parser:
+def _prompts(template: ChatTemplate, parser: ActionParser | None) -> Iterator[Line]:
+    """Lines of the chat template; without a parser, one is taken that shows tools."""
+    hidden = False
+    if parser is None:
+        parser = ToolCall()
         try:
             traits.check_tools(template.renderer, template.opening("s", "a"), [traits.TOOL])
         except PolicyError:
-            parser, shown = ReAct(), False
-        else:
-            parser = ToolCall()
+            parser, hidden = ReAct(), True
     for line in probe_template(template, parser):
-        if line.name == "tools" and not shown:
+        if line.name == "tools" and hidden:
             line = Line("tools", True, "not shown by the chat template", "Set parser: ReAct; ToolCall is refused.")
         yield line
 
