@@ -1131,6 +1131,13 @@ BUGS = (
         "tests/policy/check/test_settle.py",
     ),
     Bug(
+        153,
+        "take every token that begins a prompt for BOS",
+        "hero_pl/chat/template.py",
+        (("int(self.bos_begins_texts and bool(ids)", "int(bool(ids)"),),
+        "tests/chat/test_template.py",
+    ),
+    Bug(
         200,
         "let a domain import what reads it, inside a function",
         "envs/hero_envs/tau_bench/domain.py",
@@ -1142,6 +1149,30 @@ BUGS = (
             ),
         ),
         "tests/test_repository.py",
+    ),
+    Bug(
+        201,
+        "write text of the environment into a data set as it is",
+        "hero_pl/export/defuse.py",
+        (("        return self._break(self._outside, text)\n", "        return text\n"),),
+        "tests/export/test_data.py",
+        "no_control_token_of_a_real_tokenizer",
+    ),
+    Bug(
+        202,
+        "pair replies of two episodes whatever came before them",
+        "hero_pl/export/data.py",
+        (("        if context != other:", "        if False:"),),
+        "tests/export/test_data.py",
+        "first_difference_in_one_context",
+    ),
+    Bug(
+        203,
+        "take episodes of every stage",
+        "hero_pl/export/data.py",
+        (("        if stage not in (ALL, record.stage):", "        if False:"),),
+        "tests/export/test_data.py",
+        "only_replies_of_good_episodes",
     ),
 )
 
