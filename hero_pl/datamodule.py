@@ -14,11 +14,10 @@ from hero_pl.chat.dialect import Dialect
 from hero_pl.errors import ConfigError, PolicyError
 from hero_pl.policy.base import Policy
 from hero_pl.policy.sampling import Sampling
-from hero_pl.rollout.collect import Collector
+from hero_pl.rollout.collect import Collector, pool_of
 from hero_pl.rollout.demonstrations import Demonstrations
 from hero_pl.rollout.environments import check_arguments, check_id
 from hero_pl.rollout.limits import Limits
-from hero_pl.rollout.pool import LocalPool
 from hero_pl.rollout.specs import EpisodeSpec, SeedPurpose, derive_seeds
 from hero_pl.types import Trajectory
 
@@ -98,13 +97,14 @@ class RolloutDataModule(lightning.LightningDataModule):
         seed = seed or 0
         if seed < 0:
             raise ConfigError(f"data.seed={seed}: must be 0 or positive.")
+        limits = limits or Limits()
         check_id(env)
-        check_arguments(env_args or {})
+        check_arguments(env_args or {}, limits.workers)
         self.env, self.env_args = env, dict(env_args or {})
         self.tasks_per_step, self.group_size, self.seed, self.seed_tasks = tasks_per_step, group_size, seed, seed_tasks
         self.sampling = Sampling(temperature, max_action_tokens)
         self.eval_sampling = Sampling(eval_temperature, max_action_tokens)
-        self.limits = limits or Limits()
+        self.limits = limits
         self.splits = {"train": "train", "validate": "validation", "test": "test", **(splits or {})}
         self.eval_episodes = eval_episodes
         self.demonstrations = demonstrations
@@ -114,7 +114,7 @@ class RolloutDataModule(lightning.LightningDataModule):
         """Episodes of the latest training batch that were replaced (dynamic sampling); they count as played."""
         self.on_progress: Callable[[int, int], None] = lambda finished, total: None
         """Called with the numbers of finished and of all episodes, whenever one has ended."""
-        self._pool = LocalPool(self.limits)
+        self._pool = pool_of(self.limits)
         self._collectors: dict[str, Collector] = {}
         self._health: dict[str, dict[str, Any]] = {}
         """What a checkpoint knows about splits that have not been played since."""
