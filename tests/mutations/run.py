@@ -101,7 +101,13 @@ BUGS = (
         6,
         "use the mask of the action as attention mask",
         "hero_pl/policy/scoring.py",
-        (("mask[i, : len(piece)] = 1", "mask[i, places[0] : len(piece)] = 1"),),
+        (
+            (
+                "input_ids=ids.to(network.device), use_cache=False)",
+                "input_ids=ids.to(network.device), use_cache=False, attention_mask=torch.tensor(\n"
+                "                [[int(p >= pieces[i][1][0]) for p in range(ids.shape[1])] for i in group]))",
+            ),
+        ),
         "tests/test_batch.py",
     ),
     Bug(
@@ -555,8 +561,8 @@ BUGS = (
     Bug(
         55,
         "never end a run that learns nothing",
-        MODULE,
-        (("self.idle_batches >= self.max_idle_batches:", "self.idle_batches < 0:"),),
+        "hero_pl/step.py",
+        (("self.most and self.in_a_row >= self.most:", "self.in_a_row < 0:"),),
         "tests/test_idle.py",
     ),
     Bug(
@@ -1063,45 +1069,19 @@ BUGS = (
     ),
     Bug(
         140,
-        "wait for a worker without a limit",
-        "hero_pl/rollout/workers.py",
-        (("        if time.monotonic() < self.deadline:\n", "        if True:\n"),),
-        "tests/faults/test_environments.py",
+        "give the card the last evaluation of the run for any weights",
+        "hero_pl/export/results.py",
+        (("if one.turns_used == turns)", "if one)"),),
+        "tests/export/test_model_card.py",
+        "does_not_get_the_result_of_another",
     ),
     Bug(
         141,
-        "go on with episodes whose worker is gone",
-        "hero_pl/rollout/workers.py",
-        (("{**dict.fromkeys(self.hosted, others), guilty: fault}", "{guilty: fault}"),),
-        "tests/rollout/test_workers.py",
-    ),
-    Bug(
-        142,
-        "blame all episodes of a worker for its end",
-        "hero_pl/rollout/workers.py",
-        ((", guilty=False)", ")"),),
-        "tests/rollout/test_workers.py",
-    ),
-    Bug(
-        143,
-        "let a worker find an id that was registered here alone",
-        "hero_pl/rollout/pool.py",
-        (("        environments.register_again(self.registration)\n", ""),),
-        "tests/rollout/test_workers.py",
-    ),
-    Bug(
-        144,
-        "keep workers that still answer what was given up",
-        "hero_pl/rollout/workers.py",
-        (("self._workers.pop(number).kill()\n            raise", "pass\n            raise"),),
-        "tests/rollout/test_workers.py",
-    ),
-    Bug(
-        145,
-        "leave what environments of a killed worker have started",
-        "hero_pl/rollout/workers.py",
-        (("                    os.killpg(pid, signal.SIGKILL)\n", "                    pass\n"),),
-        "tests/rollout/test_workers.py",
+        "leave the end-of-turn ids out of the generation settings",
+        "hero_pl/policy/generation.py",
+        (('{"eos_token_id": ends, "pad', '{"pad'),),
+        "tests/export/test_model_card.py",
+        "acts_in_plain_transformers",
     ),
     Bug(
         150,
@@ -1114,7 +1094,7 @@ BUGS = (
         151,
         "share a trunk although the layers do not allow it beyond their chunks",
         BRANCHES,
-        (("        if self.how in network.obstacles:\n", "        if False:\n"),),
+        (("        if self.chosen in network.obstacles:\n", "        if False:\n"),),
         "tests/policy/check/test_settle.py",
     ),
     Bug(
@@ -1123,6 +1103,13 @@ BUGS = (
         "hero_pl/policy/scoring.py",
         (("    switches = network.rope_switches\n", "    switches: tuple[int, ...] = ()\n"),),
         "tests/policy/check/test_settle.py",
+    ),
+    Bug(
+        153,
+        "take every token that begins a prompt for BOS",
+        "hero_pl/chat/template.py",
+        (("int(self.bos_begins_texts and bool(ids)", "int(bool(ids)"),),
+        "tests/chat/test_template.py",
     ),
     Bug(
         200,
@@ -1162,7 +1149,49 @@ BUGS = (
         "only_replies_of_good_episodes",
     ),
     Bug(
-        204,
+        240,
+        "wait for a worker without a limit",
+        "hero_pl/rollout/workers.py",
+        (("        if time.monotonic() < self.deadline:\n", "        if True:\n"),),
+        "tests/faults/test_environments.py",
+    ),
+    Bug(
+        241,
+        "go on with episodes whose worker is gone",
+        "hero_pl/rollout/workers.py",
+        (("{**dict.fromkeys(self.hosted, others), guilty: fault}", "{guilty: fault}"),),
+        "tests/rollout/test_workers.py",
+    ),
+    Bug(
+        242,
+        "blame all episodes of a worker for its end",
+        "hero_pl/rollout/workers.py",
+        ((", guilty=False)", ")"),),
+        "tests/rollout/test_workers.py",
+    ),
+    Bug(
+        243,
+        "let a worker find an id that was registered here alone",
+        "hero_pl/rollout/pool.py",
+        (("        environments.register_again(self.registration)\n", ""),),
+        "tests/rollout/test_workers.py",
+    ),
+    Bug(
+        244,
+        "keep workers that still answer what was given up",
+        "hero_pl/rollout/workers.py",
+        (("self._workers.pop(number).kill()\n            raise", "pass\n            raise"),),
+        "tests/rollout/test_workers.py",
+    ),
+    Bug(
+        245,
+        "leave what environments of a killed worker have started",
+        "hero_pl/rollout/workers.py",
+        (("                    os.killpg(pid, signal.SIGKILL)\n", "                    pass\n"),),
+        "tests/rollout/test_workers.py",
+    ),
+    Bug(
+        246,
         "believe a server's reply whatever model drew it",
         "hero_pl/policy/server/dialect.py",
         (('if answer.get("model") != served.model:', "if False:"),),
@@ -1170,7 +1199,7 @@ BUGS = (
         "a_reply_of_another_adapter_is_of_wrong_weights",
     ),
     Bug(
-        205,
+        247,
         "believe a server's reply whatever version of the weights drew it",
         "hero_pl/policy/server/dialect.py",
         (("if served.label is not None:", "if False:"),),
@@ -1178,7 +1207,7 @@ BUGS = (
         "every_id_must_be_drawn_by_the_weights_of_the_label",
     ),
     Bug(
-        206,
+        248,
         "leave top_k of a request to the server",
         "hero_pl/policy/server/dialect.py",
         (('            "top_k": -1,\n', ""),),
@@ -1186,7 +1215,7 @@ BUGS = (
         "the_defaults_of_a_server_change_nothing",
     ),
     Bug(
-        207,
+        249,
         "send the seed of the first turn with every turn",
         "hero_pl/policy/server/session.py",
         (("reply_seed(row.seed, row.turns)", "reply_seed(row.seed, 1)"),),
@@ -1194,7 +1223,7 @@ BUGS = (
         "each_turn_has_random_numbers_of_its_own",
     ),
     Bug(
-        208,
+        250,
         "go on trusting a server after a failed request",
         "hero_pl/policy/server/session.py",
         (("place.ready = place.ready and calls.ended.is_set()", "place.ready = place.ready"),),
@@ -1202,7 +1231,7 @@ BUGS = (
         "a_restarted_server_gets_the_weights_again",
     ),
     Bug(
-        209,
+        251,
         "choose a server for every turn",
         "hero_pl/policy/server/session.py",
         (("if row.place is None or not row.place.ready:", "if True:"),),
@@ -1210,7 +1239,7 @@ BUGS = (
         "a_conversation_stays_on_its_server",
     ),
     Bug(
-        210,
+        252,
         "wait for replies of servers when the process ends",
         "hero_pl/policy/server/session.py",
         (("daemon=True", "daemon=False"),),
@@ -1218,7 +1247,7 @@ BUGS = (
         "a_signal_ends_a_session_that_waits",
     ),
     Bug(
-        211,
+        253,
         "accept any difference between server and trainer",
         "hero_pl/policy/server/canary.py",
         (("if gap <= tolerance:", "if gap <= 1e9:"),),
@@ -1226,7 +1255,7 @@ BUGS = (
         "a_server_with_another_model",
     ),
     Bug(
-        212,
+        254,
         "check servers at temperature 1 alone",
         "hero_pl/policy/server/canary.py",
         (("TEMPERATURE = 0.7", "TEMPERATURE = 1.0"),),
@@ -1234,7 +1263,7 @@ BUGS = (
         "a_wrong_server_is_noticed",
     ),
     Bug(
-        213,
+        255,
         "leave out the question before new weights",
         "hero_pl/policy/server/sampler.py",
         (("            canary.ask(server, Served(self.model, 0), prompt, policy.template.end_ids)\n", ""),),
@@ -1242,7 +1271,7 @@ BUGS = (
         "the_check_asks_a_prompt_whose_prefix_was_cached",
     ),
     Bug(
-        214,
+        256,
         "leave the prefix cache of a server as it is",
         "hero_pl/policy/server/client.py",
         (('if self._call("/reset_prefix_cache", {}).get("success") is not True:', "if False:"),),
@@ -1250,7 +1279,7 @@ BUGS = (
         "log_probabilities_are_those_of_the_trainer_over_turns",
     ),
     Bug(
-        215,
+        257,
         "name the weights on a server after their version alone",
         "hero_pl/policy/server/sampler.py",
         (("self._serial += 1", "self._serial = policy.version"),),
@@ -1258,7 +1287,7 @@ BUGS = (
         "weights_that_change_within_one_version",
     ),
     Bug(
-        216,
+        258,
         "name the weights on a server without the run",
         "hero_pl/policy/server/sampler.py",
         (("uuid.uuid4().hex[:8]", '"run"'),),
@@ -1266,7 +1295,7 @@ BUGS = (
         "a_second_run_on_the_same_server",
     ),
     Bug(
-        217,
+        259,
         "write weights for servers under their final name",
         "hero_pl/policy/server/folders.py",
         (('(root / f"{name}.partial").resolve()', "(root / name).resolve()"),),
@@ -1274,7 +1303,7 @@ BUGS = (
         "a_folder_has_its_name_only_when_it_is_whole",
     ),
     Bug(
-        218,
+        260,
         "wait a hundred times as long for a dead server",
         "hero_pl/policy/server/pool.py",
         (("self._clock() + self._timeout_s, 0.1", "self._clock() + 100 * self._timeout_s, 0.1"),),
@@ -1282,7 +1311,7 @@ BUGS = (
         "a_server_that_stays_dead_ends_the_run",
     ),
     Bug(
-        219,
+        261,
         "look for servers when the weights are sent",
         "hero_pl/module.py",
         (("        self.policy.sampler.check(self.policy)\n", ""),),
@@ -1290,7 +1319,7 @@ BUGS = (
         "what_cannot_work_is_refused_before_a_model_is_loaded",
     ),
     Bug(
-        220,
+        262,
         "keep the check of the policy from a wrapped reflector",
         "hero_pl/reflection/controls.py",
         (
