@@ -1,4 +1,4 @@
-"""Which code made a file of results."""
+"""Record which version of the code wrote a file of results."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from suites import ROOT
 
 
 def commit() -> str:
-    """Of the checkout, with a mark if it was changed; empty without git."""
+    """Commit of the checkout, marked if there are uncommitted changes; empty without git."""
     command = ["git", "describe", "--always", "--dirty"]
     try:
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
@@ -17,5 +17,5 @@ def commit() -> str:
 
 
 def signed(markdown: str) -> str:
-    """A Markdown page with the commit in its last line."""
+    """Append the commit to a Markdown page."""
     return f"{markdown.rstrip()}\n\nMade on commit {commit() or 'unknown'}.\n"
