@@ -21,7 +21,15 @@ import torch
 from tables import write_rows
 from torch import Tensor
 
-from hero_pl.losses import DistillationLoss, ForwardKL, JensenShannon, ReverseKL, linear_divergence, normalized_sum
+from hero_pl.losses import (
+    DistillationLoss,
+    ForwardKL,
+    JensenShannon,
+    ReverseKL,
+    Scores,
+    normalized_sum,
+    summed_divergence,
+)
 
 LOSSES = {"JensenShannon": JensenShannon, "ForwardKL": ForwardKL, "ReverseKL": ReverseKL}
 PLAIN = 0
@@ -35,6 +43,7 @@ def build_inputs(tokens: int, width: int, vocab: int) -> dict[str, Tensor]:
         "student_head_weight": head,
         "teacher_hidden": torch.randn(tokens, width, generator=generator),
         "teacher_head_weight": head,
+        "action_ids": torch.randint(vocab, (tokens,), generator=generator),
         "coefficients": torch.full((tokens,), 1.0 / tokens),
     }
 
@@ -48,7 +57,10 @@ def step(loss: DistillationLoss, inputs: dict[str, Tensor], chunk: int) -> list[
         student_logits = inputs["student_hidden"] @ inputs["student_head_weight"].T
         total = normalized_sum(inputs["coefficients"], loss(student_logits, teacher_logits))
     else:
-        total = linear_divergence(loss, **inputs, chunk=chunk).loss
+        sides = (
+            Scores(inputs[f"{side}_hidden"], inputs[f"{side}_head_weight"], chunk) for side in ("student", "teacher")
+        )
+        total = summed_divergence(loss, *sides, inputs["coefficients"], inputs["action_ids"]).loss
     return list(torch.autograd.grad(total, trained))
 
 

@@ -14,10 +14,11 @@ from typing import Any, get_args, get_type_hints
 import torch
 from torch import Tensor
 
+from hero_pl.chat.dialect import Dialect
 from hero_pl.errors import TokenAlignmentError
-from hero_pl.losses.base import at_temperature
 from hero_pl.losses.normalize import Mode, Normalization, coefficients
-from hero_pl.policy.base import Policy, ScoreRow
+from hero_pl.losses.scores import Scores
+from hero_pl.policy.base import ScoreRow
 from hero_pl.types import Hint, Trajectory, Turn
 
 ReduceSum = Callable[[Tensor], Tensor]
@@ -85,9 +86,9 @@ class TokenizedBatch:
         if wanted:
             yield self._of(wanted)
 
-    def tempered(self, logits: Tensor) -> Tensor:
-        """Logits as the actions were drawn from: every comparison of student, teacher and rollout is made of these."""
-        return at_temperature(logits, self.temperature)
+    def tempered(self, scores: Scores) -> Scores:
+        """Scores as the actions were drawn from: every comparison of student, teacher and rollout is made of these."""
+        return replace(scores, temperature=self.temperature)
 
     def teacher_scored(self) -> TokenizedBatch:
         """The tokens that the teacher scores, in its order; ``student`` still has the rows of all."""
@@ -142,7 +143,7 @@ def whole_action(turn: Turn) -> tuple[int, int]:
 def tokenize(
     trajectories: Sequence[Trajectory],
     hints: Sequence[Sequence[Hint | None]] | None,
-    policy: Policy,
+    dialect: Dialect,
     normalize: Mode = Normalization.TOKEN_MEAN,
     *,
     weight: Callable[[int, Turn, Hint | None], float] = lambda i, turn, hint: 1.0,
@@ -161,7 +162,7 @@ def tokenize(
         trajectories: One rollout batch.
         hints: Per trajectory and turn; ``None`` takes the turn out of the loss. ``None`` for all: no teacher, and every
             turn counts.
-        policy: For its chat template and context length.
+        dialect: Of the policy that was played and learns.
         normalize: See :class:`~hero_pl.losses.normalize.Normalization`; several with their shares are added up.
         weight: Weight of a turn; a turn of weight 0 leaves the loss and its denominator.
         advantage: One per trajectory; ``policy_term`` brings its own.
@@ -176,7 +177,7 @@ def tokenize(
     Raises:
         TokenAlignmentError: Student and teacher would score different ids.
     """
-    layout = _Layout(policy, scope, with_scaffold)
+    layout = _Layout(dialect, scope, with_scaffold)
     for i, trajectory in enumerate(trajectories):
         for j, turn in enumerate(trajectory.turns):
             hint = hints[i][j] if hints is not None else None
@@ -237,8 +238,8 @@ def _temperature(trajectories: Sequence[Trajectory]) -> float:
 class _Layout:
     """Rows and flat token lists under construction."""
 
-    def __init__(self, policy: Policy, scope: Callable[[Turn], tuple[int, int]], with_scaffold: bool) -> None:
-        self.policy, self.scope, self.with_scaffold = policy, scope, with_scaffold
+    def __init__(self, dialect: Dialect, scope: Callable[[Turn], tuple[int, int]], with_scaffold: bool) -> None:
+        self.dialect, self.scope, self.with_scaffold = dialect, scope, with_scaffold
         self.student: list[ScoreRow] = []
         self.teacher: list[ScoreRow] = []
         self.negative_rows: list[list[ScoreRow]] = []
@@ -315,13 +316,13 @@ class _Layout:
     ) -> bool:
         """Add the teacher's row of a turn, unless it does not fit: a cut context would lose the task."""
         row = self._teacher_row(i, turn, hint.text, span, hint)
-        if len(row.ids) > self.policy.max_length:
+        if len(row.ids) > self.dialect.max_length:
             return False
         check_alignment(trajectory, turn, row, span)
         others = [self._teacher_row(i, turn, text, span, hint) for text in negative_hints]
         # another turn's hint may be too long for this one: what any hint does is then measured by none
         bare = self._teacher_row(i, turn, "", span, hint)
-        fitting = [r if len(r.ids) <= self.policy.max_length else bare for r in others]
+        fitting = [r if len(r.ids) <= self.dialect.max_length else bare for r in others]
         self.teacher.append(row)
         self.negative_rows.append(fitting)
         if self.with_scaffold:
@@ -330,7 +331,7 @@ class _Layout:
 
     def _teacher_row(self, i: int, turn: Turn, text: str, span: tuple[int, int], hint: Hint) -> ScoreRow:
         """A turn with ``text`` where ``hint`` goes."""
-        spliced = self.policy.template.insert_hint(turn.prompt_ids, text, hint.position, turn.action_ids)
+        spliced = self.dialect.template.insert_hint(turn.prompt_ids, text, hint.position, turn.action_ids)
         start, stop = len(spliced) + span[0], len(spliced) + span[1]
         return ScoreRow(spliced + turn.action_ids[: span[1]], ((start, stop),), i)
 

@@ -150,7 +150,7 @@ class RolloutDataModule(lightning.LightningDataModule):
             specs = self.specs(self.steps)
             self.steps += 1
             if self.demonstrations is not None:
-                return self.demonstrations.make(specs, policy, self.collector("train"))
+                return self.demonstrations.make(specs, policy.dialect, self.collector("train"))
             played = self._collect(specs, policy, self._counter(len(specs)))
             return self._resampled(played, policy)
         return self.evaluate(policy, str(batch))

@@ -191,7 +191,7 @@ class HeroModule(lightning.LightningModule):
         discarded = getattr(getattr(self.trainer, "datamodule", None), "discarded", [])
         played = torch.tensor([float(sum(len(t.turns) for t in (*trajectories, *discarded)))])
         self.turns += int(self._reduce_sum(played))  # all ranks count alike, so the budget ends them together
-        metrics = {**rollout_metrics(trajectories, discarded, self.policy), **step.metrics}
+        metrics = {**rollout_metrics(trajectories, discarded, self.policy.dialect), **step.metrics}
         metrics |= {name: total(count) for name, count in step.batch.counters.items()}
         metrics |= {"train/turns": largest(self.turns), "train/staleness": largest(stale)}
         metrics["train/broken_episodes"] = total(len(trajectories) - len(judged))
@@ -305,7 +305,7 @@ class HeroModule(lightning.LightningModule):
         return PolicyError(
             f"Out of memory with micro-batches of {self.tokens_per_micro_batch} tokens. Lower "
             "model.tokens_per_micro_batch or data.max_action_tokens, switch gradient_checkpointing on, or set "
-            "logits_at_once of the objective."
+            "model.policy.init_args.logits_at_once lower."
         )
 
     def _broken(self) -> PolicyError:
@@ -357,7 +357,7 @@ class HeroModule(lightning.LightningModule):
         return [to_record(Record("predict", self.global_step, trajectory)) for trajectory in trajectories]
 
     def _log_evaluation(self, stage: str, trajectories: list[Trajectory]) -> dict[str, Any]:
-        result = summarize(trajectories, self.policy)
+        result = summarize(trajectories, self.policy.dialect)
         values = {f"{stage}/{name}": value for name, value in logged(result).items()}
         self.log_dict({**values, "train/turns": float(self.turns)}, batch_size=len(trajectories))
         return result

@@ -107,6 +107,21 @@ def test_nothing_that_is_read_can_become_code() -> None:
     assert found == []
 
 
+def test_what_needs_only_the_dialect_takes_no_policy() -> None:
+    """Chat template, parser and room are a :class:`hero_pl.chat.dialect.Dialect`, which exists without weights."""
+    found = []
+    for path in python_files("hero_pl"):
+        for function in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(function, ast.FunctionDef) or all(one.arg != "policy" for one in function.args.args):
+                continue
+            inside = list(ast.walk(function))
+            used = sum(isinstance(node, ast.Name) and node.id == "policy" for node in inside)
+            read = [n.attr for n in inside if isinstance(n, ast.Attribute) and ast.unparse(n.value) == "policy"]
+            if used == len(read) and read and set(read) <= {"template", "parser", "max_length", "dialect"}:
+                found.append(f"{name_of(path)}: {function.name}")
+    assert found == []
+
+
 def test_every_exception_to_the_length_is_still_needed() -> None:
     present = [name for name in LONGER_FOR_A_REASON if (ROOT / name).is_file()]
     assert [name for name in present if len((ROOT / name).read_text().splitlines()) <= LONGEST] == []

@@ -67,7 +67,7 @@ def run(
     policy.load()
     played = cli.datamodule.evaluate(policy, "train", episodes, sampling=cli.datamodule.sampling)
     reflections = _diagnoses(cli, played, policy, labels)
-    cases = make_cases(played, reflections, teacher.facts, policy, turns)
+    cases = make_cases(played, reflections, teacher.facts, policy.dialect, turns)
     report = check_hints(cases, candidates, policy, ALL)
     out.write_text(json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")
     Console().print(to_table(report))

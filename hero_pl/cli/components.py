@@ -132,6 +132,7 @@ def speller(config: Path) -> Callable[[Sequence[int]], list[str]]:
     """
     from transformers import AutoTokenizer
 
+    from hero_pl.policy import gguf
     from hero_pl.policy.huggingface import HuggingFacePolicy
 
     place: Any = read_config(config)
@@ -141,8 +142,8 @@ def speller(config: Path) -> Callable[[Sequence[int]], list[str]]:
     if not isinstance(named, str):
         raise ConfigError(f"{config} names no tokenizer")
     try:
-        source = HuggingFacePolicy(pretrained=named).tokenizer_source
-        tokenizer: Any = AutoTokenizer.from_pretrained(source, local_files_only=True)
+        place, file = gguf.source(HuggingFacePolicy(pretrained=named).tokenizer_source or "")
+        tokenizer: Any = AutoTokenizer.from_pretrained(place, **file, local_files_only=True)
     except (OSError, ValueError) as error:
         raise ConfigError(f"the tokenizer {named!r} of {config} is not on this machine") from error
     return lambda ids: [tokenizer.decode([one]) for one in ids]

@@ -52,7 +52,7 @@ def play(
         load_weights(cli, checkpoint)
     played = cli.datamodule.evaluate(policy, stage, episodes, trials=trials)
     append_records(out, (Record("rollout", 0, trajectory) for trajectory in played))
-    result = summarize(played, policy)
+    result = summarize(played, policy.dialect)
     low, high = result["success_ci"]
     first = (
         f"{result['episodes']} episodes: success {result['success']:.3f} ({low:.3f} to {high:.3f}), "

@@ -44,11 +44,12 @@ from hero_pl.losses.importance import (
 )
 from hero_pl.losses.jensen_shannon import JensenShannon
 from hero_pl.losses.kl import ForwardKL, ReverseKL, SkewForwardKL, SkewReverseKL
-from hero_pl.losses.linear import LinearDivergence, linear_divergence
 from hero_pl.losses.mix import mix_losses, mix_weights
 from hero_pl.losses.normalize import Normalization, coefficients, normalized_sum, zero_loss
 from hero_pl.losses.policy_gradient import ClippedPolicyGradient, kl_to_reference
 from hero_pl.losses.sampled_token import GatedSampledToken, SampledToken
+from hero_pl.losses.scores import Scores
+from hero_pl.losses.summed_divergence import SummedDivergence, summed_divergence
 
 __all__ = [
     "ClippedPolicyGradient",
@@ -62,18 +63,19 @@ __all__ = [
     "HighEntropy",
     "ImportanceCorrection",
     "JensenShannon",
-    "LinearDivergence",
     "NoCorrection",
     "Normalization",
     "ReinforceBaseline",
     "ReverseKL",
     "SampledToken",
+    "Scores",
     "SequenceMask",
     "SequenceRatioMask",
     "SigmoidGap",
     "SkewForwardKL",
     "SkewReverseKL",
     "StepDivergence",
+    "SummedDivergence",
     "TeacherConfidence",
     "TokenMask",
     "TruncatedRatio",
@@ -88,7 +90,6 @@ __all__ = [
     "grpo_advantages",
     "importance_ratio",
     "kl_to_reference",
-    "linear_divergence",
     "log_probabilities",
     "maxrl_advantages",
     "mismatch",
@@ -99,6 +100,7 @@ __all__ = [
     "rloo_advantages",
     "rlsd_advantages",
     "soft_overlong_penalty",
+    "summed_divergence",
     "turn_credits",
     "without_spread",
     "zero_loss",

@@ -15,18 +15,18 @@ import torch
 from torch import Tensor, nn
 
 from hero_pl.errors import ConfigError
-from hero_pl.losses.base import action_log_probabilities, log_probabilities
 from hero_pl.losses.policy_gradient import mean_per_row
+from hero_pl.losses.scores import Scores
 
 
 @dataclass(frozen=True, slots=True)
 class GateInputs:
     """Inputs of a gate, flat over action tokens."""
 
-    student_logits: Tensor
-    """``(N, vocab)``, at the sampling temperature like all that follows."""
-    teacher_logits: Tensor
-    """``(N, vocab)``, teacher with the true hint."""
+    student: Scores
+    """Of N tokens, at the sampling temperature like all that follows."""
+    teacher: Scores
+    """Of the same tokens: the teacher with the true hint."""
     action_ids: Tensor
     """``(N,)`` sampled ids."""
     turn: Tensor
@@ -66,8 +66,8 @@ class SigmoidGap(Gate):
     @torch.no_grad()
     def forward(self, inputs: GateInputs) -> Tensor:
         """0.5 where both sides give the sampled token the same probability."""
-        log_q = action_log_probabilities(inputs.student_logits, inputs.action_ids)
-        log_p = action_log_probabilities(inputs.teacher_logits, inputs.action_ids)
+        log_q, _ = inputs.student.of_actions(inputs.action_ids)
+        log_p, _ = inputs.teacher.of_actions(inputs.action_ids)
         return torch.sigmoid((log_p - log_q) / self.gate_temperature)
 
 
@@ -87,10 +87,10 @@ class TeacherConfidence(Gate):
     @torch.no_grad()
     def forward(self, inputs: GateInputs) -> Tensor:
         """0 for a uniform teacher (``entropy``), 1 for a teacher with one possible token."""
-        log_p = log_probabilities(inputs.teacher_logits)
         if self.measure == "max_probability":
-            return log_p.amax(-1).exp()
-        return (1.0 - entropy(log_p) / math.log(log_p.shape[-1])).clamp(0.0, 1.0)
+            return inputs.teacher.measure(lambda log_p: log_p.amax(-1).exp())
+        uncertainty = inputs.teacher.measure(entropy)
+        return (1.0 - uncertainty / math.log(inputs.teacher.vocabulary)).clamp(0.0, 1.0)
 
 
 class StepDivergence(Gate):
@@ -142,7 +142,7 @@ class Contrastive(Gate):
                 "Contrastive needs wrong_hint_log_probs of shape (K, N): the sampled ids scored by the teacher under "
                 "at least one shuffled hint."
             )
-        log_p = action_log_probabilities(inputs.teacher_logits, inputs.action_ids)
+        log_p, _ = inputs.teacher.of_actions(inputs.action_ids)
         usual = wrong.to(log_p.dtype).logsumexp(0) - math.log(wrong.shape[0])
         return torch.sigmoid((log_p - usual) / self.gate_temperature)
 
@@ -163,7 +163,7 @@ class HighEntropy(Gate):
     @torch.no_grad()
     def forward(self, inputs: GateInputs) -> Tensor:
         """1 for the kept tokens, 0 for the others; ties at the threshold are kept."""
-        uncertainty = entropy(log_probabilities(inputs.student_logits))
+        uncertainty = inputs.student.measure(entropy)
         row = torch.zeros_like(inputs.action_ids) if inputs.row is None else inputs.row
         factor = torch.zeros_like(uncertainty)
         for one in torch.unique(row):

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from hero_pl.batch import PolicyTerm, ReduceSum, TokenizedBatch, tokenize
 from hero_pl.errors import ConfigError
-from hero_pl.losses.base import action_log_probabilities
 from hero_pl.losses.credit import (
     belief_factors,
     gap_magnitudes,
@@ -37,11 +36,6 @@ class _WithPolicyGradient(SelfDistillation):
 
     def __init__(self, policy_gradient: PolicyGradient | None, **distillation: Any) -> None:
         super().__init__(**distillation)
-        if self.logits_at_once:
-            raise ConfigError(
-                f"{type(self).__name__}(logits_at_once={self.logits_at_once}): the policy gradient needs the logits of "
-                "all tokens. Set logits_at_once to 0."
-            )
         self.policy_gradient = policy_gradient or PolicyGradient()
 
     def check(self, group_size: int) -> None:
@@ -112,15 +106,15 @@ class Mixed(_WithPolicyGradient):
     ) -> TokenizedBatch:
         unhinted: list[list[Hint | None]] = [[None] * len(trajectory.turns) for trajectory in trajectories]
         device = next(policy.parameters()).device
-        return tokenize(trajectories, unhinted, policy, policy_term=term, reduce_sum=reduce_sum, device=device)
+        return tokenize(trajectories, unhinted, policy.dialect, policy_term=term, reduce_sum=reduce_sum, device=device)
 
     def loss(self, policy: Policy, micro: TokenizedBatch) -> LossOutput:
         """Both losses from one pass of the student."""
-        student = micro.tempered(policy.score(micro.student))
+        student = micro.tempered(policy.scores(micro.student))
         if len(micro) == 0:
-            return LossOutput(zero_loss(student))
+            return LossOutput(zero_loss(student.values))
         of_policy = self.policy_gradient.surrogate_loss(policy, student, micro, micro.policy_coefficient)
-        distil = self.distil(policy, student[micro.teacher_mask], micro.teacher_scored())
+        distil = self.distil(policy, student.at(micro.teacher_mask), micro.teacher_scored())
         return LossOutput(
             mix_losses(of_policy.loss, distil.loss, scheduled(self.distillation_weight).at(policy.version), self.mix),
             {**distil.metrics, **of_policy.metrics},
@@ -224,8 +218,7 @@ class Credit(_WithPolicyGradient):
         for micro in batch.split(self.tokens_per_teacher_batch):
             if micro.teacher:
                 hinted = micro.teacher_scored()
-                logits = self._teacher_logits(policy, micro)
-                log_p = action_log_probabilities(logits, hinted.action_ids)
+                log_p, _ = self.teacher_scores(policy, micro).of_actions(hinted.action_ids)
                 found.append(log_p - hinted.rollout_logprobs)
         if found:
             gap[batch.teacher_mask] = torch.cat(found).detach()

@@ -22,10 +22,10 @@ from hero_pl.losses.advantages import (
     soft_overlong_penalty,
     without_spread,
 )
-from hero_pl.losses.base import action_log_probabilities
 from hero_pl.losses.importance import mismatch
 from hero_pl.losses.normalize import check_normalization, normalized_sum, zero_loss
 from hero_pl.losses.policy_gradient import ClippedPolicyGradient, Surrogate
+from hero_pl.losses.scores import Scores
 from hero_pl.objectives.base import LossOutput, Normalize, Objective, Step
 from hero_pl.policy.base import Policy
 from hero_pl.scalars import Scalar, mean, total
@@ -121,7 +121,7 @@ class PolicyGradient(Objective):
         batch = tokenize(
             trajectories,
             None,
-            policy,
+            policy.dialect,
             self.normalize,
             weight=lambda i, turn, hint: term.weight[i],
             advantage=term.advantage,
@@ -133,18 +133,18 @@ class PolicyGradient(Objective):
 
     def loss(self, policy: Policy, micro: TokenizedBatch) -> LossOutput:
         """Clipped surrogate on the recorded log-probabilities."""
-        return self.surrogate_loss(policy, micro.tempered(policy.score(micro.student)), micro, micro.coefficient)
+        return self.surrogate_loss(policy, micro.tempered(policy.scores(micro.student)), micro, micro.coefficient)
 
-    def surrogate_loss(self, policy: Policy, logits: Tensor, micro: TokenizedBatch, coefficient: Tensor) -> LossOutput:
-        """The loss from the student's tempered logits ``(n, vocab)`` for the ids of ``micro``."""
+    def surrogate_loss(self, policy: Policy, student: Scores, micro: TokenizedBatch, coefficient: Tensor) -> LossOutput:
+        """The loss from the student's tempered scores of the ids of ``micro``."""
         if len(micro) == 0:
-            return LossOutput(zero_loss(logits))
-        log_q = action_log_probabilities(logits, micro.action_ids)
+            return LossOutput(zero_loss(student.values))
+        log_q, _ = student.of_actions(micro.action_ids)
         reference = None
         if self.surrogate.kl_weight:
             with policy.sampling():
-                initial = micro.tempered(policy.score(micro.student, "initial"))
-                reference = action_log_probabilities(initial, micro.action_ids)
+                initial = micro.tempered(policy.scores(micro.student, "initial"))
+                reference, _ = initial.of_actions(micro.action_ids)
         per_token = self.surrogate(log_q, micro.rollout_logprobs, micro.advantage, micro.trajectory, reference)
         metrics = {**mismatch(log_q, micro.rollout_logprobs), **self.surrogate.diagnostics}
         return LossOutput(normalized_sum(coefficient, per_token), metrics, per_token.detach(), log_q.detach(), None)

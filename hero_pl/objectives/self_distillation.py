@@ -11,13 +11,14 @@ from torch import Tensor
 
 from hero_pl.batch import PolicyTerm, ReduceSum, TokenizedBatch, tokenize
 from hero_pl.errors import ConfigError
-from hero_pl.losses.base import DistillationLoss, action_log_probabilities
+from hero_pl.losses.base import DistillationLoss
 from hero_pl.losses.gates import Gate, GateInputs
 from hero_pl.losses.importance import ImportanceCorrection, TruncatedRatio, mismatch
 from hero_pl.losses.jensen_shannon import JensenShannon
-from hero_pl.losses.linear import linear_divergence
-from hero_pl.losses.normalize import normalized_sum, zero_loss
+from hero_pl.losses.normalize import zero_loss
 from hero_pl.losses.sampled_token import SampledToken
+from hero_pl.losses.scores import Scores
+from hero_pl.losses.summed_divergence import summed_divergence
 from hero_pl.objectives.base import LossOutput, Normalize, Objective, Step
 from hero_pl.objectives.negative_hints import negative_hints
 from hero_pl.objectives.schedules import Blend, Schedule, check_blend, normalization_at, scheduled
@@ -34,7 +35,7 @@ from hero_pl.teacher.base import Teacher
 from hero_pl.teacher.hindsight import HindsightTeacher
 from hero_pl.teacher.probe import HintProbe
 from hero_pl.teacher.scaffold import Scaffold, without_scaffold
-from hero_pl.teacher.weights import LiveWeights, TeacherWeights, TrustRegionWeights
+from hero_pl.teacher.weights import LiveWeights, TeacherWeights
 from hero_pl.types import Hint, Trajectory
 
 
@@ -60,9 +61,6 @@ class SelfDistillation(Objective):
         teacher_scoring: ``separate`` runs every hinted turn with its whole context. ``prefix_cache`` and ``tree_mask``
             run a conversation once and only what is new for each turn; the numbers are the same up to rounding. Pays
             off with many turns and short hints; see ``benchmarks/teacher_scoring.py``.
-        logits_at_once: Tokens whose logits exist at the same time; 0 builds those of a whole micro-batch. For large
-            vocabularies: the same numbers up to rounding in a fraction of the memory; see
-            ``benchmarks/divergence_memory.py``. Gates, corrections and ``TrustRegionWeights`` need all logits.
         scaffold: ``subtract`` takes out of the teacher's logits what the wording of the hint does with nothing in it
             (:mod:`hero_pl.teacher.scaffold`); three scored rows per hinted turn instead of one.
         probe_turns: Hinted turns, the first of the run, on which ``teacher/hint_sensitivity`` is measured: how far
@@ -87,7 +85,6 @@ class SelfDistillation(Objective):
         loss_scope: Scope = "all",
         skip_first_tokens: int = 0,
         teacher_scoring: Scoring = "separate",
-        logits_at_once: int = 0,
         scaffold: Scaffold = "keep",
         probe_turns: int = 16,
         probe_every: int = 25,
@@ -118,15 +115,6 @@ class SelfDistillation(Objective):
                 "scaffold=subtract needs a teacher that words hints (HindsightTeacher): those of "
                 f"{type(self.teacher).__name__} have no empty form. Set scaffold to keep."
             )
-        whole = self.gate or self.correction or self.subtracts or isinstance(self.weights, TrustRegionWeights)
-        if logits_at_once and whole:
-            raise ConfigError(
-                f"logits_at_once={logits_at_once}: a gate, a correction, scaffold: subtract and TrustRegionWeights "
-                "need the logits of all tokens. Set logits_at_once to 0, or leave them out."
-            )
-        if logits_at_once < 0:
-            raise ConfigError(f"logits_at_once={logits_at_once}: expected a number of tokens, or 0 for all at once.")
-        self.logits_at_once = logits_at_once
         self.probe = HintProbe(probe_turns, probe_every)
         self._seen = (0.0, 0.0)
 
@@ -154,8 +142,6 @@ class SelfDistillation(Objective):
 
     def start(self, policy: Policy) -> None:
         """Let the teacher's weights take their copy."""
-        if self.logits_at_once:
-            policy.need_network("logits_at_once").check_plain_head()  # before anything is played
         self.weights.start(policy)
         self.reflector.start(policy)
 
@@ -171,18 +157,18 @@ class SelfDistillation(Objective):
         policy_term: PolicyTerm | None = None,
     ) -> Step:
         """:meth:`prepare`, with room for a policy gradient on the same rollouts."""
-        reflections = self.reflector.reflect(trajectories, policy)
+        dialect, reflections = policy.dialect, self.reflector.reflect(trajectories, policy)
         self.teacher.settle(trajectories, reflections, policy)
-        hints = self.teacher.advise(trajectories, reflections, policy)
+        hints = self.teacher.advise(trajectories, reflections, dialect)
         levels = {name: scheduled(weight).at(policy.version) for name, weight in self.confidence_weights.items()}
         batch = tokenize(
             trajectories,
             hints,
-            policy,
+            dialect,
             normalization_at(self.normalize, self.blend, policy.version),
             weight=lambda row, turn, hint: self._weight(hint, levels),
             constant=self.constant,
-            scope=lambda turn: self.scope(turn, policy),
+            scope=lambda turn: self.scope(turn, dialect),
             negative_hints=negative_hints(trajectories, hints, self.gate.negative_hints if self.gate else 0),
             with_scaffold=self.subtracts,
             policy_term=policy_term,
@@ -219,64 +205,44 @@ class SelfDistillation(Objective):
 
     def loss(self, policy: Policy, micro: TokenizedBatch) -> LossOutput:
         """Step 4: divergence per token of the sampled ids, teacher detached."""
-        if self.logits_at_once:
-            return self._distil_in_parts(policy, micro)
-        return self.distil(policy, micro.tempered(policy.score(micro.student)), micro)
+        return self.distil(policy, micro.tempered(policy.scores(micro.student)), micro)
 
-    def _distil_in_parts(self, policy: Policy, micro: TokenizedBatch) -> LossOutput:
-        """The same from last hidden states."""
-        network = policy.need_network("logits_at_once")
-        found = linear_divergence(
-            self.divergence,
-            policy.hidden(micro.student),
-            network.head_weight(),
-            self.weights.hidden(policy, micro.teacher),
-            network.head_weight(self.weights.copy),
-            micro.coefficient,
-            self.logits_at_once,
-            micro.action_ids,
-            micro.temperature,
-        )
-        q = found.student_log_probs
-        output = self._output(found.loss, found.per_token, q, found.teacher_log_probs)
-        output.metrics.update(mismatch(q, micro.rollout_logprobs))
-        return output
-
-    def distil(self, policy: Policy, student: Tensor, micro: TokenizedBatch) -> LossOutput:
-        """The loss from the student's tempered logits ``(n, vocab)``; the teacher scores all ids of ``micro``."""
+    def distil(self, policy: Policy, student: Scores, micro: TokenizedBatch) -> LossOutput:
+        """The loss from the student's tempered scores; the teacher scores all ids of ``micro``."""
         if len(micro) == 0:
-            return LossOutput(zero_loss(student))
-        ids = micro.action_ids
-        teacher = self._teacher_logits(policy, micro)
-        per_token = self.divergence(student, teacher, ids)
-        q = action_log_probabilities(student.detach(), ids)
-        p = action_log_probabilities(teacher, ids)
-        weighted = per_token
+            return LossOutput(zero_loss(student.values))
+        ids, teacher = micro.action_ids, self.teacher_scores(policy, micro)
+        coefficient = micro.coefficient
         if self.gate is not None:
-            others = [micro.tempered(self.weights.score(policy, rows)) for rows in micro.negative_rows]
-            wrong = torch.stack([action_log_probabilities(other, ids) for other in others]) if others else None
-            weighted = weighted * self.gate(
-                GateInputs(student, teacher, ids, micro.turn, per_token, wrong, micro.trajectory)
-            )
+            coefficient = coefficient * self._gated(policy, student.detach(), teacher, micro)
         if self.correction is not None:
-            weighted = weighted * self.correction(q, micro.rollout_logprobs, micro.trajectory)
-        output = self._output(normalized_sum(micro.coefficient, weighted), per_token.detach(), q, p)
-        output.metrics.update(mismatch(q, micro.rollout_logprobs))
-        return output
-
-    def _teacher_logits(self, policy: Policy, micro: TokenizedBatch) -> Tensor:
-        """What the teacher thinks of every token: tempered logits, detached."""
-        views = [self.weights.score(policy, rows).detach() for rows in (micro.teacher, *micro.scaffold_rows)]
-        return micro.tempered(without_scaffold(*views) if self.subtracts else views[0])
-
-    def _output(self, loss: Tensor, per_token: Tensor, q: Tensor, p: Tensor) -> LossOutput:
-        """The loss with its metrics; divergences and log-probabilities ``(n,)`` are detached."""
+            recorded = student.detach().of_actions(ids).log_probs
+            coefficient = coefficient * self.correction(recorded, micro.rollout_logprobs, micro.trajectory)
+        found = summed_divergence(self.divergence, student, teacher, coefficient, ids)
+        q, p, per_token = found.student_log_probs, found.teacher_log_probs, found.per_token
         metrics = {
             "teacher/divergence": mean(per_token.mean(), per_token.numel()),
             "teacher/endorsement": mean((p - q).mean(), per_token.numel()),
             **self.divergence.diagnostics,
+            **mismatch(q, micro.rollout_logprobs),
         }
-        return LossOutput(loss, metrics, per_token, q, p)
+        return LossOutput(found.loss, metrics, per_token, q, p)
+
+    def _gated(self, policy: Policy, student: Scores, teacher: Scores, micro: TokenizedBatch) -> Tensor:
+        """The gate's factor per token."""
+        assert self.gate is not None
+        ids = micro.action_ids
+        per_token = summed_divergence(self.divergence, student, teacher, micro.coefficient, ids).per_token
+        others = [micro.tempered(self.weights.scores(policy, rows)).of_actions(ids) for rows in micro.negative_rows]
+        wrong = torch.stack([other.log_probs for other in others]) if others else None
+        inputs = GateInputs(student, teacher, ids, micro.turn, per_token, wrong, micro.trajectory)
+        factor: Tensor = self.gate(inputs)
+        return factor
+
+    def teacher_scores(self, policy: Policy, micro: TokenizedBatch) -> Scores:
+        """What the teacher gives the tokens of ``micro``: tempered, detached."""
+        views = [self.weights.scores(policy, rows) for rows in (micro.teacher, *micro.scaffold_rows)]
+        return micro.tempered(without_scaffold(*views) if self.subtracts else views[0]).detach()
 
     def after_step(self, policy: Policy) -> None:
         """Let the teacher's weights follow, by their rule."""

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 
 from hero_pl.batch import ReduceSum, TokenizedBatch, tokenize
-from hero_pl.losses.base import action_log_probabilities
 from hero_pl.losses.normalize import check_normalization, normalized_sum, zero_loss
 from hero_pl.objectives.base import LossOutput, Normalize, Objective, Step
 from hero_pl.policy.base import Policy
@@ -57,7 +56,7 @@ class SFT(Objective):
         batch = tokenize(
             trajectories,
             None,
-            policy,
+            policy.dialect,
             self.normalize,
             weight=lambda i, turn, hint: float(i in kept),
             constant=self.constant,
@@ -68,9 +67,9 @@ class SFT(Objective):
 
     def loss(self, policy: Policy, micro: TokenizedBatch) -> LossOutput:
         """Mean negative log-likelihood."""
-        logits = policy.score(micro.student)
+        student = policy.scores(micro.student)
         if len(micro) == 0:
-            return LossOutput(zero_loss(logits))
-        log_q = action_log_probabilities(logits, micro.action_ids)
-        metrics = {"sft/accuracy": mean((logits.argmax(-1) == micro.action_ids).float().mean(), len(micro))}
+            return LossOutput(zero_loss(student.values))
+        log_q, best = student.of_actions(micro.action_ids)
+        metrics = {"sft/accuracy": mean((best == micro.action_ids).float().mean(), len(micro))}
         return LossOutput(normalized_sum(micro.coefficient, -log_q), metrics, -log_q.detach(), log_q.detach(), None)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from hero_pl.chat.dialect import Dialect
 from hero_pl.errors import ConfigError
+from hero_pl.losses.scores import Scores
 from hero_pl.policy.network import CopiesState, Network
 from hero_pl.policy.sampling import Sampler
 
@@ -87,6 +88,15 @@ class Policy(nn.Module, ABC):
         Returns:
             ``(sum of row.scored, vocab)`` in the order of rows and spans.
         """
+
+    def scores(self, rows: Sequence[ScoreRow], weights: str = "live") -> Scores:
+        """What the weights say about each action token, in the form that takes least memory.
+
+        Args:
+            rows: As in :meth:`score`.
+            weights: As in :meth:`score`.
+        """
+        return Scores(self.score(rows, weights))
 
     def hidden(self, rows: Sequence[ScoreRow], weights: str = "live") -> Tensor:
         """Last hidden states ``(sum of row.scored, width)``: logits before the output projection.

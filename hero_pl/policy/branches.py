@@ -19,6 +19,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from hero_pl.losses.scores import Scores
 from hero_pl.policy.base import Policy, ScoreRow
 from hero_pl.policy.network import Network
 from hero_pl.scalars import Scalar, total
@@ -96,13 +97,14 @@ class BranchScorer:
             return policy.score(rows, weights)
         return self._shared(network, network.logits_at, rows, weights)
 
-    def hidden(self, policy: Policy, rows: Sequence[ScoreRow], weights: str) -> Tensor:
-        """See :meth:`Policy.hidden`; no gradient flows."""
+    def scores(self, policy: Policy, rows: Sequence[ScoreRow], weights: str) -> Scores:
+        """See :meth:`Policy.scores`; no gradient flows."""
         network = self._sharing(policy, rows, weights)
         if network is None:
-            return policy.hidden(rows, weights)
-        network.check_plain_head()
-        return self._shared(network, network.hidden_at, rows, weights)
+            return policy.scores(rows, weights)
+        if network.plain_head:
+            return network.projected(self._shared(network, network.hidden_at, rows, weights), weights)
+        return Scores(self._shared(network, network.logits_at, rows, weights))
 
     def _sharing(self, policy: Policy, rows: Sequence[ScoreRow], weights: str) -> Network | None:
         """The network, if it can share; else the rows are counted as run one by one."""

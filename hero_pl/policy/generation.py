@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from hero_pl.policy.gguf import is_gguf
+
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 
 def declared_end_ids(config: PretrainedConfig, pretrained: str | None) -> frozenset[int]:
-    """End-of-turn ids of a model configuration and of the ``generation_config.json`` beside it.
+    """End-of-turn ids of a model configuration and of the ``generation_config.json`` beside it; GGUF has none.
 
     Args:
         config: Of the model.
-        pretrained: Folder or hub id; ``None`` for a model from scratch, whose configuration declares nothing.
+        pretrained: Folder, hub id or GGUF file; ``None`` for a model from scratch, whose configuration declares
+            nothing.
     """
     if pretrained is None:
         return frozenset()
     from transformers import GenerationConfig
 
     try:
-        generation: Any = GenerationConfig.from_pretrained(pretrained)
+        generation: Any = None if is_gguf(pretrained) else GenerationConfig.from_pretrained(pretrained)
     except (OSError, ValueError):
         generation = None  # most folders of trained policies hold none
     found: set[Any] = set()

@@ -15,6 +15,7 @@ from hero_pl.chat.probes import tell
 from hero_pl.chat.reasoning import ReasoningMode
 from hero_pl.chat.template import ChatTemplate
 from hero_pl.errors import ConfigError, PolicyError
+from hero_pl.losses.scores import Scores
 from hero_pl.policy.base import Policy, ScoreRow
 from hero_pl.policy.fingerprint import fingerprint
 from hero_pl.policy.generation import declared_end_ids
@@ -37,7 +38,8 @@ class HuggingFacePolicy(Policy):
     """Any causal language model of ``transformers``, with or without a LoRA adapter.
 
     Args:
-        pretrained: Folder, hub id, or ``hero_pl:NAME`` for a checkpoint that ships with the package.
+        pretrained: Folder, hub id, a GGUF file (its weights are unpacked to ``dtype``; needs the extra ``gguf``), or
+            ``hero_pl:NAME`` for a checkpoint that ships with the package.
         config: For a model from scratch instead: ``{"model_type": "qwen3", "hidden_size": 128, ...}``. The vocabulary
             size is taken from the tokenizer.
         tokenizer: Folder or hub id, when it is not ``pretrained``.
@@ -53,6 +55,9 @@ class HuggingFacePolicy(Policy):
         lora: Train an adapter and leave the model's own weights alone.
         max_length: Context length in tokens; default: what the model's configuration says.
         gradient_checkpointing: Recompute activations in the backward pass.
+        logits_at_once: Tokens whose logits exist at the same time while a loss is computed; 0 for all of a
+            micro-batch, ``auto`` by vocabulary and device. Models whose logits are no plain projection (a soft cap, a
+            scale, a bias) make all at once with ``auto``, and are refused with a number.
         seed: Of the initial weights, for a model from scratch.
     """
 
@@ -71,6 +76,7 @@ class HuggingFacePolicy(Policy):
         lora: Lora | None = None,
         max_length: int | None = None,
         gradient_checkpointing: bool = False,
+        logits_at_once: int | Literal["auto"] = "auto",
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -92,7 +98,9 @@ class HuggingFacePolicy(Policy):
         self.hint_position, self.dtype, self.attention = hint_position, dtype, attention
         self.template_args, self.reasoning = dict(template_args or {}), reasoning
         self.lora, self.seed = lora, seed
-        self.gradient_checkpointing = gradient_checkpointing
+        if logits_at_once != "auto" and logits_at_once < 0:
+            raise ConfigError(f"logits_at_once={logits_at_once}: expected auto, a number of tokens, or 0 for all.")
+        self.gradient_checkpointing, self.logits_at_once = gradient_checkpointing, logits_at_once
         self._max_length = max_length
         self.origin = ""
         """Fingerprint of the weights that :meth:`load` gave, without an adapter."""
@@ -121,14 +129,24 @@ class HuggingFacePolicy(Policy):
             model.gradient_checkpointing_enable({"use_reentrant": False})
             if self.lora is not None:
                 model.enable_input_require_grads()
-        self.network = Network(model, has_adapter=self.lora is not None, origin=self.origin)
+        at_once = None if self.logits_at_once == "auto" else self.logits_at_once
+        self.network = Network(model, self.lora is not None, self.origin, at_once)
         with self.sampling():
             self.network.check_projection()
+        if at_once:
+            self.network.check_plain_head()
 
     def score(self, rows: Sequence[ScoreRow], weights: str = "live") -> Tensor:
         """See :meth:`Policy.score`; rows are padded on the right, and only action positions reach the output layer."""
         network = self.need_network("scoring")
         return self._read(network, network.logits_at, rows, weights)
+
+    def scores(self, rows: Sequence[ScoreRow], weights: str = "live") -> Scores:
+        """See :meth:`Policy.scores`."""
+        network = self.need_network("scoring")
+        if network.plain_head:
+            return network.projected(self.hidden(rows, weights), weights)
+        return Scores(self.score(rows, weights))
 
     def hidden(self, rows: Sequence[ScoreRow], weights: str = "live") -> Tensor:
         """See :meth:`Policy.hidden`."""

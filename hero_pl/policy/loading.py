@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from hero_pl.errors import ConfigError, PolicyError
+from hero_pl.policy import gguf
 from hero_pl.runs.folders import must_exist
 
 if TYPE_CHECKING:
@@ -41,10 +42,15 @@ def resolve(name: str | None) -> str | None:
     """Folder of a packaged checkpoint; other names are returned as they are.
 
     Raises:
-        ConfigError: No such checkpoint is packaged, or the name can only be a path and there is no such folder.
+        ConfigError: No such checkpoint is packaged, the name can only be a path and there is no such folder or file, or
+            it is a GGUF file and the package ``gguf`` is missing.
     """
     if name is None:
         return None
+    if gguf.is_gguf(name):
+        must_exist(Path(name), "file", "Name a GGUF file, a folder with a model, or a hub id.")
+        gguf.source(name)
+        return name
     if not name.startswith(PACKAGED):
         if (name.count("/") != 1 and "/" in name) or name.startswith((".", "~")) or "\\" in name or name.endswith("/"):
             must_exist(Path(name), "folder", "Name a folder with a model, a hub id, or a checkpoint that is packaged.")
@@ -58,9 +64,10 @@ def resolve(name: str | None) -> str | None:
 
 
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a folder or hub id.
+    """The tokenizer of a folder, a hub id or a GGUF file.
 
     Raises:
+        ConfigError: It is a GGUF file, and the package ``gguf`` is missing.
         PolicyError: There is none, or it cannot be read.
     """
     from transformers import AutoTokenizer
@@ -73,12 +80,13 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
             f"The folder {source!r} has no tokenizer (tokenizer.json). Save one there with "
             "tokenizer.save_pretrained(folder), or name another with tokenizer=."
         )
+    place, file = gguf.source(source)
     try:
-        return AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError) as error:
+        return AutoTokenizer.from_pretrained(place, **file)
+    except (OSError, ValueError, *gguf.UNREADABLE) as error:
         raise PolicyError(
-            f"No tokenizer can be read from {source!r}: {_first_line(error)} Give a folder that holds one, or a hub id "
-            "that this machine can reach."
+            f"No tokenizer can be read from {source!r}: {_first_line(error)} Give a folder that holds one, a hub id "
+            "that this machine can reach, or a whole GGUF file."
         ) from error
 
 
@@ -86,7 +94,7 @@ def load_config(pretrained: str | None, config: dict[str, Any] | None, vocabular
     """The configuration of a checkpoint, or of a model from scratch.
 
     Args:
-        pretrained: Folder or hub id.
+        pretrained: Folder, hub id or GGUF file.
         config: In its place, for a model from scratch.
         vocabulary: Ids of the tokenizer; a model from scratch gets as many.
 
@@ -102,8 +110,9 @@ def load_config(pretrained: str | None, config: dict[str, Any] | None, vocabular
         except (ValueError, TypeError) as error:
             raise ConfigError(f"HuggingFacePolicy(config={config}): {error}") from error
     else:
+        place, file = gguf.source(str(pretrained))
         try:
-            found = AutoConfig.from_pretrained(str(pretrained))
+            found = AutoConfig.from_pretrained(place, **file)
         except (OSError, ValueError) as error:
             raise PolicyError(
                 f"No model configuration can be read from {pretrained!r}: {_first_line(error)} "
@@ -124,7 +133,7 @@ def load_model(
     """The weights of a checkpoint; without one, random weights of this configuration.
 
     Args:
-        pretrained: Folder or hub id, or ``None``.
+        pretrained: Folder, hub id or GGUF file, or ``None``.
         config: Of the model.
         dtype: Of the weights.
         attention: Attention implementation of transformers.
@@ -142,12 +151,17 @@ def load_model(
                 config, attn_implementation=attention
             )
         return model.to(dtype)  # type: ignore[no-any-return]
+    place, file = gguf.source(pretrained)
+    settings = gguf.unpacked() if file else {}
     try:
-        return AutoModelForCausalLM.from_pretrained(pretrained, dtype=dtype, attn_implementation=attention)
-    except (OSError, ValueError, RuntimeError, json.JSONDecodeError, _SafetensorError()) as error:
+        read = AutoModelForCausalLM.from_pretrained(
+            place, dtype=dtype, attn_implementation=attention, **file, **settings
+        )
+        return gguf.plain(read, attention) if file else read
+    except (OSError, ValueError, RuntimeError, json.JSONDecodeError, *gguf.UNREADABLE, _SafetensorError()) as error:
         raise PolicyError(
-            f"The weights of {pretrained!r} cannot be read: {_first_line(error)} The folder needs config.json "
-            "and model.safetensors of the same model; download or export it again."
+            f"The weights of {pretrained!r} cannot be read: {_first_line(error)} The folder needs config.json and "
+            "model.safetensors of the same model (or give one whole GGUF file); download or export it again."
         ) from error
 
 

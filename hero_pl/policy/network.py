@@ -11,7 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from hero_pl.errors import ConfigError, PolicyError
+from hero_pl.losses.scores import Scores
 from hero_pl.policy.fingerprint import fingerprint
+
+LOGITS_AT_ONCE = {True: 1 << 22, False: 1 << 26}
+"""Logits that exist at the same time by default, on a CPU and elsewhere: some caches full, a small part of a GPU."""
+
+LEAST_AT_ONCE = 64
+"""Tokens; with fewer, the gradient of the output projection is added up more often than its products cost."""
 
 CopiesState: TypeAlias = "dict[str, dict[str, Tensor]]"
 """State dictionaries of frozen copies by their names."""
@@ -24,9 +31,12 @@ class Network(nn.Module):
         model: A causal language model of transformers, or an adapter around one.
         has_adapter: Whether only an adapter is trained, so that the initial weights are the model without it.
         origin: Fingerprint of the weights that loading gave, without an adapter.
+        logits_at_once: See the attribute.
     """
 
-    def __init__(self, model: Any, has_adapter: bool = False, origin: str = "") -> None:
+    def __init__(
+        self, model: Any, has_adapter: bool = False, origin: str = "", logits_at_once: int | None = None
+    ) -> None:
         super().__init__()
         self.model: Any = model
         self.has_adapter, self.origin = has_adapter, origin
@@ -36,6 +46,8 @@ class Network(nn.Module):
         """Copies that never change and are what loading gives."""
         self.projects = False
         """Whether logits are just the output projection of the last hidden states (no cap, no scale)."""
+        self.logits_at_once = logits_at_once
+        """Tokens whose logits may exist at the same time; 0 for all, ``None`` to choose by vocabulary and device."""
 
     @property
     def device(self) -> torch.device:
@@ -90,18 +102,31 @@ class Network(nn.Module):
         """Last hidden states ``(len(row), width)``, like :meth:`logits_at` without the output projection."""
         return self._trunk(model, **inputs)[row, position]
 
+    @property
+    def plain_head(self) -> bool:
+        """Whether logits are ``hidden @ head_weight().T``: no bias, adapter, cap or scale."""
+        head = self._head(self.model)
+        return self.projects and type(head) is nn.Linear and head.bias is None
+
     def check_plain_head(self) -> None:
-        """Refuse a head whose logits cannot be made in parts.
+        """Refuse a head whose logits cannot be computed in parts.
 
         Raises:
-            PolicyError: Logits are not ``hidden @ head_weight().T``: the head has a bias, an adapter, a cap or a scale.
+            PolicyError: It is not plain.
         """
-        head = self._head(self.model)
-        if not self.projects or type(head) is not nn.Linear or head.bias is not None:
+        if not self.plain_head:
             raise PolicyError(
                 f"The logits of this {type(self.model).__name__} are no plain projection of its hidden states: they "
-                "cannot be made in parts. Set model.objective.init_args.logits_at_once to 0."
+                "cannot be computed in parts. Set model.policy.init_args.logits_at_once to auto."
             )
+
+    def projected(self, hidden: Tensor, weights: str = "live") -> Scores:
+        """Last hidden states ``(N, width)`` of the named weights with their output projection, which is plain."""
+        head = self.head_weight(weights)
+        at_once = self.logits_at_once
+        if at_once is None:
+            at_once = max(LEAST_AT_ONCE, LOGITS_AT_ONCE[hidden.device.type == "cpu"] // head.shape[0])
+        return Scores(hidden, head.to(hidden.dtype), at_once)  # under autocast they differ: cast once, not per part
 
     def head_weight(self, weights: str = "live") -> Tensor:
         """Output projection ``(vocab, width)`` of the named weights."""

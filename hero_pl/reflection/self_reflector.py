@@ -16,6 +16,7 @@ from hero_pl.rollout.specs import SeedPurpose, derive_seeds
 from hero_pl.types import FinishReason, Reflection, Trajectory
 
 if TYPE_CHECKING:
+    from hero_pl.chat.dialect import Dialect
     from hero_pl.policy.base import Policy
 
 REVIEW = "review: reward {reward:.2f}, {turns} turns"
@@ -79,30 +80,30 @@ class SelfReflector(Reflector):
             raise ReflectionError("SelfReflector asks the policy, and none was given.")
         return self.review.run(
             trajectories,
-            lambda trajectory: self._plan(trajectory, policy),
+            lambda trajectory: self._plan(trajectory, policy.dialect),
             lambda questions: self._answers(questions, policy),
         )
 
-    def _plan(self, trajectory: Trajectory, policy: Policy) -> list[ReflectorRequest]:
+    def _plan(self, trajectory: Trajectory, dialect: Dialect) -> list[ReflectorRequest]:
         if self.mode == "continue":
             return [ReflectorRequest((), (1, len(trajectory.turns)))]
-        count = policy.template.encoder.encode_untrusted
-        room = self.max_request_tokens or max(policy.max_length // 2, 64)
+        count = dialect.template.encoder.encode_untrusted
+        room = self.max_request_tokens or max(dialect.max_length // 2, 64)
         return requests(trajectory, max_size=room, count=lambda text: len(count(text)))
 
-    def _prompt(self, question: Question, policy: Policy) -> tuple[int, ...]:
+    def _prompt(self, question: Question, dialect: Dialect) -> tuple[int, ...]:
         """The question, or, after an answer, the answer as it was sampled and what was wrong with it."""
         if self.mode == "continue":
-            ids = review_prompt(question.trajectory, policy)
+            ids = review_prompt(question.trajectory, dialect)
         else:
-            ids = policy.template.conversation(question.request.messages)
+            ids = dialect.template.conversation(question.request.messages)
         if question.answer is None:
             return ids
-        return policy.template.next_prompt(ids, question.answer.ids, question.again.content)
+        return dialect.template.next_prompt(ids, question.answer.ids, question.again.content)
 
     def _answers(self, questions: Sequence[Question], policy: Policy) -> list[Answer]:
         """Answer every question that leaves room for an answer, ``batch_size`` at a time."""
-        asked = [(one, self._prompt(one, policy)) for one in questions]
+        asked = [(one, self._prompt(one, policy.dialect)) for one in questions]
         fitting = [(one, ids) for one, ids in asked if len(ids) < policy.max_length]
         found: list[Answer] = []
         for batch, room in self._batches(fitting, policy.max_length):
@@ -161,11 +162,11 @@ class SelfReflector(Reflector):
             yield batch, min(wanted, max_length - longest)
 
 
-def review_prompt(trajectory: Trajectory, policy: Policy) -> tuple[int, ...]:
+def review_prompt(trajectory: Trajectory, dialect: Dialect) -> tuple[int, ...]:
     """The trajectory's own ids, its last observation, and the request to review it."""
     last = trajectory.turns[-1]
-    context = policy.template.next_prompt(last.prompt_ids, last.action_ids, last.observation, last.role)
+    context = dialect.template.next_prompt(last.prompt_ids, last.action_ids, last.observation, last.role)
     request = REVIEW.format(reward=trajectory.reward, turns=len(trajectory.turns))
-    return policy.template.insert_hint(
+    return dialect.template.insert_hint(
         context, request, "before_action"
     )  # wherever hints go: it is the last thing said

@@ -13,34 +13,40 @@ log-probabilities is ours, as no code of it was at hand.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal, TypeAlias
 
-from torch import Tensor
+import torch
 
 from hero_pl.losses.base import check_same_shape
+from hero_pl.losses.scores import Scores
 
 Scaffold: TypeAlias = Literal["keep", "subtract"]
 
 
-def without_scaffold(hinted: Tensor, scaffold: Tensor, bare: Tensor) -> Tensor:
-    """The teacher's logits less the shift of the empty scaffold, detached.
+def without_scaffold(hinted: Scores, scaffold: Scores, bare: Scores) -> Scores:
+    """The teacher's scores less the shift of the empty scaffold; constants per row cancel in the softmax.
+
+    Where all three are projected by the same matrix, their hidden states are subtracted instead of their logits.
 
     Args:
-        hinted: ``(n, vocab)`` logits with the hint in view.
+        hinted: Of n tokens, with the hint in view.
         scaffold: The same with the hint's wording, but nothing in it.
         bare: The same without any hint.
 
-    Returns:
-        ``(n, vocab)`` unnormalized log-probabilities in float32: constants per row cancel in the softmax.
+    Raises:
+        TokenAlignmentError: They are not scores of the same tokens.
 
     Example:
-        >>> import torch
         >>> style, content = torch.tensor([[5.0, 0.0]]), torch.tensor([[0.0, 2.0]])
         >>> bare = torch.tensor([[1.0, 1.0]])
-        >>> without_scaffold(bare + style + content, bare + style, bare).softmax(-1)
+        >>> views = bare + style + content, bare + style, bare
+        >>> without_scaffold(*map(Scores, views)).logits().softmax(-1)
         tensor([[0.1192, 0.8808]])
     """
-    check_same_shape(hinted, scaffold)
-    check_same_shape(hinted, bare)
-    with_hint, with_scaffold, without = (logits.detach().float().log_softmax(-1) for logits in (hinted, scaffold, bare))
-    return without + with_hint - with_scaffold
+    check_same_shape(hinted.values, scaffold.values)
+    check_same_shape(hinted.values, bare.values)
+    if bare.head is not None and bare.values.dtype == torch.float32:  # a coarser dtype would round the difference
+        return replace(bare, values=bare.values + hinted.values - scaffold.values)
+    with_hint, with_scaffold, without = (view.logits().float().log_softmax(-1) for view in (hinted, scaffold, bare))
+    return Scores(without + with_hint - with_scaffold)

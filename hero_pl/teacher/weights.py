@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from hero_pl.errors import ConfigError
+from hero_pl.losses.scores import Scores
 from hero_pl.policy.base import Policy, ScoreRow
 from hero_pl.policy.branches import BranchScorer
 from hero_pl.scalars import Scalar, largest
@@ -34,22 +35,16 @@ class TeacherWeights(ABC):  # noqa: B024
         if self.copy != "live":
             policy.keep(self.copy)
 
-    def score(self, policy: Policy, rows: Sequence[ScoreRow]) -> Tensor:
-        """Logits ``(action tokens, vocab)`` in evaluation mode, without gradient."""
+    def scores(self, policy: Policy, rows: Sequence[ScoreRow]) -> Scores:
+        """What these weights say about each action token, in evaluation mode, without gradient."""
         with policy.sampling():
-            return self._logits(policy, rows, self.copy)
+            return self._scores(policy, rows, self.copy).detach()
 
-    def hidden(self, policy: Policy, rows: Sequence[ScoreRow]) -> Tensor:
-        """Last hidden states ``(action tokens, width)`` of :attr:`copy`, in evaluation mode, without gradient."""
-        with policy.sampling():
-            if self.scorer is not None:
-                return self.scorer.hidden(policy, rows, self.copy)
-            return torch.cat([policy.hidden(part, self.copy) for part in _parts(rows)])
-
-    def _logits(self, policy: Policy, rows: Sequence[ScoreRow], weights: str) -> Tensor:
+    def _scores(self, policy: Policy, rows: Sequence[ScoreRow], weights: str) -> Scores:
         if self.scorer is not None:
-            return self.scorer.score(policy, rows, weights)
-        return torch.cat([policy.score(part, weights) for part in _parts(rows)])
+            return self.scorer.scores(policy, rows, weights)
+        parts = [policy.scores(part, weights) for part in _parts(rows)]
+        return replace(parts[0], values=torch.cat([part.values for part in parts]))
 
     def after_step(self, policy: Policy, reward: float, action_length_p95: float) -> None:  # noqa: B027
         """Called after each successful optimizer step.
@@ -221,11 +216,11 @@ class TrustRegionWeights(TeacherWeights):
             raise ConfigError(f"TrustRegionWeights(mix={mix}): must lie between 0 and 1.")
         self.mix = mix
 
-    def score(self, policy: Policy, rows: Sequence[ScoreRow]) -> Tensor:
+    def scores(self, policy: Policy, rows: Sequence[ScoreRow]) -> Scores:
         """Interpolated logits, as log-probabilities."""
         with policy.sampling():
-            initial, live = (self._logits(policy, rows, name) for name in ("initial", "live"))
-            return trust_region_log_probs(initial, live, self.mix)
+            initial, live = (self._scores(policy, rows, name).logits() for name in ("initial", "live"))
+            return Scores(trust_region_log_probs(initial, live, self.mix))
 
 
 def _parts(rows: Sequence[ScoreRow]) -> Iterator[Sequence[ScoreRow]]:

@@ -36,6 +36,7 @@ from hero_pl.losses import (
     ReinforceBaseline,
     ReverseKL,
     SampledToken,
+    Scores,
     SigmoidGap,
     SkewForwardKL,
     SkewReverseKL,
@@ -206,13 +207,21 @@ def gate(params: Tracked, inputs: Tracked) -> Found:
     rule = build_gate(params)
     per_token = loss(tokens.flat(student), tokens.flat(teacher), tokens.flat(ids))
     turn = tokens.row * (int(tokens.turn.max()) + 1) + tokens.turn if tokens.turn.numel() else tokens.turn
-    factor = rule(GateInputs(tokens.flat(student), tokens.flat(teacher), tokens.flat(ids), turn, per_token))
+    factor = rule(
+        GateInputs(
+            Scores(tokens.flat(student)),
+            Scores(tokens.flat(teacher)),
+            tokens.flat(ids),
+            turn,
+            per_token,
+        )
+    )
     total = normalized_sum(tokens.coefficient, factor * per_token)
     total.backward()
     everywhere = torch.ones_like(tokens.mask)
     everything = GateInputs(
-        student[everywhere],
-        teacher[everywhere],
+        Scores(student[everywhere]),
+        Scores(teacher[everywhere]),
         ids[everywhere],
         torch.zeros_like(ids[everywhere]),
         loss(student, teacher, ids)[everywhere],

@@ -26,8 +26,8 @@ def episode(*turns: Turn, reward: float = 0.0, stop: StopReason = StopReason.TER
 
 def found(*trajectories: Trajectory, discarded: tuple[Trajectory, ...] = ()) -> dict[str, float]:
     """What is logged, apart from the parts of prompts."""
-    tokens = {f"rollout/{name}" for name in prompt_tokens(trajectories, POLICY)}
-    logged = measured(rollout_metrics(trajectories, discarded, POLICY))
+    tokens = {f"rollout/{name}" for name in prompt_tokens(trajectories, POLICY.dialect)}
+    logged = measured(rollout_metrics(trajectories, discarded, POLICY.dialect))
     return {name: value for name, value in logged.items() if name not in tokens}
 
 
@@ -68,8 +68,8 @@ def test_over_two_ranks_means_are_over_what_was_averaged_and_percentiles_are_wei
     # ranks of 2 and 1 episodes, of 1 + 1 and 6 turns
     one = [episode(turn(1, "a", 2), reward=1.0), episode(turn(1, "a", 2))]
     two = [episode(*(turn(i, "a", 10) for i in range(1, 7)))]
-    ranks = [rollout_metrics(part, (), POLICY) for part in (one, two)]
-    both, whole = measured(add_up(ranks)), measured(rollout_metrics(one + two, (), POLICY))
+    ranks = [rollout_metrics(part, (), POLICY.dialect) for part in (one, two)]
+    both, whole = measured(add_up(ranks)), measured(rollout_metrics(one + two, (), POLICY.dialect))
     assert both.pop("rollout/action_tokens_p50") == pytest.approx((2 * 2 + 6 * 10) / 8)  # of all turns it is 10
     assert both.pop("rollout/action_tokens_p95") == pytest.approx((2 * 2 + 6 * 10) / 8)
     assert both == pytest.approx({name: whole[name] for name in both})

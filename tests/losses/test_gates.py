@@ -12,14 +12,15 @@ from hero_pl.losses import (
     Gate,
     GateInputs,
     HighEntropy,
+    Scores,
     SigmoidGap,
     StepDivergence,
     TeacherConfidence,
 )
 
 INPUTS = GateInputs(
-    student_logits=torch.tensor([[0.5, 0.5], [0.9, 0.1], [0.2, 0.8]], dtype=torch.float64).log(),
-    teacher_logits=torch.tensor([[0.8, 0.2], [0.5, 0.5], [1.0, 0.0]], dtype=torch.float64).log(),
+    student=Scores(torch.tensor([[0.5, 0.5], [0.9, 0.1], [0.2, 0.8]], dtype=torch.float64).log()),
+    teacher=Scores(torch.tensor([[0.8, 0.2], [0.5, 0.5], [1.0, 0.0]], dtype=torch.float64).log()),
     action_ids=torch.tensor([0, 0, 1]),
     turn=torch.tensor([4, 4, 7]),
     per_token=torch.tensor([0.1, 0.3, 0.5], dtype=torch.float64),
@@ -69,8 +70,8 @@ def test_the_least_certain_tokens_are_those_of_each_trajectory() -> None:
 def test_gates_are_constants_between_zero_and_one(gate: Gate) -> None:
     torch.manual_seed(0)
     inputs = GateInputs(
-        student_logits=(20 * torch.randn(9, 5)).requires_grad_(),
-        teacher_logits=20 * torch.randn(9, 5),
+        student=Scores((20 * torch.randn(9, 5)).requires_grad_()),
+        teacher=Scores(20 * torch.randn(9, 5)),
         action_ids=torch.randint(5, (9,)),
         turn=torch.arange(9) // 3,
         per_token=torch.rand(9, requires_grad=True),
@@ -85,7 +86,8 @@ def test_gates_are_constants_between_zero_and_one(gate: Gate) -> None:
 @pytest.mark.parametrize("gate", GATES)
 def test_gates_accept_a_call_without_tokens(gate: Gate) -> None:
     none = torch.zeros(0)
-    inputs = GateInputs(torch.zeros(0, 5), torch.zeros(0, 5), none.long(), none.long(), none, torch.zeros(1, 0))
+    side = Scores(torch.zeros(0, 5))
+    inputs = GateInputs(side, side, none.long(), none.long(), none, torch.zeros(1, 0))
     assert gate(inputs).shape == (0,)
 
 

@@ -69,7 +69,7 @@ BUGS = (
         (
             (
                 "        whole = context + action\n",
-                "        context = self.policy.template.insert_hint(context, hint.text) if hint else context\n"
+                "        context = self.dialect.template.insert_hint(context, hint.text) if hint else context\n"
                 "        whole = context + action\n",
             ),
         ),
@@ -108,7 +108,7 @@ BUGS = (
         (
             (
                 "context, action = turn.prompt_ids, turn.action_ids",
-                "encoder = self.policy.template.encoder\n"
+                "encoder = self.dialect.template.encoder\n"
                 "        context, action = turn.prompt_ids, encoder.encode_untrusted(encoder.decode(turn.action_ids))",
             ),
         ),
@@ -167,7 +167,7 @@ BUGS = (
         "hero_pl/objectives/self_distillation.py",
         (
             (
-                "return micro.tempered(without_scaffold(*views) if self.subtracts else views[0])",
+                "return micro.tempered(without_scaffold(*views) if self.subtracts else views[0]).detach()",
                 "return without_scaffold(*views) if self.subtracts else views[0]",
             ),
         ),
@@ -348,8 +348,8 @@ BUGS = (
         BATCH,
         (
             (
-                "        if len(row.ids) > self.policy.max_length:\n            return False\n",
-                "        if over := max(0, len(row.ids) - self.policy.max_length):\n"
+                "        if len(row.ids) > self.dialect.max_length:\n            return False\n",
+                "        if over := max(0, len(row.ids) - self.dialect.max_length):\n"
                 "            cut = tuple((start - over, stop - over) for start, stop in row.spans)\n"
                 "            row = ScoreRow(row.ids[over:], cut, i)\n",
             ),
@@ -498,6 +498,16 @@ BUGS = (
         "hero_pl/annotate/quality.py",
         (("if low < high:", "if low <= high:"),),
         "tests/annotate/test_quality.py",
+    ),
+    Bug(
+        49,
+        "train and save what transformers read from GGUF",
+        "hero_pl/policy/loading.py",
+        (
+            ("return gguf.plain(read, attention) if file else read", "return read"),
+            ("gguf.unpacked() if file else {}", "{}"),
+        ),
+        "tests/policy/test_gguf.py",
     ),
     Bug(
         51,
@@ -753,9 +763,9 @@ BUGS = (
     Bug(
         86,
         "leave the temperature out of the gradient of a chunk",
-        "hero_pl/losses/linear.py",
-        (("gradient.mul_((coefficients / temperature)", "gradient.mul_(coefficients"),),
-        "tests/losses/test_linear.py",
+        "hero_pl/losses/summed_divergence.py",
+        (("coefficients[part] / temperature", "coefficients[part]"),),
+        "tests/losses/test_summed_divergence.py",
     ),
     Bug(
         87,

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from torch import Tensor
 
+from hero_pl.losses import Scores
 from hero_pl.policy.base import Policy, ScoreRow
 from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.teacher.weights import TeacherWeights
@@ -14,9 +14,9 @@ from hero_pl.teacher.weights import TeacherWeights
 class Doubled(TeacherWeights):
     """Twice the student's logits."""
 
-    def score(self, policy: Policy, rows: Sequence[ScoreRow]) -> Tensor:
+    def scores(self, policy: Policy, rows: Sequence[ScoreRow]) -> Scores:
         with policy.sampling():
-            return 2.0 * policy.score(rows)
+            return Scores(2.0 * policy.score(rows))
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
-"""Logits made in parts change the memory that is needed, and nothing else."""
+"""Logits that are computed in parts change the memory that is needed, and nothing else."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,12 +8,14 @@ import torch
 
 from hero_pl.errors import ConfigError, PolicyError
 from hero_pl.losses import ForwardKL, JensenShannon, SampledToken
-from hero_pl.losses.gates import Contrastive
-from hero_pl.objectives.mixed import Mixed
+from hero_pl.losses.gates import Contrastive, HighEntropy, SigmoidGap, StepDivergence, TeacherConfidence
+from hero_pl.objectives.base import Objective
+from hero_pl.objectives.mixed import Credit, Mixed
+from hero_pl.objectives.policy_gradient import PolicyGradient
 from hero_pl.objectives.self_distillation import SelfDistillation
+from hero_pl.objectives.sft import SFT
 from hero_pl.pocket.shop.reflector import ShopRules
 from hero_pl.policy.sampling import Sampling
-from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.rollout.collect import Collector, Limits
 from hero_pl.rollout.specs import EpisodeSpec
 from hero_pl.scalars import measured
@@ -24,16 +27,18 @@ def shop():
     return Collector("hero_pl/WebShopPocket-v0", {}, split="train", limits=Limits(max_turns=3))
 
 
-def one_step(objective: SelfDistillation, policy: Any, shop: Collector) -> tuple[Any, dict[str, torch.Tensor], int]:
-    """Loss of a whole batch, gradients by name, and the most rows that went through the output layer at once."""
+def one_step(objective: Objective, policy: Any, shop: Collector, plain: bool) -> tuple[Any, dict[str, Any], int]:
+    """Loss of a whole batch, gradients by name, and the most tokens that went through the output layer at once."""
     policy.load()
+    policy.network.projects &= plain
     specs = [EpisodeSpec(task, i, i) for i, task in enumerate(shop.task_ids[:3])]
-    played = shop.collect(specs, policy, Sampling(1.0, 4))
+    played = shop.collect(specs, policy, Sampling(0.8, 4))
+    played = [replace(trajectory, reward=float(i)) for i, trajectory in enumerate(played)]
     objective.start(policy)
     step = objective.prepare(played, policy, lambda local: local)
     rows = [0]
     handle = policy.network.model.get_output_embeddings().register_forward_hook(
-        lambda _, given, __: rows.append(given[0].shape[0])
+        lambda _, given, __: rows.append(given[0][..., 0].numel())
     )
     output = objective.loss(policy, step.batch)
     handle.remove()
@@ -41,50 +46,70 @@ def one_step(objective: SelfDistillation, policy: Any, shop: Collector) -> tuple
     return output, {name: p.grad for name, p in policy.named_parameters()}, max(rows)
 
 
-@pytest.mark.parametrize("loss", [JensenShannon(), ForwardKL(), JensenShannon(support="student", top_k=5)], ids=str)
-@pytest.mark.parametrize("weights", [None, InitialWeights()], ids=["live", "initial"])
-@pytest.mark.parametrize("scoring", ["separate", "tree_mask"])
-def test_loss_gradients_and_records_are_those_of_all_logits(loss, weights, scoring, tiny_policy, shop) -> None:
-    def run(logits_at_once: int) -> Any:
-        torch.manual_seed(0)
-        settings = {"weights": weights, "divergence": loss, "teacher_scoring": scoring, "probe_turns": 0}
-        objective = SelfDistillation(ShopRules(), logits_at_once=logits_at_once, **settings)
-        return one_step(objective, tiny_policy(), shop)
+def hero(**settings: Any) -> SelfDistillation:
+    return SelfDistillation(ShopRules(), probe_turns=0, **settings)
 
-    (whole, slopes, rows), (parts, part_slopes, part_rows) = run(0), run(3)
-    assert rows > 3
-    assert part_rows == 0, "the output layer never sees all tokens"
-    torch.testing.assert_close(parts.loss, whole.loss)
-    for name in ("per_token", "student_logprobs", "teacher_logprobs"):
-        torch.testing.assert_close(getattr(parts, name), getattr(whole, name), rtol=1e-5, atol=1e-6)
-    assert measured(parts.metrics) == pytest.approx(measured(whole.metrics), rel=1e-4, abs=1e-6)
+
+OBJECTIVES = {
+    "jsd": hero,
+    "forward kl": lambda: hero(divergence=ForwardKL(), weights=InitialWeights()),
+    "top k": lambda: hero(divergence=JensenShannon(support="student", top_k=5), teacher_scoring="tree_mask"),
+    "sampled token": lambda: hero(divergence=SampledToken()),
+    "subtract": lambda: hero(scaffold="subtract"),
+    "trust region": lambda: hero(weights=TrustRegionWeights()),
+    "contrastive": lambda: hero(gate=Contrastive()),
+    "high entropy": lambda: hero(gate=HighEntropy(0.5)),
+    "sigmoid gap": lambda: hero(gate=SigmoidGap()),
+    "step divergence": lambda: hero(gate=StepDivergence()),
+    "confidence": lambda: hero(gate=TeacherConfidence()),
+    "mixed": lambda: Mixed(reflector=ShopRules(), probe_turns=0),
+    "credit": lambda: Credit(reflector=ShopRules(), probe_turns=0),
+    "reinforce": lambda: PolicyGradient("none", beta_kl=0.1),
+    "gspo": lambda: PolicyGradient("none", ratio_level="sequence"),
+    "sft": SFT,
+}
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_loss_gradients_and_records_are_those_of_all_logits(name, tiny_policy, shop) -> None:
+    def run(logits_at_once: int, plain: bool) -> Any:
+        torch.manual_seed(0)
+        return one_step(OBJECTIVES[name](), tiny_policy(logits_at_once=logits_at_once), shop, plain)
+
+    whole, slopes, rows = run(0, plain=False)
     steepest = max(float(slope.abs().max()) for slope in slopes.values())
     assert steepest > 0.0
-    for name, slope in slopes.items():
-        torch.testing.assert_close(part_slopes[name], slope, rtol=1e-3, atol=1e-4 * steepest)
+    for at_once in (0, 3):
+        parts, part_slopes, part_rows = run(at_once, plain=True)
+        assert rows > 3 > part_rows == 0, "the output layer never sees all tokens"
+        torch.testing.assert_close(parts.loss, whole.loss, rtol=1e-5, atol=1e-6)
+        for record in ("per_token", "student_logprobs", "teacher_logprobs"):
+            torch.testing.assert_close(getattr(parts, record), getattr(whole, record), rtol=1e-4, atol=1e-5)
+        assert measured(parts.metrics) == pytest.approx(measured(whole.metrics), rel=1e-4, abs=1e-6)
+        for parameter, slope in slopes.items():
+            torch.testing.assert_close(part_slopes[parameter], slope, rtol=1e-3, atol=1e-4 * steepest)
 
 
-@pytest.mark.parametrize(
-    "needs_all",
-    [
-        lambda: SelfDistillation(gate=Contrastive(), logits_at_once=8),
-        lambda: SelfDistillation(weights=TrustRegionWeights(), logits_at_once=8),
-        lambda: SelfDistillation(divergence=SampledToken(), logits_at_once=8),
-        lambda: Mixed(logits_at_once=8),
-        lambda: SelfDistillation(logits_at_once=-1),
-    ],
-)
-def test_what_needs_all_logits_is_refused(needs_all) -> None:
-    with pytest.raises(ConfigError, match="logits_at_once"):
-        needs_all()
+def test_a_number_below_zero_is_refused(tiny_policy) -> None:
+    with pytest.raises(ConfigError, match="logits_at_once=-1"):
+        tiny_policy(logits_at_once=-1)
 
 
-def test_a_head_that_is_no_plain_projection_is_refused_before_anything_is_played(tiny_policy) -> None:
+def test_a_head_that_is_no_plain_projection_is_scored_as_a_whole_or_refused(tiny_policy) -> None:
     policy = tiny_policy()
     policy.load()
     head = policy.network.model.get_output_embeddings()
     head.bias = torch.nn.Parameter(torch.zeros(head.out_features))
+    assert not policy.network.plain_head
     with pytest.raises(PolicyError, match="logits_at_once"):
-        SelfDistillation(logits_at_once=8).start(policy)
-    with pytest.raises(ConfigError, match="HuggingFacePolicy"):
-        SelfDistillation(logits_at_once=8).start(ScriptedPolicy())
+        policy.network.check_plain_head()
+
+
+def test_by_default_the_number_of_tokens_follows_the_vocabulary(tiny_policy) -> None:
+    policy = tiny_policy()
+    policy.load()
+    hidden, head = torch.zeros(2, 4), torch.nn.Linear(4, 1 << 17, bias=False)
+    policy.network.head_weight = lambda weights: head.weight
+    assert policy.network.projected(hidden).at_once == 64
+    head = torch.nn.Linear(4, 1 << 10, bias=False)
+    assert policy.network.projected(hidden).at_once == 1 << 12

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from hero_pl.losses import Scores
 from hero_pl.losses.base import action_log_probabilities
 from hero_pl.losses.gates import Contrastive, Gate, GateInputs, SigmoidGap
 from hero_pl.objectives.negative_hints import negative_hints
@@ -98,7 +99,7 @@ class Styled(TeacherWeights):
     def __init__(self, policy: ScriptedPolicy, style: int, strength: float, content: dict[str, int]) -> None:
         self.tokenizer, self.style, self.strength, self.content = policy.template.tokenizer, style, strength, content
 
-    def score(self, policy: Policy, rows: Sequence[ScoreRow]) -> torch.Tensor:
+    def scores(self, policy: Policy, rows: Sequence[ScoreRow]) -> Scores:
         logits = policy.score(rows).detach().clone()
         owners = [row for row in rows for _ in range(row.scored)]
         for i, row in enumerate(owners):
@@ -106,7 +107,7 @@ class Styled(TeacherWeights):
             logits[i, self.style] += self.strength
             for words, token in self.content.items():
                 logits[i, token] += 6.0 * (words in text)
-        return logits
+        return Scores(logits)
 
 
 @pytest.mark.parametrize("strength", [2.0, 4.0])

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hero_pl.errors import ConfigError
-from hero_pl.losses import DistillationLoss, ForwardKL, JensenShannon, SampledToken
+from hero_pl.losses import DistillationLoss, ForwardKL, JensenShannon, SampledToken, Scores
 from hero_pl.objectives.base import Objective
 from hero_pl.objectives.policy_gradient import GRPO, RLOO, PolicyGradient
 from hero_pl.objectives.self_distillation import SelfDistillation
@@ -47,8 +47,8 @@ class SharperTeacher(SelfDistillation):
     """HERO whose teacher is made to disagree, because a table of bigrams cannot read a hint."""
 
     def start_disagreeing(self) -> "SharperTeacher":
-        score = self.weights.score
-        self.weights.score = lambda policy, rows: 2.0 * score(policy, rows)  # type: ignore[method-assign]
+        scores = self.weights.scores
+        self.weights.scores = lambda policy, rows: Scores(2.0 * scores(policy, rows).logits())  # type: ignore[method-assign]
         return self
 
 
@@ -95,7 +95,7 @@ def test_bug_53_the_tokens_of_a_teacher_count_once_per_pass(policy, weights, pas
 def test_a_teacher_that_is_never_refreshed_says_so_at_every_step(policy: ScriptedPolicy) -> None:
     objective = hero(3)
     objective.weights = GatedWeights(sync_every=1)
-    objective.weights.score = LiveWeights().score  # type: ignore[method-assign]  # a table of bigrams has no copies
+    objective.weights.scores = LiveWeights().scores  # type: ignore[method-assign]  # a table of bigrams has no copies
     seen = []
     for _ in range(3):
         step = objective.prepare([episode(policy, "try", 0.0)], policy, lambda local: local)

@@ -28,8 +28,8 @@ def shop() -> Collector:
 def played(tiny_policy: Any, shop: Collector) -> Any:
     """A policy and its episodes, sampled at a temperature."""
 
-    def play(temperature: float) -> Any:
-        policy = tiny_policy()
+    def play(temperature: float, **settings: Any) -> Any:
+        policy = tiny_policy(**settings)
         policy.load()
         with torch.no_grad():
             for parameter in policy.parameters():
@@ -40,19 +40,22 @@ def played(tiny_policy: Any, shop: Collector) -> Any:
     return play
 
 
+@pytest.mark.parametrize("logits_at_once", ["auto", 2])
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 1.5])
 @pytest.mark.parametrize(
     "make",
     [
         PolicyGradient,
         lambda: SelfDistillation(ShopRules(), divergence=SampledToken()),
-        lambda: SelfDistillation(ShopRules(), logits_at_once=2),
+        lambda: SelfDistillation(ShopRules()),
         lambda: Mixed(reflector=ShopRules()),
     ],
-    ids=["policy gradient", "sampled token", "in parts", "mixed"],
+    ids=["policy gradient", "sampled token", "divergence", "mixed"],
 )
-def test_before_the_first_update_every_ratio_is_one(temperature: float, make: Any, played: Any) -> None:
-    policy, episodes = played(temperature)
+def test_before_the_first_update_every_ratio_is_one(
+    temperature: float, make: Any, logits_at_once: Any, played: Any
+) -> None:
+    policy, episodes = played(temperature, logits_at_once=logits_at_once)
     objective = make()
     objective.start(policy)
     step = objective.prepare(episodes, policy, lambda local: local)
@@ -72,8 +75,8 @@ def test_the_gap_of_a_teacher_without_hints_is_zero_at_any_temperature(played: A
 def test_bug_14_both_sides_are_compared_at_the_temperature_that_the_batch_was_sampled_at(
     logits_at_once: int, played: Any
 ) -> None:
-    policy, episodes = played(0.5)
-    objective = SelfDistillation(ShopRules(), logits_at_once=logits_at_once)
+    policy, episodes = played(0.5, logits_at_once=logits_at_once)
+    objective = SelfDistillation(ShopRules())
     batch = objective.prepare(episodes, policy, lambda local: local).batch
     found = objective.loss(policy, batch)
     student, teacher = (policy.score(rows).detach() / 0.5 for rows in (batch.student, batch.teacher))
@@ -97,8 +100,8 @@ def test_a_gate_sees_both_sides_and_the_wrong_hints_at_the_temperature_of_the_ba
     objective = SelfDistillation(ShopRules(), gate=Watching())
     batch = objective.prepare(episodes, policy, lambda local: local).batch
     objective.loss(policy, batch)
-    torch.testing.assert_close(seen[0].student_logits, policy.score(batch.student) / 0.5, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(seen[0].teacher_logits, policy.score(batch.teacher) / 0.5, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(seen[0].student.logits(), policy.score(batch.student) / 0.5, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(seen[0].teacher.logits(), policy.score(batch.teacher) / 0.5, rtol=1e-4, atol=1e-5)
     wrong = (policy.score(batch.negative_rows[0]) / 0.5).log_softmax(-1)
     wrong = wrong.gather(-1, batch.action_ids.unsqueeze(-1)).squeeze(-1)
     assert seen[0].wrong_hint_log_probs is not None
@@ -110,4 +113,4 @@ def test_greedy_episodes_count_as_temperature_one_and_mixtures_are_refused(playe
     assert {episode.temperature for episode in greedy} == {1.0}
     mixed = [greedy[0], replace(greedy[1], temperature=0.7)]
     with pytest.raises(TokenAlignmentError, match=r"0\.7"):
-        tokenize(mixed, None, policy)
+        tokenize(mixed, None, policy.dialect)

@@ -187,7 +187,7 @@ def test_initial_weights_of_an_adapter_are_the_model_without_it(folder: Path) ->
     InitialWeights().start(policy)
     assert policy.network.copies == {}
     base = tiny(folder).score([row]).detach()
-    torch.testing.assert_close(InitialWeights().score(policy, [row]), base)
+    torch.testing.assert_close(InitialWeights().scores(policy, [row]).logits(), base)
     assert (policy.score([row]) - base).abs().max() > 1e-3
     assert all("lora" in name for name, parameter in policy.named_parameters() if parameter.requires_grad)
 
@@ -199,7 +199,7 @@ def test_bug_24_the_adapter_comes_back_after_an_exception_in_the_teacher_pass(fo
     trainable = [name for name, parameter in policy.named_parameters() if parameter.requires_grad]
     policy.train()
     with pytest.raises(IndexError):
-        InitialWeights().score(policy, [ScoreRow((10**6, 1), ((1, 2),))])
+        InitialWeights().scores(policy, [ScoreRow((10**6, 1), ((1, 2),))])
     assert torch.equal(policy.score([row]).detach(), live)
     assert [name for name, parameter in policy.named_parameters() if parameter.requires_grad] == trainable
     assert policy.training

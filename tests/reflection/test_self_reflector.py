@@ -204,7 +204,7 @@ def test_skip_asks_once() -> None:
 def test_a_second_question_that_does_not_fit_is_counted() -> None:
     policy = Asked(lambda context: "sorry")
     trajectory = played(policy, *STEPS)
-    policy.max_length = len(review_prompt(trajectory, policy)) + 8
+    policy.max_length = len(review_prompt(trajectory, policy.dialect)) + 8
     (found,) = SelfReflector(mode="continue", on_invalid="retry").reflect([trajectory], policy)
     assert ("retry_too_long", 0) in found.issues
     assert ("retried", 0) not in found.issues
@@ -240,7 +240,7 @@ def test_settings_that_cannot_work_are_refused() -> None:
 def test_the_request_to_review_is_the_last_thing_said_wherever_hints_go(position: Any) -> None:
     asked = Asked(lambda context: "{}")
     asked.template.hint_position = position
-    context = str(asked.template.tokenizer.decode(list(review_prompt(played(asked, *STEPS), asked))))
+    context = str(asked.template.tokenizer.decode(list(review_prompt(played(asked, *STEPS), asked.dialect))))
     assert context.rindex("review: reward") > context.rindex("over")
     assert context.count("review: reward") == 1
 
@@ -251,7 +251,7 @@ def test_an_episode_that_fills_the_context_takes_no_room_from_the_others() -> No
     long = played(policy, ("look", "x" * 400), *STEPS[1:], seed=9)
     reflector = SelfReflector(mode="continue", tokens_per_turn=100)
     alone = reflector.reflect(short, policy)
-    policy.max_length = len(review_prompt(long, policy)) + 5
+    policy.max_length = len(review_prompt(long, policy.dialect)) + 5
     together = reflector.reflect([short[0], long, *short[1:]], policy)
     assert [together[0], *together[2:]] == alone
     assert not any(together[1].diagnoses)
@@ -261,7 +261,7 @@ def test_an_episode_that_fills_the_context_takes_no_room_from_the_others() -> No
 def test_bug_43_a_long_question_and_one_with_a_long_answer_are_not_asked_in_one_batch() -> None:
     policy = Asked(lambda context: json.dumps(GOOD))
     long, short = played(policy, ("look", "x" * 400), seed=1), played(policy, *STEPS, seed=2)
-    prompts = [len(review_prompt(one, policy)) for one in (long, short)]
+    prompts = [len(review_prompt(one, policy.dialect)) for one in (long, short)]
     policy.max_length = max(prompts[0] + 164, prompts[1] + 364)  # each has room for its own answer
     assert prompts[0] + 364 > policy.max_length
     SelfReflector(mode="continue", tokens_per_turn=100).reflect([long, short], policy)

@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from hero_pl.errors import ConfigError
+from hero_pl.losses import Scores
 from hero_pl.losses.jensen_shannon import JensenShannon
 from hero_pl.objectives.self_distillation import SelfDistillation
 from hero_pl.pocket.shop.reflector import ShopRules
@@ -27,14 +28,14 @@ class Reads(TeacherWeights):
     def __init__(self, strength, word="BLUE"):
         self.strength, self.word = strength, word
 
-    def score(self, policy, rows):
+    def scores(self, policy, rows):
         logits = torch.zeros(sum(row.scored for row in rows), VOCABULARY)
         place = 0
         for row in rows:
             if self.word in policy.template.tokenizer.decode(list(row.ids)):
                 logits[place : place + row.scored, 0] = self.strength
             place += row.scored
-        return logits
+        return Scores(logits)
 
 
 def episode(*replies):
@@ -103,14 +104,14 @@ class Prefers(TeacherWeights):
     def __init__(self, letter, strength):
         self.id, self.strength = POLICY.template.encoder.encode_untrusted(letter)[0], strength
 
-    def score(self, policy, rows):
+    def scores(self, policy, rows):
         logits = torch.zeros(sum(row.scored for row in rows), VOCABULARY)
         place = 0
         for row in rows:
             if "BLUE" in policy.template.tokenizer.decode(list(row.ids)):
                 logits[place : place + row.scored, self.id] = self.strength
             place += row.scored
-        return logits
+        return Scores(logits)
 
 
 def test_the_wanted_reply_is_the_target_or_the_action_that_was_called_right() -> None:

@@ -7,6 +7,7 @@ import torch
 
 from hero_pl.chat.actions import PlainText
 from hero_pl.errors import ConfigError
+from hero_pl.losses import Scores
 from hero_pl.objectives.self_distillation import SelfDistillation
 from hero_pl.pocket.shop.expert import ShopExpert
 from hero_pl.pocket.shop.reflector import ShopRules
@@ -52,7 +53,7 @@ def teacher_view(scaffold):
         scaffold=scaffold,
     )
     step = objective.prepare([one_turn(policy)], policy, lambda local: local)
-    return policy, step, objective._teacher_logits(policy, step.batch).softmax(-1)[0]
+    return policy, step, objective.teacher_scores(policy, step.batch).logits().softmax(-1)[0]
 
 
 def test_subtracting_cancels_the_style_and_keeps_the_content() -> None:
@@ -98,9 +99,27 @@ def test_a_micro_batch_keeps_the_views_of_its_turns() -> None:
     assert micro.scaffold_rows == step.batch.scaffold_rows
 
 
-def test_nothing_flows_to_the_teacher() -> None:
-    logits = [torch.zeros(1, 3, requires_grad=True) for _ in range(3)]
-    assert not without_scaffold(*logits).requires_grad
+def test_nothing_flows_to_the_teacher(tiny_policy) -> None:
+    policy = tiny_policy()
+    policy.load()
+    objective = SelfDistillation(
+        ScriptedReflector([Reflection((Diagnosis("red", "high"),), "ok")]),
+        HindsightTeacher(template="short"),
+        probe_turns=0,
+        scaffold="subtract",
+    )
+    batch = objective.prepare([one_turn(policy)], policy, lambda local: local).batch
+    found = objective.teacher_scores(policy, batch)
+    assert found.head is not None
+    assert not found.logits().requires_grad
+
+
+def test_hidden_states_are_subtracted_as_logits_are() -> None:
+    views = [Scores(torch.randn(4, 3), torch.eye(5, 3)) for _ in range(3)]
+    in_parts = without_scaffold(*views)
+    assert in_parts.head is not None
+    whole = without_scaffold(*(Scores(view.logits()) for view in views))
+    torch.testing.assert_close(in_parts.logits().softmax(-1), whole.logits().softmax(-1))
 
 
 def test_settings_that_cannot_work_are_refused() -> None:
@@ -108,5 +127,3 @@ def test_settings_that_cannot_work_are_refused() -> None:
         SelfDistillation(scaffold="drop")
     with pytest.raises(ConfigError, match="empty form"):
         SelfDistillation(teacher=FullDemoTeacher("oracle", ShopExpert()), scaffold="subtract")
-    with pytest.raises(ConfigError, match="logits_at_once"):
-        SelfDistillation(scaffold="subtract", logits_at_once=8)

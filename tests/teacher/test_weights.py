@@ -8,6 +8,7 @@ import torch
 
 from hero_pl.chat.byte_tokenizer import byte_tokenizer
 from hero_pl.errors import ConfigError
+from hero_pl.losses import Scores
 from hero_pl.policy.base import ScoreRow
 from hero_pl.policy.huggingface import HuggingFacePolicy
 from hero_pl.policy.scripted import ScriptedPolicy
@@ -45,7 +46,7 @@ def follows(weights: TeacherWeights, policy: HuggingFacePolicy, reward: float = 
     """Whether the teacher equals the student after one more step."""
     move(policy)
     weights.after_step(policy, reward, length)
-    return torch.equal(weights.score(policy, [ROW]), LiveWeights().score(policy, [ROW]))
+    return torch.equal(weights.scores(policy, [ROW]).logits(), LiveWeights().scores(policy, [ROW]).logits())
 
 
 def test_live_weights_follow_and_never_carry_a_gradient(policy: HuggingFacePolicy) -> None:
@@ -53,16 +54,16 @@ def test_live_weights_follow_and_never_carry_a_gradient(policy: HuggingFacePolic
     weights.start(policy)
     assert follows(weights, policy)
     policy.train()
-    assert not weights.score(policy, [ROW]).requires_grad
+    assert not weights.scores(policy, [ROW]).logits().requires_grad
     assert policy.training
 
 
 def test_initial_weights_stay(policy: HuggingFacePolicy) -> None:
     weights = InitialWeights()
     weights.start(policy)
-    start = weights.score(policy, [ROW])
+    start = weights.scores(policy, [ROW]).logits()
     assert not follows(weights, policy)
-    assert torch.equal(weights.score(policy, [ROW]), start)
+    assert torch.equal(weights.scores(policy, [ROW]).logits(), start)
 
 
 def test_bug_20_the_rate_of_the_average_is_the_students_share(policy: HuggingFacePolicy) -> None:
@@ -108,15 +109,16 @@ def test_a_trust_region_mixes_initial_and_live_logits(policy: HuggingFacePolicy)
     weights = TrustRegionWeights(0.25)
     weights.start(policy)
     move(policy)
-    first, now = InitialWeights().score(policy, [ROW]), LiveWeights().score(policy, [ROW])
-    torch.testing.assert_close(weights.score(policy, [ROW]), (0.75 * first + 0.25 * now).log_softmax(-1))
+    first, now = InitialWeights().scores(policy, [ROW]).logits(), LiveWeights().scores(policy, [ROW]).logits()
+    torch.testing.assert_close(weights.scores(policy, [ROW]).logits(), (0.75 * first + 0.25 * now).log_softmax(-1))
 
 
 def test_a_small_step_of_the_trust_region_survives_bfloat16(policy: HuggingFacePolicy) -> None:
     weights = TrustRegionWeights(0.05)
     first, now = torch.full((1, 4), 18.0), torch.tensor([[18.0, 18.0, 18.25, 18.0]])
-    weights._logits = lambda _, __, name: (first if name == "initial" else now).bfloat16()  # type: ignore[method-assign]
-    mixed = weights.score(policy, [ROW])
+    sides = {"initial": Scores(first.bfloat16()), "live": Scores(now.bfloat16())}
+    weights._scores = lambda _, __, name: sides[name]  # type: ignore[method-assign]
+    mixed = weights.scores(policy, [ROW]).logits()
     assert mixed.dtype == torch.float32
     assert float(mixed[0, 2] - mixed[0, 0]) == pytest.approx(0.0125, rel=0.01)
 
@@ -125,17 +127,17 @@ def test_a_teacher_scores_a_bounded_number_of_padded_tokens_at_once(
     policy: HuggingFacePolicy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = [ScoreRow(tuple(range(1, n + 1)), ((n - 1, n),)) for n in (4, 9, 3, 20, 2)]
-    whole = LiveWeights().score(policy, rows)
+    whole = LiveWeights().scores(policy, rows).logits()
     passes = []
-    score = policy.score
+    scores = policy.scores
 
-    def counted(part: Sequence[ScoreRow], weights: str = "live") -> torch.Tensor:
+    def counted(part: Sequence[ScoreRow], weights: str = "live") -> Scores:
         passes.append([len(row.ids) for row in part])
-        return score(part, weights)
+        return scores(part, weights)
 
-    monkeypatch.setattr(policy, "score", counted)
+    monkeypatch.setattr(policy, "scores", counted)
     monkeypatch.setattr("hero_pl.teacher.weights.TOKENS_PER_PASS", 27)
-    torch.testing.assert_close(LiveWeights().score(policy, rows), whole)
+    torch.testing.assert_close(LiveWeights().scores(policy, rows).logits(), whole)
     assert passes == [[4, 9, 3], [20], [2]]  # three rows padded to nine; twenty with anything else is too many
 
 

@@ -24,6 +24,7 @@ from hero_pl.teacher.weights import LiveWeights, TeacherWeights
 from hero_pl.teacher.wordings import Wording
 
 if TYPE_CHECKING:
+    from hero_pl.chat.dialect import Dialect
     from hero_pl.policy.base import Policy
 
 NEW_TOKENS, SCORED_TOKENS = 8192, 2048
@@ -86,7 +87,7 @@ def measure(
             if arm not in case.facts or reply is None or wording in refused:
                 continue
             try:
-                context = hinted_context(case, case.facts[arm], wording, templates[wording], policy)
+                context = hinted_context(case, case.facts[arm], wording, templates[wording], policy.dialect)
             except (PolicyError, TokenAlignmentError) as error:
                 refused[wording] = str(error)
             else:
@@ -113,11 +114,11 @@ def measure(
     )
 
 
-def hinted_context(case: Case, facts: Facts, wording: Wording, template: HintTemplate, policy: Policy) -> Reply:
+def hinted_context(case: Case, facts: Facts, wording: Wording, template: HintTemplate, dialect: Dialect) -> Reply:
     """The context of a turn with a hint in it."""
-    encoder = policy.template.encoder
+    encoder = dialect.template.encoder
     text = template.render(lambda words: len(encoder.encode_untrusted(words)), dict(facts))
-    return policy.template.insert_hint(case.turn.prompt_ids, text, wording.position, case.turn.action_ids)
+    return dialect.template.insert_hint(case.turn.prompt_ids, text, wording.position, case.turn.action_ids)
 
 
 def over_ranks(measured: Measured) -> Measured:
@@ -168,10 +169,10 @@ def reply_logprobs(
     scored = [ScoreRow(context + reply, ((len(context), len(context) + len(reply)),)) for context, reply in rows]
     if not scored:
         return []
-    log_q = (weights or LiveWeights()).score(policy, scored).float().log_softmax(-1)
-    ids = torch.tensor([i for _, reply in rows for i in reply], device=log_q.device)
-    found = log_q.gather(-1, ids[:, None])[:, 0].split_with_sizes([len(reply) for _, reply in rows])
-    return [float(part.sum()) for part in found]
+    scores = (weights or LiveWeights()).scores(policy, scored)
+    ids = torch.tensor([i for _, reply in rows for i in reply], device=scores.values.device)
+    log_probs = scores.of_actions(ids).log_probs.split_with_sizes([len(reply) for _, reply in rows])
+    return [float(part.sum()) for part in log_probs]
 
 
 class _Scorer:

@@ -36,7 +36,7 @@ def make(policy):
     def made(episodes=60, **kwargs):
         collector = Collector(ENV, SMALL, split="warmup")
         specs = [EpisodeSpec(task, i, i) for i, task in enumerate(collector.task_ids[:episodes])]
-        return RetailDemonstrations(**kwargs).make(specs, policy, collector)
+        return RetailDemonstrations(**kwargs).make(specs, policy.dialect, collector)
 
     return made
 

@@ -13,7 +13,7 @@ from hero_pl.teacher.wordings import Wording, wordings
 
 
 def report(policy, batch):
-    cases = make_cases(*batch(policy), HindsightTeacher().facts, policy)
+    cases = make_cases(*batch(policy), HindsightTeacher().facts, policy.dialect)
     templates = {wording: HintTemplate(wording.template, 1024, 1536) for wording in wordings()}
     return check_hints(cases, templates, policy, ALL)
 
@@ -31,7 +31,7 @@ def test_the_best_wording_comes_first_with_the_arguments_that_choose_it(reader, 
 
 def test_of_wordings_that_help_alike_the_first_is_taken(reader, batch) -> None:
     policy = reader("; do ")
-    cases = make_cases(*batch(policy), HindsightTeacher().facts, policy)
+    cases = make_cases(*batch(policy), HindsightTeacher().facts, policy.dialect)
     for position, other in (("before_action", "last_message"), ("last_message", "before_action")):
         chosen = [Wording("full"), Wording("short", position), Wording("short", other)]
         found = check_hints(cases, {w: HintTemplate(w.template, 1024, 1536) for w in chosen}, policy, ALL)

@@ -6,18 +6,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from hero_pl.errors import ConfigError, TokenAlignmentError
+from hero_pl.errors import TokenAlignmentError
 from hero_pl.losses import (
     DistillationLoss,
     ForwardKL,
     JensenShannon,
     ReverseKL,
     SampledToken,
+    Scores,
     SkewForwardKL,
     SkewReverseKL,
+    SummedDivergence,
     at_temperature,
-    linear_divergence,
     normalized_sum,
+    summed_divergence,
 )
 from hero_pl.scalars import measured
 
@@ -49,6 +51,16 @@ def inputs(dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
     }
 
 
+def in_parts(
+    loss: DistillationLoss, given: dict[str, Tensor], at_once: int = 64, temperature: float = 1.0
+) -> SummedDivergence:
+    student, teacher = (
+        Scores(given[f"{side}_hidden"], given[f"{side}_head_weight"], at_once, temperature)
+        for side in ("student", "teacher")
+    )
+    return summed_divergence(loss, student, teacher, given["coefficients"], given["action_ids"])
+
+
 def plain(loss: DistillationLoss, given: dict[str, Tensor], temperature: float = 1.0) -> tuple[Tensor, Tensor]:
     sides = (given[f"{side}_hidden"] @ given[f"{side}_head_weight"].T for side in ("student", "teacher"))
     per_token = loss(*(at_temperature(side, temperature) for side in sides), given["action_ids"])
@@ -63,7 +75,7 @@ def test_equals_the_plain_path(name: str, chunk: int) -> None:
     diagnostics = loss.diagnostics
     trained = given["student_hidden"], given["student_head_weight"]
     expected_gradients = torch.autograd.grad(3.0 * expected, trained)
-    found = linear_divergence(loss, **given, chunk=chunk)
+    found = in_parts(loss, given, chunk)
     torch.testing.assert_close(found.loss, expected, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(found.per_token, expected_per_token.detach(), rtol=1e-5, atol=1e-6)
     (3.0 * found.loss).backward()
@@ -80,7 +92,7 @@ def test_bug_86_the_temperature_divides_logits_and_gradient_of_every_chunk(name:
     trained = given["student_hidden"], given["student_head_weight"]
     expected, _ = plain(LOSSES[name](), given, temperature=0.7)
     expected_gradients = torch.autograd.grad(expected, trained)
-    found = linear_divergence(LOSSES[name](), **given, chunk=8, temperature=0.7)
+    found = in_parts(LOSSES[name](), given, 8, 0.7)
     torch.testing.assert_close(found.loss, expected)
     for gradient, wanted in zip(torch.autograd.grad(found.loss, trained), expected_gradients, strict=True):
         torch.testing.assert_close(gradient, wanted)
@@ -91,7 +103,7 @@ def test_bug_86_the_temperature_divides_logits_and_gradient_of_every_chunk(name:
 
 def test_bug_02_the_teacher_receives_no_gradient() -> None:
     given = inputs()
-    linear_divergence(JensenShannon(), **given).loss.backward()
+    in_parts(JensenShannon(), given).loss.backward()
     assert given["teacher_hidden"].grad is None
     assert given["teacher_head_weight"].grad is None
 
@@ -101,7 +113,7 @@ def test_a_head_shared_by_both_sides_learns_from_the_student_only() -> None:
     head = given["student_head_weight"]
     given["teacher_hidden"] = torch.randn(23, 8, dtype=torch.float64)
     given["teacher_head_weight"] = head
-    linear_divergence(JensenShannon(), **given, chunk=4).loss.backward()
+    in_parts(JensenShannon(), given, 4).loss.backward()
     fixed = {**given, "teacher_head_weight": head.detach()}
     (expected,) = torch.autograd.grad(plain(JensenShannon(), fixed)[0], head)
     torch.testing.assert_close(head.grad, expected)
@@ -109,18 +121,18 @@ def test_a_head_shared_by_both_sides_learns_from_the_student_only() -> None:
 
 def test_gradients_match_finite_differences() -> None:
     given = inputs(torch.float64)
-    hidden, head = given.pop("student_hidden"), given.pop("student_head_weight")
 
     def total(hidden: Tensor, head: Tensor) -> Tensor:
-        return linear_divergence(JensenShannon(0.3), hidden, head, **given, chunk=7).loss
+        moved = {**given, "student_hidden": hidden, "student_head_weight": head}
+        return in_parts(JensenShannon(0.3), moved, 7).loss
 
-    assert torch.autograd.gradcheck(total, (hidden, head))
+    assert torch.autograd.gradcheck(total, (given["student_hidden"], given["student_head_weight"]))
 
 
 def test_a_frozen_head_gets_no_gradient_and_the_hidden_states_still_do() -> None:
     given = inputs()
     given["student_head_weight"].requires_grad_(False)
-    linear_divergence(ForwardKL(), **given).loss.backward()
+    in_parts(ForwardKL(), given).loss.backward()
     assert given["student_head_weight"].grad is None
     assert given["student_hidden"].grad is not None
 
@@ -128,7 +140,7 @@ def test_a_frozen_head_gets_no_gradient_and_the_hidden_states_still_do() -> None
 def test_equal_sides_have_exactly_zero_loss_and_gradient() -> None:
     given = inputs()
     given["teacher_hidden"], given["teacher_head_weight"] = given["student_hidden"], given["student_head_weight"]
-    found = linear_divergence(JensenShannon(), **given, chunk=5)
+    found = in_parts(JensenShannon(), given, 5)
     found.loss.backward()
     assert found.loss.item() == 0.0
     assert given["student_hidden"].grad is not None
@@ -138,7 +150,7 @@ def test_equal_sides_have_exactly_zero_loss_and_gradient() -> None:
 def test_bug_18_no_tokens_give_zero_on_the_graph() -> None:
     given = {name: tensor if "weight" in name else tensor[:0] for name, tensor in inputs().items()}
     head = given["student_head_weight"]
-    found = linear_divergence(JensenShannon(), **given)
+    found = in_parts(JensenShannon(), given)
     found.loss.backward()
     assert found.loss.item() == 0.0
     assert head.grad is not None
@@ -153,7 +165,7 @@ def test_logits_exist_for_one_chunk_only() -> None:
             seen.append(q.shape[0])
             return super().terms(q, p, gap)
 
-    linear_divergence(Counting(), **inputs(), chunk=10)
+    in_parts(Counting(), inputs(), 10)
     assert seen == [10, 10, 3]
 
 
@@ -163,7 +175,7 @@ def test_bfloat16_heads_keep_their_dtype_and_small_contributions() -> None:
         name: tensor.detach().double().requires_grad_() if tensor.is_floating_point() else tensor
         for name, tensor in given.items()
     }
-    linear_divergence(JensenShannon(), **given, chunk=1).loss.backward()
+    in_parts(JensenShannon(), given, 1).loss.backward()
     (expected,) = torch.autograd.grad(plain(JensenShannon(), exact)[0], exact["student_head_weight"])
     found = given["student_head_weight"].grad
     assert found is not None
@@ -173,9 +185,7 @@ def test_bfloat16_heads_keep_their_dtype_and_small_contributions() -> None:
 
 def test_what_does_not_fit_is_refused() -> None:
     given = inputs()
-    with pytest.raises(ConfigError, match="chunk=0"):
-        linear_divergence(JensenShannon(), **given, chunk=0)
-    with pytest.raises(TokenAlignmentError, match="23 tokens, teacher_hidden has 22"):
-        linear_divergence(JensenShannon(), **{**given, "teacher_hidden": given["teacher_hidden"][1:]})
-    with pytest.raises(TokenAlignmentError, match="41 ids, the teacher's 40"):
-        linear_divergence(JensenShannon(), **{**given, "teacher_head_weight": given["teacher_head_weight"][1:]})
+    with pytest.raises(TokenAlignmentError, match="23 tokens, teacher has 22"):
+        in_parts(JensenShannon(), {**given, "teacher_hidden": given["teacher_hidden"][1:]})
+    with pytest.raises(TokenAlignmentError, match="41 ids, the teacher's has 40"):
+        in_parts(JensenShannon(), {**given, "teacher_head_weight": given["teacher_head_weight"][1:]})

@@ -1,0 +1,175 @@
+"""Scores of N action tokens by one side: logits, or the last hidden states that they are projected from.
+
+Logits over a large vocabulary need much more memory than hidden states, and autograd keeps several copies of them. If
+the output projection is a plain matrix, losses get the hidden states and project a few tokens at a time. What they need
+of the vocabulary (a log-probability, an entropy, a divergence) is one number per token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from hero_pl.errors import TokenAlignmentError
+from hero_pl.losses.base import at_temperature, log_probabilities
+
+
+class ActionLogProbs(NamedTuple):
+    """Result of :meth:`Scores.of_actions`."""
+
+    log_probs: Tensor
+    """``(N,)`` log-probabilities of the sampled ids, in nats; gradients flow."""
+    best_ids: Tensor
+    """``(N,)`` the most likely ids."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Logits of N action tokens, or their last hidden states with the output projection."""
+
+    values: Tensor
+    """``(N, vocab)`` logits; with ``head``, ``(N, width)`` hidden states. Gradients flow."""
+    head: Tensor | None = None
+    """``(vocab, width)``: logits are ``values @ head.T``, with no bias, cap or scale. Gradients flow."""
+    at_once: int = 0
+    """Tokens whose logits exist at the same time; 0 for all."""
+    temperature: float = 1.0
+    """At which the actions were sampled: logits are divided by it."""
+
+    def __len__(self) -> int:
+        return int(self.values.shape[0])
+
+    @property
+    def vocabulary(self) -> int:
+        """Entries of each row of logits."""
+        return int((self.values.shape[1:] if self.head is None else self.head.shape)[0])
+
+    def at(self, where: Tensor) -> Scores:
+        """The scores of some tokens: a mask, or indices."""
+        return replace(self, values=self.values[where])
+
+    def detach(self) -> Scores:
+        """The same as constants."""
+        return replace(self, values=self.values.detach(), head=None if self.head is None else self.head.detach())
+
+    def logits(self, part: slice = slice(None)) -> Tensor:
+        """Tempered logits ``(tokens of part, vocab)``."""
+        values = self.values[part]
+        return at_temperature(values if self.head is None else values @ self.head.T, self.temperature)
+
+    def parts(self) -> Iterator[slice]:
+        """Tokens that are projected together."""
+        size = self.at_once or max(len(self), 1)
+        return (slice(start, start + size) for start in range(0, len(self), size))
+
+    @torch.no_grad()
+    def measure(self, of_log_probs: Callable[[Tensor], Tensor]) -> Tensor:
+        """One number per token from its log-probabilities over the vocabulary, in parts and without gradient.
+
+        Args:
+            of_log_probs: From ``(n, vocab)`` to ``(n,)``.
+        """
+        found = [of_log_probs(log_probabilities(self.logits(part))) for part in self.parts()]
+        return torch.cat(found) if found else self.values.new_zeros(0, dtype=at_least_float32(self.values.dtype))
+
+    def of_actions(self, action_ids: Tensor) -> ActionLogProbs:
+        """Log-probabilities of the sampled ids.
+
+        If the logits are computed in parts, they are computed again in the backward pass instead of being kept.
+
+        Args:
+            action_ids: ``(N,)`` sampled ids.
+
+        Raises:
+            TokenAlignmentError: There is not exactly one id per token.
+        """
+        if action_ids.shape != self.values.shape[:1]:
+            raise TokenAlignmentError(
+                f"{len(self)} tokens are scored, and action ids have shape {tuple(action_ids.shape)}. "
+                "There must be exactly one sampled id per token."
+            )
+        if self.head is not None and 0 < self.at_once < len(self):
+            log_probs, best = _ProjectedLogProbs.apply(  # type: ignore[no-untyped-call]
+                self.values, self.head, action_ids, self.at_once, self.temperature
+            )
+            return ActionLogProbs(log_probs, best)
+        log_q = log_probabilities(self.logits())
+        return ActionLogProbs(of_ids(log_q, action_ids), log_q.detach().argmax(-1))
+
+
+class _ProjectedLogProbs(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, head: Tensor, action_ids: Tensor, at_once: int, temperature: float
+    ) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(hidden, head, action_ids)
+        ctx.at_once, ctx.temperature = at_once, temperature
+        scores, best = Scores(hidden, head, at_once, temperature), torch.empty_like(action_ids)
+        log_probs = hidden.new_empty(hidden.shape[0], dtype=at_least_float32(hidden.dtype))
+        for part in scores.parts():
+            log_q = log_probabilities(scores.logits(part))
+            log_probs[part], best[part] = of_ids(log_q, action_ids[part]), log_q.argmax(-1)
+        ctx.mark_non_differentiable(best)
+        return log_probs, best
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, head, action_ids = ctx.saved_tensors
+        scores = Scores(hidden, head, ctx.at_once, ctx.temperature)
+        slope = (slope / ctx.temperature).unsqueeze(-1)
+        gradient = ProjectionGradient(hidden, head, *ctx.needs_input_grad[:2])
+        for part in scores.parts():
+            q = log_probabilities(scores.logits(part)).exp_()
+            of_logits = q.mul_(-slope[part])  # d log q(a) / dz = 1[a] - q
+            of_logits.scatter_add_(-1, action_ids[part].unsqueeze(-1), slope[part].to(q.dtype))
+            gradient.add(part, of_logits)
+        return *gradient.result(), None, None, None
+
+
+class ProjectionGradient:
+    """Gathers the gradient of hidden states and output projection from that of the logits, part by part.
+
+    Args:
+        hidden: ``(N, width)``.
+        head: ``(vocab, width)``.
+        of_hidden: Whether the gradient of ``hidden`` is wanted.
+        of_head: Whether the gradient of ``head`` is wanted.
+    """
+
+    def __init__(self, hidden: Tensor, head: Tensor, of_hidden: bool, of_head: bool) -> None:
+        self._hidden, self._head = hidden, head
+        self._of_hidden = torch.empty_like(hidden) if of_hidden else None
+        # many small contributions: sum them in at least float32, for any dtype of the head
+        self._of_head = torch.zeros_like(head, dtype=at_least_float32(hidden.dtype)) if of_head else None
+
+    def add(self, part: slice, of_logits: Tensor) -> None:
+        """Add ``(tokens of part, vocab)``; each part comes once."""
+        of_logits = of_logits.to(self._hidden.dtype)
+        if self._of_hidden is not None:
+            self._of_hidden[part] = of_logits @ self._head
+        if self._of_head is None:
+            return
+        if of_logits.dtype == self._of_head.dtype:
+            self._of_head.addmm_(of_logits.T, self._hidden[part])  # without a second matrix of that size
+        else:
+            self._of_head.add_(of_logits.T @ self._hidden[part])
+
+    def result(self) -> tuple[Tensor | None, Tensor | None]:
+        """Gradients of hidden states and head, ``None`` where not wanted."""
+        return self._of_hidden, None if self._of_head is None else self._of_head.to(self._head.dtype)
+
+
+def at_least_float32(dtype: torch.dtype) -> torch.dtype:
+    """The dtype in which losses are computed."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def of_ids(log_probs: Tensor, action_ids: Tensor) -> Tensor:
+    """The entries ``(...)`` of ``(..., vocab)`` that belong to the sampled ids."""
+    return log_probs.gather(-1, action_ids.unsqueeze(-1)).squeeze(-1)
