@@ -1,9 +1,10 @@
-"""Play a policy, or export its weights, without training."""
+"""Play a policy without training."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hero_pl.callbacks.checkpoints import AtomicCheckpointIO
 from hero_pl.callbacks.stored_weights import check_weights
@@ -62,21 +63,6 @@ def play(
     return "\n".join([first, *remarks(result)])
 
 
-def export_checkpoint(checkpoint: Path, folder: Path, config: str | Path | None) -> None:
-    """Load a checkpoint's weights into the policy of its configuration, and save it as a Hugging Face folder.
-
-    Raises:
-        ConfigError: The folder, or a part of its path, is a file.
-        HeroError: The configuration or the checkpoint is missing or damaged.
-    """
-    there = next((path for path in (folder, *folder.parents) if path.exists()), folder)
-    if there.is_file():
-        raise ConfigError(f"{there} is a file; expected a folder for the weights. Give another folder.")
-    cli = instantiate(["--config", str(config or config_of(checkpoint))], "export")
-    load_weights(cli, checkpoint)
-    cli.model.policy.save_pretrained(folder)
-
-
 def config_of(checkpoint: Path) -> Path:
     """Path of the config.yaml of a checkpoint's run.
 
@@ -90,8 +76,8 @@ def config_of(checkpoint: Path) -> Path:
     raise ConfigError(f"No config.yaml in the folders above {checkpoint}. Give the run's configuration with --config.")
 
 
-def load_weights(cli: HeroCLI, checkpoint: Path) -> None:
-    """Load the policy, with the weights of a checkpoint.
+def load_weights(cli: HeroCLI, checkpoint: Path) -> dict[str, Any]:
+    """Load the policy, with the weights of a checkpoint; return the whole checkpoint.
 
     Raises:
         ConfigError: The checkpoint holds weights of another policy.
@@ -105,3 +91,4 @@ def load_weights(cli: HeroCLI, checkpoint: Path) -> None:
     except ConfigError as error:
         raise ConfigError(f"{checkpoint}: {error}") from error
     cli.model.load_state_dict(state["state_dict"], strict=False)
+    return state

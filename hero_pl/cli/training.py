@@ -150,18 +150,35 @@ def check_hints(
 
 @app.command(
     rich_help_panel=PANEL,
-    epilog="Example: hero_pl export runs/quickstart/version_0/checkpoints/NAME.ckpt exported",
+    epilog="Example: hero_pl export runs/quickstart exported --license apache-2.0 --push me/my-agent",
 )
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="A .ckpt file, written by fit.")],
-    folder: Annotated[Path, typer.Argument(help="Folder to write to.")],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN_OR_CHECKPOINT", help="A run folder (its newest checkpoint is used), or a .ckpt file."
+        ),
+    ],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write to.")],
     config: Annotated[
         str | None, typer.Option("--config", help="The config.yaml of the run; default: the one above the checkpoint.")
     ] = None,
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Merge a LoRA adapter into the weights, and write the full model.")
+    ] = False,
+    push: Annotated[
+        str,
+        typer.Option(
+            "--push", metavar="USER/NAME", help="Also upload it to the Hugging Face Hub, as a private repository."
+        ),
+    ] = "",
+    public: Annotated[bool, typer.Option("--public", help="With --push: make a new repository public.")] = False,
+    license_: Annotated[
+        str, typer.Option("--license", help="License of the weights, for the model card, for example apache-2.0.")
+    ] = "unknown",
 ) -> None:
-    """Write the weights of a checkpoint as a Hugging Face folder."""
+    """Write the weights of a run as a Hugging Face folder, with tokenizer, chat template, settings and model card."""
     with _quick_end("export"):
-        from hero_pl.cli.play import export_checkpoint
+        from hero_pl.cli import export as exporting
 
-    export_checkpoint(checkpoint, folder, config)
-    print(f"Wrote {folder}")
+    print(exporting.export(source, exporting.Destination(folder, merge, push, public, license_), config))

@@ -43,6 +43,7 @@ CREDIT, POLICY_GRADIENT = "hero_pl/losses/credit.py", "hero_pl/losses/policy_gra
 SCHEDULES = "hero_pl/objectives/schedules.py"
 ADVANTAGES, NORMALIZE, MODULE = "hero_pl/losses/advantages.py", "hero_pl/losses/normalize.py", "hero_pl/module.py"
 SCALARS = "hero_pl/scalars.py"
+ENDPOINT = "envs/hero_envs/chat_endpoint.py"
 
 BUGS = (
     Bug(
@@ -320,9 +321,14 @@ BUGS = (
     ),
     Bug(
         29,
-        "take the constant from the longest row",
+        "take the constant from the longest trajectory",
         NORMALIZE,
-        (("inner, outer = constant, float(rows)", "inner, outer = float(tokens_of_row.max()), float(rows)"),),
+        (
+            (
+                "inner, outer = constant, float(num_trajectories)",
+                "inner, outer = float(tokens_of_trajectory.max()), float(num_trajectories)",
+            ),
+        ),
         "tests/losses/test_normalize.py",
     ),
     Bug(
@@ -362,9 +368,9 @@ BUGS = (
         "hero_pl/datamodule.py",
         (
             (
-                "            return self._resampled(played, policy)\n",
+                "            if self.trainer.world_size > 1:\n",
                 '            played, self._ahead = getattr(self, "_ahead", played), played\n'
-                "            return self._resampled(played, policy)\n",
+                "            if self.trainer.world_size > 1:\n",
             ),
         ),
         "tests/test_module.py",
@@ -419,8 +425,8 @@ BUGS = (
         "hero_pl/rollout/slots.py",
         (
             (
-                "episode.history.append(sampled.ids, observation, role)",
-                "grown = episode.history.append(sampled.ids, observation, role)\n"
+                "episode.history.append(sampled.ids, given.observation, given.role)",
+                "grown = episode.history.append(sampled.ids, given.observation, given.role)\n"
                 '            episode.history.prompt_ids = self.dialect.template.insert_hint(grown, "Review notes")',
             ),
         ),
@@ -479,8 +485,8 @@ BUGS = (
         "hero_pl/rollout/slots.py",
         (
             (
-                "        while self.free and self.waiting:\n",
-                "        while self.free and self.waiting and not self.playing:\n",
+                "        while self.free and self.waiting:\n            begun = []\n",
+                "        while self.free and self.waiting and not self.playing:\n            begun = []\n",
             ),
         ),
         "tests/rollout/test_slots.py",
@@ -780,6 +786,214 @@ BUGS = (
         "hero_pl/chat/template.py",
         (("last if last is None or last in self.encoder.control_ids else -1", "-1"),),
         "tests/chat/test_template.py",
+    ),
+    Bug(
+        110,
+        "take no notice of the pause that a server asks for",
+        ENDPOINT,
+        (
+            (
+                "        if asked_s is not None:\n            return min(asked_s",
+                "        if False:\n            return min(asked_s",
+            ),
+        ),
+        "tests/envs/test_chat_endpoint.py",
+        "a_busy_server_is_left_alone",
+    ),
+    Bug(
+        111,
+        "let all who wait for a server come back at once",
+        ENDPOINT,
+        ((" * (1.0 + self._chance()) / 2.0", ""),),
+        "tests/envs/test_chat_endpoint.py",
+        "pauses_double_up_to_the_limit_and_are_not_alike",
+    ),
+    Bug(
+        112,
+        "let every thread try a key that nobody has tried",
+        ENDPOINT,
+        (("                alone.enter_context(self._first)\n", "                pass\n"),),
+        "tests/envs/test_chat_endpoint.py",
+        "a_refused_key_or_model_costs_one_request",
+    ),
+    Bug(
+        113,
+        "ask a dead server for ever",
+        ENDPOINT,
+        (("        if failures >= self._max_failures:", "        if False:"),),
+        "tests/faults/test_endpoints.py",
+        "a_dead_endpoint_ends_the_run",
+    ),
+    Bug(
+        114,
+        "take what is on its way for spent",
+        ENDPOINT,
+        (("                if self.spent + amount > self.cap:", "                if True:"),),
+        "tests/envs/test_chat_endpoint.py",
+        "what_is_on_its_way_is_waited_for",
+    ),
+    Bug(
+        115,
+        "look at no spend cap",
+        ENDPOINT,
+        (("            while self.cap is not None and self.spent", "            while False and self.spent"),),
+        "tests/envs/test_chat_endpoint.py",
+        "nothing_is_asked_that_might_exceed_the_cap",
+    ),
+    Bug(
+        116,
+        "score an episode whose user simulator did not answer",
+        "hero_pl/runs/records.py",
+        (("StopReason.ENDPOINT_ERROR, ", ""),),
+        "tests/envs/tau_bench/test_endpoint_user.py",
+        "a_user_that_dies_breaks_its_own_episode",
+    ),
+    Bug(
+        117,
+        "take a refused key for the fault of an episode",
+        "hero_pl/rollout/environments.py",
+        (("        raise EndpointError(str(error)) from error\n", "        raise EnvError(str(error)) from error\n"),),
+        "tests/envs/tau_bench/test_endpoint_user.py",
+        "a_refused_key_ends_the_run",
+    ),
+    Bug(
+        118,
+        "let a signal wait for the answers to reviews",
+        "hero_pl/reflection/chat_reflector.py",
+        (("            self.endpoint.cancel()\n", ""),),
+        "tests/reflection/test_chat_reflector.py",
+        "a_signal_does_not_wait",
+    ),
+    Bug(
+        119,
+        "let a signal wait for the answers of users",
+        "hero_pl/rollout/environments.py",
+        (('    getattr(env.unwrapped, "cancel", lambda: None)()\n', "    pass\n"),),
+        "tests/envs/tau_bench/test_endpoint_user.py",
+        "a_signal_does_not_wait",
+    ),
+    Bug(
+        120,
+        "show the key that a server echoes",
+        "envs/hero_envs/chat_http.py",
+        (("    if not key:\n        return text\n", "    return text\n"),),
+        "tests/envs/test_chat_http.py",
+        "a_key_that_the_server_echoes",
+    ),
+    Bug(
+        121,
+        "give a call its whole time for every part",
+        "envs/hero_envs/chat_http.py",
+        (("        left = self._deadline - self._clock()\n", "        left = self.timeout\n"),),
+        "tests/envs/test_chat_http.py",
+        "time_limit",
+    ),
+    Bug(
+        122,
+        "give a command that a spend cap ended the status of any error",
+        "hero_pl/errors.py",
+        (("    exit_status: ClassVar[int] = 3\n", "    exit_status: ClassVar[int] = 1\n"),),
+        "tests/faults/test_endpoints.py",
+        "status_of_the_cap",
+    ),
+    Bug(
+        123,
+        "refuse to resume with a higher spend cap",
+        "hero_pl/callbacks/settings.py",
+        ((" or (asks and name in OF_ENDPOINTS)", ""),),
+        "tests/faults/test_endpoints.py",
+        "status_of_the_cap",
+    ),
+    Bug(
+        130,
+        "let a reward that is no number into the episode",
+        "hero_pl/rollout/answers.py",
+        (("    yield from _wrong_reward(reward)\n", ""),),
+        "tests/faults/test_environments.py",
+    ),
+    Bug(
+        131,
+        "let an environment speak in any role",
+        "hero_pl/rollout/answers.py",
+        ((' and info["role"] in ROLES)', ")"),),
+        "tests/faults/test_environments.py",
+    ),
+    Bug(
+        132,
+        "write whatever an environment reports",
+        "hero_pl/rollout/answers.py",
+        (
+            (
+                "        if isinstance(value, float) and math.isfinite(value):\n",
+                "        if isinstance(value, float):\n",
+            ),
+        ),
+        "tests/faults/test_environments.py",
+    ),
+    Bug(
+        133,
+        "keep an observation whole, however long",
+        "hero_pl/rollout/answers.py",
+        (("    cut = max(0, len(observation) - max_chars)\n", "    cut = 0\n"),),
+        "tests/faults/test_environments.py",
+    ),
+    Bug(
+        134,
+        "give a broken episode up at once",
+        "hero_pl/rollout/slots.py",
+        (("        if fault.guilty and len(failures) >= retries:\n", "        if fault.guilty:\n"),),
+        "tests/faults/test_environments.py",
+    ),
+    Bug(
+        135,
+        "draw tasks that always break",
+        "hero_pl/datamodule.py",
+        (("        if not out:\n", "        if True:\n"),),
+        "tests/faults/test_environments.py",
+    ),
+    Bug(
+        136,
+        "forget at a resume which tasks always break",
+        "hero_pl/datamodule.py",
+        (("                made.health.load_state_dict(self._health.pop(split))\n", "                pass\n"),),
+        "tests/faults/test_environments.py",
+    ),
+    Bug(
+        137,
+        "never end a run whose environment is broken",
+        "hero_pl/rollout/health.py",
+        (("        if len(tasks) > self.broken_share * max(FEWEST, len(self._latest)):\n", "        if False:\n"),),
+        "tests/faults/test_environments.py",
+    ),
+    Bug(
+        138,
+        "wait for an environment without a limit",
+        "hero_pl/rollout/pool.py",
+        (("    signal.setitimer(signal.ITIMER_REAL, limit)\n", ""),),
+        "tests/rollout/test_pool.py",
+    ),
+    Bug(
+        139,
+        "count broken episodes as failures of the policy",
+        "hero_pl/runs/records.py",
+        (("(StopReason.ENV_ERROR, StopReason.ENV_TIMEOUT, ", "("),),
+        "tests/faults/test_environments.py",
+    ),
+    Bug(
+        140,
+        "give the card the last evaluation of the run for any weights",
+        "hero_pl/export/results.py",
+        (("if one.turns_used == turns)", "if one)"),),
+        "tests/export/test_model_card.py",
+        "does_not_get_the_result_of_another",
+    ),
+    Bug(
+        141,
+        "leave the end-of-turn ids out of the generation settings",
+        "hero_pl/policy/generation.py",
+        (('{"eos_token_id": ends, "pad', '{"pad'),),
+        "tests/export/test_model_card.py",
+        "acts_in_plain_transformers",
     ),
 )
 
