@@ -1,11 +1,13 @@
 """Reviews sampled under a grammar: only tokens that continue a valid answer can be sampled.
 
-The format is a JSON schema per window and set of tools; xgrammar (extra ``constrained``) computes the allowed next ids.
+The format is a JSON schema per window and set of tools, or a grammar for plain lines; xgrammar (extra ``constrained``)
+computes the allowed next ids.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from hero_pl.policy.base import Policy
     from hero_pl.types import Trajectory
 
+_BRACKETS = re.compile(r"\s*(\w+)\[.*\]\s*\Z", re.DOTALL)
 MOST_ITEMS = 8
 """Maximum number of entries of a list in a corrected action, so that every answer ends."""
 
@@ -26,7 +29,8 @@ def review_schema(trajectory: Trajectory, window: tuple[int, int], max_chars: in
     """JSON schema of the answer for the turns of a window: every turn, no other key, texts of limited length.
 
     Args:
-        trajectory: Trajectory, for its tools; without tools a corrected action is any name and arguments.
+        trajectory: Trajectory, for its tools; without tools a corrected action has the form ``name[...]``, with a name
+            that the episode has used.
         window: First and last turn.
         max_chars: Maximum length of every text in the answer.
     """
@@ -35,12 +39,40 @@ def review_schema(trajectory: Trajectory, window: tuple[int, int], max_chars: in
         _object(name={"const": function["name"]}, arguments=_bounded(function.get("parameters") or {}, max_chars))
         for function in functions
     ]
+    if names := text_actions(trajectory):
+        inside = f'[^\\x00-\\x1f\\x7f"\\\\\\]]{{1,{max_chars}}}'
+        calls = [{"type": "string", "pattern": f"^({'|'.join(names)})\\[{inside}\\]$"}]
     turn = _object(
         diagnosis=_text(max_chars),
         confidence={"enum": ["low", "medium", "high"]},
         next_action_target={"anyOf": [{"type": "null"}, *calls]},
     )
     return _object(**{f"turn{number}": turn for number in range(window[0], window[1] + 1)})
+
+
+def review_lines(trajectory: Trajectory, window: tuple[int, int], max_chars: int) -> str:
+    """Grammar (EBNF) of the answer in plain lines: one line per turn of a window, no text without end.
+
+    Args:
+        trajectory: Where actions are written ``name[...]``, a corrected one has a name that the episode has used.
+        window: First and last turn.
+        max_chars: Of any text in the answer.
+    """
+    lines = [f'"turn{number}: " text do?' for number in range(window[0], window[1] + 1)]
+    named = " | ".join(f'"{name}"' for name in text_actions(trajectory))
+    rules = {
+        "root": ' "\\n" '.join(lines),
+        "do": '" / do: " action',
+        "action": f'({named}) "[" [^\\x00-\\x1f\\x7f\\]]{{1,{max_chars}}} "]"' if named else "text",
+        "text": f"[^\\x00-\\x20\\x7f/;|] [^\\x00-\\x1f\\x7f/;|]{{0,{max_chars - 1}}}",
+    }
+    return "\n".join(f"{name} ::= {rule}" for name, rule in rules.items())
+
+
+def text_actions(trajectory: Trajectory) -> list[str]:
+    """Names of the actions that the episode wrote as ``name[...]``, in order; empty where tools are called."""
+    found = [] if trajectory.tools else [_BRACKETS.match(turn.action) for turn in trajectory.turns]
+    return list(dict.fromkeys(one[1] for one in found if one))
 
 
 def _object(**properties: Any) -> dict[str, Any]:
@@ -96,9 +128,16 @@ class ReviewGrammar:
         self._compiler: Any = xgrammar.GrammarCompiler(info, max_threads=1)
         self.vocabulary = vocabulary
 
-    def constraint(self, schema: Mapping[str, Any]) -> Constraint:
-        """A new constraint for one answer."""
-        compiled = self._compiler.compile_json_schema(json.dumps(schema), any_whitespace=False)  # cached by xgrammar
+    def constraint(self, form: Mapping[str, Any] | str) -> Constraint:
+        """A new constraint for one answer.
+
+        Args:
+            form: A JSON schema, or a grammar.
+        """
+        if isinstance(form, str):
+            compiled = self._compiler.compile_grammar(form)  # both are cached by xgrammar
+        else:
+            compiled = self._compiler.compile_json_schema(json.dumps(form), any_whitespace=False)
         return _Follows(self._xgrammar, compiled, self.vocabulary)
 
 

@@ -33,6 +33,8 @@ class Answer:
     """Number of generated tokens."""
     ids: tuple[int, ...] = ()
     """Sampled ids, if available; a retry continues from them."""
+    ended: bool = True
+    """Whether it is complete, and was not cut at the token limit."""
     failure: str = ""
     """Issue code if there is no answer. Such a question is not asked again."""
 
@@ -63,7 +65,7 @@ class Question:
     def again(self) -> Message:
         """Message with the errors of the best answer so far."""
         assert self.reflection is not None
-        return retry_message(self.reflection, self.request.window)
+        return retry_message(self.reflection, self.request.window, self.request.form)
 
 
 Plan: TypeAlias = Callable[[Trajectory], Sequence[ReflectorRequest]]
@@ -156,6 +158,8 @@ class Review:
             leak_ngram=self.leak_ngram,
             max_diagnosis_chars=self.max_diagnosis_chars,
             window=question.request.window,
+            form=question.request.form,
+            ended=answer.ended,
         )
         latest = replace(parsed, raw=answer.text, tokens=answer.tokens)
         question.reflection = latest if before is None else better_of(before, latest)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Literal
 from hero_pl.errors import ConfigError, ReflectionError
 from hero_pl.policy.sampling import Constraint, Sampling
 from hero_pl.reflection.base import Reflector
-from hero_pl.reflection.grammar import ReviewGrammar, review_schema
-from hero_pl.reflection.parse import LeakPolicy
-from hero_pl.reflection.prompt import TOKENS_PER_TURN, ReflectorRequest, answer_tokens, requests
+from hero_pl.reflection.grammar import ReviewGrammar, review_lines, review_schema
+from hero_pl.reflection.parse import AnswerForm, LeakPolicy
+from hero_pl.reflection.prompt import TOKENS_PER_TURN, ReflectorRequest, answer_tokens, lines_request, requests
 from hero_pl.reflection.review import Answer, OnInvalid, Question, Review
 from hero_pl.rollout.specs import SeedPurpose, derive_seeds
 from hero_pl.types import FinishReason, Reflection, Trajectory
@@ -30,6 +30,9 @@ class SelfReflector(Reflector):
         weights: ``live``, or ``initial``: the weights at the start of training, which do not degrade with the student.
         mode: ``transcript`` shows the episode as quoted text in a new conversation; ``continue`` appends a short
             request to the ids of the episode, for small policies that were trained to answer it.
+        answer: ``json``, or with ``mode: continue`` also ``lines``: one plain line per turn, for models that cannot
+            write JSON. A line usually has no confidence and counts as ``medium``, so that the teacher shows its
+            corrected action only with ``include_action_target: always``.
         tokens_per_turn: Maximum length of the answer, in tokens per turn; 64 are added.
         max_request_tokens: Longer episodes are reviewed in windows of turns; default: what fits into the context.
         temperature: Temperature of the first request; 0 is greedy.
@@ -58,12 +61,15 @@ class SelfReflector(Reflector):
         leak_ngram: int = 6,
         max_diagnosis_chars: int = 800,
         constrained: bool = False,
+        answer: AnswerForm = "json",
     ) -> None:
+        if answer == "lines" and mode != "continue":
+            raise ConfigError(f"SelfReflector(answer='lines', mode={mode!r}): lines are asked for in mode: continue.")
         if tokens_per_turn < 1 or batch_size < 1:
             raise ConfigError(
                 f"SelfReflector(tokens_per_turn={tokens_per_turn}, batch_size={batch_size}): expected at least 1 each."
             )
-        self.constrained = constrained
+        self.constrained, self.answer = constrained, answer
         self._grammar: ReviewGrammar | None = None
         self.review = Review(on_invalid, retries, temperature, leak_policy, leak_ngram, max_diagnosis_chars)
         self.weights, self.mode, self.tokens_per_turn = weights, mode, tokens_per_turn
@@ -86,7 +92,7 @@ class SelfReflector(Reflector):
 
     def _plan(self, trajectory: Trajectory, dialect: Dialect) -> list[ReflectorRequest]:
         if self.mode == "continue":
-            return [ReflectorRequest((), (1, len(trajectory.turns)))]
+            return [ReflectorRequest((), (1, len(trajectory.turns)), form=self.answer)]
         count = dialect.template.encoder.encode_untrusted
         room = self.max_request_tokens or max(dialect.max_length // 2, 64)
         return requests(trajectory, max_size=room, count=lambda text: len(count(text)))
@@ -94,7 +100,7 @@ class SelfReflector(Reflector):
     def _prompt(self, question: Question, dialect: Dialect) -> tuple[int, ...]:
         """Prompt ids of the question; at a retry with the sampled ids of the earlier answer and its errors."""
         if self.mode == "continue":
-            ids = review_prompt(question.trajectory, dialect)
+            ids = review_prompt(question.trajectory, dialect, self.answer)
         else:
             ids = dialect.template.conversation(question.request.messages)
         if question.answer is None:
@@ -120,12 +126,13 @@ class SelfReflector(Reflector):
                     policy.template.encoder.decode(action.ids),
                     len(action.ids),
                     tuple(action.ids),
+                    action.finish_reason is FinishReason.STOP,
                     failure="sampler_error" if action.finish_reason is FinishReason.ERROR else "",
                 )
                 for action in actions
             ]
         answered = iter(found)
-        # The parser counts a first question without room for an answer as `no_json`.
+        # The parser counts a first question without room for an answer as `no_json` or `no_lines`.
         return [
             next(answered)
             if len(ids) < policy.max_length
@@ -137,9 +144,8 @@ class SelfReflector(Reflector):
         """The grammar of each answer; two characters per token, so that texts rarely exceed the token limit."""
         grammar = self._grammar = self._grammar or ReviewGrammar(policy)
         chars = min(self.review.max_diagnosis_chars, 2 * self.tokens_per_turn)
-        return lambda row: grammar.constraint(
-            review_schema(questions[row].trajectory, questions[row].request.window, chars)
-        )
+        form = review_lines if self.answer == "lines" else review_schema
+        return lambda row: grammar.constraint(form(questions[row].trajectory, questions[row].request.window, chars))
 
     def _batches(
         self, asked: Sequence[tuple[Question, tuple[int, ...]]], max_length: int
@@ -162,11 +168,14 @@ class SelfReflector(Reflector):
             yield batch, min(wanted, max_length - longest)
 
 
-def review_prompt(trajectory: Trajectory, dialect: Dialect) -> tuple[int, ...]:
+def review_prompt(trajectory: Trajectory, dialect: Dialect, answer: AnswerForm = "json") -> tuple[int, ...]:
     """The ids of the trajectory, its last observation, and the request to review it."""
     last = trajectory.turns[-1]
     context = dialect.template.next_prompt(last.prompt_ids, last.action_ids, last.observation, last.role)
-    request = REVIEW.format(reward=trajectory.reward, turns=len(trajectory.turns))
+    if answer == "lines":
+        request = lines_request(trajectory)
+    else:
+        request = REVIEW.format(reward=trajectory.reward, turns=len(trajectory.turns))
     return dialect.template.insert_hint(
         context, request, "before_action"
     )  # for any hint_position: the request is the last message
