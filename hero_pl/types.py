@@ -30,6 +30,8 @@ class StopReason(StrEnum):
     """The next prompt plus one action would not fit into the model's context."""
     ENV_ERROR = "env_error"
     """The environment raised; the text is in ``Trajectory.info['error']``."""
+    ENDPOINT_ERROR = "endpoint_error"
+    """A server that the environment asks gave no usable answer; the text is in ``Trajectory.info['error']``."""
     SAMPLER_ERROR = "sampler_error"
     """The sampler failed, also when the episode was played again; the text is in ``Trajectory.info['error']``."""
 

@@ -85,6 +85,7 @@ class Collector:
 
         Raises:
             EnvError: The first episode could not be started, or so many in a row.
+            EndpointError: A server that the environments ask answers nobody any more, or its spend cap is reached.
         """
         count = min(len(specs), self.limits.num_envs)
         while len(self.envs) < count:
@@ -101,7 +102,12 @@ class Collector:
                 sampling.max_action_tokens,
                 sampling.divisor,
             )
-            return slots.play(specs, on_episode, pool.map if pool else map)
+            try:
+                return slots.play(specs, on_episode, pool.map if pool else map)
+            except BaseException:  # a signal, too, must not wait for servers
+                for env in self.envs[:count] if pool else ():
+                    environments.cancel(env)
+                raise
 
     def close(self) -> None:
         """Close the environments."""

@@ -10,7 +10,9 @@ from typing import Any
 
 import gymnasium
 
-from hero_pl.errors import ConfigError, EnvError
+from hero_envs.chat_endpoint import EndpointDown, RequestFailed, SpendCapReached
+from hero_pl.errors import ConfigError, EndpointError, EnvError, SpendCapError
+from hero_pl.types import StopReason
 
 Env = gymnasium.Env[str, str]
 
@@ -146,6 +148,25 @@ def begin(env: Env, task_id: str, seed: int) -> tuple[str, dict[str, Any]]:
             f"Prove an environment with: hero_pl check-env {_name(env)}"
         )
     return observation, info
+
+
+def fault(error: BaseException) -> StopReason:
+    """What ended an episode in which the environment raised.
+
+    Raises:
+        SpendCapError: The environment asks a server, and the next request might cost more than may be spent.
+        EndpointError: The server answers nobody any more.
+    """
+    if isinstance(error, SpendCapReached):
+        raise SpendCapError(str(error)) from error
+    if isinstance(error, EndpointDown):
+        raise EndpointError(str(error)) from error
+    return StopReason.ENDPOINT_ERROR if isinstance(error, RequestFailed) else StopReason.ENV_ERROR
+
+
+def cancel(env: Env) -> None:
+    """Let an environment that waits for a server in another thread give up."""
+    getattr(env.unwrapped, "cancel", lambda: None)()
 
 
 ABOUT_SCORE = ("user", "do_nothing_succeeds", "user_is_faithful")

@@ -169,8 +169,9 @@ class Slots:
         try:
             observation, info = environments.begin(episode.env, episode.spec.task_id, episode.spec.seed)
         except EnvError as error:
-            self.starts.failure(error)
-            episode.stop, episode.info = StopReason.ENV_ERROR, {"error": str(error)}
+            episode.stop, episode.info = environments.fault(error.__cause__ or error), {"error": str(error)}
+            if episode.stop is StopReason.ENV_ERROR:
+                self.starts.failure(error)
             return
         self.starts.failed = 0
         episode.system_prompt, episode.tools = str(info.get("system_prompt", "")), tuple(info.get("tools", ()))
@@ -258,8 +259,8 @@ class Slots:
             observation, reward, terminated, truncated, info = episode.env.step(action)
         except Exception as error:
             # An environment must answer mistakes with an observation. One that raises must not stop the run: the
-            # episode ends, and the reason is in its record and in the counter `rollout/env_error`.
-            episode.stop = StopReason.ENV_ERROR
+            # episode ends, and the reason is in its record and in `rollout/env_error` or `rollout/endpoint_error`.
+            episode.stop = environments.fault(error)
             episode.info["error"] = repr(error)
             return "", "user"
         episode.reward += float(reward)

@@ -83,10 +83,12 @@ def records_path(run: Path) -> Path:
 
 # -- status of an episode ----------------------------------------------------------------------------------------------
 
+BROKEN = (StopReason.ENV_ERROR, StopReason.ENDPOINT_ERROR, StopReason.SAMPLER_ERROR)
+
 
 def evaluable(trajectory: Trajectory) -> bool:
-    """Whether the episode measures the policy: it did not end with an error of environment, user or sampler."""
-    return trajectory.stop_reason not in (StopReason.ENV_ERROR, StopReason.SAMPLER_ERROR)
+    """Whether the episode measures the policy: it did not end with an error of environment, user, server or sampler."""
+    return trajectory.stop_reason not in BROKEN
 
 
 def succeeded(trajectory: Trajectory, threshold: float = 1.0) -> bool:

@@ -43,6 +43,7 @@ CREDIT, POLICY_GRADIENT = "hero_pl/losses/credit.py", "hero_pl/losses/policy_gra
 SCHEDULES = "hero_pl/objectives/schedules.py"
 ADVANTAGES, NORMALIZE, MODULE = "hero_pl/losses/advantages.py", "hero_pl/losses/normalize.py", "hero_pl/module.py"
 SCALARS = "hero_pl/scalars.py"
+ENDPOINT = "envs/hero_envs/chat_endpoint.py"
 
 BUGS = (
     Bug(
@@ -780,6 +781,123 @@ BUGS = (
         "hero_pl/chat/template.py",
         (("last if last is None or last in self.encoder.control_ids else -1", "-1"),),
         "tests/chat/test_template.py",
+    ),
+    Bug(
+        110,
+        "take no notice of the pause that a server asks for",
+        ENDPOINT,
+        (
+            (
+                "        if asked_s is not None:\n            return min(asked_s",
+                "        if False:\n            return min(asked_s",
+            ),
+        ),
+        "tests/envs/test_chat_endpoint.py",
+        "a_busy_server_is_left_alone",
+    ),
+    Bug(
+        111,
+        "let all who wait for a server come back at once",
+        ENDPOINT,
+        ((" * (1.0 + self._chance()) / 2.0", ""),),
+        "tests/envs/test_chat_endpoint.py",
+        "pauses_double_up_to_the_limit_and_are_not_alike",
+    ),
+    Bug(
+        112,
+        "let every thread try a key that nobody has tried",
+        ENDPOINT,
+        (("                alone.enter_context(self._first)\n", "                pass\n"),),
+        "tests/envs/test_chat_endpoint.py",
+        "a_refused_key_or_model_costs_one_request",
+    ),
+    Bug(
+        113,
+        "ask a dead server for ever",
+        ENDPOINT,
+        (("        if failures >= self._max_failures:", "        if False:"),),
+        "tests/faults/test_endpoints.py",
+        "a_dead_endpoint_ends_the_run",
+    ),
+    Bug(
+        114,
+        "take what is on its way for spent",
+        ENDPOINT,
+        (("                if self.spent + amount > self.cap:", "                if True:"),),
+        "tests/envs/test_chat_endpoint.py",
+        "what_is_on_its_way_is_waited_for",
+    ),
+    Bug(
+        115,
+        "look at no spend cap",
+        ENDPOINT,
+        (("            while self.cap is not None and self.spent", "            while False and self.spent"),),
+        "tests/envs/test_chat_endpoint.py",
+        "nothing_is_asked_that_might_exceed_the_cap",
+    ),
+    Bug(
+        116,
+        "score an episode whose user simulator did not answer",
+        "hero_pl/runs/records.py",
+        (("(StopReason.ENV_ERROR, StopReason.ENDPOINT_ERROR, ", "(StopReason.ENV_ERROR, "),),
+        "tests/envs/tau_bench/test_endpoint_user.py",
+        "a_user_that_dies_breaks_its_own_episode",
+    ),
+    Bug(
+        117,
+        "take a refused key for the fault of an episode",
+        "hero_pl/rollout/environments.py",
+        (("    if isinstance(error, EndpointDown):\n", "    if False:\n"),),
+        "tests/envs/tau_bench/test_endpoint_user.py",
+        "a_refused_key_ends_the_run",
+    ),
+    Bug(
+        118,
+        "let a signal wait for the answers to reviews",
+        "hero_pl/reflection/chat_reflector.py",
+        (("            self.endpoint.cancel()\n", ""),),
+        "tests/reflection/test_chat_reflector.py",
+        "a_signal_does_not_wait",
+    ),
+    Bug(
+        119,
+        "let a signal wait for the answers of users",
+        "hero_pl/rollout/environments.py",
+        (('    getattr(env.unwrapped, "cancel", lambda: None)()\n', "    pass\n"),),
+        "tests/envs/tau_bench/test_endpoint_user.py",
+        "a_signal_does_not_wait",
+    ),
+    Bug(
+        120,
+        "show the key that a server echoes",
+        "envs/hero_envs/chat_http.py",
+        (("    if not key:\n        return text\n", "    return text\n"),),
+        "tests/envs/test_chat_http.py",
+        "a_key_that_the_server_echoes",
+    ),
+    Bug(
+        121,
+        "give a call its whole time for every part",
+        "envs/hero_envs/chat_http.py",
+        (("        left = self._deadline - self._clock()\n", "        left = self.timeout\n"),),
+        "tests/envs/test_chat_http.py",
+        "time_limit",
+    ),
+    Bug(
+        122,
+        "give a command that a spend cap ended the status of any error",
+        "hero_pl/errors.py",
+        (("    exit_status: ClassVar[int] = 3\n", "    exit_status: ClassVar[int] = 1\n"),),
+        "tests/faults/test_endpoints.py",
+        "status_of_the_cap",
+    ),
+    Bug(
+        123,
+        "refuse to resume with a higher spend cap",
+        "hero_pl/callbacks/settings.py",
+        ((" or (asks and name in OF_ENDPOINTS)", ""),),
+        "tests/faults/test_endpoints.py",
+        "status_of_the_cap",
     ),
 )
 

@@ -183,6 +183,7 @@ def test_only_what_environment_or_sampler_broke_says_nothing_about_the_policy() 
     kinds = {reason: evaluable(dataclasses.replace(episode(), stop_reason=reason)) for reason in StopReason}
     assert [reason for reason, counts in kinds.items() if not counts] == [
         StopReason.ENV_ERROR,
+        StopReason.ENDPOINT_ERROR,
         StopReason.SAMPLER_ERROR,
     ]
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import gymnasium
 
+from hero_envs.chat_http import encodable
 from hero_envs.spaces import UnicodeText
 from hero_envs.tau_bench.compact import compact_observation
 from hero_envs.tau_bench.domain import Domain, load_official
@@ -121,7 +122,8 @@ class TauBenchEnv(gymnasium.Env[str, str]):
 
         Raises:
             ValueError: The task id does not exist.
-            UserError: The user simulator failed.
+            UserError: The user simulator failed. With an ``EndpointUser`` also the faults of
+                :mod:`hero_envs.chat_endpoint`.
         """
         super().reset(seed=seed)
         ids = self.task_ids
@@ -151,7 +153,7 @@ class TauBenchEnv(gymnasium.Env[str, str]):
         if isinstance(self.user, ScriptedUser):
             info["user_is_faithful"] = plays_faithfully(task)
         opening = self._episode.start()
-        return _printable(self._handles.shorten(opening) if self._handles else opening), info
+        return encodable(self._handles.shorten(opening) if self._handles else opening), info
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """Carry out one action.
@@ -164,7 +166,7 @@ class TauBenchEnv(gymnasium.Env[str, str]):
             ``success``, ``reward_info``, ``user`` and ``user_cost``.
 
         Raises:
-            UserError: The user simulator failed; the episode cannot be evaluated.
+            UserError: The user simulator failed; the episode cannot be evaluated. See ``reset``.
         """
         if self._episode is None:
             raise RuntimeError("TauBenchEnv.step() before reset(); call reset() first.")
@@ -188,7 +190,11 @@ class TauBenchEnv(gymnasium.Env[str, str]):
             info["reward_info"] = dict(result.reward_info) if result is not None and result.reward_info else None
             info["user"] = self.user.label
             info["user_cost"] = self.user.cost
-        return _printable(observation), reward, done, truncated, info
+        return encodable(observation), reward, done, truncated, info
+
+    def cancel(self) -> None:
+        """Called from another thread when the run is to end: a user that waits for a server gives up."""
+        self.user.cancel()
 
     def _expanded(self, name: str, kwargs: dict[str, Any]) -> dict[str, Any]:
         """The arguments with ids in place of handles."""
@@ -239,11 +245,6 @@ def _deeper_than(value: Any, limit: int) -> bool:
         if not level:
             return False
     return True
-
-
-def _printable(text: str) -> str:
-    """The text with surrogate pairs joined and lone ones replaced by U+FFFD, so that every tokenizer can encode it."""
-    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _make_user(user: str | Mapping[str, Any] | User) -> User:
