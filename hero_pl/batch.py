@@ -194,7 +194,7 @@ def tokenize(
     scales = torch.tensor(layout.scale, dtype=torch.float32, device=device)
     shares = torch.tensor(layout.share, dtype=torch.float32, device=device)
     teacher_mask = torch.tensor(layout.teacher_mask, dtype=torch.bool, device=device)
-    where: Any = {"turn": number, "row": owner, "rows": len(trajectories), "reduce_sum": reduce_sum}
+    where: Any = {"turn": number, "trajectory": owner, "num_trajectories": len(trajectories), "reduce_sum": reduce_sum}
     of_policy = torch.zeros_like(shares)
     if policy_term is not None:
         advantage = policy_term.advantage

@@ -188,13 +188,15 @@ class HeroModule(lightning.LightningModule):
         self._check_staleness(stale, f"policy_version of step {self.global_step}")
         with torch.no_grad():
             step = self.objective.prepare(judged, self.policy, self._reduce_sum)
-        discarded = getattr(getattr(self.trainer, "datamodule", None), "discarded", [])
+        data = getattr(self.trainer, "datamodule", None)
+        discarded = getattr(data, "discarded", [])
         played = torch.tensor([float(sum(len(t.turns) for t in (*trajectories, *discarded)))])
         self.turns += int(self._reduce_sum(played))  # all ranks count alike, so the budget ends them together
         metrics = {**rollout_metrics(trajectories, discarded, self.policy.dialect), **step.metrics}
         metrics |= {name: total(count) for name, count in step.batch.counters.items()}
         metrics |= {"train/turns": largest(self.turns), "train/staleness": largest(stale)}
         metrics["train/broken_episodes"] = total(len(trajectories) - len(judged))
+        metrics["train/quarantined_tasks"] = largest(getattr(data, "quarantined", 0))
         outputs, updated = StepOutputs(), True
         for _ in range(self.updates_per_batch):
             if not updated:

@@ -45,6 +45,10 @@ def rollout_metrics(
     found["further_calls"] = share(sum(turn.further_calls for turn in turns), len(turns))
     # context tokens that a template changed, so that they had to be computed again (hero_pl.chat.history)
     found["rewritten_tokens"] = total(sum(int(t.info.get("rewritten_tokens", 0)) for t in trajectories))
+    # episodes that broke and were played again, and answers that were too long
+    found["retried_episodes"] = total(sum(bool(t.failures) for t in trajectories))
+    cut = sum((t.cut_chars > 0) + sum(turn.cut_chars > 0 for turn in t.turns) for t in trajectories)
+    found["cut_observations"] = total(cut)
     for reason in StopReason:
         found[str(reason)] = share(sum(t.stop_reason == reason for t in trajectories), len(trajectories))
     # the mean of -log q over ids sampled from q is an unbiased estimate of the entropy of q

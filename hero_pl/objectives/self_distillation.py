@@ -166,7 +166,7 @@ class SelfDistillation(Objective):
             hints,
             dialect,
             normalization_at(self.normalize, self.blend, policy.version),
-            weight=lambda row, turn, hint: self._weight(hint, levels),
+            weight=lambda i, turn, hint: self._weight(hint, levels),
             constant=self.constant,
             scope=lambda turn: self.scope(turn, dialect),
             negative_hints=negative_hints(trajectories, hints, self.gate.negative_hints if self.gate else 0),

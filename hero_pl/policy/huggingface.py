@@ -18,7 +18,7 @@ from hero_pl.errors import ConfigError, PolicyError
 from hero_pl.losses.scores import Scores
 from hero_pl.policy.base import Policy, ScoreRow
 from hero_pl.policy.fingerprint import fingerprint
-from hero_pl.policy.generation import declared_end_ids
+from hero_pl.policy.generation import declared_end_ids, generation_settings
 from hero_pl.policy.loading import (
     Lora,
     load_config,
@@ -30,7 +30,7 @@ from hero_pl.policy.loading import (
 )
 from hero_pl.policy.network import Network
 from hero_pl.policy.sampler import CachedSampler
-from hero_pl.policy.sampling import Sampler
+from hero_pl.policy.sampling import Sampler, Sampling
 from hero_pl.types import HintPosition
 
 
@@ -172,12 +172,13 @@ class HuggingFacePolicy(Policy):
         with network.using(weights) as model:
             return read(model, row_index, position, **inputs)
 
-    def save_pretrained(self, folder: Path, merge: bool = False) -> None:
-        """Write model (or adapter), tokenizer and chat template for transformers, vLLM and lm-eval.
+    def save_pretrained(self, folder: Path, merge: bool = False, sampling: Sampling | None = None) -> None:
+        """Write model (or adapter), tokenizer, chat template and generation settings for transformers, vLLM, lm-eval.
 
         Args:
             folder: Made if it is missing.
             merge: Add an adapter to the weights and write the whole model.
+            sampling: How actions are drawn; goes into ``generation_config.json``, beside the end-of-turn ids.
         """
         folder.mkdir(parents=True, exist_ok=True)
         merged = merge and self.lora is not None
@@ -186,5 +187,6 @@ class HuggingFacePolicy(Policy):
         try:
             model.save_pretrained(folder)
             self.template.tokenizer.save_pretrained(folder)
+            generation_settings(self.template, sampling).save_pretrained(folder)
         except OSError as error:
             raise PolicyError(f"Saving to {folder} failed: {error}. Free some space or name another folder.") from error

@@ -62,17 +62,17 @@ class ExpertDemonstrations(Demonstrations):
 
     def _plan(self, spec: EpisodeSpec, dialect: Dialect, collector: Collector) -> list[str]:
         """The expert's replies to one task."""
-        env = collector.envs[0]
+        env = collector.env
         self.expert.reset()
         replies: list[str] = []
         over = False
         try:
-            observation, _ = environments.begin(env, spec.task_id, spec.seed)
+            answer = environments.begin(env, spec.task_id, spec.seed)
             while not over and len(replies) < collector.limits.max_turns:
-                action = self.expert.act(observation)
+                action = self.expert.act(answer.observation)
                 replies.append(dialect.parser.reply(action))
-                observation, _, terminated, truncated, _ = env.step(action)
-                over = terminated or truncated
+                answer = environments.step(env, action)
+                over = answer.terminated or answer.truncated
         except EnvError:  # the collector meets it again, and keeps its reason
             pass
         return replies

@@ -12,9 +12,11 @@ import gymnasium
 
 from hero_envs.chat_endpoint import EndpointDown, RequestFailed, SpendCapReached
 from hero_pl.errors import ConfigError, EndpointError, EnvError, SpendCapError
-from hero_pl.types import StopReason
+from hero_pl.rollout.answers import MAX_CHARS, Answer, read_start, read_step
 
 Env = gymnasium.Env[str, str]
+MAX_ERROR = 2000
+"""Characters of an error's text that are kept."""
 
 
 def register() -> None:
@@ -129,39 +131,64 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
         read_user(arguments["user"])
 
 
-def begin(env: Env, task_id: str, seed: int) -> tuple[str, dict[str, Any]]:
+def begin(env: Env, task_id: str, seed: int, max_chars: int = MAX_CHARS) -> Answer:
     """Start the episode of one task.
 
+    Args:
+        env: Made by :func:`make`.
+        task_id: One of its :func:`task_ids`.
+        seed: Of the episode.
+        max_chars: A longer observation is cut.
+
     Raises:
-        EnvError: The environment failed or broke its contract; the task is named.
+        EnvError: The environment raised, or answered wrongly; names the field.
+        EndpointError: A server that it asks answers nobody any more, or its spend cap is reached.
     """
+    if getattr(env.unwrapped, "task_ids", None) is None:
+        return read_start(_asked(env, "reset", seed=int(task_id)), max_chars)
+    return read_start(_asked(env, "reset", seed=seed, options={"task": task_id}), max_chars)
+
+
+def step(env: Env, action: str, max_chars: int = MAX_CHARS) -> Answer:
+    """Carry out one action.
+
+    Raises:
+        EnvError: The environment raised, or answered wrongly; names the field.
+        EndpointError: A server that it asks answers nobody any more, or its spend cap is reached.
+    """
+    return read_step(_asked(env, "step", action), max_chars)
+
+
+class UnansweredError(EnvError):
+    """A server that the environment asks gave no usable answer; the environment itself is sound."""
+
+
+def _asked(env: Env, method: str, *args: Any, **kwargs: Any) -> object:
+    """What the environment returns; what it raises costs the episode, unless no other would go better."""
     try:
-        if getattr(env.unwrapped, "task_ids", None) is None:
-            observation, info = env.reset(seed=int(task_id))
-        else:
-            observation, info = env.reset(seed=seed, options={"task": task_id})
-    except Exception as error:
-        raise EnvError(f"Task {task_id!r} of {_name(env)} could not be started: {error!r}") from error
-    if not isinstance(observation, str):
-        raise EnvError(
-            f"{_name(env)} returned an observation of type {type(observation).__name__}; text (str) is expected. "
-            f"Prove an environment with: hero_pl check-env {_name(env)}"
-        )
-    return observation, info
-
-
-def fault(error: BaseException) -> StopReason:
-    """What ended an episode in which the environment raised.
-
-    Raises:
-        SpendCapError: The environment asks a server, and the next request might cost more than may be spent.
-        EndpointError: The server answers nobody any more.
-    """
-    if isinstance(error, SpendCapReached):
+        return getattr(env, method)(*args, **kwargs)
+    except (ConfigError, EnvError):
+        raise
+    except SpendCapReached as error:
         raise SpendCapError(str(error)) from error
-    if isinstance(error, EndpointDown):
+    except EndpointDown as error:
         raise EndpointError(str(error)) from error
-    return StopReason.ENDPOINT_ERROR if isinstance(error, RequestFailed) else StopReason.ENV_ERROR
+    except RequestFailed as error:
+        raise UnansweredError(f"{method}() raised {told(error)}") from error
+    except Exception as error:
+        raise EnvError(f"{method}() raised {told(error)}") from error
+    except SystemExit as error:
+        if type(error) is not SystemExit:  # a signal that ends the run
+            raise
+        raise EnvError(f"{method}() raised {told(error)}") from error
+
+
+def told(error: BaseException) -> str:
+    """Type and text of an error, whatever its ``repr`` does."""
+    try:
+        return repr(error)[:MAX_ERROR]
+    except Exception:
+        return type(error).__name__
 
 
 def cancel(env: Env) -> None:
@@ -176,25 +203,13 @@ KEPT = (*ABOUT_SCORE, "plain_replies")
 corrected action may be a reply."""
 NOT_KEPT = ("tools", "system_prompt", "available_actions")
 """Long, and known from elsewhere or not needed after the turn."""
+OWN = ("error", "rewritten_tokens")
+"""What a rollout itself writes beside it; an environment's entry of that name would be taken for it."""
 
 
-def json_only(info: Mapping[str, Any]) -> Any:
-    """What of an ``info`` dictionary is written to a record, as JSON values."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {str(key): plain(item) for key, item in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [plain(item) for item in value]
-        if value is None or isinstance(value, (bool, int, float, str)):
-            return value
-        return value.item() if hasattr(value, "item") and getattr(value, "size", 0) == 1 else str(value)
-
-    return plain({key: value for key, value in info.items() if key not in NOT_KEPT})
-
-
-def _name(env: Env) -> str:
-    return env.spec.id if env.spec else type(env.unwrapped).__name__
+def kept(info: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a checked ``info`` is written to a record at the end of an episode."""
+    return {key: value for key, value in info.items() if key not in (*NOT_KEPT, *OWN)}
 
 
 def import_tau_bench_data(source: Any, target: Any = None) -> str:

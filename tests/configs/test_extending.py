@@ -107,4 +107,4 @@ def test_the_command_line_finds_them_from_another_folder(mine, tmp_path) -> None
         timeout=120,
         check=False,
     )
-    assert "keeps the contract" in done.stdout, done.stderr
+    assert "follows the API" in done.stdout, done.stderr

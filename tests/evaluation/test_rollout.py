@@ -53,8 +53,8 @@ def test_a_broken_episode_counts_as_broken_and_as_tokens_spent_and_nowhere_else(
 
 def test_a_batch_of_broken_episodes_has_no_means_and_no_zeros_to_be_alarmed_by() -> None:
     told = found(episode(turn(1, "a", 3), stop=StopReason.ENV_ERROR))
-    amounts = ("rollout/action_tokens", "rollout/discarded_turns", "rollout/rewritten_tokens")
-    assert [told.pop(name) for name in amounts] == [3.0, 0.0, 0.0]
+    zero = ("discarded_turns", "rewritten_tokens", "retried_episodes", "cut_observations")
+    assert [told.pop(f"rollout/{name}") for name in ("action_tokens", *zero)] == [3.0, 0.0, 0.0, 0.0, 0.0]
     assert told == {f"rollout/{reason}": float(reason is StopReason.ENV_ERROR) for reason in StopReason}
 
 
@@ -83,3 +83,9 @@ def test_what_is_counted_per_turn_is_said_once_and_reported_everywhere(monkeypat
     assert float(scores(played)["shouted"]) == 0.25
     assert found(*played)["rollout/shouted"] == 0.25
     assert summarize(played)["shouted"] == logged(summarize(played))["shouted"] == 0.25
+
+
+def test_episodes_that_were_played_again_and_observations_that_were_cut_are_counted() -> None:
+    one = episode(replace(turn(1, "a", 3), cut_chars=7), turn(2, "b", 3))
+    told = found(one, replace(one, cut_chars=2, failures=("env_error: x", "env_error: y")))
+    assert (told["rollout/cut_observations"], told["rollout/retried_episodes"]) == (3.0, 1.0)

@@ -321,9 +321,14 @@ BUGS = (
     ),
     Bug(
         29,
-        "take the constant from the longest row",
+        "take the constant from the longest trajectory",
         NORMALIZE,
-        (("inner, outer = constant, float(rows)", "inner, outer = float(tokens_of_row.max()), float(rows)"),),
+        (
+            (
+                "inner, outer = constant, float(num_trajectories)",
+                "inner, outer = float(tokens_of_trajectory.max()), float(num_trajectories)",
+            ),
+        ),
         "tests/losses/test_normalize.py",
     ),
     Bug(
@@ -363,9 +368,9 @@ BUGS = (
         "hero_pl/datamodule.py",
         (
             (
-                "            return self._resampled(played, policy)\n",
+                "            if self.trainer.world_size > 1:\n",
                 '            played, self._ahead = getattr(self, "_ahead", played), played\n'
-                "            return self._resampled(played, policy)\n",
+                "            if self.trainer.world_size > 1:\n",
             ),
         ),
         "tests/test_module.py",
@@ -420,8 +425,8 @@ BUGS = (
         "hero_pl/rollout/slots.py",
         (
             (
-                "episode.history.append(sampled.ids, observation, role)",
-                "grown = episode.history.append(sampled.ids, observation, role)\n"
+                "episode.history.append(sampled.ids, given.observation, given.role)",
+                "grown = episode.history.append(sampled.ids, given.observation, given.role)\n"
                 '            episode.history.prompt_ids = self.dialect.template.insert_hint(grown, "Review notes")',
             ),
         ),
@@ -480,8 +485,8 @@ BUGS = (
         "hero_pl/rollout/slots.py",
         (
             (
-                "        while self.free and self.waiting:\n",
-                "        while self.free and self.waiting and not self.playing:\n",
+                "        while self.free and self.waiting:\n            begun = []\n",
+                "        while self.free and self.waiting and not self.playing:\n            begun = []\n",
             ),
         ),
         "tests/rollout/test_slots.py",
@@ -839,7 +844,7 @@ BUGS = (
         116,
         "score an episode whose user simulator did not answer",
         "hero_pl/runs/records.py",
-        (("(StopReason.ENV_ERROR, StopReason.ENDPOINT_ERROR, ", "(StopReason.ENV_ERROR, "),),
+        (("StopReason.ENDPOINT_ERROR, ", ""),),
         "tests/envs/tau_bench/test_endpoint_user.py",
         "a_user_that_dies_breaks_its_own_episode",
     ),
@@ -847,7 +852,7 @@ BUGS = (
         117,
         "take a refused key for the fault of an episode",
         "hero_pl/rollout/environments.py",
-        (("    if isinstance(error, EndpointDown):\n", "    if False:\n"),),
+        (("        raise EndpointError(str(error)) from error\n", "        raise EnvError(str(error)) from error\n"),),
         "tests/envs/tau_bench/test_endpoint_user.py",
         "a_refused_key_ends_the_run",
     ),
@@ -898,6 +903,97 @@ BUGS = (
         ((" or (asks and name in OF_ENDPOINTS)", ""),),
         "tests/faults/test_endpoints.py",
         "status_of_the_cap",
+    ),
+    Bug(
+        130,
+        "let a reward that is no number into the episode",
+        "hero_pl/rollout/answers.py",
+        (("    yield from _wrong_reward(reward)\n", ""),),
+        "tests/faults/test_environments.py",
+    ),
+    Bug(
+        131,
+        "let an environment speak in any role",
+        "hero_pl/rollout/answers.py",
+        ((' and info["role"] in ROLES)', ")"),),
+        "tests/faults/test_environments.py",
+    ),
+    Bug(
+        132,
+        "write whatever an environment reports",
+        "hero_pl/rollout/answers.py",
+        (
+            (
+                "        if isinstance(value, float) and math.isfinite(value):\n",
+                "        if isinstance(value, float):\n",
+            ),
+        ),
+        "tests/faults/test_environments.py",
+    ),
+    Bug(
+        133,
+        "keep an observation whole, however long",
+        "hero_pl/rollout/answers.py",
+        (("    cut = max(0, len(observation) - max_chars)\n", "    cut = 0\n"),),
+        "tests/faults/test_environments.py",
+    ),
+    Bug(
+        134,
+        "give a broken episode up at once",
+        "hero_pl/rollout/slots.py",
+        (("        if fault.guilty and len(failures) >= retries:\n", "        if fault.guilty:\n"),),
+        "tests/faults/test_environments.py",
+    ),
+    Bug(
+        135,
+        "draw tasks that always break",
+        "hero_pl/datamodule.py",
+        (("        if not out:\n", "        if True:\n"),),
+        "tests/faults/test_environments.py",
+    ),
+    Bug(
+        136,
+        "forget at a resume which tasks always break",
+        "hero_pl/datamodule.py",
+        (("                made.health.load_state_dict(self._health.pop(split))\n", "                pass\n"),),
+        "tests/faults/test_environments.py",
+    ),
+    Bug(
+        137,
+        "never end a run whose environment is broken",
+        "hero_pl/rollout/health.py",
+        (("        if len(tasks) > self.broken_share * max(FEWEST, len(self._latest)):\n", "        if False:\n"),),
+        "tests/faults/test_environments.py",
+    ),
+    Bug(
+        138,
+        "wait for an environment without a limit",
+        "hero_pl/rollout/pool.py",
+        (("    signal.setitimer(signal.ITIMER_REAL, limit)\n", ""),),
+        "tests/rollout/test_pool.py",
+    ),
+    Bug(
+        139,
+        "count broken episodes as failures of the policy",
+        "hero_pl/runs/records.py",
+        (("(StopReason.ENV_ERROR, StopReason.ENV_TIMEOUT, ", "("),),
+        "tests/faults/test_environments.py",
+    ),
+    Bug(
+        140,
+        "give the card the last evaluation of the run for any weights",
+        "hero_pl/export/results.py",
+        (("if one.turns_used == turns)", "if one)"),),
+        "tests/export/test_model_card.py",
+        "does_not_get_the_result_of_another",
+    ),
+    Bug(
+        141,
+        "leave the end-of-turn ids out of the generation settings",
+        "hero_pl/policy/generation.py",
+        (('{"eos_token_id": ends, "pad', '{"pad'),),
+        "tests/export/test_model_card.py",
+        "acts_in_plain_transformers",
     ),
 )
 

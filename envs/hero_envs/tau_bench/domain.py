@@ -15,7 +15,7 @@ from hero_envs.tau_bench.tasks import Task, tasks_from_json
 from hero_envs.tau_bench.tool import Tool
 
 DATA_VARIABLE = "HERO_TAU_BENCH_DATA"
-"""Environment variable with the folder that the importer wrote."""
+"""Environment variable with the folder of the imported data."""
 
 TABLES = {"retail": ("orders", "products", "users"), "airline": ("flights", "reservations", "users")}
 SPLITS = {"retail": ("train", "dev", "test"), "airline": ("test",)}
@@ -23,12 +23,12 @@ TOOLS: dict[str, tuple[Tool, ...]] = {"retail": retail_tools.TOOLS, "airline": a
 
 
 class Domain:
-    """Everything about a domain that no episode changes.
+    """The part of a domain that no episode changes.
 
     Args:
         name: ``retail``, ``airline`` or ``pocket_retail``.
         base: The records at the start of every episode.
-        tools: In the order in which the schemas are shown.
+        tools: Tools, in the order of their schemas.
         tool_schemas: OpenAI-style function schemas, in the order of ``tools``.
         policy: The policy text (system prompt).
         splits: Split name to tasks.
@@ -58,19 +58,19 @@ class Domain:
         return {task.id: task for tasks in self.splits.values() for task in tasks}
 
     def end_state(self, task: Task) -> Delta:
-        """What the ground truth changes; computed once per task."""
+        """Changes made by the ground-truth calls; computed once per task."""
         if task.id not in self._end_states:
             self._end_states[task.id] = self._replay(task).delta()
         return self._end_states[task.id]
 
     def end_state_hash(self, task: Task) -> str:
-        """The benchmark's own hash of the database that the ground truth leaves; computed once per task."""
+        """The benchmark's own hash of the database after the ground-truth calls; computed once per task."""
         if task.id not in self._end_hashes:
             self._end_hashes[task.id] = self._replay(task).official_hash()
         return self._end_hashes[task.id]
 
     def _replay(self, task: Task) -> Database:
-        """A fresh database after the ground-truth calls; those that fail change nothing or what they change."""
+        """A new database after the ground-truth calls; changes made by a call before it fails are kept."""
         data = Database(self.base)
         for action in task.actions:
             tool = self.tools.get(action.name)
@@ -79,16 +79,16 @@ class Domain:
         return data
 
     def solved_by_nothing(self, task: Task) -> bool:
-        """Whether an agent gets the task right by doing nothing: unchanged end state, nothing to be said."""
+        """Whether doing nothing solves the task: unchanged end state, no required outputs."""
         return not task.outputs and not self.end_state(task)
 
     def do_nothing_ids(self, split: str) -> list[str]:
-        """The tasks of a split that doing nothing solves; their share is the floor of every score."""
+        """Tasks of a split that doing nothing solves; their fraction is the floor of every score."""
         return [task.id for task in self.splits[split] if self.solved_by_nothing(task)]
 
 
 def default_data_dir() -> Path:
-    """Where the importer writes and the environments read when nothing is said: the user's data folder."""
+    """Default folder of the imported data: the user's data folder."""
     if os.environ.get(DATA_VARIABLE):
         return Path(os.environ[DATA_VARIABLE])
     if sys.platform == "win32":
@@ -108,11 +108,11 @@ def load_official(name: str, data_dir: str | Path | None = None) -> Domain:
         data_dir: Folder with ``retail/`` and ``airline/``; by default ``default_data_dir()``.
 
     Raises:
-        FileNotFoundError: The data is not there; the message names the import command.
-        DataImportError: A file has changed since it was imported, or is not what it should be.
+        FileNotFoundError: The data is missing; the message gives the import command.
+        DataImportError: A file has changed since it was imported, or has unexpected contents.
     """
     if name not in TABLES:
-        raise ValueError(f"No official TauBench domain {name!r}; there are: {', '.join(TABLES)}.")
+        raise ValueError(f"No official TauBench domain {name!r}; expected one of: {', '.join(TABLES)}.")
     return _load(name, Path(data_dir or default_data_dir()).resolve())
 
 
@@ -129,7 +129,7 @@ def _load(name: str, root: Path) -> Domain:
             "Without it, use hero_pl/PocketRetail-v0."
         )
 
-    from hero_envs.tau_bench.importer import read_verified  # which knows what a domain is
+    from hero_envs.tau_bench.importer import read_verified  # imports this module
 
     content = read_verified(name, folder)
     return Domain(
