@@ -10,7 +10,7 @@ so nothing is assumed of templates: where a history was rewritten, a conversatio
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -22,12 +22,10 @@ from torch import Tensor
 from hero_pl.losses.scores import Scores
 from hero_pl.policy.base import Policy, ScoreRow
 from hero_pl.policy.network import Network
+from hero_pl.policy.scoring import Read
 from hero_pl.scalars import Scalar, total
 
 Scoring = Literal["separate", "prefix_cache", "tree_mask"]
-
-Read = Callable[..., Tensor]
-"""What is taken from a pass: :meth:`Network.logits_at` or :meth:`Network.hidden_at`."""
 
 ATTENTION = "hero_pl_branches"
 """Name under which the attention of ``tree_mask`` is known to transformers."""
@@ -88,7 +86,7 @@ class BranchScorer:
         self.reason: str | None = None
         """Why rows are scored separately, if they are."""
         self._checked: set[int] = set()
-        self._told = False
+        self._told = self._told_of_rope = False
 
     def score(self, policy: Policy, rows: Sequence[ScoreRow], weights: str) -> Tensor:
         """See :meth:`Policy.score`; no gradient flows."""
@@ -108,7 +106,7 @@ class BranchScorer:
 
     def _sharing(self, policy: Policy, rows: Sequence[ScoreRow], weights: str) -> Network | None:
         """The network, if it can share; else the rows are counted as run one by one."""
-        if rows and self.can_share(policy, weights):
+        if rows and self.can_share(policy, weights) and not self._crosses(policy, rows):
             return policy.network
         self.forwarded += sum(len(row.ids) for row in rows)
         return None
@@ -129,9 +127,24 @@ class BranchScorer:
                 "such a place do not share their context with those after it.",
                 stacklevel=2,
             )
-        can = self.can_share(policy, weights)
+        can = self.can_share(policy, weights) and not self._crosses(policy, rows)
         tokens = sum(tree.forwarded(rows) for tree in plan(rows)) if can else sum(len(row.ids) for row in rows)
         return {"teacher/forwarded_tokens": total(tokens), "teacher/rewritten_histories": total(rewritten)}
+
+    def _crosses(self, policy: Policy, rows: Sequence[ScoreRow]) -> bool:
+        """Whether rotary positions change on the way: what was computed before is then of no use beyond."""
+        switches = policy.network.rope_switches if policy.network is not None else ()
+        longest = max((len(row.ids) for row in rows), default=0)
+        if not switches or longest <= switches[0]:
+            return False
+        if not self._told_of_rope:
+            self._told_of_rope = True
+            warnings.warn(
+                f"teacher_scoring: {self.how} falls back to separate passes in steps with more than {switches[0]} "
+                "tokens in a context, where the rotary positions of this model change.",
+                stacklevel=3,
+            )
+        return True
 
     @torch.no_grad()
     def _shared(self, network: Network, read: Read, rows: Sequence[ScoreRow], weights: str) -> Tensor:
@@ -163,6 +176,8 @@ class BranchScorer:
             return f"{type(policy).__name__} has no network to share"
         if policy.template.hint_position == "system":
             return "hint_position: system puts the hint before the conversation; before_action shares it"
+        if self.how in network.obstacles:
+            return network.obstacles[self.how]
         vocabulary = int(network.model.config.get_text_config().vocab_size)
         ids = [i % vocabulary for i in range(24)]
         rows = [ScoreRow((*ids[:start], *ids[9:15]), ((start + 3, start + 6),)) for start in (8, 14, 20)]

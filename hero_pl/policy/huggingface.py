@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from hero_pl.chat.template import ChatTemplate
 from hero_pl.errors import ConfigError, PolicyError
 from hero_pl.losses.scores import Scores
 from hero_pl.policy.base import Policy, ScoreRow
+from hero_pl.policy.check.settle import settle
 from hero_pl.policy.fingerprint import fingerprint
 from hero_pl.policy.generation import declared_end_ids, generation_settings
 from hero_pl.policy.loading import (
@@ -25,12 +26,13 @@ from hero_pl.policy.loading import (
     load_model,
     load_tokenizer,
     resolve,
-    switch_dropout_off,
     with_adapter,
+    without_dropout,
 )
 from hero_pl.policy.network import Network
 from hero_pl.policy.sampler import CachedSampler
 from hero_pl.policy.sampling import Sampler, Sampling
+from hero_pl.policy.scoring import read_rows
 from hero_pl.types import HintPosition
 
 
@@ -104,6 +106,8 @@ class HuggingFacePolicy(Policy):
         self._max_length = max_length
         self.origin = ""
         """Fingerprint of the weights that :meth:`load` gave, without an adapter."""
+        self.dropout: dict[str, float] = {}
+        """What the model's configuration had of dropout and noise; all of it is switched off."""
 
     def load(self) -> None:
         """Read the tokenizer and configuration, check that they fit, then read or make the weights.
@@ -116,13 +120,14 @@ class HuggingFacePolicy(Policy):
         tokenizer = load_tokenizer(self.tokenizer_source or "")
         config = load_config(self.pretrained, self.config, len(tokenizer))
         ends = declared_end_ids(config, self.pretrained)
+        self.dropout = without_dropout(config)
         self.template = ChatTemplate(tokenizer, self.hint_position, self.template_args, ends, self.reasoning)
         tell(self.template)
         positions = int(getattr(config, "max_position_embeddings", 0) or 1 << 20)
         self.max_length = min(self._max_length or positions, positions)
         model: Any = load_model(self.pretrained, config, getattr(torch, self.dtype), self.attention, self.seed)
-        switch_dropout_off(model)
         self.origin = fingerprint(model.state_dict())
+        plain = model
         if self.lora is not None:
             model = with_adapter(model, self.lora)
         if self.gradient_checkpointing:
@@ -130,7 +135,9 @@ class HuggingFacePolicy(Policy):
             if self.lora is not None:
                 model.enable_input_require_grads()
         at_once = None if self.logits_at_once == "auto" else self.logits_at_once
-        self.network = Network(model, self.lora is not None, self.origin, at_once)
+        network = Network(model, self.lora is not None, self.origin, at_once)
+        settle(plain, network)
+        self.network = network
         with self.sampling():
             self.network.check_projection()
         if at_once:
@@ -139,7 +146,7 @@ class HuggingFacePolicy(Policy):
     def score(self, rows: Sequence[ScoreRow], weights: str = "live") -> Tensor:
         """See :meth:`Policy.score`; rows are padded on the right, and only action positions reach the output layer."""
         network = self.need_network("scoring")
-        return self._read(network, network.logits_at, rows, weights)
+        return read_rows(network, network.logits_at, rows, weights)
 
     def scores(self, rows: Sequence[ScoreRow], weights: str = "live") -> Scores:
         """See :meth:`Policy.scores`."""
@@ -152,25 +159,7 @@ class HuggingFacePolicy(Policy):
         """See :meth:`Policy.hidden`."""
         network = self.need_network("hidden states")
         network.check_plain_head()
-        return self._read(network, network.hidden_at, rows, weights)
-
-    @staticmethod
-    def _read(network: Network, read: Callable[..., Tensor], rows: Sequence[ScoreRow], weights: str) -> Tensor:
-        """What one padded pass over the rows has at their action positions."""
-        length = max(len(row.ids) for row in rows)
-        ids = torch.zeros(len(rows), length, dtype=torch.long)
-        mask = torch.zeros(len(rows), length, dtype=torch.long)
-        row_index: list[int] = []
-        position: list[int] = []
-        for i, row in enumerate(rows):
-            ids[i, : len(row.ids)] = torch.tensor(row.ids)
-            mask[i, : len(row.ids)] = 1
-            row_index += [i] * row.scored
-            position += row.read
-        device = network.device
-        inputs = {"input_ids": ids.to(device), "attention_mask": mask.to(device), "use_cache": False}
-        with network.using(weights) as model:
-            return read(model, row_index, position, **inputs)
+        return read_rows(network, network.hidden_at, rows, weights)
 
     def save_pretrained(self, folder: Path, merge: bool = False, sampling: Sampling | None = None) -> None:
         """Write model (or adapter), tokenizer, chat template and generation settings for transformers, vLLM, lm-eval.

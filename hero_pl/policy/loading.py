@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
 from hero_pl.errors import ConfigError, PolicyError
 from hero_pl.policy import gguf
@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 PACKAGED = "hero_pl:"
 """Prefix of checkpoints that ship with the package, for example ``hero_pl:pocket-shop``."""
 
+_CHANCE = re.compile("drop|jitter")
+"""In the names of all settings by which a forward pass draws random numbers."""
+
+_ATTENTION = "attention implementation"
+"""In what transformers says of an architecture without the kernel that was asked for."""
+
 
 @dataclass
 class Lora:
@@ -28,13 +34,11 @@ class Lora:
     Args:
         rank: Rank of the factors.
         alpha: Scale; the adapter's output is multiplied by ``alpha / rank``.
-        dropout: Of the adapter's input; 0 keeps student and teacher comparable.
         target_modules: ``all-linear`` or names of modules.
     """
 
     rank: int = 32
     alpha: int = 64
-    dropout: float = 0.0
     target_modules: str | list[str] = "all-linear"
 
 
@@ -140,29 +144,41 @@ def load_model(
         seed: Of random weights; the caller's randomness is left alone.
 
     Raises:
-        PolicyError: The weights cannot be read.
+        PolicyError: The weights cannot be read, or the architecture has no such attention.
     """
     from transformers import AutoModelForCausalLM
 
     if pretrained is None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model: Any = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
-                config, attn_implementation=attention
-            )
+        try:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                model: Any = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+                    config, attn_implementation=attention
+                )
+        except (ValueError, ImportError) as error:
+            raise _no_model(config, attention, error) from error
         return model.to(dtype)  # type: ignore[no-any-return]
     place, file = gguf.source(pretrained)
     settings = gguf.unpacked() if file else {}
     try:
         read = AutoModelForCausalLM.from_pretrained(
-            place, dtype=dtype, attn_implementation=attention, **file, **settings
+            place, config=config, dtype=dtype, attn_implementation=attention, **file, **settings
         )
         return gguf.plain(read, attention) if file else read
     except (OSError, ValueError, RuntimeError, json.JSONDecodeError, *gguf.UNREADABLE, _SafetensorError()) as error:
+        if _ATTENTION in str(error):
+            raise _no_model(config, attention, error) from error
         raise PolicyError(
             f"The weights of {pretrained!r} cannot be read: {_first_line(error)} The folder needs config.json and "
             "model.safetensors of the same model (or give one whole GGUF file); download or export it again."
         ) from error
+
+
+def _no_model(config: PretrainedConfig, attention: str, error: Exception) -> PolicyError:
+    cure = " Set attention: eager." if _ATTENTION in str(error) else " Name a causal language model."
+    return PolicyError(
+        f"No {config.model_type} model can be made with attention: {attention}: {_first_line(error)[:200]}{cure}"
+    )
 
 
 def with_adapter(model: Any, lora: Lora) -> Any:
@@ -180,20 +196,29 @@ def with_adapter(model: Any, lora: Lora) -> Any:
         LoraConfig(
             r=lora.rank,
             lora_alpha=lora.alpha,
-            lora_dropout=lora.dropout,
             target_modules=lora.target_modules,
             task_type="CAUSAL_LM",
         ),
     )
 
 
-def switch_dropout_off(model: nn.Module) -> None:
-    """Student and teacher must not differ by chance: all dropout is off."""
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-        if isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = 0.0  # type: ignore[assignment]
+def without_dropout(config: PretrainedConfig) -> dict[str, float]:
+    """Student and teacher must not differ by chance: set all dropout and jitter of a configuration to 0.
+
+    A model reads them from there when it is made, or at every pass (functional dropout, skipped layers, router noise).
+
+    Returns:
+        What was switched off, by the name in the configuration.
+    """
+    off: dict[str, float] = {}
+    for name, value in vars(config).items():
+        if hasattr(value, "model_type") and hasattr(value, "to_dict"):
+            off |= without_dropout(value)
+        elif _CHANCE.search(name) and isinstance(value, (int, float)) and not isinstance(value, bool) and value:
+            off[name] = float(value)
+    for name in off.keys() & vars(config).keys():
+        setattr(config, name, 0.0)
+    return off
 
 
 def _SafetensorError() -> type[Exception]:

@@ -218,8 +218,8 @@ def import_tau_bench_data(source: Any, target: Any = None) -> str:
     Raises:
         ConfigError: The source is not the official data; nothing was written.
     """
-    from hero_envs.tau_bench.domain import default_data_dir
     from hero_envs.tau_bench.importer import DataImportError, import_official
+    from hero_envs.tau_bench.official import default_data_dir
 
     try:
         return str(import_official(source, target or default_data_dir()))

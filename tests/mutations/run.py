@@ -45,6 +45,8 @@ ADVANTAGES, NORMALIZE, MODULE = "hero_pl/losses/advantages.py", "hero_pl/losses/
 SCALARS = "hero_pl/scalars.py"
 ENDPOINT = "envs/hero_envs/chat_endpoint.py"
 
+BRANCHES = "hero_pl/policy/branches.py"
+
 BUGS = (
     Bug(
         1,
@@ -98,8 +100,8 @@ BUGS = (
     Bug(
         6,
         "use the mask of the action as attention mask",
-        "hero_pl/policy/huggingface.py",
-        (("mask[i, : len(row.ids)] = 1", "mask[i, row.spans[0][0] - 1 : len(row.ids)] = 1"),),
+        "hero_pl/policy/scoring.py",
+        (("mask[i, : len(piece)] = 1", "mask[i, places[0] : len(piece)] = 1"),),
         "tests/test_batch.py",
     ),
     Bug(
@@ -260,7 +262,7 @@ BUGS = (
         23,
         "leave dropout on",
         "hero_pl/policy/huggingface.py",
-        (("        switch_dropout_off(model)\n", ""),),
+        (("        self.dropout = without_dropout(config)\n", ""),),
         "tests/test_batch.py",
     ),
     Bug(
@@ -475,7 +477,7 @@ BUGS = (
     Bug(
         45,
         "let a row that joins late see what is in the cache",
-        "hero_pl/policy/sampler.py",
+        "hero_pl/policy/cached_rows.py",
         (("pad(mask, (new, 0))])", "pad(mask, (new, 0), value=1)])"),),
         "tests/policy/test_sampler.py",
     ),
@@ -995,6 +997,40 @@ BUGS = (
         "tests/export/test_model_card.py",
         "acts_in_plain_transformers",
     ),
+    Bug(
+        150,
+        "feed rows with padding between their tokens",
+        "hero_pl/policy/cached_rows.py",
+        (("            self._move_up()\n", "            pass\n"),),
+        "tests/policy/check/test_settle.py",
+    ),
+    Bug(
+        151,
+        "share a trunk although the layers do not allow it beyond their chunks",
+        BRANCHES,
+        (("        if self.how in network.obstacles:\n", "        if False:\n"),),
+        "tests/policy/check/test_settle.py",
+    ),
+    Bug(
+        152,
+        "let the longest row choose the rotary positions of all",
+        "hero_pl/policy/scoring.py",
+        (("    switches = network.rope_switches\n", "    switches: tuple[int, ...] = ()\n"),),
+        "tests/policy/check/test_settle.py",
+    ),
+    Bug(
+        200,
+        "let a domain import what reads it, inside a function",
+        "envs/hero_envs/tau_bench/domain.py",
+        (
+            (
+                "    def do_nothing_ids(self, split: str)",
+                "    def read_again(self) -> None:\n        from hero_envs.tau_bench.importer import read_verified\n\n"
+                "    def do_nothing_ids(self, split: str)",
+            ),
+        ),
+        "tests/test_repository.py",
+    ),
 )
 
 
@@ -1014,7 +1050,8 @@ def verdict(bug: Bug, tree: Path) -> str:
     finally:
         path.write_text(source, encoding="utf-8")
     said = log.read_text(encoding="utf-8")
-    names = [line.partition("::")[2].partition(" ")[0] for line in said.splitlines() if line.startswith("FAILED")]
+    lines = [line for line in said.splitlines() if line.startswith(("FAILED", "ERROR")) and "::" in line]
+    names = [line.partition("::")[2].partition(" ")[0] for line in lines]
     return f"noticed by {names[0]}" if failed and names else f"SURVIVED\n{said[-2000:]}"
 
 

@@ -17,12 +17,13 @@ import gymnasium
 from hero_envs.chat_http import encodable
 from hero_envs.spaces import UnicodeText
 from hero_envs.tau_bench.compact import compact_observation
-from hero_envs.tau_bench.domain import Domain, load_official
+from hero_envs.tau_bench.domain import Domain
 from hero_envs.tau_bench.episode import RESPOND, Episode
 from hero_envs.tau_bench.generate import pocket_retail
 from hero_envs.tau_bench.goals import KINDS, Kind
 from hero_envs.tau_bench.handles import Handles
 from hero_envs.tau_bench.manifest import plays_faithfully
+from hero_envs.tau_bench.official import load_official
 from hero_envs.tau_bench.prompts import COMPACT_POLICY, LOOKUP_POLICY
 from hero_envs.tau_bench.users.base import User
 from hero_envs.tau_bench.users.chat import ChatUser
