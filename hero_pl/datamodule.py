@@ -10,14 +10,14 @@ import lightning
 import numpy as np
 import torch
 
+from hero_pl.chat.dialect import Dialect
 from hero_pl.errors import ConfigError, PolicyError
 from hero_pl.policy.base import Policy
 from hero_pl.policy.sampling import Sampling
-from hero_pl.rollout.collect import Collector
+from hero_pl.rollout.collect import Collector, pool_of
 from hero_pl.rollout.demonstrations import Demonstrations
 from hero_pl.rollout.environments import check_arguments, check_id
 from hero_pl.rollout.limits import Limits
-from hero_pl.rollout.pool import LocalPool
 from hero_pl.rollout.specs import EpisodeSpec, SeedPurpose, derive_seeds
 from hero_pl.types import Trajectory
 
@@ -97,13 +97,14 @@ class RolloutDataModule(lightning.LightningDataModule):
         seed = seed or 0
         if seed < 0:
             raise ConfigError(f"data.seed={seed}: must be 0 or positive.")
+        limits = limits or Limits()
         check_id(env)
-        check_arguments(env_args or {})
+        check_arguments(env_args or {}, limits.workers)
         self.env, self.env_args = env, dict(env_args or {})
         self.tasks_per_step, self.group_size, self.seed, self.seed_tasks = tasks_per_step, group_size, seed, seed_tasks
         self.sampling = Sampling(temperature, max_action_tokens)
         self.eval_sampling = Sampling(eval_temperature, max_action_tokens)
-        self.limits = limits or Limits()
+        self.limits = limits
         self.splits = {"train": "train", "validate": "validation", "test": "test", **(splits or {})}
         self.eval_episodes = eval_episodes
         self.demonstrations = demonstrations
@@ -113,7 +114,7 @@ class RolloutDataModule(lightning.LightningDataModule):
         """Episodes of the latest training batch that were replaced (dynamic sampling); they count as played."""
         self.on_progress: Callable[[int, int], None] = lambda finished, total: None
         """Called with the numbers of finished and of all episodes, whenever one has ended."""
-        self._pool = LocalPool(self.limits)
+        self._pool = pool_of(self.limits)
         self._collectors: dict[str, Collector] = {}
         self._health: dict[str, dict[str, Any]] = {}
         """What a checkpoint knows about splits that have not been played since."""
@@ -283,15 +284,30 @@ class RolloutDataModule(lightning.LightningDataModule):
             raise ConfigError(f"trials={trials}: every task is played at least once.")
         if stage not in STAGES:
             raise ConfigError(f"There is no stage {stage!r} to evaluate. There are: {', '.join(STAGES)}.")
-        collector = self.collector(stage)
-        episodes = self.eval_episodes if episodes is None else episodes
-        ids = collector.task_ids
+        specs = self._evaluated(stage, self.eval_episodes if episodes is None else episodes, trials)
+        return self.collector(stage).collect(
+            specs, policy, sampling or self.eval_sampling, on_episode=self._counter(len(specs), on_episode)
+        )
+
+    def demonstrate(self, dialect: Dialect, episodes: int) -> list[Trajectory]:
+        """Demonstrations of the first training tasks.
+
+        Args:
+            dialect: Of the policy that is to read them.
+            episodes: How many; tasks repeat when there are fewer.
+
+        Raises:
+            ConfigError: The configuration has no demonstrations.
+        """
+        if self.demonstrations is None:
+            raise ConfigError("data.demonstrations is not set, so there is nothing to demonstrate with.")
+        return self.demonstrations.make(self._evaluated("train", episodes), dialect, self.collector("train"))
+
+    def _evaluated(self, stage: str, episodes: int | None, trials: int = 1) -> list[EpisodeSpec]:
+        ids = self.collector(stage).task_ids
         count = (episodes or len(ids)) * trials
         seeds = derive_seeds(SeedPurpose.EVALUATE, self.seed, STAGES[stage], count=count)
-        specs = [EpisodeSpec(ids[i // trials % len(ids)], i, seeds[i]) for i in range(count)]
-        return collector.collect(
-            specs, policy, sampling or self.eval_sampling, on_episode=self._counter(count, on_episode)
-        )
+        return [EpisodeSpec(ids[i // trials % len(ids)], i, seeds[i]) for i in range(count)]
 
     def _counter(
         self, total: int, on_episode: Callable[[Trajectory], None] = lambda trajectory: None

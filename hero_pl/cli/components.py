@@ -130,9 +130,24 @@ def speller(config: Path) -> Callable[[Sequence[int]], list[str]]:
     Raises:
         ConfigError: The configuration has no tokenizer, or it is not on this machine.
     """
+    tokenizer = _tokenizer(config)
+    return lambda ids: [tokenizer.decode([one]) for one in ids]
+
+
+def control_tokens(config: Path) -> list[str]:
+    """Control tokens of the tokenizer of a run, as rollouts know them; ``config`` as in :func:`speller`.
+
+    Raises:
+        ConfigError: As :func:`speller`.
+    """
+    from hero_pl.chat.encode import Encoder
+
+    return list(Encoder(_tokenizer(config)).control)
+
+
+def _tokenizer(config: Path) -> Any:
     from transformers import AutoTokenizer
 
-    from hero_pl.policy import gguf
     from hero_pl.policy.huggingface import HuggingFacePolicy
 
     place: Any = read_config(config)
@@ -142,11 +157,10 @@ def speller(config: Path) -> Callable[[Sequence[int]], list[str]]:
     if not isinstance(named, str):
         raise ConfigError(f"{config} has no tokenizer")
     try:
-        place, file = gguf.source(HuggingFacePolicy(pretrained=named).tokenizer_source or "")
-        tokenizer: Any = AutoTokenizer.from_pretrained(place, **file, local_files_only=True)
+        source = HuggingFacePolicy(pretrained=named).tokenizer_source
+        return AutoTokenizer.from_pretrained(source, local_files_only=True)
     except (OSError, ValueError) as error:
         raise ConfigError(f"the tokenizer {named!r} of {config} is not on this machine") from error
-    return lambda ids: [tokenizer.decode([one]) for one in ids]
 
 
 def nearest(word: str) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from hero_pl.callbacks.checkpoints import newest_verified
 from hero_pl.cli.lightning import CHECKPOINTS, instantiate
 from hero_pl.cli.play import config_of, load_weights
 from hero_pl.errors import ConfigError, HeroError
-from hero_pl.export.hub import check_name, push
+from hero_pl.export.hub import check_license, check_name, push
 from hero_pl.export.model_card import Exported, write_model_card
 from hero_pl.export.settings import method
 from hero_pl.runs.folders import MOST_LISTED, must_exist
@@ -50,11 +49,7 @@ def export(source: Path, target: Destination, config: str | Path | None = None) 
         raise ConfigError(f"{there} is a file, and the weights go into a folder. Name another one, or a new one.")
     if target.hub:
         check_name(target.hub)
-    if not re.fullmatch(r"[a-z0-9][a-z0-9.\-]*", target.license):
-        raise ConfigError(
-            f"--license {target.license!r}: expected an identifier as the Hugging Face hub spells it, for example "
-            "apache-2.0, mit, llama3.2, or unknown."
-        )
+    check_license(target.license)
     checkpoint = None if config else checkpoint_of(source)
     cli = instantiate(["--config", str(config or config_of(checkpoint or source))], "export")
     checkpoint = checkpoint or checkpoint_of(source)

@@ -137,6 +137,13 @@ def check_hints(
     ] = None,
     out: Annotated[Path, typer.Option("--out", help="Write the report to this JSON file.")] = Path("hints.json"),
     figure: Annotated[Path | None, typer.Option("--figure", help="Also draw the report to this PNG file.")] = None,
+    demonstrations: Annotated[
+        bool,
+        typer.Option(
+            "--demonstrations",
+            help="Measure on the episodes of data.demonstrations, for a policy that cannot act on its own yet.",
+        ),
+    ] = False,
 ) -> None:
     """Measure which wordings of the hint a policy can use, before training.
 
@@ -145,7 +152,7 @@ def check_hints(
     with _quick_end("check-hints"):
         from hero_pl.cli.check_hints import run
 
-    run(context.args, episodes, turns, labels, templates, out, figure)
+    run(context.args, episodes, turns, labels, templates, out, figure, demonstrations)
 
 
 @app.command(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +22,19 @@ def check_name(name: str) -> None:
         validate_repo_id(name)
     except HFValidationError as error:
         raise ConfigError(f"--push {name!r}: {error} Give USER/NAME, for example me/my-agent.") from error
+
+
+def check_license(name: str) -> None:
+    """Refuse what cannot be the identifier of a license.
+
+    Raises:
+        ConfigError: It is not spelled like one.
+    """
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.\-]*", name):
+        raise ConfigError(
+            f"--license {name!r}: expected an identifier as the Hugging Face hub spells it, for example apache-2.0, "
+            "mit, llama3.2, or unknown."
+        )
 
 
 def push(folder: Path, name: str, kind: Literal["model", "dataset"], public: bool = False, api: Any = None) -> str:

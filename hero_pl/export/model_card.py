@@ -78,8 +78,8 @@ def write_model_card(folder: Path, run: Path | None, exported: Exported) -> Path
         method=exported.method,
         turns=exported.turns,
         seed=at(settings, "data", "seed"),
-        made_with=_made_with(run),
-        license_note=_license_note(exported.license),
+        made_with=made_with(run),
+        license_note=license_note(exported.license),
         own=own,
         evaluations=found,
         floors=any(one.floor is not None for one in found),
@@ -182,7 +182,7 @@ def _copy_curve(run: Path, folder: Path) -> str | None:
     return CURVE_FILE
 
 
-def _made_with(run: Path | None) -> str:
+def made_with(run: Path | None) -> str:
     """Version and commit of each start of the run."""
     told = []
     for row in starts(run) if run else []:
@@ -191,8 +191,9 @@ def _made_with(run: Path | None) -> str:
     return "; then ".join(dict.fromkeys(told)) or "version and commit not recorded"
 
 
-def _license_note(name: str) -> str:
-    return "not stated; that of the base model applies" if name == "unknown" else name
+def license_note(name: str) -> str:
+    """A license for the table of a card."""
+    return "not stated" if name == "unknown" else name
 
 
 def _template() -> jinja2.Template:

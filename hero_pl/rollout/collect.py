@@ -14,7 +14,13 @@ from hero_pl.rollout.limits import Limits
 from hero_pl.rollout.pool import EnvPool, LocalPool, Recipe
 from hero_pl.rollout.slots import Slots
 from hero_pl.rollout.specs import EpisodeSpec
+from hero_pl.rollout.workers import WorkerPool
 from hero_pl.types import StopReason, Trajectory
+
+
+def pool_of(limits: Limits) -> EnvPool:
+    """Where the limits say that environments run."""
+    return WorkerPool(limits) if limits.workers else LocalPool(limits)
 
 
 class Collector:
@@ -40,13 +46,13 @@ class Collector:
     ) -> None:
         self.env_id, self.env_args, self.split = env_id, dict(env_args or {}), split
         self.limits = limits or Limits()
-        self.recipe = Recipe(env_id, split, self.env_args)
+        self.recipe = Recipe.of(env_id, split, self.env_args)
         self.env = self.recipe.make()
         """Names the tasks, and is what experts play; episodes are played in others."""
         self.task_ids = environments.task_ids(self.env, seed_tasks)
         if not self.task_ids:
             raise ConfigError(f"The environment {env_id!r} has no task in split {split!r}.")
-        self.pool = pool or LocalPool(self.limits)
+        self.pool = pool or pool_of(self.limits)
         self.health = Health(env_id, len(self.task_ids), self.limits.broken_share)
 
     def collect(

@@ -6,6 +6,7 @@ import difflib
 import importlib
 import inspect
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import gymnasium
@@ -41,6 +42,30 @@ def check_id(env_id: str) -> None:
             f"No environment {env_id!r}. {f'Did you mean {near[0]!r}? ' if near else ''}List them with: hero_pl envs. "
             "An environment of your own needs its package in front: your_package:YourEnv-v0."
         )
+
+
+def registration(env_id: str) -> dict[str, Any] | None:
+    """Arguments of ``gymnasium.register`` that make an id known to another process; ``None``: its package does so."""
+    check_id(env_id)
+    if ":" in env_id:
+        return None
+    spec = gymnasium.spec(env_id)
+    entry_point = spec.entry_point
+    if callable(entry_point):
+        entry_point = f"{entry_point.__module__}:{getattr(entry_point, '__qualname__', entry_point)}"
+    names = ("id", "max_episode_steps", "order_enforce", "disable_env_checker", "additional_wrappers", "kwargs")
+    return {"entry_point": entry_point, **{name: getattr(spec, name) for name in names}}
+
+
+def register_again(arguments: Mapping[str, Any] | None) -> None:
+    """Make an id known that another process has described by :func:`registration`."""
+    register()
+    if arguments is None or arguments["id"] in gymnasium.registry:
+        return
+    with suppress(ImportError):  # make() says what is missing
+        importlib.import_module(str(arguments["entry_point"]).partition(":")[0])
+    if arguments["id"] not in gymnasium.registry:
+        gymnasium.register(**arguments)
 
 
 def make(env_id: str, split: str | None = None, **kwargs: Any) -> Env:
@@ -119,16 +144,28 @@ def task_ids(env: Env, seeds: int) -> list[str]:
     return [str(task) for task in named] if named is not None else [str(seed) for seed in range(seeds)]
 
 
-def check_arguments(arguments: Mapping[str, Any]) -> None:
+def check_arguments(arguments: Mapping[str, Any], workers: int = 0) -> None:
     """Refuse what can be seen to be wrong before an environment, and with it a user's model, is made.
 
-    Raises:
-        ConfigError: A user in this process has unknown or unusable settings.
-    """
-    if "user" in arguments:
-        from hero_pl.rollout.local_user import read_user
+    Args:
+        arguments: Of the environment.
+        workers: Processes in which it is to run; 0: in this one.
 
-        read_user(arguments["user"])
+    Raises:
+        ConfigError: A user in this process has unknown or unusable settings, or a user cannot be played by workers.
+    """
+    user = arguments.get("user")
+    if not isinstance(user, Mapping):
+        return
+    from hero_pl.rollout.local_user import read_user
+
+    read_user(user)
+    for key, why in (("pretrained", "every worker would load the model"), ("spend_cap", "every worker would spend it")):
+        if workers and key in user:
+            raise ConfigError(
+                f"limits.workers={workers} with user.{key}: {why}. Set limits.workers to 0, and limits.threads to the "
+                "number of users that may wait at once."
+            )
 
 
 def begin(env: Env, task_id: str, seed: int, max_chars: int = MAX_CHARS) -> Answer:

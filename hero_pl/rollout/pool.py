@@ -31,9 +31,17 @@ class Recipe:
     env_id: str
     split: str | None = None
     env_args: Mapping[str, Any] = field(default_factory=dict)
+    registration: Mapping[str, Any] | None = None
+    """What a process has to tell Gymnasium that has not imported what registers the id here."""
+
+    @classmethod
+    def of(cls, env_id: str, split: str | None, env_args: Mapping[str, Any]) -> Recipe:
+        """The recipe of an id that is known here."""
+        return cls(env_id, split, env_args, environments.registration(env_id))
 
     def make(self) -> environments.Env:
         """One environment; see :func:`~hero_pl.rollout.environments.make`."""
+        environments.register_again(self.registration)
         return environments.make(self.env_id, self.split, **self.env_args)
 
 

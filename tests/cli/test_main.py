@@ -272,6 +272,7 @@ COMMANDS = (
     "view",
     "plot",
     "compare",
+    "export-data",
     "rollout",
     "export",
     "components",

@@ -17,11 +17,16 @@ FAULTY = "hero_pl_tests/FaultyShop-v0"
 
 
 def hang(*_: Any) -> None:
-    time.sleep(60.0)
+    time.sleep(20.0)
 
 
 def die(*_: Any) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def strike(*_: Any) -> None:
+    os.kill(os.getppid(), signal.SIGTERM)  # of a worker process: the trainer
+    hang()
 
 
 def fail(*_: Any) -> None:
@@ -32,7 +37,7 @@ class FaultyShop(gymnasium.Wrapper[str, str, str, str]):
     """Breaks the second step of some episodes, and the start of some tasks.
 
     Args:
-        seeds: Fault by seed of the episode: ``fail``, ``hang`` or ``die``.
+        seeds: Fault by seed of the episode: ``fail``, ``hang``, ``die`` or ``strike``.
         tasks: Fault by task, at its start.
         once: Folder; each fault happens once only, whichever process meets it first.
         split: Of the shop.
@@ -67,7 +72,7 @@ class FaultyShop(gymnasium.Wrapper[str, str, str, str]):
                 (Path(self.once) / f"struck {name}").touch(exist_ok=False)
             except FileExistsError:
                 return
-        {"fail": fail, "hang": hang, "die": die}[fault]()
+        {"fail": fail, "hang": hang, "die": die, "strike": strike}[fault]()
 
 
 gymnasium.register(FAULTY, FaultyShop, order_enforce=False, disable_env_checker=True)

@@ -1,9 +1,13 @@
-"""Cases 1, 2 and 5: environments that raise, start nothing, or answer wrongly. Each fault costs its episode alone."""
+"""Cases 1 to 5: environments that raise, start nothing, hang, die or answer wrongly cost their own episode alone."""
 
+import gc
 import json
 import math
+import multiprocessing
 import warnings
 from functools import cache
+from multiprocessing import resource_tracker
+from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -104,6 +108,62 @@ def test_bug_137_a_run_of_which_too_much_is_broken_ends_with_the_reason(run, new
     with pytest.raises(EnvError, match=r"episodes of .* are broken.*the shop is on fire.*broken_share=0\.5.*check-env"):
         run("run", data=data, steps=30)
     assert newest() is not None
+
+
+# -- cases 3 and 4: an environment hangs, a worker process dies --------------------------------------------------------
+
+
+@pytest.fixture
+def leaves_nothing():
+    """No process, and no open file, is left when the test is over."""
+    resource_tracker.ensure_running()  # of Python; it comes with the first process and stays
+    before = open_files()
+    yield
+    gc.collect()
+    assert multiprocessing.active_children() == []
+    assert open_files() <= before
+
+
+def open_files():
+    folder = Path("/proc/self/fd")
+    return len(list(folder.iterdir())) if folder.exists() else 0
+
+
+@pytest.mark.usefixtures("leaves_nothing")
+@pytest.mark.parametrize("fault", ["hang", "die"])
+def test_bug_140_a_worker_that_hangs_or_dies_is_replaced_and_the_run_is_the_same(fault, run, shop, tmp_path):
+    whole = run("whole", data=shop())
+    third = shop().specs(1)[0]
+    limits = Limits(max_turns=3, workers=1, step_timeout_s=2.0)
+    struck = run("run", data=shop(limits, seeds={third.seed: fault}, once=str(tmp_path)))
+    assert same_weights(whole, struck)
+    assert episodes(tmp_path / "run") == episodes(tmp_path / "whole")
+    (failure,) = [failure for t in records(tmp_path / "run") for failure in t.failures]
+    said = "env_timeout: {}step() took longer than 2 s" if fault == "hang" else "env_error: {}the worker process ended"
+    assert failure.startswith(said.format(f"{FAULTY}, task {third.task_id!r}, turn 2: "))
+
+
+@pytest.mark.usefixtures("leaves_nothing")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_environment_that_always_hangs_breaks_its_episode_alone(workers, shop):
+    limits = Limits(max_turns=3, workers=workers, step_timeout_s=1.0, retries=0)
+    specs = shop().specs(0) + shop().specs(1)
+    data = shop(limits, seeds={specs[1].seed: "hang"})
+    found = data.collector("train").collect(specs, speaker(), Sampling(max_action_tokens=8))
+    assert [t.stop_reason.value for t in found] == ["truncated", "env_timeout", "truncated", "truncated"]
+    assert [t.failures for t in found] == [()] * 4
+    assert "turn 2: step() took longer than 1 s" in found[1].info["error"]
+    data.teardown("fit")
+
+
+@pytest.mark.usefixtures("leaves_nothing")
+def test_a_signal_ends_a_run_whose_environment_hangs(run, newest, shop):
+    third = shop().specs(1)[0]
+    limits = Limits(max_turns=3, workers=1, step_timeout_s=60.0)
+    with pytest.raises(SystemExit) as ended:
+        run("run", data=shop(limits, seeds={third.seed: "strike"}))
+    assert ended.value.code == 143
+    assert newest().name == "step=1.ckpt"
 
 
 # -- case 5: wrong answers ---------------------------------------------------------------------------------------------

@@ -171,6 +171,29 @@ def test_retry_shows_the_policy_its_own_answer_and_what_was_wrong(mode: Any) -> 
     assert float(statistics["tokens"]) == found.tokens
 
 
+def test_a_review_in_lines_is_asked_for_after_the_episode_and_again_in_lines() -> None:
+    lines = "turn1: fine\nturn2: other words / do: search lamps\nturn3: fine"
+    policy = Asked(lambda context: lines if is_retry(context) else "It went well.")
+    reflector = SelfReflector(mode="continue", answer="lines", on_invalid="retry", max_request_tokens=None)
+    (found,) = reflector.reflect([played(policy, *STEPS)], policy)
+    assert [one and one.text for one in found.diagnoses] == ["fine", "other words", "fine"]
+    assert found.diagnoses[1].next_action_target == {"action": "search lamps"}  # type: ignore[union-attr]
+    question, again = policy.prompts
+    assert "over<|im_end|>" in question
+    assert "Its reward is 0.25 of 1.00. Review each of your 3 turns in one line" in question
+    assert "no line begins with turn1:" in again
+    assert "Write the whole review again, one line for each of turn1..turn3" in again
+    with pytest.raises(ConfigError, match="mode: continue"):
+        SelfReflector(answer="lines")
+
+
+def test_bug_50_a_line_that_does_not_fit_is_cut_off_and_counted() -> None:
+    policy = Asked(lambda context: "turn1: fine\nturn2: fine\nturn3: " + "x" * 400)
+    (found,) = SelfReflector(mode="continue", answer="lines").reflect([played(policy, *STEPS)], policy)
+    assert [bool(one) for one in found.diagnoses] == [True, True, False]
+    assert ("cut_line", 0) in found.issues
+
+
 def test_only_incomplete_answers_are_asked_about_again() -> None:
     policy = Asked(lambda context: "sorry" if "| forget" in context and not is_retry(context) else json.dumps(GOOD))
     good, bad = played(policy, *STEPS), played(policy, ("forget", "a shop"), *STEPS[1:])
@@ -232,7 +255,7 @@ def test_settings_that_cannot_work_are_refused() -> None:
     for settings in ({"on_invalid": "panic"}, {"retries": 0}, {"tokens_per_turn": 0}, {"batch_size": 0}):
         with pytest.raises(ConfigError, match=next(iter(settings))):
             SelfReflector(**settings)  # type: ignore[arg-type]
-    with pytest.raises(ReflectionError, match="asks the policy"):
+    with pytest.raises(ReflectionError, match="needs the policy"):
         SelfReflector().reflect([], None)
 
 
