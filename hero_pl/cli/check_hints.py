@@ -47,8 +47,8 @@ def run(
         templates: Wordings; default: those of the package, and the configuration's own.
         out: JSON file for the report.
         figure: PNG file for a plot of the report, if not ``None``.
-        demonstrations: Use episodes of ``data.demonstrations`` instead of the policy's own. They must be plain episodes,
-            without reviews and hints.
+        demonstrations: Use episodes of ``data.demonstrations`` instead of the policy's own. They must be plain
+            episodes, without reviews and hints.
 
     Raises:
         ConfigError: The settings are invalid, or there are no diagnoses.

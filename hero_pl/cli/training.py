@@ -156,6 +156,35 @@ def check_hints(
 
 
 @app.command(
+    name="check-model",
+    rich_help_panel=PANEL,
+    context_settings=PASSED_ON,
+    epilog="Example: hero_pl check-model hero_pl:pocket-shop",
+)
+def check_model(
+    context: typer.Context,
+    model: Annotated[
+        str | None,
+        typer.Argument(help="Folder, hub id, or hero_pl:NAME; default: the model of --config.", show_default=False),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Check that prompts, sampling and scoring of a model agree; ends with status 1 if a line is wrong.
+
+    Takes every option of fit besides: --config FILE (more than one overlays), --model.KEY=VALUE. Without any, the
+    model is checked with the default settings of a policy.
+    """
+    with _quick_end("check-model"):
+        from hero_pl.cli.check_model import run
+
+    words = context.args
+    if model is not None and model.startswith("--"):
+        words, model = [model, *words], None
+    if not run(model, words, as_json):
+        raise typer.Exit(1)
+
+
+@app.command(
     rich_help_panel=PANEL,
     epilog="Example: hero_pl export runs/quickstart exported --license apache-2.0 --push me/my-agent",
 )

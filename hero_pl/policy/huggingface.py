@@ -17,7 +17,7 @@ from hero_pl.chat.template import ChatTemplate
 from hero_pl.errors import ConfigError, PolicyError
 from hero_pl.losses.scores import Scores
 from hero_pl.policy.base import Policy, ScoreRow
-from hero_pl.policy.check.settle import settle
+from hero_pl.policy.check.settle import Findings, examine
 from hero_pl.policy.fingerprint import fingerprint
 from hero_pl.policy.generation import declared_end_ids, generation_settings
 from hero_pl.policy.loading import (
@@ -25,6 +25,7 @@ from hero_pl.policy.loading import (
     load_config,
     load_model,
     load_tokenizer,
+    positions_of,
     resolve,
     with_adapter,
     without_dropout,
@@ -108,6 +109,8 @@ class HuggingFacePolicy(Policy):
         """Fingerprint of the weights that :meth:`load` gave, without an adapter."""
         self.dropout: dict[str, float] = {}
         """What the model's configuration had of dropout and noise; all of it is switched off."""
+        self.findings: Findings | None = None
+        """What a small copy of the architecture showed."""
 
     def load(self) -> None:
         """Read the tokenizer and configuration, check that they fit, then read or make the weights.
@@ -123,11 +126,12 @@ class HuggingFacePolicy(Policy):
         self.dropout = without_dropout(config)
         self.template = ChatTemplate(tokenizer, self.hint_position, self.template_args, ends, self.reasoning)
         tell(self.template)
-        positions = int(getattr(config, "max_position_embeddings", 0) or 1 << 20)
+        positions = positions_of(config)
         self.max_length = min(self._max_length or positions, positions)
+        self.findings = examine(config, self.attention)
+        self.findings.refuse()
         model: Any = load_model(self.pretrained, config, getattr(torch, self.dtype), self.attention, self.seed)
         self.origin = fingerprint(model.state_dict())
-        plain = model
         if self.lora is not None:
             model = with_adapter(model, self.lora)
         if self.gradient_checkpointing:
@@ -135,9 +139,8 @@ class HuggingFacePolicy(Policy):
             if self.lora is not None:
                 model.enable_input_require_grads()
         at_once = None if self.logits_at_once == "auto" else self.logits_at_once
-        network = Network(model, self.lora is not None, self.origin, at_once)
-        settle(plain, network)
-        self.network = network
+        self.network = Network(model, self.lora is not None, self.origin, at_once)
+        self.findings.settle(self.network)
         with self.sampling():
             self.network.check_projection()
         if at_once:

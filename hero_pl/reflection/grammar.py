@@ -15,6 +15,7 @@ from torch import Tensor
 
 from hero_pl.errors import ConfigError
 from hero_pl.policy.sampling import Constraint
+from hero_pl.reflection.context import tool_name
 
 if TYPE_CHECKING:
     from hero_pl.policy.base import Policy
@@ -39,7 +40,7 @@ def review_schema(trajectory: Trajectory, window: tuple[int, int], max_chars: in
         _object(name={"const": function["name"]}, arguments=_bounded(function.get("parameters") or {}, max_chars))
         for function in functions
     ]
-    if names := text_actions(trajectory):
+    if not calls and (names := text_actions(trajectory)):
         inside = f'[^\\x00-\\x1f\\x7f"\\\\\\]]{{1,{max_chars}}}'
         calls = [{"type": "string", "pattern": f"^({'|'.join(names)})\\[{inside}\\]$"}]
     turn = _object(
@@ -54,7 +55,8 @@ def review_lines(trajectory: Trajectory, window: tuple[int, int], max_chars: int
     """Grammar (EBNF) of the answer in plain lines: one line per turn of a window, no text without end.
 
     Args:
-        trajectory: Where actions are written ``name[...]``, a corrected one has a name that the episode has used.
+        trajectory: Where actions are written ``name[...]``, a corrected one has the name of a tool, or without tools
+            one that the episode has used.
         window: First and last turn.
         max_chars: Of any text in the answer.
     """
@@ -70,9 +72,10 @@ def review_lines(trajectory: Trajectory, window: tuple[int, int], max_chars: int
 
 
 def text_actions(trajectory: Trajectory) -> list[str]:
-    """Names of the actions that the episode wrote as ``name[...]``, in order; empty where tools are called."""
-    found = [] if trajectory.tools else [_BRACKETS.match(turn.action) for turn in trajectory.turns]
-    return list(dict.fromkeys(one[1] for one in found if one))
+    """Names for actions written as ``name[...]``: those of the tools, else those used; empty if none was written so."""
+    found = [one[1] for turn in trajectory.turns if (one := _BRACKETS.match(turn.action))]
+    tools = [name for name in map(tool_name, trajectory.tools) if name]
+    return list(dict.fromkeys(tools or found)) if found else []
 
 
 def _object(**properties: Any) -> dict[str, Any]:

@@ -1125,6 +1125,13 @@ BUGS = (
         "tests/policy/check/test_settle.py",
     ),
     Bug(
+        153,
+        "take every token that begins a prompt for BOS",
+        "hero_pl/chat/template.py",
+        (("int(self.bos_begins_texts and bool(ids)", "int(bool(ids)"),),
+        "tests/chat/test_template.py",
+    ),
+    Bug(
         200,
         "let a domain import what reads it, inside a function",
         "envs/hero_envs/tau_bench/domain.py",
