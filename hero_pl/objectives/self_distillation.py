@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, get_args
 
 import numpy as np
@@ -58,9 +59,10 @@ class SelfDistillation(Objective):
         loss_scope: Sampled ids in the loss: ``all``, ``after_thinking``, or only those of the action
             (``tool_call_only``).
         skip_first_tokens: Number of sampled ids at the start of each turn to leave out of the loss.
-        teacher_scoring: ``separate`` scores every hinted turn with its whole context. ``prefix_cache`` and
-            ``tree_mask`` compute the conversation once, and for each turn only the new part; results are the same up to
-            rounding. This saves time with many turns and short hints; see ``benchmarks/teacher_scoring.py``.
+        teacher_scoring: ``auto`` computes the conversation of a trajectory once for all its hints where the network
+            supports it (``benchmarks/teacher_scoring.py``); the results are those of separate passes, up to rounding.
+            ``tree_mask`` and ``prefix_cache`` select the method; ``separate`` scores each hinted turn with its whole
+            context.
         scaffold: ``subtract`` removes the effect of the hint's wording without content from the teacher's logits
             (:mod:`hero_pl.teacher.scaffold`); three scored rows per hinted turn instead of one.
         probe_turns: Number of hinted turns, the first of the run, on which two metrics are measured:
@@ -84,7 +86,7 @@ class SelfDistillation(Objective):
         failures_only: bool = False,
         loss_scope: Scope = "all",
         skip_first_tokens: int = 0,
-        teacher_scoring: Scoring = "separate",
+        teacher_scoring: Scoring = "auto",
         scaffold: Scaffold = "keep",
         probe_turns: int = 16,
         probe_every: int = 25,
@@ -186,6 +188,7 @@ class SelfDistillation(Objective):
         if self.weights.scorer is not None:
             rewritten = len(batch.student) - len({row.trajectory for row in batch.student})
             metrics |= self.weights.scorer.describe(policy, batch.teacher, self.weights.copy, rewritten)
+            batch = replace(batch, teacher_shares=self.weights.scorer.can_share(policy, self.weights.copy))
         metrics |= self.probe.step(trajectories, hints, policy, self.weights)
         self._seen = _seen(trajectories, reduce_sum)
         return Step(batch, metrics, reflections)
