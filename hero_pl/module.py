@@ -104,6 +104,9 @@ class HeroModule(lightning.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Check the configuration before weights are read."""
+        self.policy.sampler.check(self.policy)
+        if stage == "fit":
+            self.objective.check_policy(self.policy)
         data = getattr(self.trainer, "datamodule", None)
         if stage == "fit" and data is not None:
             self.objective.check(data.group_size)

@@ -138,6 +138,10 @@ class SelfDistillation(Objective):
                 "would be learned. Use another reflector, or FeedbackOnlyTeacher for hints with the observations only."
             )
 
+    def check_policy(self, policy: Policy) -> None:
+        """Let the reflector look at the policy that it is going to ask."""
+        self.reflector.check_policy(policy)
+
     def attach_collector(self, collector: Collector) -> None:
         """Pass the collector to a teacher that plays the environment."""
         self.teacher.attach_collector(collector)
