@@ -41,6 +41,13 @@ def test_reset_gives_what_a_policy_needs() -> None:
     json.dumps(info)
 
 
+@pytest.mark.parametrize("compact", [True, False])
+def test_the_policy_of_the_desk_can_be_replaced_and_nothing_else_changes(compact: bool) -> None:
+    starts = [small(compact=compact, **given).reset(seed=0) for given in ({}, {"system_prompt": "Be kind."})]
+    assert [info.pop("system_prompt") for _, info in starts][1] == "Be kind."
+    assert starts[0] == starts[1]
+
+
 @needs_data
 def test_the_start_tells_what_is_needed_to_read_the_score() -> None:
     env = TauBenchEnv("retail", data_dir=DATA)
