@@ -131,7 +131,7 @@ def open_files():
 
 @pytest.mark.usefixtures("leaves_nothing")
 @pytest.mark.parametrize("fault", ["hang", "die"])
-def test_bug_140_a_worker_that_hangs_or_dies_is_replaced_and_the_run_is_the_same(fault, run, shop, tmp_path):
+def test_bug_240_a_worker_that_hangs_or_dies_is_replaced_and_the_run_is_the_same(fault, run, shop, tmp_path):
     whole = run("whole", data=shop())
     third = shop().specs(1)[0]
     limits = Limits(max_turns=3, workers=1, step_timeout_s=2.0)
