@@ -42,9 +42,9 @@ class TurnBudget(lightning.Callback):
             and trainer.is_global_zero
         ):
             warnings.warn(
-                f"turn_budget.max_turns={self.max_turns} with LiveWeights: a teacher that follows the student loses the "
-                f"reading of hints in long runs, and takes the policy with it. Beyond {LONG} turns take InitialWeights "
-                "or configs/hero_robust.yaml, or watch collapse_guard.",
+                f"turn_budget.max_turns={self.max_turns} with LiveWeights: a teacher that follows the student loses "
+                "the reading of hints in long runs and takes the policy with it. "
+                f"Beyond {LONG} turns use InitialWeights or configs/hero_robust.yaml, or watch collapse_guard.",
                 stacklevel=2,
             )
 
