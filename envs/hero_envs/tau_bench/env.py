@@ -58,7 +58,7 @@ class TauBenchEnv(gymnasium.Env[str, str]):
         lookups: Use tasks of ``pocket_retail`` that need a look-up with tools; some requests are not allowed, by rules
             in the compact prompt. Kinds are ``cancel`` and ``return``.
         handles: With ``compact``, show short names instead of ids; see :mod:`hero_envs.tau_bench.handles`.
-        system_prompt: Replaces the domain's own policy text (an official score needs that one). Tools are described apart.
+        system_prompt: Replaces the domain's own policy text; an official score needs the latter.
     """
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 (declared so by Gymnasium)
