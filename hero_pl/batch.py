@@ -7,6 +7,7 @@ context starts with the previous one and its action, so a trajectory is one forw
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, get_args, get_type_hints
@@ -19,6 +20,7 @@ from hero_pl.errors import TokenAlignmentError
 from hero_pl.losses.normalize import Mode, Normalization, coefficients
 from hero_pl.losses.scores import Scores
 from hero_pl.policy.base import ScoreRow
+from hero_pl.policy.branches import forwarded_tokens
 from hero_pl.types import Hint, Trajectory, Turn
 
 ReduceSum = Callable[[Tensor], Tensor]
@@ -60,6 +62,8 @@ class TokenizedBatch:
     """The teacher's rows again, with the empty scaffold and without hint; empty unless ``scaffold: subtract``."""
     temperature: float = 1.0
     """At which the actions were sampled; see :meth:`tempered`."""
+    teacher_shares: bool = False
+    """The teacher's rows of a trajectory share a pass (:mod:`hero_pl.policy.branches`), and cost that much less."""
     counters: dict[str, int] = field(default_factory=dict)
     """Turns that are not in the loss: without a hint, of weight 0, without an id in scope, too long with the hint."""
 
@@ -67,14 +71,13 @@ class TokenizedBatch:
         return int(self.action_ids.numel())
 
     def split(self, max_tokens: int) -> Iterator[TokenizedBatch]:
-        """Micro-batches of whole trajectories with at most ``max_tokens`` tokens in their rows (at least one each)."""
-        cost: dict[int, int] = {}
-        for row in (
-            *self.student,
-            *self.teacher,
-            *(row for rows in (*self.negative_rows, *self.scaffold_rows) for row in rows),
-        ):
-            cost[row.trajectory] = cost.get(row.trajectory, 0) + len(row.ids)
+        """Micro-batches of whole trajectories with at most ``max_tokens`` tokens to run, or a single trajectory."""
+        cost: Counter[int] = Counter()
+        for row in self.student:
+            cost[row.trajectory] += len(row.ids)
+        for side in (self.teacher, *self.negative_rows, *self.scaffold_rows):
+            for trajectory, rows in _by_trajectory(side).items():
+                cost[trajectory] += forwarded_tokens(rows) if self.teacher_shares else sum(len(r.ids) for r in rows)
         wanted: list[int] = []
         used = 0
         for trajectory in sorted(cost):
@@ -113,6 +116,13 @@ class TokenizedBatch:
     def _tokens(self, keep: Tensor) -> dict[str, Any]:
         found = {name: getattr(self, name) for name in _tensor_fields(type(self))}
         return {name: None if value is None else value[keep] for name, value in found.items()}
+
+
+def _by_trajectory(side: Sequence[ScoreRow]) -> dict[int, list[ScoreRow]]:
+    found: dict[int, list[ScoreRow]] = {}
+    for row in side:
+        found.setdefault(row.trajectory, []).append(row)
+    return found
 
 
 def _tensor_fields(batch: type[TokenizedBatch]) -> tuple[str, ...]:

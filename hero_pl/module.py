@@ -13,15 +13,15 @@ from torch import Tensor
 
 from hero_pl.callbacks.run_folder import run_folder
 from hero_pl.callbacks.stored_weights import check_weights, frozen_names
-from hero_pl.errors import ConfigError, HeroError, PolicyError
+from hero_pl.errors import ConfigError, PolicyError
 from hero_pl.evaluation.rollout import rollout_metrics
 from hero_pl.evaluation.summary import logged, remarks, summarize
 from hero_pl.objectives.base import Objective, Step
-from hero_pl.optimizer import MuonAdamW, apply_settings
+from hero_pl.optimizer import OptimizerSettings, apply_settings
 from hero_pl.policy.base import Policy
 from hero_pl.runs.records import Record, append_records, evaluable, to_record
-from hero_pl.scalars import Scalar, add_up, largest, measured, total
-from hero_pl.step import StepOutputs, step_records
+from hero_pl.scalars import Scalar, largest, measured, total
+from hero_pl.step import IdleBatches, StepOutputs, over_ranks, step_records
 from hero_pl.types import Trajectory
 
 
@@ -72,18 +72,10 @@ class HeroModule(lightning.LightningModule):
         max_idle_batches: int = 100,
     ) -> None:
         super().__init__()
-        rates = [rate for rate in (lr, matrix_lr) if rate is not None]
-        if not all(0.0 < rate < math.inf for rate in rates):
-            raise ConfigError(
-                f"lr={lr}, matrix_lr={matrix_lr}: expected finite numbers, lr > 0, matrix_lr > 0 or none."
-            )
         if not 0.0 <= clip < math.inf:
             raise ConfigError(f"clip={clip}: expected a finite number, 0 (no clipping) or more.")
-        if tokens_per_micro_batch < 1 or warmup_steps < 0:
-            raise ConfigError(
-                f"tokens_per_micro_batch={tokens_per_micro_batch}, warmup_steps={warmup_steps}: "
-                "expected tokens_per_micro_batch >= 1 and warmup_steps >= 0."
-            )
+        if tokens_per_micro_batch < 1:
+            raise ConfigError(f"tokens_per_micro_batch={tokens_per_micro_batch}: must be at least 1.")
         if updates_per_batch < 1 or max_staleness < 0 or max_idle_batches < 0:
             raise ConfigError(
                 f"updates_per_batch={updates_per_batch}, max_staleness={max_staleness}, "
@@ -91,32 +83,30 @@ class HeroModule(lightning.LightningModule):
             )
         if max_broken_steps < 1:
             raise ConfigError(f"max_broken_steps={max_broken_steps}: must be at least 1.")
-        if schedule == "linear" and not total_steps:
-            raise ConfigError("schedule: linear needs total_steps, the optimizer steps of the whole run.")
         self.automatic_optimization = False
         self.strict_loading = False  # check_weights is stricter, and knows what a checkpoint leaves out
         self.policy, self.objective = policy, objective
-        self.adam: dict[str, Any] = {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay}
-        self.matrix_lr = matrix_lr
-        self.schedule, self.warmup_steps, self.total_steps = schedule, warmup_steps, total_steps
+        self.optimization = OptimizerSettings(
+            lr, matrix_lr, betas, eps, weight_decay, schedule, warmup_steps, total_steps
+        )
         self.clip, self.tokens_per_micro_batch = clip, tokens_per_micro_batch
         self.updates_per_batch, self.max_staleness = updates_per_batch, max_staleness
         self.max_broken_steps, self.broken_steps = max_broken_steps, 0
-        self.max_idle_batches = max_idle_batches
+        self.idle = IdleBatches(max_idle_batches)
         self.turns = 0
         """Assistant turns sampled for training so far on all ranks, hinted or not."""
         self.last_records: list[Record] = []
         """The latest training batch with its reflections and losses, for the trajectory log."""
         self.last_metrics: dict[str, float] = {}
         """What the latest step measured, over all ranks."""
-        self.idle_batches = 0
-        """Batches in a row without an optimizer step, up to now."""
-        self._idle = ""
 
     # -- set-up ------------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
         """Refuse what cannot work before any weight is read."""
+        self.policy.sampler.check(self.policy)
+        if stage == "fit":
+            self.objective.check_policy(self.policy)
         data = getattr(self.trainer, "datamodule", None)
         if stage == "fit" and data is not None:
             self.objective.check(data.group_size)
@@ -136,7 +126,7 @@ class HeroModule(lightning.LightningModule):
         self.policy.load()
 
     def configure_optimizers(self) -> Any:
-        """AdamW, or Muon and AdamW, on the student's trainable parameters and nothing else."""
+        """The optimizer of the student, and its learning rate."""
         coarse = {p.dtype for p in self.policy.parameters() if p.requires_grad} & {torch.bfloat16, torch.float16}
         if coarse:
             warnings.warn(
@@ -144,19 +134,9 @@ class HeroModule(lightning.LightningModule):
                 "lost. Keep policy dtype: float32 (with trainer.precision: bf16-mixed), or train an adapter (lora).",
                 stacklevel=2,
             )
-        optimizer = self._optimizer()
-        return {"optimizer": optimizer, "lr_scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)}
-
-    def _optimizer(self) -> torch.optim.Optimizer:
-        if self.matrix_lr is not None:
-            return MuonAdamW.of(self.policy, matrix_lr=self.matrix_lr, **self.adam)
-        return torch.optim.AdamW([p for p in self.policy.parameters() if p.requires_grad], **self.adam)
-
-    def _rate(self, step: int) -> float:
-        rate = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
-        if self.schedule == "linear" and self.total_steps:
-            rate *= max(0.0, 1.0 - step / self.total_steps)
-        return rate
+        optimizer = self.optimization.make(self.policy)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.optimization.rate)
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def on_fit_start(self) -> None:
         """The weights are there, those of a checkpoint included: let the sampler have them."""
@@ -172,7 +152,7 @@ class HeroModule(lightning.LightningModule):
     def on_train_start(self) -> None:
         """Training mode; frozen copies are taken here, unless a checkpoint has brought them."""
         self.policy.train()
-        apply_settings(self.lr_schedulers(), self._optimizer(), self._rate)
+        apply_settings(self.lr_schedulers(), self.optimization.make(self.policy), self.optimization.rate)
         data = getattr(self.trainer, "datamodule", None)
         if data is not None:
             self.objective.attach_collector(data.collector("train"))
@@ -207,26 +187,14 @@ class HeroModule(lightning.LightningModule):
                 self.policy.version += 1
                 self.policy.sampler.sync(self.policy)
         metrics |= {**outputs.metrics(), "train/skipped_steps": largest(not updated)}
-        metrics = self._over_ranks(metrics)
+        metrics = over_ranks(metrics, self.trainer.world_size)
         self._log_step(metrics, len(trajectories))
-        self._watch_idle(updated, metrics)
+        if self.idle.count(updated, metrics, self.global_step) and self.trainer.is_global_zero:
+            warnings.warn(self.idle.said, stacklevel=2)
         self.last_records = step_records(judged, step, outputs, self.global_step)
         self.last_records += [Record("train", self.global_step, t) for t in trajectories if not evaluable(t)]
         if self.broken_steps >= self.max_broken_steps:
             raise self._broken()
-
-    def _watch_idle(self, updated: bool, metrics: dict[str, Scalar]) -> None:
-        """Say at once that nothing is learned, and why, in the counts of the step; all ranks have the same."""
-        self.idle_batches = 0 if updated else self.idle_batches + 1
-        if updated:
-            return
-        reason = "its gradient is not finite" if "train/grad_norm" in metrics else "no turn of it is in the loss"
-        counts = {n: float(m) for n, m in metrics.items() if m.how == "sum" and float(m) > 0.0}
-        said = ", ".join(f"{name} {value:g}" for name, value in counts.items())
-        first, where = not self._idle, f"the batch after step {self.global_step}"
-        self._idle = f"Nothing was learned from {where}: {reason}. Its counts: {said}."
-        if first and self.trainer.is_global_zero:
-            warnings.warn(self._idle, stacklevel=2)
 
     def on_train_batch_end(self, *args: Any) -> None:
         """End a run that learns nothing, after the callbacks have written down its last batch.
@@ -234,11 +202,7 @@ class HeroModule(lightning.LightningModule):
         Raises:
             HeroError: ``max_idle_batches`` batches in a row made no optimizer step.
         """
-        if self.max_idle_batches and self.idle_batches >= self.max_idle_batches:
-            raise HeroError(
-                f"No optimizer step in {self.idle_batches} batches in a row; the run ends. {self._idle} See the "
-                "episodes with: hero_pl view RUN. To go on regardless set model.max_idle_batches: 0."
-            )
+        self.idle.check()
 
     def _update(self, step: Step) -> tuple[StepOutputs, bool]:
         """Backward over all micro-batches, then step; a step without tokens or with broken gradients is skipped."""
@@ -320,15 +284,6 @@ class HeroModule(lightning.LightningModule):
             + (f"The last batch is in {folder / 'broken_batch.jsonl'}. " if folder else "")
             + "Lower model.lr or model.clip, or look for weights or rewards that are not finite."
         )
-
-    def _over_ranks(self, metrics: dict[str, Scalar]) -> dict[str, Scalar]:
-        """The step's metrics, alike on all ranks, so that the loggers of rank 0 speak for all of them."""
-        metrics = add_up([metrics])
-        if self.trainer.world_size == 1:
-            return metrics
-        parts: list[Any] = [None] * self.trainer.world_size
-        torch.distributed.all_gather_object(parts, metrics)
-        return add_up(parts)
 
     def _log_step(self, metrics: dict[str, Scalar], episodes: int) -> None:
         before, self.last_metrics = self.last_metrics, measured(metrics)

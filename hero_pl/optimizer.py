@@ -1,12 +1,60 @@
-"""Muon for the hidden matrices and AdamW for everything else, as one optimizer."""
+"""The optimizer of a run and its learning rate: AdamW, or Muon for the hidden matrices and AdamW for the rest."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+
+from hero_pl.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class OptimizerSettings:
+    """Which optimizer, and its learning rate from step to step; :class:`~hero_pl.module.HeroModule` describes each."""
+
+    lr: float
+    matrix_lr: float | None
+    betas: tuple[float, float]
+    eps: float
+    weight_decay: float
+    schedule: Literal["constant", "linear"]
+    warmup_steps: int
+    total_steps: int | None
+
+    def __post_init__(self) -> None:
+        rates = [rate for rate in (self.lr, self.matrix_lr) if rate is not None]
+        if not all(0.0 < rate < math.inf for rate in rates):
+            raise ConfigError(
+                f"lr={self.lr}, matrix_lr={self.matrix_lr}: expected finite numbers, lr > 0, matrix_lr > 0 or none."
+            )
+        if self.warmup_steps < 0:
+            raise ConfigError(f"warmup_steps={self.warmup_steps}: expected 0 or more.")
+        if self.schedule == "linear" and not self.total_steps:
+            raise ConfigError("schedule: linear needs total_steps, the optimizer steps of the whole run.")
+
+    def make(self, module: nn.Module) -> torch.optim.Optimizer:
+        """AdamW, or Muon and AdamW, on the trainable parameters of a module and nothing else."""
+        adam: dict[str, Any] = {
+            "lr": self.lr,
+            "betas": tuple(self.betas),
+            "eps": self.eps,
+            "weight_decay": self.weight_decay,
+        }
+        if self.matrix_lr is not None:
+            return MuonAdamW.of(module, matrix_lr=self.matrix_lr, **adam)
+        return torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], **adam)
+
+    def rate(self, step: int) -> float:
+        """Factor of the learning rate at an optimizer step, counted from 0."""
+        rate = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
+        if self.schedule == "linear" and self.total_steps:
+            rate *= max(0.0, 1.0 - step / self.total_steps)
+        return rate
 
 
 class MuonAdamW(torch.optim.Optimizer):

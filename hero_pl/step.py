@@ -1,11 +1,15 @@
-"""What one training step leaves behind: its metrics, and a record per episode."""
+"""What one training step leaves behind: its metrics, a record per episode, and whether it learned anything."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from hero_pl.batch import TokenizedBatch
+from hero_pl.errors import HeroError
 from hero_pl.objectives.base import LossOutput, Step
 from hero_pl.runs.records import Record
 from hero_pl.scalars import Scalar, add_up, largest, total
@@ -32,6 +36,59 @@ class StepOutputs:
         found["train/tokens"] = total(sum(len(micro) for micro, _ in self.tokens))
         found["train/grad_norm"] = largest(self.grad_norm)
         return found
+
+
+def over_ranks(metrics: Mapping[str, Scalar], world_size: int) -> dict[str, Scalar]:
+    """The metrics of a step, alike on all ranks, so that the loggers of rank 0 speak for all of them."""
+    added = add_up([metrics])
+    if world_size == 1:
+        return added
+    parts: list[Any] = [None] * world_size
+    torch.distributed.all_gather_object(parts, added)
+    return add_up(parts)
+
+
+class IdleBatches:
+    """Batches in a row without an optimizer step; all ranks count alike.
+
+    Args:
+        most: So many end the run; 0: any number is allowed.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most, self.in_a_row = most, 0
+        self.said = ""
+        """What there is to say about the latest one; empty before the first."""
+
+    def count(self, updated: bool, metrics: Mapping[str, Scalar], step: int) -> bool:
+        """Take in one batch; true if it is the first of the run from which nothing was learned.
+
+        Args:
+            updated: Whether there was an optimizer step.
+            metrics: Of the batch, over all ranks; its counts are the reason.
+            step: Optimizer steps before it.
+        """
+        self.in_a_row = 0 if updated else self.in_a_row + 1
+        if updated:
+            return False
+        reason = "its gradient is not finite" if "train/grad_norm" in metrics else "no turn of it is in the loss"
+        counts = {name: float(m) for name, m in metrics.items() if m.how == "sum" and float(m) > 0.0}
+        listed = ", ".join(f"{name} {value:g}" for name, value in counts.items())
+        first = not self.said
+        self.said = f"Nothing was learned from the batch after step {step}: {reason}. Its counts: {listed}."
+        return first
+
+    def check(self) -> None:
+        """End a run that learns nothing.
+
+        Raises:
+            HeroError: There were ``most`` in a row.
+        """
+        if self.most and self.in_a_row >= self.most:
+            raise HeroError(
+                f"No optimizer step in {self.in_a_row} batches in a row; the run ends. {self.said} See the episodes "
+                "with: hero_pl view RUN. To go on regardless set model.max_idle_batches: 0."
+            )
 
 
 def step_records(trajectories: list[Trajectory], step: Step, outputs: StepOutputs, number: int) -> list[Record]:

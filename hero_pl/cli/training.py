@@ -1,4 +1,4 @@
-"""Commands that train or play a policy: Lightning's own, ``rollout``, ``check-hints`` and ``export``."""
+"""Commands that train or play a policy: Lightning's own, ``rollout``, ``check-hints``, ``export`` and others."""
 
 from __future__ import annotations
 
@@ -146,6 +146,26 @@ def check_hints(
         from hero_pl.cli.check_hints import run
 
     run(context.args, episodes, turns, labels, templates, out, figure, demonstrations)
+
+
+@app.command(
+    name="serve-command",
+    rich_help_panel=PANEL,
+    context_settings=PASSED_ON,
+    epilog="Example: hero_pl serve-command --config hero_pl:webshop_qwen3_4b --config hero_pl:hardware/server",
+)
+def serve_command(
+    context: typer.Context,
+    device: Annotated[Literal["gpu", "cpu"], typer.Option("--device", help="What the server computes on.")] = "gpu",
+) -> None:
+    """Print the command that starts the server of a configuration whose sampler is ServerSampler.
+
+    Takes every option of fit besides: --config FILE (more than one overlays), --model.KEY=VALUE, --data.KEY=VALUE.
+    """
+    with _quick_end("serve-command"):
+        from hero_pl.cli.serve import serve_commands
+
+    print(serve_commands(context.args, device))
 
 
 @app.command(

@@ -69,6 +69,13 @@ class Objective(ABC):
             ConfigError: With the reason and the cure.
         """
 
+    def check_policy(self, policy: Policy) -> None:  # noqa: B027
+        """Refuse settings that cannot work with the policy, before its weights are read.
+
+        Raises:
+            ConfigError: With the reason and what to change.
+        """
+
     def attach_collector(self, collector: Collector) -> None:  # noqa: B027
         """Called once before training.
 

@@ -19,6 +19,16 @@ if TYPE_CHECKING:
 class Reflector(ABC):
     """Turns trajectories into reflections: one diagnosis or None per turn."""
 
+    def check_policy(self, policy: Policy) -> None:  # noqa: B027 - most reflectors ask no policy
+        """Refuse settings that cannot work with the policy, before its weights are read. Wrappers pass it on.
+
+        Args:
+            policy: The policy that will be trained.
+
+        Raises:
+            ConfigError: With the reason and what to change.
+        """
+
     def start(self, policy: Policy) -> None:  # noqa: B027 - most reflectors have nothing to prepare
         """Called once before training, with the policy at its initial weights. Wrappers pass it on.
 

@@ -53,6 +53,10 @@ class ShuffledReflector(Reflector):
         self._buffer: deque[Placed] = deque(maxlen=buffer_size)
         self._calls = 0
 
+    def check_policy(self, policy: Policy) -> None:
+        """See :meth:`Reflector.check_policy`."""
+        self.inner.check_policy(policy)
+
     def start(self, policy: Policy) -> None:
         """Prepare the inner reflector."""
         self.inner.start(policy)
@@ -143,6 +147,10 @@ class BlindReflector(Reflector):
         self.inner = inner
         self.seed = seed
         self._calls = 0
+
+    def check_policy(self, policy: Policy) -> None:
+        """See :meth:`Reflector.check_policy`."""
+        self.inner.check_policy(policy)
 
     def start(self, policy: Policy) -> None:
         """Prepare the inner reflector."""

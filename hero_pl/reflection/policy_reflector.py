@@ -26,6 +26,10 @@ class PolicyReflector(SelfReflector):
         super().__init__(weights="live", **settings)
         self.policy = policy
 
+    def check_policy(self, policy: Policy) -> None:
+        """See :meth:`Reflector.check_policy`; the policy that is trained is not asked."""
+        super().check_policy(self.policy)
+
     def start(self, policy: Policy) -> None:
         """Load the reviewer.
 

@@ -75,6 +75,10 @@ class SelfReflector(Reflector):
         self.weights, self.mode, self.tokens_per_turn = weights, mode, tokens_per_turn
         self.max_request_tokens, self.batch_size = max_request_tokens, batch_size
 
+    def check_policy(self, policy: Policy) -> None:
+        """See :meth:`Reflector.check_policy`."""
+        policy.sampler.check(policy, self.weights, self.constrained)
+
     def start(self, policy: Policy) -> None:
         """Keep the initial weights, if they are to reflect."""
         if self.weights == "initial":
