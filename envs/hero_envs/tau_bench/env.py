@@ -58,6 +58,7 @@ class TauBenchEnv(gymnasium.Env[str, str]):
         lookups: Use tasks of ``pocket_retail`` that need a look-up with tools; some requests are not allowed, by rules
             in the compact prompt. Kinds are ``cancel`` and ``return``.
         handles: With ``compact``, show short names instead of ids; see :mod:`hero_envs.tau_bench.handles`.
+        system_prompt: Replaces the domain's own policy text; an official score needs the latter.
     """
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 (declared so by Gymnasium)
@@ -77,6 +78,7 @@ class TauBenchEnv(gymnasium.Env[str, str]):
         max_goals: int = 2,
         lookups: bool = False,
         handles: bool = False,
+        system_prompt: str | None = None,
     ) -> None:
         super().__init__()
         self.action_space = UnicodeText()
@@ -98,7 +100,8 @@ class TauBenchEnv(gymnasium.Env[str, str]):
         if handles and not compact:
             raise ValueError("TauBenchEnv(handles=True) needs compact=True: the full form shows the ids.")
         self._with_handles = handles
-        self._compact_policy = LOOKUP_POLICY if lookups else COMPACT_POLICY
+        own_prompt = (LOOKUP_POLICY if lookups else COMPACT_POLICY) if compact else self.domain.policy
+        self.system_prompt = own_prompt if system_prompt is None else system_prompt
         self._max_steps = max_steps
         self._episode: Episode | None = None
         self._steps = 0
@@ -143,7 +146,7 @@ class TauBenchEnv(gymnasium.Env[str, str]):
         if seed is not None:
             self.user.reseed(seed)
         info: dict[str, Any] = {
-            "system_prompt": self._compact_policy if self.compact else self.domain.policy,
+            "system_prompt": self.system_prompt,
             "tools": [] if self.compact else [dict(schema) for schema in self.domain.tool_schemas],
             "role": "user",
             "task": task_id,
