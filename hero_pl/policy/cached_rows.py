@@ -48,11 +48,13 @@ class CachedRows:
         """Rows whose last token does not stand in the last slot."""
 
     def _new_cache(self) -> Any:
-        from transformers import DynamicCache
-
         if self.network.caching == "row":  # of the kind that each layer asks for; it cannot be padded
+            from transformers import DynamicCache
+
             return DynamicCache(config=self.network.model.config)
-        return DynamicCache()  # every layer keeps all its tokens, so that slots are the same in all of them
+        from hero_pl.policy.growing_cache import growing_cache
+
+        return growing_cache()  # every layer keeps all its tokens, so that slots are the same in all of them
 
     def join(self, prompts: Mapping[int, Sequence[int]]) -> Tensor:
         """Run the whole prompts of rows that are not here, and put them beside the others; ``(rows, vocab)`` logits."""

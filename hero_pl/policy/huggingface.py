@@ -1,4 +1,4 @@
-"""A policy made of any Hugging Face causal language model, pretrained or from scratch."""
+"""A policy with any Hugging Face causal language model, pretrained or from scratch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hero_pl.chat.template import ChatTemplate
 from hero_pl.errors import ConfigError, PolicyError
 from hero_pl.losses.scores import Scores
 from hero_pl.policy.base import Policy, ScoreRow
-from hero_pl.policy.check.settle import settle
+from hero_pl.policy.check.settle import Findings, examine
 from hero_pl.policy.fingerprint import fingerprint
 from hero_pl.policy.generation import declared_end_ids, generation_settings
 from hero_pl.policy.loading import (
@@ -25,6 +25,7 @@ from hero_pl.policy.loading import (
     load_config,
     load_model,
     load_tokenizer,
+    positions_of,
     resolve,
     with_adapter,
     without_dropout,
@@ -44,23 +45,23 @@ class HuggingFacePolicy(Policy):
             ``hero_pl:NAME`` for a checkpoint that ships with the package.
         config: For a model from scratch instead: ``{"model_type": "qwen3", "hidden_size": 128, ...}``. The vocabulary
             size is taken from the tokenizer.
-        tokenizer: Folder or hub id, when it is not ``pretrained``.
-        parser: Dialect of actions.
-        sampler: How tokens are drawn.
+        tokenizer: Folder or hub id, if it is not ``pretrained``.
+        parser: Parser of actions.
+        sampler: Samples tokens; default: in this process.
         hint_position: See :class:`~hero_pl.chat.template.ChatTemplate`.
-        template_args: Values for names that the chat template reads, for example ``enable_thinking: false`` or
-            ``date_string: 26 Jul 2024``; ``today: 2024-07-26`` is the day that it is told.
+        template_args: Values of the chat template's variables, for example ``enable_thinking: false`` or
+            ``date_string: 26 Jul 2024``; ``today: 2024-07-26`` sets the current date.
         reasoning: Earlier reasoning in later prompts: ``keep`` all that was sampled; ``strip`` it where the chat
             template does; or ``refuse`` models that reason.
-        dtype: Of the weights: ``float32``, ``bfloat16`` or ``float16``.
+        dtype: Data type of the weights: ``float32``, ``bfloat16`` or ``float16``.
         attention: Attention implementation of transformers (``sdpa``, ``eager``, ``flash_attention_2``).
-        lora: Train an adapter and leave the model's own weights alone.
-        max_length: Context length in tokens; default: what the model's configuration says.
+        lora: Train a LoRA adapter; the model's own weights do not change.
+        max_length: Context length in tokens; default: from the model's configuration.
         gradient_checkpointing: Recompute activations in the backward pass.
-        logits_at_once: Tokens whose logits exist at the same time while a loss is computed; 0 for all of a
-            micro-batch, ``auto`` by vocabulary and device. Models whose logits are no plain projection (a soft cap, a
-            scale, a bias) make all at once with ``auto``, and are refused with a number.
-        seed: Of the initial weights, for a model from scratch.
+        logits_at_once: Number of tokens whose logits are in memory at the same time in a loss; 0 for all of a
+            micro-batch, ``auto`` depends on vocabulary and device. For models whose logits are not a plain projection
+            (a soft cap, a scale, a bias), ``auto`` computes all at once, and a number is refused.
+        seed: Seed of the initial weights, for a model from scratch.
     """
 
     def __init__(
@@ -103,11 +104,13 @@ class HuggingFacePolicy(Policy):
         if logits_at_once != "auto" and logits_at_once < 0:
             raise ConfigError(f"logits_at_once={logits_at_once}: expected auto, a number of tokens, or 0 for all.")
         self.gradient_checkpointing, self.logits_at_once = gradient_checkpointing, logits_at_once
-        self._max_length = max_length
+        self.configured_length = max_length
         self.origin = ""
         """Fingerprint of the weights that :meth:`load` gave, without an adapter."""
         self.dropout: dict[str, float] = {}
         """What the model's configuration had of dropout and noise; all of it is switched off."""
+        self.findings: Findings | None = None
+        """What a small copy of the architecture showed."""
 
     def load(self) -> None:
         """Read the tokenizer and configuration, check that they fit, then read or make the weights.
@@ -123,11 +126,12 @@ class HuggingFacePolicy(Policy):
         self.dropout = without_dropout(config)
         self.template = ChatTemplate(tokenizer, self.hint_position, self.template_args, ends, self.reasoning)
         tell(self.template)
-        positions = int(getattr(config, "max_position_embeddings", 0) or 1 << 20)
-        self.max_length = min(self._max_length or positions, positions)
+        positions = positions_of(config)
+        self.max_length = min(self.configured_length or positions, positions)
+        self.findings = examine(config, self.attention)
+        self.findings.refuse()
         model: Any = load_model(self.pretrained, config, getattr(torch, self.dtype), self.attention, self.seed)
         self.origin = fingerprint(model.state_dict())
-        plain = model
         if self.lora is not None:
             model = with_adapter(model, self.lora)
         if self.gradient_checkpointing:
@@ -135,9 +139,8 @@ class HuggingFacePolicy(Policy):
             if self.lora is not None:
                 model.enable_input_require_grads()
         at_once = None if self.logits_at_once == "auto" else self.logits_at_once
-        network = Network(model, self.lora is not None, self.origin, at_once)
-        settle(plain, network)
-        self.network = network
+        self.network = Network(model, self.lora is not None, self.origin, at_once)
+        self.findings.settle(self.network)
         with self.sampling():
             self.network.check_projection()
         if at_once:
@@ -165,9 +168,9 @@ class HuggingFacePolicy(Policy):
         """Write model (or adapter), tokenizer, chat template and generation settings for transformers, vLLM, lm-eval.
 
         Args:
-            folder: Made if it is missing.
+            folder: Created if it does not exist.
             merge: Add an adapter to the weights and write the whole model.
-            sampling: How actions are drawn; goes into ``generation_config.json``, beside the end-of-turn ids.
+            sampling: Sampling settings for ``generation_config.json``, which also has the end-of-turn ids.
         """
         folder.mkdir(parents=True, exist_ok=True)
         merged = merge and self.lora is not None
@@ -178,4 +181,6 @@ class HuggingFacePolicy(Policy):
             self.template.tokenizer.save_pretrained(folder)
             generation_settings(self.template, sampling).save_pretrained(folder)
         except OSError as error:
-            raise PolicyError(f"Saving to {folder} failed: {error}. Free some space or name another folder.") from error
+            raise PolicyError(
+                f"Saving to {folder} failed: {error}. Free some space or choose another folder."
+            ) from error

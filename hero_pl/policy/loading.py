@@ -123,13 +123,21 @@ def load_config(pretrained: str | None, config: dict[str, Any] | None, vocabular
                 f"No model configuration can be read from {pretrained!r}: {_first_line(error)} "
                 "Give a folder with config.json, or a hub id that this machine can reach."
             ) from error
-    if getattr(found, "vocab_size", vocabulary) < vocabulary:
+    rows = int(getattr(found.get_text_config(), "vocab_size", vocabulary))
+    if rows < vocabulary:
         raise PolicyError(
-            f"The tokenizer has {vocabulary} ids, the model {pretrained!r} only {found.vocab_size}. They do not belong "
+            f"The tokenizer has {vocabulary} ids, the model {pretrained!r} only {rows}. They do not belong "
             "together: give the tokenizer that was saved with the model, or resize the model's embeddings and save it "
             "again."
         )
     return found
+
+
+def positions_of(config: PretrainedConfig) -> int:
+    """Tokens that fit into the context of a model; plenty where its configuration names no limit."""
+    text = config.get_text_config()
+    names = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
+    return next((int(there) for name in names if (there := getattr(text, name, None))), 1 << 20)
 
 
 def load_model(

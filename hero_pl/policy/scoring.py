@@ -1,4 +1,8 @@
-"""What a network says at the action positions of rows: one padded pass, or one per set of rotary frequencies."""
+"""What a network gives at the action positions of rows, in padded passes over rows of like length.
+
+Rows are padded on the right and attention is causal, so no action position sees padding: no attention mask is made,
+which would cost attention its fast kernels.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,12 @@ if TYPE_CHECKING:
 
 Read = Callable[..., Tensor]
 """What is taken from a pass: :meth:`Network.logits_at` or :meth:`Network.hidden_at`."""
+
+TOKENS_PER_PASS = 16_384
+"""Padded tokens of one pass without gradients: every hinted turn brings its whole context."""
+
+PADDING, PADDING_SHARE = 512, 0.2
+"""Padding that a pass may hold, in tokens and as a share of it: a pass of its own costs more than some padding."""
 
 
 def read_rows(network: Network, read: Read, rows: Sequence[ScoreRow], weights: str) -> Tensor:
@@ -44,18 +54,39 @@ def read_rows(network: Network, read: Read, rows: Sequence[ScoreRow], weights: s
 def read_padded(
     network: Network, read: Read, pieces: Sequence[tuple[Sequence[int], Sequence[int]]], weights: str
 ) -> Tensor:
-    """One pass over sequences, padded on the right; what it has at the positions of each."""
-    length = max(len(piece) for piece, _ in pieces)
-    ids = torch.zeros(len(pieces), length, dtype=torch.long)
-    mask = torch.zeros(len(pieces), length, dtype=torch.long)
-    row_index: list[int] = []
-    position: list[int] = []
-    for i, (piece, places) in enumerate(pieces):
-        ids[i, : len(piece)] = torch.tensor(piece)
-        mask[i, : len(piece)] = 1
-        row_index += [i] * len(places)
-        position += places
-    device = network.device
-    inputs = {"input_ids": ids.to(device), "attention_mask": mask.to(device), "use_cache": False}
+    """What the network has at the positions of each sequence, in the order of sequences and positions."""
+    found: dict[int, Tensor] = {}
+    # with gradients all passes are kept for the backward pass anyway: the micro-batch bounds them
+    most = None if torch.is_grad_enabled() else TOKENS_PER_PASS
     with network.using(weights) as model:
-        return read(model, row_index, position, **inputs)
+        for group in alike([len(piece) for piece, _ in pieces], most):
+            ids = torch.zeros(len(group), max(len(pieces[i][0]) for i in group), dtype=torch.long)
+            for place, i in enumerate(group):
+                ids[place, : len(pieces[i][0])] = torch.tensor(pieces[i][0])
+            row = [place for place, i in enumerate(group) for _ in pieces[i][1]]
+            position = [position for i in group for position in pieces[i][1]]
+            got = read(model, row, position, input_ids=ids.to(network.device), use_cache=False)
+            found.update(zip(group, got.split_with_sizes([len(pieces[i][1]) for i in group]), strict=True))
+    return torch.cat([found[i] for i in range(len(pieces))])
+
+
+def alike(lengths: Sequence[int], most: int | None = None) -> list[list[int]]:
+    """Groups of sequences that are padded to one length, as numbers of the sequences.
+
+    Args:
+        lengths: Of the sequences.
+        most: Tokens per group at most, padding included, unless a sequence alone has more; ``None`` for any number.
+    """
+    groups: list[list[int]] = []
+    waste = 0
+    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        if groups:
+            longest = lengths[groups[-1][0]]
+            size, more = longest * (len(groups[-1]) + 1), waste + longest - lengths[i]
+            if (most is None or size <= most) and more <= max(PADDING, PADDING_SHARE * size):
+                groups[-1].append(i)
+                waste = more
+                continue
+        groups.append([i])
+        waste = 0
+    return [sorted(group) for group in groups]

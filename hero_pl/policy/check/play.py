@@ -115,6 +115,11 @@ class Reference:
         ids = torch.tensor([i for turn in played for i in turn.action.ids])
         return logits.log_softmax(-1).gather(-1, ids[:, None])[:, 0]
 
+    @property
+    def scale(self) -> float:
+        """Largest absolute logit so far."""
+        return max((float(logits.abs().max()) for logits in self._known.values()), default=1.0)
+
     def _after(self, context: tuple[int, ...]) -> Tensor:
         if context not in self._known:
             out = self.model(input_ids=torch.tensor([context]), use_cache=False)

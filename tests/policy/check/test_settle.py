@@ -65,9 +65,15 @@ RECURRENT = {**SIZES, "model_type": "mamba", "state_size": 4}
 def model_of(config: dict[str, Any]) -> Any:
     from transformers import AutoConfig
 
+    return load_model(None, AutoConfig.for_model(**config), torch.float32, "sdpa", 0)
+
+
+def examined(config: dict[str, Any]) -> settle.Findings:
+    from transformers import AutoConfig
+
     made = AutoConfig.for_model(**config)
     without_dropout(made)
-    return load_model(None, made, torch.float32, "eager" if config is RECURRENT else "sdpa", 0)
+    return settle.examine(made, "eager" if config is RECURRENT else "sdpa")
 
 
 def loaded(folder: Path, config: dict[str, Any], **settings: Any) -> HuggingFacePolicy:
@@ -97,7 +103,7 @@ def loaded(folder: Path, config: dict[str, Any], **settings: Any) -> HuggingFace
 def test_bug_150_what_depends_on_slots_lengths_or_states_agrees_or_takes_the_slow_path(
     config: dict[str, Any], caching: str, cannot: set[str]
 ) -> None:
-    found = settle.examine(model_of(config))
+    found = examined(config)
     assert [line for line in found.lines if not line.ok] == []
     assert found.caching == caching
     assert set(found.obstacles) == cannot
@@ -125,10 +131,25 @@ def test_the_randomness_of_the_caller_is_left_alone() -> None:
 
 
 def test_an_architecture_is_tried_once_in_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = model_of(WINDOWED)
-    settle.examine(model)
+    examined(WINDOWED)
     monkeypatch.setattr(settle, "Trial", None)
-    settle.examine(model)
+    examined(WINDOWED)
+
+
+def test_the_architecture_is_tried_before_the_weights_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hero_pl.policy.huggingface.load_model", lambda *_: pytest.fail("weights were read"))
+    with pytest.raises(PolicyError, match="BertLMHeadModel"):
+        loaded(tmp_path, {**SIZES, "model_type": "bert"})
+
+
+def test_what_cannot_be_made_small_is_told_with_the_command_to_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hero_pl.policy.check.small.LARGEST", 10)
+    with pytest.warns(UserWarning, match=r"small copy: .* million weights are left.* check-model"):
+        loaded(tmp_path, WINDOWED)
+    with pytest.warns(UserWarning, match="small copy"):
+        assert loaded(tmp_path, HYBRID).network.caching == "row"
 
 
 # -- the check notices -----------------------------------------------------------------------------------------------
@@ -171,11 +192,11 @@ def test_dropout_that_no_setting_names_is_noticed() -> None:
     one.sampler()
     line = one.training_mode()
     assert not line.ok
-    assert "random" in line.cure
+    assert "random" in line.detail
 
 
 def test_a_model_that_sees_the_future_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(PolicyError, match=r"BertLMHeadModel cannot be trained: score: .* forward pass"):
+    with pytest.raises(PolicyError, match=r"BertLMHeadModel cannot be trained: (sampler|score): .* forward pass"):
         loaded(tmp_path, {**SIZES, "model_type": "bert", "is_decoder": False})
 
 
