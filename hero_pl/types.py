@@ -58,6 +58,20 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
+class SampledAction:
+    """One sampled reply, or why there is none."""
+
+    ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    """Log-probability of each id at the sampling temperature, in nats (at 1.0 if greedy)."""
+    finish_reason: FinishReason
+    version: int
+    """Optimizer steps that the weights which drew it had seen."""
+    error: str = ""
+    """What went wrong, with ``FinishReason.ERROR``; there are no ids then."""
+
+
+@dataclass(frozen=True, slots=True)
 class Turn:
     """One decision: exactly what the policy was fed, what it sampled, what the environment answered."""
 
@@ -167,3 +181,24 @@ class Hint:
     """Where it goes; ``None``: where the policy's chat template puts hints."""
     scaffold: str | None = None
     """The same wording with nothing in it; ``None`` where the teacher has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRow:
+    """One sequence to score, with the spans of action ids inside it."""
+
+    ids: tuple[int, ...]
+    spans: tuple[tuple[int, int], ...]
+    """``(start, stop)`` of each action in ``ids``; its logits are those at positions ``start - 1 .. stop - 2``."""
+    trajectory: int = 0
+    """Number of the trajectory in the rollout batch. Rows of one trajectory may be expected to begin alike."""
+
+    @property
+    def read(self) -> list[int]:
+        """Positions whose logits predict the action tokens."""
+        return [position for start, stop in self.spans for position in range(start - 1, stop - 1)]
+
+    @property
+    def scored(self) -> int:
+        """Number of action tokens."""
+        return sum(stop - start for start, stop in self.spans)
