@@ -35,7 +35,9 @@ class OptimizerSettings:
         if self.warmup_steps < 0:
             raise ConfigError(f"warmup_steps={self.warmup_steps}: expected 0 or more.")
         if self.schedule == "linear" and not self.total_steps:
-            raise ConfigError("schedule: linear needs total_steps, the optimizer steps of the whole run.")
+            raise ConfigError(
+                "schedule: linear needs total_steps, the number of optimizer steps of the whole run. Set it."
+            )
 
     def make(self, module: nn.Module) -> torch.optim.Optimizer:
         """AdamW, or Muon and AdamW, on the trainable parameters of a module and nothing else."""
@@ -60,17 +62,17 @@ class OptimizerSettings:
 class MuonAdamW(torch.optim.Optimizer):
     """Orthogonalized momentum for hidden matrices (Jordan et al., 2024; ``torch.optim.Muon``), AdamW for the rest.
 
-    For small models that start from random weights. Embeddings, the output layer and vectors are AdamW's, as Muon's
-    authors advise.
+    For small models that start from random weights. AdamW trains embeddings, the output layer and vectors, as the
+    authors of Muon recommend.
 
     Args:
         matrices: Two-dimensional hidden weights.
         others: All other trainable parameters.
         lr: Learning rate of AdamW.
         matrix_lr: Learning rate of Muon, for updates of spectral norm about 1.
-        betas: Of AdamW.
-        eps: Of AdamW.
-        weight_decay: Of both.
+        betas: Betas of AdamW.
+        eps: Epsilon of AdamW.
+        weight_decay: Weight decay of both.
     """
 
     def __init__(
@@ -105,7 +107,7 @@ class MuonAdamW(torch.optim.Optimizer):
         )
 
     def _share(self) -> None:
-        """The parts work on this optimizer's groups and on its one state: schedules and moves between devices count."""
+        """Share groups and state with both parts, so that schedules and moves between devices reach them."""
         first = len(self.parts[0].param_groups)
         for part, groups in zip(self.parts, (self.param_groups[:first], self.param_groups[first:]), strict=True):
             part.param_groups, part.state = groups, self.state
@@ -128,7 +130,7 @@ class MuonAdamW(torch.optim.Optimizer):
 
 
 def apply_settings(schedule: Any, configured: torch.optim.Optimizer, rate: Callable[[int], float]) -> None:
-    """Give an optimizer the settings of the configuration, also where a checkpoint has brought older ones.
+    """Apply the settings of the configuration to an optimizer, also after a checkpoint restored older ones.
 
     Args:
         schedule: The ``LambdaLR`` of the optimizer in use.

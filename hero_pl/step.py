@@ -1,4 +1,4 @@
-"""What one training step leaves behind: its metrics, a record per episode, and whether it learned anything."""
+"""The results of one training step: its metrics, a record per episode, and whether the weights were updated."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class StepOutputs:
         self.grad_norm = math.nan
 
     def add(self, micro: TokenizedBatch, out: LossOutput) -> None:
-        """One micro-batch."""
+        """Add one micro-batch."""
         self.tokens.append((micro, out))
 
     def metrics(self) -> dict[str, Scalar]:
-        """Of this rank; empty for a step that no rank made."""
+        """The metrics of this rank; empty if no rank made the step."""
         if not self.tokens and math.isnan(self.grad_norm):
             return {}
         found = add_up([out.metrics for _, out in self.tokens])
@@ -39,7 +39,7 @@ class StepOutputs:
 
 
 def over_ranks(metrics: Mapping[str, Scalar], world_size: int) -> dict[str, Scalar]:
-    """The metrics of a step, alike on all ranks, so that the loggers of rank 0 speak for all of them."""
+    """The metrics of a step over all ranks, the same on each, so that the loggers of rank 0 log all of them."""
     added = add_up([metrics])
     if world_size == 1:
         return added
@@ -49,24 +49,24 @@ def over_ranks(metrics: Mapping[str, Scalar], world_size: int) -> dict[str, Scal
 
 
 class IdleBatches:
-    """Batches in a row without an optimizer step; all ranks count alike.
+    """Counts consecutive batches without an optimizer step; the count is the same on all ranks.
 
     Args:
-        most: So many end the run; 0: any number is allowed.
+        most: Number that ends the run; 0: no limit.
     """
 
     def __init__(self, most: int) -> None:
         self.most, self.in_a_row = most, 0
         self.said = ""
-        """What there is to say about the latest one; empty before the first."""
+        """Message about the latest one; empty before the first."""
 
     def count(self, updated: bool, metrics: Mapping[str, Scalar], step: int) -> bool:
-        """Take in one batch; true if it is the first of the run from which nothing was learned.
+        """Count one batch; true if it is the first of the run without an optimizer step.
 
         Args:
             updated: Whether there was an optimizer step.
-            metrics: Of the batch, over all ranks; its counts are the reason.
-            step: Optimizer steps before it.
+            metrics: Metrics of the batch over all ranks; the message lists its counts.
+            step: Number of optimizer steps before the batch.
         """
         self.in_a_row = 0 if updated else self.in_a_row + 1
         if updated:
@@ -79,15 +79,15 @@ class IdleBatches:
         return first
 
     def check(self) -> None:
-        """End a run that learns nothing.
+        """End a run without optimizer steps.
 
         Raises:
-            HeroError: There were ``most`` in a row.
+            HeroError: There were ``most`` consecutive batches without an optimizer step.
         """
         if self.most and self.in_a_row >= self.most:
             raise HeroError(
                 f"No optimizer step in {self.in_a_row} batches in a row; the run ends. {self.said} See the episodes "
-                "with: hero_pl view RUN. To go on regardless set model.max_idle_batches: 0."
+                "with: hero_pl view RUN. To continue anyway, set model.max_idle_batches: 0."
             )
 
 

@@ -61,7 +61,7 @@ def test_an_evaluation_draws_from_its_stream_seed_and_stage(stage, number, tiny_
 
 
 def test_a_stage_that_is_not_there_is_refused(tiny_data):
-    with pytest.raises(ConfigError, match=r"no stage 'tset'.*train, validate, test"):
+    with pytest.raises(ConfigError, match=r"stage='tset': expected one of train, validate, test"):
         tiny_data().evaluate(None, "tset")
 
 

@@ -103,7 +103,7 @@ class HuggingFacePolicy(Policy):
         if logits_at_once != "auto" and logits_at_once < 0:
             raise ConfigError(f"logits_at_once={logits_at_once}: expected auto, a number of tokens, or 0 for all.")
         self.gradient_checkpointing, self.logits_at_once = gradient_checkpointing, logits_at_once
-        self._max_length = max_length
+        self.configured_length = max_length
         self.origin = ""
         """Fingerprint of the weights that :meth:`load` gave, without an adapter."""
         self.dropout: dict[str, float] = {}
@@ -126,7 +126,7 @@ class HuggingFacePolicy(Policy):
         self.template = ChatTemplate(tokenizer, self.hint_position, self.template_args, ends, self.reasoning)
         tell(self.template)
         positions = positions_of(config)
-        self.max_length = min(self._max_length or positions, positions)
+        self.max_length = min(self.configured_length or positions, positions)
         self.findings = examine(config, self.attention)
         self.findings.refuse()
         model: Any = load_model(self.pretrained, config, getattr(torch, self.dtype), self.attention, self.seed)

@@ -122,6 +122,18 @@ class Sampler(ABC):
             weights: Which weights act: ``live`` or ``initial``.
         """
 
+    def check(self, policy: SampledPolicy, weights: str = "live", constrained: bool = False) -> None:  # noqa: B027
+        """Refuse what this sampler cannot draw; before any weights are read.
+
+        Args:
+            policy: Need not be loaded.
+            weights: Which weights are going to act.
+            constrained: Whether replies are going to be constrained.
+
+        Raises:
+            ConfigError: With the reason and what to change.
+        """
+
     def sync(self, policy: SampledPolicy) -> None:  # noqa: B027
         """Take over the live weights of a policy; a sampler that reads them where they are has nothing to do.
 

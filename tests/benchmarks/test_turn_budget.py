@@ -19,7 +19,7 @@ from hero_pl.teacher.render import compile_template, read_template
 @pytest.mark.parametrize(
     ("words", "cure"),
     [
-        (["--methods", "gpro"], "there is no such method; there are base"),
+        (["--methods", "gpro"], "unknown method; expected one of base"),
         (["--methods", "hero_external"], "--endpoint URL MODEL"),
         (["--suite", "webshop", "--methods", "hero_rule", "--dry-run"], "no rule-based reflector"),
         (["--suite", "webshop"], "--dry-run"),
