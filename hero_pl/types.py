@@ -59,16 +59,16 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class SampledAction:
-    """One sampled reply, or why there is none."""
+    """One sampled reply, or the reason why there is none."""
 
     ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     """Log-probability of each id at the sampling temperature, in nats (at 1.0 if greedy)."""
     finish_reason: FinishReason
     version: int
-    """Optimizer steps that the weights which drew it had seen."""
+    """Number of optimizer steps of the weights that sampled it."""
     error: str = ""
-    """What went wrong, with ``FinishReason.ERROR``; there are no ids then."""
+    """Error text, with ``FinishReason.ERROR``; there are no ids then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +191,7 @@ class ScoreRow:
     spans: tuple[tuple[int, int], ...]
     """``(start, stop)`` of each action in ``ids``; its logits are those at positions ``start - 1 .. stop - 2``."""
     trajectory: int = 0
-    """Number of the trajectory in the rollout batch. Rows of one trajectory may be expected to begin alike."""
+    """Number of the trajectory in the rollout batch. Rows of one trajectory usually have a common prefix."""
 
     @property
     def read(self) -> list[int]:

@@ -9,10 +9,11 @@ from typing import Any
 from hero_pl.callbacks.checkpoints import AtomicCheckpointIO
 from hero_pl.callbacks.stored_weights import check_weights
 from hero_pl.cli.lightning import CHECKPOINTS, HeroCLI, instantiate
-from hero_pl.errors import ConfigError
+from hero_pl.errors import ConfigError, HeroError
 from hero_pl.evaluation.summary import remarks, summarize
 from hero_pl.runs.folders import must_exist
 from hero_pl.runs.records import Record, append_records
+from hero_pl.types import Trajectory
 
 
 def play(
@@ -36,7 +37,7 @@ def play(
 
     Raises:
         ConfigError: A number is out of range, neither configuration nor checkpoint is given, or one is not valid.
-        HeroError: The checkpoint is damaged.
+        HeroError: The checkpoint is damaged, or no episode can be scored.
     """
     if episodes < 0 or trials < 1:
         raise ConfigError(f"--episodes={episodes}, --trials={trials}: expected 0 (every task) or more, and 1 or more.")
@@ -51,9 +52,18 @@ def play(
         policy.load()
     else:
         load_weights(cli, checkpoint)
-    played = cli.datamodule.evaluate(policy, stage, episodes, trials=trials)
-    append_records(out, (Record("rollout", 0, trajectory) for trajectory in played))
-    result = summarize(played, policy.dialect)
+    ended: list[Trajectory] = []
+    try:
+        ended = cli.datamodule.evaluate(policy, stage, episodes, on_episode=ended.append, trials=trials)
+    finally:  # what was played before an error or Ctrl-C is kept
+        cli.datamodule.teardown("rollout")
+        append_records(out, (Record("rollout", 0, trajectory) for trajectory in ended))
+    result = summarize(ended, policy.dialect)
+    if not result["episodes"]:
+        raise HeroError(
+            f"None of the {len(ended)} episodes can be scored. The first one: {ended[0].info.get('error', '')} See "
+            f"them with: hero_pl view {out}"
+        )
     low, high = result["success_ci"]
     first = (
         f"{result['episodes']} episodes: success {result['success']:.3f} ({low:.3f} to {high:.3f}), "

@@ -36,10 +36,10 @@ class Launch:
     Args:
         pretrained: Folder or hub id of the model.
         tokenizer: Folder or hub id, if it is another one.
-        dtype: Of the weights.
-        max_length: Context in tokens; ``None`` for what the model says.
-        rank: Of the adapter; ``None`` where all weights are sent.
-        name: What the model is called.
+        dtype: Data type of the weights.
+        max_length: Context length in tokens; ``None``: from the model's configuration.
+        rank: Rank of the adapter; ``None`` if all weights are sent.
+        name: Name of the model.
     """
 
     pretrained: str
@@ -51,7 +51,7 @@ class Launch:
 
     @classmethod
     def of(cls, policy: HuggingFacePolicy, name: str, weights: bool = True) -> Launch:
-        """What the settings of a policy ask for.
+        """The launch for the settings of a policy.
 
         Args:
             policy: Need not be loaded.
@@ -64,7 +64,7 @@ class Launch:
         if policy.pretrained is None or gguf.is_gguf(policy.pretrained):
             made = "a GGUF file" if policy.pretrained else "config:"
             raise ConfigError(
-                f"A server cannot start from {made}. Make a folder of the model with hero_pl export, and name it in "
+                f"A server cannot start from {made}. Write the model to a folder with hero_pl export, and set it in "
                 "model.policy.init_args.pretrained."
             )
         rank = policy.lora.rank if policy.lora and weights else None

@@ -1,4 +1,4 @@
-"""A sampler that lets servers draw, each with the newest weights, and believes no reply that other weights drew."""
+"""A sampler that uses vLLM servers with the newest weights, and rejects replies from other weights."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ from hero_pl.policy.server.session import ServerSession, Workers
 
 
 class ServerSampler(Sampler):
-    """Draws on vLLM servers, many conversations at once, and sends them the weights after each optimizer step.
+    """Samples on vLLM servers, many conversations at once, and sends them the weights after each optimizer step.
 
-    ``hero_pl serve-command`` prints how they are started.
+    ``hero_pl serve-command`` prints the commands that start them.
 
     Args:
-        url: Of the server, for example ``http://localhost:8000``; or a list of them. A conversation stays on one.
-        folder: Where weights are handed over; trainer and servers see it under the same path.
-        model: What the servers call the model (``--served-model-name``).
+        url: URL of the server, for example ``http://localhost:8000``, or a list of URLs. A conversation stays on one.
+        folder: Folder for the weights; trainer and servers need the same path to it.
+        model: Name of the model on the servers (``--served-model-name``).
         sync: ``adapter`` sends the adapter of a policy with ``lora``; ``folder`` sends all weights.
-        timeout_s: Longest time for one reply, for handing over the weights, and for a server to come back, in seconds.
-        parallel: Requests on their way at once.
-        tolerance: Largest difference between the log-probabilities of server and trainer, in nats, in the check after
-            each hand-over; default: 1e-3 for float32, else 0.1.
-        initial_url: Servers that keep the initial weights, for a reviewer that asks those while all weights are
-            trained; with an adapter the same servers have them.
+        timeout_s: Maximum time in seconds for one reply, for an update of the weights, and for a server to restart.
+        parallel: Maximum number of concurrent requests.
+        tolerance: Maximum difference between the log-probabilities of server and trainer, in nats, in the check after
+            each update of the weights; default: 1e-3 for float32, else 0.1.
+        initial_url: Servers that keep the initial weights, for a reflector with ``weights: initial`` while all weights
+            are trained. With an adapter the same servers have them.
 
     Raises:
-        ConfigError: A setting is unusable.
+        ConfigError: A setting is invalid.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class ServerSampler(Sampler):
         """See :meth:`Sampler.check`; the first time, every server has to answer.
 
         Raises:
-            PolicyError: One does not answer, or was started for something else.
+            PolicyError: One does not answer, or was started with other settings.
         """
         policy = _with_model(policy)
         if (self.mode == "adapter") != (policy.lora is not None):
@@ -103,8 +103,8 @@ class ServerSampler(Sampler):
             )
         if weights != "live" and self.mode == "folder" and not self.initial_servers:
             raise ConfigError(
-                "A reviewer with weights: initial needs a server that keeps them: with sync: folder the others get the "
-                "trained weights. Name it in sampler.init_args.initial_url, train an adapter (lora), or set the "
+                "A reflector with weights: initial needs a server that keeps them: with sync: folder the others get "
+                "the trained weights. Set sampler.init_args.initial_url, train an adapter (lora), or set the "
                 "reflector's weights: live."
             )
         Launch.of(policy, self.model)
@@ -114,10 +114,10 @@ class ServerSampler(Sampler):
             self._greeted = True
 
     def sync(self, policy: SampledPolicy) -> None:
-        """Write the live weights, give them to the servers, and check that these draw from them.
+        """Write the live weights, send them to the servers, and check that the servers use them.
 
         Raises:
-            PolicyError: No server takes them, or one draws from others.
+            PolicyError: No server accepts them, or one uses other weights.
         """
         self.check(policy)
         policy = _with_model(policy)
@@ -187,7 +187,7 @@ class ServerSampler(Sampler):
         return Pool(servers, Served(self.model, 0), give, self.timeout_s, functools.partial(self._hint, policy))
 
     def _greet(self, server: Server, policy: HuggingFacePolicy) -> None:
-        """See that a server is there, and that it is the right one."""
+        """Check that a server answers and has the right model."""
         try:
             self._known(server, policy)
         except ServerGone as gone:
@@ -210,7 +210,7 @@ class ServerSampler(Sampler):
         return known
 
     def _give(self, server: Server, policy: HuggingFacePolicy, weights: str) -> None:
-        """Let a server have the weights, unless it has them, and check what it draws."""
+        """Send the weights to a server, unless it has them, and check its replies."""
         served = self._pools[weights].served
         prompt = self._prompt = self._prompt or canary.canary_prompt(policy.dialect)
         known = self._known(server, policy)
@@ -226,7 +226,7 @@ class ServerSampler(Sampler):
         self.gap = canary.check(server, served, prompt, policy, weights, self.tolerance)
 
     def _forget(self, former: Path) -> None:
-        """What no reply needs any more."""
+        """Delete weights that no reply needs."""
         if self.mode == "adapter":
             for place in self._pools["live"].places:
                 if place.ready:
