@@ -1331,6 +1331,13 @@ BUGS = (
         "tests/policy/server/test_training.py",
         "what_cannot_work_is_refused_before_a_model_is_loaded",
     ),
+    Bug(
+        290,
+        "seed the episodes of every process alike",
+        "hero_pl/datamodule.py",
+        (("for i in range(rank * count, (rank + 1) * count)", "for i in range(count)"),),
+        "tests/test_datamodule.py",
+    ),
 )
 
 

@@ -138,7 +138,7 @@ def test_the_check_passes_after_each_step_of_an_adapter(server: Real, tmp_path: 
     draws_what_the_trainer_would(policy_on(server, tmp_path / "weights", "adapter"))
 
 
-@pytest.mark.xfail(strict=True, reason="vLLM 0.32 draws from other weights after the first reload of a folder")
+@pytest.mark.xfail(strict=True, reason="vLLM 0.32 does not reload tied embeddings")
 def test_the_check_passes_after_each_step_of_all_weights_and_a_kept_cache_is_noticed(
     folder_server: Real, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
