@@ -30,24 +30,22 @@ class TaskStream:
 
     Args:
         tasks: Number of tasks.
-        per_step: Tasks per step and rank.
+        per_step: Tasks per step, over all processes.
         seed: Seed of the order.
-        rank: Rank of this process.
-        world: Number of processes.
     """
 
-    def __init__(self, tasks: int, per_step: int, seed: int, rank: int = 0, world: int = 1) -> None:
-        self.tasks, self.per_step, self.seed, self.rank, self.world = tasks, per_step, seed, rank, world
+    def __init__(self, tasks: int, per_step: int, seed: int) -> None:
+        self.tasks, self.per_step, self.seed = tasks, per_step, seed
 
     def __len__(self) -> int:
-        return max(1, self.tasks // (self.per_step * self.world))
+        return max(1, self.tasks // self.per_step)
 
     def __iter__(self) -> Iterator[int]:
         yield from range(len(self))
 
     def batch(self, step: int) -> list[int]:
         """Task numbers of a step: a new permutation for each pass, no task twice in one pass."""
-        first = (step * self.world + self.rank) * self.per_step
+        first = step * self.per_step
         places = [divmod(position, self.tasks) for position in range(first, first + self.per_step)]
         orders = {turn: np.random.default_rng([self.seed, turn]).permutation(self.tasks) for turn, _ in places}
         return [int(orders[turn][place]) for turn, place in places]
@@ -140,34 +138,35 @@ class RolloutDataModule(lightning.LightningDataModule):
     # -- training ----------------------------------------------------------------------------------------------
 
     def _stream(self, tasks: int) -> TaskStream:
-        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        return TaskStream(tasks, self.tasks_per_step, self.seed, rank, world)
+        return TaskStream(tasks, self.tasks_per_step * self._place()[1], self.seed)
+
+    def _place(self) -> tuple[int, int]:
+        """Rank of this process, and number of processes."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def train_dataloader(self) -> TaskStream:
         """Numbers of steps; the episodes are played in :meth:`on_before_batch_transfer`."""
         return self._stream(len(self.collector("train").task_ids))
 
     def specs(self, step: int) -> list[EpisodeSpec]:
-        """Episodes of a training step."""
-        collector = self.collector("train")
-        stream = self._stream(len(collector.task_ids))
-        tasks = self._playable(stream.batch(step), step, stream.rank)
-        count = len(tasks) * self.group_size
-        seeds = derive_seeds(SeedPurpose.TRAIN, self.seed, step, stream.rank, count=count)
-        first = (step * stream.world + stream.rank) * len(tasks)
+        """This process's share of the episodes of a training step; all processes together play those of one."""
+        collector, (rank, world) = self.collector("train"), self._place()
+        tasks = self._playable(self._stream(len(collector.task_ids)).batch(step), step)
+        seeds = derive_seeds(SeedPurpose.TRAIN, self.seed, step, 0, count=len(tasks) * self.group_size)
+        count, first = len(seeds) // world, step * len(tasks)
         return [
             EpisodeSpec(collector.task_ids[tasks[i // self.group_size]], first + i // self.group_size, seeds[i])
-            for i in range(count)
+            for i in range(rank * count, (rank + 1) * count)
         ]
 
-    def _playable(self, tasks: list[int], step: int, rank: int) -> list[int]:
-        """The tasks, where random others replace those in quarantine."""
+    def _playable(self, tasks: list[int], step: int) -> list[int]:
+        """The tasks, with others drawn at random in place of those in quarantine."""
         collector = self.collector("train")
         out = [i for i, task in enumerate(tasks) if collector.task_ids[task] in collector.health.quarantined]
         if not out:
             return tasks
         others = [task for task in self._sound_tasks() if task not in tasks] or self._sound_tasks()
-        drawn = np.random.default_rng((SeedPurpose.RESAMPLE, self.seed, step, rank, 0)).permutation(others)
+        drawn = np.random.default_rng((SeedPurpose.RESAMPLE, self.seed, step, 0, 0)).permutation(others)
         instead = dict(zip(out, itertools.cycle(drawn), strict=False))
         return [int(instead.get(i, task)) for i, task in enumerate(tasks)]
 

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import lightning
 
 from hero_pl.errors import ConfigError
-from hero_pl.objectives.self_distillation import SelfDistillation
-from hero_pl.teacher.weights import LiveWeights
-
-LONG = 1000
-"""Training turns after which runs with live weights were lost (README.md)."""
 
 
 class TurnBudget(lightning.Callback):
@@ -33,20 +27,9 @@ class TurnBudget(lightning.Callback):
         return bool(self.max_turns) and int(turns) >= self.max_turns
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        """Warn of live weights on a long budget."""
-        objective = pl_module.objective
-        if (
-            self.max_turns > LONG
-            and isinstance(objective, SelfDistillation)
-            and isinstance(objective.weights, LiveWeights)
-            and trainer.is_global_zero
-        ):
-            warnings.warn(
-                f"turn_budget.max_turns={self.max_turns} with LiveWeights: a teacher that follows the student loses "
-                "the reading of hints in long runs and takes the policy with it. "
-                f"Beyond {LONG} turns use InitialWeights or configs/hero_robust.yaml, or watch collapse_guard.",
-                stacklevel=2,
-            )
+        """Let the objective warn of a budget that it does not stand."""
+        if trainer.is_global_zero:
+            pl_module.objective.check_budget(self.max_turns)
 
     def on_train_start(self, trainer: lightning.Trainer, *args: Any) -> None:
         """Stop at once if a finished run is resumed."""

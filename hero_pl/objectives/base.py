@@ -92,6 +92,13 @@ class Objective(ABC):
         """
         return []
 
+    def check_budget(self, turns: int) -> None:  # noqa: B027
+        """Called when training starts; for warnings about the length of the run.
+
+        Args:
+            turns: Training turns of the run; 0 for no limit.
+        """
+
     def start(self, policy: Policy) -> None:  # noqa: B027
         """Called once when training starts."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, get_args
@@ -38,6 +39,9 @@ from hero_pl.teacher.probe import HintProbe
 from hero_pl.teacher.scaffold import Scaffold, without_scaffold
 from hero_pl.teacher.weights import LiveWeights, TeacherWeights
 from hero_pl.types import Hint, Trajectory
+
+LONG = 1000
+"""Training turns after which runs with live weights were lost (README.md)."""
 
 
 class SelfDistillation(Objective):
@@ -141,6 +145,16 @@ class SelfDistillation(Objective):
     def check_policy(self, policy: Policy) -> None:
         """Let the reflector look at the policy that it is going to ask."""
         self.reflector.check_policy(policy)
+
+    def check_budget(self, turns: int) -> None:
+        """Warn of live weights on a long budget."""
+        if turns > LONG and isinstance(self.weights, LiveWeights):
+            warnings.warn(
+                f"turn_budget.max_turns={turns} with LiveWeights: a teacher that follows the student loses the reading "
+                "of hints in long runs and takes the policy with it. "
+                f"Beyond {LONG} turns use InitialWeights or configs/hero_robust.yaml, or watch collapse_guard.",
+                stacklevel=2,
+            )
 
     def attach_collector(self, collector: Collector) -> None:
         """Pass the collector to a teacher that plays the environment."""

@@ -4,8 +4,8 @@ import warnings
 
 import pytest
 
-from hero_pl.callbacks.turn_budget import LONG, TurnBudget
-from hero_pl.objectives.self_distillation import SelfDistillation
+from hero_pl.callbacks.turn_budget import TurnBudget
+from hero_pl.objectives.self_distillation import LONG, SelfDistillation
 from hero_pl.pocket.shop.reflector import ShopRules
 from hero_pl.teacher.hindsight import HindsightTeacher
 from hero_pl.teacher.weights import InitialWeights, LiveWeights
