@@ -24,7 +24,7 @@ from hero_pl.losses.jensen_shannon import JensenShannon
 from hero_pl.objectives.base import Objective
 from hero_pl.objectives.policy_gradient import GRPO
 from hero_pl.objectives.self_distillation import SelfDistillation
-from hero_pl.policy.base import Policy, ScoreRow
+from hero_pl.policy.base import Policy
 from hero_pl.policy.huggingface import HuggingFacePolicy
 from hero_pl.policy.sampling import Sampling
 from hero_pl.reflection.base import Reflector
@@ -32,7 +32,7 @@ from hero_pl.reflection.controls import ShuffledReflector
 from hero_pl.runs.intervals import mean_interval
 from hero_pl.teacher.hindsight import HindsightTeacher
 from hero_pl.teacher.weights import InitialWeights, LiveWeights
-from hero_pl.types import Diagnosis, Message, Reflection, StopReason, Trajectory, Turn
+from hero_pl.types import Diagnosis, Message, Reflection, ScoreRow, StopReason, Trajectory, Turn
 
 TASKS = 12
 BATCH = 32

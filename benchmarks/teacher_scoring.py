@@ -15,9 +15,9 @@ import time
 import torch
 
 from hero_pl.chat.byte_tokenizer import byte_tokenizer
-from hero_pl.policy.base import ScoreRow
 from hero_pl.policy.branches import BranchScorer
 from hero_pl.policy.huggingface import HuggingFacePolicy
+from hero_pl.types import ScoreRow
 
 VARIANTS = ("separate", "prefix_cache", "tree_mask")
 

@@ -27,11 +27,12 @@ from hero_pl.datamodule import RolloutDataModule
 from hero_pl.objectives.self_distillation import SelfDistillation
 from hero_pl.policy.huggingface import HuggingFacePolicy
 from hero_pl.policy.sampler import CachedSampler, CachedSession
-from hero_pl.policy.sampling import SampledAction, SampledPolicy, Sampling
+from hero_pl.policy.sampling import SampledPolicy, Sampling
 from hero_pl.reflection.self_reflector import SelfReflector
 from hero_pl.rollout.collect import Limits
 from hero_pl.teacher.hindsight import HindsightTeacher
 from hero_pl.teacher.weights import InitialWeights
+from hero_pl.types import SampledAction
 
 LOADS = {"B=8 T=8": (8, 8, 512, 32, 64), "B=32 T=16": (32, 16, 256, 16, 32)}
 """Number of conversations and turns, and tokens of the prompt, of an action and of an observation."""

@@ -19,9 +19,8 @@ from hero_pl.chat.dialect import Dialect
 from hero_pl.errors import TokenAlignmentError
 from hero_pl.losses.normalize import Mode, Normalization, coefficients
 from hero_pl.losses.scores import Scores
-from hero_pl.policy.base import ScoreRow
 from hero_pl.policy.branches import forwarded_tokens
-from hero_pl.types import Hint, Trajectory, Turn
+from hero_pl.types import Hint, ScoreRow, Trajectory, Turn
 
 ReduceSum = Callable[[Tensor], Tensor]
 

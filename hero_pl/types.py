@@ -58,6 +58,20 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
+class SampledAction:
+    """One sampled reply, or the reason why there is none."""
+
+    ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    """Log-probability of each id at the sampling temperature, in nats (at 1.0 if greedy)."""
+    finish_reason: FinishReason
+    version: int
+    """Number of optimizer steps of the weights that sampled it."""
+    error: str = ""
+    """Error text, with ``FinishReason.ERROR``; there are no ids then."""
+
+
+@dataclass(frozen=True, slots=True)
 class Turn:
     """One decision: the input ids of the policy, the sampled ids, and the answer of the environment."""
 
@@ -167,3 +181,24 @@ class Hint:
     """Position of the hint; ``None``: the hint position of the policy's chat template."""
     scaffold: str | None = None
     """The same wording without a diagnosis; ``None`` if the teacher has no scaffold."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRow:
+    """One sequence to score, with the spans of action ids inside it."""
+
+    ids: tuple[int, ...]
+    spans: tuple[tuple[int, int], ...]
+    """``(start, stop)`` of each action in ``ids``; its logits are those at positions ``start - 1 .. stop - 2``."""
+    trajectory: int = 0
+    """Number of the trajectory in the rollout batch. Rows of one trajectory usually have a common prefix."""
+
+    @property
+    def read(self) -> list[int]:
+        """Positions whose logits predict the action tokens."""
+        return [position for start, stop in self.spans for position in range(start - 1, stop - 1)]
+
+    @property
+    def scored(self) -> int:
+        """Number of action tokens."""
+        return sum(stop - start for start, stop in self.spans)

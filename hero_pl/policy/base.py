@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,31 +15,11 @@ from hero_pl.errors import ConfigError
 from hero_pl.losses.scores import Scores
 from hero_pl.policy.network import CopiesState, Network
 from hero_pl.policy.sampling import Sampler
+from hero_pl.types import ScoreRow
 
 if TYPE_CHECKING:
     from hero_pl.chat.actions import ActionParser
     from hero_pl.chat.template import ChatTemplate
-
-
-@dataclass(frozen=True, slots=True)
-class ScoreRow:
-    """One sequence to score, with the spans of action ids inside it."""
-
-    ids: tuple[int, ...]
-    spans: tuple[tuple[int, int], ...]
-    """``(start, stop)`` of each action in ``ids``; its logits are those at positions ``start - 1 .. stop - 2``."""
-    trajectory: int = 0
-    """Number of the trajectory in the rollout batch. Rows of one trajectory usually have a common prefix."""
-
-    @property
-    def read(self) -> list[int]:
-        """Positions whose logits predict the action tokens."""
-        return [position for start, stop in self.spans for position in range(start - 1, stop - 1)]
-
-    @property
-    def scored(self) -> int:
-        """Number of action tokens."""
-        return sum(stop - start for start, stop in self.spans)
 
 
 class Policy(nn.Module, ABC):

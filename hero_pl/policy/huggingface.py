@@ -16,7 +16,7 @@ from hero_pl.chat.reasoning import ReasoningMode
 from hero_pl.chat.template import ChatTemplate
 from hero_pl.errors import ConfigError, PolicyError
 from hero_pl.losses.scores import Scores
-from hero_pl.policy.base import Policy, ScoreRow
+from hero_pl.policy.base import Policy
 from hero_pl.policy.check.settle import Findings, examine
 from hero_pl.policy.fingerprint import fingerprint
 from hero_pl.policy.generation import declared_end_ids, generation_settings
@@ -33,8 +33,7 @@ from hero_pl.policy.loading import (
 from hero_pl.policy.network import Network
 from hero_pl.policy.sampler import CachedSampler
 from hero_pl.policy.sampling import Sampler, Sampling
-from hero_pl.policy.scoring import read_rows
-from hero_pl.types import HintPosition
+from hero_pl.types import HintPosition, ScoreRow
 
 
 class HuggingFacePolicy(Policy):
@@ -149,7 +148,7 @@ class HuggingFacePolicy(Policy):
     def score(self, rows: Sequence[ScoreRow], weights: str = "live") -> Tensor:
         """See :meth:`Policy.score`; rows are padded on the right, and only action positions reach the output layer."""
         network = self.need_network("scoring")
-        return read_rows(network, network.logits_at, rows, weights)
+        return network.read_rows(network.logits_at, rows, weights)
 
     def scores(self, rows: Sequence[ScoreRow], weights: str = "live") -> Scores:
         """See :meth:`Policy.scores`."""
@@ -162,7 +161,7 @@ class HuggingFacePolicy(Policy):
         """See :meth:`Policy.hidden`."""
         network = self.need_network("hidden states")
         network.check_plain_head()
-        return read_rows(network, network.hidden_at, rows, weights)
+        return network.read_rows(network.hidden_at, rows, weights)
 
     def save_pretrained(self, folder: Path, merge: bool = False, sampling: Sampling | None = None) -> None:
         """Write model (or adapter), tokenizer, chat template and generation settings for transformers, vLLM, lm-eval.

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from hero_pl.errors import ConfigError
-from hero_pl.types import FinishReason
+from hero_pl.types import SampledAction
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,20 +60,6 @@ class Sampling:
             raise ConfigError(f"temperature={self.temperature}: expected 0 (greedy) or a positive, finite number.")
         if self.max_action_tokens < 1:
             raise ConfigError(f"max_action_tokens={self.max_action_tokens}: expected at least 1.")
-
-
-@dataclass(frozen=True, slots=True)
-class SampledAction:
-    """One sampled reply, or the reason why there is none."""
-
-    ids: tuple[int, ...]
-    logprobs: tuple[float, ...]
-    """Log-probability of each id at the sampling temperature, in nats (at 1.0 if greedy)."""
-    finish_reason: FinishReason
-    version: int
-    """Number of optimizer steps of the weights that sampled it."""
-    error: str = ""
-    """Error text, with ``FinishReason.ERROR``; there are no ids then."""
 
 
 class SampledPolicy(Protocol):

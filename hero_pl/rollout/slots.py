@@ -15,12 +15,12 @@ from typing import Any
 from hero_pl.chat.actions import ParsedAction
 from hero_pl.chat.dialect import Dialect
 from hero_pl.chat.history import History
-from hero_pl.policy.sampling import SampledAction, Session
+from hero_pl.policy.sampling import Session
 from hero_pl.rollout import environments
 from hero_pl.rollout.answers import Answer
 from hero_pl.rollout.pool import EnvPool, Fault, Reset, Step
 from hero_pl.rollout.specs import EpisodeSpec
-from hero_pl.types import FinishReason, StopReason, Trajectory, Turn
+from hero_pl.types import FinishReason, SampledAction, StopReason, Trajectory, Turn
 
 UNREADABLE = "Your reply could not be read as an action: {reason}"
 

@@ -18,9 +18,8 @@ from torch import Tensor
 from hero_pl.errors import ConfigError
 from hero_pl.losses.base import action_log_probabilities
 from hero_pl.losses.jensen_shannon import JensenShannon
-from hero_pl.policy.base import ScoreRow
 from hero_pl.scalars import Scalar, share, total
-from hero_pl.types import Hint, HintPosition, Trajectory
+from hero_pl.types import Hint, HintPosition, ScoreRow, Trajectory
 
 if TYPE_CHECKING:
     from hero_pl.chat.dialect import Dialect

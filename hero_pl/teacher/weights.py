@@ -10,10 +10,11 @@ import torch
 
 from hero_pl.errors import ConfigError
 from hero_pl.losses.scores import Scores
-from hero_pl.policy.base import Policy, ScoreRow
+from hero_pl.policy.base import Policy
 from hero_pl.policy.branches import BranchScorer
 from hero_pl.scalars import Scalar, largest
 from hero_pl.teacher.ema import ema_update_, trust_region_log_probs
+from hero_pl.types import ScoreRow
 
 
 class TeacherWeights(ABC):  # noqa: B024

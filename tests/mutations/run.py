@@ -51,7 +51,7 @@ BUGS = (
     Bug(
         1,
         "score an action token with the logits at its own position",
-        "hero_pl/policy/base.py",
+        "hero_pl/types.py",
         (("for position in range(start - 1, stop - 1)]", "for position in range(start, stop)]"),),
         "tests/policy/test_huggingface.py",
     ),
@@ -100,11 +100,11 @@ BUGS = (
     Bug(
         6,
         "use the mask of the action as attention mask",
-        "hero_pl/policy/scoring.py",
+        "hero_pl/policy/network.py",
         (
             (
-                "input_ids=ids.to(network.device), use_cache=False)",
-                "input_ids=ids.to(network.device), use_cache=False, attention_mask=torch.tensor(\n"
+                "input_ids=ids.to(self.device), use_cache=False)",
+                "input_ids=ids.to(self.device), use_cache=False, attention_mask=torch.tensor(\n"
                 "                [[int(p >= pieces[i][1][0]) for p in range(ids.shape[1])] for i in group]))",
             ),
         ),
@@ -1128,8 +1128,8 @@ BUGS = (
     Bug(
         152,
         "let the longest row choose the rotary positions of all",
-        "hero_pl/policy/scoring.py",
-        (("    switches = network.rope_switches\n", "    switches: tuple[int, ...] = ()\n"),),
+        "hero_pl/policy/network.py",
+        (("        switches = self.rope_switches\n", "        switches: tuple[int, ...] = ()\n"),),
         "tests/policy/check/test_settle.py",
     ),
     Bug(

@@ -9,11 +9,11 @@ import pytest
 from hero_pl.chat.byte_tokenizer import byte_tokenizer
 from hero_pl.errors import ConfigError, ReflectionError
 from hero_pl.policy.huggingface import HuggingFacePolicy
-from hero_pl.policy.sampling import SampledAction, Sampling
+from hero_pl.policy.sampling import Sampling
 from hero_pl.policy.scripted import ScriptedPolicy, ScriptedSampler, ScriptedSession
 from hero_pl.reflection.self_reflector import SelfReflector, review_prompt
 from hero_pl.reflection.statistics import reflection_statistics
-from hero_pl.types import FinishReason, StopReason, Trajectory, Turn
+from hero_pl.types import FinishReason, SampledAction, StopReason, Trajectory, Turn
 
 GOOD = {f"turn{i}": {"diagnosis": f"Step {i} was sound.", "confidence": "high"} for i in (1, 2, 3)}
 

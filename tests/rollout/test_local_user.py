@@ -12,7 +12,6 @@ from hero_pl.chat.byte_tokenizer import byte_tokenizer
 from hero_pl.datamodule import RolloutDataModule
 from hero_pl.errors import ConfigError
 from hero_pl.evaluation.metrics import scores
-from hero_pl.policy.base import ScoreRow
 from hero_pl.policy.huggingface import HuggingFacePolicy
 from hero_pl.policy.sampler import CachedSampler, CachedSession
 from hero_pl.policy.sampling import Sampling
@@ -21,7 +20,7 @@ from hero_pl.rollout import environments
 from hero_pl.rollout.collect import Collector, Limits
 from hero_pl.rollout.local_user import STRATEGIES, ChatSettings, LocalChat, _Request, read_user
 from hero_pl.rollout.specs import EpisodeSpec
-from hero_pl.types import Message, StopReason, Trajectory
+from hero_pl.types import Message, ScoreRow, StopReason, Trajectory
 
 HELLO = [{"role": "system", "content": "Play a customer."}, {"role": "user", "content": "Hi!"}]
 SHOP = {"size": 30, "tasks": 60}

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from hero_pl.errors import PolicyError
-from hero_pl.policy.base import ScoreRow
 from hero_pl.policy.server.dialect import Reply, Served, UnusableReply, read_reply, request
-from hero_pl.types import Message
+from hero_pl.types import Message, ScoreRow
 
 if TYPE_CHECKING:
     from hero_pl.chat.dialect import Dialect

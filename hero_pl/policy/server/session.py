@@ -13,9 +13,9 @@ import numpy as np
 
 from hero_envs.chat_http import Calls
 from hero_pl.errors import PolicyError
-from hero_pl.policy.sampling import SampledAction, Sampling, Session
+from hero_pl.policy.sampling import Sampling, Session
 from hero_pl.policy.server.dialect import Served, UnusableReply, read_reply, request
-from hero_pl.types import FinishReason
+from hero_pl.types import FinishReason, SampledAction
 
 if TYPE_CHECKING:
     from hero_pl.policy.server.pool import Place, Pool

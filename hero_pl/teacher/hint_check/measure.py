@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from hero_pl.errors import PolicyError, TokenAlignmentError
-from hero_pl.policy.base import ScoreRow
 from hero_pl.policy.branches import BranchScorer
 from hero_pl.teacher.hint_check.cases import Arm, Case, Facts
 from hero_pl.teacher.render import HintTemplate
 from hero_pl.teacher.weights import LiveWeights, TeacherWeights
 from hero_pl.teacher.wordings import Wording
+from hero_pl.types import ScoreRow
 
 if TYPE_CHECKING:
     from hero_pl.chat.dialect import Dialect

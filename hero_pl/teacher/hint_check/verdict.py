@@ -70,7 +70,8 @@ class Change:
             return "-"
         if math.isinf(self.low):
             return f"{self.mean:+.2f} [one episode]"
-        return f"{self.mean:+.2f} [{self.low:+.2f}, {self.high:+.2f}]"
+        low, high = f"{self.low:+.2f}", f"{self.high:+.2f}"
+        return f"{self.mean:+.2f} [all alike]" if low == high else f"{self.mean:+.2f} [{low}, {high}]"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,11 @@ import pytest
 import torch
 
 from hero_pl.errors import PolicyError
-from hero_pl.policy.base import ScoreRow
 from hero_pl.policy.huggingface import HuggingFacePolicy
-from hero_pl.policy.sampling import SampledAction, Sampling
+from hero_pl.policy.sampling import Sampling
 from hero_pl.policy.server import canary
 from hero_pl.policy.server.session import reply_seed
-from hero_pl.types import FinishReason
+from hero_pl.types import FinishReason, SampledAction, ScoreRow
 from tests.conftest import TINY
 from tests.generate_server import GenerateServer, serving
 
