@@ -6,6 +6,7 @@ Nothing heavy is imported before a command runs, so that ``hero_pl --help`` answ
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -57,6 +58,8 @@ def main(args: list[str] | None = None) -> None:
     Raises:
         SystemExit: With the status of a command that failed; the reason was printed.
     """
+    if not {"", str(Path.cwd())} & set(sys.path):
+        sys.path.append("")  # a module in the folder you are in is found, and cannot take the place of another
     try:
         app(args, prog_name="hero_pl")
     except SystemExit as end:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 import torch
@@ -69,6 +69,8 @@ class SelfDistillation(Objective):
             it thinks of the reply that the hint wants. 0 switches it off.
         probe_every: Training batches between two measurements.
     """
+
+    preparing: ClassVar[str] = "reviewing"
 
     def __init__(
         self,

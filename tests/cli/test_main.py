@@ -277,6 +277,7 @@ COMMANDS = (
     "components",
     "configs",
     "envs",
+    "init",
     "check-env",
     "import-tau-bench",
 )

@@ -1190,6 +1190,30 @@ BUGS = (
         (("                    os.killpg(pid, signal.SIGKILL)\n", "                    pass\n"),),
         "tests/rollout/test_workers.py",
     ),
+    Bug(
+        246,
+        "cut the files of a run back although nothing is left to do",
+        "hero_pl/callbacks/run_checkpoint.py",
+        (('        if 0 < trainer.max_steps <= int(checkpoint["global_step"]):', "        if False:"),),
+        "tests/callbacks/test_progress.py",
+        "complete_run_that_is_resumed",
+    ),
+    Bug(
+        247,
+        "count the time of evaluations as time of training",
+        "hero_pl/callbacks/remaining.py",
+        (("(self.elapsed - self.evaluating_s) /", "self.elapsed /"),),
+        "tests/callbacks/test_progress.py",
+        "estimated_from_steps",
+    ),
+    Bug(
+        248,
+        "search the folder of the user before the installed packages",
+        "hero_pl/cli/main.py",
+        (('sys.path.append("")', 'sys.path.insert(0, "")'),),
+        "tests/cli/test_init.py",
+        "takes_the_place_of",
+    ),
 )
 
 
