@@ -84,6 +84,7 @@ def main() -> None:
     parser.add_argument("--config", default="configs/smollm2_shop_sft.yaml", help="with data.demonstrations")
     parser.add_argument("--episodes", type=int, default=6)
     parser.add_argument("--tokens-per-turn", type=int, default=48)
+    parser.add_argument("--dtype", default="bfloat16", choices=("float32", "bfloat16"))
     parser.add_argument("--forms", nargs="+", default=list(FORMS), choices=list(FORMS))
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
@@ -91,8 +92,9 @@ def main() -> None:
     rows: list[list[str]] = []
     kept: list[dict[str, Any]] = []
     for name, folder in (named.split("=", 1) for named in args.policies):
-        words = ["--config", args.config, f"--model.policy.init_args.pretrained={folder}", "--trainer.logger=false"]
-        cli = instantiate(words)
+        settings = {"pretrained": folder, "dtype": args.dtype, "lora": "null"}
+        words = [f"--model.policy.init_args.{key}={value}" for key, value in settings.items()]
+        cli = instantiate(["--config", args.config, *words, "--trainer.logger=false"])
         policy = cli.model.policy
         policy.load()
         played = cli.datamodule.demonstrate(policy.dialect, args.episodes)
@@ -105,7 +107,8 @@ def main() -> None:
                 print(" | ".join(rows[-1]), flush=True)
                 answers = [{"raw": one.raw, "issues": one.issues} for one in found]
                 kept.append({"policy": name, "form": form, "constrained": constrained, **total, "answers": answers})
-    says = f"{args.episodes} demonstrated episodes, {args.tokens_per_turn} tokens per turn and 64 more, greedy."
+    room = f"{args.tokens_per_turn} tokens per turn and 64 more"
+    says = f"{args.episodes} demonstrated episodes, {room}, greedy, {args.dtype}."
     page = signed(f"{says}\n\n{markdown(HEAD, rows)}")
     print(page)
     if args.out:

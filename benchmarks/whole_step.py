@@ -33,14 +33,13 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from hero_pl.chat.actions import PlainText
 from hero_pl.chat.byte_tokenizer import with_chatml
 from hero_pl.objectives.self_distillation import SelfDistillation
-from hero_pl.policy.base import ScoreRow
 from hero_pl.policy.huggingface import HuggingFacePolicy
 from hero_pl.policy.sampling import Sampling
 from hero_pl.reflection.base import Reflector
 from hero_pl.rollout.collect import Collector, Limits
 from hero_pl.rollout.specs import EpisodeSpec
 from hero_pl.teacher.hindsight import HindsightTeacher
-from hero_pl.types import Diagnosis, Reflection, Trajectory
+from hero_pl.types import Diagnosis, Reflection, ScoreRow, Trajectory
 
 PARTS = ("rollout", "teacher", "student", "optimizer")
 

@@ -15,13 +15,24 @@ from hero_pl.errors import TokenAlignmentError
 from hero_pl.losses.jensen_shannon import JensenShannon
 from hero_pl.losses.normalize import Normalization, normalized_sum
 from hero_pl.objectives.policy_gradient import PolicyGradient
-from hero_pl.policy.base import Policy, ScoreRow
+from hero_pl.policy.base import Policy
 from hero_pl.policy.branches import forwarded_tokens
 from hero_pl.policy.huggingface import HuggingFacePolicy
 from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.teacher.hindsight import HindsightTeacher
 from hero_pl.teacher.weights import LiveWeights
-from hero_pl.types import Diagnosis, Hint, HintPosition, Message, Reflection, Role, StopReason, Trajectory, Turn
+from hero_pl.types import (
+    Diagnosis,
+    Hint,
+    HintPosition,
+    Message,
+    Reflection,
+    Role,
+    ScoreRow,
+    StopReason,
+    Trajectory,
+    Turn,
+)
 
 TINY = {
     "model_type": "qwen3",

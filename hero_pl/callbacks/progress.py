@@ -149,8 +149,8 @@ class RunProgress(ProgressBar):
     def _line(self, module: Any) -> str:
         """One step in one line, for files."""
         turns = int(module.turns)
-        idle = int(getattr(module, "idle_batches", 0))
-        step = f"step {self.trainer.global_step}" + (f" and {idle} batches without one" if idle else "")
+        idle = module.idle.in_a_row
+        step = f"step {self.trainer.global_step}" + (f" and {idle} batches without a step" if idle else "")
         parts = [step, self._turns(turns), *_shown(module.last_metrics)]
         return ", ".join([*parts, *self._time(turns)])
 

@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 
 from hero_pl.losses.scores import Scores
-from hero_pl.policy.base import Policy, ScoreRow
-from hero_pl.policy.network import Network
-from hero_pl.policy.scoring import Read, read_rows
+from hero_pl.policy.base import Policy
+from hero_pl.policy.network import Network, Read
 from hero_pl.scalars import Scalar, total
+from hero_pl.types import ScoreRow
 
 Sharing = Literal["prefix_cache", "tree_mask"]
 Scoring = Literal["auto", "separate", "prefix_cache", "tree_mask"]
@@ -186,7 +186,7 @@ class BranchScorer:
                     found[i] = scored
         if lone:
             alone = [rows[i] for i in lone]
-            parts = read_rows(network, read, alone, weights).split_with_sizes([row.scored for row in alone])
+            parts = network.read_rows(read, alone, weights).split_with_sizes([row.scored for row in alone])
             for i, scored in zip(lone, parts, strict=True):
                 found[i] = scored
         return torch.cat([scored for scored in found if scored is not None])

@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn.functional import pad
 
-from hero_pl.policy.scoring import read_padded
-
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -185,4 +183,4 @@ class UncachedRows:
         contexts = [ids for row, ids in self.fed.items() if row in rows]
         self.fed_tokens += sum(map(len, contexts))
         pieces = [(context, [len(context) - 1]) for context in contexts]
-        return read_padded(self.network, self.network.logits_at, pieces, self.weights).float()
+        return self.network.read_padded(self.network.logits_at, pieces, self.weights).float()

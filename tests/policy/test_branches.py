@@ -13,7 +13,6 @@ from hero_pl.batch import tokenize
 from hero_pl.chat.byte_tokenizer import byte_tokenizer
 from hero_pl.objectives.self_distillation import SelfDistillation
 from hero_pl.pocket.shop.reflector import ShopRules
-from hero_pl.policy.base import ScoreRow
 from hero_pl.policy.branches import BranchScorer, Layout, plan, run_layout, tree_layout
 from hero_pl.policy.huggingface import HuggingFacePolicy
 from hero_pl.policy.loading import Lora
@@ -21,7 +20,7 @@ from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.scalars import measured
 from hero_pl.teacher.hindsight import HindsightTeacher
 from hero_pl.teacher.weights import EMAWeights, InitialWeights, LiveWeights, TrustRegionWeights
-from hero_pl.types import Hint, HintPosition, StopReason, Trajectory, Turn
+from hero_pl.types import Hint, HintPosition, ScoreRow, StopReason, Trajectory, Turn
 
 QWEN: dict[str, Any] = {
     "model_type": "qwen3",

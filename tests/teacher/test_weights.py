@@ -8,7 +8,6 @@ import torch
 from hero_pl.chat.byte_tokenizer import byte_tokenizer
 from hero_pl.errors import ConfigError
 from hero_pl.losses import Scores
-from hero_pl.policy.base import ScoreRow
 from hero_pl.policy.huggingface import HuggingFacePolicy
 from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.scalars import measured
@@ -21,6 +20,7 @@ from hero_pl.teacher.weights import (
     TeacherWeights,
     TrustRegionWeights,
 )
+from hero_pl.types import ScoreRow
 
 ROW = ScoreRow(tuple(range(9)), ((3, 9),))
 

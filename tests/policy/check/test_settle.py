@@ -11,7 +11,6 @@ from torch import nn
 
 from hero_pl.chat.byte_tokenizer import byte_tokenizer
 from hero_pl.errors import PolicyError
-from hero_pl.policy.base import ScoreRow
 from hero_pl.policy.branches import BranchScorer
 from hero_pl.policy.cached_rows import CachedRows
 from hero_pl.policy.check import settle
@@ -19,6 +18,7 @@ from hero_pl.policy.check.properties import Trial
 from hero_pl.policy.check.small import SWITCH, WINDOW, small_copy
 from hero_pl.policy.huggingface import HuggingFacePolicy
 from hero_pl.policy.loading import load_model, without_dropout
+from hero_pl.types import ScoreRow
 
 SIZES: dict[str, Any] = {
     "vocab_size": 120,
