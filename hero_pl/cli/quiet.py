@@ -23,7 +23,7 @@ EMPTY_LINES = (
     r"^[TG]PU available: False",
     r"^HPU available: False",
     r"`Trainer\.\w+` stopped: `max_\w+=.*` reached",  # the progress says how training ended
-    r"^Restor(ing|ed all) states from the checkpoint",  # said before, with what is resumed
+    r"^(Restoring|Restored all) states from the checkpoint",  # said before, with what is resumed
 )
 """Lines that Lightning logs; regular expressions."""
 

@@ -134,7 +134,9 @@ def test_the_evaluations_that_are_left_are_the_marks_ahead_and_the_last_one():
 
 # -- the command -------------------------------------------------------------------------------------------------------
 
-NOISE = re.compile("Pass 1|TPU|GPU|Tip|Stopped by|weights_only|not resumable|[Rr]estor|stopped:|Loading weights")
+NOISE = re.compile(
+    "Pass 1|TPU|GPU|Tip|Stopped by|weights_only|not resumable|Restoring|Restored|stopped:|Loading weights"
+)
 
 
 @pytest.fixture
