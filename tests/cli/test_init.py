@@ -49,7 +49,7 @@ def test_from_init_to_two_steps_in_at_most_eight_commands_from_a_folder_that_is_
     commands = block.splitlines()
     assert 2 + len(commands) <= MOST_COMMANDS  # init and cd before them
     said = {command: run(command, project) for command in commands}
-    assert "keeps the contract" in said["hero_pl check-env my_env:my_env/Guess-v0"]
+    assert "follows the API" in said["hero_pl check-env my_env:my_env/Guess-v0"]
     assert "3 passed" in said["pytest"]
     steps = re.findall(r"^step (\d)", said["hero_pl fit --config run.yaml --trainer.max_steps 2"], re.MULTILINE)
     assert steps == ["1", "2"]
