@@ -67,10 +67,11 @@ def read_start(answer: object, max_chars: int = MAX_CHARS) -> Answer:
     Raises:
         EnvError: It is wrong; names the field.
     """
-    for wrong in wrong_start(answer):
+    plain: dict[str, Any] = {}
+    for wrong in wrong_start(answer, plain):
         raise EnvError(str(wrong))
-    observation, info = cast(tuple[str, Any], answer)
-    return _answer(observation, info, max_chars)
+    observation, _ = cast(tuple[str, Any], answer)
+    return _answer(observation, plain, max_chars)
 
 
 def read_step(answer: object, max_chars: int = MAX_CHARS) -> Answer:
@@ -83,27 +84,29 @@ def read_step(answer: object, max_chars: int = MAX_CHARS) -> Answer:
     Raises:
         EnvError: It is wrong; names the field.
     """
-    for wrong in wrong_step(answer):
+    plain: dict[str, Any] = {}
+    for wrong in wrong_step(answer, plain):
         raise EnvError(str(wrong))
-    observation, reward, terminated, truncated, info = cast(tuple[str, Any, Any, Any, Any], answer)
-    return _answer(observation, info, max_chars, float(reward), bool(terminated), bool(truncated))
+    observation, reward, terminated, truncated, _ = cast(tuple[str, Any, Any, Any, Any], answer)
+    of_step = {"reward": float(reward), "terminated": bool(terminated), "truncated": bool(truncated)}
+    return _answer(observation, plain, max_chars, **of_step)
 
 
-def wrong_start(answer: object) -> Iterator[Wrong]:
-    """All errors in an answer to ``reset``."""
+def wrong_start(answer: object, plain: dict[str, Any] | None = None) -> Iterator[Wrong]:
+    """All errors in an answer to ``reset``; ``plain`` gets the copy of ``info``."""
     if not isinstance(answer, tuple) or len(answer) != 2:
         yield Wrong("reset()", f"returned {_shape(answer)}; expected (observation, info)")
         return
     observation, info = answer
     yield from _wrong_text("the observation", observation)
-    yield from _wrong_info(info)
+    yield from _wrong_info(info, plain)
     if isinstance(info, dict):
         yield from _wrong_text("info['system_prompt']", info.get("system_prompt", ""))
         yield from _wrong_tools(info.get("tools", []))
 
 
-def wrong_step(answer: object) -> Iterator[Wrong]:
-    """All errors in an answer to ``step``."""
+def wrong_step(answer: object, plain: dict[str, Any] | None = None) -> Iterator[Wrong]:
+    """All errors in an answer to ``step``; ``plain`` gets the copy of ``info``."""
     if not isinstance(answer, tuple) or len(answer) != 5:
         expected = "(observation, reward, terminated, truncated, info)"
         yield Wrong("step()", f"returned {_shape(answer)}; expected {expected}")
@@ -114,16 +117,13 @@ def wrong_step(answer: object) -> Iterator[Wrong]:
     for name, value in (("terminated", terminated), ("truncated", truncated)):
         if not isinstance(value, bool | np.bool_):
             yield Wrong(name, f"is {_brief(value)}; expected True or False")
-    yield from _wrong_info(info)
+    yield from _wrong_info(info, plain)
 
 
-def _answer(
-    observation: str, info: Any, max_chars: int, reward: float = 0.0, terminated: bool = False, truncated: bool = False
-) -> Answer:
+def _answer(observation: str, info: dict[str, Any], max_chars: int, **of_step: Any) -> Answer:
     cut = max(0, len(observation) - max_chars)
     text = f"{observation[:max_chars]}\n[{cut} more characters were cut off]" if cut else str(observation)
-    plain = _Plain().value(info)
-    return Answer(text, plain.get("role", "user"), reward, terminated, truncated, plain, cut)
+    return Answer(text, info.get("role", "user"), info=info, cut_chars=cut, **of_step)
 
 
 # -- field by field ----------------------------------------------------------------------------------------------------
@@ -147,14 +147,16 @@ def _float_or_nan(value: Any) -> float:
         return math.nan
 
 
-def _wrong_info(info: object) -> Iterator[Wrong]:
+def _wrong_info(info: object, plain: dict[str, Any] | None) -> Iterator[Wrong]:
     if not isinstance(info, dict):
         yield Wrong("info", f"is {_brief(info)}; expected a dict")
         return
     if "role" in info and not (isinstance(info["role"], str) and info["role"] in ROLES):
         yield Wrong("info['role']", f"is {_brief(info['role'])}; expected 'user' or 'tool'")
     try:
-        _Plain().value(info)
+        copy = _Plain().value(info)
+        if plain is not None:
+            plain.update(copy)
     except _NotPlainError as error:
         yield error.wrong
 
