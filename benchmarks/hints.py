@@ -1,4 +1,4 @@
-"""Reports of ``hero_pl check-hints`` as one Markdown page.
+"""Write reports of ``hero_pl check-hints`` as one Markdown page.
 
     hero_pl check-hints --config configs/quickstart.yaml --episodes 64 --turns 64 --out FOLDER/hints-pocket-shop.json
     python benchmarks/hints.py FOLDER/hints-*.json --out docs/results/hints.md
@@ -71,7 +71,8 @@ def change(found: dict[str, Any] | None) -> str:
         return "-"
     if found["low"] is None:
         return f"{found['mean']:+.2f} (one episode)"
-    return f"{found['mean']:+.2f} ({found['low']:+.2f} to {found['high']:+.2f})"
+    low, high = f"{found['low']:+.2f}", f"{found['high']:+.2f}"
+    return f"{found['mean']:+.2f} ({'all alike' if low == high else f'{low} to {high}'})"
 
 
 def share(value: float | None) -> str:

@@ -15,12 +15,24 @@ from hero_pl.errors import TokenAlignmentError
 from hero_pl.losses.jensen_shannon import JensenShannon
 from hero_pl.losses.normalize import Normalization, normalized_sum
 from hero_pl.objectives.policy_gradient import PolicyGradient
-from hero_pl.policy.base import Policy, ScoreRow
+from hero_pl.policy.base import Policy
+from hero_pl.policy.branches import forwarded_tokens
 from hero_pl.policy.huggingface import HuggingFacePolicy
 from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.teacher.hindsight import HindsightTeacher
 from hero_pl.teacher.weights import LiveWeights
-from hero_pl.types import Diagnosis, Hint, HintPosition, Message, Reflection, Role, StopReason, Trajectory, Turn
+from hero_pl.types import (
+    Diagnosis,
+    Hint,
+    HintPosition,
+    Message,
+    Reflection,
+    Role,
+    ScoreRow,
+    StopReason,
+    Trajectory,
+    Turn,
+)
 
 TINY = {
     "model_type": "qwen3",
@@ -362,3 +374,14 @@ def test_bug_61_and_62_optional_tensors_are_split_with_the_tokens(
         for name in ("rollout_logprobs", "turn", "position", "coefficient", "advantage", "teacher_mask"):
             assert torch.equal(getattr(batch, name)[part.maybe], getattr(part, name)), name
     assert torch.equal(torch.cat([part.maybe for part in parts]), batch.maybe)  # type: ignore[misc, arg-type]
+
+
+def test_a_micro_batch_is_billed_for_the_tokens_that_run(policy: HuggingFacePolicy) -> None:
+    trajectories, hints = ragged(policy)
+    batch = tokenize(trajectories, hints, policy.dialect)
+    sharing = replace(batch, teacher_shares=True)
+    cost = sum(len(row.ids) for row in batch.student) + forwarded_tokens(batch.teacher)
+    assert cost < sum(len(row.ids) for row in (*batch.student, *batch.teacher))
+    assert len(list(sharing.split(cost))) == 1
+    assert len(list(sharing.split(cost - 1))) == 2
+    assert len(list(batch.split(cost))) > 1

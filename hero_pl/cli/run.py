@@ -1,4 +1,4 @@
-"""Which folder a run of ``fit`` writes to, what it resumes, and which loggers it has."""
+"""Set up the folder, the loggers and the checkpoint to resume from, for a run of ``fit``."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import lightning
 import yaml
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
@@ -14,6 +15,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from hero_pl import __version__
 from hero_pl.callbacks.checkpoints import read_settings
 from hero_pl.callbacks.loggers import ShowRun, Wandb, beside
+from hero_pl.callbacks.progress import RunProgress
 from hero_pl.callbacks.resume import continue_in, newest_of, newest_run, resume_point
 from hero_pl.callbacks.run_checkpoint import RunCheckpoint
 from hero_pl.callbacks.run_logger import RunLogger
@@ -28,26 +30,26 @@ RUN_LOGGER = "hero_pl.callbacks.run_logger.RunLogger"
 
 
 def add_run_arguments(parser: LightningArgumentParser) -> None:
-    """What concerns the run as a whole."""
+    """Add options for resuming and logging."""
     parser.add_argument(
         "--resume",
         type=str,
         default="never",
-        help="fit: continue a run in its own folder: auto takes the newest run of this name and starts one if there is "
-        "none; or a checkpoint or run folder; or never. (--ckpt_path starts a new run from a checkpoint.)",
+        help="fit: resume a run in its own folder: auto (the newest run of this name; starts a new one if there is "
+        "none), a checkpoint or run folder, or never. (--ckpt_path starts a new run from a checkpoint.)",
     )
     parser.add_argument(
         "--resume_changed",
         type=bool,
         default=False,
-        help="Resume also where tasks, seed, environment, policy or objective are others than in the checkpoint.",
+        help="Resume even if tasks, seed, environment, policy or objective differ from those of the checkpoint.",
     )
-    parser.add_argument("--tensorboard", type=bool, default=False, help="Log to TensorBoard as well.")
-    parser.add_argument("--wandb", type=Wandb | None, default=None, help="Log to Weights & Biases as well.")
+    parser.add_argument("--tensorboard", type=bool, default=False, help="Also log to TensorBoard.")
+    parser.add_argument("--wandb", type=Wandb | None, default=None, help="Also log to Weights & Biases.")
 
 
 def use_run_logger(trainer: Any) -> None:
-    """A configured CSV logger is the run's own; one of another kind is put beside it."""
+    """Use a configured CSV logger as the run's logger; other loggers are used in addition to it."""
     given = trainer.get("logger")
     path = given.get("class_path", "") if hasattr(given, "get") else ""
     if path.rpartition(".")[2] == "CSVLogger":
@@ -56,15 +58,15 @@ def use_run_logger(trainer: Any) -> None:
 
 
 def open_run(cli: LightningCLI, trainer: dict[str, Any], callbacks: list[lightning.Callback]) -> str | None:
-    """Complete the arguments of the trainer; returns the checkpoint that the run goes on from.
+    """Complete the arguments of the trainer; return the checkpoint to start or resume from.
 
     Args:
-        cli: Parsed.
-        trainer: Its arguments, with instances in them; changed in place.
-        callbacks: Those that every run has; changed in place.
+        cli: The CLI with parsed arguments.
+        trainer: Arguments of the trainer, with instances; changed in place.
+        callbacks: Callbacks of every run; changed in place.
 
     Raises:
-        ConfigError: The folder holds another run, there is nothing to resume, or settings have changed.
+        ConfigError: The folder contains another run, there is nothing to resume, or settings have changed.
     """
     command = getattr(cli, "subcommand", None)
     keep = trainer.get("enable_checkpointing") is not False
@@ -72,9 +74,12 @@ def open_run(cli: LightningCLI, trainer: dict[str, Any], callbacks: list[lightni
         callbacks[:] = [callback for callback in callbacks if not isinstance(callback, RunCheckpoint)]
     own = trainer.get("callbacks") or []
     trainer["enable_checkpointing"] = keep and any(
-        isinstance(callback, lightning.pytorch.callbacks.Checkpoint)
-        for callback in (own if isinstance(own, list) else [own])
+        isinstance(callback, lightning.pytorch.callbacks.Checkpoint) for callback in _listed(own)
     )
+    if trainer.get("enable_progress_bar") is not False and not any(
+        isinstance(one, ProgressBar) for one in _listed(own)
+    ):
+        callbacks.insert(0, RunProgress())
     given = trainer.get("logger")
     if given is False or command is None:
         return None
@@ -95,7 +100,7 @@ def _resume(cli: Any, config: Any, logger: RunLogger, callbacks: list[lightning.
         keeper.settings = settings
     if config.ckpt_path and config.resume != "never":
         raise ConfigError(
-            f"--ckpt_path {config.ckpt_path} starts a new run from a checkpoint, --resume {config.resume} continues "
+            f"--ckpt_path {config.ckpt_path} starts a new run from a checkpoint, --resume {config.resume} resumes "
             "one in its folder. Give one of them."
         )
     point = resume_point(config.resume, logger)
@@ -104,6 +109,8 @@ def _resume(cli: Any, config: Any, logger: RunLogger, callbacks: list[lightning.
         continue_in(point, logger)
         checkpoint = str(point.checkpoint) if point.checkpoint else None
     if checkpoint:
+        if point is None:
+            rank_zero_info(f"Starting a new run in {logger.log_dir} from {checkpoint}")
         for line in compare_settings(read_settings(Path(checkpoint)), settings, config.resume_changed):
             rank_zero_info(f"Changed since the checkpoint: {line}")
     logger.check()
@@ -125,6 +132,10 @@ def _last(logger: RunLogger) -> str:
             "it out to start from scratch."
         )
     return str(checkpoint)
+
+
+def _listed(given: Any) -> list[Any]:
+    return given if isinstance(given, list) else [given]
 
 
 def _loggers(given: Any) -> list[Logger]:

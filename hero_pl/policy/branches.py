@@ -9,6 +9,7 @@ so nothing is assumed of templates: where a history was rewritten, a conversatio
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,12 +21,18 @@ import torch
 from torch import Tensor
 
 from hero_pl.losses.scores import Scores
-from hero_pl.policy.base import Policy, ScoreRow
-from hero_pl.policy.network import Network
-from hero_pl.policy.scoring import Read
+from hero_pl.policy.base import Policy
+from hero_pl.policy.network import Network, Read
 from hero_pl.scalars import Scalar, total
+from hero_pl.types import ScoreRow
 
-Scoring = Literal["separate", "prefix_cache", "tree_mask"]
+Sharing = Literal["prefix_cache", "tree_mask"]
+Scoring = Literal["auto", "separate", "prefix_cache", "tree_mask"]
+
+WORTH = 0.9
+"""Rows share a pass if that takes at most this share of their tokens; else they are padded and run side by side."""
+
+log = logging.getLogger(__name__)
 
 ATTENTION = "hero_pl_branches"
 """Name under which the attention of ``tree_mask`` is known to transformers."""
@@ -69,6 +76,24 @@ def plan(rows: Sequence[ScoreRow]) -> list[Tree]:
     return [Tree(trunk, tuple(reversed(found))) for trunk, found in sorted(branches.items())]
 
 
+def worth_sharing(rows: Sequence[ScoreRow]) -> tuple[list[Tree], list[int]]:
+    """The trees that save tokens, and the rows of the others."""
+    trees, lone = [], []
+    for tree in plan(rows):
+        members = sorted([tree.trunk, *(i for i, _ in tree.branches)])
+        if tree.branches and tree.forwarded(rows) <= WORTH * sum(len(rows[i].ids) for i in members):
+            trees.append(tree)
+        else:
+            lone += members
+    return trees, sorted(lone)
+
+
+def forwarded_tokens(rows: Sequence[ScoreRow]) -> int:
+    """Tokens that go through the network if it can share."""
+    trees, lone = worth_sharing(rows)
+    return sum(tree.forwarded(rows) for tree in trees) + sum(len(rows[i].ids) for i in lone)
+
+
 class BranchScorer:
     """Logits of rows that share their beginnings.
 
@@ -77,10 +102,13 @@ class BranchScorer:
     Args:
         how: ``prefix_cache`` keeps keys and values of the trunk and runs one branch after the other. ``tree_mask`` runs
             trunk and branches as one sequence in which a branch sees the trunk up to where it leaves it, and itself.
+            ``auto`` takes ``tree_mask`` if the network can, else ``prefix_cache``.
     """
 
-    def __init__(self, how: Literal["prefix_cache", "tree_mask"]) -> None:
+    def __init__(self, how: Literal["auto", "prefix_cache", "tree_mask"] = "auto") -> None:
         self.how = how
+        self.chosen: Sharing = "tree_mask" if how == "auto" else how
+        """How rows are run that share a pass."""
         self.forwarded = 0
         """Tokens that went through the network so far."""
         self.reason: str | None = None
@@ -128,7 +156,7 @@ class BranchScorer:
                 stacklevel=2,
             )
         can = self.can_share(policy, weights) and not self._crosses(policy, rows)
-        tokens = sum(tree.forwarded(rows) for tree in plan(rows)) if can else sum(len(row.ids) for row in rows)
+        tokens = forwarded_tokens(rows) if can else sum(len(row.ids) for row in rows)
         return {"teacher/forwarded_tokens": total(tokens), "teacher/rewritten_histories": total(rewritten)}
 
     def _crosses(self, policy: Policy, rows: Sequence[ScoreRow]) -> bool:
@@ -140,7 +168,7 @@ class BranchScorer:
         if not self._told_of_rope:
             self._told_of_rope = True
             warnings.warn(
-                f"teacher_scoring: {self.how} falls back to separate passes in steps with more than {switches[0]} "
+                f"teacher_scoring: {self.chosen} falls back to separate passes in steps with more than {switches[0]} "
                 "tokens in a context, where the rotary positions of this model change.",
                 stacklevel=3,
             )
@@ -149,24 +177,36 @@ class BranchScorer:
     @torch.no_grad()
     def _shared(self, network: Network, read: Read, rows: Sequence[ScoreRow], weights: str) -> Tensor:
         found: list[Tensor | None] = [None] * len(rows)
-        run = _prefix_cache if self.how == "prefix_cache" else _tree_mask
+        self.forwarded += forwarded_tokens(rows)
+        run = _prefix_cache if self.chosen == "prefix_cache" else _tree_mask
+        trees, lone = worth_sharing(rows)
         with network.using(weights) as model:
-            for tree in plan(rows):
-                self.forwarded += tree.forwarded(rows)
+            for tree in trees:
                 for i, scored in run(model, read, rows, tree):
                     found[i] = scored
+        if lone:
+            alone = [rows[i] for i in lone]
+            parts = network.read_rows(read, alone, weights).split_with_sizes([row.scored for row in alone])
+            for i, scored in zip(lone, parts, strict=True):
+                found[i] = scored
         return torch.cat([scored for scored in found if scored is not None])
 
     def can_share(self, policy: Policy, weights: str) -> bool:
         """Whether the network can: compared with separate passes on a few made-up rows, once per policy."""
         if self.reason is None and id(policy) not in self._checked:
             self._checked.add(id(policy))
-            with policy.sampling():  # in training mode, gradient checkpointing would drop the cache
-                self.reason = self._obstacle(policy, weights)
+            ways: tuple[Sharing, ...] = ("tree_mask", "prefix_cache") if self.how == "auto" else (self.how,)
+            for self.chosen in ways:
+                with policy.sampling():  # in training mode, gradient checkpointing would drop the cache
+                    self.reason = self._obstacle(policy, weights)
+                if self.reason is None:
+                    break
             if self.reason is not None:
-                warnings.warn(
-                    f"teacher_scoring: {self.how} falls back to separate passes: {self.reason}.", stacklevel=2
-                )
+                said = f"teacher_scoring: {self.how} falls back to separate passes: {self.reason}."
+                if self.how == "auto":
+                    log.info(said)
+                else:
+                    warnings.warn(said, stacklevel=2)
         return self.reason is None
 
     @torch.no_grad()
@@ -176,8 +216,8 @@ class BranchScorer:
             return f"{type(policy).__name__} has no network to share"
         if policy.template.hint_position == "system":
             return "hint_position: system puts the hint before the conversation; before_action shares it"
-        if self.how in network.obstacles:
-            return network.obstacles[self.how]
+        if self.chosen in network.obstacles:
+            return network.obstacles[self.chosen]
         vocabulary = int(network.model.config.get_text_config().vocab_size)
         ids = [i % vocabulary for i in range(24)]
         rows = [ScoreRow((*ids[:start], *ids[9:15]), ((start + 3, start + 6),)) for start in (8, 14, 20)]

@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn.functional import pad
 
-from hero_pl.policy.scoring import read_padded
-
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -48,11 +46,13 @@ class CachedRows:
         """Rows whose last token does not stand in the last slot."""
 
     def _new_cache(self) -> Any:
-        from transformers import DynamicCache
-
         if self.network.caching == "row":  # of the kind that each layer asks for; it cannot be padded
+            from transformers import DynamicCache
+
             return DynamicCache(config=self.network.model.config)
-        return DynamicCache()  # every layer keeps all its tokens, so that slots are the same in all of them
+        from hero_pl.policy.growing_cache import growing_cache
+
+        return growing_cache()  # every layer keeps all its tokens, so that slots are the same in all of them
 
     def join(self, prompts: Mapping[int, Sequence[int]]) -> Tensor:
         """Run the whole prompts of rows that are not here, and put them beside the others; ``(rows, vocab)`` logits."""
@@ -183,4 +183,4 @@ class UncachedRows:
         contexts = [ids for row, ids in self.fed.items() if row in rows]
         self.fed_tokens += sum(map(len, contexts))
         pieces = [(context, [len(context) - 1]) for context in contexts]
-        return read_padded(self.network, self.network.logits_at, pieces, self.weights).float()
+        return self.network.read_padded(self.network.logits_at, pieces, self.weights).float()

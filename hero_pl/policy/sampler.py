@@ -20,8 +20,8 @@ import torch
 from hero_pl.errors import ConfigError
 from hero_pl.policy.cached_rows import CachedRows, UncachedRows
 from hero_pl.policy.positions import stretch
-from hero_pl.policy.sampling import SampledAction, SampledPolicy, Sampler, Sampling, Session
-from hero_pl.types import FinishReason
+from hero_pl.policy.sampling import SampledPolicy, Sampler, Sampling, Session
+from hero_pl.types import FinishReason, SampledAction
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from hero_pl.chat.actions import ActionParser, PlainText
 from hero_pl.chat.template import ChatTemplate
 from hero_pl.errors import ConfigError
-from hero_pl.policy.base import Policy, ScoreRow
-from hero_pl.policy.sampling import SampledAction, SampledPolicy, Sampler, Sampling, Session
-from hero_pl.types import FinishReason
+from hero_pl.policy.base import Policy
+from hero_pl.policy.sampling import SampledPolicy, Sampler, Sampling, Session
+from hero_pl.types import FinishReason, SampledAction, ScoreRow
 
 Script = Callable[[str, int], str]
 """Decoded decision context and seed of the conversation in, reply out."""

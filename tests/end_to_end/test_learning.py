@@ -26,9 +26,9 @@ from miniature import (
 from hero_pl.losses.base import DistillationLoss
 from hero_pl.losses.kl import ForwardKL, ReverseKL
 from hero_pl.objectives.policy_gradient import GRPO
-from hero_pl.policy.base import ScoreRow
 from hero_pl.reflection.controls import ShuffledReflector
 from hero_pl.teacher.weights import GatedWeights, InitialWeights, LiveWeights, TeacherWeights
+from hero_pl.types import ScoreRow
 
 
 @pytest.fixture(scope="module")

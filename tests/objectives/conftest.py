@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from hero_pl.losses import Scores
-from hero_pl.policy.base import Policy, ScoreRow
+from hero_pl.policy.base import Policy
 from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.teacher.weights import TeacherWeights
+from hero_pl.types import ScoreRow
 
 
 class Doubled(TeacherWeights):

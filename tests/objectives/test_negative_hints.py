@@ -11,11 +11,11 @@ from hero_pl.losses.base import action_log_probabilities
 from hero_pl.losses.gates import Contrastive, Gate, GateInputs, SigmoidGap
 from hero_pl.objectives.negative_hints import negative_hints
 from hero_pl.objectives.self_distillation import SelfDistillation
-from hero_pl.policy.base import Policy, ScoreRow
+from hero_pl.policy.base import Policy
 from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.reflection.scripted import ScriptedReflector
 from hero_pl.teacher.weights import TeacherWeights
-from hero_pl.types import Diagnosis, Hint, Reflection, StopReason, Trajectory, Turn
+from hero_pl.types import Diagnosis, Hint, Reflection, ScoreRow, StopReason, Trajectory, Turn
 
 
 def episode(policy: ScriptedPolicy, i: int, turns: int = 1) -> Trajectory:

@@ -13,14 +13,14 @@ from hero_pl.batch import tokenize
 from hero_pl.chat.byte_tokenizer import byte_tokenizer
 from hero_pl.objectives.self_distillation import SelfDistillation
 from hero_pl.pocket.shop.reflector import ShopRules
-from hero_pl.policy.base import ScoreRow
 from hero_pl.policy.branches import BranchScorer, Layout, plan, run_layout, tree_layout
 from hero_pl.policy.huggingface import HuggingFacePolicy
 from hero_pl.policy.loading import Lora
 from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.scalars import measured
+from hero_pl.teacher.hindsight import HindsightTeacher
 from hero_pl.teacher.weights import EMAWeights, InitialWeights, LiveWeights, TrustRegionWeights
-from hero_pl.types import Hint, HintPosition, StopReason, Trajectory, Turn
+from hero_pl.types import Hint, HintPosition, ScoreRow, StopReason, Trajectory, Turn
 
 QWEN: dict[str, Any] = {
     "model_type": "qwen3",
@@ -272,8 +272,8 @@ def test_a_network_that_does_more_than_attend_falls_back_with_a_reason(
 def test_a_training_step_has_the_same_loss_and_gradient(how: Any, weights: Any, tiny_module, tiny_data, fit) -> None:
     norms, losses, tokens = [], [], []
     for scoring in ("separate", how):
-        objective = SelfDistillation(reflector=ShopRules(), weights=weights(), teacher_scoring=scoring, probe_turns=0)
-        module = tiny_module(objective)
+        settings = {"teacher": HindsightTeacher(template="short"), "teacher_scoring": scoring, "probe_turns": 0}
+        module = tiny_module(SelfDistillation(ShopRules(), weights=weights(), **settings))
         fit(module, tiny_data(), 1)
         norms.append(module.last_metrics["train/grad_norm"])
         losses.append(module.last_metrics["train/loss"])

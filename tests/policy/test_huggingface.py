@@ -10,12 +10,11 @@ import torch
 
 from hero_pl.chat.byte_tokenizer import byte_tokenizer
 from hero_pl.errors import ConfigError, PolicyError
-from hero_pl.policy.base import ScoreRow
 from hero_pl.policy.huggingface import HuggingFacePolicy
 from hero_pl.policy.loading import Lora
-from hero_pl.policy.sampling import SampledAction, Sampling
+from hero_pl.policy.sampling import Sampling
 from hero_pl.teacher.weights import InitialWeights
-from hero_pl.types import FinishReason
+from hero_pl.types import FinishReason, SampledAction, ScoreRow
 
 TINY: dict[str, Any] = {
     "model_type": "qwen3",

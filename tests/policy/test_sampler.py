@@ -9,8 +9,9 @@ from hero_pl.errors import ConfigError
 from hero_pl.policy.cached_rows import CachedRows
 from hero_pl.policy.huggingface import HuggingFacePolicy
 from hero_pl.policy.sampler import CachedSampler, CachedSession
-from hero_pl.policy.sampling import SampledAction, Sampling
+from hero_pl.policy.sampling import Sampling
 from hero_pl.policy.scripted import ScriptedPolicy
+from hero_pl.types import SampledAction
 
 OPENINGS = ["a", "a much longer opening, " * 8, "b", "c"]
 ANSWERS = [

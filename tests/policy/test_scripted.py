@@ -4,11 +4,10 @@ import pytest
 import torch
 
 from hero_pl.errors import ConfigError
-from hero_pl.policy.base import ScoreRow
 from hero_pl.policy.huggingface import HuggingFacePolicy
 from hero_pl.policy.sampling import Sampling
 from hero_pl.policy.scripted import ScriptedPolicy, ScriptedSampler
-from hero_pl.types import FinishReason
+from hero_pl.types import FinishReason, ScoreRow
 
 
 def loaded(policy: ScriptedPolicy) -> ScriptedPolicy:

@@ -60,7 +60,8 @@ def test_where_actions_are_written_as_text_they_can_be_corrected_as_text() -> No
     episode = replace(trajectory(()), turns=turns)
     turn = review_schema(episode, (1, 1), 9)["properties"]["turn1"]["properties"]
     assert turn["next_action_target"]["anyOf"][1]["pattern"].startswith("^(search|click)\\[")
-    assert text_actions(replace(episode, tools=(SEARCH,))) == []
+    assert text_actions(replace(episode, tools=(SEARCH,))) == ["search"]
+    assert text_actions(replace(episode, tools=(SEARCH,), turns=turns[1:2])) == []
     grammar = review_lines(episode, (2, 3), 9).splitlines()
     assert grammar[0] == 'root ::= "turn2: " text do? "\\n" "turn3: " text do?'
     assert grammar[2].startswith('action ::= ("search" | "click") "["')

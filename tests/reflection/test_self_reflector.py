@@ -9,11 +9,11 @@ import pytest
 from hero_pl.chat.byte_tokenizer import byte_tokenizer
 from hero_pl.errors import ConfigError, ReflectionError
 from hero_pl.policy.huggingface import HuggingFacePolicy
-from hero_pl.policy.sampling import SampledAction, Sampling
+from hero_pl.policy.sampling import Sampling
 from hero_pl.policy.scripted import ScriptedPolicy, ScriptedSampler, ScriptedSession
 from hero_pl.reflection.self_reflector import SelfReflector, review_prompt
 from hero_pl.reflection.statistics import reflection_statistics
-from hero_pl.types import FinishReason, StopReason, Trajectory, Turn
+from hero_pl.types import FinishReason, SampledAction, StopReason, Trajectory, Turn
 
 GOOD = {f"turn{i}": {"diagnosis": f"Step {i} was sound.", "confidence": "high"} for i in (1, 2, 3)}
 
@@ -255,7 +255,7 @@ def test_settings_that_cannot_work_are_refused() -> None:
     for settings in ({"on_invalid": "panic"}, {"retries": 0}, {"tokens_per_turn": 0}, {"batch_size": 0}):
         with pytest.raises(ConfigError, match=next(iter(settings))):
             SelfReflector(**settings)  # type: ignore[arg-type]
-    with pytest.raises(ReflectionError, match="asks the policy"):
+    with pytest.raises(ReflectionError, match="needs the policy"):
         SelfReflector().reflect([], None)
 
 

@@ -12,7 +12,6 @@ from hero_pl.chat.byte_tokenizer import byte_tokenizer
 from hero_pl.datamodule import RolloutDataModule
 from hero_pl.errors import ConfigError
 from hero_pl.evaluation.metrics import scores
-from hero_pl.policy.base import ScoreRow
 from hero_pl.policy.huggingface import HuggingFacePolicy
 from hero_pl.policy.sampler import CachedSampler, CachedSession
 from hero_pl.policy.sampling import Sampling
@@ -21,7 +20,7 @@ from hero_pl.rollout import environments
 from hero_pl.rollout.collect import Collector, Limits
 from hero_pl.rollout.local_user import STRATEGIES, ChatSettings, LocalChat, _Request, read_user
 from hero_pl.rollout.specs import EpisodeSpec
-from hero_pl.types import Message, StopReason, Trajectory
+from hero_pl.types import Message, ScoreRow, StopReason, Trajectory
 
 HELLO = [{"role": "system", "content": "Play a customer."}, {"role": "user", "content": "Hi!"}]
 SHOP = {"size": 30, "tasks": 60}
@@ -195,7 +194,7 @@ def test_a_model_that_is_missing_is_named_before_any_episode(checkpoint: str, tm
 def test_users_of_other_kinds_are_left_to_the_environment() -> None:
     assert read_user("scripted") is None
     assert read_user({"url": "http://localhost:1/v1", "model": "m"}) is None
-    with pytest.raises(ConfigError, match="cannot be made"):
+    with pytest.raises(ConfigError, match="cannot be created"):
         environments.make("hero_pl/PocketRetail-v0", user={"url": "ftp://x", "model": "m"}, **SHOP)
 
 

@@ -7,12 +7,12 @@ from typing import Any
 import gymnasium
 import pytest
 
-from hero_pl.policy.sampling import SampledAction, Sampling, Session
+from hero_pl.policy.sampling import Sampling, Session
 from hero_pl.policy.scripted import ScriptedPolicy, ScriptedSampler, ScriptedSession
 from hero_pl.rollout.collect import Collector, Limits
 from hero_pl.rollout.specs import EpisodeSpec
 from hero_pl.runs.records import evaluable
-from hero_pl.types import FinishReason, StopReason, Trajectory
+from hero_pl.types import FinishReason, SampledAction, StopReason, Trajectory
 
 FAILURE = SampledAction((), (), FinishReason.ERROR, 0, "the server does not answer")
 

@@ -115,14 +115,14 @@ def test_the_dialogues_of_a_user_are_the_same_too() -> None:
     assert len({episode.first_observation for episode in found[0]}) > 1
 
 
-def test_bug_143_an_id_that_was_registered_here_is_known_there_and_seats_are_spread_over_the_workers(pool: Any) -> None:
+def test_bug_243_an_id_that_was_registered_here_is_known_there_and_seats_are_spread_over_the_workers(pool: Any) -> None:
     asked = pool(4).ask({seat: Reset("a", 1) for seat in range(4)})
     pids = [observation(asked[seat]) for seat in range(4)]
     assert pids[0] == pids[2] != pids[1] == pids[3]
     assert len(multiprocessing.active_children()) == 2
 
 
-def test_bug_141_and_142_a_worker_that_ends_takes_its_other_episodes_along_and_no_more(pool: Any) -> None:
+def test_bug_241_and_242_a_worker_that_ends_takes_its_other_episodes_along_and_no_more(pool: Any) -> None:
     made = pool(6)
     first = made.ask({seat: Reset("a", 1) for seat in range(6)})
     found = made.ask({1: Step("hi"), 2: Step("die"), 3: Step("hi"), 4: Step("hi")})
@@ -143,7 +143,7 @@ def test_an_environment_that_raises_leaves_its_worker_and_its_neighbors_alone(po
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="no /proc to look a process up in")
-def test_bug_145_what_an_environment_has_started_ends_with_a_worker_that_is_killed(pool: Any) -> None:
+def test_bug_245_what_an_environment_has_started_ends_with_a_worker_that_is_killed(pool: Any) -> None:
     made = pool(2, step_timeout_s=1.0)
     made.ask({0: Reset("a", 1)})
     child = int(observation(made.ask({0: Step("child")})[0]))
@@ -157,7 +157,7 @@ def test_bug_145_what_an_environment_has_started_ends_with_a_worker_that_is_kill
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no alarm to interrupt a call with")
-def test_bug_144_what_an_interrupted_call_asked_for_is_never_taken_for_an_answer(pool: Any) -> None:
+def test_bug_244_what_an_interrupted_call_asked_for_is_never_taken_for_an_answer(pool: Any) -> None:
     made = pool(2)
     first = made.ask({seat: Reset("a", 1) for seat in range(2)})
 
@@ -231,7 +231,7 @@ def test_what_another_process_cannot_make_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"arguments of hero_pl/Toy-v0 cannot be sent to another process"):
         pool.seats(Recipe.of("hero_pl/Toy-v0", None, {"user": lambda: None}), 1)
     recipe = Recipe("hero_pl/Toy-v0", None, {"color": "red"})
-    with pytest.raises(ConfigError, match=r"cannot be made.*color"):
+    with pytest.raises(ConfigError, match=r"cannot be created.*color"):
         pool.ask({pool.seats(recipe, 1)[0]: Reset("want-red", 1)})
     assert multiprocessing.active_children() == []
 

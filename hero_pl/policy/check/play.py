@@ -15,12 +15,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from hero_pl.policy.base import Policy, ScoreRow
+from hero_pl.policy.base import Policy
 from hero_pl.policy.check.small import FIRST_ID, SWITCH, VOCABULARY
 from hero_pl.policy.network import Network
 from hero_pl.policy.sampler import CachedSampler
-from hero_pl.policy.sampling import SampledAction, Sampling
-from hero_pl.policy.scoring import read_rows
+from hero_pl.policy.sampling import Sampling
+from hero_pl.types import SampledAction, ScoreRow
 
 ACTION = 5
 """Tokens of an action at most."""
@@ -49,7 +49,7 @@ class Small(Policy):
     def score(self, rows: Sequence[ScoreRow], weights: str = "live") -> Tensor:
         """See :meth:`Policy.score`."""
         network = self.need_network("scoring")
-        return read_rows(network, network.logits_at, rows, weights)
+        return network.read_rows(network.logits_at, rows, weights)
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from hero_pl.chat.probes import Line
-from hero_pl.policy.base import ScoreRow
 from hero_pl.policy.branches import BranchScorer
 from hero_pl.policy.check.play import Played, Reference, Small, merged, play
 from hero_pl.policy.check.small import SWITCH
 from hero_pl.policy.loading import Lora, with_adapter
 from hero_pl.policy.network import Caching, Network
+from hero_pl.types import ScoreRow
 
 TRAINING = "Student and teacher would differ by more than their contexts: this architecture cannot be trained here."
 OFF = "from the plain forward pass"

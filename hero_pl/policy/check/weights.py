@@ -10,11 +10,12 @@ from torch import Tensor
 
 from hero_pl.chat.history import History
 from hero_pl.chat.probes import Line
-from hero_pl.policy.base import Policy, ScoreRow
+from hero_pl.policy.base import Policy
 from hero_pl.policy.branches import BranchScorer
 from hero_pl.policy.check.play import Played
 from hero_pl.policy.check.properties import allowed, compared
 from hero_pl.policy.sampling import Sampling
+from hero_pl.types import ScoreRow
 
 OPENINGS = ("Hello.", "Hello, I am looking for a red mug that holds about half a liter. What do you have?")
 ANSWERS = ("Tell me more about the first one, please.", "Yes.")

@@ -1,4 +1,4 @@
-"""Log-probabilities of replies under every wording of a hint, in few passes of the network.
+"""Log-probabilities of replies with every wording of a hint, in few forward passes.
 
 All contexts of a turn share the conversation before it, so it is run once per turn
 (:class:`~hero_pl.policy.branches.BranchScorer`) wherever the network allows that.
@@ -7,7 +7,6 @@ All contexts of a turn share the conversation before it, so it is run once per t
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -15,13 +14,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from hero_pl.errors import PolicyError, TokenAlignmentError
-from hero_pl.policy.base import ScoreRow
 from hero_pl.policy.branches import BranchScorer
-from hero_pl.policy.huggingface import HuggingFacePolicy
 from hero_pl.teacher.hint_check.cases import Arm, Case, Facts
 from hero_pl.teacher.render import HintTemplate
 from hero_pl.teacher.weights import LiveWeights, TeacherWeights
 from hero_pl.teacher.wordings import Wording
+from hero_pl.types import ScoreRow
 
 if TYPE_CHECKING:
     from hero_pl.chat.dialect import Dialect
@@ -36,13 +34,13 @@ Values = tuple[float | None, ...]
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What one wording does."""
+    """Values of one wording."""
 
     wording: Wording
     logprobs: Mapping[Arm, Values]
     """Of the wanted reply; under :attr:`Arm.WRONG` of the wrong one."""
     refused: str = ""
-    """Why the chat template cannot take this wording."""
+    """Reason why the chat template does not accept this wording."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +55,10 @@ class Measured:
     """The same of the wrong reply."""
     readings: tuple[Reading, ...]
     tokens: int
-    """That went through the network."""
+    """Number of tokens that were processed by the network."""
     seconds: float
     too_long: int
-    """Rows that did not fit into the context."""
+    """Number of rows that did not fit into the context."""
 
 
 def measure(
@@ -122,7 +120,7 @@ def hinted_context(case: Case, facts: Facts, wording: Wording, template: HintTem
 
 
 def over_ranks(measured: Measured) -> Measured:
-    """The turns of all processes, so that all of them decide alike."""
+    """Gather the turns of all processes, so that all choose the same wording."""
     distributed: Any = torch.distributed
     if not (distributed.is_available() and distributed.is_initialized()):
         return measured
@@ -176,13 +174,18 @@ def reply_logprobs(
 
 
 class _Scorer:
-    """Scores the rows of one turn after the other; counts what they cost."""
+    """Scores the rows of one turn at a time, and counts tokens."""
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
-        self.weights = LiveWeights()
-        self.weights.scorer = _sharing(policy)
-        self.tokens = self.too_long = 0
+        self.scorer, self.weights = BranchScorer(), LiveWeights()
+        self.weights.scorer = self.scorer
+        self.too_long = 0
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that went through the network."""
+        return self.scorer.forwarded
 
     def __call__(self, prompt: Reply, pairs: Sequence[tuple[Reply, Reply]]) -> dict[tuple[Reply, Reply], float]:
         """Log-probability by ``(context, reply)``; each pair is scored once."""
@@ -190,25 +193,9 @@ class _Scorer:
         fitting = [pair for pair in different if len(pair[0]) + len(pair[1]) <= self.policy.max_length]
         self.too_long += len(different) - len(fitting)
         found: dict[tuple[Reply, Reply], float] = {}
-        scorer = self.weights.scorer
         for part in _parts(fitting, len(prompt)):
-            before = scorer.forwarded if scorer is not None else 0
             found |= zip(part, reply_logprobs(self.policy, part, self.weights), strict=True)
-            self.tokens += scorer.forwarded - before if scorer is not None else sum(len(c) + len(a) for c, a in part)
         return found
-
-
-def _sharing(policy: Policy) -> BranchScorer | None:
-    """A scorer that runs a shared context once, if the network can."""
-    if not isinstance(policy, HuggingFacePolicy):
-        return None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # separate passes are no loss but of time
-        for how in ("tree_mask", "prefix_cache"):
-            scorer = BranchScorer(how)
-            if scorer.can_share(policy, "live"):
-                return scorer
-    return None
 
 
 def _parts(pairs: Sequence[tuple[Reply, Reply]], shared: int) -> Iterator[list[tuple[Reply, Reply]]]:

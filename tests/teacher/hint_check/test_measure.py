@@ -108,7 +108,7 @@ def test_a_network_that_runs_the_conversation_once_gives_the_same_numbers(shop, 
     found = measure(cases, templates(), policy, ALL)
     alone = reply_logprobs(policy, [(case.turn.prompt_ids, case.wanted) for case in cases])
     assert found.bare == pytest.approx(alone, abs=1e-4)
-    monkeypatch.setattr(measuring, "_sharing", lambda policy: None)
+    monkeypatch.setattr(measuring.BranchScorer, "can_share", lambda *_: False)
     separate = measure(cases, templates(), policy, ALL)
     for one, other in zip(found.readings, separate.readings, strict=True):
         for arm in ALL:

@@ -60,6 +60,11 @@ def test_one_episode_has_no_interval() -> None:
     assert kind(hint=2.0, wrong=3.0, episodes=(0, 0, 0, 0)).kind is Kind.UNRESOLVED
 
 
+def test_turns_that_all_move_alike_show_no_interval_of_no_width() -> None:
+    assert str(Change.of([(episode, -30.0) for episode in range(4)])) == "-1.00 [all alike]"
+    assert str(Change.of([(0, 0.0), (1, 2.0)])).count(",") == 1
+
+
 def test_a_hint_that_helps_is_usable() -> None:
     judged = kind(hint=1.5, wrong=3.0)
     assert judged.kind is Kind.USABLE
