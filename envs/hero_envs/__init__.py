@@ -1,4 +1,4 @@
-"""Text environments for language-model agents: importing this package registers their ids with Gymnasium.
+"""Text environments for language-model agents; importing this package registers their ids with Gymnasium.
 
 Entry points are strings, so an environment's module is imported only when one of its ids is made.
 """

@@ -1,7 +1,7 @@
 """One request to an OpenAI-compatible chat server, bounded in time and size. Standard library only.
 
-Knows neither budgets nor how often to ask again: these belong to the callers. Whatever goes wrong is a ``ChatFailure``
-(asking again may help) or a ``ChatRefusal`` (it will not).
+Token limits and retries are left to the callers. Every error is a ``ChatFailure`` (a retry may help) or a
+``ChatRefusal`` (a retry will not help).
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
 MAX_BYTES = 4 * 2**20
-"""A longer answer is not read to its end and counts as unreadable."""
+"""Maximum size of an answer in bytes; a longer one is not read completely and counts as a failure."""
 MAX_WAIT_S = 86_400.0
-"""A server that asks for a longer pause is taken to ask for this one."""
+"""Upper limit of the pause that a server can ask for, in seconds."""
 MAX_TOKENS = 10**9
-"""A higher count of tokens is not believed."""
+"""A higher token count counts as missing."""
 TRANSIENT = frozenset({408, 409, 425, 429, *range(500, 600)}) - {501, 505}
-"""Statuses that may pass: asking again can help."""
+"""Temporary statuses: a retry may help."""
 REFUSED = frozenset({400, 413, 422})
-"""Statuses that blame the request: the server may well answer another one."""
+"""Statuses that reject this request only; the server may answer another one."""
 
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 _SHOWN = 200
@@ -43,9 +43,9 @@ class ChatFailure(Exception):
     """No usable answer this time.
 
     Args:
-        reason: For a message; what the server wrote stands in it shortened and as ``repr``.
+        reason: Reason for a message; text from the server is shortened and shown as ``repr``.
         wait_s: The pause that the server asks for, in seconds.
-        paid: The server did answer, so it will want money for it.
+        paid: Whether the server did answer, so that the request is billed.
     """
 
     def __init__(self, reason: str, wait_s: float | None = None, paid: bool = False) -> None:
@@ -55,11 +55,11 @@ class ChatFailure(Exception):
 
 
 class ChatRefusal(Exception):
-    """The server does not want to answer this request, now or later.
+    """The server rejects this request; a retry will not help.
 
     Args:
         status: HTTP status.
-        text: The beginning of what the server wrote.
+        text: The beginning of the server's reply.
     """
 
     def __init__(self, status: int, text: str) -> None:
@@ -71,18 +71,18 @@ class ChatRefusal(Exception):
 class ChatServer:
     """Posts chat requests to one address.
 
-    Proxies of the environment are used, except for this machine. A redirect is a refusal: neither the key nor the
-    request travels to another host.
+    Proxies from environment variables are used, except for this machine. A redirect counts as a refusal, so that
+    neither the key nor the request is sent to another host.
 
     Args:
         url: Up to and without ``/chat/completions``, for example ``http://localhost:8000/v1``.
-        timeout_s: Longest time for one whole call, in seconds, also when the server sends byte by byte.
+        timeout_s: Time limit of one whole call in seconds, also if the server sends byte by byte.
         api_key: Sent as bearer token if not empty.
-        clock: Seconds since any moment.
+        clock: Returns the current time in seconds.
 
     Raises:
-        ValueError: The address is unusable, or the key is, or it would leave this machine unencrypted. The message
-            tells no secret.
+        ValueError: The address or the key is invalid, or the key would be sent unencrypted to another machine. The
+            message contains no secret.
     """
 
     def __init__(
@@ -111,11 +111,11 @@ class ChatServer:
             body: The request; lone surrogates in it are sent as U+FFFD.
 
         Returns:
-            The decoded answer. Its ``choices`` are a list that is not empty; nothing else is checked.
+            The decoded answer. Its ``choices`` are a non-empty list; nothing else is checked.
 
         Raises:
-            ChatFailure: No usable answer, but the next one may be.
-            ChatRefusal: A status that will not pass.
+            ChatFailure: No usable answer, but a retry may help.
+            ChatRefusal: A status for which a retry will not help.
         """
         data = encodable(json.dumps(body, ensure_ascii=False)).encode()
         request = urllib.request.Request(self._url, data, self._headers, method="POST")
@@ -126,7 +126,7 @@ class ChatServer:
                 answered = 200 <= status < 300
                 pause = response.headers.get("Retry-After")
                 content = response.read(MAX_BYTES + 1)
-        except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: a host name that is none
+        except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: an invalid host name
             raise ChatFailure(self._reason(error), paid=answered) from None
         if status in TRANSIENT:
             raise ChatFailure(f"status {status}", retry_after_s(pause, time.time()))
@@ -143,7 +143,7 @@ class ChatServer:
 
 
 def token_count(answer: Mapping[str, Any], field: str) -> int | None:
-    """A number of the answer's ``usage``, or ``None`` if it is missing or cannot be true.
+    """A number from the answer's ``usage``, or ``None`` if it is missing or impossible.
 
     Example:
         >>> token_count({"usage": {"prompt_tokens": 7}}, "prompt_tokens")
@@ -155,7 +155,7 @@ def token_count(answer: Mapping[str, Any], field: str) -> int | None:
 
 
 def retry_after_s(value: str | None, now_s: float) -> float | None:
-    """Seconds to wait after a ``Retry-After`` header, 0 to ``MAX_WAIT_S``; ``None`` if it says nothing.
+    """Seconds to wait after a ``Retry-After`` header, 0 to ``MAX_WAIT_S``; ``None`` if it is missing or invalid.
 
     Args:
         value: A number of seconds or a date.
@@ -179,7 +179,7 @@ def retry_after_s(value: str | None, now_s: float) -> float | None:
 
 
 def without_key(text: str, key: str) -> str:
-    """The text with the key, and every long part of it, blacked out: servers echo what they refuse.
+    """The text with the key, and every long part of it, replaced: servers echo requests in their error messages.
 
     Example:
         >>> without_key("bad key sk-12345678abcd (sk-12345678...)", "sk-12345678abcd")
@@ -193,7 +193,7 @@ def without_key(text: str, key: str) -> str:
 
 
 def encodable(text: str) -> str:
-    """The text with surrogate pairs joined and lone ones replaced by U+FFFD: they are neither UTF-8 nor tokens."""
+    """Join surrogate pairs and replace lone surrogates by U+FFFD: they cannot be encoded as UTF-8 or tokens."""
     return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
@@ -201,7 +201,7 @@ def _scheme_and_host(url: str) -> tuple[str, str]:
     try:
         parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:  # brackets or a port that make no sense
+    except ValueError:  # invalid brackets or port
         usable = False
     if not usable or "@" in url or parts.query or parts.fragment or not re.fullmatch("[!-~]+", url):
         raise ValueError(
@@ -213,7 +213,7 @@ def _scheme_and_host(url: str) -> tuple[str, str]:
 
 def _check_key(key: str, scheme: str, host: str) -> None:
     if not re.fullmatch("[!-~]+", key):
-        raise ValueError("the API key has characters that no key has, for example a blank or the end of a line.")
+        raise ValueError("the API key has invalid characters, for example a blank or a line break. Check the key.")
     if scheme == "http" and host not in _LOCAL:
         raise ValueError(f"the API key would be sent unencrypted to {host}. Use https, or no key.")
 
@@ -237,7 +237,7 @@ def _shown(text: str) -> str:
     return repr(text[:_SHOWN])
 
 
-# --- a connection that ends with the time of the call -----------------------------------------------------------------
+# --- a connection with a time limit for the whole call ----------------------------------------------------------------
 
 
 class _Handler(urllib.request.AbstractHTTPHandler):
@@ -255,9 +255,9 @@ class _Handler(urllib.request.AbstractHTTPHandler):
 
 
 class _Connection(http.client.HTTPConnection):
-    """From the first byte sent to the last one received, no wait is longer than what is left of the call.
+    """From the first byte sent to the last byte received, every wait is limited to the remaining time of the call.
 
-    Before that, each address of the host and the TLS handshake have the whole time for themselves.
+    Before that, each address of the host and the TLS handshake have the full time limit each.
     """
 
     def __init__(self, host: str, *, timeout: float, clock: Callable[[], float]) -> None:
@@ -281,7 +281,7 @@ class _TlsConnection(_Connection, http.client.HTTPSConnection):
 
 
 class _Socket:
-    """What ``http.client`` uses of a socket."""
+    """The part of the socket interface that ``http.client`` uses."""
 
     def __init__(self, sock: socket.socket, left_s: Callable[[], float]) -> None:
         self._sock = sock

@@ -10,8 +10,8 @@ _SAMPLE_ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789 []<>\"'|äß漢字🙂"
 
 
 class UnicodeText(gym.Space[str]):
-    r"""Every string up to a length. ``gymnasium.spaces.Text`` takes letters and digits only unless told each
-    character.
+    r"""All strings up to a length. ``gymnasium.spaces.Text`` accepts only letters and digits, unless every character
+    is listed.
 
     Args:
         max_length: Longest text, in characters.
@@ -27,12 +27,12 @@ class UnicodeText(gym.Space[str]):
         super().__init__(shape=(), dtype=None, seed=seed)
 
     def sample(self, mask: Any = None, probability: Any = None) -> str:
-        """A short random text; masks are not supported and ignored."""
+        """A short random text; masks are ignored."""
         length = int(self.np_random.integers(1, min(24, self.max_length) + 1))
         return "".join(_SAMPLE_ALPHABET[i] for i in self.np_random.integers(0, len(_SAMPLE_ALPHABET), length))
 
     def contains(self, x: Any) -> bool:
-        """Whether ``x`` is a string that is not too long."""
+        """Whether ``x`` is a string of at most ``max_length`` characters."""
         return isinstance(x, str) and len(x) <= self.max_length
 
     @property

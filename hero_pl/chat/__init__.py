@@ -1,1 +1,1 @@
-"""Prompts as ids: rendering, splicing hints, reading actions."""
+"""Prompts as token ids: chat templates, hint insertion, action parsing."""

@@ -1,7 +1,7 @@
-"""Read an action out of a model's reply. A reply that cannot be read is data: the model is told so and goes on.
+"""Parse the action in a model's reply. An unparsable reply is not an error: the model gets the reason and continues.
 
-An environment takes one canonical string: a plain reply, or ``{"name": ..., "arguments": ...}``. Each parser knows
-one dialect that models speak, and how the tools are described to a model that speaks it.
+An environment takes one canonical string: a plain reply, or ``{"name": ..., "arguments": ...}``. Each parser handles
+one action format, and describes the tools to the model in this format.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ from hero_pl.chat.reasoning import UNFINISHED, inside_reasoning, without_thinkin
 
 @dataclass(frozen=True, slots=True)
 class ParsedAction:
-    """What a reply says: the canonical action, or why there is none."""
+    """Result of parsing a reply: the canonical action, or the reason why there is none."""
 
     action: str
     """The canonical string for the environment; empty if ``malformed``."""
     malformed: str | None = None
-    """Told back to the model as an observation."""
+    """Reason why the reply could not be parsed; sent to the model as an observation."""
     further_calls: int = 0
-    """Tool calls after the first; they are not carried out."""
+    """Number of tool calls after the first; they are not executed."""
 
 
 class ActionParser(ABC):
-    """Reads one dialect of actions."""
+    """Parses one action format."""
 
     def describe(
         self, system_prompt: str, tools: Sequence[Mapping[str, Any]]
     ) -> tuple[str, tuple[Mapping[str, Any], ...]]:
-        """System prompt and tool schemas as the chat template shall see them."""
+        """System prompt and tool schemas to pass to the chat template."""
         return system_prompt, tuple(tools)
 
     def parse(self, text: str, opened: bool = False) -> ParsedAction:
-        """Read a decoded reply. Its reasoning is left out; a reply that ended inside its reasoning is malformed.
+        """Parse a decoded reply, without its reasoning; a reply that ended inside its reasoning is malformed.
 
         Args:
             text: The decoded reply.
-            opened: Whether the prompt has already opened the reasoning
+            opened: Whether the prompt already opened the reasoning
                 (:attr:`hero_pl.chat.template.ChatTemplate.opens_reasoning`).
 
         Example:
@@ -57,22 +57,22 @@ class ActionParser(ABC):
 
     @abstractmethod
     def read(self, reply: str) -> ParsedAction:
-        """Read ``reply``: without reasoning, and without blanks around it."""
+        """Parse a reply without reasoning and without surrounding whitespace."""
 
     def locate(self, reply: str) -> tuple[int, int] | None:
-        """Where the action stands in a reply whose reasoning was cut off, or ``None`` if the reply has none.
+        """Find the action in a reply without reasoning; ``None`` if there is none.
 
         Returns:
-            First letter and the one behind the last.
+            Start and end index.
         """
         return 0, len(reply)
 
     def write(self, call: Mapping[str, Any]) -> str:
-        """A tool call ``{"name": ..., "arguments": {...}}`` as a model of this dialect would write it."""
+        """Format a tool call ``{"name": ..., "arguments": {...}}`` in this format."""
         return json.dumps(dict(call))
 
     def reply(self, action: str) -> str:
-        """A canonical action as a whole reply in this dialect: :meth:`parse` reads it back.
+        """Format a canonical action as a whole reply; :meth:`parse` is the inverse.
 
         Example:
             >>> ToolCall().reply("Hello.")
@@ -86,16 +86,16 @@ class ActionParser(ABC):
 
 
 class PlainText(ActionParser):
-    """The whole reply is the action; tools are not described (environments with a text grammar, small policies)."""
+    """The whole reply is the action; tools are not described (environments with text commands, small policies)."""
 
     def describe(
         self, system_prompt: str, tools: Sequence[Mapping[str, Any]]
     ) -> tuple[str, tuple[Mapping[str, Any], ...]]:
-        """The system prompt alone."""
+        """The system prompt, without tools."""
         return system_prompt, ()
 
     def read(self, reply: str) -> ParsedAction:
-        """The reply as it is; an empty one is malformed.
+        """The unchanged reply; an empty one is malformed.
 
         Example:
             >>> PlainText().parse(" click[red] ").action
@@ -104,7 +104,7 @@ class PlainText(ActionParser):
         return ParsedAction(reply) if reply else ParsedAction("", "The reply was empty.")
 
     def write(self, call: Mapping[str, Any]) -> str:
-        """``name[argument]`` for calls with one argument, the bracket grammar of WebShop; else JSON.
+        """``name[argument]`` for calls with one argument, the format of WebShop; else JSON.
 
         Example:
             >>> PlainText().write({"name": "click", "arguments": {"element": "red"}})
@@ -117,14 +117,14 @@ class PlainText(ActionParser):
 
 
 class ToolCall(ActionParser):
-    """A tool call in any of the common dialects (:mod:`hero_pl.chat.calls`), or a plain reply.
+    """A tool call in any of the common formats (:mod:`hero_pl.chat.calls`), or a plain reply.
 
-    Calls are written Hermes-style, ``<tool_call>{"name": ..., "arguments": ...}</tool_call>``. Only the first call of a
-    reply is carried out, as in the stock agents of TauBench.
+    Calls are written in the Hermes format, ``<tool_call>{"name": ..., "arguments": ...}</tool_call>``. Only the first
+    call of a reply is executed, as in the agents of TauBench.
     """
 
     def locate(self, reply: str) -> tuple[int, int] | None:
-        """The first call with its markers; a plain reply calls no tool.
+        """The first call with its markers; ``None`` for a plain reply.
 
         Example:
             >>> ToolCall().locate("Let me see. <tool_call>{}</tool_call> Done.")
@@ -134,11 +134,11 @@ class ToolCall(ActionParser):
         return (calls.start, calls.stop) if calls else None
 
     def write(self, call: Mapping[str, Any]) -> str:
-        """The call between its tags."""
+        """The call between ``<tool_call>`` tags."""
         return f"<tool_call>\n{json.dumps(dict(call))}\n</tool_call>"
 
     def read(self, reply: str) -> ParsedAction:
-        """The first tool call; a reply without one is spoken to the user.
+        """The first tool call; a reply without one is a message to the user.
 
         Example:
             >>> ToolCall().parse('<tool_call>{"name": "think", "arguments": {"thought": "x"}}</tool_call>').action
@@ -170,18 +170,18 @@ class ReAct(ActionParser):
     def describe(
         self, system_prompt: str, tools: Sequence[Mapping[str, Any]]
     ) -> tuple[str, tuple[Mapping[str, Any], ...]]:
-        """The tools become part of the system prompt, so any chat template will do."""
+        """Add the tools to the system prompt, so that any chat template works."""
         if not tools:
             return system_prompt + self.plain_instructions, ()
         return system_prompt + self.instructions.format(tools=json.dumps(list(tools))), ()
 
     def locate(self, reply: str) -> tuple[int, int] | None:
-        """From the last ``Action:`` to the end."""
+        """The text from the last ``Action:`` to the end."""
         start = reply.rfind("Action:")
         return (start, len(reply)) if start >= 0 else None
 
     def reply(self, action: str) -> str:
-        """The action behind its word, without a thought.
+        """The action after ``Action:``, without a thought.
 
         Example:
             >>> ReAct().reply("search[red mug]")
@@ -190,7 +190,7 @@ class ReAct(ActionParser):
         return f"Action: {super().reply(action)}"
 
     def read(self, reply: str) -> ParsedAction:
-        r"""Read what follows the last ``Action:``; ``Action Input:`` may hold the arguments of the tool named there.
+        r"""Parse the text after the last ``Action:``; ``Action Input:`` may give the arguments of the tool named there.
 
         Example:
             >>> ReAct().parse("Thought: search first.\nAction: search[red mug]").action
@@ -211,7 +211,7 @@ class ReAct(ActionParser):
 
 
 def _parsed(calls: Calls) -> ParsedAction:
-    """The first call in canonical form, or why it cannot be read."""
+    """The first call in canonical form, or the reason why it cannot be parsed."""
     if calls.arguments is None:
         return ParsedAction("", calls.reason)
     return ParsedAction(calls.canonical, further_calls=calls.further)

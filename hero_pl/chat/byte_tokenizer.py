@@ -1,4 +1,4 @@
-"""A tokenizer made of the 256 bytes and a ChatML template: no file, no training, any text."""
+"""A tokenizer with one id per byte and a ChatML template: needs no file and no training, encodes any text."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def with_chatml(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
-    """A tokenizer of the project as an ordinary Hugging Face one, with ChatML and its control tokens at the end.
+    """Wrap a tokenizer as a Hugging Face one, with a ChatML template and its control tokens as the last ids.
 
     Args:
-        tokenizer: Without control tokens; they are added to it.
+        tokenizer: Tokenizer without control tokens.
     """
     from tokenizers import AddedToken
     from transformers import PreTrainedTokenizerFast

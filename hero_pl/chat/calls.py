@@ -1,7 +1,7 @@
-"""Tool calls as models write them: one table of markers, one of keys, one reader.
+"""Parse tool calls in the formats of common models: one table of markers, one of keys, one parser.
 
-The dialects differ in what stands around a call (``<tool_call>``, ``[TOOL_CALLS]``, ``<|python_tag|>``, a fence, or
-nothing) and in the keys inside (``arguments``, ``parameters``, ``args``, ...). A call is either read completely or
+The formats differ in the markers around a call (``<tool_call>``, ``[TOOL_CALLS]``, ``<|python_tag|>``, a code fence, or
+nothing) and in the keys inside (``arguments``, ``parameters``, ``args``, ...). A call is either parsed completely or
 malformed with a reason; arguments are never dropped.
 """
 
@@ -23,19 +23,19 @@ MARKERS = (
     ("[TOOL_CALLS]", "[/TOOL_CALLS]"),  # Mistral
     ("<｜tool▁call▁begin｜>", "<｜tool▁call▁end｜>"),  # DeepSeek
 )
-"""What opens a call, and what closes it if the model goes on."""
+"""Opening marker of a call, and the closing marker (may be missing at the end of a reply)."""
 
 NAME_KEYS = ("name", "tool_name", "function_name", "tool", "function", "action")
-"""Under which the name of a tool stands; the first that is there counts."""
+"""Keys for the name of a tool; the first one present is used."""
 
 ARGUMENT_KEYS = ("arguments", "parameters", "args", "input", "params", "kwargs", "tool_input", "action_input")
-"""Under which its arguments stand."""
+"""Keys for the arguments of a tool."""
 
 WRAPPERS = ("function", "tool_call", "function_call", "tool_calls")
-"""Around a call, as in ``{"type": "function", "function": {...}}``."""
+"""Keys of an object around a call, as in ``{"type": "function", "function": {...}}``."""
 
 _BESIDE = frozenset({"id", "type", "index", "call_id", "tool_call_id"})
-"""Keys that say nothing about a call."""
+"""Keys that are ignored."""
 
 _CLOSING = dict(MARKERS)
 _NAMED = re.compile(r"<function=(?P<tag>[\w.\-]+)>")
@@ -44,7 +44,7 @@ _FENCE = re.compile(r"```[\w+\-]*[ \t]*\n?")
 _BARE = re.compile(
     r'[\[{]\s*(?:\{\s*)?"(?:' + "|".join((*NAME_KEYS, *ARGUMENT_KEYS, *WRAPPERS, "type", "id")) + r')"\s*:'
 )
-_BEFORE_JSON = re.compile(  # possessive, so that a long run of blanks is read once
+_BEFORE_JSON = re.compile(  # possessive, so that a long run of spaces is read only once
     r"(?:function<｜tool▁sep｜>)?(?P<name>[\w.\-]++)\s*+(?:\[CALL_ID\]\w*+\s*+)?(?:(?:\[ARGS\]|```(?:json)?)\s*+)?(?=\{)"
 )
 _PARAMETER = re.compile(r"\s*<parameter=([\w.\-]+)>\n?(.*)", re.DOTALL)
@@ -53,28 +53,28 @@ _BETWEEN = re.compile(r"(?:\s|,|;|```|<\|[\w/]+\|>)*")
 
 @dataclass(frozen=True, slots=True)
 class Calls:
-    """What a reply calls."""
+    """The tool calls of a reply."""
 
     start: int
-    """Place of the first letter of the first call."""
+    """Start index of the first call."""
     stop: int
-    """Place behind its last one."""
+    """End index of the first call."""
     name: str = ""
     arguments: Mapping[str, Any] | None = None
     """``None`` if the first call is malformed."""
     reason: str = ""
     """Why it is malformed."""
     further: int = 0
-    """Calls after the first; only the first is carried out."""
+    """Number of calls after the first; only the first is executed."""
 
     @property
     def canonical(self) -> str:
-        """The first call for the environment."""
+        """The first call as the string for the environment."""
         return json.dumps({"name": self.name, "arguments": self.arguments})
 
 
 def find_calls(reply: str) -> Calls | None:
-    """The calls in a reply without reasoning; ``None`` if it is words alone.
+    """Find the calls in a reply without reasoning; ``None`` if it is plain text.
 
     Example:
         >>> find_calls('[TOOL_CALLS][{"name": "a", "arguments": {}}, {"name": "b", "arguments": {}}]').further
@@ -87,9 +87,9 @@ def find_calls(reply: str) -> Calls | None:
 
 
 def read_calls(text: str) -> Calls:
-    """The calls in a text that must be one: an object, a list of them, or a name with an object.
+    """Parse a text that must be a call: an object, a list of objects, or a name with an object.
 
-    Raises nothing: what cannot be read is malformed with a reason.
+    Never raises: an unparsable call is malformed, with a reason.
     """
     start = len(text) - len(text.lstrip())
     fence = _FENCE.match(text, start)
@@ -114,7 +114,7 @@ def read_calls(text: str) -> Calls:
 
 
 def _marked(reply: str, opening: re.Match[str]) -> Calls:
-    """The first call behind a marker; every later marker is one more."""
+    """The first call after a marker; each later marker counts as one further call."""
     tagged = _NAMED.match(opening.group())
     closing = "</function>" if tagged else _CLOSING[opening.group()]
     body = opening.start() if tagged else opening.end()
@@ -131,7 +131,7 @@ def _marked(reply: str, opening: re.Match[str]) -> Calls:
 
 
 def _unmarked(reply: str) -> Calls | None:
-    """JSON without a marker: the whole reply, in a fence, or at the end of some words."""
+    """JSON without a marker: the whole reply, in a code fence, or at the end of a text."""
     start = len(reply) - len(reply.lstrip())
     fence = _FENCE.search(reply)
     if reply[start : start + 1] == "{" or _BARE.match(reply, start) or (fence and fence.start() == start):
@@ -149,7 +149,7 @@ def _unmarked(reply: str) -> Calls | None:
 
 
 def _looks_meant(reply: str, start: int) -> bool:
-    """Whether a reply that is no readable call was meant to be one: it names a tool, or is JSON and nothing else."""
+    """Whether an unparsable reply was meant as a call: it names a tool, or consists of JSON only."""
     if '"name"' in reply or _BARE.match(reply, start):
         return True
     try:
@@ -161,7 +161,7 @@ def _looks_meant(reply: str, start: int) -> bool:
 
 def _from_json(value: Any, start: int, stop: int, further: int) -> Calls:
     """The first call of a decoded object or list."""
-    for _ in range(4):  # a list in a wrapper in a list is the deepest that anybody writes
+    for _ in range(4):  # the deepest known nesting is a list in a wrapper in a list
         if isinstance(value, list) and value:
             further += len(value) - 1
             value = value[0]
@@ -192,7 +192,7 @@ def _from_json(value: Any, start: int, stop: int, further: int) -> Calls:
 
 
 def _checked(start: int, stop: int, name: str, arguments: Any, further: int) -> Calls:
-    """A call whose arguments are an object, or a string that holds one."""
+    """A call whose arguments are an object, or a string with the JSON of one."""
     if isinstance(arguments, str):
         try:
             arguments = json.loads(arguments)
@@ -204,7 +204,7 @@ def _checked(start: int, stop: int, name: str, arguments: Any, further: int) -> 
 
 
 def _tagged(text: str, place: int) -> Calls:
-    """``<function=name>{...}</function>``, or parameters in tags instead of the object."""
+    """``<function=name>{...}</function>``, or with parameters in tags instead of the object."""
     tag = _NAMED.match(text, place)
     if tag is None:
         return Calls(place, len(text), reason="The name of the tool in <function=...> is not closed.")
@@ -221,7 +221,7 @@ def _tagged(text: str, place: int) -> Calls:
 
 
 def _value(raw: str) -> Any:
-    """A parameter in a tag: numbers, lists and objects are JSON, everything else is a string."""
+    """Value of a parameter in a tag: JSON for numbers, lists and objects, else a string."""
     try:
         return json.loads(raw)
     except (ValueError, RecursionError):
@@ -229,7 +229,7 @@ def _value(raw: str) -> Any:
 
 
 def _count(text: str, place: int) -> int:
-    """Objects that follow the first call, up to the first thing that is none."""
+    """Number of objects directly after the first call."""
     further = 0
     while True:
         found = _BETWEEN.match(text, place)

@@ -1,4 +1,4 @@
-"""How an agent reads and writes: all that most components need to know of a policy."""
+"""The part of a policy that most components need: how its prompts are built and its replies parsed."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """Chat template, form of the actions and size of the context of one policy."""
+    """Chat template, action parser and context length of a policy."""
 
     template: ChatTemplate
     parser: ActionParser
     max_length: int
-    """Tokens that fit into the context."""
+    """Maximum context length, in tokens."""

@@ -1,10 +1,10 @@
-"""Encode text so that nothing from outside can become a control token, and nothing is added to it.
+"""Encode text so that outside text never becomes a control token.
 
-Users, tools and products write text. A chat template separates messages by control tokens. If the text
-``<|im_end|>`` from a product title were encoded like the template's own, a web page could end the user's message and
-speak as the assistant. Here outside text is cut inside every such string before it is encoded, so its letters reach
-the model but the control id never does. A tokenizer that puts a blank before every text (SentencePiece) is kept from
-doing so in the middle of a prompt.
+Outside text comes from users, tools and products. A chat template separates messages by control tokens. If the text
+``<|im_end|>`` in a product title were encoded like the template's own, a web page could end the user's message and
+write the assistant's reply. Therefore outside text is split inside every such string before it is encoded: the model
+sees the same characters, but never the control id. A tokenizer that adds a space before every text (SentencePiece) does
+not add one in the middle of a prompt.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ if TYPE_CHECKING:
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _MARKER = re.compile(r"[^\w\s](?:.*\w.*)[^\w\s]", re.DOTALL)
-"""Shape of a marker such as ``<start>`` or ``[INST]``; runs of blanks, words and rules of dashes are none."""
+"""Pattern of a marker such as ``<start>`` or ``[INST]``; does not match runs of spaces, words or dashes."""
 _PIPED = re.compile(r"<[|｜].+[|｜]>", re.DOTALL)
-"""Nobody writes ``<|...|>`` but as a control token."""
+"""Strings of this form are always control tokens."""
 _SPOKEN = re.compile(r"think|thought|reason|tool|call|func|python|action|args|channel|message", re.IGNORECASE)
-"""Words in special tokens with which a model marks its reasoning and its calls; a parser has to see them."""
+"""Words in the special tokens that mark reasoning and tool calls; decoding keeps these for the parser."""
 _ANCHORS = ("\n", "\t", "\x01", "|")
-"""Letters that hardly merge with the text behind them."""
+"""Characters that rarely merge with the text after them."""
 
 
 class Encoder:
-    """Text to ids, in two voices: the template's own text, and text from outside.
+    """Encodes the template's own text and outside text.
 
-    Control tokens are the special tokens of the tokenizer, and those other added tokens that look like a marker and
-    stand in the chat template, or that are written ``<|...|>``. The remaining added tokens (line breaks, runs of
-    blanks, HTML tags) are text.
+    Control tokens are the special tokens of the tokenizer, and other added tokens that look like a marker and occur in
+    the chat template, or that have the form ``<|...|>``. The remaining added tokens (line breaks, runs of spaces, HTML
+    tags) are text.
 
     Args:
         tokenizer: A Hugging Face tokenizer.
-        template_text: What the chat template can write; default: its source.
+        template_text: Text that the chat template can write; default: its source.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, template_text: str | None = None) -> None:
@@ -55,10 +55,10 @@ class Encoder:
             for text in sorted(control, key=len, reverse=True)
             if text
         }
-        """Control tokens as they are spelled, longest first, with their ids."""
+        """Text of each control token, longest first, and its id."""
         self.control_ids: frozenset[int] = frozenset(self.control.values())
         self.end_ids: frozenset[int] = frozenset({tokenizer.eos_token_id} - {None})
-        """Ids that end a reply; the chat template adds to them."""
+        """Ids that end a reply; the chat template adds its own."""
         self._control = re.compile("|".join(map(re.escape, self.control))) if self.control else None
         hidden = {i for i in tokenizer.all_special_ids} | {
             i for i, token in tokenizer.added_tokens_decoder.items() if token.special
@@ -73,18 +73,18 @@ class Encoder:
         """Ids of the template's own text; control tokens are recognized.
 
         Args:
-            text: Written by the template.
-            after: The id before it; default: the text begins a prompt.
+            text: Text written by the template.
+            after: The id before the text; default: the text begins a prompt.
         """
         return self.encode_rendered(text, text, after)
 
     def encode_untrusted(self, text: str) -> tuple[int, ...]:
         """Ids of text from users, tools, products or models, in the middle of a prompt; never a control id.
 
-        Halves of surrogate pairs (possible in decoded JSON) go through :func:`scrub`.
+        Lone surrogates (possible in decoded JSON) are replaced, see :func:`scrub`.
 
         Raises:
-            PolicyError: The tokenizer still yields a control id, even letter by letter.
+            PolicyError: The tokenizer returns a control id even for single characters.
         """
         text = scrub(text)
         return tuple(
@@ -94,15 +94,15 @@ class Encoder:
         )
 
     def encode_rendered(self, text: str, marked: str, after: int | None = None) -> tuple[int, ...]:
-        """Ids of a rendered template; only control tokens that the template itself wrote are recognized.
+        """Ids of a rendered conversation; only control tokens that the template itself wrote are recognized.
 
         Args:
-            text: What was rendered.
-            marked: The same with other letters where they came from outside (:mod:`hero_pl.chat.render`).
-            after: The id before it; default: the text begins a prompt.
+            text: The rendered text.
+            marked: The same text with other characters for outside text (:mod:`hero_pl.chat.render`).
+            after: The id before the text; default: the text begins a prompt.
 
         Raises:
-            PolicyError: The tokenizer still yields another control id, even letter by letter.
+            PolicyError: The tokenizer returns another control id even for single characters.
         """
         if not text:
             return ()
@@ -123,28 +123,28 @@ class Encoder:
         return tuple(ids)
 
     def mentions_control(self, text: str) -> int:
-        """How often ``text`` spells a control token, that is, how often :meth:`encode_untrusted` takes one apart."""
+        """Number of control token strings in ``text``, which :meth:`encode_untrusted` splits."""
         return sum(1 for _ in self._cuts(text))
 
     def template_controls(self, text: str, marked: str) -> list[str]:
-        """The control tokens in a rendered text that the template itself wrote, in order."""
+        """The control tokens of a rendered text that the template itself wrote, in order."""
         foreign = {cut - 1 for cut, _ in self._cuts(text, marked)}
         return [match.group() for match in self._found(text, foreign)]
 
     # -- ids to text -------------------------------------------------------------------------------------------
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of sampled ids, exactly as they spell it, but for the blank by which a tokenizer begins every text.
+        """Exact text of sampled ids, except for the space that some tokenizers add before every text.
 
-        Ids that end the reply and special tokens without a meaning for a parser are left out; those that mark
-        reasoning or a call stay.
+        Leaves out ids that end the reply and special tokens that no parser uses; keeps special tokens that mark
+        reasoning or a call.
         """
         kept = [i for i in ids if i not in self.end_ids and i not in self._silent_ids]
         spelled, alone = self.spell(kept), self._decode(kept)
         return alone if spelled == f" {alone}" else spelled
 
     def spell(self, ids: Sequence[int]) -> str:
-        """Text of ids in the middle of a prompt, every special token included."""
+        """Text of ids in the middle of a prompt, with all special tokens."""
         if self._anchor is None:
             return self._decode(ids)
         return self._decode([*self._anchor[1], *ids]).removeprefix(self._decode(self._anchor[1]))
@@ -159,7 +159,7 @@ class Encoder:
                 yield match
 
     def _cuts(self, text: str, marked: str | None = None) -> Iterator[tuple[int, int]]:
-        """Places behind the first letter of every control string that is not the template's own, and its end."""
+        """Index after the first character of every control string in outside text, and the index of its end."""
         position = 0
         while self._control is not None and (match := self._control.search(text, position)):
             own = marked is not None and marked[match.start() : match.end()] == match.group()
@@ -176,10 +176,10 @@ class Encoder:
         return str(text)
 
     def _find_anchor(self) -> tuple[str, list[int]] | None:
-        """A text, and its ids, behind which a piece is encoded as in the middle of a prompt; ``None``: not needed."""
+        """A prefix, with its ids, after which text is encoded as in the middle of a prompt; ``None`` if not needed."""
         samples = ("a", "x y", "[", " a")
         alone = [self._encode(sample) for sample in samples]
-        kept = self._decode(alone[-1]) == samples[-1]  # some decoders take a blank away
+        kept = self._decode(alone[-1]) == samples[-1]  # some decoders remove a space
         for anchor in _ANCHORS:
             ids = self._encode(anchor)
             tails = [self._encode(anchor + sample) for sample in samples]
@@ -188,7 +188,7 @@ class Encoder:
         return None
 
     def _encode_after(self, text: str, before: int | None) -> list[int]:
-        """Ids of a text behind the id ``before`` (``None``: behind other text)."""
+        """Ids of a text after the id ``before`` (``None``: after other text)."""
         if before is not None and before in self.control_ids:
             surface = self._encode(self._decode([before]))
             whole = self._encode(self._decode([before]) + text)
@@ -202,7 +202,7 @@ class Encoder:
         return self._encode(text)
 
     def _encode_apart(self, text: str, marked: str) -> list[int]:
-        """Control tokens of the template one by one, and what stands between them letter by letter where needed."""
+        """Encode each control token of the template alone, and the text between them by characters where needed."""
         ids: list[int] = []
         position = 0
         for match in self._found(text):
@@ -217,30 +217,30 @@ class Encoder:
         ids = self._encode_after(text, None)
         if self.control_ids.isdisjoint(ids):
             return ids
-        # A normalizer (NFKC, say) rebuilt a control string that the search could not see.
+        # A normalizer (for example NFKC) produced a control string that the search could not find.
         letters: list[int] = []
         for letter in text:
             one = self._encode_after(letter, None)
             if self._unknown(one) < sum(i in self.control_ids for i in one):
                 raise PolicyError(
-                    f"The tokenizer encodes the single character {letter!r} as control token {one}. Text from outside "
-                    "could then speak as the template. Use a tokenizer whose control tokens are longer strings."
+                    f"The tokenizer encodes the single character {letter!r} as control token {one}, so outside text "
+                    "could become a control token. Use a tokenizer whose control tokens are longer strings."
                 )
             letters += one
         return letters
 
     def _unknown(self, ids: Sequence[int]) -> int:
-        """How many of the ids stand for letters that the tokenizer does not know; they separate nothing."""
+        """Number of unknown-token ids, which stand for characters outside the vocabulary and are no control tokens."""
         return sum(i == self.tokenizer.unk_token_id for i in ids)
 
 
 def has_surrogate(text: str) -> bool:
-    """Whether ``text`` holds half of a surrogate pair, which no tokenizer can encode."""
+    """Whether ``text`` contains a surrogate, which no tokenizer can encode."""
     return _SURROGATE.search(text) is not None
 
 
 def scrub(text: str) -> str:
-    r"""Join surrogate pairs and put U+FFFD in the place of lone surrogates; any other text stays as it is.
+    r"""Join surrogate pairs and replace lone surrogates by U+FFFD; all other text is unchanged.
 
     Example:
         >>> scrub("\ud83d\ude00 \ud83d") == "\U0001f600 \ufffd"

@@ -1,9 +1,9 @@
 """One conversation as ids, turn by turn.
 
-Most templates only append, so the next prompt is the former one, the sampled ids and the observation. Two kinds
-rewrite history: those that drop the reasoning of earlier turns (``reasoning: strip`` follows them), and those that move
-the system prompt or the tools. For them the conversation is rendered anew at every turn, and the sampled ids are put
-where the template shows the replies; what is kept of a reply stays exactly what was sampled.
+Most templates only append, so the next prompt is the previous one plus the sampled ids and the observation. Two kinds
+rewrite history: those that drop the reasoning of earlier turns (followed with ``reasoning: strip``), and those that
+move the system prompt or the tools. For these the conversation is rendered again at every turn, and the sampled ids are
+inserted where the template has the replies; the kept ids of a reply are never re-encoded.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from hero_pl.errors import PolicyError
 from hero_pl.types import Message, Role
 
 _THOUGHT = "HEROTHOUGHTOREH"
-"""Stands for the reasoning of a reply while the template is rendered."""
+"""Placeholder for the reasoning of a reply while the template is rendered."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """A reply and what came after it."""
+    """A reply and the observation after it."""
 
     action_ids: tuple[int, ...]
     observation: Message
@@ -34,11 +34,11 @@ class History:
     """The decision contexts of one episode.
 
     Args:
-        template: Of the policy.
-        system_prompt: As the parser describes it.
-        first_observation: What the episode begins with.
-        role: Its role.
-        tools: Schemas as the parser describes them.
+        template: Chat template of the policy.
+        system_prompt: System prompt from the parser's ``describe``.
+        first_observation: First observation of the episode.
+        role: Role of that observation.
+        tools: Schemas from the parser's ``describe``.
     """
 
     def __init__(
@@ -54,9 +54,9 @@ class History:
         self._tools = tuple(tools)
         self._steps: list[_Step] = []
         self.prompt_ids = template.first_prompt(system_prompt, first_observation, role, tools)
-        """The present decision context."""
+        """The current decision context."""
         self.rewritten_tokens = 0
-        """Tokens of former contexts that a later prompt did not begin with, so that they were computed in vain."""
+        """Number of tokens of earlier contexts that are not a prefix of the next one and have to be computed again."""
 
     def append(self, action_ids: Sequence[int], observation: str, role: Role = "user") -> tuple[int, ...]:
         """Add a reply and its observation; returns the next decision context."""
@@ -71,7 +71,7 @@ class History:
         return self.prompt_ids
 
     def _render(self) -> tuple[int, ...]:
-        """The whole conversation as the template shows it now, with the sampled ids in it."""
+        """Render the whole conversation again, with the sampled ids in it."""
         opened, closed = self.template.reasoning_pair
         thoughts = [self._thought(step.action_ids) for step in self._steps]
         messages = list(self._opening)
@@ -89,12 +89,12 @@ class History:
         return ids + self._encode(rest, said)
 
     def _split(self, rest: Rendered, i: int, opened: str) -> tuple[Rendered, Rendered, bool]:
-        """What stands before reply ``i``, what follows it, and whether its reasoning is shown."""
+        """The text before reply ``i``, the text after it, and whether its reasoning is shown."""
         place, word = rest.text.find(f"{REPLY}{i}."), f"{REPLY}{i}."
         if place < 0:
             raise PolicyError(
-                f"The chat template of {self.template.tokenizer.name_or_path!r} leaves out a reply when the "
-                "conversation goes on; multi-turn contexts need a template that shows all of them."
+                f"The chat template of {self.template.tokenizer.name_or_path!r} leaves out an earlier reply. Use a "
+                "template that shows all replies of a conversation."
             )
         thought = rest.text.rfind(f"{_THOUGHT}{i}.", 0, place)
         start = place
@@ -109,7 +109,7 @@ class History:
         return self.template.encode_rest(said, piece)
 
     def _thought(self, action_ids: tuple[int, ...]) -> int:
-        """How many of the ids are reasoning; 0 unless ``strip`` asks for it to be told apart."""
+        """Number of ids that are reasoning; 0 without ``reasoning: strip``."""
         if self.template.reasoning != "strip":
             return 0
         encoder = self.template.encoder
@@ -120,6 +120,6 @@ class History:
 
 
 def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    """Length of the common beginning."""
+    """Length of the common prefix."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))

@@ -1,6 +1,6 @@
-"""Whether prompts are what a model was trained on: one question per function, answered by trying.
+"""Checks that prompts have the form a model was trained on; one check per function.
 
-Each probe returns a :class:`Line`, for a table that a person reads before training. None of them needs the model.
+Each check returns a :class:`Line` for the table of ``hero_pl check-template``. None of them needs the model.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ REPLY = "Yes."
 ANSWERS = ("  The red one: 3.50\n", '{"stock": 2, "name": "mug \\"A\\""}')
 TEXTS = ("a\nb\n\nc  d", " before", "behind ", "1, 2 ; 'tis", "<b>é ü 😀</b>", "\t\n ", "[x](y) {z}")
 SPELLINGS = ("cafe\u0301", "\u212b", "\ufb01", "\uff21")
-"""Texts that a normalizing tokenizer spells in its own way."""
+"""Texts that a normalizing tokenizer changes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """The answer to one question."""
+    """The result of one check."""
 
     name: str
     ok: bool
     detail: str
     cure: str = ""
-    """What to do if it is not ``ok``, or if the detail matters."""
+    """What to do if the check failed, or if the detail matters."""
 
 
 def probe_template(template: ChatTemplate, parser: ActionParser) -> Iterator[Line]:
-    """All lines, in the order in which a person would ask."""
+    """Run all checks, in the order of the table."""
     yield bos_once(template)
     yield first_prompt_is_the_templates(template, parser)
     yield later_prompts_are_the_templates(template, parser)
@@ -53,27 +53,27 @@ def probe_template(template: ChatTemplate, parser: ActionParser) -> Iterator[Lin
 
 
 def tell(template: ChatTemplate) -> None:
-    """Warn of what changes prompts without being wrong."""
+    """Warn about results that change prompts without being errors."""
     for line in (reasoning(template), date(template)):
         if line.cure:
             warnings.warn(f"{template.tokenizer.name_or_path}: {line.detail} {line.cure}", stacklevel=2)
 
 
 def bos_once(template: ChatTemplate) -> Line:
-    """The beginning-of-text token must not be doubled, and not be missing where the tokenizer writes it."""
+    """The BOS token must not be doubled, and not missing if the tokenizer adds it."""
     bos = template.tokenizer.bos_token_id
     count = template.first_prompt("", "a").count(bos) if bos is not None else 0
     wanted = bos is not None and template.tokenizer.encode("a")[:1] == [bos]
     if count > 1:
-        return Line("BOS once", False, f"A prompt holds BOS {count} times.", "Take one of them out of the template.")
+        return Line("BOS once", False, f"A prompt has BOS {count} times.", "Remove one of them from the template.")
     if wanted and not count:
-        detail = "The tokenizer begins texts with BOS, the chat template does not."
+        detail = "The tokenizer adds BOS before a text, the chat template does not."
         return Line("BOS once", False, detail, "Begin the template with {{ bos_token }}.")
-    return Line("BOS once", True, "once" if count else "none, as the tokenizer has it")
+    return Line("BOS once", True, "once" if count else "none, as in the tokenizer")
 
 
 def first_prompt_is_the_templates(template: ChatTemplate, parser: ActionParser) -> Line:
-    """System prompt, tools and first message give the ids of ``apply_chat_template``."""
+    """System prompt, tools and first message give the same ids as ``apply_chat_template``."""
     system, tools = _described(template, parser)
     pairs = []
     for text, schemas in (("", ()), (system, ()), (system, tools)):
@@ -83,7 +83,7 @@ def first_prompt_is_the_templates(template: ChatTemplate, parser: ActionParser) 
 
 
 def later_prompts_are_the_templates(template: ChatTemplate, parser: ActionParser) -> Line:
-    """Two more turns, a tool result among them, give the ids of ``apply_chat_template``."""
+    """Two more turns, one with a tool result, give the same ids as ``apply_chat_template``."""
     system, tools = _described(template, parser)
     history = History(template, system, OPENING, tools=tools)
     messages = template.opening(system, OPENING)
@@ -99,20 +99,20 @@ def later_prompts_are_the_templates(template: ChatTemplate, parser: ActionParser
 
 
 def prompts_only_grow(template: ChatTemplate) -> Line:
-    """Whether each prompt begins with the one before it and what was sampled."""
+    """Whether each prompt begins with the previous prompt and the sampled ids."""
     if not template.rewrites_history:
-        return Line("prefix property", True, "every prompt begins with the former one")
+        return Line("prefix property", True, "every prompt begins with the previous one")
     why = "moves the system prompt or the tools" if template.moves_prompt else "drops earlier reasoning"
-    detail = f"The template {why}: prompts are built anew, and turns share no trunk."
+    detail = f"The template {why}: prompts are rendered again, and turns share no prefix."
     return Line("prefix property", True, detail, "More tokens per episode (rollout/rewritten_tokens).")
 
 
 def tools_are_shown(template: ChatTemplate, parser: ActionParser) -> Line:
-    """Names and descriptions of tools stand in the prompt."""
+    """Names and descriptions of tools are in the prompt."""
     system, tools = parser.describe("s", [traits.TOOL])
     if not tools:
         shown = "herotool" in system
-        return Line("tools", True, "described in the system prompt" if shown else "this parser shows none")
+        return Line("tools", True, "described in the system prompt" if shown else "not shown by this parser")
     try:
         traits.check_tools(template.renderer, template.opening(system, "a"), tools)
     except PolicyError as error:
@@ -121,72 +121,72 @@ def tools_are_shown(template: ChatTemplate, parser: ActionParser) -> Line:
 
 
 def ends(template: ChatTemplate) -> Line:
-    """Which tokens end a reply."""
+    """The tokens that end a reply."""
     names = [str(template.tokenizer.convert_ids_to_tokens(i)) for i in sorted(template.end_ids)]
     return Line("end tokens", bool(names), ", ".join(names))
 
 
 def controls(template: ChatTemplate) -> Line:
-    """Which added tokens text from outside can never become, and that it cannot."""
+    """Outside text never becomes a control token."""
     encoder = template.encoder
     plain = len(set(template.tokenizer.added_tokens_decoder) - encoder.control_ids)
     spelled = "".join(encoder.control)
     leaked = encoder.control_ids & set(encoder.encode_untrusted(spelled)) - {template.tokenizer.unk_token_id}
     detail = f"{len(encoder.control_ids)} control tokens, {plain} added tokens are text"
-    return Line("control tokens", not leaked, detail if not leaked else f"{leaked} can be spelled from outside")
+    return Line("control tokens", not leaked, detail if not leaked else f"outside text can become {leaked}")
 
 
 def round_trip(template: ChatTemplate) -> Line:
-    """Encoding and decoding gives the same text."""
+    """Encoding and decoding returns the same text."""
     encoder = template.encoder
     changed = [text for text in TEXTS if encoder.spell(encoder.encode_untrusted(text)) != text]
     if changed:
-        return Line("round trip", False, f"{changed[0]!r} comes back changed", "Take the fast tokenizer of the model.")
+        return Line("round trip", False, f"{changed[0]!r} is changed", "Use the fast tokenizer of the model.")
     return Line("round trip", True, "exact")
 
 
 def spelling(template: ChatTemplate) -> Line:
-    """Whether the tokenizer normalizes: then the model cannot write some texts that it is shown."""
+    """Whether the tokenizer normalizes text: then the model sees and writes some texts with other characters."""
     encoder = template.encoder
     changed = [text for text in SPELLINGS if encoder.spell(encoder.encode_untrusted(text)) != text]
     if not changed:
-        return Line("spelling", True, "kept as it is")
-    detail = f"The tokenizer normalizes {', '.join(map(ascii, changed))}: the model sees and writes another spelling."
+        return Line("spelling", True, "unchanged")
+    detail = f"The tokenizer normalizes {', '.join(map(ascii, changed))}: the model sees and writes other characters."
     return Line("spelling", True, detail, "Compare names in one normal form (NFC).")
 
 
 def reasoning(template: ChatTemplate) -> Line:
-    """What the template does with reasoning, and whether the setting follows it."""
+    """How the template handles reasoning, and whether the setting ``reasoning`` fits."""
     _, closed = template.reasoning_pair
     if closed in template.generation_text:
         return Line("reasoning", True, "switched off by the generation prompt")
     opens = "opened by the generation prompt; " if template.opens_reasoning else ""
     if template.drops_reasoning and template.reasoning == "keep":
-        detail = f"{opens}the chat template drops the reasoning of earlier turns, reasoning: keep leaves it in."
+        detail = f"{opens}the chat template drops the reasoning of earlier turns, but reasoning: keep keeps it."
         return Line("reasoning", True, detail, "Set reasoning: strip for the prompts that the model was trained on.")
     dropped = "dropped from earlier turns" if template.drops_reasoning else "kept"
     return Line("reasoning", True, f"{opens}{dropped}")
 
 
 def date(template: ChatTemplate) -> Line:
-    """Whether the prompt names a day; it is always the same one."""
+    """Whether the template writes a date; it is always the same date."""
     template.renderer.asked_the_date = False
     template.first_prompt("s", "a")
     if not template.renderer.asked_the_date:
         return Line("date", True, "prompts do not depend on the clock")
     day = template.renderer.today.isoformat()
-    cure = "" if template.renderer.day_was_given else "Set template_args: {today: YYYY-MM-DD} to tell it another."
-    return Line("date", True, f"The chat template writes the date: it is told {day}, whatever day it is.", cure)
+    cure = "" if template.renderer.day_was_given else "Set template_args: {today: YYYY-MM-DD} for another date."
+    return Line("date", True, f"The chat template writes the date: it always gets {day}.", cure)
 
 
 def _described(template: ChatTemplate, parser: ActionParser) -> tuple[str, tuple[Mapping[str, Any], ...]]:
-    """System prompt and tools as the parser describes them; no tools if the template cannot show them."""
+    """System prompt and tools from the parser; no tools if the template cannot show them."""
     system, tools = parser.describe(SYSTEM, [traits.TOOL])
     return system, tools if tools_are_shown(template, parser).ok else ()
 
 
 def _reply(template: ChatTemplate) -> tuple[int, ...]:
-    """A reply as the template spells it, up to its end-of-turn token."""
+    """A reply as the template writes it, up to its end-of-turn token."""
     user, said = Message("user", "a"), Message("assistant", REPLY)
     start = len(template.renderer.plain([user], generate=True))
     whole = template.renderer.plain([user, said, user])
@@ -195,7 +195,7 @@ def _reply(template: ChatTemplate) -> tuple[int, ...]:
 
 
 def _wanted(template: ChatTemplate, messages: Sequence[Message], tools: Sequence[Any] = ()) -> tuple[int, ...]:
-    """What transformers makes of a conversation."""
+    """The ids that transformers returns for a conversation."""
     text = template.renderer.plain(messages, tools, generate=True)
     if not template.renderer.asked_the_date:
         text = str(
@@ -216,5 +216,5 @@ def _compared(name: str, template: ChatTemplate, pairs: Sequence[tuple[tuple[int
             at = next((i for i, (a, b) in enumerate(zip(got, wanted, strict=False)) if a != b), len(wanted))
             shown, right = (repr(template.encoder.spell(ids[at : at + 8])) for ids in (got, wanted))
             detail = f"differs from apply_chat_template at token {at}: {shown} instead of {right}"
-            return Line(name, False, detail, "Simplify the chat template at this place.")
+            return Line(name, False, detail, "Simplify this part of the chat template.")
     return Line(name, True, "equal to apply_chat_template")

@@ -1,8 +1,8 @@
-"""The reasoning in a reply: where it ends, and whether it was ever closed.
+"""Find the reasoning in a reply: where it ends, and whether it was closed.
 
-A reply may reason before it acts. What is inside the reasoning is private: no user, tool or environment sees it, and a
-reply that was cut inside it is no action at all. Some templates open the reasoning themselves, at the end of the
-prompt; then the reply holds only its end.
+A reply may contain reasoning before the action. No user, tool or environment sees it, and a reply that was cut inside
+its reasoning has no action. Some templates open the reasoning themselves, at the end of the prompt; then the reply
+contains only the closing marker.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from typing import Literal, TypeAlias
 
 ReasoningMode: TypeAlias = Literal["keep", "strip", "refuse"]
-"""What later prompts hold of earlier reasoning: all that was sampled, what the template would show, or none allowed."""
+"""Earlier reasoning in later prompts: keep all of it, keep what the template shows, or refuse reasoning models."""
 
 THINKING, THINKING_END = "<think>", "</think>"
-"""Around the reasoning of a reply in most dialects."""
+"""Markers around the reasoning of a reply in most formats."""
 
 PAIRS = (
     (THINKING, THINKING_END),
@@ -26,13 +26,13 @@ PAIRS = (
     ("<reasoning>", "</reasoning>"),
     ("<seed:think>", "</seed:think>"),
 )
-"""Opening and closing words of reasoning."""
+"""Opening and closing markers of reasoning."""
 
 UNFINISHED = "The reply ended inside its reasoning, before any action."
 
 
 def reasoning_end(reply: str) -> int:
-    """Place behind the last word that closes reasoning; 0 if there is none.
+    """Index after the last marker that closes reasoning; 0 if there is none.
 
     Example:
         >>> reasoning_end("<think>tea?</think>search[tea]")
@@ -42,7 +42,7 @@ def reasoning_end(reply: str) -> int:
 
 
 def without_thinking(reply: str) -> str:
-    """What follows the last word that closes reasoning; the whole reply if there is none.
+    """The text after the last marker that closes reasoning; the whole reply if there is none.
 
     Example:
         >>> without_thinking("<think>They want tea.</think>search[tea]")
@@ -56,7 +56,7 @@ def inside_reasoning(text: str, opened: bool = False) -> bool:
 
     Args:
         text: A reply, or a prompt.
-        opened: Whether the prompt before it has opened the reasoning already.
+        opened: Whether the prompt before it already opened the reasoning.
 
     Example:
         >>> inside_reasoning("<think>They want"), inside_reasoning("They want", opened=True), inside_reasoning("Tea?")
@@ -67,17 +67,17 @@ def inside_reasoning(text: str, opened: bool = False) -> bool:
 
 
 def reasoning_ids(ids: Sequence[int], spell: Callable[[Sequence[int]], str], with_blanks: bool = False) -> int:
-    """How many of the sampled ids are reasoning, the word that closes it included; 0 if there is none.
+    """Number of sampled ids that are reasoning, including the closing marker; 0 if there is none.
 
     Args:
-        ids: A reply.
-        spell: Their text (:meth:`hero_pl.chat.encode.Encoder.spell`).
-        with_blanks: Count the blank ids behind the reasoning, too.
+        ids: Ids of a reply.
+        spell: Returns the text of ids (:meth:`hero_pl.chat.encode.Encoder.spell`).
+        with_blanks: Also count ids of white space after the reasoning.
     """
     end = reasoning_end(spell(ids))
     if not end:
         return 0
-    # the text of a longer prefix has closed the reasoning as well, hence bisection
+    # if a prefix has closed the reasoning, every longer one has too: use bisection
     count = bisect_left(range(len(ids) + 1), True, key=lambda size: reasoning_end(spell(ids[:size])) >= end)
     while with_blanks and count < len(ids) and not spell(ids[count : count + 1]).strip():
         count += 1
@@ -85,5 +85,5 @@ def reasoning_ids(ids: Sequence[int], spell: Callable[[Sequence[int]], str], wit
 
 
 def reasoning_pair(source: str) -> tuple[str, str]:
-    """The words around reasoning that the source of a template knows, else the usual ones."""
+    """The reasoning markers that occur in the source of a template, else the usual ones."""
     return next((pair for pair in PAIRS if pair[1] in source), PAIRS[0])

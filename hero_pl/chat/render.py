@@ -1,10 +1,10 @@
-"""Render a chat template so that every letter says whether it came from outside.
+"""Render a chat template so that every character of the result is known to be the template's or outside text.
 
-Text from outside is handed to the template as :class:`OutsideText`: a string that is *spelled* in private letters, one
-for each letter of the tokenizer's control tokens, while all its methods act on the real text. So ``trim``, ``split``,
-``length``, ``tojson``, slices and tests see real values, and the result still tells the template's text from the
-rest. Reading the private letters back must give the plain rendering; where it does not (a filter has looked at the
-spelling itself), the plain rendering is taken if no control token can be foreign in it, else the marked one.
+Outside text is passed to the template as :class:`OutsideText`: a string *spelled* with private-use characters in place
+of the characters of the tokenizer's control tokens, while all its methods act on the real text. So ``trim``, ``split``,
+``length``, ``tojson``, slices and tests see real values, and the result still shows which text is the template's.
+Converting the private-use characters back must give the plain rendering. If it does not (because a filter used the
+spelling itself), the plain rendering is used if no control token in it can come from outside, else the marked one.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from hero_pl.chat.encode import Encoder
 
 PRIVATE = 0xF0000
-"""First letter of the supplementary private-use planes."""
+"""First character of the supplementary private-use planes."""
 
 TODAY = "2024-07-26"
-"""The day that a template is told unless ``template_args`` names another: a prompt must not depend on the clock."""
+"""Date passed to templates, unless ``template_args`` gives another: a prompt must not depend on the clock."""
 
 _KEPT = frozenset('"\\')
-"""Letters that JSON escapes; with blanks and control characters they stay themselves."""
+"""Characters that JSON escapes; like white space and control characters they are not replaced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,22 +41,22 @@ class Rendered:
 
     text: str
     marked: str
-    """Of the same length; the letters that differ from ``text`` came from outside."""
+    """Same length as ``text``; characters that differ from it come from outside."""
 
     def after(self, word: str) -> Rendered | None:
-        """What follows the first ``word`` of the template's text, if it is there."""
+        """The text after the first ``word`` in the template's text, if there is one."""
         place = self.text.find(word)
         if place < 0:
             return None
         return Rendered(self.text[place + len(word) :], self.marked[place + len(word) :])
 
     def tail(self, start: int) -> Rendered:
-        """From the letter ``start`` on."""
+        """The text from the index ``start`` on."""
         return Rendered(self.text[start:], self.marked[start:])
 
 
 class OutsideText(str):
-    """Spelled in private letters; whatever a template does with it is done with the real text."""
+    """Spelled with private-use characters; all methods act on the real text."""
 
     __slots__ = ("letters", "real")
 
@@ -64,7 +64,7 @@ class OutsideText(str):
     letters: Mapping[int, int]
 
     def __new__(cls, real: str, letters: Mapping[int, int]) -> OutsideText:
-        """``letters`` maps code points to private ones."""
+        """``letters`` maps code points to private-use ones."""
         self = super().__new__(cls, real.translate(letters))
         self.real, self.letters = real, letters
         return self
@@ -94,7 +94,7 @@ for _name in (
 
 
 def _spelled(value: Any, letters: Mapping[int, int]) -> Any:
-    """The same value with all its strings from outside."""
+    """The same value, with all its strings as :class:`OutsideText`."""
     if isinstance(value, str):
         return OutsideText(value, letters)
     if isinstance(value, (list, tuple)):
@@ -108,9 +108,9 @@ class Renderer:
     """The chat template of one tokenizer.
 
     Args:
-        tokenizer: With a chat template.
-        encoder: Knows the control tokens.
-        template_args: Values for names that the template reads; ``today`` (``YYYY-MM-DD``) sets its clock.
+        tokenizer: Tokenizer with a chat template.
+        encoder: Encoder of the tokenizer, with its control tokens.
+        template_args: Values for variables of the template; ``today`` (``YYYY-MM-DD``) sets its date.
     """
 
     def __init__(
@@ -121,17 +121,17 @@ class Renderer:
         self.day_was_given = "today" in self.args
         self.today = datetime.date.fromisoformat(str(self.args.pop("today", TODAY)))
         self.asked_the_date = False
-        """Whether a rendering has read the clock."""
+        """Whether a template has used the date."""
         self._alphabet = sorted({c for text in encoder.control for c in text if _can_be_marked(c)})
         self._warned = False
 
     def render(
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = (), generate: bool = False
     ) -> Rendered:
-        """Render messages and tools; roles are the project's own, everything else comes from outside.
+        """Render messages and tools; everything except the roles counts as outside text.
 
         Raises:
-            jinja2.TemplateError: The template refuses the conversation.
+            jinja2.TemplateError: The template does not accept the conversation.
         """
         contents = [scrub(message.content) for message in messages]
         schemas = [_scrubbed(dict(tool)) for tool in tools]
@@ -145,12 +145,12 @@ class Renderer:
             return Rendered(plain, marked)
         own = self.encoder.template_controls(text, marked)
         if own == self.encoder.template_controls(plain, plain) and not self._mentions_control(contents, schemas):
-            return Rendered(plain, plain)  # every control token in it is the template's
+            return Rendered(plain, plain)  # every control token in it is from the template
         if not self._warned:
             self._warned = True
             warnings.warn(
-                f"The chat template of {self.tokenizer.name_or_path!r} treats text that spells one of its control "
-                "tokens in a way of its own. Such text is shown as plain text instead.",
+                f"The chat template of {self.tokenizer.name_or_path!r} handles text with one of its control tokens in "
+                "a special way. Such text is rendered as plain text instead.",
                 stacklevel=2,
             )
         return Rendered(text, marked)
@@ -158,7 +158,7 @@ class Renderer:
     def plain(
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = (), generate: bool = False
     ) -> str:
-        """The same without marks, for text of the project's own."""
+        """The same without marks, for text that is not from outside."""
         return self._run(messages, [message.content for message in messages], [dict(t) for t in tools], generate)
 
     def accepts(self, messages: Sequence[Message]) -> bool:
@@ -191,7 +191,7 @@ class Renderer:
         return self.today.strftime(form)
 
     def _letters(self, text: str) -> dict[int, int]:
-        """Private letters that ``text`` does not hold, for the letters of the control tokens."""
+        """Map the characters of the control tokens to private-use characters that are not in ``text``."""
         size = len(self._alphabet)
         if not size:
             return {}

@@ -1,9 +1,9 @@
-"""Chat template as ids: prompts grow by appending, hints are spliced in, nothing is encoded twice.
+"""Chat template as ids: prompts grow by appending, hints are inserted, and sampled ids are never re-encoded.
 
-The tokenizer's own Jinja template is rendered with the real values, and every letter of the result says whether it came
-from outside (:mod:`hero_pl.chat.render`); control tokens are recognized only where the template wrote them
-(:mod:`hero_pl.chat.encode`). A decision context therefore is ``body + generation prompt``, the next one is ``body +
-generation prompt + sampled ids + glue``, and the teacher's is ``body + hint message + generation prompt``.
+The tokenizer's own Jinja template is rendered with the real values, and outside text is marked in the result
+(:mod:`hero_pl.chat.render`), so that control tokens are recognized only where the template wrote them
+(:mod:`hero_pl.chat.encode`). A decision context is ``body + generation prompt``, the next one is ``body + generation
+prompt + sampled ids + observation message``, and the teacher's is ``body + hint message + generation prompt``.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-"""The widespread ChatML layout, for tokenizers that the project makes itself."""
+"""The common ChatML layout, for tokenizers created by this project."""
 
 CHATML_TOKENS = ("<|pad|>", "<|im_start|>", "<|im_end|>")
 """Control tokens of such a tokenizer: padding, start and end of a message."""
 
 TOOL_PREFIX = "Tool result: "
-"""Precedes a tool's answer where the template has no tool role."""
+"""Prefix of a tool's result if the template has no tool role."""
 
 KEPT_HINTS = 1024
 """Hints whose ids are kept: one stands in the teacher's rows, in those of gates and scaffolds, and in the probe."""
 
 REPLY = "HEROREPLYOREH"
-"""Stands for a sampled reply while the template is rendered."""
+"""Placeholder for a sampled reply while the template is rendered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class _Ending:
     """How a decision context ends after its last message."""
 
     closing: tuple[int, ...] | None
-    """Behind the content of the last message; ``None`` if that is not known."""
+    """Ids after the content of the last message; ``None`` if unknown."""
     generation: tuple[int, ...]
 
     def ends(self, ids: tuple[int, ...]) -> bool:
@@ -59,20 +59,21 @@ class ChatTemplate:
     """Renders conversations of one tokenizer to ids.
 
     Args:
-        tokenizer: With a chat template and an end-of-turn token.
-        hint_position: Where :meth:`insert_hint` puts the hint. ``before_action``: as its own user message before the
-            generation prompt (keeps the context a verbatim prefix). ``last_message``: at the end of the last
+        tokenizer: Tokenizer with a chat template and an end-of-turn token.
+        hint_position: Where :meth:`insert_hint` inserts the hint. ``before_action``: as its own user message before the
+            generation prompt (the context stays an unchanged prefix). ``last_message``: at the end of the last
             message, for templates that refuse two user messages in a row. ``system``: as a leading system message.
             ``think_prefix``: inside a reasoning block after the generation prompt (experimental). ``after_draft``: as
-            the user's answer to a first draft, the action that was taken.
-        template_args: Values for names that the template reads, for example ``enable_thinking: false``; ``today``
-            (``YYYY-MM-DD``) is the day it is told, by default 2024-07-26.
-        end_ids: More ids that end a reply (the model's generation settings); ids that are no control tokens are left
-            out, because untouched model configurations name arbitrary ones.
-        reasoning: What later prompts hold of earlier reasoning (:mod:`hero_pl.chat.history`).
+            the user's reply to a first draft, which is the sampled action.
+        template_args: Values for variables of the template, for example ``enable_thinking: false``; ``today``
+            (``YYYY-MM-DD``) sets the date, by default 2024-07-26.
+        end_ids: Further ids that end a reply (from the model's generation settings); only control tokens are used,
+            because unedited model configurations contain arbitrary ids.
+        reasoning: How later prompts contain earlier reasoning: ``keep``, ``strip`` or ``refuse``
+            (:mod:`hero_pl.chat.history`).
 
     Raises:
-        PolicyError: No chat template, no end-of-turn token, or a template that does not append.
+        PolicyError: There is no chat template or no end-of-turn token, or the template cannot be used.
     """
 
     def __init__(
@@ -92,7 +93,7 @@ class ChatTemplate:
         self._check_generation_prompt()
         self.generation_ids = self._generation_ids()
         self.opens_reasoning = inside_reasoning(self.generation_text)
-        """Whether the generation prompt itself begins the reasoning."""
+        """Whether the generation prompt opens the reasoning."""
         self.reasoning_pair = reasoning_pair(str(tokenizer.get_chat_template()))
         self.has_tool_role = self.renderer.accepts([user, assistant, Message("tool", "c")])
         self.has_system_role = self.renderer.accepts([Message("system", "s"), user])
@@ -101,15 +102,15 @@ class ChatTemplate:
         self._endings: list[_Ending] = []
         self._shown: tuple[Mapping[str, Any], ...] = ()
         self.drops_reasoning = traits.drops_reasoning(self.renderer, self.reasoning_pair)
-        """Whether the template leaves the reasoning of earlier turns out."""
+        """Whether the template leaves out the reasoning of earlier turns."""
         self.moves_prompt = traits.moves_prompt(self.renderer, self.opening("s", "a"))
-        """Whether the template moves the system prompt or the tools when the conversation goes on."""
+        """Whether the template moves the system prompt or the tools as the conversation grows."""
         if reasoning == "refuse":
             traits.refuse_reasoning(self.renderer, self.reasoning_pair, self.generation_text)
 
     @property
     def rewrites_history(self) -> bool:
-        """Whether later prompts are rendered anew instead of appended to (:mod:`hero_pl.chat.history`)."""
+        """Whether later prompts are rendered again instead of appended to (:mod:`hero_pl.chat.history`)."""
         return self.moves_prompt or (self.reasoning == "strip" and self.drops_reasoning)
 
     # -- building contexts -------------------------------------------------------------------------------------
@@ -135,7 +136,7 @@ class ChatTemplate:
     def conversation(
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = (), generate: bool = True
     ) -> tuple[int, ...]:
-        """Ids of a conversation; every content counts as text from outside."""
+        """Ids of a conversation; all contents count as outside text."""
         rendered = self.renderer.render(self._acceptable(messages), tools, generate)
         return self.encoder.encode_rendered(rendered.text, rendered.marked)
 
@@ -144,8 +145,8 @@ class ChatTemplate:
     ) -> tuple[int, ...]:
         """The next decision context: ``prompt_ids`` and ``action_ids`` verbatim, then the observation.
 
-        An end-of-turn id that the policy did not sample (a length stop) is supplied by the glue; it is context, never
-        part of an action.
+        If the policy did not sample an end-of-turn id (the reply reached the length limit), one is added; it is part of
+        the context, never of an action.
 
         Raises:
             PolicyError: The template does not append such a message.
@@ -159,12 +160,12 @@ class ChatTemplate:
         if rest is None or not rest.text:
             raise PolicyError(
                 f"The chat template of {self.tokenizer.name_or_path!r} does not append a {message.role} message after "
-                "an assistant message; multi-turn contexts need a template that does."
+                "an assistant message. Use a template that does."
             )
         return self.encode_rest(action_ids, rest)
 
     def encode_rest(self, action_ids: Sequence[int], rest: Rendered) -> tuple[int, ...]:
-        """Ids of what follows a reply, less the end-of-turn token if the policy has sampled one."""
+        """Ids of the text after a reply, without the end-of-turn token if the policy has sampled one."""
         end = self._end_of_turn(rest.text)
         if action_ids and action_ids[-1] in self.end_ids and end:
             rest = rest.tail(end)
@@ -173,17 +174,17 @@ class ChatTemplate:
     def insert_hint(
         self, prompt_ids: Sequence[int], hint: str, position: HintPosition | None = None, draft: Sequence[int] = ()
     ) -> tuple[int, ...]:
-        """The teacher's context: the decision context with the hint in it; unchanged if it is empty.
+        """The teacher's context: the decision context with the hint inserted; unchanged for an empty hint.
 
         Args:
             prompt_ids: A decision context.
-            hint: Text from outside.
-            position: Where it goes; default: the template's ``hint_position``.
-            draft: Action ids that ``after_draft`` shows as the assistant's first try.
+            hint: Text of the hint, encoded as outside text.
+            position: Where to insert it; default: the template's ``hint_position``.
+            draft: Action ids that ``after_draft`` shows as the assistant's first draft.
 
         Raises:
-            TokenAlignmentError: ``prompt_ids`` does not end as this template ends a decision context, or there is no
-                draft.
+            TokenAlignmentError: ``prompt_ids`` does not end like a decision context of this template, or the draft is
+                missing.
             PolicyError: The template cannot show a hint there.
         """
         prompt_ids = tuple(prompt_ids)
@@ -202,12 +203,12 @@ class ChatTemplate:
             return (*prompt_ids, *self._hint_after(prompt_ids, hint, position))
         if position == "after_draft":
             if not draft:
-                raise TokenAlignmentError("hint_position: after_draft needs the ids of an action as the draft.")
+                raise TokenAlignmentError("hint_position: after_draft needs the ids of an action as draft. Pass them.")
             return (*prompt_ids, *draft, *self._hint_after(draft, hint, position))
         if ending.closing is None:
             raise TokenAlignmentError(
-                "hint_position: last_message: the end of the last message cannot be found, because the chat template "
-                f"of {self.tokenizer.name_or_path!r} closes it in a way of its own. Set hint_position: before_action."
+                "hint_position: last_message: cannot find the end of the last message in the chat template of "
+                f"{self.tokenizer.name_or_path!r}. Set hint_position: before_action."
             )
         cut = len(body) - len(ending.closing)
         return (*body[:cut], *self._hint_after(body[:cut], hint, position), *ending.closing, *ending.generation)
@@ -238,26 +239,26 @@ class ChatTemplate:
     # -- messages ----------------------------------------------------------------------------------------------
 
     def observation_message(self, observation: str, role: Role) -> Message:
-        """An observation in a role that the template has."""
+        """An observation as a message with a role that the template has."""
         if role == "tool" and not self.has_tool_role:
             return Message("user", TOOL_PREFIX + observation)
         return Message(role, observation)
 
     def _acceptable(self, messages: Sequence[Message]) -> list[Message]:
-        """The messages, with a system prompt in the first user message where the template has no system role."""
+        """The messages; without a system role the system prompt is moved into the first user message."""
         if messages and messages[0].role == "system" and not self.has_system_role:
             merged = "\n\n".join(message.content for message in messages[:2])
             return [Message("user", merged), *messages[2:]]
         return list(messages)
 
-    # -- glue --------------------------------------------------------------------------------------------------
+    # -- text between messages ---------------------------------------------------------------------------------
 
     def _hint_message(self, hint: str, last: int | None) -> tuple[int, ...]:
         first, message = Message("user", "a"), Message("user", hint)
         if not self.renderer.accepts([first, Message("user", "b")]):
             raise PolicyError(
                 f"The chat template of {self.tokenizer.name_or_path!r} refuses two user messages in a row, so the "
-                "hint cannot be a message of its own. Set hint_position: last_message."
+                "hint cannot be a separate message. Set hint_position: last_message."
             )
         head = self.renderer.plain([first])
         self._suffix([first], [first, Message("user", "b")])
@@ -273,7 +274,7 @@ class ChatTemplate:
         return self.conversation([Message("system", hint)], generate=False)
 
     def _ending(self, prompt_ids: tuple[int, ...]) -> _Ending:
-        """How this context ends; the longest of the endings that the template writes."""
+        """The ending of this context: the longest match of the endings that the template writes."""
         if not self._endings:
             self._endings = self._find_endings()
         for ending in self._endings:
@@ -281,7 +282,7 @@ class ChatTemplate:
                 return ending
         raise TokenAlignmentError(
             f"The decision context ends with {prompt_ids[-8:]}, not with the generation prompt "
-            f"{self.generation_ids}. A hint can be spliced only into contexts that this chat template built."
+            f"{self.generation_ids}. A hint can be inserted only into contexts that this chat template built."
         )
 
     def _find_endings(self) -> list[_Ending]:
@@ -299,7 +300,7 @@ class ChatTemplate:
         return int(bool(ids) and ids[0] == self.tokenizer.bos_token_id)
 
     def _generation_ids(self) -> tuple[int, ...]:
-        """The ids that a generation prompt adds to a rendered conversation."""
+        """Ids of the generation prompt."""
         user = [Message("user", "a")]
         body, whole = (self.encoder.encode_template(self.renderer.plain(user, generate=on)) for on in (False, True))
         if whole[: len(body)] == body:
@@ -307,7 +308,7 @@ class ChatTemplate:
         return self.encoder.encode_template(self.generation_text, after=-1)
 
     def _check_generation_prompt(self) -> None:
-        """A template without a generation prompt is fine as long as it writes nothing before a reply."""
+        """Accept a template without a generation prompt only if it writes nothing before a reply."""
         if self.generation_text:
             return
         user = Message("user", "a")
@@ -315,14 +316,14 @@ class ChatTemplate:
         if header.strip():
             raise PolicyError(
                 f"The chat template of {self.tokenizer.name_or_path!r} ignores add_generation_prompt, but begins a "
-                f"reply with {header!r}: student and teacher would not know where an action starts. End the template "
+                f"reply with {header!r}, so the start of an action is not defined. End the template "
                 "with {% if add_generation_prompt %}" + header + "{% endif %}."
             )
 
     def _end_ids(self, declared: Collection[int]) -> frozenset[int]:
-        """End-of-turn ids: the tokenizer's, the model's, and the control token that the template writes after a reply.
+        """End-of-turn ids: those of tokenizer and model, and the control token that the template writes after a reply.
 
-        An untouched configuration of transformers names arbitrary ids (2, say), hence only control tokens count.
+        Only control tokens are used, because unedited configurations of transformers contain arbitrary ids (such as 2).
         """
         ends = {int(self.tokenizer.eos_token_id)} | (set(declared) & self.encoder.control_ids)
         messages = [Message("user", "a"), Message("assistant", REPLY), Message("user", "b")]
@@ -331,7 +332,7 @@ class ChatTemplate:
         return frozenset(ends | set(written[:1]))
 
     def _end_of_turn(self, text: str) -> int:
-        """Place behind the end-of-turn token that ``text`` begins with, blanks before it included; 0 if none does."""
+        """Index after a leading end-of-turn token (and the spaces before it); 0 if there is none."""
         bare = text.lstrip()
         for surface, i in self.encoder.control.items():
             if i in self.end_ids and bare.startswith(surface):
@@ -339,12 +340,12 @@ class ChatTemplate:
         return 0
 
     def _suffix(self, shorter: list[Message], longer: list[Message], generate: bool = False) -> str:
-        """What the template writes for ``longer`` behind what it writes for ``shorter``."""
+        """The text that the template adds when ``shorter`` is extended to ``longer``."""
         head, whole = self.renderer.plain(shorter), self.renderer.plain(longer, generate=generate)
         if not whole.startswith(head):
             raise PolicyError(
                 f"The chat template of {self.tokenizer.name_or_path!r} rewrites earlier messages when a later one "
-                "arrives; a hint cannot be spliced in. Use a template that only appends."
+                "is added, so a hint cannot be inserted. Use a template that only appends."
             )
         return whole[len(head) :]
 
@@ -353,7 +354,7 @@ def _check(tokenizer: PreTrainedTokenizerBase, hint_position: str, reasoning: st
     if not getattr(tokenizer, "chat_template", None):
         raise PolicyError(
             f"The tokenizer of {tokenizer.name_or_path!r} has no chat template, so prompts cannot be built. "
-            "Take an instruct checkpoint, or put a chat_template.jinja beside tokenizer.json."
+            "Use an instruct checkpoint, or add a chat_template.jinja next to tokenizer.json."
         )
     if hint_position not in get_args(HintPosition):
         raise ConfigError(f"hint_position={hint_position!r}: expected one of {', '.join(get_args(HintPosition))}.")
@@ -361,6 +362,6 @@ def _check(tokenizer: PreTrainedTokenizerBase, hint_position: str, reasoning: st
         raise ConfigError(f"reasoning={reasoning!r}: expected one of {', '.join(get_args(ReasoningMode))}.")
     if tokenizer.eos_token_id is None:
         raise PolicyError(
-            f"The tokenizer of {tokenizer.name_or_path!r} has no end-of-turn token: set eos_token, or generation "
-            "would never stop."
+            f"The tokenizer of {tokenizer.name_or_path!r} has no end-of-turn token, so generation would never stop. "
+            "Set its eos_token."
         )

@@ -1,4 +1,4 @@
-"""What a chat template does with tools, reasoning and history; found by rendering it, since no template says so."""
+"""Properties of a chat template (tools, reasoning, history), found by rendering test conversations."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ TOOL: Mapping[str, Any] = {
         "parameters": {"type": "object", "properties": {"x": {"type": "string", "description": "A word."}}},
     },
 }
-"""A tool that no environment has."""
+"""A tool for test renderings; no environment has it."""
 
 _WORDS = "HEROWORDSOREH"
 
 
 def check_tools(renderer: Renderer, opening: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> None:
-    """Every tool must stand in the prompt with its name and its description.
+    """Check that the prompt contains the name and the description of every tool.
 
     Args:
-        renderer: Of the template.
+        renderer: Renderer of the template.
         opening: Messages that the template accepts.
         tools: Schemas, with or without ``function`` around them.
 
     Raises:
-        PolicyError: The template leaves something out.
+        PolicyError: The template leaves out a name or a description.
     """
     bare, shown = renderer.plain(opening), _blanks_out(renderer.plain(opening, tools))
     for tool in tools:
@@ -43,28 +43,28 @@ def check_tools(renderer: Renderer, opening: Sequence[Message], tools: Sequence[
             if text.strip() and not any(shown.count(form) > _blanks_out(bare).count(form) for form in forms):
                 raise PolicyError(
                     f"The chat template of {renderer.tokenizer.name_or_path!r} does not show the tools of the "
-                    f"environment (the {word} {text[:60]!r} is not in the prompt), so the model could not know them. "
-                    "Set parser: ReAct, which describes them in the system prompt, or take a template with tools."
+                    f"environment (the {word} {text[:60]!r} is not in the prompt). Set parser: ReAct, which describes "
+                    "them in the system prompt, or use a template that supports tools."
                 )
 
 
 def drops_reasoning(renderer: Renderer, pair: tuple[str, str]) -> bool:
-    """Whether the reasoning of a reply vanishes when a user answers it."""
+    """Whether the reasoning of a reply is left out after the next user message."""
     said = Message("assistant", f"{pair[0]}\n{_WORDS}\n{pair[1]}\n\nb")
     return _WORDS not in renderer.plain([Message("user", "a"), said, Message("user", "c")])
 
 
 def moves_prompt(renderer: Renderer, opening: Sequence[Message]) -> bool:
-    """Whether a longer conversation no longer begins with its first prompt, system prompt and tools included."""
+    """Whether a longer conversation does not begin with its first prompt (including system prompt and tools)."""
     longer = [*opening, Message("assistant", "b"), Message("user", "c")]
     return not renderer.plain(longer, [TOOL]).startswith(renderer.plain(opening, [TOOL]))
 
 
 def refuse_reasoning(renderer: Renderer, pair: tuple[str, str], generation_text: str) -> None:
-    """A model that reasons is not wanted.
+    """Refuse a model that reasons.
 
     Raises:
-        PolicyError: The template knows reasoning, and its generation prompt does not close it.
+        PolicyError: The template supports reasoning, and its generation prompt does not switch it off.
     """
     if pair[1] in str(renderer.tokenizer.get_chat_template()) and pair[1] not in generation_text:
         raise PolicyError(

@@ -1,4 +1,4 @@
-"""How prompts are written: one manner of reading their templates, and recorded text marked line by line."""
+"""Build prompts from recorded text: the Jinja environment of all prompt templates, and quoting line by line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import jinja2
 
 
 def quoted(text: str) -> str:
-    r"""Begin every line with ``| ``, whatever character ends it, so that none can pose as anything else.
+    r"""Prefix every line with ``| ``, for any line ending, so that quoted text cannot look like other parts.
 
     Example:
         >>> quoted("red\rblue")
@@ -16,10 +16,10 @@ def quoted(text: str) -> str:
 
 
 def jinja_environment(loader: jinja2.BaseLoader | None = None) -> jinja2.Environment:
-    """Unknown names are errors, a line with a tag alone leaves nothing behind, nothing is escaped.
+    """Environment for prompt templates: unknown names are errors, lines with only a tag are removed, no escaping.
 
     Args:
-        loader: Where templates are found by name.
+        loader: Loader of templates by name.
     """
     return jinja2.Environment(
         loader=loader,

@@ -269,7 +269,7 @@ def test_a_key_does_not_leave_this_machine_unencrypted(host: str) -> None:
 
 @pytest.mark.parametrize("key", ["secret\n", "sec ret", "sécret", "secret\r\nX: y"])
 def test_a_key_that_cannot_stand_in_a_header_is_refused_and_not_shown(key: str) -> None:
-    with pytest.raises(ValueError, match="API key has characters") as caught:
+    with pytest.raises(ValueError, match="API key has invalid characters") as caught:
         ChatServer("https://judge.example/v1", 60.0, key)
     assert key not in str(caught.value)
 

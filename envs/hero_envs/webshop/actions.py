@@ -1,6 +1,6 @@
-"""From an action string to a command of the page machine.
+"""Parse an action string to a command of the shop.
 
-Two spellings are read: the benchmark's own ``search[...]`` and ``click[...]``, and a tool call as JSON.
+Two formats are accepted: the benchmark's own ``search[...]`` and ``click[...]``, and a tool call as JSON.
 """
 
 import json
@@ -32,11 +32,11 @@ TOOLS: list[dict[str, Any]] = [
 
 
 def parse_native(action: str) -> tuple[str | None, str | None]:
-    r"""Name and argument of a native action, ``(None, None)`` when it is not one.
+    r"""Name and argument of a native action; ``(None, None)`` if the text is not one.
 
-    The original matches ``(.+)\[(.+)\]`` at the start of the text. Said without a regular expression, which would
-    need quadratic time for a line of brackets: on the first line, the last ``]`` and the last ``[`` with something
-    before it and something between the two. The argument is put in lower case and otherwise untouched.
+    The original matches ``(.+)\[(.+)\]`` at the start of the text. This function does not use a regular expression,
+    which would need quadratic time for a line of brackets. It takes, on the first line, the last ``]`` and the last
+    ``[`` with text before it and between the two. The argument is converted to lower case and otherwise unchanged.
 
     Example:
         >>> parse_native("click[Buy Now] please"), parse_native("buy it")
@@ -51,7 +51,7 @@ def parse_native(action: str) -> tuple[str | None, str | None]:
 
 
 def parse(action: str) -> tuple[str | None, str | None, bool]:
-    """Name, argument and whether the action is a tool call. What cannot be read gives ``(None, None, ...)``.
+    """Name, argument and whether the action is a tool call; ``(None, None, ...)`` if it cannot be parsed.
 
     Example:
         >>> parse('{"name": "click", "arguments": {"element": "Buy Now"}}')
@@ -73,10 +73,10 @@ def parse(action: str) -> tuple[str | None, str | None, bool]:
 
 
 def page_spelling(argument: str, names: Collection[str]) -> str:
-    r"""The name on the page that the argument of a click means: itself, or one that only its Unicode form tells apart.
+    r"""The name on the page that the argument of a click refers to: an exact match, or one equal in Unicode form NFC.
 
-    Many tokenizers compose letters (NFC), so a policy reads and writes ``\u00e9`` where the page holds ``e`` and an
-    accent of its own. What is chosen is what the page says: goals are compared with that.
+    Many tokenizers compose characters (NFC), so a policy reads and writes ``\u00e9`` where the page has ``e`` and a
+    combining accent. The spelling of the page is returned, because goals are compared with it.
 
     Example:
         >>> page_spelling("caf\u00e9", ["tea", "cafe\u0301"]) == "cafe\u0301"

@@ -1,7 +1,7 @@
-"""From text to index terms, term for term what Lucene's English analyzer gives.
+"""Convert text to index terms, identical to those of Lucene's English analyzer.
 
-Unicode word segmentation (UAX 29 as Lucene's StandardTokenizer applies it), possessive ``'s`` off, lower case, stop
-words out, Porter stem.
+Unicode word segmentation (UAX 29 as in Lucene's StandardTokenizer), removal of possessive ``'s``, lower case, removal
+of stop words, Porter stem.
 """
 
 import re
@@ -17,7 +17,7 @@ _STOP_WORDS = (
 )
 STOP_WORDS = frozenset(_STOP_WORDS.split())
 MAX_TOKEN_LENGTH = 255
-"""Longer runs are cut into pieces of this many characters."""
+"""Longer tokens are split into pieces of this many characters."""
 
 _ASCII_WORD = re.compile(r"[A-Za-z0-9_]+(?:(?:(?<=[A-Za-z])[.:'](?=[A-Za-z])|(?<=[0-9])[.,;'](?=[0-9]))[A-Za-z0-9_]+)*")
 _MID_LETTER = ":\u00b7\u0387\u055f\u05f4\u2027\ufe13\ufe55\uff1a"
@@ -40,7 +40,7 @@ _NO_SPACES = ("THAI ", "LAO ", "KHMER ", "MYANMAR ", "TAI LE ", "NEW TAI LUE ", 
 
 
 def terms(text: str) -> list[str]:
-    """Index terms of a text in order, repeats kept.
+    """Index terms of a text in order, with duplicates.
 
     Example:
         >>> terms("The ponytail's wrap, 5.5 tall: installing it with T-shirts")
@@ -50,7 +50,7 @@ def terms(text: str) -> list[str]:
 
 
 def tokens(text: str) -> list[str]:
-    """Words of a text before any of them is changed or dropped."""
+    """Words of a text before any of them is changed or removed."""
     if text.isascii():
         found = _ASCII_WORD.findall(text)
     else:
@@ -73,13 +73,13 @@ def _term(token: str) -> str:
 
 
 def _lower(character: str) -> str:
-    """One character for one character, as Java does it."""
+    """Lower case of one character as one character, as in Java."""
     return character.lower()[0]
 
 
 @lru_cache(maxsize=1)
 def _unicode_word() -> re.Pattern[str]:
-    """The segmentation as one regular expression, made at the first text that is not ASCII."""
+    """The segmentation as one regular expression, built at the first text that is not ASCII."""
     letters, digits, katakana, extend, ideographs, no_spaces, connectors = (_ranges(c) for c in _classify())
     e = f"[{extend}]*"
     letter, digit, kana, connector = (f"[{c}]{e}" for c in (letters, digits, katakana, connectors))
@@ -91,7 +91,7 @@ def _unicode_word() -> re.Pattern[str]:
     )
     picture = f"[{_PICTOGRAPHS}][\U0001f3fb-\U0001f3ff]?{e}"
     return re.compile(
-        f"{links}{word}(?:(?:{connector})+{word})*{links}|((?:{connector})+)"  # the group: links alone are no word
+        f"{links}{word}(?:(?:{connector})+{word})*{links}|((?:{connector})+)"  # the group: links alone are not a word
         f"|[{ideographs}]{e}|(?:[{no_spaces}]{e})+"
         f"|[\U0001f1e6-\U0001f1ff]{e}[\U0001f1e6-\U0001f1ff]{e}"
         f"|[0-9#*]\ufe0f?\u20e3|{picture}(?:(?<=\u200d){picture})*"
@@ -129,7 +129,7 @@ def _classify() -> tuple[list[int], ...]:
 
 
 def _ranges(codes: list[int]) -> str:
-    """Sorted code points as the inside of a character class."""
+    """Sorted code points as the content of a character class."""
     parts: list[str] = []
     start = previous = codes[0]
     for code in [*codes[1:], -1]:

@@ -17,14 +17,14 @@ _REMEMBERED_QUERIES = 256
 
 
 class Catalog:
-    """Everything about the shop that does not change during an episode.
+    """The part of the shop that does not change during an episode.
 
     Args:
-        name: What results call it.
+        name: Name of the catalog in results.
         products: Cleaned products in load order.
         row_of: Row per asin.
         index: Search over documents by ascending asin.
-        row_of_document: Row per document, -1 where the document is no product of this shop.
+        row_of_document: Row per document, -1 if the document is not a product of this shop.
         ranges: ``(rows, 2)`` lowest and highest price in dollars, NaN in the second column for a fixed price.
         instructed: Rows that have human instructions.
         document_asins: Asin per document.
@@ -50,14 +50,14 @@ class Catalog:
         self.instructed = instructed
         self.document_asins = document_asins
         self.search = lru_cache(maxsize=_REMEMBERED_QUERIES)(self._search)
-        """Rows of the best products for a query, best first. Going from page to page asks the same query again."""
+        """Rows of the best products for a query, best first. Cached, because each results page repeats the query."""
 
     def _search(self, query: str) -> list[int]:
         rows: list[int] = self.row_of_document[self.index.search(query)].tolist()
         return [row for row in rows if row >= 0]
 
     def with_query(self, query: str) -> list[int]:
-        """Rows of all products made for this query, in load order."""
+        """Rows of all products with this query, in load order."""
         return [row for row, product in enumerate(self.products) if product.query == query]
 
     def in_category(self, category: str) -> list[int]:
@@ -65,7 +65,7 @@ class Catalog:
         return [row for row, product in enumerate(self.products) if product.category == category]
 
     def draw_prices(self, rng: Random) -> list[float]:
-        """A price per product in dollars; only ranges take a draw."""
+        """A price per product in dollars; a random number is drawn for price ranges only."""
         prices: list[float] = self.ranges[:, 0].tolist()
         for row in np.flatnonzero(~np.isnan(self.ranges[:, 1])).tolist():
             prices[row] = rng.uniform(prices[row], float(self.ranges[row, 1]))
@@ -73,12 +73,12 @@ class Catalog:
 
 
 class World:
-    """A catalog with prices and goals drawn: what one ``price_seed`` makes of it.
+    """A catalog with the prices and goals that belong to one ``price_seed``.
 
     Args:
         catalog: The products.
-        human: Human goals instead of synthetic ones.
-        price_seed: Seed of the benchmark's one generator.
+        human: Use human goals instead of synthetic ones.
+        price_seed: Seed of the benchmark's random generator.
         limit_goals: Keep a weighted choice of this many goals, -1 for all.
         filter_goals: ``(position in final order, goal) -> keep``.
     """
@@ -105,7 +105,7 @@ class World:
         self._after_goals = rng.getstate()
 
     def generator(self) -> Random:
-        """A generator in the state that making the goals left behind; the original draws sessions from it."""
+        """A generator in the state after the goals were built; the original draws sessions from it."""
         rng = Random()
         rng.setstate(self._after_goals)
         return rng
@@ -115,9 +115,9 @@ def catalog_in_memory(name: str, products: Iterable[Product], indexed: Iterable[
     """A catalog held in memory.
 
     Args:
-        name: What results call it.
+        name: Name of the catalog in results.
         products: Cleaned products in load order.
-        indexed: Products of the search index when these are others than ``products``.
+        indexed: Products of the search index, if not ``products``.
     """
     rows = list(products)
     row_of = {product.asin: row for row, product in enumerate(rows)}

@@ -1,4 +1,4 @@
-"""The ordered color words of WebShop's option matching (a fact of the benchmark, so it is data, not a choice)."""
+"""The ordered color words of WebShop's option matching (data of the benchmark)."""
 
 from functools import lru_cache
 
@@ -13,14 +13,14 @@ _WORDS = (
     "wheat white wine yellow"
 )
 COLOR_SET: tuple[str, ...] = tuple(_WORDS.split())
-"""A color matches as a part of a value; the first one in this order wins."""
+"""A color matches as a substring of a value; the first match in this order is used."""
 
 
 @lru_cache(maxsize=1 << 16)
 def normalize_color(value: str | tuple[str, str]) -> str | tuple[str, str]:
-    """The first color word inside ``value``, or ``value`` itself when there is none.
+    """The first color word inside ``value``, or ``value`` itself if there is none.
 
-    A pair (name, value) is searched for a *member* that equals a color word, a string for a part of it.
+    In a pair (name, value) a *member* has to equal a color word; in a string a substring is enough.
 
     Example:
         >>> normalize_color("navy blue"), normalize_color(("color", "red")), normalize_color(("color", "navy blue"))

@@ -1,4 +1,4 @@
-"""The compact observation: one short line per page, products named by words that ``click[...]`` accepts."""
+"""The compact observation: one short line per page, with product names that ``click[...]`` accepts."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from hero_envs.webshop.products import Product
 from hero_envs.webshop.shop import Shop
 
 MAX_CONTENT = 200
-"""Characters of a sub page's text that are shown."""
+"""Number of characters shown of the text of a sub page."""
 
 
 def render_compact(shop: Shop, buttons: bool = False) -> str:
-    """The current page in one line.
+    """Render the current page as one line.
 
     Args:
         shop: The shop.
-        buttons: Also list the clickable labels that the line does not offer.
+        buttons: Also list the other clickable labels.
     """
     page = shop.page
     catalog = shop.world.catalog
@@ -41,7 +41,7 @@ def render_compact(shop: Shop, buttons: bool = False) -> str:
 
 
 def link_names(page: Page, products: Sequence[Product]) -> dict[str, str]:
-    """Visible name -> asin for the products of a results page; a title that stands there twice gets a number."""
+    """Map visible names to asins for a results page; a repeated title gets a number."""
     names: dict[str, str] = {}
     for row in page.rows:
         title = name = " ".join(products[row].title.lower().split())
@@ -53,7 +53,7 @@ def link_names(page: Page, products: Sequence[Product]) -> dict[str, str]:
 
 
 def _item(product: Product, chosen: Mapping[str, str]) -> str:
-    """Title, what is chosen, then the first open choice or the way out."""
+    """Title, chosen options, then the first option still to choose, or the buttons to buy and leave."""
     parts = [" ".join(product.title.lower().split())]
     parts += [f"{group} {value}" for group, value in chosen.items()]
     for group, values in product.options.items():

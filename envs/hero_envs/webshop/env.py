@@ -34,23 +34,23 @@ the page as it is."""
 
 
 class WebShopEnv(gym.Env[str, str]):
-    """Buy what the instruction asks for by searching and clicking.
+    """Buy the product that the instruction asks for, by searching and clicking.
 
-    Actions are the benchmark's own ``search[...]`` and ``click[...]`` or a tool call as JSON. What is not possible
-    on a page changes nothing and is reported in ``info``; it never raises.
+    Actions are the benchmark's own ``search[...]`` and ``click[...]`` or a tool call as JSON. An action that is not
+    possible on a page changes nothing and is reported in ``info``; it never raises.
 
     Args:
         catalog: ``pocket``, ``generated`` or ``official``; by default ``official`` with a ``data_dir`` and
             ``generated`` without.
         data_dir: Folder with the official data files.
-        store_dir: Where the on-disk form of large official files is kept; by default beside them.
-        products: Size of the generated catalog, or how many raw entries of the official one are loaded (default
+        store_dir: Folder for the on-disk store of large official files; default: next to them.
+        products: Size of the generated catalog, or the number of raw entries to load from the official one (default:
             all).
-        difficulty: Of the generated catalog: ``easy``, ``medium`` or ``hard``.
-        catalog_seed: Of a generated catalog.
+        difficulty: Difficulty of the generated catalog: ``easy``, ``medium`` or ``hard``.
+        catalog_seed: Seed of a generated catalog.
         split: ``train``, ``validation``, ``test`` or ``all``; generated catalogs have ``warmup`` too.
-        human_goals: Goals from human instructions; by default for all but the pocket catalog.
-        price_seed: Seed of prices and price bounds. Rewards of runs with other seeds are not comparable.
+        human_goals: Use goals from human instructions; default: for all catalogs except ``pocket``.
+        price_seed: Seed of prices and price bounds. Rewards with different seeds are not comparable.
         limit_goals: Keep a weighted choice of this many goals, -1 for all.
         nouns: Noun extractor of the type match, see :func:`hero_envs.webshop.nouns.get_nouns`; by default ``spacy``
             for the official data, as in the benchmark, and the rules for generated ones.
@@ -58,10 +58,10 @@ class WebShopEnv(gym.Env[str, str]):
         show_available_actions: List the possible actions under each observation.
         compact_buttons: List the remaining buttons in the compact observation.
         show_attributes: Offer the attributes page.
-        max_steps: The episode is truncated after this many actions; ``None`` for no limit.
-        max_noops: The episode is truncated at this many actions that changed nothing, counted over the whole episode.
-        instruction: Put this text in the place of every goal's instruction (the goal and its reward stay).
-        system_prompt: Put this text in the place of the environment's own system prompt.
+        max_steps: Truncate the episode after this many actions; ``None`` for no limit.
+        max_noops: Truncate the episode after this many actions without effect, counted over the whole episode.
+        instruction: Text that replaces the instruction of every goal (the goal and its reward stay the same).
+        system_prompt: Text that replaces the environment's own system prompt.
         render_mode: ``ansi`` or ``None``.
     """
 
@@ -108,11 +108,11 @@ class WebShopEnv(gym.Env[str, str]):
         tasks = self._tasks = open_tasks(self.source)
         splits = {**tasks.splits, "all": range(len(tasks.ids))}
         if split not in splits:
-            raise ValueError(f"split={split!r}: the {catalog} catalog has {', '.join(splits)}.")
+            raise ValueError(f"split={split!r}: expected one of {', '.join(splits)} for the {catalog} catalog.")
         self._indices = splits[split]
         if not self._indices:
             raise ValueError(
-                f"split={split!r} is empty: the catalog has {len(tasks.ids)} goals in all. "
+                f"split={split!r} is empty: the catalog has only {len(tasks.ids)} goals. "
                 "Load more products or use split='all'."
             )
         if nouns is None:
@@ -131,20 +131,20 @@ class WebShopEnv(gym.Env[str, str]):
 
     @property
     def task_ids(self) -> list[str]:
-        """Ids of the split's tasks in their fixed order."""
+        """Ids of the split's tasks, in a fixed order."""
         return [self._tasks.ids[index] for index in self._indices]
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         """Start a task.
 
         Args:
-            seed: Seed of the task draw and of random product lists.
-            options: ``{"task": id}`` or ``{"goal": index}`` selects the task (of any split), ``{"session": name}``
-                the task of the split that belongs to this name, ``{"instruction": text}`` replaces the text of the
-                goal; without a choice a task of the split is drawn.
+            seed: Seed for drawing the task and random product lists.
+            options: ``{"task": id}`` or ``{"goal": index}`` selects a task (of any split), ``{"session": name}``
+                selects a task of the split by this name, ``{"instruction": text}`` replaces the text of the goal.
+                Without a selection a task of the split is drawn.
 
         Raises:
-            ValueError: There is no such task.
+            ValueError: The task does not exist.
         """
         super().reset(seed=seed)
         options = options or {}
@@ -153,7 +153,7 @@ class WebShopEnv(gym.Env[str, str]):
         self._shop.rng = Random(int(self.np_random.integers(1 << 31)))
         instruction = options.get("instruction", self._instruction)
         if not isinstance(instruction, str | None):
-            raise ValueError(f"instruction={instruction!r}: expected a text or None.")
+            raise ValueError(f"instruction={instruction!r}: expected a string or None.")
         self._shop.start(index, instruction)
         self._steps = self._noops = 0
         self._over = False
@@ -165,7 +165,7 @@ class WebShopEnv(gym.Env[str, str]):
         """Apply one action.
 
         Raises:
-            gymnasium.error.ResetNeeded: The episode is over or none was started.
+            gymnasium.error.ResetNeeded: The episode is over, or none was started.
         """
         if self._over:
             raise gym.error.ResetNeeded("This episode is over: call reset() before the next step().")
@@ -202,9 +202,7 @@ class WebShopEnv(gym.Env[str, str]):
     def _choose(self, options: Mapping[str, Any]) -> int:
         if (task := options.get("task")) is not None:
             if not isinstance(task, str) or task not in self._tasks.index_of:
-                raise ValueError(
-                    f"task={task!r} is unknown: expected one of task_ids, for example {self.task_ids[0]!r}."
-                )
+                raise ValueError(f"task={task!r}: expected one of task_ids, for example {self.task_ids[0]!r}.")
             return self._tasks.index_of[task]
         if (goal := options.get("goal")) is not None:
             if not isinstance(goal, int) or isinstance(goal, bool) or not 0 <= goal < len(self._tasks.ids):
@@ -248,7 +246,7 @@ class WebShopEnv(gym.Env[str, str]):
         }
 
     def _result(self, reward: float) -> dict[str, Any]:
-        """What every result file should carry."""
+        """Facts that every result should include."""
         return {
             "success": reward == 1.0,
             "reward": reward,

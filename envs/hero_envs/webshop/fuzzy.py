@@ -1,4 +1,4 @@
-"""Fuzzy equality of two short texts, number for number what thefuzz 0.19.0 gives on top of ``difflib``."""
+"""Fuzzy comparison of two short texts, with the same results as thefuzz 0.19.0 with ``difflib``."""
 
 import re
 from collections import Counter
@@ -6,21 +6,21 @@ from difflib import SequenceMatcher
 from functools import lru_cache
 
 MATCH_THRESHOLD = 85
-"""Two texts are the same thing when their ratio is **above** this number (0 to 100)."""
+"""Two texts match if their ratio is **above** this number (0 to 100)."""
 
 _LATIN_1_UPPER_HALF = dict.fromkeys(range(0x80, 0x100))
 _NOT_A_WORD_CHARACTER = re.compile(r"\W")
 
 
 def matches(first: object, second: object) -> bool:
-    """Whether the benchmark takes two attributes or option values for the same."""
+    """Whether the benchmark treats two attributes or option values as equal."""
     return _matches(str(first), str(second))
 
 
 @lru_cache(maxsize=1 << 16)
 def _matches(first: str, second: str) -> bool:
-    """As ``token_set_ratio(...) > MATCH_THRESHOLD``, without the slow comparison where no word is shared and the
-    letters alone rule it out: the ratio of two texts is at most twice their common letters over all letters.
+    """Same as ``token_set_ratio(...) > MATCH_THRESHOLD``, but faster: skips the slow comparison where a bound excludes
+    a match. The bound, for texts without a common word, is twice the number of common letters divided by all letters.
     """
     words, others = _clean(first).split(), _clean(second).split()
     if set(words).isdisjoint(others):
@@ -33,7 +33,7 @@ def _matches(first: str, second: str) -> bool:
 
 @lru_cache(maxsize=1 << 16)
 def token_set_ratio(first: str, second: str) -> int:
-    """Similarity of two texts as sets of words, 0 to 100; 100 when one set contains the other.
+    """Similarity of two texts as sets of words, 0 to 100; 100 if one set contains the other.
 
     Example:
         >>> token_set_ratio("navy blue", "Blue, navy!"), token_set_ratio("black", "rose gold")

@@ -1,9 +1,9 @@
-"""A catalog the project writes itself, in the official schema: deterministic, of any size, in three difficulties.
+"""A generated catalog in the official schema: deterministic, of any size, in three difficulties.
 
     python -m hero_envs.webshop.generated --products 1000 --difficulty medium --seed 0 --out DIR
 
-writes it as ``items_shuffle.json``, ``items_ins_v2.json`` and ``items_human_ins.json``. Each product depends on the
-seed and its number alone, so a larger catalog begins with a smaller one.
+writes it as ``items_shuffle.json``, ``items_ins_v2.json`` and ``items_human_ins.json``. Each product depends only on
+the seed and its number, so a larger catalog begins with the products of a smaller one.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ DEFAULT_PRODUCTS = 1000
 _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _ASINS = 36**9
 _ASIN_STEP = 48_271_936_273_921
-"""Odd and no multiple of 3, so number -> asin repeats only after 36^9 products."""
+"""Odd and not a multiple of 3, so that asins repeat only after 36^9 products."""
 
 
 @dataclass(frozen=True, slots=True)
 class Difficulty:
-    """How much a product varies and how much of it a goal names; pairs are (fewest, most)."""
+    """How much products vary and how many of their properties a goal names; pairs are (minimum, maximum)."""
 
     attributes: tuple[int, int]
-    """Attributes a product has."""
+    """Number of attributes of a product."""
     wanted: tuple[int, int]
-    """Attributes a goal names."""
+    """Number of attributes that a goal names."""
     groups: tuple[int, int]
     values: tuple[int, int]
-    """Values per option group."""
+    """Number of values per option group."""
     price_ranges: float
-    """Share of products with a price range."""
+    """Fraction of products with a price range."""
     requests: int
-    """How many of the phrasings are used."""
+    """Number of different phrasings of requests."""
 
 
 DIFFICULTIES = {
@@ -67,7 +67,7 @@ def generated_products(products: int, difficulty: str = "medium", seed: int = 0)
     """Cleaned products of a generated catalog.
 
     Raises:
-        ValueError: The size or the difficulty is unknown.
+        ValueError: The size is not positive, or the difficulty is unknown.
     """
     for number, (entry, instruction, human) in enumerate(generated_entries(products, difficulty, seed)):
         yield clean_product(entry, instruction, human, number)
@@ -77,7 +77,7 @@ def generated_entries(products: int, difficulty: str = "medium", seed: int = 0) 
     """Raw entries of a generated catalog.
 
     Raises:
-        ValueError: The size or the difficulty is unknown.
+        ValueError: The size is not positive, or the difficulty is unknown.
     """
     if products < 1:
         raise ValueError(f"products={products}: expected at least 1.")
@@ -159,7 +159,7 @@ def _options(department: Department, level: Difficulty, rng: Random) -> dict[str
 def _request(
     words: dict[str, str], attributes: list[str], options: dict[str, list[str]], level: Difficulty, rng: Random
 ) -> dict[str, Any]:
-    """One row as a person would write it: some of the attributes, one value of every option."""
+    """One instruction row, phrased like a person: some of the attributes, one value of every option."""
     wanted = rng.sample(attributes, min(rng.randint(*level.wanted), len(attributes)))
     chosen = [rng.choice(values) for values in options.values()]
     named = "".join(rng.choice((f", in {value}", f", {value}", f" with {value}")) for value in chosen)
@@ -183,7 +183,7 @@ def _pricing(level: Difficulty, rng: Random) -> str:
 
 
 def _asin(number: int, seed: int) -> str:
-    """Ten characters, never the same for two numbers of one seed."""
+    """Ten characters, unique per number for one seed."""
     code = (number * _ASIN_STEP + seed * 7_919) % _ASINS
     digits = ""
     for _ in range(9):

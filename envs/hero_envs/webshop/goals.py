@@ -1,7 +1,7 @@
-"""Goals: what the shopper is asked to buy, made from the instructions of the products.
+"""Goals: what the agent is asked to buy, built from the instructions of the products.
 
-The order of random draws is part of the benchmark: with one ``price_seed`` the same prices, price bounds and goal
-order come out on every machine.
+The order of random draws is part of the benchmark: with the same ``price_seed``, prices, price bounds and the order of
+goals are the same on every machine.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from hero_envs.webshop.products import Product
 
 GOAL_SEED = 233
-"""Seed of the shuffle that fixes the order of all goals."""
+"""Seed of the shuffle that determines the order of all goals."""
 NO_BOUND = 1_000_000
 """Price bound of a goal without a price clause, in dollars."""
 
@@ -43,7 +43,7 @@ class Goal:
 
 @dataclass(frozen=True, slots=True)
 class GoalSet:
-    """Goals in final order, with what weighted draws need."""
+    """Goals in final order, with cumulative weights for weighted draws."""
 
     goals: tuple[Goal, ...]
     cumulative: list[float] = field(default_factory=list)
@@ -52,18 +52,18 @@ class GoalSet:
     def draw(self, rng: Random) -> int:
         """A weighted index.
 
-        The benchmark looks the position up in sums with a leading 0, so every result is one too high: the first goal
-        never comes and the last has the weight of the last two. Kept as it is.
+        The benchmark searches the position in sums with a leading 0, so every result is one too high: the first goal
+        is never drawn, and the last has the weight of the last two. This is kept for compatibility.
         """
         position = rng.uniform(0, self.cumulative[-1])
         return min(bisect.bisect_right(self.cumulative, position), len(self.cumulative) - 2)
 
 
 def goal_set(goals: Iterable[Goal]) -> GoalSet:
-    """Freeze a list of goals.
+    """Build a goal set from a list of goals.
 
     Raises:
-        ValueError: There is not a single goal.
+        ValueError: There are no goals.
     """
     kept = tuple(goals)
     if not kept:
@@ -76,7 +76,7 @@ def goal_set(goals: Iterable[Goal]) -> GoalSet:
 
 
 def price_bound(price: float, rng: Random) -> tuple[str, float]:
-    """Price clause of an instruction and its bound in dollars; no draw when fewer than two bounds fit."""
+    """Price clause of an instruction and its bound in dollars; nothing is drawn if fewer than two bounds fit."""
     candidates = [bound for bound in range(10, 1000, 10) if bound > price][:4]
     if len(candidates) < 2:
         return "", NO_BOUND
@@ -88,9 +88,9 @@ def human_goals(products: Iterable[Product], prices: Sequence[float], rng: Rando
     """One goal per human instruction that names attributes.
 
     Args:
-        products: The whole catalog or those with instructions, in order, each beside its price.
-        prices: Drawn price per product, in dollars.
-        rng: The benchmark's one generator.
+        products: The whole catalog or the products with instructions, in order.
+        prices: Drawn price of each of these products, in dollars.
+        rng: The benchmark's random generator.
     """
     goals = []
     for product, price in zip(products, prices, strict=True):
@@ -112,7 +112,7 @@ def human_goals(products: Iterable[Product], prices: Sequence[float], rng: Rando
 
 
 def synthetic_goals(products: Iterable[Product], prices: Sequence[float], rng: Random) -> list[Goal]:
-    """One goal per product and combination of its option values; rare attributes weigh more."""
+    """One goal per product and combination of its option values; rare attributes get more weight."""
     goals: list[Goal] = []
     for product, price in zip(products, prices, strict=True):
         if product.instruction is None:

@@ -1,9 +1,9 @@
-"""The committed list of tasks: ids and content hashes per split of the catalogs the project makes itself.
+"""The committed list of tasks: ids and content hashes per split of the generated catalogs.
 
     python -m hero_envs.webshop.manifest            print what differs from the committed list
-    python -m hero_envs.webshop.manifest --write    write the list anew
+    python -m hero_envs.webshop.manifest --write    write the list again
 
-Whoever trains on these ids can prove afterwards which tasks they were, on any machine and with any number of workers.
+The list shows which tasks belong to these ids, on any machine and with any number of workers.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ SOURCES = {
     "pocket": Source("pocket"),
     "generated": Source("generated", human_goals=True),
 }
-"""The catalogs of the list, as the environment makes them without further options."""
+"""The catalogs of the list, with the default options of the environment."""
 
 Manifest = dict[str, dict[str, dict[str, str]]]
 """Catalog -> split -> task id -> content hash."""
 
 
 def make_manifest() -> Manifest:
-    """The list as this machine makes it."""
+    """Compute the list."""
     manifest: Manifest = {}
     for name, source in SOURCES.items():
         tasks = open_tasks(source)
@@ -45,7 +45,7 @@ def read_manifest() -> Manifest:
 
 
 def main() -> int:
-    """Command line; the exit status is 1 when the lists differ."""
+    """Command line; the exit status is 1 if the lists differ."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help="write the list into the package")
     manifest = make_manifest()

@@ -1,8 +1,8 @@
-"""Write the noun table of a catalog with spaCy once; afterwards the environment needs no spaCy.
+"""Write the noun table of a catalog with spaCy; the environment then does not need spaCy.
 
     python -m hero_envs.webshop.noun_table --data DIR --out nouns.json [--nouns spacy:en_core_web_sm]
 
-The table goes to the environment as ``nouns="nouns.json"``.
+Pass the table to the environment as ``nouns="nouns.json"``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Which words of a product title are nouns: the one part of the benchmark that needs a language model.
+"""Nouns of product titles: the only part of the benchmark that needs a language model.
 
-The original tags titles with spaCy. Three extractors stand in for it, and the one in use is named in every result:
-``spacy`` (the optional extra, the same tags; the default for the official data), a *table* made once with spaCy, and
+The original tags titles with spaCy. There are three extractors, and every result names the one in use: ``spacy`` (the
+optional extra, with the same tags; the default for the official data), a *table* computed once with spaCy, and
 ``rules`` (built in, an approximation).
 """
 
@@ -14,15 +14,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 NounRule = Callable[[str], list[str]]
-"""From a title to its lower-case nouns in order, repeats kept."""
+"""Function from a title to its lower-case nouns in order, with duplicates."""
 
 
 class Nouns:
-    """A noun rule with a name and a memory.
+    """A noun rule with a name and a cache.
 
     Args:
-        rule: From a title to its nouns.
-        name: What results call it.
+        rule: Function from a title to its nouns.
+        name: Name in results.
     """
 
     def __init__(self, rule: NounRule, name: str) -> None:
@@ -46,7 +46,7 @@ def get_nouns(choice: str | Nouns | NounRule | Mapping[str, list[str]]) -> Nouns
             table, a callable, or a :class:`Nouns`.
 
     Raises:
-        ValueError: The choice is none of these, or the table is not an object of lists.
+        ValueError: The choice is not one of these, or the table is not an object of lists.
         ImportError: spaCy or its model is not installed.
     """
     if isinstance(choice, Nouns):
@@ -80,7 +80,7 @@ def _from_table(table: object, name: str) -> Nouns:
             return list(table[title])
         except KeyError:
             raise ValueError(
-                f"Noun table {name} has no entry for the title {title[:80]!r}. Make it again for this catalog, "
+                f"Noun table {name} has no entry for the title {title[:80]!r}. Write it again for this catalog, "
                 'or use nouns="rules".'
             ) from None
 
@@ -96,7 +96,7 @@ def _spacy_rule(model: str) -> NounRule:
     except (ImportError, OSError) as error:
         raise ImportError(
             f'nouns="spacy:{model}" (the default for the official data, as in the benchmark) needs spaCy and that '
-            f'model: pip install "hero_pl[spacy]" and python -m spacy download {model}; or say nouns="rules", whose '
+            f'model: pip install "hero_pl[spacy]" and python -m spacy download {model}; or set nouns="rules", whose '
             "rewards are not the benchmark's: one type match in eight to four differs."
         ) from error
 
@@ -136,7 +136,7 @@ _NOT_NOUN_ENDINGS = ("able", "ible", "ful", "less", "ous", "ic", "ical", "ive", 
 
 
 def rule_nouns(title: str) -> list[str]:
-    """Nouns by exclusion: words that are no function word, number or common adjective, and do not end like one.
+    """Nouns by exclusion: words that are not function words, numbers or common adjectives, and do not end like one.
 
     Example:
         >>> rule_nouns("Portable Waterproof Bluetooth Speaker with 2 USB Ports for the Kitchen")

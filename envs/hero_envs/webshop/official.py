@@ -1,4 +1,4 @@
-"""The official data files: found, read one entry at a time, checked."""
+"""Find, read and check the official data files, one entry at a time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STORE_ABOVE_BYTES = 64 << 20
 """Product files larger than this are converted once to an on-disk store."""
 _CHUNK = 1 << 20
 _LARGEST_ENTRY = 1 << 27
-"""Characters after which an entry that cannot be read is taken for malformed, not for unfinished."""
+"""Size in characters from which an entry that cannot be parsed counts as malformed, not as incomplete."""
 _PRICE_CLAUSE = re.compile(r",? and price lower than.*$", re.DOTALL)
 _QUOTES = str.maketrans("", "", "'\"`")
 
@@ -26,14 +26,14 @@ _QUOTES = str.maketrans("", "", "'\"`")
 def load_official(
     directory: str | Path, num_products: int | None = None, store_dir: str | Path | None = None
 ) -> Catalog:
-    """The catalog in a folder of official files.
+    """Load the catalog from a folder of official files.
 
     Args:
-        directory: Holds ``items_shuffle.json`` (or ``items_shuffle_1000.json``), the ``items_ins_v2`` file of the
+        directory: Folder with ``items_shuffle.json`` (or ``items_shuffle_1000.json``), the ``items_ins_v2`` file of the
             same size and, for human goals, ``items_human_ins.json``.
-        num_products: Load only the first raw entries. As in the original the search index then holds the first
-            *cleaned* entries of the whole file, so it knows a few products that the shop does not have.
-        store_dir: Where the on-disk store of a large file is kept; by default beside the data.
+        num_products: Load only the first raw entries. As in the original, the search index then has the first
+            *cleaned* entries of the whole file, so it contains a few products that the shop does not have.
+        store_dir: Folder for the on-disk store of a large file; default: next to the data.
 
     Raises:
         DataError: A file is missing, is not JSON, or is not in the official schema.
@@ -50,7 +50,7 @@ def load_official(
 
 
 def find_files(directory: Path) -> Inputs:
-    """The files of a data folder; human instructions may be missing.
+    """Find the files of a data folder; human instructions may be missing.
 
     Raises:
         DataError: The product file or its instructions are missing.
@@ -71,7 +71,7 @@ def find_files(directory: Path) -> Inputs:
 
 
 def iterate_json_list(path: Path) -> Iterator[Any]:
-    """Items of a JSON list one by one, in memory for one item.
+    """Yield the items of a JSON list one by one, without loading the whole file.
 
     Raises:
         DataError: The file is not a JSON list; the message says where.
@@ -89,7 +89,7 @@ def iterate_json_list(path: Path) -> Iterator[Any]:
             return True
 
         def skip(separators: str) -> str:
-            """Go over blanks and separators; the next character, or nothing at the end."""
+            """Skip spaces and separators; return the next character, or an empty string at the end."""
             nonlocal position
             while True:
                 while position < len(buffer) and buffer[position] in separators:
@@ -98,22 +98,24 @@ def iterate_json_list(path: Path) -> Iterator[Any]:
                     return buffer[position : position + 1]
 
         if skip(" \t\n\r\ufeff") != "[":
-            raise DataError(f"{path}: expected a JSON list of entries. Get the file again.")
+            raise DataError(f"{path}: expected a JSON list of entries. Download the file again.")
         position += 1
         while (first := skip(" \t\n\r,")) != "]":
             if not first:
-                raise DataError(f"{path}: the file ends inside the list after {number} entries. Get it again.")
+                raise DataError(f"{path}: the file ends inside the list after {number} entries. Download it again.")
             while True:
                 whole = ended
                 try:
                     item, end = decoder.raw_decode(buffer, position)
-                    if end < len(buffer) or not fill():  # a number may go on behind the cut
+                    if end < len(buffer) or not fill():  # a number may continue after the end of the buffer
                         break
                 except (ValueError, RecursionError) as error:
-                    # cut off or malformed: read on in growing steps, and blame the file when that does not help
+                    # incomplete or malformed: read more, in growing steps, and raise if that does not help
                     size = 2 * max(len(buffer) - position, _CHUNK)
                     if whole or size > _LARGEST_ENTRY:
-                        raise DataError(f"{path}: entry {number} is not valid JSON ({error}). Get it again.") from error
+                        raise DataError(
+                            f"{path}: entry {number} is not valid JSON ({error}). Download it again."
+                        ) from error
                     while len(buffer) - position < size and fill():
                         pass
             position = end
@@ -124,19 +126,19 @@ def iterate_json_list(path: Path) -> Iterator[Any]:
 
 
 def goal_text(instruction: str) -> str:
-    """An instruction as ``human_goals.json`` writes it: lower case, without quotes and price clause."""
+    """An instruction in the form of ``human_goals.json``: lower case, without quotes and price clause."""
     return _PRICE_CLAUSE.sub("", instruction.lower().translate(_QUOTES)).strip()
 
 
 def differing_goals(goals: Sequence[Goal], human_goals_file: Path) -> list[int]:
-    """Positions where the goals are not those of ``human_goals.json``: empty for the full official data.
+    """Positions where the goals differ from ``human_goals.json``; empty for the full official data.
 
     Raises:
-        DataError: The file is not a list of texts.
+        DataError: The file is not a list of strings.
     """
     texts = _load(human_goals_file)
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise DataError(f"{human_goals_file}: expected a JSON list of texts.")
+        raise DataError(f"{human_goals_file}: expected a JSON list of strings. Download the file again.")
     made = [goal_text(goal.instruction_text).strip(" .") for goal in goals]
     known = [text.strip(" .") for text in texts]
     length = max(len(made), len(known))
@@ -150,7 +152,7 @@ def _products(inputs: Inputs, num_products: int | None = None) -> Iterator[Any]:
     instructions = _load(inputs.instructions)
     for path, value in ((inputs.instructions, instructions), (inputs.human, human)):
         if not isinstance(value, dict):
-            raise DataError(f"{path}: expected one JSON object from asin to instructions. Get the file again.")
+            raise DataError(f"{path}: expected one JSON object from asin to instructions. Download the file again.")
     return clean_products(iterate_json_list(inputs.products), instructions, human, num_products)
 
 
@@ -158,11 +160,11 @@ def _load(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not readable as JSON ({error}). Get the file again.") from error
+        raise DataError(f"{path}: not readable as JSON ({error}). Download the file again.") from error
 
 
 def _read(file: Any, path: Path) -> str:
     try:
         return str(file.read(_CHUNK))
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text ({error}). Get the file again.") from error
+        raise DataError(f"{path}: not UTF-8 text ({error}). Download the file again.") from error

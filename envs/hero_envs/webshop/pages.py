@@ -1,7 +1,7 @@
-"""The five kinds of pages as sequences of text pieces, and the two observation formats of the original.
+"""The five kinds of pages as sequences of text pieces, and the two observation formats of the original environment.
 
-A piece is ``(kind, text)``. Only what the original's templates and HTML parser leave of a page is kept: empty pieces
-vanish, blank ones shrink to one blank or vanish.
+A piece is ``(kind, text)``. Pages contain only the text that remains after the original's templates and HTML parser:
+empty pieces are removed, and pieces of white space become one space or are removed.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ Piece = tuple[str, str]
 
 
 class Element(NamedTuple):
-    """What a click reaches."""
+    """A clickable element."""
 
     kind: str
     """``button``, ``link`` or ``option``."""
     target: str = ""
-    """Name of the option group or asin of the product."""
+    """Name of the option group, or asin of the product."""
 
 
 _BUTTON = Element(BUTTON)
@@ -37,7 +37,7 @@ _BUTTON = Element(BUTTON)
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page as it was when it was built."""
+    """A page at the time it was built."""
 
     kind: str
     """``index``, ``results``, ``item``, ``sub`` or ``done``."""
@@ -58,7 +58,7 @@ class Page:
 
     @property
     def has_search_bar(self) -> bool:
-        """Only the index page shows one (searching works everywhere)."""
+        """Whether the page shows a search bar: only the index page does, but searching works everywhere."""
         return self.kind == "index"
 
 
@@ -77,7 +77,7 @@ def results_page(
     products: Sequence[Product],
     visited: Collection[str],
 ) -> Page:
-    """Ten products at most; ``rows`` and ``products`` are those of this page."""
+    """A page with at most ten products; ``rows`` and ``products`` are those of this page."""
     pieces = [*_head(instruction), (TEXT, f"Page {number} (Total results: {total})")]
     buttons = ["Back to Search", *(["< Prev"] if number > 1 else []), "Next >"]
     pieces += [(BUTTON, label) for label in buttons[1:]]
@@ -89,7 +89,7 @@ def results_page(
 
 
 def item_page(url: str, instruction: str, product: Product, show_attributes: bool) -> Page:
-    """One product with its options."""
+    """The page of one product with its options."""
     pieces = [*_head(instruction), (BUTTON, "< Prev")]
     labels = ["Description", "Features", "Reviews", *(["Attributes"] if show_attributes else []), "Buy Now"]
     clickables = {label.lower(): _BUTTON for label in ("Back to Search", "< Prev", *labels)}
@@ -126,7 +126,7 @@ def sub_page_texts(product: Product, sub: str) -> list[str]:
 
 
 def done_page(url: str, asin: str, options: Mapping[str, str], reward: float) -> Page:
-    """The receipt; nothing on it can be clicked."""
+    """The page after a purchase; it has no clickable elements."""
     chosen = json.dumps(dict(options), sort_keys=True).translate(_TOJSON)
     texts = [
         "Thank you for shopping with us!",
@@ -143,12 +143,12 @@ def done_page(url: str, asin: str, options: Mapping[str, str], reward: float) ->
 
 
 def render_text(page: Page) -> str:
-    """The flat format: stripped pieces joined by `` [SEP] ``."""
+    """The plain format: stripped pieces joined by `` [SEP] ``."""
     return " [SEP] ".join([text.strip() for _, text in page.pieces])
 
 
 def render_text_rich(page: Page) -> str:
-    """The format with marked buttons; what was chosen or visited is marked as clicked."""
+    """The format with marked buttons; chosen options and visited products are marked as clicked."""
     lines: list[str] = []
     notes: list[str] = []
     for kind, text in page.pieces:

@@ -1,7 +1,7 @@
-"""The pocket shop: forty products in plain words, small enough for a model with a million parameters.
+"""The pocket shop: forty products described in simple words, small enough for a model with a million parameters.
 
-Five materials times eight kinds of things, each in five colors and five sizes. A goal names all four; the order in
-which a product shows its values changes from product to product, so positions say nothing.
+Five materials times eight categories, each in five colors and five sizes. A goal gives all four. The order of the
+values differs between products, so their position contains no information.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ KINDS = ("shirt", "lamp", "chair", "bowl", "clock", "mug", "bench", "kettle")
 COLORS = ("red", "blue", "green", "black", "white")
 SIZES = ("tiny", "small", "medium", "large", "giant")
 LOWEST_PRICE = 980
-"""In dollars; from here on the goals carry no price clause."""
+"""Lowest price in dollars; goals of products at this price or above have no price clause."""
 
 
 def pocket_products(seed: int = 0) -> Iterator[Product]:
     """The forty products.
 
     Args:
-        seed: Order of the values on each page and the prices.
+        seed: Seed of prices and of the order of values on each page.
     """
     for number, (kind, material) in enumerate((k, m) for k in KINDS for m in MATERIALS):
         rng = Random(f"pocket {seed} {number}")
@@ -47,7 +47,7 @@ def pocket_products(seed: int = 0) -> Iterator[Product]:
 
 
 def pocket_nouns() -> Nouns:
-    """The kind is the only noun, so a thing of another kind is worth nothing whatever it is made of."""
+    """The category is the only noun, so a product of another category gives no reward."""
     return Nouns(lambda title: title.split()[-1:], "last-word")
 
 

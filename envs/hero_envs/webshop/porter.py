@@ -1,4 +1,4 @@
-"""The Porter stemmer in the variant of Lucene's English analyser.
+"""The Porter stemmer in the variant of Lucene's English analyzer.
 
 The algorithm is M. F. Porter, "An algorithm for suffix stripping" (1980), with the two departures of the author's
 own later
@@ -78,7 +78,7 @@ def _plurals_and_participles(word: str) -> str:
 
 
 def _restore_end(rest: str) -> str:
-    """After ``-ed`` or ``-ing`` is gone: ``conflat`` to ``conflate``, ``hopp`` to ``hop``, ``fil`` to ``file``."""
+    """After removing ``-ed`` or ``-ing``: ``conflat`` to ``conflate``, ``hopp`` to ``hop``, ``fil`` to ``file``."""
     if rest.endswith(("at", "bl", "iz")):
         return rest + "e"
     if _double_consonant(rest):
@@ -87,7 +87,7 @@ def _restore_end(rest: str) -> str:
 
 
 def _replace_suffix(word: str, table: tuple[tuple[str, str], ...]) -> str:
-    """The one suffix of the table that fits is replaced if something with a consonant sequence stays before it."""
+    """Replace the matching suffix of the table if the rest of the word has a vowel-consonant sequence."""
     for suffix, replacement in table:
         if word.endswith(suffix):
             rest = word[: -len(suffix)]
@@ -117,7 +117,7 @@ def _tidy_end(word: str) -> str:
 
 
 def _shape(word: str) -> str:
-    """``c`` and ``v`` per letter; ``y`` is a vowel after a consonant. Everything that is no vowel is a consonant."""
+    """``c`` or ``v`` per letter; ``y`` is a vowel after a consonant. All other characters are consonants."""
     shape = ""
     for i, letter in enumerate(word):
         vowel = letter in "aeiou" or (letter == "y" and i > 0 and shape[-1] == "c")
@@ -139,5 +139,5 @@ def _double_consonant(word: str) -> bool:
 
 
 def _short_syllable(word: str) -> bool:
-    """Consonant, vowel, consonant at the end, the last one not ``w``, ``x`` or ``y``."""
+    """Whether the word ends with consonant, vowel, consonant, where the last is not ``w``, ``x`` or ``y``."""
     return _shape(word).endswith("cvc") and word[-1] not in "wxy"

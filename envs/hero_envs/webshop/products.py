@@ -1,4 +1,4 @@
-"""Rows of the shop: cleaning raw product entries and parsing their prices."""
+"""Products of the shop: cleaning raw entries and parsing their prices."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 DEFAULT_PRICE = 100.0
-"""Price of a product that names none, in dollars."""
+"""Price of a product without a price, in dollars."""
 NO_ATTRIBUTES = ("DUMMY_ATTR",)
 MAX_ASIN_LENGTH = 10
 _NOT_A_NUMBER = re.compile(r"[^\d.]")
 
 
 class DataError(ValueError):
-    """A data file cannot be used; the message says which entry, what was expected and what to do."""
+    """A data file cannot be used; the message names the entry, what was expected, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Product:
     category: str
     product_category: str
     pricing: tuple[float, ...]
-    """One price or the two ends of a range, in dollars."""
+    """One price, or the two ends of a range, in dollars."""
     price_tag: str
     instruction: str | None = None
     """Text of the synthetic goals, or ``None``."""
@@ -49,13 +49,13 @@ def clean_products(
     human: Mapping[str, Sequence[Mapping[str, Any]]],
     num_products: int | None = None,
 ) -> Iterator[Product]:
-    """Products from raw entries: unusable and repeated asins are left out.
+    """Products from raw entries; invalid and repeated asins are left out.
 
     Args:
         entries: Raw product objects in file order.
         instructions: ``items_ins_v2``: asin -> attributes and the synthetic instruction.
         human: ``items_human_ins``: asin -> instruction rows.
-        num_products: Look at this many **raw** entries only.
+        num_products: Use only this many **raw** entries.
 
     Raises:
         DataError: An entry is not in the official schema.
@@ -109,17 +109,17 @@ def clean_product(
     except KeyError as error:
         raise DataError(
             f"Product entry {position} (asin {entry['asin']}): the field {error} is missing. "
-            "Expected the official WebShop schema; get the file again or leave this entry out."
+            "Expected the official WebShop schema. Download the file again, or remove this entry."
         ) from error
     except (TypeError, ValueError, AttributeError) as error:
         raise DataError(f"Product entry {position} (asin {entry['asin']}): {error}") from error
 
 
 def parse_price(pricing: str | None) -> tuple[tuple[float, ...], str]:
-    """Price values in dollars and the tag that pages show.
+    """Price values in dollars, and the price tag shown on pages.
 
     Raises:
-        ValueError: The text has no ``$`` or no number after it.
+        ValueError: The text has no ``$`` with a number after it.
 
     Example:
         >>> parse_price("$1,049.00"), parse_price("$5.00 - $7.50"), parse_price(None)
@@ -141,7 +141,7 @@ def parse_price(pricing: str | None) -> tuple[tuple[float, ...], str]:
 
 
 def index_text(product: Product) -> str:
-    """What the search index knows of a product: title, description, first bullet and options, in lower case."""
+    """Text of a product for the search index: title, description, first bullet and options, in lower case."""
     options = ", and ".join(f"{name}: {', '.join(values)}" for name, values in product.options.items())
     first_bullet = product.bullets[0] if product.bullets else ""
     return f"{product.title} {product.description} {first_bullet} {options}".lower()
@@ -157,7 +157,7 @@ def _text(entry: Mapping[str, Any], field: str) -> str:
 
 
 def _options(raw: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-    """Names in lower case; a later group of the same name replaces the former; ``/`` in values becomes `` | ``."""
+    """Options with lower-case names; a later group replaces one of the same name; ``/`` in values becomes `` | ``."""
     return {
         name.lower(): tuple(choice["value"].strip().replace("/", " | ").lower() for choice in choices)
         for name, choices in raw.items()

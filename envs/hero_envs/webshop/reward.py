@@ -1,4 +1,4 @@
-"""The reward of a purchase: how much of the goal the bought product, its options and its price fulfil."""
+"""The reward of a purchase: how well the product, its options and its price meet the goal."""
 
 from __future__ import annotations
 
@@ -20,12 +20,11 @@ def purchase_reward(
     """Reward in [0, 1] and its components.
 
     ``r = r_type * (attributes met + options met + price met) / (attributes + options + 1)``; the components are the
-    factor, the three shares and their weights. ``r_option`` and ``w_option`` are absent when the goal names no
-    options.
+    factor, the three fractions and their weights. ``r_option`` and ``w_option`` are absent if the goal has no options.
 
     Args:
-        product: What was bought.
-        goal: What was wanted.
+        product: The bought product.
+        goal: The goal.
         price: The drawn price of the product, in dollars.
         options: Chosen value per option name.
         nouns: Noun extractor of the type match.
@@ -54,7 +53,7 @@ def purchase_reward(
 
 
 def match_type(product: Product, goal: Goal, nouns: Nouns) -> Components:
-    """Whether the bought product is the kind of thing that was wanted: a factor of 0, 0.1, 0.5 or 1."""
+    """Whether the bought product is of the requested kind: a factor of 0, 0.1, 0.5 or 1."""
     query_match = product.query == goal.query
     category_match = len(_levels(product.product_category) & _levels(goal.product_category)) >= 2
     (wanted, wanted_set), (_, bought_set) = nouns.of(goal.name), nouns.of(product.title)
@@ -73,7 +72,7 @@ def match_type(product: Product, goal: Goal, nouns: Nouns) -> Components:
 
 
 def attributes_met(product: Product, wanted: Sequence[str]) -> int:
-    """How many wanted attributes the product has, by its attribute list or word for word in its texts."""
+    """Number of requested attributes that the product has, in its attribute list or literally in its texts."""
     texts: tuple[str, ...] = ()
     met = 0
     for attribute in wanted:
@@ -86,11 +85,11 @@ def attributes_met(product: Product, wanted: Sequence[str]) -> int:
 
 
 def options_met(chosen: Sequence[str], wanted: Sequence[str] | Mapping[str, str]) -> int:
-    """How many wanted option values were chosen, colours compared by their first colour word.
+    """Number of requested option values that were chosen; colors are compared by their first color word.
 
     Args:
-        chosen: Chosen values; their names do not matter.
-        wanted: Values, or values by option name: then name and value are compared as one text.
+        chosen: Chosen values; their names are not used.
+        wanted: Values, or values by option name; then name and value are compared as one text.
     """
     have = [normalize_color(value) for value in chosen]
     goals = [normalize_color(item) for item in (wanted.items() if isinstance(wanted, Mapping) else wanted)]

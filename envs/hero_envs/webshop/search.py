@@ -1,7 +1,7 @@
-"""BM25 search that ranks as Lucene 8 ranks (k1 = 0.9, b = 0.4), with postings in a few numpy arrays.
+"""BM25 search with the ranking of Lucene 8 (k1 = 0.9, b = 0.4), with postings in numpy arrays.
 
-Documents are numbered by their asin in ascending order, so the lower number wins a tie. Single-precision arithmetic
-and the one-byte document length are part of the ranking: with exact lengths a third of the orders come out different.
+Documents are numbered by asin in ascending order; in a tie the lower number comes first. Single-precision arithmetic
+and the one-byte document length are part of the ranking: with exact lengths a third of the result lists would differ.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from hero_envs.webshop.analyzer import terms
 K1, B = np.float32(0.9), np.float32(0.4)
 MAX_HITS = 50
 MAX_QUERY_TERMS = 1024
-"""Lucene refuses longer queries; here they find nothing."""
+"""Lucene refuses longer queries; here they return no result."""
 _GROUPS = 512
 _CACHED_POSTINGS = 1 << 23
-"""Per-term scores are kept as long as the whole index has no more postings than this."""
+"""Scores per term are cached only if the whole index has at most this many postings."""
 
 
 class Vocabulary(Protocol):
-    """From a term to its number."""
+    """Maps a term to its number."""
 
     def get(self, term: str) -> int | None:
         """The number, or ``None`` for an unknown term."""
@@ -36,7 +36,7 @@ class Vocabulary(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Postings:
-    """Which document holds which term how often; every array may be memory-mapped."""
+    """Term counts per document; every array may be memory-mapped."""
 
     vocabulary: Vocabulary | Mapping[str, int]
     starts: NDArray[np.int64]
@@ -97,10 +97,10 @@ class SearchIndex:
     def _best(
         self, holders: NDArray[np.int32], weights: NDArray[np.float32], hits: int
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Add up the term scores per document (in double precision, as Lucene does) and take the best."""
+        """Add the term scores per document (in double precision, as in Lucene) and select the best documents."""
         names: NDArray[np.int32] | None
         places: NDArray[np.signedinteger]
-        if len(holders) * 16 < len(self.postings.norms):  # few documents of many: do not touch the rest
+        if len(holders) * 16 < len(self.postings.norms):  # few documents of many: do not process the rest
             names, places = np.unique(holders, return_inverse=True)
         else:
             names, places = None, holders
@@ -135,10 +135,9 @@ class SearchIndex:
 
 
 def _reached_by(totals: NDArray[np.float32], hits: int) -> np.float32:
-    """A score that at least ``hits`` documents reach, close to the best such score; 0 when there are not so many.
+    """A score that at least ``hits`` documents reach, close to the highest such score; 0 if there are not so many.
 
-    The maxima of strided groups stand for the whole: selecting among all scores is slow because most of them are
-    equal.
+    Uses the maxima of strided groups, because selecting among all scores is slow: most of them are equal.
     """
     groups = max(_GROUPS, 2 * hits)
     if len(totals) > 2 * groups:

@@ -1,7 +1,7 @@
-"""The page machine: sessions, actions and pages exactly as the original text environment has them.
+"""The shop: sessions, actions and pages exactly as in the original text environment.
 
-It knows nothing of Gymnasium, step limits or tool calls. Two behaviors of the original read the page's URL text, so
-URLs are kept as they were.
+Gymnasium, step limits and tool calls are handled elsewhere. Two behaviors of the original depend on the text of the
+URL, so URLs are the same as in the original.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _PAGE_NAMES = ("search_results", "item_page", "item_sub_page", "done")
 
 @dataclass(slots=True)
 class Session:
-    """What the shop remembers of one visitor; all but the goal is forgotten on the index page."""
+    """State of one visitor; everything except the goal is reset on the index page."""
 
     id: str
     goal: Goal
@@ -49,16 +49,16 @@ class Session:
 
 
 class Shop:
-    """One browser in the shop.
+    """One visitor's view of the shop.
 
     Args:
         world: Products, prices and goals.
         nouns: Noun extractor of the reward.
-        rng: Generator of session names, weighted goals and random products; by default the one that made the goals.
+        rng: Generator for session names, weighted goals and random products; default: the one that built the goals.
         show_attributes: Offer the attributes sub page.
-        num_prev_obs: Earlier observations in each returned state.
-        num_prev_actions: Earlier actions in each returned state.
-        session_prefix: Put before every session name.
+        num_prev_obs: Number of earlier observations in each returned state.
+        num_prev_actions: Number of earlier actions in each returned state.
+        session_prefix: Prefix of every session name.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Shop:
         self.session_prefix = session_prefix
         self.sessions: dict[str, tuple[Goal, int]] = {}
         self.components: Components = {}
-        """Parts of the last purchase's reward."""
+        """Components of the last purchase's reward."""
         self.bought: str | None = None
         """Asin of the last purchase of this episode."""
         self.reset()
@@ -90,14 +90,14 @@ class Shop:
         """Start at the index page.
 
         Args:
-            session: An int selects the goal of that index, a text keeps the weighted goal of its first use, ``None``
+            session: An integer selects the goal of that index, a string keeps the goal drawn at its first use, ``None``
                 draws both.
 
         Returns:
             The flat observation.
 
         Raises:
-            IndexError: There is no goal of that index.
+            IndexError: There is no goal with that index.
         """
         name = "".join(self.rng.choices(string.ascii_lowercase, k=10)) if session is None else str(session)
         name = self.session_prefix + name
@@ -110,11 +110,11 @@ class Shop:
         return self._begin(name)
 
     def start(self, index: int, instruction: str | None = None) -> str:
-        """Start at the index page with the goal of this index, whatever was there before.
+        """Start at the index page with the goal of this index, and discard the current session.
 
         Args:
             index: Position of the goal in final order.
-            instruction: Shown in the place of the goal's own text.
+            instruction: Text shown instead of the goal's own.
 
         Returns:
             The flat observation.
@@ -133,15 +133,15 @@ class Shop:
         return observation
 
     def step(self, action: str) -> tuple[str, float, bool]:
-        """Apply a native action: state, reward and whether something was bought. Bad actions do nothing."""
+        """Apply a native action; return state, reward and whether a product was bought. Invalid actions do nothing."""
         reward, done, _ = self.apply(*parse_native(action))
         return self._with_history(action), reward, done
 
     def apply(self, name: str | None, argument: str | None) -> tuple[float, bool, bool]:
-        """Apply a parsed action to the page.
+        """Apply a parsed action to the current page.
 
         Returns:
-            Reward, whether something was bought, whether the action was possible on this page.
+            Reward, whether a product was bought, and whether the action was possible on this page.
         """
         if name == "search" and argument is not None:
             self._search(argument.split(" "))
@@ -181,7 +181,7 @@ class Shop:
         return 0.0, False
 
     def _page_name(self) -> str:
-        """The first known page name anywhere in the URL: a query can mislead it, as in the original."""
+        """The first known page name in the URL; as in the original, text of a query can match too."""
         return next((name for name in _PAGE_NAMES if name in self.page.url), "")
 
     def _open_index(self, name: str) -> None:
@@ -205,7 +205,7 @@ class Shop:
         )
 
     def _find(self, keywords: list[str]) -> list[int]:
-        """Rows for the keywords; the first may choose another kind of query."""
+        """Rows for the keywords; the first keyword may select another kind of query."""
         catalog, rest = self.world.catalog, keywords[1:]
         if keywords[0] == "<r>":
             return self.rng.sample(range(len(catalog.products)), min(RANDOM_PRODUCTS, len(catalog.products)))
@@ -241,12 +241,12 @@ class Shop:
         return f"{session.id}/{session.asin}/{'+'.join(session.keywords)}/{session.page}"
 
     def product(self) -> Product:
-        """The product whose page is open."""
+        """The product of the current page."""
         assert self.session.asin is not None, "item pages are reached through a product"
         return self.world.catalog.products[self.world.catalog.row_of[self.session.asin]]
 
     def _with_history(self, action: str) -> str:
-        """The state the original returns: earlier observations and actions, oldest first, then the current page."""
+        """The state as in the original: earlier observations and actions, oldest first, then the current page."""
         observation = render_text(self.page)
         self._actions.append(action)
         parts: list[str] = []

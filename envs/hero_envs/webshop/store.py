@@ -1,8 +1,7 @@
-"""A large catalog on disk: converted once, opened in seconds, its pages shared by all processes.
+"""A large catalog on disk: converted once, opened in seconds, its memory shared by all processes.
 
-A store is a folder of arrays that are mapped into memory, rows that are decoded when they are looked at, and
-``store.json`` with the hashes of the files it was made from. It is built aside and put in place by one rename, so a
-half-made one is never seen.
+A store is a folder of memory-mapped arrays, rows that are decoded on access, and ``store.json`` with the hashes of the
+source files. It is built in a temporary folder and then renamed, so that no process sees an incomplete store.
 """
 
 from __future__ import annotations
@@ -37,17 +36,17 @@ class Inputs:
     human: Path | None
 
     def paths(self) -> list[Path]:
-        """Those that exist."""
+        """The files that exist."""
         return [path for path in (self.products, self.instructions, self.human) if path is not None]
 
 
 def open_store(inputs: Inputs, directory: Path, products: Callable[[], Iterable[Product]]) -> Catalog:
-    """Open the store of these inputs, making it first when there is none or the inputs have changed.
+    """Open the store of these inputs; build it first if there is none or the inputs have changed.
 
     Args:
         inputs: Files the store belongs to.
-        directory: The store.
-        products: Gives the cleaned products, for making it.
+        directory: Folder of the store.
+        products: Returns the cleaned products, to build the store.
 
     Raises:
         DataError: The folder for the store cannot be written.
@@ -56,17 +55,17 @@ def open_store(inputs: Inputs, directory: Path, products: Callable[[], Iterable[
         try:
             directory.parent.mkdir(parents=True, exist_ok=True)
             with _one_at_a_time(directory.with_name(f"{directory.name}.lock")):
-                if not _belongs(directory, inputs):  # another process may have made it while this one waited
+                if not _belongs(directory, inputs):  # another process may have built it while this one waited
                     _make(inputs, directory, products)
         except OSError as error:
             raise DataError(
-                f"The store {directory} cannot be written ({error}). Name a writable folder as store_dir."
+                f"Cannot write the store {directory} ({error}). Set store_dir to a writable folder."
             ) from error
     return read_store(directory)
 
 
 def read_store(directory: Path) -> Catalog:
-    """Open a store. Arrays are mapped, not read."""
+    """Open a store. Arrays are memory-mapped, not read."""
     meta = json.loads((directory / "store.json").read_text(encoding="utf-8"))
 
     def mapped(name: str) -> NDArray[Any]:
@@ -104,7 +103,7 @@ class StoredCatalog(Catalog):
         self._hashes = hashes
 
     def with_query(self, query: str) -> list[int]:
-        """Rows of all products made for this query, in load order."""
+        """Rows of all products with this query, in load order."""
         return np.flatnonzero(self._hashes["query"] == text_hash(query)).tolist()
 
     def in_category(self, category: str) -> list[int]:
@@ -113,7 +112,7 @@ class StoredCatalog(Catalog):
 
 
 class StoredProducts(Sequence[Product]):
-    """Rows decoded when they are looked at; the last few thousand are kept."""
+    """Products decoded on access; the last few thousand are cached."""
 
     def __init__(self, path: Path, starts: NDArray[np.int64]) -> None:
         self._bytes = np.memmap(path, dtype=np.uint8, mode="r") if len(starts) > 1 else np.empty(0, np.uint8)
@@ -142,7 +141,7 @@ class StoredProducts(Sequence[Product]):
 
 
 class AsinRows(Mapping[str, int]):
-    """Row per asin by binary search."""
+    """Row of an asin, by binary search."""
 
     def __init__(self, asins: NDArray[np.str_], rows: NDArray[np.int32]) -> None:
         self._asins = asins
@@ -163,20 +162,20 @@ class AsinRows(Mapping[str, int]):
 
 
 class HashedVocabulary:
-    """Term numbers by binary search over 64-bit hashes, so that nothing is loaded at the start."""
+    """Term numbers by binary search over 64-bit hashes, so that nothing has to be loaded at the start."""
 
     def __init__(self, hashes: NDArray[np.uint64]) -> None:
         self._hashes = hashes
 
     def get(self, term: str) -> int | None:
-        """Number of a term, ``None`` when no product has it."""
+        """Number of a term; ``None`` if no product has it."""
         wanted = np.uint64(text_hash(term))
         place = int(np.searchsorted(self._hashes, wanted))
         return place if place < len(self._hashes) and self._hashes[place] == wanted else None
 
 
 def decode_row(row: bytes) -> Product:
-    """The product of one row."""
+    """Decode the product of one row."""
     values = json.loads(row.decode("utf-8", "surrogatepass"))
     asin, title, description, bullets, options, attributes, query, category, product_category, pricing, tag = values[
         :11
@@ -201,7 +200,7 @@ def decode_row(row: bytes) -> Product:
 
 
 def _belongs(directory: Path, inputs: Inputs) -> bool:
-    """Whether the store is of this version and of these files (by hash where the time of change differs)."""
+    """Whether the store has this version and these files (compared by hash if the modification time differs)."""
     try:
         meta = json.loads((directory / "store.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -229,7 +228,7 @@ def _sha256(path: Path) -> str:
 
 
 def _make(inputs: Inputs, directory: Path, products: Callable[[], Iterable[Product]]) -> None:
-    """Build aside, then rename; a stale store goes first."""
+    """Build in a temporary folder, remove an outdated store, then rename."""
     aside = Path(tempfile.mkdtemp(prefix=f"{directory.name}.", dir=directory.parent))
     try:
         write_store(aside, products(), [_fingerprint(path) for path in inputs.paths()])
@@ -245,7 +244,7 @@ def _make(inputs: Inputs, directory: Path, products: Callable[[], Iterable[Produ
 
 @contextmanager
 def _one_at_a_time(lock: Path) -> Iterator[None]:
-    """Let the processes of a machine in one by one (where the system has file locks)."""
+    """Lock, so that only one process of a machine builds at a time (where the system has file locks)."""
     try:
         import fcntl
     except ImportError:

@@ -1,4 +1,4 @@
-"""Converting a catalog to its on-disk form, one product at a time."""
+"""Convert a catalog to a store on disk, one product at a time."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from hero_envs.webshop.products import MAX_ASIN_LENGTH, DataError, Product, inde
 from hero_envs.webshop.search import encode_length
 
 STORE_VERSION = 1
-"""Stores of another version are made again."""
+"""Stores of another version are built again."""
 _SPILL_EVERY = 1 << 22
-"""Postings that wait in memory before they go to a file."""
+"""Number of postings in memory before they are written to a file."""
 
 
 def write_store(directory: Path, products: Iterable[Product], fingerprints: Sequence[Mapping[str, Any]]) -> None:
@@ -30,7 +30,7 @@ def write_store(directory: Path, products: Iterable[Product], fingerprints: Sequ
     Args:
         directory: An empty folder.
         products: Cleaned products in load order.
-        fingerprints: What to remember of the input files.
+        fingerprints: Fingerprints of the input files, stored to detect changes.
     """
     row_starts, lengths, instructed = array("q", [0]), array("i"), array("i")
     query_hashes, category_hashes, ranges = array("Q"), array("Q"), array("d")
@@ -78,7 +78,7 @@ def write_store(directory: Path, products: Iterable[Product], fingerprints: Sequ
 
 
 class _Spill:
-    """Postings on their way to disk: gathered by product, written out by term, with little in memory."""
+    """Collects postings by product and writes them by term, with little memory."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -146,10 +146,10 @@ class _Spill:
 
 
 def encode_row(product: Product) -> bytes:
-    """One row of ``rows.bin``."""
+    """Encode a product as one row of ``rows.bin``."""
     return json.dumps(astuple(product), ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
 
 
 def text_hash(text: str) -> int:
-    """Eight bytes that stand for a text in the arrays of a store."""
+    """64-bit hash of a text, used in the arrays of a store."""
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")

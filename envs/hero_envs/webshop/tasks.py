@@ -1,4 +1,4 @@
-"""From the options of the environment to its tasks; opened once per process and shared by all environments in it."""
+"""Tasks for the options of an environment; loaded once per process and shared by all its environments."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CATALOGS = ("pocket", "generated", "official")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Which catalog and which goals: the fields are options of the environment."""
+    """Catalog and goals to use; the fields are options of the environment."""
 
     catalog: str
     data_dir: str | None = None
@@ -54,7 +54,7 @@ class Tasks:
 
 @lru_cache(maxsize=4)
 def open_tasks(source: Source) -> Tasks:
-    """Load or generate the catalog, draw prices and goals, cut the splits.
+    """Load or generate the catalog, draw prices and goals, compute the splits.
 
     Raises:
         ValueError: The options do not fit together.
@@ -90,20 +90,20 @@ def _catalog(source: Source) -> Catalog:
 
 
 def _warn_about_other_goals(source: Source, goals: Sequence[Goal]) -> None:
-    """The full official data has a published list of its goals in final order: say when ours are others."""
+    """Warn if the goals differ from the published list of goals of the full official data."""
     path = Path(source.data_dir or "") / "human_goals.json"
     if not source.human_goals or source.products is not None or source.limit_goals != -1 or not path.is_file():
         return
     if different := differing_goals(goals, path):
         warnings.warn(
-            f"{path} names other goals than this data at {len(different)} positions (first: {different[0]}). "
+            f"The goals of this data differ from {path} at {len(different)} positions (first: {different[0]}). "
             "Results are not comparable with published ones: check that the data files are complete.",
             stacklevel=2,
         )
 
 
 def _numbered(ids: Iterable[str]) -> list[str]:
-    """Ids with a number behind the second and later ones of a kind."""
+    """Make ids unique: the second and later ones get a number."""
     seen: Counter[str] = Counter()
     out = []
     for task in ids:

@@ -1,4 +1,4 @@
-"""Words of the generated catalog: departments, what they sell, and how these things vary."""
+"""Words of the generated catalog: departments, their products, and the variants of these."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ class Department:
 
     name: str
     path: str
-    """Category levels above the thing."""
+    """Category levels above the product."""
     things: tuple[str, ...]
-    """Noun phrases; each is a query of its own."""
+    """Noun phrases; each is a separate query."""
     materials: tuple[str, ...]
     attributes: tuple[str, ...]
     groups: tuple[str, ...]
-    """Option groups a product may have, in the order it gets them."""
+    """Option groups that a product may have, in the order in which they are added."""
 
 
 def _words(text: str) -> tuple[str, ...]:

@@ -154,7 +154,10 @@ def test_available_actions_are_all_possible_and_hide_next_on_an_empty_page():
 
 def test_unknown_choices_name_what_there_is():
     for options, message in (
-        ({"split": "dev"}, "split='dev': the generated catalog has warmup, train, validation, test, all"),
+        (
+            {"split": "dev"},
+            "split='dev': expected one of warmup, train, validation, test, all for the generated catalog",
+        ),
         ({"observation": "html"}, "observation='html': expected one of text, text_rich, compact"),
         ({"catalog": "amazon"}, "catalog='amazon': expected one of pocket, generated, official"),
         ({"catalog": "official"}, "needs data_dir"),

@@ -175,10 +175,10 @@ def test_goal_texts_are_compared_in_the_published_form(folder):
     texts[4] = "something else"
     published.write_text(json.dumps(texts))
     assert differing_goals(goals, published) == [4]
-    with pytest.warns(UserWarning, match=r"names other goals .* at 1 positions \(first: 4\)"):
+    with pytest.warns(UserWarning, match=r"differ from .* at 1 positions \(first: 4\)"):
         gym.make("hero_pl/WebShop-v0", data_dir=folder, nouns="rules", price_seed=77)
     published.write_text("{}")
-    with pytest.raises(DataError, match="expected a JSON list of texts"):
+    with pytest.raises(DataError, match="expected a JSON list of strings"):
         differing_goals(goals, published)
 
 
