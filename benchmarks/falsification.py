@@ -99,8 +99,8 @@ def score(
     from hero_pl.losses.base import action_log_probabilities
 
     policy, objective = cli.model.policy, cli.model.objective
-    hints = objective.teacher.advise(trajectories, reflections, policy)
-    batch = tokenize(trajectories, hints, policy, device=next(policy.parameters()).device)
+    hints = objective.teacher.advise(trajectories, reflections, policy.dialect)
+    batch = tokenize(trajectories, hints, policy.dialect, device=next(policy.parameters()).device)
     found: dict[tuple[int, int], TurnScore] = {}
     for micro in batch.split(cli.model.tokens_per_micro_batch):
         with policy.sampling():

@@ -52,7 +52,7 @@ def play(policy: HuggingFacePolicy, episodes: int) -> list[Trajectory]:
 def cases(policy: HuggingFacePolicy, played: Sequence[Trajectory]) -> dict[tuple[str, str], list[Asked]]:
     """What the teacher is asked, by slot and case."""
     teacher = HindsightTeacher(template=HINT, include_diagnosis=False, on_invalid="env_feedback")
-    hints = teacher.advise(played, [Reflection((None,) * len(one.turns), "ok") for one in played], policy)
+    hints = teacher.advise(played, [Reflection((None,) * len(one.turns), "ok") for one in played], policy.dialect)
     found: dict[tuple[str, str], list[Asked]] = {(slot, case): [] for slot in SLOTS for case in CASES}
     for number, (episode, shown) in enumerate(zip(played, hints, strict=True)):
         situation = Shopper.open(episode.first_observation)

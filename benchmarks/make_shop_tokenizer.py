@@ -81,7 +81,7 @@ def learn(
     policy = ScriptedPolicy([""], ChatTemplate(byte_tokenizer()), parser)
     policy.load()
     specs = [EpisodeSpec(task, i, 1 + i) for i, task in enumerate(collector.task_ids[:episodes])]
-    rows = demonstrations.make(specs, policy, collector)
+    rows = demonstrations.make(specs, policy.dialect, collector)
     texts = [
         line
         for row in rows

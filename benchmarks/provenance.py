@@ -2,18 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
+from hero_pl.runs.provenance import commit
 
-from suites import ROOT
-
-
-def commit() -> str:
-    """Of the checkout, with a mark if it was changed; empty without git."""
-    command = ["git", "describe", "--always", "--dirty"]
-    try:
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
-    except OSError:  # no git on this machine
-        return ""
+__all__ = ["commit", "signed"]
 
 
 def signed(markdown: str) -> str:

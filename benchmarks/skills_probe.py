@@ -154,7 +154,7 @@ def _hinted(
         replace(one, diagnoses=tuple(changed(i, j, d) for j, d in enumerate(one.diagnoses)))
         for i, one in enumerate(truth)
     ]
-    hints = HindsightTeacher(template=HINT, on_invalid="env_feedback").advise(played, told, policy)
+    hints = HindsightTeacher(template=HINT, on_invalid="env_feedback").advise(played, told, policy.dialect)
     contexts, labels = [], []
     for i, j, label in places:
         hint = hints[i][j]

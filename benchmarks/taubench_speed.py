@@ -20,9 +20,9 @@ from tables import write_rows
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "envs")]
 
-from hero_envs.tau_bench.domain import default_data_dir  # noqa: E402
 from hero_envs.tau_bench.env import TauBenchEnv  # noqa: E402
 from hero_envs.tau_bench.expert import ScriptedExpert  # noqa: E402
+from hero_envs.tau_bench.official import default_data_dir  # noqa: E402
 
 SHARED_DATA = ROOT.parent / "shared" / "data" / "taubench"
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hero_pl.policy.huggingface import HuggingFacePolicy
     from hero_pl.policy.loading import Lora
     from hero_pl.reflection.self_reflector import SelfReflector
-    from hero_pl.rollout.collect import Limits
+    from hero_pl.rollout.limits import Limits
     from hero_pl.teacher.hindsight import HindsightTeacher
     from hero_pl.teacher.weights import InitialWeights
 
@@ -54,7 +54,7 @@ _HOMES = {
     "HuggingFacePolicy": "policy.huggingface",
     "InitialWeights": "teacher.weights",
     "JensenShannon": "losses.jensen_shannon",
-    "Limits": "rollout.collect",
+    "Limits": "rollout.limits",
     "Lora": "policy.loading",
     "Mixed": "objectives.mixed",
     "PlainText": "chat.actions",

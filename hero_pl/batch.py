@@ -7,6 +7,7 @@ context starts with the previous one and its action, so a trajectory is one forw
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, get_args, get_type_hints
@@ -14,10 +15,12 @@ from typing import Any, get_args, get_type_hints
 import torch
 from torch import Tensor
 
+from hero_pl.chat.dialect import Dialect
 from hero_pl.errors import TokenAlignmentError
 from hero_pl.losses.normalize import Mode, Normalization, coefficients
 from hero_pl.losses.scores import Scores
-from hero_pl.policy.base import Policy, ScoreRow
+from hero_pl.policy.base import ScoreRow
+from hero_pl.policy.branches import forwarded_tokens
 from hero_pl.types import Hint, Trajectory, Turn
 
 ReduceSum = Callable[[Tensor], Tensor]
@@ -59,6 +62,8 @@ class TokenizedBatch:
     """The teacher's rows again, with the empty scaffold and without hint; empty unless ``scaffold: subtract``."""
     temperature: float = 1.0
     """At which the actions were sampled; see :meth:`tempered`."""
+    teacher_shares: bool = False
+    """The teacher's rows of a trajectory share a pass (:mod:`hero_pl.policy.branches`), and cost that much less."""
     counters: dict[str, int] = field(default_factory=dict)
     """Turns that are not in the loss: without a hint, of weight 0, without an id in scope, too long with the hint."""
 
@@ -66,14 +71,13 @@ class TokenizedBatch:
         return int(self.action_ids.numel())
 
     def split(self, max_tokens: int) -> Iterator[TokenizedBatch]:
-        """Micro-batches of whole trajectories with at most ``max_tokens`` tokens in their rows (at least one each)."""
-        cost: dict[int, int] = {}
-        for row in (
-            *self.student,
-            *self.teacher,
-            *(row for rows in (*self.negative_rows, *self.scaffold_rows) for row in rows),
-        ):
-            cost[row.trajectory] = cost.get(row.trajectory, 0) + len(row.ids)
+        """Micro-batches of whole trajectories with at most ``max_tokens`` tokens to run, or a single trajectory."""
+        cost: Counter[int] = Counter()
+        for row in self.student:
+            cost[row.trajectory] += len(row.ids)
+        for side in (self.teacher, *self.negative_rows, *self.scaffold_rows):
+            for trajectory, rows in _by_trajectory(side).items():
+                cost[trajectory] += forwarded_tokens(rows) if self.teacher_shares else sum(len(r.ids) for r in rows)
         wanted: list[int] = []
         used = 0
         for trajectory in sorted(cost):
@@ -114,6 +118,13 @@ class TokenizedBatch:
         return {name: None if value is None else value[keep] for name, value in found.items()}
 
 
+def _by_trajectory(side: Sequence[ScoreRow]) -> dict[int, list[ScoreRow]]:
+    found: dict[int, list[ScoreRow]] = {}
+    for row in side:
+        found.setdefault(row.trajectory, []).append(row)
+    return found
+
+
 def _tensor_fields(batch: type[TokenizedBatch]) -> tuple[str, ...]:
     hints = get_type_hints(batch)
     return tuple(f.name for f in fields(batch) if Tensor in (hints[f.name], *get_args(hints[f.name])))
@@ -142,7 +153,7 @@ def whole_action(turn: Turn) -> tuple[int, int]:
 def tokenize(
     trajectories: Sequence[Trajectory],
     hints: Sequence[Sequence[Hint | None]] | None,
-    policy: Policy,
+    dialect: Dialect,
     normalize: Mode = Normalization.TOKEN_MEAN,
     *,
     weight: Callable[[int, Turn, Hint | None], float] = lambda i, turn, hint: 1.0,
@@ -161,7 +172,7 @@ def tokenize(
         trajectories: One rollout batch.
         hints: Per trajectory and turn; ``None`` takes the turn out of the loss. ``None`` for all: no teacher, and every
             turn counts.
-        policy: For its chat template and context length.
+        dialect: Of the policy that was played and learns.
         normalize: See :class:`~hero_pl.losses.normalize.Normalization`; several with their shares are added up.
         weight: Weight of a turn; a turn of weight 0 leaves the loss and its denominator.
         advantage: One per trajectory; ``policy_term`` brings its own.
@@ -176,7 +187,7 @@ def tokenize(
     Raises:
         TokenAlignmentError: Student and teacher would score different ids.
     """
-    layout = _Layout(policy, scope, with_scaffold)
+    layout = _Layout(dialect, scope, with_scaffold)
     for i, trajectory in enumerate(trajectories):
         for j, turn in enumerate(trajectory.turns):
             hint = hints[i][j] if hints is not None else None
@@ -193,7 +204,7 @@ def tokenize(
     scales = torch.tensor(layout.scale, dtype=torch.float32, device=device)
     shares = torch.tensor(layout.share, dtype=torch.float32, device=device)
     teacher_mask = torch.tensor(layout.teacher_mask, dtype=torch.bool, device=device)
-    where: Any = {"turn": number, "row": owner, "rows": len(trajectories), "reduce_sum": reduce_sum}
+    where: Any = {"turn": number, "trajectory": owner, "num_trajectories": len(trajectories), "reduce_sum": reduce_sum}
     of_policy = torch.zeros_like(shares)
     if policy_term is not None:
         advantage = policy_term.advantage
@@ -237,8 +248,8 @@ def _temperature(trajectories: Sequence[Trajectory]) -> float:
 class _Layout:
     """Rows and flat token lists under construction."""
 
-    def __init__(self, policy: Policy, scope: Callable[[Turn], tuple[int, int]], with_scaffold: bool) -> None:
-        self.policy, self.scope, self.with_scaffold = policy, scope, with_scaffold
+    def __init__(self, dialect: Dialect, scope: Callable[[Turn], tuple[int, int]], with_scaffold: bool) -> None:
+        self.dialect, self.scope, self.with_scaffold = dialect, scope, with_scaffold
         self.student: list[ScoreRow] = []
         self.teacher: list[ScoreRow] = []
         self.negative_rows: list[list[ScoreRow]] = []
@@ -315,13 +326,13 @@ class _Layout:
     ) -> bool:
         """Add the teacher's row of a turn, unless it does not fit: a cut context would lose the task."""
         row = self._teacher_row(i, turn, hint.text, span, hint)
-        if len(row.ids) > self.policy.max_length:
+        if len(row.ids) > self.dialect.max_length:
             return False
         check_alignment(trajectory, turn, row, span)
         others = [self._teacher_row(i, turn, text, span, hint) for text in negative_hints]
         # another turn's hint may be too long for this one: what any hint does is then measured by none
         bare = self._teacher_row(i, turn, "", span, hint)
-        fitting = [r if len(r.ids) <= self.policy.max_length else bare for r in others]
+        fitting = [r if len(r.ids) <= self.dialect.max_length else bare for r in others]
         self.teacher.append(row)
         self.negative_rows.append(fitting)
         if self.with_scaffold:
@@ -330,7 +341,7 @@ class _Layout:
 
     def _teacher_row(self, i: int, turn: Turn, text: str, span: tuple[int, int], hint: Hint) -> ScoreRow:
         """A turn with ``text`` where ``hint`` goes."""
-        spliced = self.policy.template.insert_hint(turn.prompt_ids, text, hint.position, turn.action_ids)
+        spliced = self.dialect.template.insert_hint(turn.prompt_ids, text, hint.position, turn.action_ids)
         start, stop = len(spliced) + span[0], len(spliced) + span[1]
         return ScoreRow(spliced + turn.action_ids[: span[1]], ((start, stop),), i)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,12 +10,14 @@ import lightning
 import numpy as np
 import torch
 
+from hero_pl.chat.dialect import Dialect
 from hero_pl.errors import ConfigError, PolicyError
 from hero_pl.policy.base import Policy
 from hero_pl.policy.sampling import Sampling
-from hero_pl.rollout.collect import Collector, Limits
+from hero_pl.rollout.collect import Collector, pool_of
 from hero_pl.rollout.demonstrations import Demonstrations
 from hero_pl.rollout.environments import check_arguments, check_id
+from hero_pl.rollout.limits import Limits
 from hero_pl.rollout.specs import EpisodeSpec, SeedPurpose, derive_seeds
 from hero_pl.types import Trajectory
 
@@ -94,13 +97,14 @@ class RolloutDataModule(lightning.LightningDataModule):
         seed = seed or 0
         if seed < 0:
             raise ConfigError(f"data.seed={seed}: must be 0 or positive.")
+        limits = limits or Limits()
         check_id(env)
-        check_arguments(env_args or {})
+        check_arguments(env_args or {}, limits.workers)
         self.env, self.env_args = env, dict(env_args or {})
         self.tasks_per_step, self.group_size, self.seed, self.seed_tasks = tasks_per_step, group_size, seed, seed_tasks
         self.sampling = Sampling(temperature, max_action_tokens)
         self.eval_sampling = Sampling(eval_temperature, max_action_tokens)
-        self.limits = limits or Limits()
+        self.limits = limits
         self.splits = {"train": "train", "validate": "validation", "test": "test", **(splits or {})}
         self.eval_episodes = eval_episodes
         self.demonstrations = demonstrations
@@ -110,14 +114,28 @@ class RolloutDataModule(lightning.LightningDataModule):
         """Episodes of the latest training batch that were replaced (dynamic sampling); they count as played."""
         self.on_progress: Callable[[int, int], None] = lambda finished, total: None
         """Called with the numbers of finished and of all episodes, whenever one has ended."""
+        self._pool = pool_of(self.limits)
         self._collectors: dict[str, Collector] = {}
+        self._health: dict[str, dict[str, Any]] = {}
+        """What a checkpoint knows about splits that have not been played since."""
 
     def collector(self, stage: str) -> Collector:
         """Environments of a stage: ``train``, ``validate`` or ``test``."""
         split = self.splits.get(stage, stage)
         if split not in self._collectors:
-            self._collectors[split] = Collector(self.env, self.env_args, split, self.limits, self.seed_tasks)
+            made = Collector(self.env, self.env_args, split, self.limits, self.seed_tasks, self._pool)
+            if split in self._health:
+                made.health.load_state_dict(self._health.pop(split))
+            self._collectors[split] = made
         return self._collectors[split]
+
+    def teardown(self, stage: str) -> None:
+        """Close the environments; they are made again if they are needed."""
+        self._pool.close()
+
+    def on_exception(self, exception: BaseException) -> None:
+        """Close the environments of a run that ends early."""
+        self._pool.close()
 
     # -- training ----------------------------------------------------------------------------------------------
 
@@ -133,7 +151,7 @@ class RolloutDataModule(lightning.LightningDataModule):
         """Episodes of a training step."""
         collector = self.collector("train")
         stream = self._stream(len(collector.task_ids))
-        tasks = stream.batch(step)
+        tasks = self._playable(stream.batch(step), step, stream.rank)
         count = len(tasks) * self.group_size
         seeds = derive_seeds(SeedPurpose.TRAIN, self.seed, step, stream.rank, count=count)
         first = (step * stream.world + stream.rank) * len(tasks)
@@ -141,6 +159,21 @@ class RolloutDataModule(lightning.LightningDataModule):
             EpisodeSpec(collector.task_ids[tasks[i // self.group_size]], first + i // self.group_size, seeds[i])
             for i in range(count)
         ]
+
+    def _playable(self, tasks: list[int], step: int, rank: int) -> list[int]:
+        """The tasks, with others drawn at random in place of those in quarantine."""
+        collector = self.collector("train")
+        out = [i for i, task in enumerate(tasks) if collector.task_ids[task] in collector.health.quarantined]
+        if not out:
+            return tasks
+        others = [task for task in self._sound_tasks() if task not in tasks] or self._sound_tasks()
+        drawn = np.random.default_rng((SeedPurpose.RESAMPLE, self.seed, step, rank, 0)).permutation(others)
+        instead = dict(zip(out, itertools.cycle(drawn), strict=False))
+        return [int(instead.get(i, task)) for i, task in enumerate(tasks)]
+
+    def _sound_tasks(self) -> list[int]:
+        collector = self.collector("train")
+        return [i for i, task in enumerate(collector.task_ids) if task not in collector.health.quarantined]
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> list[Trajectory]:
         """Play the episodes of the step; runs right before it, so the policy is never stale."""
@@ -150,9 +183,15 @@ class RolloutDataModule(lightning.LightningDataModule):
             specs = self.specs(self.steps)
             self.steps += 1
             if self.demonstrations is not None:
-                return self.demonstrations.make(specs, policy, self.collector("train"))
-            played = self._collect(specs, policy, self._counter(len(specs)))
-            return self._resampled(played, policy)
+                return self.demonstrations.make(specs, policy.dialect, self.collector("train"))
+            health = self.collector("train").health
+            suspects = set(health.suspects)
+            played = self._resampled(self._collect(specs, policy, self._counter(len(specs))), policy)
+            if self.trainer.world_size > 1:
+                states: list[Any] = [None] * self.trainer.world_size
+                torch.distributed.all_gather_object(states, health.state_dict())
+                health.agree(suspects, states)
+            return played
         return self.evaluate(policy, str(batch))
 
     def _collect(
@@ -184,10 +223,11 @@ class RolloutDataModule(lightning.LightningDataModule):
         while again := objective.redraw(trajectories, attempt):  # type: ignore[operator, union-attr]
             # step, rank and attempt fix tasks and seeds, so that a resumed run replaces the same by the same
             key = (SeedPurpose.RESAMPLE, self.seed, self.steps - 1, self.trainer.global_rank, attempt)
-            tasks = np.random.default_rng((*key, 0)).integers(len(collector.task_ids), size=len(again))
+            sound = self._sound_tasks()
+            tasks = [sound[i] for i in np.random.default_rng((*key, 0)).integers(len(sound), size=len(again))]
             seeds = derive_seeds(*key, 1, count=len(again) * self.group_size)
             specs = [
-                EpisodeSpec(collector.task_ids[int(tasks[i // self.group_size])], again[i // self.group_size], seed)
+                EpisodeSpec(collector.task_ids[tasks[i // self.group_size]], again[i // self.group_size], seed)
                 for i, seed in enumerate(seeds)
             ]
             fresh = self._collect(specs, policy)
@@ -201,12 +241,20 @@ class RolloutDataModule(lightning.LightningDataModule):
         return batch
 
     def state_dict(self) -> dict[str, Any]:
-        """How far the task stream has got."""
-        return {"steps": self.steps}
+        """How far the task stream has got, and which tasks are in quarantine."""
+        known = {split: collector.health.state_dict() for split, collector in self._collectors.items()}
+        return {"steps": self.steps, "health": self._health | known}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on where the checkpoint was made."""
-        self.steps = int(state_dict["steps"])
+        self.steps, self._health = int(state_dict["steps"]), dict(state_dict["health"])
+        for split in self._health.keys() & self._collectors.keys():
+            self._collectors[split].health.load_state_dict(self._health.pop(split))
+
+    @property
+    def quarantined(self) -> int:
+        """Training tasks that are not drawn any more, because they always break."""
+        return len(self.collector("train").health.quarantined)
 
     # -- evaluation --------------------------------------------------------------------------------------------
 
@@ -236,15 +284,30 @@ class RolloutDataModule(lightning.LightningDataModule):
             raise ConfigError(f"trials={trials}: every task is played at least once.")
         if stage not in STAGES:
             raise ConfigError(f"There is no stage {stage!r} to evaluate. There are: {', '.join(STAGES)}.")
-        collector = self.collector(stage)
-        episodes = self.eval_episodes if episodes is None else episodes
-        ids = collector.task_ids
+        specs = self._evaluated(stage, self.eval_episodes if episodes is None else episodes, trials)
+        return self.collector(stage).collect(
+            specs, policy, sampling or self.eval_sampling, on_episode=self._counter(len(specs), on_episode)
+        )
+
+    def demonstrate(self, dialect: Dialect, episodes: int) -> list[Trajectory]:
+        """Demonstrations of the first training tasks.
+
+        Args:
+            dialect: Of the policy that is to read them.
+            episodes: How many; tasks repeat when there are fewer.
+
+        Raises:
+            ConfigError: The configuration has no demonstrations.
+        """
+        if self.demonstrations is None:
+            raise ConfigError("data.demonstrations is not set, so there is nothing to demonstrate with.")
+        return self.demonstrations.make(self._evaluated("train", episodes), dialect, self.collector("train"))
+
+    def _evaluated(self, stage: str, episodes: int | None, trials: int = 1) -> list[EpisodeSpec]:
+        ids = self.collector(stage).task_ids
         count = (episodes or len(ids)) * trials
         seeds = derive_seeds(SeedPurpose.EVALUATE, self.seed, STAGES[stage], count=count)
-        specs = [EpisodeSpec(ids[i // trials % len(ids)], i, seeds[i]) for i in range(count)]
-        return collector.collect(
-            specs, policy, sampling or self.eval_sampling, on_episode=self._counter(count, on_episode)
-        )
+        return [EpisodeSpec(ids[i // trials % len(ids)], i, seeds[i]) for i in range(count)]
 
     def _counter(
         self, total: int, on_episode: Callable[[Trajectory], None] = lambda trajectory: None

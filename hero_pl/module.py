@@ -188,13 +188,15 @@ class HeroModule(lightning.LightningModule):
         self._check_staleness(stale, f"policy_version of step {self.global_step}")
         with torch.no_grad():
             step = self.objective.prepare(judged, self.policy, self._reduce_sum)
-        discarded = getattr(getattr(self.trainer, "datamodule", None), "discarded", [])
+        data = getattr(self.trainer, "datamodule", None)
+        discarded = getattr(data, "discarded", [])
         played = torch.tensor([float(sum(len(t.turns) for t in (*trajectories, *discarded)))])
         self.turns += int(self._reduce_sum(played))  # all ranks count alike, so the budget ends them together
-        metrics = {**rollout_metrics(trajectories, discarded, self.policy), **step.metrics}
+        metrics = {**rollout_metrics(trajectories, discarded, self.policy.dialect), **step.metrics}
         metrics |= {name: total(count) for name, count in step.batch.counters.items()}
         metrics |= {"train/turns": largest(self.turns), "train/staleness": largest(stale)}
         metrics["train/broken_episodes"] = total(len(trajectories) - len(judged))
+        metrics["train/quarantined_tasks"] = largest(getattr(data, "quarantined", 0))
         outputs, updated = StepOutputs(), True
         for _ in range(self.updates_per_batch):
             if not updated:
@@ -357,7 +359,7 @@ class HeroModule(lightning.LightningModule):
         return [to_record(Record("predict", self.global_step, trajectory)) for trajectory in trajectories]
 
     def _log_evaluation(self, stage: str, trajectories: list[Trajectory]) -> dict[str, Any]:
-        result = summarize(trajectories, self.policy)
+        result = summarize(trajectories, self.policy.dialect)
         values = {f"{stage}/{name}": value for name, value in logged(result).items()}
         self.log_dict({**values, "train/turns": float(self.turns)}, batch_size=len(trajectories))
         return result

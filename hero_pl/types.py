@@ -29,9 +29,13 @@ class StopReason(StrEnum):
     CONTEXT_FULL = "context_full"
     """The next prompt plus one action would not fit into the model's context."""
     ENV_ERROR = "env_error"
-    """The environment raised; the text is in ``Trajectory.info['error']``."""
+    """The environment raised, answered wrongly or died; the text is in ``Trajectory.info['error']``."""
+    ENV_TIMEOUT = "env_timeout"
+    """The environment did not answer in time."""
+    ENDPOINT_ERROR = "endpoint_error"
+    """A server that the environment asks gave no usable answer; the text is in ``Trajectory.info['error']``."""
     SAMPLER_ERROR = "sampler_error"
-    """The sampler failed, also when the episode was played again; the text is in ``Trajectory.info['error']``."""
+    """The sampler failed; the text is in ``Trajectory.info['error']``."""
 
 
 class FinishReason(StrEnum):
@@ -80,6 +84,8 @@ class Turn:
     """Number of optimizer steps that the weights which drew the action had seen."""
     further_calls: int = 0
     """Tool calls of the reply after the first; they were not carried out."""
+    cut_chars: int = 0
+    """Characters that were cut off the observation, because it was longer than the limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +108,10 @@ class Trajectory:
     """What the recorded log-probabilities were divided by; 1 where actions were chosen greedily."""
     info: Mapping[str, Any] = field(default_factory=dict)
     """What the environment reported at the end, and at the start about how to read the score (JSON values only)."""
+    cut_chars: int = 0
+    """Characters that were cut off the first observation."""
+    failures: tuple[str, ...] = ()
+    """Why earlier attempts at this episode broke; it was played again from its start, with the same seed."""
 
     @property
     def policy_version(self) -> int | None:

@@ -16,6 +16,7 @@ from hero_pl.losses.jensen_shannon import JensenShannon
 from hero_pl.losses.normalize import Normalization, normalized_sum
 from hero_pl.objectives.policy_gradient import PolicyGradient
 from hero_pl.policy.base import Policy, ScoreRow
+from hero_pl.policy.branches import forwarded_tokens
 from hero_pl.policy.huggingface import HuggingFacePolicy
 from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.teacher.hindsight import HindsightTeacher
@@ -96,7 +97,7 @@ def gradient(policy: Policy, batches: Sequence[TokenizedBatch]) -> torch.Tensor:
 
 def test_bug_03_hint_ids_never_reach_the_student(scripted: ScriptedPolicy) -> None:
     trajectory = episode(scripted, [("one", "o1"), ("two", "o2")])
-    batch = tokenize([trajectory], [hints_for(trajectory, "SECRET1", "SECRET2")], scripted)
+    batch = tokenize([trajectory], [hints_for(trajectory, "SECRET1", "SECRET2")], scripted.dialect)
     assert all("SECRET" not in decoded(scripted, row) for row in batch.student)
     assert ["SECRET1" in decoded(scripted, row) for row in batch.teacher] == [True, False]
     assert ["SECRET2" in decoded(scripted, row) for row in batch.teacher] == [False, True]
@@ -104,18 +105,18 @@ def test_bug_03_hint_ids_never_reach_the_student(scripted: ScriptedPolicy) -> No
 
 def test_bug_04_an_empty_hint_gives_exactly_no_divergence_and_no_gradient(policy: HuggingFacePolicy) -> None:
     trajectory = episode(policy, [("one", "o1")])
-    batch = tokenize([trajectory], [hints_for(trajectory, "")], policy)
+    batch = tokenize([trajectory], [hints_for(trajectory, "")], policy.dialect)
     student = policy.score(batch.student)
     divergence = JensenShannon()(student, LiveWeights().scores(policy, batch.teacher).logits())
     assert torch.equal(divergence, torch.zeros(len(batch)))
     assert not gradient(policy, [batch]).any()
-    other = tokenize([trajectory], [hints_for(trajectory, "look again")], policy)
+    other = tokenize([trajectory], [hints_for(trajectory, "look again")], policy.dialect)
     assert gradient(policy, [other]).any()
 
 
 def test_bug_04_empty_hints_on_later_turns_differ_by_rounding_at_most(policy: HuggingFacePolicy) -> None:
     trajectory = episode(policy, [("one", "o1"), ("two", "o2"), ("three", "o3")])
-    batch = tokenize([trajectory], [hints_for(trajectory, "", "", "")], policy)
+    batch = tokenize([trajectory], [hints_for(trajectory, "", "", "")], policy.dialect)
     divergence = JensenShannon()(policy.score(batch.student), LiveWeights().scores(policy, batch.teacher).logits())
     assert divergence.abs().max() < 1e-9
 
@@ -129,10 +130,10 @@ def test_bug_04_an_empty_hint_gives_no_divergence_at_any_hint_position(
     trajectory = episode(policy, [("one", "o1"), ("two", "o2")], role=role)
     for turn in trajectory.turns:  # a turn by itself: both sides run the same row, so nothing may differ at all
         alone = replace(trajectory, turns=(turn,))
-        batch = tokenize([alone], [[Hint(turn.number, "")]], policy)
+        batch = tokenize([alone], [[Hint(turn.number, "")]], policy.dialect)
         student = policy.score(batch.student)
         assert torch.equal(student, LiveWeights().scores(policy, batch.teacher).logits())
-        hinted = tokenize([alone], [[Hint(turn.number, "look again")]], policy)
+        hinted = tokenize([alone], [[Hint(turn.number, "look again")]], policy.dialect)
         assert "look again" in decoded(policy, hinted.teacher[0])
         assert "look again" not in decoded(policy, hinted.student[0])
         divergence = JensenShannon()(student, LiveWeights().scores(policy, hinted.teacher).logits())
@@ -141,7 +142,7 @@ def test_bug_04_an_empty_hint_gives_no_divergence_at_any_hint_position(
 
 def test_bug_05_only_sampled_ids_are_scored(scripted: ScriptedPolicy) -> None:
     trajectory = episode(scripted, [("one", "o1"), ("two", "o2")])
-    batch = tokenize([trajectory], None, scripted)
+    batch = tokenize([trajectory], None, scripted.dialect)
     (row,) = batch.student
     scored = [token for start, stop in row.spans for token in row.ids[start:stop]]
     assert scored == [token for turn in trajectory.turns for token in turn.action_ids] == batch.action_ids.tolist()
@@ -150,7 +151,7 @@ def test_bug_05_only_sampled_ids_are_scored(scripted: ScriptedPolicy) -> None:
 def test_bug_06_the_teacher_reads_earlier_observations(policy: HuggingFacePolicy) -> None:
     def teacher_scores(observation: str) -> torch.Tensor:
         trajectory = episode(policy, [("one", observation), ("two", "end")])
-        batch = tokenize([trajectory], [hints_for(trajectory, "note", "note")], policy)
+        batch = tokenize([trajectory], [hints_for(trajectory, "note", "note")], policy.dialect)
         return LiveWeights().scores(policy, batch.teacher).logits()
 
     first_turn = len(episode(policy, [("one", "")]).turns[0].action_ids)
@@ -182,7 +183,7 @@ def test_bug_07_sampled_ids_are_kept_although_encoding_their_text_gives_others()
         Turn(2, following, sampled, (-1.0,) * 3, "ab", "ab", "", "user"),
     )
     trajectory = Trajectory("t", "e", 0, 0, "", (), "hi", turns, 0.0, StopReason.TERMINATED)
-    batch = tokenize([trajectory], [hints_for(trajectory, "ab", "ab")], policy)
+    batch = tokenize([trajectory], [hints_for(trajectory, "ab", "ab")], policy.dialect)
     assert batch.action_ids.tolist() == [*sampled, *sampled]
     for row in (*batch.student, *batch.teacher):
         assert all(row.ids[start:stop] == sampled for start, stop in row.spans)
@@ -192,11 +193,11 @@ def test_bug_07_sampled_ids_are_kept_although_encoding_their_text_gives_others()
 
 def test_bug_08_a_rewritten_history_starts_a_new_row(scripted: ScriptedPolicy) -> None:
     trajectory = episode(scripted, [("think, one", "o1"), ("two", "o2")])
-    assert len(tokenize([trajectory], None, scripted).student) == 1
+    assert len(tokenize([trajectory], None, scripted.dialect).student) == 1
     shorter = [Message("user", "hello"), Message("assistant", "one"), Message("user", "o1")]
     rewritten = replace(trajectory.turns[1], prompt_ids=scripted.template.conversation(shorter))
     changed = replace(trajectory, turns=(trajectory.turns[0], rewritten))
-    batch = tokenize([changed], None, scripted)
+    batch = tokenize([changed], None, scripted.dialect)
     assert len(batch.student) == 2
     assert batch.student[1].ids == rewritten.prompt_ids + rewritten.action_ids
     assert [row.trajectory for row in batch.student] == [0, 0]
@@ -207,7 +208,7 @@ def test_bug_15_and_16_micro_batches_give_the_gradient_of_the_whole_step(
     policy: HuggingFacePolicy, mode: Normalization
 ) -> None:
     trajectories, hints = ragged(policy)
-    batch = tokenize(trajectories, hints, policy, mode)
+    batch = tokenize(trajectories, hints, policy.dialect, mode)
     whole = gradient(policy, [batch])
     assert whole.abs().max() > 0
     counts = []
@@ -222,14 +223,14 @@ def test_bug_15_and_16_micro_batches_give_the_gradient_of_the_whole_step(
 
 def test_a_turn_of_weight_zero_leaves_the_loss_and_its_denominator(scripted: ScriptedPolicy) -> None:
     trajectory = episode(scripted, [("one", "o1"), ("two", "o2")])
-    batch = tokenize([trajectory], None, scripted, weight=lambda i, turn, hint: float(turn.number == 2))
+    batch = tokenize([trajectory], None, scripted.dialect, weight=lambda i, turn, hint: float(turn.number == 2))
     assert batch.turn_numbers == (2,)
     assert batch.coefficient.sum().item() == pytest.approx(1.0)
 
 
 def test_a_turn_without_a_hint_leaves_the_loss_but_stays_in_the_context(scripted: ScriptedPolicy) -> None:
     trajectory = episode(scripted, [("one", "o1"), ("two", "o2"), ("three", "o3")])
-    batch = tokenize([trajectory], [hints_for(trajectory, "a", None, "c")], scripted)
+    batch = tokenize([trajectory], [hints_for(trajectory, "a", None, "c")], scripted.dialect)
     assert batch.turn_numbers == (1, 3)
     (row,) = batch.student
     assert "two" in decoded(scripted, row)
@@ -238,7 +239,7 @@ def test_a_turn_without_a_hint_leaves_the_loss_but_stays_in_the_context(scripted
 
 def test_bug_18_a_batch_without_hints_is_empty_and_splits_into_nothing(scripted: ScriptedPolicy) -> None:
     trajectory = episode(scripted, [("one", "o1")])
-    batch = tokenize([trajectory], [[None]], scripted)
+    batch = tokenize([trajectory], [[None]], scripted.dialect)
     assert len(batch) == 0
     assert list(batch.split(100)) == []
 
@@ -254,7 +255,7 @@ def test_bug_23_dropout_of_a_configuration_never_reaches_the_scores(tmp_path: Pa
     dropping.load()
     dropping.train()
     trajectory = episode(dropping, [("one two three", "o1")])
-    batch = tokenize([trajectory], [hints_for(trajectory, "note")], dropping)
+    batch = tokenize([trajectory], [hints_for(trajectory, "note")], dropping.dialect)
     assert torch.equal(
         LiveWeights().scores(dropping, batch.teacher).logits(), LiveWeights().scores(dropping, batch.teacher).logits()
     )
@@ -265,8 +266,8 @@ def test_bug_23_dropout_of_a_configuration_never_reaches_the_scores(tmp_path: Pa
 def test_bug_31_the_last_observation_is_in_no_earlier_hint(scripted: ScriptedPolicy) -> None:
     trajectory = episode(scripted, [("one", "o1"), ("two", "o2"), ("three", "CANARY")], reward=0.5)
     reflection = Reflection((Diagnosis("fine", "high"),) * 3, "ok")
-    hints = HindsightTeacher().advise([trajectory], [reflection], scripted)
-    batch = tokenize([trajectory], hints, scripted)
+    hints = HindsightTeacher().advise([trajectory], [reflection], scripted.dialect)
+    batch = tokenize([trajectory], hints, scripted.dialect)
     assert ["CANARY" in decoded(scripted, row) for row in batch.teacher] == [False, False, True]
     assert all("CANARY" not in decoded(scripted, row) for row in batch.student)
 
@@ -281,7 +282,7 @@ def test_bug_32_a_turn_whose_hint_does_not_fit_is_dropped_and_counted(scripted: 
     tight.load()
     for limit, kept in ((room, (1,)), (room - 1, ())):
         tight.max_length = limit
-        batch = tokenize([trajectory], [hints_for(trajectory, long, long)], tight)
+        batch = tokenize([trajectory], [hints_for(trajectory, long, long)], tight.dialect)
         assert batch.turn_numbers == kept
         assert batch.counters["teacher/overflow_turns"] == 2 - len(kept)
         assert len(batch.teacher) == len(kept)
@@ -323,7 +324,7 @@ def test_a_context_from_another_template_is_refused(scripted: ScriptedPolicy) ->
     trajectory = episode(scripted, [("abc", "o1")])
     foreign = replace(trajectory, turns=(replace(trajectory.turns[0], prompt_ids=(1, 2, 3)),))
     with pytest.raises(TokenAlignmentError, match="generation prompt"):
-        tokenize([foreign], [hints_for(foreign, "note")], scripted)
+        tokenize([foreign], [hints_for(foreign, "note")], scripted.dialect)
 
 
 def test_student_rows_that_hold_other_ids_than_sampled_are_refused(scripted: ScriptedPolicy) -> None:
@@ -348,7 +349,7 @@ def test_bug_61_and_62_optional_tensors_are_split_with_the_tokens(
     scripted: ScriptedPolicy,
 ) -> None:
     played = [episode(scripted, [(f"say {i}", "o"), ("again", "o")]) for i in range(3)]
-    whole = tokenize(played, [hints_for(trajectory, "note", "look") for trajectory in played], scripted)
+    whole = tokenize(played, [hints_for(trajectory, "note", "look") for trajectory in played], scripted.dialect)
     given = {field.name: getattr(whole, field.name) for field in fields(whole)}
     batch = Noted(**given, maybe=torch.arange(len(whole)), label="mine")
     parts = list(batch.split(1))
@@ -362,3 +363,14 @@ def test_bug_61_and_62_optional_tensors_are_split_with_the_tokens(
         for name in ("rollout_logprobs", "turn", "position", "coefficient", "advantage", "teacher_mask"):
             assert torch.equal(getattr(batch, name)[part.maybe], getattr(part, name)), name
     assert torch.equal(torch.cat([part.maybe for part in parts]), batch.maybe)  # type: ignore[misc, arg-type]
+
+
+def test_a_micro_batch_is_billed_for_the_tokens_that_run(policy: HuggingFacePolicy) -> None:
+    trajectories, hints = ragged(policy)
+    batch = tokenize(trajectories, hints, policy.dialect)
+    sharing = replace(batch, teacher_shares=True)
+    cost = sum(len(row.ids) for row in batch.student) + forwarded_tokens(batch.teacher)
+    assert cost < sum(len(row.ids) for row in (*batch.student, *batch.teacher))
+    assert len(list(sharing.split(cost))) == 1
+    assert len(list(sharing.split(cost - 1))) == 2
+    assert len(list(batch.split(cost))) > 1

@@ -65,10 +65,30 @@ def test_a_stage_that_is_not_there_is_refused(tiny_data):
         tiny_data().evaluate(None, "tset")
 
 
-def test_the_state_is_the_number_of_batches_drawn(tiny_data):
+def test_the_state_is_the_number_of_batches_drawn_and_the_tasks_in_quarantine(tiny_data):
     data = tiny_data()
-    data.load_state_dict({"steps": 17})
-    assert data.state_dict() == {"steps": 17}
+    state = {"steps": 17, "health": {"train": {"quarantined": {"a": "it broke"}, "suspects": ["b"]}}}
+    data.load_state_dict(state)
+    assert data.state_dict() == state  # also before an environment is made
+    assert data.quarantined == 1
+    assert data.state_dict() == state
+    data.load_state_dict({**state, "health": {"train": {"quarantined": {}, "suspects": []}}})
+    assert data.quarantined == 0
+
+
+def test_tasks_in_quarantine_are_not_drawn_and_others_stand_in_for_them(tiny_data):
+    data, untouched = tiny_data(tasks_per_step=3, group_size=2), tiny_data(tasks_per_step=3, group_size=2)
+    before = [untouched.specs(step) for step in range(8)]
+    out = {before[0][0].task_id, before[3][2].task_id}
+    data.collector("train").health.quarantined.update(dict.fromkeys(out, "it broke"))
+    for step, specs in enumerate(before):
+        now = data.specs(step)
+        assert now == data.specs(step)
+        assert out.isdisjoint(spec.task_id for spec in now)
+        assert len({spec.task_id for spec in now}) == 3
+        assert [(spec.seed, spec.group) for spec in now] == [(spec.seed, spec.group) for spec in specs]
+        kept = [spec for spec in specs if spec.task_id not in out]
+        assert [spec for spec in now if spec in kept] == kept
 
 
 def test_splits_share_no_task(tiny_data):

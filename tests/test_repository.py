@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import tomllib
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,62 @@ def test_nothing_that_is_read_can_become_code() -> None:
                 if name == "torch.load" and ("weights_only", True) not in given:
                     found.append(f"{name_of(path)}:{node.lineno}: torch.load without weights_only=True")
     assert found == []
+
+
+def test_what_needs_only_the_dialect_takes_no_policy() -> None:
+    """Chat template, parser and room are a :class:`hero_pl.chat.dialect.Dialect`, which exists without weights."""
+    found = []
+    for path in python_files("hero_pl"):
+        for function in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(function, ast.FunctionDef) or all(one.arg != "policy" for one in function.args.args):
+                continue
+            inside = list(ast.walk(function))
+            used = sum(isinstance(node, ast.Name) and node.id == "policy" for node in inside)
+            read = [n.attr for n in inside if isinstance(n, ast.Attribute) and ast.unparse(n.value) == "policy"]
+            if used == len(read) and read and set(read) <= {"template", "parser", "max_length", "dialect"}:
+                found.append(f"{name_of(path)}: {function.name}")
+    assert found == []
+
+
+def module_of(path: Path) -> str:
+    """Dotted name of a file below the repository or ``envs``."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[parts[0] == "envs" :]).removesuffix(".__init__")
+
+
+def imported_by(path: Path, modules: Collection[str]) -> set[str]:
+    """The modules that a file names in an import, wherever it stands: in a function, or for the type checker alone."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {one.name for one in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            below = {f"{node.module}.{one.name}" for one in node.names}
+            found |= {name if name in modules else node.module for name in below}
+    return found & set(modules) - {module_of(path)}
+
+
+def circle_in(imports: Mapping[str, Collection[str]]) -> list[str]:
+    """The modules of some circle, or none: what is left when modules that import no other are taken away."""
+    left = {name: set(others) for name, others in imports.items()}
+    while done := {name for name, others in left.items() if not others & left.keys()}:
+        left = {name: others for name, others in left.items() if name not in done}
+    walked: list[str] = []
+    name = min(left, default="")
+    while name and name not in walked:
+        walked.append(name)
+        name = min(left[name] & left.keys())
+    return walked[walked.index(name) :] if name else []
+
+
+def test_bug_200_no_files_import_each_other_in_a_circle() -> None:
+    files = {module_of(path): path for path in python_files(*PACKAGES)}
+    assert circle_in({name: imported_by(path, files) for name, path in files.items()}) == []
+
+
+def test_a_circle_is_found_with_its_files() -> None:
+    assert circle_in({"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set()}) == ["b", "c"]
+    assert circle_in({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
 
 
 def test_every_exception_to_the_length_is_still_needed() -> None:

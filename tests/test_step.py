@@ -26,7 +26,7 @@ def test_micro_batches_add_up_and_every_value_has_its_place_in_the_records() -> 
     policy.load()
     prompt = policy.template.first_prompt("", "hi")
     played = [episode(replace(turn(1, "a", length), prompt_ids=prompt)) for length in (1, 3)]
-    batch = tokenize(played, None, policy)
+    batch = tokenize(played, None, policy.dialect)
     outputs = StepOutputs()
     metrics = (
         {"loss/max_token": largest(4.0), "teacher/divergence": mean(2.0, 1)},

@@ -12,10 +12,13 @@ import io
 import json
 import re
 import socket
+import threading
 import time
 import urllib.error
 import urllib.request
+import weakref
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
@@ -68,6 +71,34 @@ class ChatRefusal(Exception):
         super().__init__(f"status {status}, {self.shown}")
 
 
+class Calls:
+    """Calls in flight, so that another thread can end them, each with ``ChatFailure``."""
+
+    def __init__(self) -> None:
+        self.ended = threading.Event()
+        self._lock = threading.Lock()
+        self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+
+    def add(self, sock: socket.socket) -> None:
+        """Remember what a call waits for.
+
+        Raises:
+            ConnectionAbortedError: The calls have been ended.
+        """
+        with self._lock:
+            self._sockets.add(sock)
+            if self.ended.is_set():
+                raise ConnectionAbortedError("the call was ended")
+
+    def end(self) -> None:
+        """End them, and those that begin later."""
+        with self._lock:
+            self.ended.set()
+            for sock in self._sockets:
+                with suppress(OSError):  # closed by now
+                    sock.shutdown(socket.SHUT_RDWR)
+
+
 class ChatServer:
     """Posts chat requests to one address.
 
@@ -89,7 +120,7 @@ class ChatServer:
         self, url: str, timeout_s: float, api_key: str = "", clock: Callable[[], float] = time.monotonic
     ) -> None:
         scheme, host = _scheme_and_host(url)
-        self._url = f"{url.rstrip('/')}/chat/completions"
+        self.url = f"{url.rstrip('/')}/chat/completions"
         self._timeout_s = timeout_s
         self._headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "hero_pl"}
         self._key = api_key
@@ -104,11 +135,12 @@ class ChatServer:
         if host not in _LOCAL:
             self._opener.add_handler(urllib.request.ProxyHandler())
 
-    def post(self, body: Mapping[str, Any]) -> dict[str, Any]:
+    def post(self, body: Mapping[str, Any], calls: Calls | None = None) -> dict[str, Any]:
         """Send one request and wait for its answer.
 
         Args:
             body: The request; lone surrogates in it are sent as U+FFFD.
+            calls: Lets another thread end it.
 
         Returns:
             The decoded answer. Its ``choices`` are a non-empty list; nothing else is checked.
@@ -118,7 +150,8 @@ class ChatServer:
             ChatRefusal: A status for which a retry will not help.
         """
         data = encodable(json.dumps(body, ensure_ascii=False)).encode()
-        request = urllib.request.Request(self._url, data, self._headers, method="POST")
+        request = _Request(self.url, data, self._headers, method="POST")
+        request.calls = calls or Calls()
         answered = False
         try:
             with self._opener.open(request, timeout=self._timeout_s) as response:
@@ -240,34 +273,55 @@ def _shown(text: str) -> str:
 # --- a connection with a time limit for the whole call ----------------------------------------------------------------
 
 
+class _Request(urllib.request.Request):
+    calls: Calls
+
+
 class _Handler(urllib.request.AbstractHTTPHandler):
     def __init__(self, clock: Callable[[], float]) -> None:
         super().__init__()
         self._clock = clock
 
-    def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(functools.partial(_Connection, clock=self._clock), request)
+    def http_open(self, request: _Request) -> http.client.HTTPResponse:
+        return self.do_open(functools.partial(_Connection, clock=self._clock, calls=request.calls), request)
 
-    def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(functools.partial(_TlsConnection, clock=self._clock), request)
+    def https_open(self, request: _Request) -> http.client.HTTPResponse:
+        return self.do_open(functools.partial(_TlsConnection, clock=self._clock, calls=request.calls), request)
 
     http_request = https_request = urllib.request.AbstractHTTPHandler.do_request_
 
 
 class _Connection(http.client.HTTPConnection):
-    """From the first byte sent to the last byte received, every wait is limited to the remaining time of the call.
+    """Every wait is limited to the remaining time of the call, except the look-up of the host name by the system."""
 
-    Before that, each address of the host and the TLS handshake have the full time limit each.
-    """
-
-    def __init__(self, host: str, *, timeout: float, clock: Callable[[], float]) -> None:
+    def __init__(self, host: str, *, timeout: float, clock: Callable[[], float], calls: Calls) -> None:
         super().__init__(host, timeout=timeout)
         self._clock = clock
         self._deadline = clock() + timeout
+        self._calls = calls
+        self._create_connection = self._connected
 
     def connect(self) -> None:
         super().connect()
+        self._calls.add(self.sock)  # TLS has made another one
         self.sock = _Socket(self.sock, self._left_s)
+
+    def _connected(self, address: tuple[str, int], *_: object) -> socket.socket:
+        """The first address of the host that answers."""
+        failed: OSError = OSError("the host has no address")
+        for family, kind, protocol, _name, place in socket.getaddrinfo(*address, type=socket.SOCK_STREAM):
+            sock = socket.socket(family, kind, protocol)
+            try:
+                self._calls.add(sock)
+                sock.settimeout(self._left_s())
+                sock.connect(place)
+                sock.settimeout(self._left_s())  # for the TLS handshake
+            except OSError as error:
+                failed = error
+                sock.close()
+            else:
+                return sock
+        raise failed
 
     def _left_s(self) -> float:
         left = self._deadline - self._clock()

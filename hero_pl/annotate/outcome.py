@@ -78,20 +78,20 @@ def _labels(
 
 def _finish(env: environments.Env, task: str, seed: int, played: Sequence[Step]) -> tuple[float, int]:
     """Repeat the given steps, then play by rule; return the final reward and the number of turns played by rule."""
-    reply, _ = environments.begin(env, task, seed)
+    reply = environments.begin(env, task, seed).observation
     situation = open_situation(reply)
     reward = 0.0
     for number in range(len(played) + MOST_TURNS):
         if situation is None:
             raise HeroError(f"Task {task!r} is a different task in this environment. {_CURE}")
         action, expected = played[number] if number < len(played) else (json.dumps(situation.right()), None)
-        reply, gained, terminated, truncated, _ = env.step(action)
-        reward += float(gained)
+        answer = environments.step(env, action)
+        reply, reward = answer.observation, reward + answer.reward
         if expected is not None and reply != expected:
             raise HeroError(
                 f"Task {task!r}: recorded reply of turn {number + 1} is {expected!r}, the new one {reply!r}. {_CURE}"
             )
         situation = situation.after(action, reply)
-        if terminated or truncated:
+        if answer.terminated or answer.truncated:
             return reward, max(0, number + 1 - len(played))
     return 0.0, MOST_TURNS

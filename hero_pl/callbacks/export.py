@@ -8,10 +8,12 @@ from typing import Any
 import lightning
 
 from hero_pl.callbacks.run_folder import run_folder
+from hero_pl.export.model_card import Exported, write_model_card
+from hero_pl.export.settings import method
 
 
 class Export(lightning.Callback):
-    """Saves the model (or adapter), the tokenizer and the chat template, for transformers, vLLM and lm-eval.
+    """Saves the model (or adapter) with its model card, for transformers, vLLM and lm-eval; see ``hero_pl export``.
 
     Args:
         folder: Output folder; default: ``huggingface`` in the run folder.
@@ -26,5 +28,9 @@ class Export(lightning.Callback):
         """Save once, on the first process."""
         root = run_folder(trainer)
         target = Path(self.folder) if self.folder else root / "huggingface" if root else None
-        if self.enabled and target is not None and trainer.is_global_zero:
-            module.policy.save_pretrained(target, self.merge)
+        if not self.enabled or target is None or not trainer.is_global_zero:
+            return
+        policy = module.policy
+        policy.save_pretrained(target, self.merge, trainer.datamodule.eval_sampling)  # type: ignore[attr-defined]
+        adapter = policy.lora is not None and not self.merge
+        write_model_card(target, root, Exported(int(module.turns), adapter, policy.parser, method(module.objective)))

@@ -140,7 +140,7 @@ class HeldOut(lightning.Callback):
     def measure(self, data: Any, policy: Policy) -> tuple[dict[str, Any], list[Trajectory]]:
         """Play the held-out episodes with a loaded policy; return the metrics and the sampled episodes."""
         played = data.evaluate(policy, self.stage, self.episodes)
-        result = summarize(played, policy)
+        result = summarize(played, policy.dialect)
         if self.greedy:
             greedy = Sampling(0.0, data.eval_sampling.max_action_tokens)
             result["success_greedy"] = summarize(data.evaluate(policy, self.stage, self.episodes, greedy))["success"]

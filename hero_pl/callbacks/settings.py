@@ -28,6 +28,11 @@ HARMLESS = (
     "model.policy.init_args.gradient_checkpointing",
 )
 """Exceptions to the above: these change speed, memory or evaluations only."""
+OF_ENDPOINTS = (
+    *("base_url", "url", "api_key_env", "api_key_variable", "concurrency"),
+    *("timeout_s", "max_retries", "backoff_s", "max_wait_s", "max_failures", "max_total_tokens", "spend_cap"),
+)
+"""Settings of a reflector or user simulator on a server that do not change what the model behind it answers."""
 UNSAID = ("ckpt_path", "config", "resume", "resume_changed", "weights_only", "trainer.logger")
 """Keys that are not compared, because they are about this start of the program only."""
 ABSENT = "absent"
@@ -53,7 +58,7 @@ def compare_settings(before: Mapping[str, Any], now: Mapping[str, Any], accept: 
         if old.get(key, ABSENT) != new.get(key, ABSENT) and not _below(key, UNSAID)
     ]
     lines = {key: f"{key}: {_short(old.get(key, ABSENT))} -> {_short(new.get(key, ABSENT))}" for key in changed}
-    refused = [lines[key] for key in changed if _below(key, LEARNED_FROM) and not _below(key, HARMLESS)]
+    refused = [lines[key] for key in changed if _below(key, LEARNED_FROM) and not _harmless(key)]
     if refused and not accept:
         raise ConfigError(
             "These settings differ from those of the checkpoint, and they change what the run learns from:\n  "
@@ -73,6 +78,12 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
         elif value is not None:
             found.append((f"{prefix}{key}", value))
     return found
+
+
+def _harmless(key: str) -> bool:
+    *places, name = key.split(".")
+    asks = "reflector" in places or key.startswith("data.env_args.user.")
+    return _below(key, HARMLESS) or (asks and name in OF_ENDPOINTS)
 
 
 def _below(key: str, sections: tuple[str, ...]) -> bool:

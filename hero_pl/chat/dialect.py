@@ -18,3 +18,7 @@ class Dialect:
     parser: ActionParser
     max_length: int
     """Maximum context length, in tokens."""
+
+    def reply_ids(self, text: str) -> tuple[int, ...]:
+        """Ids of a reply that nobody sampled (a label, a corrected action), with the id that ends the turn."""
+        return (*self.template.encoder.encode_untrusted(text), int(self.template.tokenizer.eos_token_id))

@@ -8,14 +8,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from hero_pl.chat import traits
 from hero_pl.chat.actions import ActionParser
 from hero_pl.chat.history import History
 from hero_pl.chat.template import ChatTemplate
-from hero_pl.errors import PolicyError
-from hero_pl.types import Message, Role
+from hero_pl.errors import HeroError, PolicyError
+from hero_pl.types import HintPosition, Message, Role
 
 SYSTEM = "You keep a shop.\n\nBe kind."
 OPENING = "  Hello, do you have\tmugs?\n\n- red\n- blue "
@@ -42,8 +42,11 @@ def probe_template(template: ChatTemplate, parser: ActionParser) -> Iterator[Lin
     yield bos_once(template)
     yield first_prompt_is_the_templates(template, parser)
     yield later_prompts_are_the_templates(template, parser)
+    yield hostile_text(template)
     yield prompts_only_grow(template)
     yield tools_are_shown(template, parser)
+    for position in get_args(HintPosition):
+        yield hint(template, position)
     yield ends(template)
     yield controls(template)
     yield round_trip(template)
@@ -60,16 +63,21 @@ def tell(template: ChatTemplate) -> None:
 
 
 def bos_once(template: ChatTemplate) -> Line:
-    """The BOS token must not be doubled, and not missing if the tokenizer adds it."""
+    """The beginning-of-text token must not be doubled, and not be missing where the tokenizer writes it."""
     bos = template.tokenizer.bos_token_id
-    count = template.first_prompt("", "a").count(bos) if bos is not None else 0
+    ids = template.first_prompt("", "a")
+    count = next((i for i, one in enumerate(ids) if one != bos), len(ids)) if bos is not None else 0
     wanted = bos is not None and template.tokenizer.encode("a")[:1] == [bos]
     if count > 1:
-        return Line("BOS once", False, f"A prompt has BOS {count} times.", "Remove one of them from the template.")
+        return Line(
+            "BOS once", False, f"A prompt begins with BOS {count} times.", "Take one of them out of the template."
+        )
     if wanted and not count:
-        detail = "The tokenizer adds BOS before a text, the chat template does not."
+        detail = "The tokenizer begins texts with BOS, the chat template does not."
         return Line("BOS once", False, detail, "Begin the template with {{ bos_token }}.")
-    return Line("BOS once", True, "once" if count else "none, as in the tokenizer")
+    if count and not template.bos_begins_texts:
+        return Line("BOS once", True, "it begins messages, not the text")
+    return Line("BOS once", True, "once" if count else "none, as the tokenizer has it")
 
 
 def first_prompt_is_the_templates(template: ChatTemplate, parser: ActionParser) -> Line:
@@ -96,6 +104,40 @@ def later_prompts_are_the_templates(template: ChatTemplate, parser: ActionParser
         except PolicyError as error:
             return Line("later prompts", False, str(error))
     return _compared("later prompts", template, pairs)
+
+
+def hostile_text(template: ChatTemplate) -> Line:
+    """Every control token, spelled in a message, is shown letter by letter."""
+    controls = template.encoder.control_ids - {template.tokenizer.unk_token_id}
+    counts = []
+    for text in ("x", "".join(f"x {spelled} " for spelled in template.encoder.control)):
+        history = History(template, text, text)
+        ids = history.append(_reply(template), text, "tool")
+        counts.append([sum(i == control for i in ids) for control in controls])
+    same = counts[0] == counts[1]
+    return Line("hostile text", same, "speaks for nobody" if same else "text from outside becomes a control token")
+
+
+def hint(template: ChatTemplate, position: HintPosition) -> Line:
+    """The hint stands in the context at this position, once, and all else stays."""
+    name = f"hint {position}"
+    words = "HEROHINTTNIH"
+    try:
+        for prompt in _contexts(template):
+            ids = template.insert_hint(prompt, words, position, _reply(template))
+            hinted = template.encoder.spell(ids)
+            before, _, behind = hinted.partition(words)
+            whole = template.encoder.spell(prompt)
+            left, right = _common(before, whole), _common(behind[::-1], whole[::-1])
+            if ids[0] != prompt[0]:
+                return Line(name, False, "the context with a hint begins in another way", "Set another hint_position.")
+            if hinted.count(words) != 1 or left + right < len(whole):
+                lost = whole[left : len(whole) - right]
+                return Line(name, False, f"the context with a hint lacks {lost[:40]!r}", "Set another hint_position.")
+    except HeroError as error:
+        used = position == template.hint_position
+        return Line(name, not used, f"not possible: {error}", "Set another hint_position." if used else "")
+    return Line(name, True, "in use" if position == template.hint_position else "possible")
 
 
 def prompts_only_grow(template: ChatTemplate) -> Line:
@@ -183,6 +225,18 @@ def _described(template: ChatTemplate, parser: ActionParser) -> tuple[str, tuple
     """System prompt and tools from the parser; no tools if the template cannot show them."""
     system, tools = parser.describe(SYSTEM, [traits.TOOL])
     return system, tools if tools_are_shown(template, parser).ok else ()
+
+
+def _contexts(template: ChatTemplate) -> list[tuple[int, ...]]:
+    """A first decision context, and a later one."""
+    history = History(template, SYSTEM, OPENING)
+    return [history.prompt_ids, history.append(_reply(template), ANSWERS[0])]
+
+
+def _common(one: str, other: str) -> int:
+    """Letters that two texts begin with alike."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 def _reply(template: ChatTemplate) -> tuple[int, ...]:

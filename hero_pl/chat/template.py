@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, get_args
 
 from hero_pl.chat import traits
@@ -297,7 +297,15 @@ class ChatTemplate:
         return sorted(found, key=lambda e: -1 if e.closing is None else len(e.closing), reverse=True)
 
     def _leading_bos(self, ids: Sequence[int]) -> int:
-        return int(bool(ids) and ids[0] == self.tokenizer.bos_token_id)
+        """1 if ``ids`` begin with BOS, and BOS begins texts; where it begins every message, it is part of that."""
+        return int(self.bos_begins_texts and bool(ids) and ids[0] == self.tokenizer.bos_token_id)
+
+    @cached_property
+    def bos_begins_texts(self) -> bool:
+        """Whether the template writes BOS once, before the first message."""
+        messages = [Message("user", "a"), Message("assistant", "b"), Message("user", "c")]
+        bos = str(self.tokenizer.bos_token or "")
+        return bool(bos) and self.renderer.plain(messages).count(bos) == 1
 
     def _generation_ids(self) -> tuple[int, ...]:
         """Ids of the generation prompt."""

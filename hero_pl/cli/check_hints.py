@@ -34,6 +34,7 @@ def run(
     templates: list[str] | None = None,
     out: Path = Path("hints.json"),
     figure: Path | None = None,
+    demonstrations: bool = False,
 ) -> HintReport:
     """Play training episodes, diagnose them, try every wording, and write the report.
 
@@ -46,6 +47,8 @@ def run(
         templates: Wordings; default: the shipped ones, and the configuration's own.
         out: The report as JSON.
         figure: The picture to write, if one is wanted (PNG).
+        demonstrations: Take episodes of ``data.demonstrations`` in the place of the policy's own. They must be plain
+            episodes, without reviews and hints.
 
     Raises:
         ConfigError: The settings cannot work, or there are no diagnoses to show.
@@ -58,16 +61,24 @@ def run(
             f"{', '.join(get_args(Labels))}."
         )
     cli = instantiate(list(words))
-    teacher = _teacher(cli)
+    teacher, data = _teacher(cli), cli.datamodule
+    if demonstrations and data.demonstrations is None:
+        raise ConfigError(
+            "--demonstrations: the configuration has none (data.demonstrations). Give one that has, for example "
+            "configs/smollm2_shop_sft.yaml, or leave the option out."
+        )
     own = [] if teacher.auto else [teacher.wording.template]
     if templates is None:
         templates = list(dict.fromkeys([*own, *(wording.template for wording in wordings())]))
     candidates = {wording: HintTemplate(wording.template, *teacher.limits) for wording in wordings(templates)}
     policy = cli.model.policy
     policy.load()
-    played = cli.datamodule.evaluate(policy, "train", episodes, sampling=cli.datamodule.sampling)
+    if demonstrations:
+        played = data.demonstrate(policy.dialect, episodes)
+    else:
+        played = data.evaluate(policy, "train", episodes, sampling=data.sampling)
     reflections = _diagnoses(cli, played, policy, labels)
-    cases = make_cases(played, reflections, teacher.facts, policy, turns)
+    cases = make_cases(played, reflections, teacher.facts, policy.dialect, turns)
     report = check_hints(cases, candidates, policy, ALL)
     out.write_text(json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")
     Console().print(to_table(report))

@@ -130,6 +130,22 @@ def speller(config: Path) -> Callable[[Sequence[int]], list[str]]:
     Raises:
         ConfigError: The configuration names no tokenizer, or none that is on this machine.
     """
+    tokenizer = _tokenizer(config)
+    return lambda ids: [tokenizer.decode([one]) for one in ids]
+
+
+def control_tokens(config: Path) -> list[str]:
+    """Control tokens of the tokenizer of a run, as rollouts know them; ``config`` as in :func:`speller`.
+
+    Raises:
+        ConfigError: As :func:`speller`.
+    """
+    from hero_pl.chat.encode import Encoder
+
+    return list(Encoder(_tokenizer(config)).control)
+
+
+def _tokenizer(config: Path) -> Any:
     from transformers import AutoTokenizer
 
     from hero_pl.policy.huggingface import HuggingFacePolicy
@@ -142,10 +158,9 @@ def speller(config: Path) -> Callable[[Sequence[int]], list[str]]:
         raise ConfigError(f"{config} names no tokenizer")
     try:
         source = HuggingFacePolicy(pretrained=named).tokenizer_source
-        tokenizer: Any = AutoTokenizer.from_pretrained(source, local_files_only=True)
+        return AutoTokenizer.from_pretrained(source, local_files_only=True)
     except (OSError, ValueError) as error:
         raise ConfigError(f"the tokenizer {named!r} of {config} is not on this machine") from error
-    return lambda ids: [tokenizer.decode([one]) for one in ids]
 
 
 def nearest(word: str) -> str | None:

@@ -92,3 +92,48 @@ def compare(
         print(to_markdown(found))
     else:
         print_comparison(found)
+
+
+@app.command(
+    "export-data", rich_help_panel=PANEL, epilog="Example: hero_pl export-data runs/quickstart --format dpo --out pairs"
+)
+def export_data(
+    run: Annotated[Path, typer.Argument(help="A run folder, or a folder with one run below it.")],
+    format_: Annotated[
+        Literal["messages", "sft", "dpo"],
+        typer.Option("--format", help="Whole episodes, replies of good episodes, or pairs of replies."),
+    ] = "messages",
+    out: Annotated[Path | None, typer.Option("--out", help="New folder; default: data-FORMAT.")] = None,
+    stage: Annotated[str, typer.Option("--stage", help="Episodes of this stage; all takes every one.")] = "train",
+    min_reward: Annotated[float, typer.Option("--min-reward", help="sft: only episodes that reach it.")] = 1.0,
+    license_: Annotated[str, typer.Option("--license", help="License of the data, for its card.")] = "unknown",
+    push: Annotated[
+        str, typer.Option("--push", metavar="USER/NAME", help="Also upload it to the Hugging Face hub, private.")
+    ] = "",
+    public: Annotated[bool, typer.Option("--public", help="Make a repository that --push creates public.")] = False,
+) -> None:
+    """Write the episodes of a run as a data set that other trainers read (TRL), with a card."""
+    from hero_pl.export.hub import check_license, check_name
+    from hero_pl.export.hub import push as upload
+    from hero_pl.runs.folders import one_run
+
+    if push:
+        check_name(push)
+    check_license(license_)
+    records = one_run(run)
+    from hero_pl.cli.components import control_tokens
+    from hero_pl.export.data import DATA_FILE, Selection, write_data
+    from hero_pl.export.dataset_card import write_dataset_card
+
+    selection, folder, control, note = Selection(format_, stage, min_reward), out or Path(f"data-{format_}"), [], ""
+    try:
+        control = control_tokens(records.parent / "config.yaml")
+    except HeroError as error:
+        note = f"\nOnly control tokens of common models were looked for: {error}."
+    written = write_data(records, folder, selection, control)
+    write_dataset_card(folder, records.parent, selection, written, license_, push)
+    print(f"Wrote {written.rows} rows from {written.episodes} episodes to {folder / DATA_FILE}{note}")
+    for reason, count in written.left_out.items():
+        print(f"Left out: {count} {reason}")
+    if push:
+        print(f"Uploaded to {upload(folder, push, 'dataset', public)}")

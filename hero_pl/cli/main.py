@@ -16,7 +16,7 @@ from hero_pl.errors import HeroError
 
 
 class Commands(TyperGroup):
-    """Ends a command with one line: a :class:`HeroError` with status 1, Ctrl-C with status 130."""
+    """Ends a command with one line: a :class:`HeroError` with its status, Ctrl-C with status 130."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was named."""
@@ -27,7 +27,7 @@ class Commands(TyperGroup):
             if known is None:
                 raise
             print(f"hero_pl: {known}", file=sys.stderr)
-            raise typer.Exit(1) from error
+            raise typer.Exit(known.exit_status) from error
         except KeyboardInterrupt as error:
             print(f"hero_pl: {ctx.invoked_subcommand} was interrupted", file=sys.stderr)
             raise typer.Exit(130) from error  # 128 + SIGINT, as shells say it

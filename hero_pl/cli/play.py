@@ -1,9 +1,10 @@
-"""Play a policy, or write its weights, without training it."""
+"""Play a policy without training it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hero_pl.callbacks.checkpoints import AtomicCheckpointIO
 from hero_pl.callbacks.stored_weights import check_weights
@@ -52,7 +53,7 @@ def play(
         load_weights(cli, checkpoint)
     played = cli.datamodule.evaluate(policy, stage, episodes, trials=trials)
     append_records(out, (Record("rollout", 0, trajectory) for trajectory in played))
-    result = summarize(played, policy)
+    result = summarize(played, policy.dialect)
     low, high = result["success_ci"]
     first = (
         f"{result['episodes']} episodes: success {result['success']:.3f} ({low:.3f} to {high:.3f}), "
@@ -60,21 +61,6 @@ def play(
         f"reward {result['reward']:.3f}; written to {out}"
     )
     return "\n".join([first, *remarks(result)])
-
-
-def export_checkpoint(checkpoint: Path, folder: Path, config: str | Path | None) -> None:
-    """Load a checkpoint's weights into the policy of its configuration and save them.
-
-    Raises:
-        ConfigError: A file stands where the folder should be.
-        HeroError: The configuration or the checkpoint is missing or damaged.
-    """
-    there = next((path for path in (folder, *folder.parents) if path.exists()), folder)
-    if there.is_file():
-        raise ConfigError(f"{there} is a file, and the weights go into a folder. Name another one, or a new one.")
-    cli = instantiate(["--config", str(config or config_of(checkpoint))], "export")
-    load_weights(cli, checkpoint)
-    cli.model.policy.save_pretrained(folder)
 
 
 def config_of(checkpoint: Path) -> Path:
@@ -90,8 +76,8 @@ def config_of(checkpoint: Path) -> Path:
     raise ConfigError(f"No config.yaml beside {checkpoint}. Name the run's configuration with --config.")
 
 
-def load_weights(cli: HeroCLI, checkpoint: Path) -> None:
-    """Load the policy with the weights of a checkpoint.
+def load_weights(cli: HeroCLI, checkpoint: Path) -> dict[str, Any]:
+    """Load the policy with the weights of a checkpoint; returns the whole checkpoint.
 
     Raises:
         ConfigError: The checkpoint holds weights of another policy.
@@ -105,3 +91,4 @@ def load_weights(cli: HeroCLI, checkpoint: Path) -> None:
     except ConfigError as error:
         raise ConfigError(f"{checkpoint}: {error}") from error
     cli.model.load_state_dict(state["state_dict"], strict=False)
+    return state

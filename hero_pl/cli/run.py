@@ -9,8 +9,9 @@ import lightning
 import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
+from hero_pl import __version__
 from hero_pl.callbacks.checkpoints import read_settings
 from hero_pl.callbacks.loggers import ShowRun, Wandb, beside
 from hero_pl.callbacks.resume import continue_in, newest_of, newest_run, resume_point
@@ -18,6 +19,7 @@ from hero_pl.callbacks.run_checkpoint import RunCheckpoint
 from hero_pl.callbacks.run_logger import RunLogger
 from hero_pl.callbacks.settings import compare_settings
 from hero_pl.errors import ConfigError
+from hero_pl.runs.provenance import note_start
 
 if TYPE_CHECKING:
     from lightning.pytorch.cli import LightningCLI
@@ -105,7 +107,13 @@ def _resume(cli: Any, config: Any, logger: RunLogger, callbacks: list[lightning.
         for line in compare_settings(read_settings(Path(checkpoint)), settings, config.resume_changed):
             rank_zero_info(f"Changed since the checkpoint: {line}")
     logger.check()
+    _note_start(Path(logger.log_dir), checkpoint)
     return checkpoint
+
+
+@rank_zero_only
+def _note_start(folder: Path, checkpoint: str | None) -> None:
+    note_start(folder, __version__, checkpoint)
 
 
 def _last(logger: RunLogger) -> str:

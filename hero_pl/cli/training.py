@@ -130,6 +130,13 @@ def check_hints(
     ] = None,
     out: Annotated[Path, typer.Option("--out", help="The report as JSON.")] = Path("hints.json"),
     figure: Annotated[Path | None, typer.Option("--figure", help="Also draw it (PNG).")] = None,
+    demonstrations: Annotated[
+        bool,
+        typer.Option(
+            "--demonstrations",
+            help="Measure on the episodes of data.demonstrations, for a policy that does not yet act by itself.",
+        ),
+    ] = False,
 ) -> None:
     """Measure which wording of the hint a policy can read, before it is trained on any.
 
@@ -138,23 +145,63 @@ def check_hints(
     with _quick_end("check-hints"):
         from hero_pl.cli.check_hints import run
 
-    run(context.args, episodes, turns, labels, templates, out, figure)
+    run(context.args, episodes, turns, labels, templates, out, figure, demonstrations)
+
+
+@app.command(
+    name="check-model",
+    rich_help_panel=PANEL,
+    context_settings=PASSED_ON,
+    epilog="Example: hero_pl check-model hero_pl:pocket-shop",
+)
+def check_model(
+    context: typer.Context,
+    model: Annotated[
+        str | None,
+        typer.Argument(help="Folder, hub id, or hero_pl:NAME; default: the model of --config.", show_default=False),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Check that prompts, sampling and scoring of a model agree; ends with status 1 if a line is wrong.
+
+    Takes every option of fit besides: --config FILE (more than one overlays), --model.KEY=VALUE. Without any, the
+    model is checked with the default settings of a policy.
+    """
+    with _quick_end("check-model"):
+        from hero_pl.cli.check_model import run
+
+    words = context.args
+    if model is not None and model.startswith("--"):
+        words, model = [model, *words], None
+    if not run(model, words, as_json):
+        raise typer.Exit(1)
 
 
 @app.command(
     rich_help_panel=PANEL,
-    epilog="Example: hero_pl export runs/quickstart/version_0/checkpoints/NAME.ckpt exported",
+    epilog="Example: hero_pl export runs/quickstart exported --license apache-2.0 --push me/my-agent",
 )
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="A .ckpt that fit wrote.")],
-    folder: Annotated[Path, typer.Argument(help="Where to write.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="RUN_OR_CHECKPOINT", help="A run folder (its newest checkpoint), or a .ckpt.")
+    ],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write.")],
     config: Annotated[
         str | None, typer.Option("--config", help="The run's config.yaml; default: beside the checkpoint's folder.")
     ] = None,
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Add a LoRA adapter to the weights, and write the whole model.")
+    ] = False,
+    push: Annotated[
+        str, typer.Option("--push", metavar="USER/NAME", help="Also upload it to the Hugging Face hub, private.")
+    ] = "",
+    public: Annotated[bool, typer.Option("--public", help="Make a repository that --push creates public.")] = False,
+    license_: Annotated[
+        str, typer.Option("--license", help="License of the weights, for the model card, for example apache-2.0.")
+    ] = "unknown",
 ) -> None:
-    """Write the weights of a checkpoint as a Hugging Face folder."""
+    """Write the weights of a run as a Hugging Face folder, with tokenizer, chat template, settings and model card."""
     with _quick_end("export"):
-        from hero_pl.cli.play import export_checkpoint
+        from hero_pl.cli import export as exporting
 
-    export_checkpoint(checkpoint, folder, config)
-    print(f"Wrote {folder}")
+    print(exporting.export(source, exporting.Destination(folder, merge, push, public, license_), config))

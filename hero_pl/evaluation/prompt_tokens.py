@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from hero_pl.policy.base import Policy
+from hero_pl.chat.dialect import Dialect
 from hero_pl.scalars import Scalar, largest, share
 from hero_pl.types import Trajectory
 
@@ -13,12 +13,12 @@ PARTS = ("system_tokens", "tools_tokens", "first_message_tokens", "template_toke
 """The four parts of the first prompt; they add up to its length."""
 
 
-def prompt_tokens(trajectories: Sequence[Trajectory], policy: Policy) -> dict[str, Scalar]:
+def prompt_tokens(trajectories: Sequence[Trajectory], dialect: Dialect) -> dict[str, Scalar]:
     """Means over episodes, in tokens; empty if no episode has a turn.
 
     Args:
         trajectories: Finished episodes.
-        policy: The loaded policy that played them.
+        dialect: Of the policy that played them.
 
     Returns:
         ``system_tokens`` (the system prompt of the environment), ``tools_tokens`` (schemas and the instructions for
@@ -28,7 +28,7 @@ def prompt_tokens(trajectories: Sequence[Trajectory], policy: Policy) -> dict[st
         control token, which are encoded as plain text.
     """
     fixed: dict[tuple[str, str], tuple[int, int]] = {}
-    encoder = policy.template.encoder
+    encoder = dialect.template.encoder
     count = encoder.encode_untrusted
     sums = dict.fromkeys(PARTS, 0)
     episodes, observations, observed, longest, defused = 0, 0, 0, 0, 0
@@ -36,7 +36,7 @@ def prompt_tokens(trajectories: Sequence[Trajectory], policy: Policy) -> dict[st
         if not trajectory.turns:
             continue
         key = (trajectory.system_prompt, json.dumps(trajectory.tools, ensure_ascii=False))
-        system, tools = fixed.get(key) or fixed.setdefault(key, _fixed_parts(trajectory, policy))
+        system, tools = fixed.get(key) or fixed.setdefault(key, _fixed_parts(trajectory, dialect))
         first = len(count(trajectory.first_observation))
         whole = len(trajectory.turns[0].prompt_ids)
         for part, tokens in zip(PARTS, (system, tools, first, whole - system - tools - first), strict=True):
@@ -56,10 +56,10 @@ def prompt_tokens(trajectories: Sequence[Trajectory], policy: Policy) -> dict[st
     return {**means, "longest_context_tokens": largest(longest), "defused_tokens": share(defused, episodes)}
 
 
-def _fixed_parts(trajectory: Trajectory, policy: Policy) -> tuple[int, int]:
+def _fixed_parts(trajectory: Trajectory, dialect: Dialect) -> tuple[int, int]:
     """Tokens of the system prompt, and the additional tokens for tools."""
-    alone, _ = policy.parser.describe(trajectory.system_prompt, ())
-    bare = policy.template.first_prompt(alone, "")
-    text, schemas = policy.parser.describe(trajectory.system_prompt, trajectory.tools)
-    with_tools = policy.template.first_prompt(text, "", "user", schemas)
-    return len(policy.template.encoder.encode_untrusted(trajectory.system_prompt)), len(with_tools) - len(bare)
+    alone, _ = dialect.parser.describe(trajectory.system_prompt, ())
+    bare = dialect.template.first_prompt(alone, "")
+    text, schemas = dialect.parser.describe(trajectory.system_prompt, trajectory.tools)
+    with_tools = dialect.template.first_prompt(text, "", "user", schemas)
+    return len(dialect.template.encoder.encode_untrusted(trajectory.system_prompt)), len(with_tools) - len(bare)

@@ -7,20 +7,20 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from hero_pl.chat.dialect import Dialect
 from hero_pl.evaluation.metrics import PassAtK, PassHatK, scores
 from hero_pl.evaluation.prompt_tokens import prompt_tokens
-from hero_pl.policy.base import Policy
 from hero_pl.runs.intervals import wilson
 from hero_pl.runs.records import evaluable, refused, succeeded
 from hero_pl.types import Trajectory
 
 
-def summarize(trajectories: list[Trajectory], policy: Policy | None = None) -> dict[str, Any]:
+def summarize(trajectories: list[Trajectory], dialect: Dialect | None = None) -> dict[str, Any]:
     """Summarize episodes; those that ended with an error of the environment or its user are counted separately.
 
     Args:
         trajectories: Finished episodes.
-        policy: The loaded policy that played them; adds ``tokens``, the tokens of each part of its contexts.
+        dialect: Of the policy that played them; adds ``tokens``, the tokens of each part of its contexts.
 
     Returns:
         ``success`` with its 95 % Wilson interval ``success_ci``, means of ``turns`` and ``reward``, the fractions of
@@ -47,8 +47,8 @@ def summarize(trajectories: list[Trajectory], policy: Policy | None = None) -> d
         result["faithful_episodes"] = len(faithful)
         result["faithful_success"] = sum(map(succeeded, faithful)) / len(faithful) if faithful else math.nan
     result |= _repeated(trajectories)
-    if policy is not None:
-        result["tokens"] = {name: float(scalar) for name, scalar in prompt_tokens(trajectories, policy).items()}
+    if dialect is not None:
+        result["tokens"] = {name: float(scalar) for name, scalar in prompt_tokens(trajectories, dialect).items()}
     return result
 
 

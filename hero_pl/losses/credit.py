@@ -105,7 +105,7 @@ def turn_credits(gap: Tensor, turn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def belief_factors(
     sign: Tensor,
     evidence: Tensor,
-    row: Tensor,
+    trajectory: Tensor,
     prior: Tensor,
     strength: float = 0.5,
     band: float = 0.2,
@@ -120,7 +120,7 @@ def belief_factors(
     Args:
         sign: ``(turns,)`` sign of the trajectory's advantage, the same for all of its turns.
         evidence: ``(turns,)`` ``e_k``, see :func:`turn_credits`.
-        row: ``(turns,)`` integer trajectory of each turn; the turns of a trajectory are in order.
+        trajectory: ``(turns,)`` integer trajectory of each turn; the turns of a trajectory are in order.
         prior: ``(turns,)`` ``B_0``, the success rate of the trajectory's group.
         strength: Weight of the teacher's factor, in [0, 1].
         band: Largest distance of that factor from 1, in [0, 1).
@@ -130,8 +130,8 @@ def belief_factors(
         ``(turns,)``, positive; 1 for the only turn of a trajectory.
 
     Example:
-        >>> row = torch.tensor([0, 0])
-        >>> belief_factors(torch.ones(2), torch.tensor([2.0, 0.0]), row, torch.full((2,), 0.5))
+        >>> trajectory = torch.tensor([0, 0])
+        >>> belief_factors(torch.ones(2), torch.tensor([2.0, 0.0]), trajectory, torch.full((2,), 0.5))
         tensor([1.1000, 0.9000])
     """
     _check_shares(strength, band)
@@ -140,8 +140,8 @@ def belief_factors(
             f"decay={decay}: expected a fraction in (0, 1], the part of the evidence that remains after one turn."
         )
     factors = torch.ones_like(evidence)
-    for one in torch.unique(row):
-        mine = (row == one).nonzero().squeeze(-1)
+    for one in torch.unique(trajectory):
+        mine = (trajectory == one).nonzero().squeeze(-1)
         total, collected = evidence.new_zeros(()), []
         for piece in evidence[mine]:
             total = decay * total + piece

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from hero_pl.errors import ConfigError
-from hero_pl.losses.policy_gradient import mean_per_row
+from hero_pl.losses.policy_gradient import mean_over
 from hero_pl.losses.scores import Scores
 
 
@@ -35,7 +35,7 @@ class GateInputs:
     """``(N,)`` divergence."""
     wrong_hint_log_probs: Tensor | None = None
     """``(K, N)`` log-probabilities of the sampled ids under the teacher with each of K wrong hints."""
-    row: Tensor | None = None
+    trajectory: Tensor | None = None
     """``(N,)`` trajectory of each token; ``None``: all of one."""
 
 
@@ -107,7 +107,7 @@ class StepDivergence(Gate):
     @torch.no_grad()
     def forward(self, inputs: GateInputs) -> Tensor:
         """The same weight for all tokens of a turn."""
-        return (-mean_per_row(inputs.per_token.detach(), inputs.turn) / self.scale).exp().clamp(max=1.0)
+        return (-mean_over(inputs.per_token.detach(), inputs.turn) / self.scale).exp().clamp(max=1.0)
 
 
 class Contrastive(Gate):
@@ -164,12 +164,12 @@ class HighEntropy(Gate):
     def forward(self, inputs: GateInputs) -> Tensor:
         """1 for the kept tokens, 0 for the others; ties at the threshold are kept."""
         uncertainty = inputs.student.measure(entropy)
-        row = torch.zeros_like(inputs.action_ids) if inputs.row is None else inputs.row
+        trajectory = torch.zeros_like(inputs.action_ids) if inputs.trajectory is None else inputs.trajectory
         factor = torch.zeros_like(uncertainty)
-        for one in torch.unique(row):
-            mine = uncertainty[row == one]
+        for one in torch.unique(trajectory):
+            mine = uncertainty[trajectory == one]
             kept = max(1, math.ceil(self.quantile * mine.numel()))
-            factor[row == one] = (mine >= mine.topk(kept).values[-1]).to(factor.dtype)
+            factor[trajectory == one] = (mine >= mine.topk(kept).values[-1]).to(factor.dtype)
         return factor
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from hero_pl.errors import ConfigError
-from hero_pl.losses.policy_gradient import mean_per_row
+from hero_pl.losses.policy_gradient import mean_over
 from hero_pl.scalars import Scalar, largest, mean
 
 LOG_RATIO_CLAMP = 20.0
@@ -61,13 +61,14 @@ class ImportanceCorrection(nn.Module, ABC):
     """Factor per token that corrects for rollouts from an older policy."""
 
     @abstractmethod
-    def forward(self, log_probs: Tensor, rollout_log_probs: Tensor, row: Tensor) -> Tensor:
+    def forward(self, log_probs: Tensor, rollout_log_probs: Tensor, trajectory: Tensor) -> Tensor:
         """Factor by which each token's loss is multiplied.
 
         Args:
             log_probs: ``(N,)`` of the sampled ids under the student; used as a constant.
             rollout_log_probs: ``(N,)`` as recorded when they were sampled.
-            row: ``(N,)`` integer row of each token; corrections per row need whole rows in one call.
+            trajectory: ``(N,)`` integer trajectory of each token; a correction per trajectory needs all of its tokens
+                in one call.
 
         Returns:
             ``(N,)``, non-negative and detached.
@@ -77,7 +78,7 @@ class ImportanceCorrection(nn.Module, ABC):
 class NoCorrection(ImportanceCorrection):
     """No correction: for rollouts from the current weights."""
 
-    def forward(self, log_probs: Tensor, rollout_log_probs: Tensor, row: Tensor) -> Tensor:
+    def forward(self, log_probs: Tensor, rollout_log_probs: Tensor, trajectory: Tensor) -> Tensor:
         """All ones."""
         return torch.ones_like(log_probs.detach())
 
@@ -99,7 +100,7 @@ class TruncatedRatio(ImportanceCorrection):
         self.cap = cap
         self.log_ratio_clamp = log_ratio_clamp
 
-    def forward(self, log_probs: Tensor, rollout_log_probs: Tensor, row: Tensor) -> Tensor:
+    def forward(self, log_probs: Tensor, rollout_log_probs: Tensor, trajectory: Tensor) -> Tensor:
         """``min(rho, cap)``."""
         ratio = importance_ratio(log_probs, rollout_log_probs, self.log_ratio_clamp)
         return ratio if self.cap is None else ratio.clamp(max=self.cap)
@@ -117,14 +118,14 @@ class TokenMask(ImportanceCorrection):
         super().__init__()
         self.low, self.high = _checked_interval(self, low, high)
 
-    def forward(self, log_probs: Tensor, rollout_log_probs: Tensor, row: Tensor) -> Tensor:
+    def forward(self, log_probs: Tensor, rollout_log_probs: Tensor, trajectory: Tensor) -> Tensor:
         """1 inside the interval, 0 outside."""
         ratio = importance_ratio(log_probs, rollout_log_probs)
         return ((ratio >= self.low) & (ratio <= self.high)).to(ratio.dtype)
 
 
 class SequenceMask(ImportanceCorrection):
-    """Drop rows whose geometric mean of ratios lies outside an interval.
+    """Drop trajectories whose geometric mean of ratios lies outside an interval.
 
     Args:
         low: Smallest geometric mean that is kept.
@@ -135,15 +136,15 @@ class SequenceMask(ImportanceCorrection):
         super().__init__()
         self.low, self.high = _checked_interval(self, low, high)
 
-    def forward(self, log_probs: Tensor, rollout_log_probs: Tensor, row: Tensor) -> Tensor:
-        """1 for all tokens of a kept row, 0 for all others."""
+    def forward(self, log_probs: Tensor, rollout_log_probs: Tensor, trajectory: Tensor) -> Tensor:
+        """1 for all tokens of a kept trajectory, 0 for all others."""
         log_ratio = (log_probs - rollout_log_probs).detach()
-        mean = mean_per_row(log_ratio, row).clamp(-LOG_RATIO_CLAMP, LOG_RATIO_CLAMP).exp()
+        mean = mean_over(log_ratio, trajectory).clamp(-LOG_RATIO_CLAMP, LOG_RATIO_CLAMP).exp()
         return ((mean >= self.low) & (mean <= self.high)).to(mean.dtype)
 
 
 class SequenceRatioMask(ImportanceCorrection):
-    """Drop rows whose *product* of ratios exceeds a cap: rows that have become much more likely since sampling.
+    """Drop trajectories whose *product* of ratios exceeds a cap: they have become much more likely since sampling.
 
     Args:
         cap: Largest product that is kept.
@@ -155,12 +156,12 @@ class SequenceRatioMask(ImportanceCorrection):
             raise ConfigError(f"SequenceRatioMask(cap={cap}): expected a positive number. 3.0 is a common choice.")
         self.cap = cap
 
-    def forward(self, log_probs: Tensor, rollout_log_probs: Tensor, row: Tensor) -> Tensor:
-        """1 for all tokens of a kept row, 0 for all others."""
+    def forward(self, log_probs: Tensor, rollout_log_probs: Tensor, trajectory: Tensor) -> Tensor:
+        """1 for all tokens of a kept trajectory, 0 for all others."""
         log_ratio = (log_probs - rollout_log_probs).detach()
         if log_ratio.numel() == 0:
             return log_ratio
-        _, index = torch.unique(row, return_inverse=True)
+        _, index = torch.unique(trajectory, return_inverse=True)
         total = torch.zeros_like(log_ratio).index_add_(0, index, log_ratio)[index]
         return (total.clamp(-LOG_RATIO_CLAMP, LOG_RATIO_CLAMP).exp() <= self.cap).to(log_ratio.dtype)
 
@@ -178,7 +179,7 @@ class DropFallen(ImportanceCorrection):
             raise ConfigError(f"DropFallen(threshold={threshold}): expected a difference of probabilities in (0, 1].")
         self.threshold = threshold
 
-    def forward(self, log_probs: Tensor, rollout_log_probs: Tensor, row: Tensor) -> Tensor:
+    def forward(self, log_probs: Tensor, rollout_log_probs: Tensor, trajectory: Tensor) -> Tensor:
         """1 where the probability decreased by at most the threshold, 0 elsewhere."""
         fall = rollout_log_probs.detach().exp() - log_probs.detach().exp()
         return (fall <= self.threshold).to(fall.dtype)

@@ -30,17 +30,17 @@ class Normalization(StrEnum):
     TOKEN_MEAN_WEIGHTED = "token_mean_weighted"
     """``sum(w l) / sum(w)``: keeps the scale if many turns have small weights."""
     SEQ_MEAN_TOKEN_MEAN = "seq_mean_token_mean"
-    """Token mean per row, then the mean over rows that have at least one token."""
+    """Token mean per trajectory, then the mean over trajectories that have at least one token."""
     SEQ_MEAN_TOKEN_MEAN_KEEP_EMPTY = "seq_mean_token_mean_keep_empty"
-    """Token mean per row, then the mean over all rows: rows without tokens make the step smaller."""
+    """Token mean per trajectory, then the mean over all of them: those without tokens make the step smaller."""
     SEQ_MEAN_TOKEN_SUM = "seq_mean_token_sum"
-    """Token sum per row, then the mean over rows that have at least one token."""
+    """Token sum per trajectory, then the mean over trajectories that have at least one token."""
     SEQ_MEAN_TOKEN_SUM_NORM = "seq_mean_token_sum_norm"
-    """``sum(w l)`` over ``rows * constant`` (Dr.GRPO); the constant is configured, not the padded length."""
+    """``sum(w l)`` over ``num_trajectories * constant`` (Dr.GRPO); the constant is configured, no padded length."""
     TURN_MEAN = "turn_mean"
     """Token mean per turn, then the mean over turns that have at least one token."""
     TRAJ_MEAN_TURN_MEAN = "traj_mean_turn_mean"
-    """Turn mean per row, then the mean over rows that have at least one token."""
+    """Turn mean per trajectory, then the mean over trajectories that have at least one token."""
 
 
 Mode = Normalization | str | Mapping[str, float]
@@ -55,9 +55,9 @@ def coefficients(
     mode: Mode,
     *,
     turn: Tensor,
-    row: Tensor,
+    trajectory: Tensor,
     weight: Tensor,
-    rows: int,
+    num_trajectories: int,
     constant: float | None = None,
     mask: Tensor | None = None,
     reduce_sum: Callable[[Tensor], Tensor] = _on_one_rank,
@@ -66,12 +66,12 @@ def coefficients(
 
     Args:
         mode: See ``Normalization``; for several, the weighted sum of their coefficients.
-        turn: ``(N,)`` integer turn of each token; needs to be unique within its row only.
-        row: ``(N,)`` integer row of each token, from 0 to ``rows - 1``. A row is a trajectory (or a sequence, where
+        turn: ``(N,)`` integer turn of each token; needs to be unique within its trajectory only.
+        trajectory: ``(N,)`` integer trajectory of each token, from 0 to ``num_trajectories - 1`` (a sequence, where
             there are no trajectories); it is never split over ranks.
         weight: ``(N,)`` non-negative weight of each token (confidence, gates known in advance).
-        rows: Number of rows on this rank, including those without tokens.
-        constant: Tokens per row to divide by; required for ``seq_mean_token_sum_norm``, not allowed otherwise.
+        num_trajectories: Number of trajectories on this rank, including those without tokens.
+        constant: Tokens per trajectory to divide by; required for ``seq_mean_token_sum_norm``, not allowed otherwise.
         mask: ``(N,)`` bool; other tokens get coefficient 0 and do not count in a denominator. Default: all count.
         reduce_sum: Sums a one-element tensor over all ranks. It is called exactly once per mode on every rank, also on
             a rank without tokens.
@@ -84,29 +84,37 @@ def coefficients(
 
     Example:
         >>> ids = torch.tensor([0, 0, 0, 1])
-        >>> coefficients("seq_mean_token_mean", turn=ids, row=ids, weight=torch.ones(4), rows=2)
+        >>> coefficients("seq_mean_token_mean", turn=ids, trajectory=ids, weight=torch.ones(4), num_trajectories=2)
         tensor([0.1667, 0.1667, 0.1667, 0.5000])
     """
     if isinstance(mode, Mapping):
-        where: dict[str, Any] = {"turn": turn, "row": row, "weight": weight, "rows": rows, "mask": mask}
+        where: dict[str, Any] = {
+            "turn": turn,
+            "trajectory": trajectory,
+            "weight": weight,
+            "num_trajectories": num_trajectories,
+            "mask": mask,
+        }
         parts = [coefficients(one, **where, constant=constant, reduce_sum=reduce_sum) for one in mode]
         return torch.stack([share * part for share, part in zip(mode.values(), parts, strict=True)]).sum(0)
     mode = check_normalization(mode, constant)
-    _check_tokens(turn, row, weight, rows)
+    _check_tokens(turn, trajectory, weight, num_trajectories)
     weight = weight.detach()
     weight = weight if weight.dtype == torch.float64 else weight.float()
     if mask is not None:
-        inside = {"turn": turn[mask], "row": row[mask], "weight": weight[mask]}
+        inside = {"turn": turn[mask], "trajectory": trajectory[mask], "weight": weight[mask]}
         spread = torch.zeros_like(weight)
-        spread[mask] = coefficients(mode, **inside, rows=rows, constant=constant, reduce_sum=reduce_sum)
+        spread[mask] = coefficients(
+            mode, **inside, num_trajectories=num_trajectories, constant=constant, reduce_sum=reduce_sum
+        )
         return spread
     tokens = float(weight.numel())
 
-    _, turn_of_token, tokens_of_turn = _count(torch.stack([row, turn], dim=-1))
-    _, row_of_token, tokens_of_row = _count(row)
-    active_rows = float(tokens_of_row.numel())
+    _, turn_of_token, tokens_of_turn = _count(torch.stack([trajectory, turn], dim=-1))
+    _, trajectory_of_token, tokens_of_trajectory = _count(trajectory)
+    active_trajectories = float(tokens_of_trajectory.numel())
 
-    inner: Tensor | float  # divisor of a token within its row
+    inner: Tensor | float  # divisor of a token within its trajectory
     outer: Tensor | float  # remaining divisor, summed over ranks
     match mode:
         case Normalization.TOKEN_MEAN:
@@ -114,19 +122,21 @@ def coefficients(
         case Normalization.TOKEN_MEAN_WEIGHTED:
             inner, outer = 1.0, weight.sum()
         case Normalization.SEQ_MEAN_TOKEN_MEAN:
-            inner, outer = tokens_of_row[row_of_token], active_rows
+            inner, outer = tokens_of_trajectory[trajectory_of_token], active_trajectories
         case Normalization.SEQ_MEAN_TOKEN_MEAN_KEEP_EMPTY:
-            inner, outer = tokens_of_row[row_of_token], float(rows)
+            inner, outer = tokens_of_trajectory[trajectory_of_token], float(num_trajectories)
         case Normalization.SEQ_MEAN_TOKEN_SUM:
-            inner, outer = 1.0, active_rows
+            inner, outer = 1.0, active_trajectories
         case Normalization.SEQ_MEAN_TOKEN_SUM_NORM:
             assert constant is not None
-            inner, outer = constant, float(rows)
+            inner, outer = constant, float(num_trajectories)
         case Normalization.TURN_MEAN:
             inner, outer = tokens_of_turn[turn_of_token], float(tokens_of_turn.numel())
         case Normalization.TRAJ_MEAN_TURN_MEAN:
-            turns_of_row = _turns_per_row(row_of_token, turn_of_token, tokens_of_row.numel(), tokens_of_turn.numel())
-            inner, outer = tokens_of_turn[turn_of_token] * turns_of_row[row_of_token], active_rows
+            turns_of_trajectory = _turns_per_trajectory(
+                trajectory_of_token, turn_of_token, tokens_of_trajectory.numel(), tokens_of_turn.numel()
+            )
+            inner, outer = tokens_of_turn[turn_of_token] * turns_of_trajectory[trajectory_of_token], active_trajectories
 
     total = reduce_sum(torch.as_tensor(outer, dtype=weight.dtype, device=weight.device).reshape(1))
     # if the outermost count is 0, there is nothing to average: every coefficient is 0
@@ -169,10 +179,12 @@ def _count(ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return distinct, index, count
 
 
-def _turns_per_row(row_of_token: Tensor, turn_of_token: Tensor, rows: int, turns: int) -> Tensor:
-    """Number of turns with tokens, per row with tokens."""
-    row_of_turn = turn_of_token.new_zeros(turns).scatter_(0, turn_of_token, row_of_token)
-    return torch.bincount(row_of_turn, minlength=rows)
+def _turns_per_trajectory(
+    trajectory_of_token: Tensor, turn_of_token: Tensor, num_trajectories: int, turns: int
+) -> Tensor:
+    """Number of turns with tokens, per trajectory with tokens."""
+    trajectory_of_turn = turn_of_token.new_zeros(turns).scatter_(0, turn_of_token, trajectory_of_token)
+    return torch.bincount(trajectory_of_turn, minlength=num_trajectories)
 
 
 def check_normalization(mode: Normalization | str, constant: float | None) -> Normalization:
@@ -188,20 +200,20 @@ def check_normalization(mode: Normalization | str, constant: float | None) -> No
         constant is not None and math.isfinite(constant) and constant > 0
     ):
         raise ConfigError(
-            f"normalize={mode} with constant={constant}: it divides by a fixed number of tokens per row. "
+            f"normalize={mode} with constant={constant}: it divides by a fixed number of tokens per trajectory. "
             "Set the constant to the largest number of action tokens an episode may have."
         )
     return mode
 
 
-def _check_tokens(turn: Tensor, row: Tensor, weight: Tensor, rows: int) -> None:
-    if not (turn.ndim == 1 and turn.shape == row.shape == weight.shape):
+def _check_tokens(turn: Tensor, trajectory: Tensor, weight: Tensor, num_trajectories: int) -> None:
+    if not (turn.ndim == 1 and turn.shape == trajectory.shape == weight.shape):
         raise ConfigError(
-            f"turn {tuple(turn.shape)}, row {tuple(row.shape)} and weight {tuple(weight.shape)}: expected flat tensors "
-            "of equal length, one entry per action token."
+            f"turn {tuple(turn.shape)}, trajectory {tuple(trajectory.shape)}, weight {tuple(weight.shape)}: expected "
+            "flat tensors of equal length, one entry per action token."
         )
-    if row.numel() and not (int(row.min()) >= 0 and int(row.max()) < rows):
+    if trajectory.numel() and not (int(trajectory.min()) >= 0 and int(trajectory.max()) < num_trajectories):
         raise ConfigError(
-            f"Tokens belong to rows {int(row.min())} to {int(row.max())}, but there are {rows} rows. "
-            "Number the rows of this rank from 0, including those without tokens."
+            f"Tokens belong to trajectories {int(trajectory.min())} to {int(trajectory.max())}, but there are "
+            f"{num_trajectories}. Number the trajectories of this rank from 0, including those without tokens."
         )

@@ -21,8 +21,8 @@ class ClippedPolicyGradient(nn.Module):
     Args:
         epsilon: The ratio is clipped below at ``1 - epsilon``; with ``cispo``, 1.0 means no lower bound.
         epsilon_high: The ratio is clipped above at ``1 + epsilon_high``; ``None`` means ``epsilon``.
-        ratio_level: ``token`` takes the ratio of each token; ``sequence`` (GSPO) gives all tokens of a row the
-            geometric mean of their ratios, so a row must not be split over micro-batches.
+        ratio_level: ``token`` takes the ratio of each token; ``sequence`` (GSPO) gives all tokens of a trajectory the
+            geometric mean of their ratios, so a trajectory must not be split over micro-batches.
         kl_weight: Weight of the penalty; with 0.0 no reference policy is needed.
         kl_estimator: Estimator of the penalty, see ``kl_to_reference``.
         dual_clip: For a negative advantage the loss is at most ``dual_clip * |A|``: a token that has become much more
@@ -82,7 +82,7 @@ class ClippedPolicyGradient(nn.Module):
         log_probs: Tensor,
         old_log_probs: Tensor,
         advantages: Tensor,
-        row: Tensor | None = None,
+        trajectory: Tensor | None = None,
         reference_log_probs: Tensor | None = None,
     ) -> Tensor:
         """Loss per token; pass action tokens only.
@@ -91,20 +91,20 @@ class ClippedPolicyGradient(nn.Module):
             log_probs: ``(N,)`` of the sampled ids under the student; gradients flow here.
             old_log_probs: ``(N,)`` under the policy that sampled them; treated as a constant.
             advantages: ``(N,)`` advantage of the token's trajectory; treated as a constant.
-            row: ``(N,)`` integer row of each token; required for ``ratio_level="sequence"``.
+            trajectory: ``(N,)`` integer trajectory of each token; required for ``ratio_level="sequence"``.
             reference_log_probs: ``(N,)`` under the reference policy; required if ``kl_weight`` is not 0.
 
         Returns:
             ``(N,)``. The caller normalizes.
 
         Raises:
-            ConfigError: ``row`` or ``reference_log_probs`` is missing.
+            ConfigError: ``trajectory`` or ``reference_log_probs`` is missing.
         """
         log_ratio = log_probs - old_log_probs.detach()
         if self.ratio_level == "sequence":
-            if row is None:
-                raise ConfigError("ClippedPolicyGradient(ratio_level='sequence') needs the row of every token.")
-            log_ratio = mean_per_row(log_ratio, row)
+            if trajectory is None:
+                raise ConfigError("ClippedPolicyGradient(ratio_level='sequence') needs the trajectory of every token.")
+            log_ratio = mean_over(log_ratio, trajectory)
         ratio = log_ratio.exp()
         clipped = ratio.clamp(1.0 - self.epsilon, 1.0 + self.epsilon_high)
         advantages = advantages.detach()
@@ -146,16 +146,16 @@ def kl_to_reference(log_probs: Tensor, reference_log_probs: Tensor, estimator: K
     return -gap if estimator == "k1" else torch.expm1(gap) - gap
 
 
-def mean_per_row(values: Tensor, row: Tensor) -> Tensor:
-    """Give every token the mean over the tokens of its row; gradients flow to all of them.
+def mean_over(values: Tensor, owner: Tensor) -> Tensor:
+    """Give every token the mean over the tokens of its owner; gradients flow to all of them.
 
     Args:
         values: ``(N,)``.
-        row: ``(N,)`` integer row of each token.
+        owner: ``(N,)`` integer number of what each token belongs to, a turn or a trajectory.
     """
     if values.numel() == 0:
         return values
-    _, index, count = torch.unique(row, return_inverse=True, return_counts=True)
+    _, index, count = torch.unique(owner, return_inverse=True, return_counts=True)
     means: Tensor = values.new_zeros(count.numel()).index_add(0, index, values) / count
     return means.index_select(0, index)
 

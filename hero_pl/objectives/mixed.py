@@ -106,7 +106,7 @@ class Mixed(_WithPolicyGradient):
     ) -> TokenizedBatch:
         unhinted: list[list[Hint | None]] = [[None] * len(trajectory.turns) for trajectory in trajectories]
         device = next(policy.parameters()).device
-        return tokenize(trajectories, unhinted, policy, policy_term=term, reduce_sum=reduce_sum, device=device)
+        return tokenize(trajectories, unhinted, policy.dialect, policy_term=term, reduce_sum=reduce_sum, device=device)
 
     def loss(self, policy: Policy, micro: TokenizedBatch) -> LossOutput:
         """Both losses from one pass of the student."""

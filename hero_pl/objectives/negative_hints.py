@@ -27,14 +27,14 @@ def negative_hints(
     """
     items = [
         Placed(hint.text, trajectory.env_id, trajectory.task_id, i, hint.turn)
-        for i, (trajectory, row) in enumerate(zip(trajectories, hints, strict=True))
-        for hint in row
+        for i, (trajectory, given) in enumerate(zip(trajectories, hints, strict=True))
+        for hint in given
         if hint is not None
     ]
     seed = "/".join(str(trajectory.seed) for trajectory in trajectories) if count else ""
     found = []
     for k in range(count):
-        texts = [[""] * len(row) for row in hints]
+        texts = [[""] * len(given) for given in hints]
         givers = derange(items, random.Random(f"{seed}/{k}"))
         for item, giver in zip(items, givers or (), strict=False):
             if items[giver].text != item.text:

@@ -121,7 +121,7 @@ class PolicyGradient(Objective):
         batch = tokenize(
             trajectories,
             None,
-            policy,
+            policy.dialect,
             self.normalize,
             weight=lambda i, turn, hint: term.weight[i],
             advantage=term.advantage,

@@ -10,9 +10,9 @@ from bisect import bisect_left
 from collections.abc import Callable
 from typing import Literal, TypeAlias, get_args
 
+from hero_pl.chat.dialect import Dialect
 from hero_pl.chat.reasoning import inside_reasoning, reasoning_ids
 from hero_pl.errors import ConfigError
-from hero_pl.policy.base import Policy
 from hero_pl.types import Turn
 
 Scope: TypeAlias = Literal["all", "after_thinking", "tool_call_only"]
@@ -35,35 +35,35 @@ class LossScope:
             raise ConfigError(f"skip_first_tokens={skip_first_tokens}: must be 0 or more tokens per turn.")
         self.scope, self.skip_first_tokens = scope, skip_first_tokens
 
-    def __call__(self, turn: Turn, policy: Policy) -> tuple[int, int]:
+    def __call__(self, turn: Turn, dialect: Dialect) -> tuple[int, int]:
         """First place and the one behind the last; an empty range if nothing counts."""
-        start, stop = (0, len(turn.action_ids)) if self.scope == "all" else _part(turn, policy, self.scope)
+        start, stop = (0, len(turn.action_ids)) if self.scope == "all" else _part(turn, dialect, self.scope)
         return max(start, min(self.skip_first_tokens, stop)), stop
 
 
-def _part(turn: Turn, policy: Policy, scope: Scope) -> tuple[int, int]:
+def _part(turn: Turn, dialect: Dialect, scope: Scope) -> tuple[int, int]:
     ids = turn.action_ids
-    text = _decode(policy, ids)
-    if inside_reasoning(text, policy.template.opens_reasoning):
+    text = _decode(dialect, ids)
+    if inside_reasoning(text, dialect.template.opens_reasoning):
         return 0, 0
-    thought = reasoning_ids(ids, lambda prefix: _decode(policy, tuple(prefix)))
+    thought = reasoning_ids(ids, lambda prefix: _decode(dialect, tuple(prefix)))
     if scope == "after_thinking":
         return thought, len(ids)
-    reply = _decode(policy, ids[thought:])
-    located = policy.parser.locate(reply)
+    reply = _decode(dialect, ids[thought:])
+    located = dialect.parser.locate(reply)
     if located is None:
         return 0, 0
     # the first id whose text reaches beyond the start of the action, and the first prefix that holds all of it
-    start = _first(ids[thought:], lambda prefix: len(_decode(policy, prefix)) > located[0]) - 1
-    stop = _first(ids[thought:], lambda prefix: len(_decode(policy, prefix)) >= located[1])
+    start = _first(ids[thought:], lambda prefix: len(_decode(dialect, prefix)) > located[0]) - 1
+    stop = _first(ids[thought:], lambda prefix: len(_decode(dialect, prefix)) >= located[1])
     whole = located[1] >= len(reply)  # then the end-of-turn id belongs to it, although it has no text
     return thought + max(start, 0), len(ids) if whole else thought + stop
 
 
-def _decode(policy: Policy, ids: tuple[int, ...]) -> str:
+def _decode(dialect: Dialect, ids: tuple[int, ...]) -> str:
     """Text with ``</think>`` in it, which some tokenizers hold for a special token; end-of-turn ids have no text."""
-    kept = [token for token in ids if token not in policy.template.end_ids]
-    return policy.template.encoder.spell(kept)
+    kept = [token for token in ids if token not in dialect.template.end_ids]
+    return dialect.template.encoder.spell(kept)
 
 
 def _first(ids: tuple[int, ...], reached: Callable[[tuple[int, ...]], bool]) -> int:

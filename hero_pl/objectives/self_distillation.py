@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, get_args
 
 import numpy as np
@@ -58,9 +59,9 @@ class SelfDistillation(Objective):
         loss_scope: Which sampled ids count: ``all``, those ``after_thinking``, or the action alone
             (``tool_call_only``).
         skip_first_tokens: Sampled ids at the start of each turn that never count.
-        teacher_scoring: ``separate`` runs every hinted turn with its whole context. ``prefix_cache`` and ``tree_mask``
-            run a conversation once and only what is new for each turn; the numbers are the same up to rounding. Pays
-            off with many turns and short hints; see ``benchmarks/teacher_scoring.py``.
+        teacher_scoring: ``auto`` runs the conversation of a trajectory once for all its hints where the network can
+            (``benchmarks/teacher_scoring.py``); the numbers are those of separate passes, up to rounding. ``tree_mask``
+            and ``prefix_cache`` name the way; ``separate`` runs every hinted turn with its whole context.
         scaffold: ``subtract`` takes out of the teacher's logits what the wording of the hint does with nothing in it
             (:mod:`hero_pl.teacher.scaffold`); three scored rows per hinted turn instead of one.
         probe_turns: Hinted turns, the first of the run, on which ``teacher/hint_sensitivity`` is measured: how far
@@ -84,7 +85,7 @@ class SelfDistillation(Objective):
         failures_only: bool = False,
         loss_scope: Scope = "all",
         skip_first_tokens: int = 0,
-        teacher_scoring: Scoring = "separate",
+        teacher_scoring: Scoring = "auto",
         scaffold: Scaffold = "keep",
         probe_turns: int = 16,
         probe_every: int = 25,
@@ -157,18 +158,18 @@ class SelfDistillation(Objective):
         policy_term: PolicyTerm | None = None,
     ) -> Step:
         """:meth:`prepare`, with room for a policy gradient on the same rollouts."""
-        reflections = self.reflector.reflect(trajectories, policy)
+        dialect, reflections = policy.dialect, self.reflector.reflect(trajectories, policy)
         self.teacher.settle(trajectories, reflections, policy)
-        hints = self.teacher.advise(trajectories, reflections, policy)
+        hints = self.teacher.advise(trajectories, reflections, dialect)
         levels = {name: scheduled(weight).at(policy.version) for name, weight in self.confidence_weights.items()}
         batch = tokenize(
             trajectories,
             hints,
-            policy,
+            dialect,
             normalization_at(self.normalize, self.blend, policy.version),
-            weight=lambda row, turn, hint: self._weight(hint, levels),
+            weight=lambda i, turn, hint: self._weight(hint, levels),
             constant=self.constant,
-            scope=lambda turn: self.scope(turn, policy),
+            scope=lambda turn: self.scope(turn, dialect),
             negative_hints=negative_hints(trajectories, hints, self.gate.negative_hints if self.gate else 0),
             with_scaffold=self.subtracts,
             policy_term=policy_term,
@@ -186,6 +187,7 @@ class SelfDistillation(Objective):
         if self.weights.scorer is not None:
             rewritten = len(batch.student) - len({row.trajectory for row in batch.student})
             metrics |= self.weights.scorer.describe(policy, batch.teacher, self.weights.copy, rewritten)
+            batch = replace(batch, teacher_shares=self.weights.scorer.can_share(policy, self.weights.copy))
         metrics |= self.probe.step(trajectories, hints, policy, self.weights)
         self._seen = _seen(trajectories, reduce_sum)
         return Step(batch, metrics, reflections)

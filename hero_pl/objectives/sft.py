@@ -56,7 +56,7 @@ class SFT(Objective):
         batch = tokenize(
             trajectories,
             None,
-            policy,
+            policy.dialect,
             self.normalize,
             weight=lambda i, turn, hint: float(i in kept),
             constant=self.constant,

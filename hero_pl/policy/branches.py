@@ -9,8 +9,9 @@ so nothing is assumed of templates: where a history was rewritten, a conversatio
 
 from __future__ import annotations
 
+import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -22,12 +23,16 @@ from torch import Tensor
 from hero_pl.losses.scores import Scores
 from hero_pl.policy.base import Policy, ScoreRow
 from hero_pl.policy.network import Network
+from hero_pl.policy.scoring import Read, read_rows
 from hero_pl.scalars import Scalar, total
 
-Scoring = Literal["separate", "prefix_cache", "tree_mask"]
+Sharing = Literal["prefix_cache", "tree_mask"]
+Scoring = Literal["auto", "separate", "prefix_cache", "tree_mask"]
 
-Read = Callable[..., Tensor]
-"""What is taken from a pass: :meth:`Network.logits_at` or :meth:`Network.hidden_at`."""
+WORTH = 0.9
+"""Rows share a pass if that takes at most this share of their tokens; else they are padded and run side by side."""
+
+log = logging.getLogger(__name__)
 
 ATTENTION = "hero_pl_branches"
 """Name under which the attention of ``tree_mask`` is known to transformers."""
@@ -71,6 +76,24 @@ def plan(rows: Sequence[ScoreRow]) -> list[Tree]:
     return [Tree(trunk, tuple(reversed(found))) for trunk, found in sorted(branches.items())]
 
 
+def worth_sharing(rows: Sequence[ScoreRow]) -> tuple[list[Tree], list[int]]:
+    """The trees that save tokens, and the rows of the others."""
+    trees, lone = [], []
+    for tree in plan(rows):
+        members = sorted([tree.trunk, *(i for i, _ in tree.branches)])
+        if tree.branches and tree.forwarded(rows) <= WORTH * sum(len(rows[i].ids) for i in members):
+            trees.append(tree)
+        else:
+            lone += members
+    return trees, sorted(lone)
+
+
+def forwarded_tokens(rows: Sequence[ScoreRow]) -> int:
+    """Tokens that go through the network if it can share."""
+    trees, lone = worth_sharing(rows)
+    return sum(tree.forwarded(rows) for tree in trees) + sum(len(rows[i].ids) for i in lone)
+
+
 class BranchScorer:
     """Logits of rows that share their beginnings.
 
@@ -79,16 +102,19 @@ class BranchScorer:
     Args:
         how: ``prefix_cache`` keeps keys and values of the trunk and runs one branch after the other. ``tree_mask`` runs
             trunk and branches as one sequence in which a branch sees the trunk up to where it leaves it, and itself.
+            ``auto`` takes ``tree_mask`` if the network can, else ``prefix_cache``.
     """
 
-    def __init__(self, how: Literal["prefix_cache", "tree_mask"]) -> None:
+    def __init__(self, how: Literal["auto", "prefix_cache", "tree_mask"] = "auto") -> None:
         self.how = how
+        self.chosen: Sharing = "tree_mask" if how == "auto" else how
+        """How rows are run that share a pass."""
         self.forwarded = 0
         """Tokens that went through the network so far."""
         self.reason: str | None = None
         """Why rows are scored separately, if they are."""
         self._checked: set[int] = set()
-        self._told = False
+        self._told = self._told_of_rope = False
 
     def score(self, policy: Policy, rows: Sequence[ScoreRow], weights: str) -> Tensor:
         """See :meth:`Policy.score`; no gradient flows."""
@@ -108,7 +134,7 @@ class BranchScorer:
 
     def _sharing(self, policy: Policy, rows: Sequence[ScoreRow], weights: str) -> Network | None:
         """The network, if it can share; else the rows are counted as run one by one."""
-        if rows and self.can_share(policy, weights):
+        if rows and self.can_share(policy, weights) and not self._crosses(policy, rows):
             return policy.network
         self.forwarded += sum(len(row.ids) for row in rows)
         return None
@@ -129,31 +155,58 @@ class BranchScorer:
                 "such a place do not share their context with those after it.",
                 stacklevel=2,
             )
-        can = self.can_share(policy, weights)
-        tokens = sum(tree.forwarded(rows) for tree in plan(rows)) if can else sum(len(row.ids) for row in rows)
+        can = self.can_share(policy, weights) and not self._crosses(policy, rows)
+        tokens = forwarded_tokens(rows) if can else sum(len(row.ids) for row in rows)
         return {"teacher/forwarded_tokens": total(tokens), "teacher/rewritten_histories": total(rewritten)}
+
+    def _crosses(self, policy: Policy, rows: Sequence[ScoreRow]) -> bool:
+        """Whether rotary positions change on the way: what was computed before is then of no use beyond."""
+        switches = policy.network.rope_switches if policy.network is not None else ()
+        longest = max((len(row.ids) for row in rows), default=0)
+        if not switches or longest <= switches[0]:
+            return False
+        if not self._told_of_rope:
+            self._told_of_rope = True
+            warnings.warn(
+                f"teacher_scoring: {self.chosen} falls back to separate passes in steps with more than {switches[0]} "
+                "tokens in a context, where the rotary positions of this model change.",
+                stacklevel=3,
+            )
+        return True
 
     @torch.no_grad()
     def _shared(self, network: Network, read: Read, rows: Sequence[ScoreRow], weights: str) -> Tensor:
         found: list[Tensor | None] = [None] * len(rows)
-        run = _prefix_cache if self.how == "prefix_cache" else _tree_mask
+        self.forwarded += forwarded_tokens(rows)
+        run = _prefix_cache if self.chosen == "prefix_cache" else _tree_mask
+        trees, lone = worth_sharing(rows)
         with network.using(weights) as model:
-            for tree in plan(rows):
-                self.forwarded += tree.forwarded(rows)
+            for tree in trees:
                 for i, scored in run(model, read, rows, tree):
                     found[i] = scored
+        if lone:
+            alone = [rows[i] for i in lone]
+            parts = read_rows(network, read, alone, weights).split_with_sizes([row.scored for row in alone])
+            for i, scored in zip(lone, parts, strict=True):
+                found[i] = scored
         return torch.cat([scored for scored in found if scored is not None])
 
     def can_share(self, policy: Policy, weights: str) -> bool:
         """Whether the network can: compared with separate passes on a few made-up rows, once per policy."""
         if self.reason is None and id(policy) not in self._checked:
             self._checked.add(id(policy))
-            with policy.sampling():  # in training mode, gradient checkpointing would drop the cache
-                self.reason = self._obstacle(policy, weights)
+            ways: tuple[Sharing, ...] = ("tree_mask", "prefix_cache") if self.how == "auto" else (self.how,)
+            for self.chosen in ways:
+                with policy.sampling():  # in training mode, gradient checkpointing would drop the cache
+                    self.reason = self._obstacle(policy, weights)
+                if self.reason is None:
+                    break
             if self.reason is not None:
-                warnings.warn(
-                    f"teacher_scoring: {self.how} falls back to separate passes: {self.reason}.", stacklevel=2
-                )
+                said = f"teacher_scoring: {self.how} falls back to separate passes: {self.reason}."
+                if self.how == "auto":
+                    log.info(said)
+                else:
+                    warnings.warn(said, stacklevel=2)
         return self.reason is None
 
     @torch.no_grad()
@@ -163,6 +216,8 @@ class BranchScorer:
             return f"{type(policy).__name__} has no network to share"
         if policy.template.hint_position == "system":
             return "hint_position: system puts the hint before the conversation; before_action shares it"
+        if self.chosen in network.obstacles:
+            return network.obstacles[self.chosen]
         vocabulary = int(network.model.config.get_text_config().vocab_size)
         ids = [i % vocabulary for i in range(24)]
         rows = [ScoreRow((*ids[:start], *ids[9:15]), ((start + 3, start + 6),)) for start in (8, 14, 20)]

@@ -1,26 +1,32 @@
-"""What a model's own settings say about the end of a reply."""
+"""Generation settings of a model: what they say about the end of a reply, and those that belong to a trained policy."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from hero_pl.policy.gguf import is_gguf
+from hero_pl.policy.sampling import Sampling
+
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig
+    from transformers import GenerationConfig, PretrainedConfig
+
+    from hero_pl.chat.template import ChatTemplate
 
 
 def declared_end_ids(config: PretrainedConfig, pretrained: str | None) -> frozenset[int]:
-    """End-of-turn ids of a model configuration and of the ``generation_config.json`` beside it.
+    """End-of-turn ids of a model configuration and of the ``generation_config.json`` beside it; GGUF has none.
 
     Args:
         config: Of the model.
-        pretrained: Folder or hub id; ``None`` for a model from scratch, whose configuration declares nothing.
+        pretrained: Folder, hub id or GGUF file; ``None`` for a model from scratch, whose configuration declares
+            nothing.
     """
     if pretrained is None:
         return frozenset()
     from transformers import GenerationConfig
 
     try:
-        generation: Any = GenerationConfig.from_pretrained(pretrained)
+        generation: Any = None if is_gguf(pretrained) else GenerationConfig.from_pretrained(pretrained)
     except (OSError, ValueError):
         generation = None  # most folders of trained policies hold none
     found: set[Any] = set()
@@ -28,3 +34,24 @@ def declared_end_ids(config: PretrainedConfig, pretrained: str | None) -> frozen
         ids = getattr(settings, "eos_token_id", None)
         found |= set(ids) if isinstance(ids, (list, tuple)) else {ids}
     return frozenset(int(i) for i in found if i is not None)
+
+
+def generation_settings(template: ChatTemplate, sampling: Sampling | None = None) -> GenerationConfig:
+    """Settings with which ``generate`` of transformers draws an action as a rollout does.
+
+    Args:
+        template: Of the policy: its end-of-turn ids end a reply.
+        sampling: Temperature and token limit; default: those of ``generate``.
+    """
+    from transformers import GenerationConfig
+
+    ends = sorted(template.end_ids)
+    padding = getattr(template.tokenizer, "pad_token_id", None)
+    found: dict[str, Any] = {"eos_token_id": ends, "pad_token_id": ends[0] if padding is None else padding}
+    if sampling is not None:
+        found["max_new_tokens"] = sampling.max_action_tokens
+        found["do_sample"] = sampling.temperature > 0.0
+        if found["do_sample"]:  # no filter: generate of transformers would else keep the 50 likeliest ids
+            found |= {"temperature": sampling.temperature, "top_k": 0, "top_p": 1.0}
+    settings: GenerationConfig = GenerationConfig(**found)  # type: ignore[no-untyped-call]
+    return settings

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,20 +17,23 @@ from hero_pl.chat.template import ChatTemplate
 from hero_pl.errors import ConfigError, PolicyError
 from hero_pl.losses.scores import Scores
 from hero_pl.policy.base import Policy, ScoreRow
+from hero_pl.policy.check.settle import Findings, examine
 from hero_pl.policy.fingerprint import fingerprint
-from hero_pl.policy.generation import declared_end_ids
+from hero_pl.policy.generation import declared_end_ids, generation_settings
 from hero_pl.policy.loading import (
     Lora,
     load_config,
     load_model,
     load_tokenizer,
+    positions_of,
     resolve,
-    switch_dropout_off,
     with_adapter,
+    without_dropout,
 )
 from hero_pl.policy.network import Network
 from hero_pl.policy.sampler import CachedSampler
-from hero_pl.policy.sampling import Sampler
+from hero_pl.policy.sampling import Sampler, Sampling
+from hero_pl.policy.scoring import read_rows
 from hero_pl.types import HintPosition
 
 
@@ -38,7 +41,8 @@ class HuggingFacePolicy(Policy):
     """Any causal language model of ``transformers``, with or without a LoRA adapter.
 
     Args:
-        pretrained: Folder, hub id, or ``hero_pl:NAME`` for a checkpoint that ships with the package.
+        pretrained: Folder, hub id, a GGUF file (its weights are unpacked to ``dtype``; needs the extra ``gguf``), or
+            ``hero_pl:NAME`` for a checkpoint that ships with the package.
         config: For a model from scratch instead: ``{"model_type": "qwen3", "hidden_size": 128, ...}``. The vocabulary
             size is taken from the tokenizer.
         tokenizer: Folder or hub id, when it is not ``pretrained``.
@@ -103,6 +107,10 @@ class HuggingFacePolicy(Policy):
         self._max_length = max_length
         self.origin = ""
         """Fingerprint of the weights that :meth:`load` gave, without an adapter."""
+        self.dropout: dict[str, float] = {}
+        """What the model's configuration had of dropout and noise; all of it is switched off."""
+        self.findings: Findings | None = None
+        """What a small copy of the architecture showed."""
 
     def load(self) -> None:
         """Read the tokenizer and configuration, check that they fit, then read or make the weights.
@@ -115,12 +123,14 @@ class HuggingFacePolicy(Policy):
         tokenizer = load_tokenizer(self.tokenizer_source or "")
         config = load_config(self.pretrained, self.config, len(tokenizer))
         ends = declared_end_ids(config, self.pretrained)
+        self.dropout = without_dropout(config)
         self.template = ChatTemplate(tokenizer, self.hint_position, self.template_args, ends, self.reasoning)
         tell(self.template)
-        positions = int(getattr(config, "max_position_embeddings", 0) or 1 << 20)
+        positions = positions_of(config)
         self.max_length = min(self._max_length or positions, positions)
+        self.findings = examine(config, self.attention)
+        self.findings.refuse()
         model: Any = load_model(self.pretrained, config, getattr(torch, self.dtype), self.attention, self.seed)
-        switch_dropout_off(model)
         self.origin = fingerprint(model.state_dict())
         if self.lora is not None:
             model = with_adapter(model, self.lora)
@@ -130,6 +140,7 @@ class HuggingFacePolicy(Policy):
                 model.enable_input_require_grads()
         at_once = None if self.logits_at_once == "auto" else self.logits_at_once
         self.network = Network(model, self.lora is not None, self.origin, at_once)
+        self.findings.settle(self.network)
         with self.sampling():
             self.network.check_projection()
         if at_once:
@@ -138,7 +149,7 @@ class HuggingFacePolicy(Policy):
     def score(self, rows: Sequence[ScoreRow], weights: str = "live") -> Tensor:
         """See :meth:`Policy.score`; rows are padded on the right, and only action positions reach the output layer."""
         network = self.need_network("scoring")
-        return self._read(network, network.logits_at, rows, weights)
+        return read_rows(network, network.logits_at, rows, weights)
 
     def scores(self, rows: Sequence[ScoreRow], weights: str = "live") -> Scores:
         """See :meth:`Policy.scores`."""
@@ -151,32 +162,15 @@ class HuggingFacePolicy(Policy):
         """See :meth:`Policy.hidden`."""
         network = self.need_network("hidden states")
         network.check_plain_head()
-        return self._read(network, network.hidden_at, rows, weights)
+        return read_rows(network, network.hidden_at, rows, weights)
 
-    @staticmethod
-    def _read(network: Network, read: Callable[..., Tensor], rows: Sequence[ScoreRow], weights: str) -> Tensor:
-        """What one padded pass over the rows has at their action positions."""
-        length = max(len(row.ids) for row in rows)
-        ids = torch.zeros(len(rows), length, dtype=torch.long)
-        mask = torch.zeros(len(rows), length, dtype=torch.long)
-        row_index: list[int] = []
-        position: list[int] = []
-        for i, row in enumerate(rows):
-            ids[i, : len(row.ids)] = torch.tensor(row.ids)
-            mask[i, : len(row.ids)] = 1
-            row_index += [i] * row.scored
-            position += row.read
-        device = network.device
-        inputs = {"input_ids": ids.to(device), "attention_mask": mask.to(device), "use_cache": False}
-        with network.using(weights) as model:
-            return read(model, row_index, position, **inputs)
-
-    def save_pretrained(self, folder: Path, merge: bool = False) -> None:
-        """Write model (or adapter), tokenizer and chat template for transformers, vLLM and lm-eval.
+    def save_pretrained(self, folder: Path, merge: bool = False, sampling: Sampling | None = None) -> None:
+        """Write model (or adapter), tokenizer, chat template and generation settings for transformers, vLLM, lm-eval.
 
         Args:
             folder: Made if it is missing.
             merge: Add an adapter to the weights and write the whole model.
+            sampling: How actions are drawn; goes into ``generation_config.json``, beside the end-of-turn ids.
         """
         folder.mkdir(parents=True, exist_ok=True)
         merged = merge and self.lora is not None
@@ -185,5 +179,6 @@ class HuggingFacePolicy(Policy):
         try:
             model.save_pretrained(folder)
             self.template.tokenizer.save_pretrained(folder)
+            generation_settings(self.template, sampling).save_pretrained(folder)
         except OSError as error:
             raise PolicyError(f"Saving to {folder} failed: {error}. Free some space or name another folder.") from error

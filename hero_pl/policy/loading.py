@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
 from hero_pl.errors import ConfigError, PolicyError
+from hero_pl.policy import gguf
 from hero_pl.runs.folders import must_exist
 
 if TYPE_CHECKING:
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
 
 PACKAGED = "hero_pl:"
 """Prefix of checkpoints that ship with the package, for example ``hero_pl:pocket-shop``."""
+
+_CHANCE = re.compile("drop|jitter")
+"""In the names of all settings by which a forward pass draws random numbers."""
+
+_ATTENTION = "attention implementation"
+"""In what transformers says of an architecture without the kernel that was asked for."""
 
 
 @dataclass
@@ -27,13 +34,11 @@ class Lora:
     Args:
         rank: Rank of the factors.
         alpha: Scale; the adapter's output is multiplied by ``alpha / rank``.
-        dropout: Of the adapter's input; 0 keeps student and teacher comparable.
         target_modules: ``all-linear`` or names of modules.
     """
 
     rank: int = 32
     alpha: int = 64
-    dropout: float = 0.0
     target_modules: str | list[str] = "all-linear"
 
 
@@ -41,10 +46,15 @@ def resolve(name: str | None) -> str | None:
     """Folder of a packaged checkpoint; other names are returned as they are.
 
     Raises:
-        ConfigError: No such checkpoint is packaged, or the name can only be a path and there is no such folder.
+        ConfigError: No such checkpoint is packaged, the name can only be a path and there is no such folder or file, or
+            it is a GGUF file and the package ``gguf`` is missing.
     """
     if name is None:
         return None
+    if gguf.is_gguf(name):
+        must_exist(Path(name), "file", "Name a GGUF file, a folder with a model, or a hub id.")
+        gguf.source(name)
+        return name
     if not name.startswith(PACKAGED):
         if (name.count("/") != 1 and "/" in name) or name.startswith((".", "~")) or "\\" in name or name.endswith("/"):
             must_exist(Path(name), "folder", "Name a folder with a model, a hub id, or a checkpoint that is packaged.")
@@ -58,9 +68,10 @@ def resolve(name: str | None) -> str | None:
 
 
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a folder or hub id.
+    """The tokenizer of a folder, a hub id or a GGUF file.
 
     Raises:
+        ConfigError: It is a GGUF file, and the package ``gguf`` is missing.
         PolicyError: There is none, or it cannot be read.
     """
     from transformers import AutoTokenizer
@@ -73,12 +84,13 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
             f"The folder {source!r} has no tokenizer (tokenizer.json). Save one there with "
             "tokenizer.save_pretrained(folder), or name another with tokenizer=."
         )
+    place, file = gguf.source(source)
     try:
-        return AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError) as error:
+        return AutoTokenizer.from_pretrained(place, **file)
+    except (OSError, ValueError, *gguf.UNREADABLE) as error:
         raise PolicyError(
-            f"No tokenizer can be read from {source!r}: {_first_line(error)} Give a folder that holds one, or a hub id "
-            "that this machine can reach."
+            f"No tokenizer can be read from {source!r}: {_first_line(error)} Give a folder that holds one, a hub id "
+            "that this machine can reach, or a whole GGUF file."
         ) from error
 
 
@@ -86,7 +98,7 @@ def load_config(pretrained: str | None, config: dict[str, Any] | None, vocabular
     """The configuration of a checkpoint, or of a model from scratch.
 
     Args:
-        pretrained: Folder or hub id.
+        pretrained: Folder, hub id or GGUF file.
         config: In its place, for a model from scratch.
         vocabulary: Ids of the tokenizer; a model from scratch gets as many.
 
@@ -102,20 +114,29 @@ def load_config(pretrained: str | None, config: dict[str, Any] | None, vocabular
         except (ValueError, TypeError) as error:
             raise ConfigError(f"HuggingFacePolicy(config={config}): {error}") from error
     else:
+        place, file = gguf.source(str(pretrained))
         try:
-            found = AutoConfig.from_pretrained(str(pretrained))
+            found = AutoConfig.from_pretrained(place, **file)
         except (OSError, ValueError) as error:
             raise PolicyError(
                 f"No model configuration can be read from {pretrained!r}: {_first_line(error)} "
                 "Give a folder with config.json, or a hub id that this machine can reach."
             ) from error
-    if getattr(found, "vocab_size", vocabulary) < vocabulary:
+    rows = int(getattr(found.get_text_config(), "vocab_size", vocabulary))
+    if rows < vocabulary:
         raise PolicyError(
-            f"The tokenizer has {vocabulary} ids, the model {pretrained!r} only {found.vocab_size}. They do not belong "
+            f"The tokenizer has {vocabulary} ids, the model {pretrained!r} only {rows}. They do not belong "
             "together: give the tokenizer that was saved with the model, or resize the model's embeddings and save it "
             "again."
         )
     return found
+
+
+def positions_of(config: PretrainedConfig) -> int:
+    """Tokens that fit into the context of a model; plenty where its configuration names no limit."""
+    text = config.get_text_config()
+    names = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
+    return next((int(there) for name in names if (there := getattr(text, name, None))), 1 << 20)
 
 
 def load_model(
@@ -124,31 +145,48 @@ def load_model(
     """The weights of a checkpoint; without one, random weights of this configuration.
 
     Args:
-        pretrained: Folder or hub id, or ``None``.
+        pretrained: Folder, hub id or GGUF file, or ``None``.
         config: Of the model.
         dtype: Of the weights.
         attention: Attention implementation of transformers.
         seed: Of random weights; the caller's randomness is left alone.
 
     Raises:
-        PolicyError: The weights cannot be read.
+        PolicyError: The weights cannot be read, or the architecture has no such attention.
     """
     from transformers import AutoModelForCausalLM
 
     if pretrained is None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model: Any = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
-                config, attn_implementation=attention
-            )
+        try:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                model: Any = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+                    config, attn_implementation=attention
+                )
+        except (ValueError, ImportError) as error:
+            raise _no_model(config, attention, error) from error
         return model.to(dtype)  # type: ignore[no-any-return]
+    place, file = gguf.source(pretrained)
+    settings = gguf.unpacked() if file else {}
     try:
-        return AutoModelForCausalLM.from_pretrained(pretrained, dtype=dtype, attn_implementation=attention)
-    except (OSError, ValueError, RuntimeError, json.JSONDecodeError, _SafetensorError()) as error:
+        read = AutoModelForCausalLM.from_pretrained(
+            place, config=config, dtype=dtype, attn_implementation=attention, **file, **settings
+        )
+        return gguf.plain(read, attention) if file else read
+    except (OSError, ValueError, RuntimeError, json.JSONDecodeError, *gguf.UNREADABLE, _SafetensorError()) as error:
+        if _ATTENTION in str(error):
+            raise _no_model(config, attention, error) from error
         raise PolicyError(
-            f"The weights of {pretrained!r} cannot be read: {_first_line(error)} The folder needs config.json "
-            "and model.safetensors of the same model; download or export it again."
+            f"The weights of {pretrained!r} cannot be read: {_first_line(error)} The folder needs config.json and "
+            "model.safetensors of the same model (or give one whole GGUF file); download or export it again."
         ) from error
+
+
+def _no_model(config: PretrainedConfig, attention: str, error: Exception) -> PolicyError:
+    cure = " Set attention: eager." if _ATTENTION in str(error) else " Name a causal language model."
+    return PolicyError(
+        f"No {config.model_type} model can be made with attention: {attention}: {_first_line(error)[:200]}{cure}"
+    )
 
 
 def with_adapter(model: Any, lora: Lora) -> Any:
@@ -166,20 +204,29 @@ def with_adapter(model: Any, lora: Lora) -> Any:
         LoraConfig(
             r=lora.rank,
             lora_alpha=lora.alpha,
-            lora_dropout=lora.dropout,
             target_modules=lora.target_modules,
             task_type="CAUSAL_LM",
         ),
     )
 
 
-def switch_dropout_off(model: nn.Module) -> None:
-    """Student and teacher must not differ by chance: all dropout is off."""
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-        if isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = 0.0  # type: ignore[assignment]
+def without_dropout(config: PretrainedConfig) -> dict[str, float]:
+    """Student and teacher must not differ by chance: set all dropout and jitter of a configuration to 0.
+
+    A model reads them from there when it is made, or at every pass (functional dropout, skipped layers, router noise).
+
+    Returns:
+        What was switched off, by the name in the configuration.
+    """
+    off: dict[str, float] = {}
+    for name, value in vars(config).items():
+        if hasattr(value, "model_type") and hasattr(value, "to_dict"):
+            off |= without_dropout(value)
+        elif _CHANCE.search(name) and isinstance(value, (int, float)) and not isinstance(value, bool) and value:
+            off[name] = float(value)
+    for name in off.keys() & vars(config).keys():
+        setattr(config, name, 0.0)
+    return off
 
 
 def _SafetensorError() -> type[Exception]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import inspect
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 from hero_pl.errors import ConfigError, PolicyError
 from hero_pl.losses.scores import Scores
 from hero_pl.policy.fingerprint import fingerprint
+from hero_pl.policy.positions import rope_switches
 
 LOGITS_AT_ONCE = {True: 1 << 22, False: 1 << 26}
 """Logits that exist at the same time by default, on a CPU and elsewhere: some caches full, a small part of a GPU."""
@@ -22,6 +25,9 @@ LEAST_AT_ONCE = 64
 
 CopiesState: TypeAlias = "dict[str, dict[str, Tensor]]"
 """State dictionaries of frozen copies by their names."""
+
+Caching: TypeAlias = Literal["shared", "row", "none"]
+"""One cache for many rows; one for each row, because padding would spoil the state of a layer; or none at all."""
 
 
 class Network(nn.Module):
@@ -48,6 +54,13 @@ class Network(nn.Module):
         """Whether logits are just the output projection of the last hidden states (no cap, no scale)."""
         self.logits_at_once = logits_at_once
         """Tokens whose logits may exist at the same time; 0 for all, ``None`` to choose by vocabulary and device."""
+        self.rope_switches = rope_switches(model.config)
+        """Lengths beyond which rotary positions change (:mod:`hero_pl.policy.positions`)."""
+        self.caching: Caching = "shared"
+        """How keys, values and states can be kept while it samples."""
+        self.obstacles: dict[str, str] = {}
+        """Ways of ``teacher_scoring`` that change the logits of this architecture, and why."""
+        self._takes = frozenset(inspect.signature(self._base(model).forward).parameters)
 
     @property
     def device(self) -> torch.device:
@@ -59,10 +72,12 @@ class Network(nn.Module):
         """Find out whether the trunk and the output projection alone give the model's logits; in evaluation mode."""
         if self.device.type == "meta":
             return
-        ids = torch.arange(4, device=self.device)[None] % int(self.model.config.vocab_size)
+        ids = torch.arange(4, device=self.device)[None] % int(self.model.config.get_text_config().vocab_size)
         want = self.model(input_ids=ids, use_cache=False).logits
-        got = self._head(self.model)(self._trunk(self.model, input_ids=ids))
-        self.projects = torch.equal(want, got)
+        head, base = self._head(self.model), self._base(self.model)
+        if head is None or base.base_model is base:
+            return
+        self.projects = torch.equal(want, head(self._trunk(self.model, input_ids=ids, use_cache=False)))
 
     # -- running -----------------------------------------------------------------------------------------------
 
@@ -80,11 +95,6 @@ class Network(nn.Module):
         else:
             raise ConfigError(f"No weights named {weights!r}: there are {['live', *self.copies]}.")
 
-    def run(self, weights: str, **inputs: Any) -> Any:
-        """One forward pass of the named weights (``live``, or a frozen copy)."""
-        with self.using(weights) as model:
-            return model(**inputs)
-
     def logits_at(self, model: Any, row: Sequence[int], position: Sequence[int], **inputs: Any) -> Tensor:
         """Logits ``(len(row), vocab)`` of one pass of ``model`` at ``(row, position)`` pairs; only they are projected.
 
@@ -94,13 +104,19 @@ class Network(nn.Module):
             position: In the row.
             inputs: Of the model.
         """
+        row, position = list(row), list(position)
         if self.projects:
             return self._head(model)(self._trunk(model, **inputs)[row, position])  # type: ignore[no-any-return]
-        return model(**inputs).logits[row, position]  # type: ignore[no-any-return]
+        inputs = self._accepted(inputs)
+        if "logits_to_keep" not in self._takes:
+            return model(**inputs).logits[row, position]  # type: ignore[no-any-return]
+        kept = sorted(set(position))
+        logits = model(**inputs, logits_to_keep=torch.tensor(kept, device=self.device)).logits
+        return logits[row, [bisect_left(kept, place) for place in position]]  # type: ignore[no-any-return]
 
     def hidden_at(self, model: Any, row: Sequence[int], position: Sequence[int], **inputs: Any) -> Tensor:
         """Last hidden states ``(len(row), width)``, like :meth:`logits_at` without the output projection."""
-        return self._trunk(model, **inputs)[row, position]
+        return self._trunk(model, **inputs)[list(row), list(position)]
 
     @property
     def plain_head(self) -> bool:
@@ -133,10 +149,17 @@ class Network(nn.Module):
         with self.using(weights) as model:
             return self._head(model).weight  # type: ignore[no-any-return]
 
+    def _trunk(self, model: Any, **inputs: Any) -> Tensor:
+        return self._base(model).base_model(**self._accepted(inputs)).last_hidden_state  # type: ignore[no-any-return]
+
+    def _accepted(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Without position ids where the model works them out from the attention mask."""
+        return {name: value for name, value in inputs.items() if name != "position_ids" or name in self._takes}
+
     @staticmethod
-    def _trunk(model: Any, **inputs: Any) -> Tensor:
-        base = model.get_base_model() if hasattr(model, "get_base_model") else model
-        return base.base_model(**inputs).last_hidden_state  # type: ignore[no-any-return]
+    def _base(model: Any) -> Any:
+        """The model of transformers inside an adapter."""
+        return model.get_base_model() if hasattr(model, "get_base_model") else model
 
     @staticmethod
     def _head(model: Any) -> Any:

@@ -1,23 +1,25 @@
 """In-process sampling for many conversations at once, with the key-value cache kept between turns.
 
-The sampler knows only ids. The rows of the batch share one slot counter: every feed (the last sampled token and what
-the environment answered) is padded on the left to the widest row, holes are masked, and positions count real tokens
-only. A row that joins late is run by itself, so that no other row pays for its prompt, and is then put beside the
-others. Rows that are closed leave the batch, and holes leave the cache when they are many. Randomness belongs to the
-row, not to the batch: an action depends on its seed and its prompt, however many other conversations run beside it.
+The sampler knows only ids. Rows that can share a pass are one batch (:mod:`hero_pl.policy.cached_rows`) and are fed
+only what is new. Where the rotary positions of a model depend on the length of the context, rows on either side of
+the switch are a batch each, and a row that crosses it is run again. Models whose layers carry a state that padding
+would spoil have every row to itself, run from its start at every turn; models without a cache that can be used run
+all of it for every token. Randomness belongs to the row, not to the batch: an action depends on its seed and its
+prompt, however many other conversations run beside it.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch.nn.functional import pad
 
 from hero_pl.errors import ConfigError
+from hero_pl.policy.cached_rows import CachedRows, UncachedRows
+from hero_pl.policy.positions import stretch
 from hero_pl.policy.sampling import SampledAction, SampledPolicy, Sampler, Sampling, Session
 from hero_pl.types import FinishReason
 
@@ -25,10 +27,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from hero_pl.policy.network import Network
-
-
-HOLES = 0.4
-"""Share of masked slots at which the cache is packed: below it, moving keys and values costs more than they do."""
 
 
 class CachedSampler(Sampler):
@@ -52,7 +50,7 @@ class CachedSampler(Sampler):
 
 
 class CachedSession(Session):
-    """Conversations whose keys and values stay in memory; see the module docstring for the layout."""
+    """Conversations whose keys and values stay in memory; see the module docstring."""
 
     def __init__(
         self, policy: SampledPolicy, network: Network, sampling: Sampling, seeds: Sequence[int], weights: str
@@ -63,22 +61,17 @@ class CachedSession(Session):
         self.opened = 0
         self.asked: dict[int, tuple[int, ...]] = {}
         """Prompts of the rows that wait for an action."""
-        self.fed_tokens = 0
-        """Tokens that went through the model so far, padding excluded."""
-        self.packed = 0
-        """How often the cache was packed."""
-        self._forget()
+        self.batches: dict[int, CachedRows | UncachedRows] = {}
+        """Rows that share passes, by the key of :meth:`_key`."""
+        self.place: dict[int, int] = {}
+        """Key of the batch that holds a row, for rows whose keys and values are kept."""
+        self._left = 0
         self.open(seeds)
 
-    def _forget(self) -> None:
-        """An empty batch."""
-        self.batch: list[int] = []
-        """Rows in the cache, in its order."""
-        self.fed: list[list[int]] = []
-        """Ids in the cache, by place in the batch."""
-        self.cache = _new_cache()
-        self.mask = torch.zeros(0, 0, dtype=torch.long, device=self.network.device)
-        """``(rows, slots)``: which slots of the cache hold a token."""
+    @property
+    def fed_tokens(self) -> int:
+        """Tokens that went through the model so far, padding excluded."""
+        return self._left + sum(batch.fed_tokens for batch in self.batches.values())
 
     # -- the seam ----------------------------------------------------------------------------------------------
 
@@ -101,7 +94,6 @@ class CachedSession(Session):
         ends, limit = self.policy.template.end_ids, self.sampling.max_action_tokens
         ids: dict[int, list[int]] = {row: [] for row in self.asked}
         logprobs: dict[int, list[float]] = {row: [] for row in self.asked}
-        self._pack()
         make = self.sampling.constraint
         constraints = {row: make(row) for row in self.asked} if make else {}
         rows, logits = self._read_prompts()
@@ -116,7 +108,7 @@ class CachedSession(Session):
             going = [row for row in rows if ids[row][-1] not in ends]
             if not going or len(ids[going[0]]) == limit:
                 break
-            rows, logits = self._feed({row: ids[row][-1:] for row in going})
+            rows, logits = self._feed({row: ids[row] for row in going})
         self.asked = {}
         version = self.policy.version if self.weights == "live" else 0
         reasons = {row: FinishReason.LENGTH if row in going else FinishReason.STOP for row in ids}
@@ -127,113 +119,69 @@ class CachedSession(Session):
         for row in rows:
             del self.streams[row]
             self.asked.pop(row, None)
-        self._drop(set(rows))
+            self._drop(row)
 
-    # -- the batch ---------------------------------------------------------------------------------------------
+    # -- the batches -------------------------------------------------------------------------------------------
+
+    def _key(self, row: int, length: int) -> int:
+        """Rows of equal keys share passes: those whose contexts have the same frequencies, or the row alone."""
+        return row if self.network.caching == "row" else -1 - stretch(length, self.network.rope_switches)
 
     def _read_prompts(self) -> tuple[list[int], Tensor]:
-        """Feed what is new of every prompt that was asked; rows and logits as in :meth:`_feed`."""
-        new: dict[int, tuple[int, ...]] = {}
-        for row, fed in zip(self.batch, self.fed, strict=True):
-            prompt = self.asked.get(row, ())
-            if len(prompt) > len(fed) and prompt[: len(fed)] == tuple(fed):
+        """Feed what is new of every prompt that was asked; rows and logits as in :meth:`_run`."""
+        new: dict[int, Sequence[int]] = {}
+        for row, prompt in self.asked.items():
+            fed = self.batches[self.place[row]].fed[row] if row in self.place else []
+            grows = 0 < len(fed) < len(prompt) and prompt[: len(fed)] == tuple(fed)
+            if grows and self.network.caching != "row" and self.place[row] == self._key(row, len(prompt)):
                 new[row] = prompt[len(fed) :]
-        # a rewritten history, or one that has nothing new to read, is run again from its start
-        self._drop({row for row in self.asked if row in self.batch and row not in new})
-        parts = [self._feed(new)] if new else []
-        joining = [row for row in self.asked if row not in self.batch]
-        if joining:
-            parts.append((joining, self._join(joining)))
-        return [row for rows, _ in parts for row in rows], torch.cat([logits for _, logits in parts])
+            else:  # a rewritten history, or one that has nothing new to read, is run again from its start
+                self._drop(row)
+        return self._run(new, {row: prompt for row, prompt in self.asked.items() if row not in new})
 
-    def _feed(self, new: Mapping[int, Sequence[int]]) -> tuple[list[int], Tensor]:
-        """Run new ids of some rows of the batch.
+    def _feed(self, drawn: Mapping[int, Sequence[int]]) -> tuple[list[int], Tensor]:
+        """Feed the last of the ids that were drawn for some rows; rows and logits as in :meth:`_run`."""
+        new: dict[int, Sequence[int]] = {}
+        again: dict[int, Sequence[int]] = {}
+        for row, ids in drawn.items():
+            whole = len(self.asked[row]) + len(ids)
+            if self.place[row] == self._key(row, whole):
+                new[row] = ids[-1:]
+            else:
+                self._drop(row)
+                again[row] = (*self.asked[row], *ids)
+        return self._run(new, again)
 
-        Returns:
-            These rows in the order of the batch, and their logits ``(rows, vocab)`` after the last new id.
-        """
-        feeds = [new.get(row, ()) for row in self.batch]
-        logits, self.mask = self._run(self.cache, self.mask, feeds)
-        for known, feed in zip(self.fed, feeds, strict=True):
-            known += feed
-        places = [i for i, feed in enumerate(feeds) if feed]
-        return [self.batch[i] for i in places], logits[places]
-
-    def _join(self, rows: Sequence[int]) -> Tensor:
-        """Run the whole prompts of rows that are not in the cache, then put them there; returns their logits."""
-        cache, none = _new_cache(), torch.zeros(len(rows), 0, dtype=torch.long, device=self.network.device)
-        logits, mask = self._run(cache, none, [self.asked[row] for row in rows])
-        if self.batch:
-            missing = mask.shape[1] - self.mask.shape[1]
-            old, new = max(missing, 0), max(-missing, 0)
-            for layer, other in zip(self.cache.layers, cache.layers, strict=True):
-                for name in ("keys", "values"):  # (rows, heads, slots, head size)
-                    there, here = pad(getattr(layer, name), (0, 0, old, 0)), pad(getattr(other, name), (0, 0, new, 0))
-                    setattr(layer, name, torch.cat([there, here]))
-            mask = torch.cat([pad(self.mask, (old, 0)), pad(mask, (new, 0))])
-        else:
-            self.cache = cache
-        self.mask = mask
-        self.batch += rows
-        self.fed += [list(self.asked[row]) for row in rows]
-        return logits
-
-    def _run(self, cache: Any, mask: Tensor, feeds: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        """One pass over new ids, padded on the left.
+    def _run(self, new: Mapping[int, Sequence[int]], joining: Mapping[int, Sequence[int]]) -> tuple[list[int], Tensor]:
+        """Run new ids of rows that are in the cache, and whole contexts of rows that are not.
 
         Returns:
-            ``(rows, vocab)`` logits after the last id, and the mask ``(rows, slots)`` with the new slots.
+            All these rows, and their logits ``(rows, vocab)`` after the last id.
         """
-        width = max(map(len, feeds))
-        ids = torch.zeros(len(feeds), width, dtype=torch.long)
-        new = torch.zeros(len(feeds), width, dtype=torch.long)
-        for i, feed in enumerate(feeds):
-            if feed:
-                ids[i, width - len(feed) :] = torch.tensor(feed)
-                new[i, width - len(feed) :] = 1
-        self.fed_tokens += int(new.sum())
-        ids, new = ids.to(mask.device), new.to(mask.device)
-        positions = (mask.sum(1, keepdim=True) + new.cumsum(1) - 1).clamp_min(0)
-        mask = torch.cat([mask, new], 1)
-        out = self.network.run(
-            self.weights,
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        return out.logits[:, -1].float(), mask
+        rows: list[int] = []
+        parts: list[Tensor] = []
+        for key in sorted({self.place[row] for row in new}):
+            batch = self.batches[key]
+            rows += [row for row in batch.fed if row in new]
+            parts.append(batch.feed({row: ids for row, ids in new.items() if self.place[row] == key}))
+        keys = {row: self._key(row, len(ids)) for row, ids in joining.items()}
+        for key in sorted(set(keys.values())):
+            if key not in self.batches:
+                kind = UncachedRows if self.network.caching == "none" else CachedRows
+                self.batches[key] = kind(self.network, self.weights)
+            some = {row: ids for row, ids in joining.items() if keys[row] == key}
+            rows += some
+            parts.append(self.batches[key].join(some))
+        self.place |= keys
+        return rows, torch.cat(parts)
 
-    def _drop(self, rows: set[int]) -> None:
-        """Take rows out of the batch."""
-        keep = [i for i, row in enumerate(self.batch) if row not in rows]
-        if len(keep) == len(self.batch):
-            return
-        if not keep:
-            self._forget()
-            return
-        index = torch.tensor(keep, device=self.mask.device)
-        self.cache.batch_select_indices(index)
-        self.mask = self.mask[index]
-        self.batch = [self.batch[i] for i in keep]
-        self.fed = [self.fed[i] for i in keep]
-
-    def _pack(self) -> None:
-        """Take the holes out of the cache once they are many; what is left keeps its order and its positions."""
-        slots = self.mask.shape[1]
-        width = int(self.mask.sum(1).max()) if slots else 0
-        if width in (0, slots) or float(self.mask.float().mean()) >= 1.0 - HOLES:
-            return
-        order = self.mask.argsort(dim=1, stable=True)[:, -width:]  # holes first
-        self.mask = self.mask.gather(1, order)
-        for layer in self.cache.layers:
-            for name in ("keys", "values"):
-                states = getattr(layer, name)  # (rows, heads, slots, head size)
-                index = order[:, None, :, None].expand(-1, states.shape[1], -1, states.shape[3])
-                setattr(layer, name, states.gather(2, index))
-        self.packed += 1
+    def _drop(self, row: int) -> None:
+        """Forget the keys and values of a row."""
+        key = self.place.pop(row, None)
+        if key is not None:
+            self.batches[key].drop({row})
+            if not self.batches[key].fed:
+                self._left += self.batches.pop(key).fed_tokens
 
     def _draw(self, rows: Sequence[int], logits: Tensor) -> tuple[list[int], list[float]]:
         """One token per row, and its log-probability."""
@@ -248,9 +196,3 @@ class CachedSession(Session):
         chosen = log_q.gather(-1, tokens).squeeze(-1).tolist()
         assert all(math.isfinite(x) for x in chosen), "a token of probability 0 was drawn"
         return tokens.squeeze(-1).tolist(), chosen
-
-
-def _new_cache() -> Any:
-    from transformers import DynamicCache
-
-    return DynamicCache()

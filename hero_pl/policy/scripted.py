@@ -113,10 +113,9 @@ class ScriptedSession(Session):
         return drawn
 
     def _speak(self, row: int, prompt: tuple[int, ...]) -> SampledAction:
-        template = self.policy.template
-        reply = self.policy.reply(str(template.tokenizer.decode(list(prompt))), self.turns[row], self.seeds[row])
+        context = str(self.policy.template.tokenizer.decode(list(prompt)))
+        ids = self.policy.dialect.reply_ids(self.policy.reply(context, self.turns[row], self.seeds[row]))
         self.turns[row] += 1
-        ids = (*template.encoder.encode_untrusted(reply), int(template.tokenizer.eos_token_id))
         finish = FinishReason.STOP if len(ids) <= self.limit else FinishReason.LENGTH
         ids = ids[: self.limit]
         return SampledAction(ids, (0.0,) * len(ids), finish, self.policy.version)

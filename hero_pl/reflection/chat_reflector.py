@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hero_pl.errors import ConfigError
 from hero_pl.reflection.base import Reflector
 from hero_pl.reflection.chat_endpoint import ChatEndpoint
+from hero_pl.reflection.grammar import review_schema
 from hero_pl.reflection.parse import LeakPolicy
 from hero_pl.reflection.prompt import requests
 from hero_pl.reflection.review import Answer, OnInvalid, Question, Review
@@ -52,7 +53,11 @@ class ChatReflector(Reflector):
         timeout_s: Per request, in seconds.
         max_retries: Further attempts after a transient error.
         backoff_s: Wait before the first retry, in seconds; doubled each time.
+        max_wait_s: Longest wait between two attempts, in seconds; who asks for a longer one is not asked again.
+        max_failures: Requests in a row without an answer that end the run. An endpoint that has never answered ends it
+            at once.
         max_total_tokens: Tokens, prompt and answer, that the whole run may spend; no cap if null.
+        response_format: Send the JSON schema of the review along, for servers that can hold an answer to one.
         extra_body: Merged into every request, for example ``{chat_template_kwargs: {enable_thinking: false}}``; a null
             value removes a field.
         leak_policy: What happens to a diagnosis that tells the future.
@@ -72,9 +77,12 @@ class ChatReflector(Reflector):
         max_reply_chars: int = 4000,
         concurrency: int = 8,
         timeout_s: float = 120.0,
-        max_retries: int = 4,
+        max_retries: int = 6,
         backoff_s: float = 1.0,
+        max_wait_s: float = 60.0,
+        max_failures: int = 16,
         max_total_tokens: int | None = None,
+        response_format: bool = False,
         extra_body: dict[str, Any] | None = None,
         leak_policy: LeakPolicy = "drop",
         leak_ngram: int = 6,
@@ -89,10 +97,13 @@ class ChatReflector(Reflector):
             timeout_s=timeout_s,
             max_retries=max_retries,
             backoff_s=backoff_s,
+            max_wait_s=max_wait_s,
+            max_failures=max_failures,
             max_total_tokens=max_total_tokens,
             extra_body=extra_body,
         )
         self.review = Review(on_invalid, retries, temperature, leak_policy, leak_ngram, max_diagnosis_chars)
+        self.response_format = response_format
         self.max_request_chars = max_request_chars
         self.max_reply_chars = max_reply_chars
         self.concurrency = concurrency
@@ -104,14 +115,19 @@ class ChatReflector(Reflector):
         ``request_refused``.
 
         Raises:
-            ReflectionError: If the spend cap is reached or the endpoint cannot be used at all.
+            SpendCapError: The spend cap is reached.
+            EndpointError: The endpoint cannot be used, or does not answer any more.
         """
         plan = partial(requests, max_size=self.max_request_chars, max_reply_chars=self.max_reply_chars)
         pool = ThreadPoolExecutor(max_workers=self.concurrency)
         try:
             return self.review.run(trajectories, plan, lambda questions: list(pool.map(self._answer, questions)))
+        except BaseException:  # a signal, too, must not wait for answers
+            pool.shutdown(wait=False, cancel_futures=True)
+            self.endpoint.cancel()
+            raise
         finally:
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown()
 
     def state_dict(self) -> dict[str, Any]:
         """Tokens spent so far, so that the cap holds for the whole run."""
@@ -122,5 +138,11 @@ class ChatReflector(Reflector):
         self.endpoint.spent_tokens = int(state["spent_tokens"])
 
     def _answer(self, question: Question) -> Answer:
-        reply = self.endpoint.ask(question.messages, question.request.max_new_tokens, question.temperature)
+        shape = self._shape(question) if self.response_format else None
+        reply = self.endpoint.ask(question.messages, question.request.max_new_tokens, question.temperature, shape)
         return Answer(reply.text, reply.tokens, failure=reply.failure)
+
+    def _shape(self, question: Question) -> dict[str, Any]:
+        """What the answer must look like, as servers with structured output take it."""
+        schema = review_schema(question.trajectory, question.request.window, self.review.max_diagnosis_chars)
+        return {"type": "json_schema", "json_schema": {"name": "review", "strict": True, "schema": schema}}

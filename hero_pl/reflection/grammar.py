@@ -1,11 +1,13 @@
 """Reviews that cannot miss their format: only tokens that continue a valid answer can be drawn.
 
-The format is a JSON schema per window and set of tools; xgrammar (extra ``constrained``) says which ids may come next.
+The format is a JSON schema per window and set of tools, or a grammar for plain lines; xgrammar (extra ``constrained``)
+says which ids may come next.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +15,13 @@ from torch import Tensor
 
 from hero_pl.errors import ConfigError
 from hero_pl.policy.sampling import Constraint
+from hero_pl.reflection.context import tool_name
 
 if TYPE_CHECKING:
     from hero_pl.policy.base import Policy
     from hero_pl.types import Trajectory
 
+_BRACKETS = re.compile(r"\s*(\w+)\[.*\]\s*\Z", re.DOTALL)
 MOST_ITEMS = 8
 """Entries of a list in a corrected action, so that no answer can go on forever."""
 
@@ -26,7 +30,8 @@ def review_schema(trajectory: Trajectory, window: tuple[int, int], max_chars: in
     """JSON schema of the answer about the turns of a window: every turn, no other key, no text without end.
 
     Args:
-        trajectory: For its tools; without tools a corrected action is a name and arguments of any kind.
+        trajectory: For its tools; without tools a corrected action is written ``name[...]``, with a name that the
+            episode has used.
         window: First and last turn.
         max_chars: Of any text in the answer.
     """
@@ -35,12 +40,42 @@ def review_schema(trajectory: Trajectory, window: tuple[int, int], max_chars: in
         _object(name={"const": function["name"]}, arguments=_bounded(function.get("parameters") or {}, max_chars))
         for function in functions
     ]
+    if not calls and (names := text_actions(trajectory)):
+        inside = f'[^\\x00-\\x1f\\x7f"\\\\\\]]{{1,{max_chars}}}'
+        calls = [{"type": "string", "pattern": f"^({'|'.join(names)})\\[{inside}\\]$"}]
     turn = _object(
         diagnosis=_text(max_chars),
         confidence={"enum": ["low", "medium", "high"]},
         next_action_target={"anyOf": [{"type": "null"}, *calls]},
     )
     return _object(**{f"turn{number}": turn for number in range(window[0], window[1] + 1)})
+
+
+def review_lines(trajectory: Trajectory, window: tuple[int, int], max_chars: int) -> str:
+    """Grammar (EBNF) of the answer in plain lines: one line per turn of a window, no text without end.
+
+    Args:
+        trajectory: Where actions are written ``name[...]``, a corrected one has the name of a tool, or without tools
+            one that the episode has used.
+        window: First and last turn.
+        max_chars: Of any text in the answer.
+    """
+    lines = [f'"turn{number}: " text do?' for number in range(window[0], window[1] + 1)]
+    named = " | ".join(f'"{name}"' for name in text_actions(trajectory))
+    rules = {
+        "root": ' "\\n" '.join(lines),
+        "do": '" / do: " action',
+        "action": f'({named}) "[" [^\\x00-\\x1f\\x7f\\]]{{1,{max_chars}}} "]"' if named else "text",
+        "text": f"[^\\x00-\\x20\\x7f/;|] [^\\x00-\\x1f\\x7f/;|]{{0,{max_chars - 1}}}",
+    }
+    return "\n".join(f"{name} ::= {rule}" for name, rule in rules.items())
+
+
+def text_actions(trajectory: Trajectory) -> list[str]:
+    """Names for actions written as ``name[...]``: those of the tools, else those used; empty if none was written so."""
+    found = [one[1] for turn in trajectory.turns if (one := _BRACKETS.match(turn.action))]
+    tools = [name for name in map(tool_name, trajectory.tools) if name]
+    return list(dict.fromkeys(tools or found)) if found else []
 
 
 def _object(**properties: Any) -> dict[str, Any]:
@@ -94,9 +129,16 @@ class ReviewGrammar:
         self._compiler: Any = xgrammar.GrammarCompiler(info, max_threads=1)
         self.vocabulary = vocabulary
 
-    def constraint(self, schema: Mapping[str, Any]) -> Constraint:
-        """A fresh constraint for one answer."""
-        compiled = self._compiler.compile_json_schema(json.dumps(schema), any_whitespace=False)  # cached by xgrammar
+    def constraint(self, form: Mapping[str, Any] | str) -> Constraint:
+        """A fresh constraint for one answer.
+
+        Args:
+            form: A JSON schema, or a grammar.
+        """
+        if isinstance(form, str):
+            compiled = self._compiler.compile_grammar(form)  # both are cached by xgrammar
+        else:
+            compiled = self._compiler.compile_json_schema(json.dumps(form), any_whitespace=False)
         return _Follows(self._xgrammar, compiled, self.vocabulary)
 
 

@@ -19,12 +19,15 @@ from hero_pl.reflection.context import ReflectionContext
 from hero_pl.reflection.fields import read_confidence, read_diagnosis
 from hero_pl.reflection.json_scan import Items, Members, Span, is_complete, plain, scan
 from hero_pl.reflection.leak import REDACTED, LeakIndex
+from hero_pl.reflection.lines import read_lines
 from hero_pl.reflection.target import read_target
 from hero_pl.types import Diagnosis, Reflection
 
-__all__ = ["LeakPolicy", "ReflectionContext", "dump_reflection", "parse_reflection"]
+__all__ = ["AnswerForm", "LeakPolicy", "ReflectionContext", "dump_reflection", "parse_reflection"]
 
 LeakPolicy: TypeAlias = Literal["drop", "redact", "flag"]
+AnswerForm: TypeAlias = Literal["json", "lines"]
+"""How a review is written: one JSON object, or one plain line per turn (:mod:`hero_pl.reflection.lines`)."""
 Issues: TypeAlias = list[tuple[str, int]]
 
 _KEY = re.compile(r"\s*(turn[\s_#-]*)?0*([0-9]{1,6})\s*", re.IGNORECASE | re.ASCII)
@@ -40,6 +43,8 @@ def parse_reflection(
     leak_ngram: int = 6,
     max_diagnosis_chars: int = 800,
     window: tuple[int, int] | None = None,
+    form: AnswerForm = "json",
+    ended: bool = True,
 ) -> Reflection:
     """Read one reflector output; never raises because of ``raw``.
 
@@ -53,6 +58,9 @@ def parse_reflection(
         max_diagnosis_chars: Longer diagnoses are cut at a sentence end.
         window: First and last turn that this output was asked to cover; the whole episode by default. Turns outside
             stay ``None`` without an issue.
+        form: How it was asked to be written.
+        ended: Whether the reflector came to an end by itself. If not, a last line that has no end is left out; of JSON
+            the text itself tells.
 
     Returns:
         One entry per turn of the episode. ``issues`` are in order of discovery.
@@ -79,8 +87,13 @@ def parse_reflection(
     text = raw if raw.lstrip().startswith("{") else without_thinking(raw)
     if len(text) < len(raw):
         issues.append(("thinking_stripped", 0))
-    best = _best(text, first, last, whole=(first, last) == (1, turns))
-    entries = _by_turn(best, first, last, turns, issues)
+    if form == "lines" and not ended and text:
+        text = text.rpartition("\n")[0]
+        issues.append(("cut_line", 0))
+    best = _of_lines(text) if form == "lines" else _best(text, first, last, whole=(first, last) == (1, turns))
+    if best is None:
+        issues.append((f"no_{form}", 0))
+    entries = _by_turn(best, first, last, turns, issues) if best else {}
     leaks = LeakIndex(context, leak_ngram) if entries else None
     diagnoses: list[Diagnosis | None] = [None] * turns
     for number in range(first, last + 1) if leaks else ():
@@ -189,11 +202,15 @@ def _zero_indexed(numbers: Iterable[int], turns: int) -> bool:
     return set(numbers) == set(range(turns))
 
 
-def _by_turn(best: _Candidate | None, first: int, last: int, turns: int, issues: Issues) -> dict[int, Any]:
+def _of_lines(text: str) -> _Candidate | None:
+    """The lines that name a turn."""
+    entries, whole = read_lines(text)
+    span = Span(0, len(text) if whole else 0, Members([], complete=True), repaired=False, truncated=False)
+    return _Candidate(span, entries, len(entries)) if entries else None
+
+
+def _by_turn(best: _Candidate, first: int, last: int, turns: int, issues: Issues) -> dict[int, Any]:
     """Values by turn number, from 1; empty when the output is rejected."""
-    if best is None:
-        issues.append(("no_json", 0))
-        return {}
     if best.span.truncated:
         issues.append(("truncated_output", 0))
     if best.span.repaired:

@@ -18,6 +18,7 @@ import jinja2
 
 from hero_pl.chat.wording import jinja_environment, quoted
 from hero_pl.errors import ConfigError
+from hero_pl.reflection.parse import AnswerForm
 from hero_pl.types import Message, Reflection, Trajectory, Turn
 
 _FOLDER = Path(__file__).parent / "prompts"
@@ -34,7 +35,9 @@ TOKENS_BESIDE = 64
 
 _EXPLANATIONS = {
     "no_json": "no JSON object with turn keys was found",
+    "no_lines": "no line begins with turn1:, turn2: and so on",
     "truncated_output": "the object was not finished; write shorter diagnoses",
+    "cut_line": "the last line was not finished; write shorter ones",
     "ambiguous_indexing": "turn keys must start at turn1, not at turn0",
     "no_turn_in_range": "none of the turn keys belongs to this episode",
     "missing_turn": "the entry is missing",
@@ -55,6 +58,8 @@ class ReflectorRequest:
     """What it does not show, as issues: ``reply_cut`` with the reviewed turn; with the first turn of the window
     ``past_cut`` (texts of turns before it are shortened) and ``past_left_out`` (turns before it are missing); with the
     last, ``future_cut`` and ``future_left_out`` for turns after it."""
+    form: AnswerForm = "json"
+    """How the answer is to be written."""
 
     @property
     def max_new_tokens(self) -> int:
@@ -184,19 +189,25 @@ def _outside_cuts(when: str, place: int, shown: Sequence[Turn], existing: int) -
     return [(f"{when}_cut", place)] * cut + [(f"{when}_left_out", place)] * (existing > len(shown))
 
 
-def retry_message(reflection: Reflection, window: tuple[int, int]) -> Message:
+def lines_request(trajectory: Trajectory) -> str:
+    """What is said after an episode to have it reviewed in plain lines."""
+    return _template("lines").render(reward=trajectory.reward, turns=len(trajectory.turns))
+
+
+def retry_message(reflection: Reflection, window: tuple[int, int], form: AnswerForm = "json") -> Message:
     """Ask again, with the list of what was wrong with the first answer.
 
     Args:
         reflection: The first answer, parsed.
         window: First and last turn that were asked for.
+        form: How the answer is to be written.
     """
     issues = [
         f"turn{turn}: {_EXPLANATIONS.get(code, code)}" if turn else _EXPLANATIONS.get(code, code)
         for code, turn in reflection.issues
         if code not in ("retried", "retry_too_long")
     ]
-    return Message("user", _template("retry").render(issues=issues, first=window[0], last=window[1]))
+    return Message("user", _template("retry").render(issues=issues, first=window[0], last=window[1], form=form))
 
 
 def merge_windows(parts: Sequence[Reflection], turns: int, cuts: Sequence[tuple[str, int]] = ()) -> Reflection:

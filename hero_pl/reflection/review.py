@@ -33,6 +33,8 @@ class Answer:
     """Tokens generated."""
     ids: tuple[int, ...] = ()
     """What was sampled, where the reviewer has ids: a further question goes on from them."""
+    ended: bool = True
+    """Whether it came to its end, and was not cut at its length."""
     failure: str = ""
     """Why there is no answer, as an issue of the reflection. Such a question is not asked again."""
 
@@ -63,7 +65,7 @@ class Question:
     def again(self) -> Message:
         """What was wrong with the best answer so far."""
         assert self.reflection is not None
-        return retry_message(self.reflection, self.request.window)
+        return retry_message(self.reflection, self.request.window, self.request.form)
 
 
 Plan: TypeAlias = Callable[[Trajectory], Sequence[ReflectorRequest]]
@@ -156,6 +158,8 @@ class Review:
             leak_ngram=self.leak_ngram,
             max_diagnosis_chars=self.max_diagnosis_chars,
             window=question.request.window,
+            form=question.request.form,
+            ended=answer.ended,
         )
         latest = replace(parsed, raw=answer.text, tokens=answer.tokens)
         question.reflection = latest if before is None else better_of(before, latest)

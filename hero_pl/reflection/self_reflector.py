@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Literal
 from hero_pl.errors import ConfigError, ReflectionError
 from hero_pl.policy.sampling import Constraint, Sampling
 from hero_pl.reflection.base import Reflector
-from hero_pl.reflection.grammar import ReviewGrammar, review_schema
-from hero_pl.reflection.parse import LeakPolicy
-from hero_pl.reflection.prompt import TOKENS_PER_TURN, ReflectorRequest, answer_tokens, requests
+from hero_pl.reflection.grammar import ReviewGrammar, review_lines, review_schema
+from hero_pl.reflection.parse import AnswerForm, LeakPolicy
+from hero_pl.reflection.prompt import TOKENS_PER_TURN, ReflectorRequest, answer_tokens, lines_request, requests
 from hero_pl.reflection.review import Answer, OnInvalid, Question, Review
 from hero_pl.rollout.specs import SeedPurpose, derive_seeds
 from hero_pl.types import FinishReason, Reflection, Trajectory
 
 if TYPE_CHECKING:
+    from hero_pl.chat.dialect import Dialect
     from hero_pl.policy.base import Policy
 
 REVIEW = "review: reward {reward:.2f}, {turns} turns"
@@ -29,6 +30,9 @@ class SelfReflector(Reflector):
         weights: ``live``, or ``initial``: the weights at the start of training, which do not degrade with the student.
         mode: ``transcript`` shows the episode as material to review in a conversation of its own; ``continue`` appends
             a short request to the episode's own ids, for small policies that were trained to answer it.
+        answer: ``json``, or with ``mode: continue`` also ``lines``: one plain line per turn, for models that cannot
+            write JSON. A line names no confidence as a rule and counts as ``medium``, so that the teacher shows its
+            corrected action only with ``include_action_target: always``.
         tokens_per_turn: Room for the answer, in tokens per turn; 64 more are added.
         max_request_tokens: Longer episodes are reviewed in windows of turns; default: what fits into the context.
         temperature: Of the first question; 0 is greedy.
@@ -57,12 +61,15 @@ class SelfReflector(Reflector):
         leak_ngram: int = 6,
         max_diagnosis_chars: int = 800,
         constrained: bool = False,
+        answer: AnswerForm = "json",
     ) -> None:
+        if answer == "lines" and mode != "continue":
+            raise ConfigError(f"SelfReflector(answer='lines', mode={mode!r}): lines are asked for in mode: continue.")
         if tokens_per_turn < 1 or batch_size < 1:
             raise ConfigError(
                 f"SelfReflector(tokens_per_turn={tokens_per_turn}, batch_size={batch_size}): both must be at least 1."
             )
-        self.constrained = constrained
+        self.constrained, self.answer = constrained, answer
         self._grammar: ReviewGrammar | None = None
         self.review = Review(on_invalid, retries, temperature, leak_policy, leak_ngram, max_diagnosis_chars)
         self.weights, self.mode, self.tokens_per_turn = weights, mode, tokens_per_turn
@@ -79,30 +86,30 @@ class SelfReflector(Reflector):
             raise ReflectionError("SelfReflector asks the policy, and none was given.")
         return self.review.run(
             trajectories,
-            lambda trajectory: self._plan(trajectory, policy),
+            lambda trajectory: self._plan(trajectory, policy.dialect),
             lambda questions: self._answers(questions, policy),
         )
 
-    def _plan(self, trajectory: Trajectory, policy: Policy) -> list[ReflectorRequest]:
+    def _plan(self, trajectory: Trajectory, dialect: Dialect) -> list[ReflectorRequest]:
         if self.mode == "continue":
-            return [ReflectorRequest((), (1, len(trajectory.turns)))]
-        count = policy.template.encoder.encode_untrusted
-        room = self.max_request_tokens or max(policy.max_length // 2, 64)
+            return [ReflectorRequest((), (1, len(trajectory.turns)), form=self.answer)]
+        count = dialect.template.encoder.encode_untrusted
+        room = self.max_request_tokens or max(dialect.max_length // 2, 64)
         return requests(trajectory, max_size=room, count=lambda text: len(count(text)))
 
-    def _prompt(self, question: Question, policy: Policy) -> tuple[int, ...]:
+    def _prompt(self, question: Question, dialect: Dialect) -> tuple[int, ...]:
         """The question, or, after an answer, the answer as it was sampled and what was wrong with it."""
         if self.mode == "continue":
-            ids = review_prompt(question.trajectory, policy)
+            ids = review_prompt(question.trajectory, dialect, self.answer)
         else:
-            ids = policy.template.conversation(question.request.messages)
+            ids = dialect.template.conversation(question.request.messages)
         if question.answer is None:
             return ids
-        return policy.template.next_prompt(ids, question.answer.ids, question.again.content)
+        return dialect.template.next_prompt(ids, question.answer.ids, question.again.content)
 
     def _answers(self, questions: Sequence[Question], policy: Policy) -> list[Answer]:
         """Answer every question that leaves room for an answer, ``batch_size`` at a time."""
-        asked = [(one, self._prompt(one, policy)) for one in questions]
+        asked = [(one, self._prompt(one, policy.dialect)) for one in questions]
         fitting = [(one, ids) for one, ids in asked if len(ids) < policy.max_length]
         found: list[Answer] = []
         for batch, room in self._batches(fitting, policy.max_length):
@@ -119,12 +126,13 @@ class SelfReflector(Reflector):
                     policy.template.encoder.decode(action.ids),
                     len(action.ids),
                     tuple(action.ids),
+                    action.finish_reason is FinishReason.STOP,
                     failure="sampler_error" if action.finish_reason is FinishReason.ERROR else "",
                 )
                 for action in actions
             ]
         answered = iter(found)
-        # A first question without room for an answer is counted as `no_json` by the parser.
+        # A first question without room for an answer is counted as `no_json` or `no_lines` by the parser.
         return [
             next(answered)
             if len(ids) < policy.max_length
@@ -136,9 +144,8 @@ class SelfReflector(Reflector):
         """The format of each answer; a token is seldom less than two letters, so texts end within their room."""
         grammar = self._grammar = self._grammar or ReviewGrammar(policy)
         chars = min(self.review.max_diagnosis_chars, 2 * self.tokens_per_turn)
-        return lambda row: grammar.constraint(
-            review_schema(questions[row].trajectory, questions[row].request.window, chars)
-        )
+        form = review_lines if self.answer == "lines" else review_schema
+        return lambda row: grammar.constraint(form(questions[row].trajectory, questions[row].request.window, chars))
 
     def _batches(
         self, asked: Sequence[tuple[Question, tuple[int, ...]]], max_length: int
@@ -161,11 +168,14 @@ class SelfReflector(Reflector):
             yield batch, min(wanted, max_length - longest)
 
 
-def review_prompt(trajectory: Trajectory, policy: Policy) -> tuple[int, ...]:
+def review_prompt(trajectory: Trajectory, dialect: Dialect, answer: AnswerForm = "json") -> tuple[int, ...]:
     """The trajectory's own ids, its last observation, and the request to review it."""
     last = trajectory.turns[-1]
-    context = policy.template.next_prompt(last.prompt_ids, last.action_ids, last.observation, last.role)
-    request = REVIEW.format(reward=trajectory.reward, turns=len(trajectory.turns))
-    return policy.template.insert_hint(
+    context = dialect.template.next_prompt(last.prompt_ids, last.action_ids, last.observation, last.role)
+    if answer == "lines":
+        request = lines_request(trajectory)
+    else:
+        request = REVIEW.format(reward=trajectory.reward, turns=len(trajectory.turns))
+    return dialect.template.insert_hint(
         context, request, "before_action"
     )  # wherever hints go: it is the last thing said

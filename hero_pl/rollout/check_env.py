@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 import gymnasium
 from gymnasium.utils.env_checker import check_env as gymnasium_check_env
 
+from hero_pl.rollout.answers import MAX_CHARS, Wrong, wrong_start, wrong_step, wrong_tool
 from hero_pl.rollout.environments import Env, make
 
 MAX_TASKS = 5
@@ -174,17 +174,20 @@ def _tasks(env: Env, again: Env) -> Iterator[Problem]:
 def _starts(env: Env, again: Env) -> Iterator[Problem]:
     ids = _some_tasks(env)
     for task in ids:
-        observation, info = env.reset(seed=1, options={"task": task})
+        answer = env.reset(seed=1, options={"task": task})
         where = f"reset to task {task!r}"
-        yield from _observation_problems(env, observation, info, where)
-        if not isinstance(info, dict):
+        yield from _problems(wrong_start(answer), where)
+        yield from _observation_problems(env, answer, where)
+        if not isinstance(info := _info(answer), dict):
             continue
+        if isinstance(answer[0], str) and len(answer[0]) > MAX_CHARS:
+            yield Problem(where, f"the observation has more than {MAX_CHARS} characters; rollouts cut it.", "long")
         if info.get("task") != task:
             yield Problem(where, f"info['task'] is {info.get('task')!r}; expected the id that was asked for.", "task")
-        if not isinstance(info.get("system_prompt"), str):
-            yield Problem(where, "info['system_prompt'] must be a text.")
-        yield from _tool_problems(info.get("tools"))
-        if (observation, info) != again.reset(seed=1, options={"task": task}):
+        for name in ("system_prompt", "tools"):
+            if name not in info:
+                yield Problem(where, f"info[{name!r}] is missing.")
+        if answer != again.reset(seed=1, options={"task": task}):
             yield Problem(where, "one seed gave two different starts.")
     if ids and env.reset(seed=2) != again.reset(seed=2):
         yield Problem(
@@ -197,20 +200,17 @@ def _mistakes(env: Env) -> Iterator[Problem]:
     if not (tasks := _some_tasks(env)):
         return
     task = tasks[0]
-    _, info = env.reset(seed=3, options={"task": task})
+    info = _info(env.reset(seed=3, options={"task": task}))
     for action in [*_MISTAKES, *_tool_mistakes(info.get("tools") if isinstance(info, dict) else None)]:
         try:
-            observation, reward, terminated, truncated, info = env.step(action)
+            answer = env.step(action)
         except _ENDS as error:
             text = f"raised {error!r}; mistakes of the model must come back as observations."
             yield Problem(f"step({action[:60]!r})", text, f"raised {type(error).__name__}")
             env.reset(seed=3, options={"task": task})
             continue
-        where = f"step({action[:60]!r})"
-        yield from _observation_problems(env, observation, info, where)
-        yield from _reward_problems(reward, where)
-        if terminated or truncated:
-            yield from _end_problems(info, where)
+        yield from _step_problems(env, answer, f"step({action[:60]!r})")
+        if _over(answer):
             env.reset(seed=3, options={"task": task})
 
 
@@ -227,41 +227,45 @@ def _ends(env: Env, again: Env, steps: int = 200) -> Iterator[Problem]:
         action = env.action_space.sample()
         one, other = env.step(action), again.step(action)
         where = f"action {number + 1} ({action[:40]!r}) of task {task!r}"
+        yield from _step_problems(env, one, where)
         if one != other:
             yield Problem(where, "one seed and the same actions gave two different answers.")
             return
-        observation, reward, terminated, truncated, info = one
-        yield from _observation_problems(env, observation, info, where)
-        yield from _reward_problems(reward, where)
-        if not isinstance(terminated, bool) or not isinstance(truncated, bool):
-            yield Problem(where, "terminated and truncated must be bool.")
-        if terminated or truncated:
-            yield from _end_problems(info, where)
+        if _over(one):
             env.reset(**begin)
             again.reset(**begin)
 
 
-def _observation_problems(env: Env, observation: object, info: object, where: str) -> Iterator[Problem]:
-    if not isinstance(observation, str):
-        yield Problem(where, f"the observation is {type(observation).__name__}; text (str) is expected.")
-    elif observation not in env.observation_space:
+def _step_problems(env: Env, answer: object, where: str) -> Iterator[Problem]:
+    yield from _problems(wrong_step(answer), where)
+    yield from _observation_problems(env, answer, where)
+    if _over(answer):
+        yield from _end_problems(_info(answer), where)
+
+
+def _over(answer: Any) -> bool:
+    return isinstance(answer, tuple) and len(answer) == 5 and bool(answer[2] or answer[3])
+
+
+def _info(answer: Any) -> Any:
+    return answer[-1] if isinstance(answer, tuple) and answer else None
+
+
+def _problems(found: Iterable[Wrong], where: str) -> Iterator[Problem]:
+    """What would break an episode; one kind per field, since the values differ."""
+    for wrong in found:
+        yield Problem(where, str(wrong), wrong.field)
+
+
+def _observation_problems(env: Env, answer: Any, where: str) -> Iterator[Problem]:
+    """What a rollout would let pass."""
+    observation, info = answer[0] if isinstance(answer, tuple) and answer else None, _info(answer)
+    if isinstance(observation, str) and observation not in env.observation_space:
         yield Problem(
             where, "the observation is not in observation_space; use hero_envs.spaces.UnicodeText for free text."
         )
-    if not isinstance(info, dict):
-        yield Problem(where, f"info is {type(info).__name__}; a dict is expected.")
-        return
-    if info.get("role") not in ("user", "tool"):
-        yield Problem(where, f"info['role'] is {info.get('role')!r}; expected 'user' or 'tool'.")
-    try:
-        json.dumps(info, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        yield Problem(where, f"info holds what JSON cannot ({error}).", "not JSON")
-
-
-def _reward_problems(reward: object, where: str) -> Iterator[Problem]:
-    if not isinstance(reward, (int, float)) or not math.isfinite(reward) or not 0.0 <= reward <= 1.0:
-        yield Problem(where, f"the reward is {reward!r}; expected a number in [0, 1].", "reward")
+    if isinstance(info, dict) and "role" not in info:
+        yield Problem(where, "info['role'] is missing; expected 'user' or 'tool'.")
 
 
 def _end_problems(info: object, where: str) -> Iterator[Problem]:
@@ -270,26 +274,10 @@ def _end_problems(info: object, where: str) -> Iterator[Problem]:
         yield Problem(where, f"the episode ended; info['success'] must be a bool, not {success!r}.")
 
 
-def _tool_problems(tools: object) -> Iterator[Problem]:
-    if not isinstance(tools, list):
-        yield Problem(
-            "", f"info['tools'] must be a list of JSON schemas (empty if there are none), not {type(tools).__name__}."
-        )
-        return
-    for tool in tools:
-        function = tool.get("function") if isinstance(tool, dict) and tool.get("type") == "function" else None
-        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-            yield Problem(
-                f"info['tools'], {str(tool)[:80]}", "expected {'type': 'function', 'function': {'name': ...}}."
-            )
-        elif not isinstance(function.get("parameters"), dict):
-            yield Problem(f"info['tools'], {function['name']}", "no 'parameters' object.")
-
-
 def _tool_mistakes(tools: object) -> Iterator[str]:
     """Calls of the environment's own tools with unusable arguments."""
     for tool in tools if isinstance(tools, list) else []:
-        if any(True for _ in _tool_problems([tool])):
+        if any(True for _ in wrong_tool(tool)):
             continue  # reported at the start
         name = tool["function"]["name"]
         keys = list(tool["function"]["parameters"].get("properties", {}))

@@ -3,39 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 from hero_pl.errors import ConfigError
 from hero_pl.policy.base import Policy
 from hero_pl.policy.sampling import Sampling
 from hero_pl.rollout import environments
-from hero_pl.rollout.slots import Slots, Starts
+from hero_pl.rollout.health import Health
+from hero_pl.rollout.limits import Limits
+from hero_pl.rollout.pool import EnvPool, LocalPool, Recipe
+from hero_pl.rollout.slots import Slots
 from hero_pl.rollout.specs import EpisodeSpec
-from hero_pl.types import Trajectory
+from hero_pl.rollout.workers import WorkerPool
+from hero_pl.types import StopReason, Trajectory
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Bounds of a rollout.
-
-    Args:
-        max_turns: Assistant turns per episode at most.
-        num_envs: Episodes in flight at once, each in an environment of its own.
-        threads: Threads that step environments; 0 steps them one after the other (best for environments in Python;
-            more helps when a user simulator waits for a network).
-    """
-
-    max_turns: int = 30
-    num_envs: int = 64
-    threads: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("max_turns", "num_envs"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"limits.{name}={getattr(self, name)}: must be at least 1.")
+def pool_of(limits: Limits) -> EnvPool:
+    """Where the limits say that environments run."""
+    return WorkerPool(limits) if limits.workers else LocalPool(limits)
 
 
 class Collector:
@@ -47,6 +32,7 @@ class Collector:
         split: Which tasks, if the environment knows splits.
         limits: Bounds.
         seed_tasks: Number of tasks of an environment that names none.
+        pool: Where the environments run, if others run there, too.
     """
 
     def __init__(
@@ -56,14 +42,18 @@ class Collector:
         split: str | None = None,
         limits: Limits | None = None,
         seed_tasks: int = 1000,
+        pool: EnvPool | None = None,
     ) -> None:
         self.env_id, self.env_args, self.split = env_id, dict(env_args or {}), split
         self.limits = limits or Limits()
-        self.starts = Starts()
-        self.envs: list[environments.Env] = [environments.make(env_id, split, **self.env_args)]
-        self.task_ids = environments.task_ids(self.envs[0], seed_tasks)
+        self.recipe = Recipe.of(env_id, split, self.env_args)
+        self.env = self.recipe.make()
+        """Names the tasks, and is what experts play; episodes are played in others."""
+        self.task_ids = environments.task_ids(self.env, seed_tasks)
         if not self.task_ids:
             raise ConfigError(f"The environment {env_id!r} has no task in split {split!r}.")
+        self.pool = pool or pool_of(self.limits)
+        self.health = Health(env_id, len(self.task_ids), self.limits.broken_share)
 
     def collect(
         self,
@@ -72,7 +62,7 @@ class Collector:
         sampling: Sampling,
         on_episode: Callable[[Trajectory], None] = lambda trajectory: None,
     ) -> list[Trajectory]:
-        """Play every spec to its end.
+        """Play every spec to its end; tasks in quarantine count as broken without being played.
 
         Args:
             specs: Episodes to play, ``limits.num_envs`` at a time.
@@ -84,26 +74,53 @@ class Collector:
             One trajectory per spec, in the order of ``specs``.
 
         Raises:
-            EnvError: The first episode could not be started, or so many in a row.
+            EnvError: Too much of the environment is broken (:class:`~hero_pl.rollout.health.Health`).
+            EndpointError: A server that the environments ask answers nobody any more, or its spend cap is reached.
         """
-        count = min(len(specs), self.limits.num_envs)
-        while len(self.envs) < count:
-            self.envs.append(environments.make(self.env_id, self.split, **self.env_args))
-        pool = ThreadPoolExecutor(self.limits.threads) if self.limits.threads else None
-        with policy.sampling(), pool or nullcontext():
+
+        def ended(trajectory: Trajectory) -> None:
+            on_episode(trajectory)
+            self.health.ended(trajectory)
+
+        known = dict(self.health.quarantined)
+        unplayed = {
+            i: self._unplayed(spec, known[spec.task_id]) for i, spec in enumerate(specs) if spec.task_id in known
+        }
+        for trajectory in unplayed.values():
+            on_episode(trajectory)
+        played = [spec for spec in specs if spec.task_id not in known]
+        with policy.sampling():
             slots = Slots(
                 self.env_id,
-                self.envs[:count],
-                self.starts,
+                self.pool,
+                self.pool.seats(self.recipe, min(len(played), self.limits.num_envs)),
                 policy.sampler.open(policy, sampling),
                 policy.dialect,
-                self.limits.max_turns,
                 sampling.max_action_tokens,
                 sampling.divisor,
+                ended,
             )
-            return slots.play(specs, on_episode, pool.map if pool else map)
+            found = slots.play(played)
+        self.health.judge(found)
+        rest = iter(found)
+        return [unplayed[i] if i in unplayed else next(rest) for i in range(len(specs))]
+
+    def _unplayed(self, spec: EpisodeSpec, why: str) -> Trajectory:
+        return Trajectory(
+            task_id=spec.task_id,
+            env_id=self.env_id,
+            seed=spec.seed,
+            group=spec.group,
+            system_prompt="",
+            tools=(),
+            first_observation="",
+            turns=(),
+            reward=0.0,
+            stop_reason=StopReason.ENV_ERROR,
+            info={"error": f"not played, because the task always breaks: {why}"},
+        )
 
     def close(self) -> None:
         """Close the environments."""
-        for env in self.envs:
-            env.close()
+        self.env.close()
+        self.pool.close()

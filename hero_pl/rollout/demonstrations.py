@@ -6,8 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Protocol
 
+from hero_pl.chat.dialect import Dialect
 from hero_pl.errors import EnvError
-from hero_pl.policy.base import Policy
 from hero_pl.policy.sampling import Sampling
 from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.rollout import environments
@@ -20,12 +20,12 @@ class Demonstrations(ABC):
     """Makes trajectories whose actions are labels."""
 
     @abstractmethod
-    def make(self, specs: Sequence[EpisodeSpec], policy: Policy, collector: Collector) -> list[Trajectory]:
+    def make(self, specs: Sequence[EpisodeSpec], dialect: Dialect, collector: Collector) -> list[Trajectory]:
         """Labeled trajectories for these specs.
 
         Args:
             specs: Tasks and seeds.
-            policy: For its chat template and dialect; its weights are not used.
+            dialect: Of the policy that learns from them.
             collector: Plays the environment.
         """
 
@@ -55,24 +55,24 @@ class ExpertDemonstrations(Demonstrations):
     def __init__(self, expert: Expert, max_action_tokens: int = 1024) -> None:
         self.expert, self.max_action_tokens = expert, max_action_tokens
 
-    def make(self, specs: Sequence[EpisodeSpec], policy: Policy, collector: Collector) -> list[Trajectory]:
+    def make(self, specs: Sequence[EpisodeSpec], dialect: Dialect, collector: Collector) -> list[Trajectory]:
         """One episode per draw; two specs with one seed must name one task."""
-        plans = {spec.seed: self._plan(spec, policy, collector) for spec in specs}
-        return collector.collect(specs, _Planned(plans, policy), Sampling(1.0, self.max_action_tokens))
+        plans = {spec.seed: self._plan(spec, dialect, collector) for spec in specs}
+        return collector.collect(specs, _Planned(plans, dialect), Sampling(1.0, self.max_action_tokens))
 
-    def _plan(self, spec: EpisodeSpec, policy: Policy, collector: Collector) -> list[str]:
+    def _plan(self, spec: EpisodeSpec, dialect: Dialect, collector: Collector) -> list[str]:
         """The expert's replies to one task."""
-        env = collector.envs[0]
+        env = collector.env
         self.expert.reset()
         replies: list[str] = []
         over = False
         try:
-            observation, _ = environments.begin(env, spec.task_id, spec.seed)
+            answer = environments.begin(env, spec.task_id, spec.seed)
             while not over and len(replies) < collector.limits.max_turns:
-                action = self.expert.act(observation)
-                replies.append(policy.parser.reply(action))
-                observation, _, terminated, truncated, _ = env.step(action)
-                over = terminated or truncated
+                action = self.expert.act(answer.observation)
+                replies.append(dialect.parser.reply(action))
+                answer = environments.step(env, action)
+                over = answer.terminated or answer.truncated
         except EnvError:  # the collector meets it again, and keeps its reason
             pass
         return replies
@@ -81,9 +81,9 @@ class ExpertDemonstrations(Demonstrations):
 class _Planned(ScriptedPolicy):
     """Replies as planned for the seed of the conversation."""
 
-    def __init__(self, plans: dict[int, list[str]], policy: Policy) -> None:
-        super().__init__(template=policy.template, parser=policy.parser)
-        self.plans, self.max_length = plans, policy.max_length
+    def __init__(self, plans: dict[int, list[str]], dialect: Dialect) -> None:
+        super().__init__(template=dialect.template, parser=dialect.parser)
+        self.plans, self.max_length = plans, dialect.max_length
 
     def reply(self, context: str, turn: int, seed: int) -> str:
         """The planned reply, or nothing where the environment went another way."""

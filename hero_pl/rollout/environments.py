@@ -6,13 +6,18 @@ import difflib
 import importlib
 import inspect
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import gymnasium
 
-from hero_pl.errors import ConfigError, EnvError
+from hero_envs.chat_endpoint import EndpointDown, RequestFailed, SpendCapReached
+from hero_pl.errors import ConfigError, EndpointError, EnvError, SpendCapError
+from hero_pl.rollout.answers import MAX_CHARS, Answer, read_start, read_step
 
 Env = gymnasium.Env[str, str]
+MAX_ERROR = 2000
+"""Characters of an error's text that are kept."""
 
 
 def register() -> None:
@@ -37,6 +42,30 @@ def check_id(env_id: str) -> None:
             f"No environment {env_id!r}. {f'Did you mean {near[0]!r}? ' if near else ''}List them with: hero_pl envs. "
             "An environment of your own needs its package in front: your_package:YourEnv-v0."
         )
+
+
+def registration(env_id: str) -> dict[str, Any] | None:
+    """Arguments of ``gymnasium.register`` that make an id known to another process; ``None``: its package does so."""
+    check_id(env_id)
+    if ":" in env_id:
+        return None
+    spec = gymnasium.spec(env_id)
+    entry_point = spec.entry_point
+    if callable(entry_point):
+        entry_point = f"{entry_point.__module__}:{getattr(entry_point, '__qualname__', entry_point)}"
+    names = ("id", "max_episode_steps", "order_enforce", "disable_env_checker", "additional_wrappers", "kwargs")
+    return {"entry_point": entry_point, **{name: getattr(spec, name) for name in names}}
+
+
+def register_again(arguments: Mapping[str, Any] | None) -> None:
+    """Make an id known that another process has described by :func:`registration`."""
+    register()
+    if arguments is None or arguments["id"] in gymnasium.registry:
+        return
+    with suppress(ImportError):  # make() says what is missing
+        importlib.import_module(str(arguments["entry_point"]).partition(":")[0])
+    if arguments["id"] not in gymnasium.registry:
+        gymnasium.register(**arguments)
 
 
 def make(env_id: str, split: str | None = None, **kwargs: Any) -> Env:
@@ -115,37 +144,93 @@ def task_ids(env: Env, seeds: int) -> list[str]:
     return [str(task) for task in named] if named is not None else [str(seed) for seed in range(seeds)]
 
 
-def check_arguments(arguments: Mapping[str, Any]) -> None:
+def check_arguments(arguments: Mapping[str, Any], workers: int = 0) -> None:
     """Refuse what can be seen to be wrong before an environment, and with it a user's model, is made.
 
+    Args:
+        arguments: Of the environment.
+        workers: Processes in which it is to run; 0: in this one.
+
     Raises:
-        ConfigError: A user in this process has unknown or unusable settings.
+        ConfigError: A user in this process has unknown or unusable settings, or a user cannot be played by workers.
     """
-    if "user" in arguments:
-        from hero_pl.rollout.local_user import read_user
+    user = arguments.get("user")
+    if not isinstance(user, Mapping):
+        return
+    from hero_pl.rollout.local_user import read_user
 
-        read_user(arguments["user"])
+    read_user(user)
+    for key, why in (("pretrained", "every worker would load the model"), ("spend_cap", "every worker would spend it")):
+        if workers and key in user:
+            raise ConfigError(
+                f"limits.workers={workers} with user.{key}: {why}. Set limits.workers to 0, and limits.threads to the "
+                "number of users that may wait at once."
+            )
 
 
-def begin(env: Env, task_id: str, seed: int) -> tuple[str, dict[str, Any]]:
+def begin(env: Env, task_id: str, seed: int, max_chars: int = MAX_CHARS) -> Answer:
     """Start the episode of one task.
 
+    Args:
+        env: Made by :func:`make`.
+        task_id: One of its :func:`task_ids`.
+        seed: Of the episode.
+        max_chars: A longer observation is cut.
+
     Raises:
-        EnvError: The environment failed or broke its contract; the task is named.
+        EnvError: The environment raised, or answered wrongly; names the field.
+        EndpointError: A server that it asks answers nobody any more, or its spend cap is reached.
     """
+    if getattr(env.unwrapped, "task_ids", None) is None:
+        return read_start(_asked(env, "reset", seed=int(task_id)), max_chars)
+    return read_start(_asked(env, "reset", seed=seed, options={"task": task_id}), max_chars)
+
+
+def step(env: Env, action: str, max_chars: int = MAX_CHARS) -> Answer:
+    """Carry out one action.
+
+    Raises:
+        EnvError: The environment raised, or answered wrongly; names the field.
+        EndpointError: A server that it asks answers nobody any more, or its spend cap is reached.
+    """
+    return read_step(_asked(env, "step", action), max_chars)
+
+
+class UnansweredError(EnvError):
+    """A server that the environment asks gave no usable answer; the environment itself is sound."""
+
+
+def _asked(env: Env, method: str, *args: Any, **kwargs: Any) -> object:
+    """What the environment returns; what it raises costs the episode, unless no other would go better."""
     try:
-        if getattr(env.unwrapped, "task_ids", None) is None:
-            observation, info = env.reset(seed=int(task_id))
-        else:
-            observation, info = env.reset(seed=seed, options={"task": task_id})
+        return getattr(env, method)(*args, **kwargs)
+    except (ConfigError, EnvError):
+        raise
+    except SpendCapReached as error:
+        raise SpendCapError(str(error)) from error
+    except EndpointDown as error:
+        raise EndpointError(str(error)) from error
+    except RequestFailed as error:
+        raise UnansweredError(f"{method}() raised {told(error)}") from error
     except Exception as error:
-        raise EnvError(f"Task {task_id!r} of {_name(env)} could not be started: {error!r}") from error
-    if not isinstance(observation, str):
-        raise EnvError(
-            f"{_name(env)} returned an observation of type {type(observation).__name__}; text (str) is expected. "
-            f"Prove an environment with: hero_pl check-env {_name(env)}"
-        )
-    return observation, info
+        raise EnvError(f"{method}() raised {told(error)}") from error
+    except SystemExit as error:
+        if type(error) is not SystemExit:  # a signal that ends the run
+            raise
+        raise EnvError(f"{method}() raised {told(error)}") from error
+
+
+def told(error: BaseException) -> str:
+    """Type and text of an error, whatever its ``repr`` does."""
+    try:
+        return repr(error)[:MAX_ERROR]
+    except Exception:
+        return type(error).__name__
+
+
+def cancel(env: Env) -> None:
+    """Let an environment that waits for a server in another thread give up."""
+    getattr(env.unwrapped, "cancel", lambda: None)()
 
 
 ABOUT_SCORE = ("user", "do_nothing_succeeds", "user_is_faithful")
@@ -155,25 +240,13 @@ KEPT = (*ABOUT_SCORE, "plain_replies")
 corrected action may be a reply."""
 NOT_KEPT = ("tools", "system_prompt", "available_actions")
 """Long, and known from elsewhere or not needed after the turn."""
+OWN = ("error", "rewritten_tokens")
+"""What a rollout itself writes beside it; an environment's entry of that name would be taken for it."""
 
 
-def json_only(info: Mapping[str, Any]) -> Any:
-    """What of an ``info`` dictionary is written to a record, as JSON values."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {str(key): plain(item) for key, item in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [plain(item) for item in value]
-        if value is None or isinstance(value, (bool, int, float, str)):
-            return value
-        return value.item() if hasattr(value, "item") and getattr(value, "size", 0) == 1 else str(value)
-
-    return plain({key: value for key, value in info.items() if key not in NOT_KEPT})
-
-
-def _name(env: Env) -> str:
-    return env.spec.id if env.spec else type(env.unwrapped).__name__
+def kept(info: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a checked ``info`` is written to a record at the end of an episode."""
+    return {key: value for key, value in info.items() if key not in (*NOT_KEPT, *OWN)}
 
 
 def import_tau_bench_data(source: Any, target: Any = None) -> str:
@@ -182,8 +255,8 @@ def import_tau_bench_data(source: Any, target: Any = None) -> str:
     Raises:
         ConfigError: The source is not the official data; nothing was written.
     """
-    from hero_envs.tau_bench.domain import default_data_dir
     from hero_envs.tau_bench.importer import DataImportError, import_official
+    from hero_envs.tau_bench.official import default_data_dir
 
     try:
         return str(import_official(source, target or default_data_dir()))

@@ -131,7 +131,8 @@ class LocalChat:
             seed: Of the draws.
 
         Raises:
-            PolicyError: The model cannot be loaded or failed, or the conversation leaves no room for a reply.
+            ConfigError: The model cannot be loaded.
+            PolicyError: It failed, or the conversation leaves no room for a reply.
         """
         if self.policy.network is None:  # else others may queue up while the model answers
             with self._model:
@@ -159,7 +160,10 @@ class LocalChat:
             return
         import torch
 
-        self.policy.load()
+        try:
+            self.policy.load()
+        except PolicyError as error:
+            raise ConfigError(f"user: {error}") from error
         self.policy.requires_grad_(False).eval()
         automatic = "cuda" if torch.cuda.is_available() else "cpu"
         self.policy.to(automatic if self._device == "auto" else self._device)

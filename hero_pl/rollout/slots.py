@@ -1,62 +1,42 @@
 """Episodes in flight: each has an environment of its own, and the next episode takes its place as soon as it has ended.
 
 An episode depends on its spec alone: on the task, on the seed, and on what the policy says to that, not on its
-neighbors. So how many are in flight, and in which order they end, changes no result.
+neighbors. So how many are in flight, where their environments run, and in which order they end, changes no result. The
+same holds for an episode that is played again because its environment or the sampler failed.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from hero_pl.chat.actions import ParsedAction
 from hero_pl.chat.dialect import Dialect
 from hero_pl.chat.history import History
-from hero_pl.errors import EnvError
 from hero_pl.policy.sampling import SampledAction, Session
 from hero_pl.rollout import environments
+from hero_pl.rollout.answers import Answer
+from hero_pl.rollout.pool import EnvPool, Fault, Reset, Step
 from hero_pl.rollout.specs import EpisodeSpec
-from hero_pl.types import FinishReason, Role, StopReason, Trajectory, Turn
+from hero_pl.types import FinishReason, StopReason, Trajectory, Turn
 
 UNREADABLE = "Your reply could not be read as an action: {reason}"
-
-GIVE_UP = 8
-"""Episodes in a row that could not be started; then the environment, or its user simulator, is taken for dead."""
-
-Map = Callable[[Callable[["_Episode", SampledAction], None], Iterable["_Episode"], Iterable[SampledAction]], Any]
-"""Applies a function to pairs, one after the other or in threads."""
-
-
-@dataclass(slots=True)
-class Starts:
-    """How starting episodes of one environment has gone so far."""
-
-    failed: int | None = None
-    """Failures in a row; ``None`` before the first success."""
-
-    def failure(self, error: EnvError) -> None:
-        """Count a start that failed.
-
-        Raises:
-            EnvError: The very first one, or so many in a row: the environment starts nothing.
-        """
-        if self.failed is None or self.failed + 1 == GIVE_UP:
-            raise error
-        self.failed += 1
 
 
 @dataclass(slots=True)
 class _Episode:
-    """An episode in flight."""
+    """An attempt at an episode."""
 
     number: int
     """Place of its spec."""
     spec: EpisodeSpec
-    env: environments.Env
+    seat: int
+    """Of its environment."""
     system_prompt: str = ""
     tools: tuple[Any, ...] = ()
-    first_observation: str = ""
+    first: Answer = Answer("")  # noqa: RUF009 (frozen)
     history: History | None = None
     """``None`` if the episode could not be started."""
     turns: list[Turn] = field(default_factory=list)
@@ -71,164 +51,188 @@ class _Episode:
 
 
 class Slots:
-    """Plays episodes, as many at once as there are environments.
+    """Plays episodes, as many at once as there are seats.
 
     Args:
         env_id: Gymnasium id, for the records.
-        envs: One per slot.
-        starts: Whether the environment starts at all; outlives the slots.
+        pool: Where the environments run.
+        seats: Those that may be used.
         session: Open, without rows.
         dialect: Of the policy that plays.
-        max_turns: Assistant turns per episode at most.
         max_action_tokens: Room that a prompt has to leave in the context.
         temperature: Of sampling, for the records.
+        on_episode: Called with each episode as soon as it has ended.
     """
 
     def __init__(
         self,
         env_id: str,
-        envs: Sequence[environments.Env],
-        starts: Starts,
+        pool: EnvPool,
+        seats: Sequence[int],
         session: Session,
         dialect: Dialect,
-        max_turns: int,
         max_action_tokens: int,
         temperature: float,
+        on_episode: Callable[[Trajectory], None],
     ) -> None:
-        self.env_id, self.session, self.dialect, self.starts = env_id, session, dialect, starts
-        self.max_turns, self.temperature = max_turns, temperature
+        self.env_id, self.pool, self.session, self.dialect = env_id, pool, session, dialect
+        self.limits, self.temperature, self.on_episode = pool.limits, temperature, on_episode
         self.room = dialect.max_length - max_action_tokens
-        self.free = deque(envs)
+        self.free = deque(seats)
         self.waiting: deque[tuple[int, EpisodeSpec]] = deque()
         """Episodes that have not begun, by the places of their specs."""
         self.playing: dict[int, _Episode] = {}
         """By row of the session."""
-        self.replayed: set[int] = set()
-        """Places of episodes that the sampler failed once."""
+        self.failures: dict[int, list[str]] = {}
+        """Why earlier attempts failed, by places of specs."""
+        self.ended: dict[int, Trajectory] = {}
+        """By places of specs."""
 
-    def play(
-        self, specs: Sequence[EpisodeSpec], on_episode: Callable[[Trajectory], None], step_all: Map
-    ) -> list[Trajectory]:
+    def play(self, specs: Sequence[EpisodeSpec]) -> list[Trajectory]:
         """Play every spec to its end.
 
         Args:
             specs: Begun in this order.
-            on_episode: Called with each episode as soon as it has ended.
-            step_all: Lets the environments answer.
 
         Returns:
             One trajectory per spec, in the order of ``specs``.
-
-        Raises:
-            EnvError: See :class:`Starts`.
         """
-        ended: dict[int, Trajectory] = {}
-
-        def end(episode: _Episode) -> None:
-            self.free.append(episode.env)
-            ended[episode.number] = self._trajectory(episode)
-            on_episode(ended[episode.number])
-
         self.waiting.extend(enumerate(specs))
-        self._fill(end)
+        self._fill()
         while self.playing:
             drawn = [(row, self.playing[row], action) for row, action in self.session.finished()]
-            answered = [(row, e, a) for row, e, a in drawn if a.finish_reason is not FinishReason.ERROR]
-            list(step_all(self._step, [e for _, e, _ in answered], [a for _, _, a in answered]))
-            for row, episode, action in drawn:
-                if action.finish_reason is FinishReason.ERROR and self._replay(episode, action):
-                    self._leave(row)
-                    self.free.append(episode.env)
-                elif episode.stop is not None:
-                    self._leave(row)
-                    end(episode)
+            self._answer(drawn)
             going = [(row, episode) for row, episode, _ in drawn if row in self.playing]
             self.session.submit([row for row, _ in going], [episode.prompt_ids for _, episode in going])
-            self._fill(end)
-        return [ended[number] for number in range(len(specs))]
+            self._fill()
+        return [self.ended[number] for number in range(len(specs))]
 
     # -- beginning and ending ----------------------------------------------------------------------------------
 
-    def _fill(self, end: Callable[[_Episode], None]) -> None:
-        """Begin the next episodes in the free slots; one that cannot be played ends at once and frees its slot."""
-        begun: list[_Episode] = []
+    def _fill(self) -> None:
+        """Begin the next episodes on the free seats; one that ends at once frees its seat again."""
         while self.free and self.waiting:
-            number, spec = self.waiting.popleft()
-            episode = _Episode(number, spec, self.free.popleft())
-            self._begin(episode)
-            if episode.stop is None:
-                begun.append(episode)
-            else:
-                end(episode)
-        rows = self.session.open([episode.spec.seed for episode in begun])
-        self.playing.update(zip(rows, begun, strict=True))
-        self.session.submit(rows, [episode.prompt_ids for episode in begun])
+            begun = []
+            while self.free and self.waiting:
+                begun.append(_Episode(*self.waiting.popleft(), self.free.popleft()))
+            calls = {episode.seat: Reset(episode.spec.task_id, episode.spec.seed) for episode in begun}
+            answers = self._ask(calls)
+            for episode in begun:
+                self._begin(episode, answers[episode.seat])
+            going = [episode for episode in begun if episode.history is not None and episode.stop is None]
+            rows = self.session.open([episode.spec.seed for episode in going])
+            self.playing.update(zip(rows, going, strict=True))
+            self.session.submit(rows, [episode.prompt_ids for episode in going])
 
-    def _begin(self, episode: _Episode) -> None:
-        """Reset the environment; an episode that cannot be started counts as broken."""
-        try:
-            observation, info = environments.begin(episode.env, episode.spec.task_id, episode.spec.seed)
-        except EnvError as error:
-            self.starts.failure(error)
-            episode.stop, episode.info = StopReason.ENV_ERROR, {"error": str(error)}
+    def _ask(self, calls: Mapping[int, Reset | Step]) -> dict[int, Answer | Fault]:
+        """Ask the environments; episodes that others take along begin again."""
+        answers = self.pool.ask(calls)
+        for row, episode in list(self.playing.items()):
+            found = answers.get(episode.seat)
+            if isinstance(found, Fault) and episode.seat not in calls:
+                self._fail(episode, found, row)
+        return answers
+
+    def _begin(self, episode: _Episode, answer: Answer | Fault) -> None:
+        if isinstance(answer, Fault):
+            self._fail(episode, answer)
             return
-        self.starts.failed = 0
-        episode.system_prompt, episode.tools = str(info.get("system_prompt", "")), tuple(info.get("tools", ()))
-        episode.first_observation = observation
+        info = answer.info
+        episode.first = answer
+        episode.system_prompt, episode.tools = info.get("system_prompt", ""), tuple(info.get("tools", ()))
         system_prompt, described = self.dialect.parser.describe(episode.system_prompt, episode.tools)
-        role = info.get("role", "user")
-        episode.history = History(self.dialect.template, system_prompt, observation, role, described)
-        episode.info = environments.json_only({key: info[key] for key in environments.KEPT if key in info})
+        episode.history = History(self.dialect.template, system_prompt, answer.observation, answer.role, described)
+        episode.info = {key: info[key] for key in environments.KEPT if key in info}
         self._check_room(episode)
+        if episode.stop is not None:
+            self._end(episode)
 
     def _check_room(self, episode: _Episode) -> None:
         if len(episode.prompt_ids) > self.room:
             episode.stop = StopReason.CONTEXT_FULL
 
-    def _leave(self, row: int) -> None:
-        del self.playing[row]
-        self.session.close([row])
-
-    def _replay(self, episode: _Episode, action: SampledAction) -> bool:
-        """Play an episode once more from its start, with its own seed; whoever fails twice is broken."""
-        if episode.number in self.replayed:
-            episode.stop = StopReason.SAMPLER_ERROR
-            episode.info["error"] = action.error
-            return False
-        self.replayed.add(episode.number)
+    def _fail(self, episode: _Episode, fault: Fault, row: int | None = None) -> None:
+        """Play an episode again from its start, with its own seed, or give it up after so many attempts."""
+        at_turn = len(episode.turns) + (fault.reason is StopReason.SAMPLER_ERROR)
+        where = "start" if episode.history is None else f"turn {at_turn}"
+        error = f"{self.env_id}, task {episode.spec.task_id!r}, {where}: {fault.error}"
+        failures = self.failures.setdefault(episode.number, [])
+        # who asks a server has asked it several times already
+        retries = 0 if fault.reason is StopReason.ENDPOINT_ERROR else self.limits.retries
+        if fault.guilty and len(failures) >= retries:
+            episode.stop = fault.reason
+            episode.info["error"] = error
+            self._end(episode, row)
+            return
+        if fault.guilty:
+            failures.append(f"{fault.reason}: {error}")
         self.waiting.appendleft((episode.number, episode.spec))
-        return True
+        self._leave(episode, row)
 
-    def _trajectory(self, episode: _Episode) -> Trajectory:
+    def _leave(self, episode: _Episode, row: int | None) -> None:
+        self.free.append(episode.seat)
+        if row is not None:
+            del self.playing[row]
+            self.session.close([row])
+
+    def _end(self, episode: _Episode, row: int | None = None) -> None:
+        self._leave(episode, row)
         assert episode.stop is not None
         if episode.history is not None and episode.history.rewritten_tokens:
             episode.info["rewritten_tokens"] = episode.history.rewritten_tokens
-        return Trajectory(
+        self.ended[episode.number] = Trajectory(
             task_id=episode.spec.task_id,
             env_id=self.env_id,
             seed=episode.spec.seed,
             group=episode.spec.group,
             system_prompt=episode.system_prompt,
             tools=episode.tools,
-            first_observation=episode.first_observation,
+            first_observation=episode.first.observation,
             turns=tuple(episode.turns),
             reward=episode.reward,
             stop_reason=episode.stop,
             temperature=self.temperature,
             info=episode.info,
+            cut_chars=episode.first.cut_chars,
+            failures=tuple(self.failures.get(episode.number, ())),
         )
+        self.on_episode(self.ended[episode.number])
 
     # -- one turn ----------------------------------------------------------------------------------------------
 
-    def _step(self, episode: _Episode, sampled: SampledAction) -> None:
-        """Let the environment answer one sampled reply and append the turn."""
-        text = self.dialect.template.encoder.decode(sampled.ids)
-        parsed = self.dialect.parser.parse(text, self.dialect.template.opens_reasoning)
-        role: Role = "user"
-        if parsed.malformed is not None:
-            observation = UNREADABLE.format(reason=parsed.malformed)
-        else:
-            observation, role = self._answer(episode, parsed.action)
+    def _answer(self, drawn: Sequence[tuple[int, _Episode, SampledAction]]) -> None:
+        """Let the environments answer sampled replies; those that could not be read are answered here."""
+        read: dict[int, tuple[str, ParsedAction]] = {}
+        calls: dict[int, Reset | Step] = {}
+        answers: dict[int, Answer | Fault] = {}
+        for row, episode, sampled in drawn:
+            if sampled.finish_reason is FinishReason.ERROR:
+                answers[row] = Fault(StopReason.SAMPLER_ERROR, sampled.error)
+                continue
+            text = self.dialect.template.encoder.decode(sampled.ids)
+            parsed = self.dialect.parser.parse(text, self.dialect.template.opens_reasoning)
+            read[row] = text, parsed
+            if parsed.malformed is not None:
+                answers[row] = Answer(UNREADABLE.format(reason=parsed.malformed))
+            else:
+                calls[episode.seat] = Step(parsed.action)
+        found = self._ask(calls)
+        for row, episode, sampled in drawn:
+            if row not in self.playing:
+                continue  # another environment has taken this one along
+            answer = answers[row] if row in answers else found[episode.seat]
+            if row in read:
+                self._append(episode, sampled, *read[row], answer)
+            if isinstance(answer, Fault):
+                self._fail(episode, answer, row)
+            elif episode.stop is not None:
+                self._end(episode, row)
+
+    def _append(
+        self, episode: _Episode, sampled: SampledAction, text: str, parsed: ParsedAction, answer: Answer | Fault
+    ) -> None:
+        """Add the turn to its episode; one without an answer is the last of it."""
+        given = Answer("") if isinstance(answer, Fault) else answer
         number = len(episode.turns) + 1
         episode.turns.append(
             Turn(
@@ -238,32 +242,21 @@ class Slots:
                 action_logprobs=sampled.logprobs,
                 text=text,
                 action=parsed.action,
-                observation=observation,
-                role=role,
+                observation=given.observation,
+                role=given.role,
                 finish_reason=sampled.finish_reason,
                 malformed=parsed.malformed,
                 policy_version=sampled.version,
                 further_calls=parsed.further_calls,
+                cut_chars=given.cut_chars,
             )
         )
-        if episode.stop is None and number >= self.max_turns:
+        episode.reward += given.reward
+        if given.terminated or given.truncated:
+            episode.stop = StopReason.TERMINATED if given.terminated else StopReason.TRUNCATED
+            episode.info |= environments.kept(given.info)
+        elif number >= self.limits.max_turns:
             episode.stop = StopReason.MAX_TURNS
-        if episode.stop is None and episode.history is not None:
-            episode.history.append(sampled.ids, observation, role)
+        elif episode.history is not None and not isinstance(answer, Fault):
+            episode.history.append(sampled.ids, given.observation, given.role)
             self._check_room(episode)
-
-    @staticmethod
-    def _answer(episode: _Episode, action: str) -> tuple[str, Role]:
-        try:
-            observation, reward, terminated, truncated, info = episode.env.step(action)
-        except Exception as error:
-            # An environment must answer mistakes with an observation. One that raises must not stop the run: the
-            # episode ends, and the reason is in its record and in the counter `rollout/env_error`.
-            episode.stop = StopReason.ENV_ERROR
-            episode.info["error"] = repr(error)
-            return "", "user"
-        episode.reward += float(reward)
-        if terminated or truncated:
-            episode.stop = StopReason.TERMINATED if terminated else StopReason.TRUNCATED
-            episode.info |= environments.json_only(info)
-        return str(observation), info.get("role", "user")

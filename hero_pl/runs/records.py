@@ -83,10 +83,12 @@ def records_path(run: Path) -> Path:
 
 # -- status of an episode ----------------------------------------------------------------------------------------------
 
+BROKEN = (StopReason.ENV_ERROR, StopReason.ENV_TIMEOUT, StopReason.ENDPOINT_ERROR, StopReason.SAMPLER_ERROR)
+
 
 def evaluable(trajectory: Trajectory) -> bool:
-    """Whether the episode measures the policy: it did not end with an error of environment, user or sampler."""
-    return trajectory.stop_reason not in (StopReason.ENV_ERROR, StopReason.SAMPLER_ERROR)
+    """Whether the episode measures the policy: it did not end with an error of environment, user, server or sampler."""
+    return trajectory.stop_reason not in BROKEN
 
 
 def succeeded(trajectory: Trajectory, threshold: float = 1.0) -> bool:
@@ -136,6 +138,7 @@ def to_record(record: Record) -> dict[str, Any]:
     trajectory = _fields(record.trajectory)
     trajectory["turns"] = turns
     trajectory["tools"] = list(record.trajectory.tools)
+    trajectory["failures"] = list(record.trajectory.failures)
     trajectory["reward"] = _pack_one(record.trajectory.reward)
     trajectory["stop_reason"] = record.trajectory.stop_reason.value
     reflection = None
@@ -215,6 +218,7 @@ def _trajectory(data: Mapping[str, Any]) -> Trajectory:
     values = {name: value for name, value in data.items() if name not in of_episode}
     values["turns"] = tuple(turns)
     values["tools"] = tuple(data["tools"])
+    values["failures"] = tuple(data.get("failures", ()))
     values["reward"] = float(data["reward"])
     values["stop_reason"] = StopReason(data["stop_reason"])
     return Trajectory(**values)

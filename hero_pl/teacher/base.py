@@ -10,6 +10,7 @@ from hero_pl.scalars import Scalar
 from hero_pl.types import Hint, Reflection, Trajectory
 
 if TYPE_CHECKING:
+    from hero_pl.chat.dialect import Dialect
     from hero_pl.policy.base import Policy
     from hero_pl.rollout.collect import Collector
 
@@ -43,14 +44,14 @@ class Teacher(ABC):
 
     @abstractmethod
     def advise(
-        self, trajectories: Sequence[Trajectory], reflections: Sequence[Reflection], policy: Policy
+        self, trajectories: Sequence[Trajectory], reflections: Sequence[Reflection], dialect: Dialect
     ) -> list[list[Hint | None]]:
         """One hint or ``None`` per turn of each trajectory; turns without a hint leave the loss.
 
         Args:
             trajectories: One rollout batch.
             reflections: One per trajectory, with one diagnosis or ``None`` per turn.
-            policy: For its tokenizer (lengths) and its dialect of actions.
+            dialect: How the policy reads and writes.
         """
 
     def metrics(self) -> dict[str, Scalar]:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
+from hero_pl.chat.dialect import Dialect
 from hero_pl.chat.reasoning import without_thinking
 from hero_pl.errors import ConfigError
 from hero_pl.rollout.demonstrations import Demonstrations
@@ -23,7 +24,6 @@ from hero_pl.teacher.render import compile_template, read_template, shorten
 from hero_pl.types import Hint, Reflection, Trajectory
 
 if TYPE_CHECKING:
-    from hero_pl.policy.base import Policy
     from hero_pl.rollout.collect import Collector
 
 Source: TypeAlias = Literal["peer", "buffer", "oracle"]
@@ -113,7 +113,7 @@ class FullDemoTeacher(Teacher):
         self._collector = collector
 
     def advise(
-        self, trajectories: Sequence[Trajectory], reflections: Sequence[Reflection], policy: Policy
+        self, trajectories: Sequence[Trajectory], reflections: Sequence[Reflection], dialect: Dialect
     ) -> list[list[Hint | None]]:
         """See :meth:`Teacher.advise`; the reflections are not looked at."""
         rng = random.Random(f"{self.seed}/{self.calls}")
@@ -121,10 +121,10 @@ class FullDemoTeacher(Teacher):
         self.counts = Counter(
             dict.fromkeys(("no_demonstration", "long_demonstrations", "cut_demonstrations", "unmatched_turns"), 0)
         )
-        candidates = self._candidates(trajectories, policy)
-        hints = [self._hints(t, found, policy, rng) for t, found in zip(trajectories, candidates, strict=True)]
+        candidates = self._candidates(trajectories, dialect)
+        hints = [self._hints(t, found, dialect, rng) for t, found in zip(trajectories, candidates, strict=True)]
         if self.source == "buffer":
-            self.buffer.extend(self._successes(trajectories, policy).values())
+            self.buffer.extend(self._successes(trajectories, dialect).values())
         return hints
 
     def metrics(self) -> dict[str, Scalar]:
@@ -144,11 +144,11 @@ class FullDemoTeacher(Teacher):
 
     # -- finding demonstrations ---------------------------------------------------------------------------------
 
-    def _candidates(self, trajectories: Sequence[Trajectory], policy: Policy) -> list[list[Demonstration]]:
+    def _candidates(self, trajectories: Sequence[Trajectory], dialect: Dialect) -> list[list[Demonstration]]:
         """Per trajectory the demonstrations of its task, never the trajectory itself."""
         if self.source == "oracle":
-            return self._played(trajectories, policy)
-        successes = self._successes(trajectories, policy)
+            return self._played(trajectories, dialect)
+        successes = self._successes(trajectories, dialect)
         return [
             [
                 demonstration
@@ -158,14 +158,14 @@ class FullDemoTeacher(Teacher):
             for i, t in enumerate(trajectories)
         ]
 
-    def _successes(self, trajectories: Sequence[Trajectory], policy: Policy) -> dict[int, Demonstration]:
+    def _successes(self, trajectories: Sequence[Trajectory], dialect: Dialect) -> dict[int, Demonstration]:
         return {
-            i: _demonstration(trajectory, policy)
+            i: _demonstration(trajectory, dialect)
             for i, trajectory in enumerate(trajectories)
             if succeeded(trajectory, self.success_threshold)
         }
 
-    def _played(self, trajectories: Sequence[Trajectory], policy: Policy) -> list[list[Demonstration]]:
+    def _played(self, trajectories: Sequence[Trajectory], dialect: Dialect) -> list[list[Demonstration]]:
         """What the expert does with each task; a try that fails is no demonstration."""
         assert self.expert is not None
         if self._collector is None:
@@ -174,26 +174,28 @@ class FullDemoTeacher(Teacher):
                 "use(collector) before the first batch."
             )
         specs = {(t.task_id, t.seed): EpisodeSpec(t.task_id, t.group, t.seed) for t in trajectories}
-        played = self.expert.make(list(specs.values()), policy, self._collector)
-        found = {(t.task_id, t.seed): _demonstration(t, policy) for t in played if succeeded(t, self.success_threshold)}
+        played = self.expert.make(list(specs.values()), dialect, self._collector)
+        found = {
+            (t.task_id, t.seed): _demonstration(t, dialect) for t in played if succeeded(t, self.success_threshold)
+        }
         return [[found[t.task_id, t.seed]] if (t.task_id, t.seed) in found else [] for t in trajectories]
 
     # -- showing them ---------------------------------------------------------------------------------------------
 
     def _hints(
-        self, trajectory: Trajectory, candidates: list[Demonstration], policy: Policy, rng: random.Random
+        self, trajectory: Trajectory, candidates: list[Demonstration], dialect: Dialect, rng: random.Random
     ) -> list[Hint | None]:
         if not candidates:
             self.counts["no_demonstration"] += 1
             return [None] * len(trajectory.turns)
         if self.state_matched:
-            return [self._matched(trajectory, turn, candidates, policy, rng) for turn in range(len(trajectory.turns))]
+            return [self._matched(trajectory, turn, candidates, dialect, rng) for turn in range(len(trajectory.turns))]
         chosen = rng.choice(candidates)
-        text = self._render(chosen.task, chosen.steps, policy)
+        text = self._render(chosen.task, chosen.steps, dialect)
         return [Hint(turn.number, text) if text is not None else None for turn in trajectory.turns]
 
     def _matched(
-        self, trajectory: Trajectory, turn: int, candidates: list[Demonstration], policy: Policy, rng: random.Random
+        self, trajectory: Trajectory, turn: int, candidates: list[Demonstration], dialect: Dialect, rng: random.Random
     ) -> Hint | None:
         seen = (trajectory.first_observation, *(earlier.observation for earlier in trajectory.turns[:turn]))
         fitting = [d for d in candidates if len(d.steps) > turn and d.seen(turn) == seen]
@@ -201,12 +203,12 @@ class FullDemoTeacher(Teacher):
             self.counts["unmatched_turns"] += 1
             return None
         chosen = rng.choice(fitting)
-        text = self._render(chosen.task, chosen.steps[turn : turn + 1], policy)
+        text = self._render(chosen.task, chosen.steps[turn : turn + 1], dialect)
         return None if text is None else Hint(turn + 1, text)
 
-    def _render(self, task: str, steps: Sequence[Step], policy: Policy) -> str | None:
+    def _render(self, task: str, steps: Sequence[Step], dialect: Dialect) -> str | None:
         def count(words: str) -> int:
-            return len(policy.template.encoder.encode_untrusted(words))
+            return len(dialect.template.encoder.encode_untrusted(words))
 
         def block(room: int | None) -> str:
             shown = [
@@ -224,9 +226,9 @@ class FullDemoTeacher(Teacher):
         return None
 
 
-def _demonstration(trajectory: Trajectory, policy: Policy) -> Demonstration:
+def _demonstration(trajectory: Trajectory, dialect: Dialect) -> Demonstration:
     steps = tuple(
-        Step(turn.number, policy.parser.reply(without_thinking(turn.action or turn.text).strip()), turn.observation)
+        Step(turn.number, dialect.parser.reply(without_thinking(turn.action or turn.text).strip()), turn.observation)
         for turn in trajectory.turns
     )
     return Demonstration(trajectory.env_id, trajectory.task_id, trajectory.first_observation, steps)

@@ -18,6 +18,7 @@ from hero_pl.teacher.wordings import AUTO, Wording, own_position, wordings
 from hero_pl.types import Diagnosis, Hint, HintPosition, Reflection, Trajectory, Turn
 
 if TYPE_CHECKING:
+    from hero_pl.chat.dialect import Dialect
     from hero_pl.policy.base import Policy
 
 LEVELS = {"low": 0, "medium": 1, "high": 2}
@@ -99,7 +100,7 @@ class HindsightTeacher(Teacher):
         """
         if self._settled:
             return
-        cases = make_cases(trajectories, reflections, self.facts, policy)
+        cases = make_cases(trajectories, reflections, self.facts, policy.dialect)
         self.report = report = check_hints(cases, self.candidates, policy, SHORT)
         if report.best is None and not self.force:
             raise ConfigError(refusal(report))
@@ -107,13 +108,13 @@ class HindsightTeacher(Teacher):
         self._settled = True
 
     def advise(
-        self, trajectories: Sequence[Trajectory], reflections: Sequence[Reflection], policy: Policy
+        self, trajectories: Sequence[Trajectory], reflections: Sequence[Reflection], dialect: Dialect
     ) -> list[list[Hint | None]]:
         """See :meth:`Teacher.advise`."""
         self.template.cut_observations = self.template.dropped_targets = 0
         return [
             [
-                self._hint(trajectory, turn, self._usable(diagnosis), policy)
+                self._hint(trajectory, turn, self._usable(diagnosis), dialect)
                 for turn, diagnosis in zip(trajectory.turns, reflection.diagnoses, strict=True)
             ]
             for trajectory, reflection in zip(trajectories, reflections, strict=True)
@@ -144,26 +145,28 @@ class HindsightTeacher(Teacher):
             return None
         return diagnosis
 
-    def _hint(self, trajectory: Trajectory, turn: Turn, diagnosis: Diagnosis | None, policy: Policy) -> Hint | None:
+    def _hint(self, trajectory: Trajectory, turn: Turn, diagnosis: Diagnosis | None, dialect: Dialect) -> Hint | None:
         if diagnosis is None and self.on_invalid == "skip":
             return None
         if diagnosis is None and not (self.include_next_observation and turn.observation):
             return None
-        encoder = policy.template.encoder
+        encoder = dialect.template.encoder
         failed = bool(diagnosis and (diagnosis.next_action_target or diagnosis.was_failure))
         return Hint(
             turn.number,
             self.template.render(
-                lambda words: len(encoder.encode_untrusted(words)), self.facts(trajectory, turn, diagnosis, policy)
+                lambda words: len(encoder.encode_untrusted(words)), self.facts(trajectory, turn, diagnosis, dialect)
             ),
             diagnosis.confidence if diagnosis else "high",
             failed,
-            self._verdict(diagnosis, policy),
+            self._verdict(diagnosis, dialect),
             self.wording.position,
             self.scaffold,
         )
 
-    def facts(self, trajectory: Trajectory, turn: Turn, diagnosis: Diagnosis | None, policy: Policy) -> dict[str, Any]:
+    def facts(
+        self, trajectory: Trajectory, turn: Turn, diagnosis: Diagnosis | None, dialect: Dialect
+    ) -> dict[str, Any]:
         """What the hint of a turn tells, by the names that templates know."""
         target = diagnosis.next_action_target if diagnosis and self._shows_target(diagnosis) else None
         return {
@@ -172,15 +175,15 @@ class HindsightTeacher(Teacher):
             "outcome": self._outcome(trajectory),
             "diagnosis": diagnosis.text if diagnosis and self.include_diagnosis else None,
             "confidence": diagnosis.confidence if diagnosis else None,
-            "target": policy.parser.reply(canonical_action(target)) if target else None,
+            "target": dialect.parser.reply(canonical_action(target)) if target else None,
         }
 
-    def _verdict(self, diagnosis: Diagnosis | None, policy: Policy) -> str | None:
+    def _verdict(self, diagnosis: Diagnosis | None, dialect: Dialect) -> str | None:
         """See :attr:`Hint.target`."""
         if diagnosis is None or not self.include_diagnosis:
             return None
         if diagnosis.next_action_target is not None:
-            return policy.parser.reply(canonical_action(diagnosis.next_action_target))
+            return dialect.parser.reply(canonical_action(diagnosis.next_action_target))
         return None if diagnosis.was_failure else ""
 
     def _shows_target(self, diagnosis: Diagnosis) -> bool:
@@ -228,7 +231,7 @@ class FeedbackOnlyTeacher(HindsightTeacher):
             max_hint_tokens=max_hint_tokens,
         )
 
-    def _hint(self, trajectory: Trajectory, turn: Turn, diagnosis: Diagnosis | None, policy: Policy) -> Hint | None:
+    def _hint(self, trajectory: Trajectory, turn: Turn, diagnosis: Diagnosis | None, dialect: Dialect) -> Hint | None:
         if not turn.observation.strip():
             return None
-        return super()._hint(trajectory, turn, diagnosis, policy)
+        return super()._hint(trajectory, turn, diagnosis, dialect)

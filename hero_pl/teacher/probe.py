@@ -23,6 +23,7 @@ from hero_pl.scalars import Scalar, share, total
 from hero_pl.types import Hint, HintPosition, Trajectory
 
 if TYPE_CHECKING:
+    from hero_pl.chat.dialect import Dialect
     from hero_pl.policy.base import Policy
     from hero_pl.teacher.weights import TeacherWeights
 
@@ -84,7 +85,7 @@ class HintProbe:
             last, which is 0 then.
         """
         if len(self.turns) < self.size:
-            self._fill(trajectories, hints, policy)
+            self._fill(trajectories, hints, policy.dialect)
             due = len(self.turns) == self.size
         else:
             self.batches += 1
@@ -93,15 +94,16 @@ class HintProbe:
             return {}
         return self._measure(policy, weights) if due else {"teacher/probe_tokens": total(0)}
 
-    def _fill(self, trajectories: Sequence[Trajectory], hints: Sequence[Sequence[Hint | None]], policy: Policy) -> None:
-        template = policy.template
+    def _fill(
+        self, trajectories: Sequence[Trajectory], hints: Sequence[Sequence[Hint | None]], dialect: Dialect
+    ) -> None:
         for trajectory, given in zip(trajectories, hints, strict=True):
             for turn, hint in zip(trajectory.turns, given, strict=True):
                 if hint is None or not hint.text or len(self.turns) == self.size:
                     continue
                 wanted = None if hint.target is None else turn.action_ids
                 if hint.target:
-                    wanted = (*template.encoder.encode_untrusted(hint.target), int(template.tokenizer.eos_token_id))
+                    wanted = dialect.reply_ids(hint.target)
                 self.turns.append(Probed(turn.prompt_ids, turn.action_ids, wanted, hint.text, hint.position))
 
     def _measure(self, policy: Policy, weights: TeacherWeights) -> dict[str, Scalar]:
@@ -112,9 +114,9 @@ class HintProbe:
             other = self._other_hint(i)
             if other is None:
                 continue
-            rows = [_row(policy, turn, hint, turn.action) for hint in (turn.hint, other)]
+            rows = [_row(policy.dialect, turn, hint, turn.action) for hint in (turn.hint, other)]
             if turn.wanted is not None:
-                rows += [_row(policy, turn, hint, turn.wanted) for hint in (turn.hint, "")]
+                rows += [_row(policy.dialect, turn, hint, turn.wanted) for hint in (turn.hint, "")]
             if max(len(row.ids) for row in rows) > policy.max_length:
                 continue
             true, exchanged, *of_wanted = (
@@ -151,8 +153,8 @@ class HintProbe:
         self.batches = int(state["batches"])
 
 
-def _row(policy: Policy, turn: Probed, hint: str, reply: tuple[int, ...]) -> ScoreRow:
-    spliced = policy.template.insert_hint(turn.context, hint, turn.position, turn.action)
+def _row(dialect: Dialect, turn: Probed, hint: str, reply: tuple[int, ...]) -> ScoreRow:
+    spliced = dialect.template.insert_hint(turn.context, hint, turn.position, turn.action)
     return ScoreRow((*spliced, *reply), ((len(spliced), len(spliced) + len(reply)),))
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,9 +14,6 @@ from hero_pl.policy.base import Policy, ScoreRow
 from hero_pl.policy.branches import BranchScorer
 from hero_pl.scalars import Scalar, largest
 from hero_pl.teacher.ema import ema_update_, trust_region_log_probs
-
-TOKENS_PER_PASS = 16_384
-"""Padded tokens that a teacher scores at once: every hinted turn brings its whole context."""
 
 
 class TeacherWeights(ABC):  # noqa: B024
@@ -43,8 +39,7 @@ class TeacherWeights(ABC):  # noqa: B024
     def _scores(self, policy: Policy, rows: Sequence[ScoreRow], weights: str) -> Scores:
         if self.scorer is not None:
             return self.scorer.scores(policy, rows, weights)
-        parts = [policy.scores(part, weights) for part in _parts(rows)]
-        return replace(parts[0], values=torch.cat([part.values for part in parts]))
+        return policy.scores(rows, weights)
 
     def after_step(self, policy: Policy, reward: float, action_length_p95: float) -> None:  # noqa: B027
         """Called after each successful optimizer step.
@@ -221,13 +216,3 @@ class TrustRegionWeights(TeacherWeights):
         with policy.sampling():
             initial, live = (self._scores(policy, rows, name).logits() for name in ("initial", "live"))
             return Scores(trust_region_log_probs(initial, live, self.mix))
-
-
-def _parts(rows: Sequence[ScoreRow]) -> Iterator[Sequence[ScoreRow]]:
-    """Neighboring rows that, padded alike, are few enough tokens for one pass without gradient (at least one row)."""
-    first = 0
-    for stop in range(1, len(rows) + 1):
-        following = rows[first : stop + 1]
-        if stop == len(rows) or len(following) * max(len(row.ids) for row in following) > TOKENS_PER_PASS:
-            yield rows[first:stop]
-            first = stop

@@ -2,10 +2,7 @@
 
 import json
 import re
-import socket
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +17,9 @@ from hero_pl.annotate.terminal import ask_all
 from hero_pl.cli.main import main
 from hero_pl.errors import HeroError
 from hero_pl.pocket.shop.reflector import ShopRules
-from hero_pl.reflection.chat_endpoint import ChatEndpoint
 from hero_pl.runs.records import Record, append_records
 from hero_pl.types import StopReason, Trajectory, Turn
+from tests.chat_server import Handler, fails, says, serving
 
 TASK = "find: buy a cotton shirt with color: red, and size: small"
 PAGES = [
@@ -178,31 +175,17 @@ def test_the_page_holds_the_rows_as_data_and_nothing_else_runs(sample: Path, tmp
 ANSWER = {"turn_was_error": True, "says_error": False, "grounded": None, "target_valid": "maybe", "more": True}
 
 
-class _Judge(BaseHTTPRequestHandler):
-    """Answers every chat request alike; a request that names the word refuse gets a 400."""
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"])).decode()
-        status = 400 if "click[blue]" in body and "wrong: blue" in body else 200
-        text = f"Here it is:\n```json\n{json.dumps(ANSWER)}\n```"
-        data = json.dumps({"choices": [{"message": {"content": text}}], "usage": {"completion_tokens": 9}}).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *args: object) -> None:
-        """Quiet."""
+def judges(handler: Handler) -> None:
+    """Answers every chat request alike, but for one that names a word."""
+    refused = all(word in json.dumps(handler.body) for word in ("click[blue]", "wrong: blue"))
+    text = f"Here it is:\n```json\n{json.dumps(ANSWER)}\n```"
+    (fails(400, "refused") if refused else says(text, 40, 9))(handler)
 
 
 @pytest.fixture
 def endpoint() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Judge)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/v1"
-    server.shutdown()
-    server.server_close()
+    with serving(judges) as server:
+        yield server.url
 
 
 def test_a_judge_behind_an_endpoint_labels_every_row_and_failures_are_counted(
@@ -221,19 +204,37 @@ def test_a_judge_behind_an_endpoint_labels_every_row_and_failures_are_counted(
     assert f"{20 - len(refused)} of 20 rows answered" in capsys.readouterr().out
 
 
-def test_a_judge_that_nobody_runs_is_given_up_after_the_first_rows_and_no_file_is_left(
-    sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_a_judge_that_nobody_runs_is_given_up_after_the_first_row_and_no_file_is_left(
+    sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    waits: list[float] = []
-    monkeypatch.setattr(ChatEndpoint.__init__, "__defaults__", (*ChatEndpoint.__init__.__defaults__[:-1], waits.append))
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        url = f"http://127.0.0.1:{server.getsockname()[1]}/v1"
-    with pytest.raises(SystemExit) as exit_:
-        main(["annotate", "judge", str(sample), url, "judge-model", "--out", str(tmp_path / "judge.jsonl")])
+    with serving(fails(429, Retry_After="3600")) as server:
+        with pytest.raises(SystemExit) as exit_:
+            main(["annotate", "judge", str(sample), server.url, "judge-model", "--out", str(tmp_path / "judge.jsonl")])
+        assert len(server.bodies) == 1
     assert exit_.value.code == 1
-    assert f"hero_pl: {url}/chat/completions did not answer any of the first 4 requests" in capsys.readouterr().err
+    assert "hero_pl: The server has never answered." in capsys.readouterr().err
     assert not (tmp_path / "judge.jsonl").exists()
-    assert len(waits) == 4 * 4  # four rows, four retries each; the other 16 rows were not asked about
+
+
+def test_a_judge_that_costs_too_much_ends_with_a_status_of_its_own(
+    sample: Path, tmp_path: Path, endpoint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(
+            [
+                "annotate",
+                "judge",
+                str(sample),
+                endpoint,
+                "m",
+                "--out",
+                str(tmp_path / "judge.jsonl"),
+                "--max_total_tokens",
+                "9",
+            ]
+        )
+    assert exit_.value.code == 3
+    assert "0 of max_total_tokens=9 are spent" in capsys.readouterr().err
 
 
 def test_the_judge_reads_outside_text_as_quoted_material(sample: Path) -> None:

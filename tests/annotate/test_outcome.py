@@ -34,7 +34,7 @@ def played(env_id: str, task: int, actions: Sequence[str], args: Mapping[str, An
     """An episode of these actions; an empty one stands for a reply that could not be read."""
     env = make(env_id, "train", **(args or {}))
     name = env.unwrapped.task_ids[task]
-    first, _ = begin(env, name, 7)
+    first = begin(env, name, 7).observation
     turns, reward = [], 0.0
     for number, action in enumerate(actions, 1):
         reply = "unreadable"
@@ -59,7 +59,7 @@ def errors(rows: Sequence[Mapping[str, Any]]) -> list[bool | None]:
 def shopping(task: int = 0) -> dict[str, str]:
     """Words of the request of a task: material, kind, color, size."""
     env = make(SHOP, "train")
-    words = begin(env, env.unwrapped.task_ids[task], 7)[0].replace(",", "").split()
+    words = begin(env, env.unwrapped.task_ids[task], 7).observation.replace(",", "").split()
     return {"material": words[3], "kind": words[4], "color": words[words.index("color:") + 1], "size": words[-1]}
 
 
@@ -95,7 +95,7 @@ def test_where_the_episode_was_lost_before_the_turn_nothing_is_told() -> None:
     def play(task: int) -> tuple[list[str], bool]:
         """By rule, but another item of the order is returned; and whether there was one."""
         env = make(RETAIL, "train", **RETAIL_ARGS)
-        reply, _ = begin(env, env.unwrapped.task_ids[task], 7)
+        reply = begin(env, env.unwrapped.task_ids[task], 7).observation
         clerk = Clerk.open(reply)
         actions, over = [], False
         while not over:

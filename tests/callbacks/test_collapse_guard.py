@@ -33,7 +33,7 @@ class Insists(Objective):
         self.token = token
 
     def prepare(self, trajectories, policy, reduce_sum):
-        return Step(tokenize(trajectories, None, policy, reduce_sum=reduce_sum))
+        return Step(tokenize(trajectories, None, policy.dialect, reduce_sum=reduce_sum))
 
     def loss(self, policy, micro):
         logits = policy.score(micro.student)

@@ -5,8 +5,9 @@ import pytest
 from hero_pl.callbacks.settings import compare_settings
 from hero_pl.errors import ConfigError
 
+HERO = {"class_path": "SelfDistillation", "init_args": {"loss": "kl"}}
 BEFORE = {
-    "model": {"lr": 1e-3, "clip": 1.0, "objective": {"class_path": "SelfDistillation", "init_args": {"loss": "kl"}}},
+    "model": {"lr": 1e-3, "clip": 1.0, "objective": HERO},
     "data": {"tasks_per_step": 8, "limits": {"num_envs": 64, "max_turns": 12}, "seed": None},
     "trainer": {"max_steps": 10, "logger": {"init_args": {"version": 0}}},
     "resume": "never",
@@ -29,6 +30,13 @@ def test_equal_settings_need_no_word():
         (with_("model", clip=None), "model.clip: 1.0 -> absent"),
         (with_("trainer", max_steps=20), "trainer.max_steps: 10 -> 20"),
         (with_("data", limits={"num_envs": 8, "max_turns": 12}), "data.limits.num_envs: 64 -> 8"),
+        (with_("data", env_args={"user": {"spend_cap": 3.0}}), "data.env_args.user.spend_cap: absent -> 3.0"),
+        (
+            with_(
+                "model", objective={**HERO, "init_args": {"loss": "kl", "reflector": {"init_args": {"base_url": "b"}}}}
+            ),
+            "model.objective.init_args.reflector.init_args.base_url: absent -> b",
+        ),
     ],
 )
 def test_what_can_be_applied_is_listed(now, line):
@@ -42,6 +50,8 @@ def test_what_can_be_applied_is_listed(now, line):
         (with_("data", limits={"num_envs": 64, "max_turns": 3}), "data.limits.max_turns: 12 -> 3"),
         (with_("data", env="Other-v0"), "data.env: absent -> Other-v0"),
         (with_("model", objective={"class_path": "GRPO"}), "model.objective.class_path: SelfDistillation -> GRPO"),
+        (with_("data", env_args={"user": {"model": "b"}}), "data.env_args.user.model: absent -> b"),
+        (with_("data", env_args={"url": "b"}), "data.env_args.url: absent -> b"),
         ({**BEFORE, "seed_everything": 3}, "seed_everything: absent -> 3"),
     ],
 )

@@ -8,7 +8,8 @@ from tokenizers import normalizers
 
 from hero_pl.chat.actions import ReAct, ToolCall
 from hero_pl.chat.byte_tokenizer import byte_tokenizer
-from hero_pl.chat.probes import probe_template, tell
+from hero_pl.chat.encode import Encoder
+from hero_pl.chat.probes import Line, probe_template, tell
 from hero_pl.chat.template import CHATML, ChatTemplate
 from hero_pl.errors import PolicyError
 
@@ -40,6 +41,43 @@ def test_tools_that_the_template_cannot_show_are_refused_with_the_cure() -> None
         made("{% for t in tools or [] %}{{ t.name }}{% endfor %}" + CHATML).first_prompt(
             "", "hi", tools=[{"name": "buy", "description": "Buy it."}]
         )
+
+
+def test_bos_is_counted_where_texts_begin() -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.bos_token = "<|im_start|>"  # begins every message, as in some small models
+    assert lines(ChatTemplate(tokenizer))["BOS once"] == Line("BOS once", True, "it begins messages, not the text")
+    tokenizer = byte_tokenizer()
+    tokenizer.bos_token, tokenizer.chat_template = "<|pad|>", "{{ bos_token }}{{ bos_token }}" + CHATML
+    assert not lines(ChatTemplate(tokenizer))["BOS once"].ok
+
+
+def test_a_hint_position_that_the_template_cannot_show_is_wrong_where_it_is_set() -> None:
+    alternating = CHATML.replace(
+        "%}<|im_start|>",
+        "%}{% if loop.index0 and message.role == messages[loop.index0 - 1].role %}"
+        "{{ raise_exception('Roles must alternate') }}{% endif %}<|im_start|>",
+        1,
+    )
+    found = lines(made(TOOLS + alternating))
+    assert not found["hint before_action"].ok
+    assert "last_message" in found["hint before_action"].detail
+    assert found["hint last_message"].ok
+    other = lines(made(TOOLS + alternating, hint_position="last_message"))
+    assert other["hint before_action"].ok
+    assert "not possible" in other["hint before_action"].detail
+
+
+def test_a_position_that_loses_a_part_of_the_context_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    insert = ChatTemplate.insert_hint
+    monkeypatch.setattr(ChatTemplate, "insert_hint", lambda *args, **kwargs: insert(*args, **kwargs)[1:])
+    assert not lines(made(TOOLS + CHATML))["hint system"].ok
+
+
+def test_text_from_outside_that_becomes_a_control_token_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Encoder, "_cuts", lambda self, text, marked=None: iter(()))
+    monkeypatch.setattr(Encoder, "encode_rendered", lambda self, text, marked, after=None: tuple(self._encode(text)))
+    assert not lines(made(TOOLS + CHATML))["hostile text"].ok
 
 
 def test_what_changes_prompts_is_told() -> None:

@@ -169,6 +169,14 @@ def test_bug_42_a_system_hint_comes_after_the_one_token_that_begins_the_sequence
     assert text_of(hinted[1:]).startswith("<|im_start|>system\nH<|im_end|>\n<|im_start|>user\nq")
 
 
+def test_bug_153_a_system_hint_keeps_the_start_of_its_message_where_bos_starts_messages() -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.bos_token = "<|im_start|>"
+    template = ChatTemplate(tokenizer, "system")
+    hinted = template.insert_hint(template.first_prompt("", "q"), "H")
+    assert text_of(hinted).startswith("<|im_start|>system\nH<|im_end|>\n<|im_start|>user\nq")
+
+
 def test_after_a_draft_the_hint_is_the_answer_to_it() -> None:
     template = made(hint_position="after_draft")
     prompt = template.first_prompt("", "q")

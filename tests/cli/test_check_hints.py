@@ -23,6 +23,19 @@ def test_it_writes_a_report_for_every_wording_and_the_configuration_s_own(config
     assert "no hint" in capsys.readouterr().out
 
 
+def test_a_policy_that_does_not_act_is_measured_on_demonstrations(config, tmp_path, capsys) -> None:
+    out = tmp_path / "hints.json"
+    words = ["check-hints", "--demonstrations", "--episodes", "6", "--template", "short", "--out", str(out)]
+    with pytest.raises(SystemExit):
+        main([*words, "--config", config()])
+    assert "data.demonstrations" in capsys.readouterr().err
+    shown = {"class_path": "ShopDemonstrations", "init_args": {"branches": 0, "reviews": False}}
+    main([*words, "--config", config(data__demonstrations=shown, data__limits={"max_turns": 12})])
+    report = json.loads(out.read_text())
+    assert report["blamed"] > 2
+    assert report["right"] > 2  # the policy itself, with random weights, does nothing right
+
+
 def test_templates_can_be_named(config, tmp_path) -> None:
     out = tmp_path / "hints.json"
     main(["check-hints", "--config", config(), "--episodes", "2", "--template", "chat", "--out", str(out)])

@@ -271,6 +271,7 @@ COMMANDS = (
     "view",
     "plot",
     "compare",
+    "export-data",
     "rollout",
     "export",
     "components",

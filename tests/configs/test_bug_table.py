@@ -10,23 +10,9 @@ ROW = re.compile(r"^\| (\d+) \| ([^|]+) \| ([^|]*) \| ([^|]*) \|$", re.MULTILINE
 NAMED = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
 MISSING = "not covered yet"
 ALSO = {
-    17: [("tests/losses/test_normalize.py", "test_bug_18_two_ranks_give_what_one_rank_gives_even_if_one_is_empty")],
     21: [("tests/test_module.py", "test_a_run_resumed_at_any_step_equals_the_whole_run_bit_for_bit")],
-    33: [("tests/test_module.py", "test_the_first_step_samples_with_the_weights_it_updates")],
-    66: [("tests/cli/test_configs.py", "test_yaml_that_seems_to_say_something_else_is_refused_with_file_and_line")],
-    67: [("tests/cli/test_configs.py", "test_a_number_that_is_not_finite_and_decimal_is_refused")],
-    68: [("tests/cli/test_configs.py", "test_a_scalar_is_what_it_looks_like")],
-    69: [("tests/cli/test_configs.py", "test_a_name_is_no_path")],
-    70: [("tests/cli/test_configs.py", "test_what_is_written_is_read_again_as_it_was")],
-    71: [("tests/cli/test_lightning.py", "test_rollout_takes_the_options_of_fit_in_their_order")],
-    72: [("tests/cli/test_components.py", "test_two_classes_of_one_name_are_refused_with_both_places")],
-    73: [
-        ("tests/cli/test_components.py", "test_a_new_file_is_listed_and_its_short_name_trains_without_touching_another")
-    ],
-    74: [("tests/cli/test_main.py", "test_the_arguments_of_an_environment_are_yaml")],
-    75: [("tests/cli/test_main.py", "test_an_interrupted_command_says_so_in_one_line_and_exits_with_130")],
 }
-"""Tests of a bug that do not carry its number."""
+"""Tests of a bug that carry neither its number nor the words by which its mutation selects them."""
 
 
 def functions():
@@ -43,6 +29,10 @@ def covering(tests):
         head = re.match(r"test_bug_(\d+(?:_and_\d+)*)_", name)
         for number in head.group(1).split("_and_") if head else ():
             found.setdefault(int(number), []).append((file, name))
+    for bug in bugs():
+        if bug.select:
+            chosen = [one for one in tests if one[0] == bug.tests and bug.select in one[1]]
+            found.setdefault(bug.number, []).extend(chosen)
     for number, also in ALSO.items():
         found.setdefault(number, []).extend(one for one in also if one in tests)
     return found

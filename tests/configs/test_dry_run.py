@@ -380,7 +380,9 @@ def test_the_expert_of_the_retail_overlays_solves_official_tasks(overlay, offici
     tokenizer.chat_template = "{{ tools | tojson }}" + tokenizer.chat_template
     policy = ScriptedPolicy(template=ChatTemplate(tokenizer), parser=cli.model.policy.parser)
     policy.load()
-    played = expert.make([EpisodeSpec(task, 0, i) for i, task in enumerate(collector.task_ids[:4])], policy, collector)
+    played = expert.make(
+        [EpisodeSpec(task, 0, i) for i, task in enumerate(collector.task_ids[:4])], policy.dialect, collector
+    )
     assert [trajectory.reward for trajectory in played] == [1.0] * 4
     assert all("<tool_call>" in trajectory.turns[0].text for trajectory in played)
 

@@ -16,7 +16,9 @@ from hero_pl.teacher.hindsight import HindsightTeacher
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "method.md").read_text(encoding="utf-8")
 PROMPTS = sorted(
-    path.relative_to(ROOT).as_posix() for path in (ROOT / "hero_pl").rglob("*.jinja") if "checkpoints" not in path.parts
+    path.relative_to(ROOT).as_posix()
+    for path in (ROOT / "hero_pl").rglob("*.jinja")
+    if not {"checkpoints", "export"} & set(path.parts)  # a model card is no prompt
 )
 
 

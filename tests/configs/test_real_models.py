@@ -46,7 +46,7 @@ def test_the_runs_of_smollm2_take_a_step_with_a_tiny_model(config, tiny_config, 
     force = ["--force=true"] if config == "smollm2_shop" else []  # random weights read nothing
     cli = instantiate(["--config", str(CONFIGS / f"{config}.yaml"), *arguments, *force])
     cli.trainer.fit(cli.model, cli.datamodule)
-    first = cli.datamodule.collector("train").envs[0].reset(seed=0)[1]
+    first = cli.datamodule.collector("train").env.reset(seed=0)[1]
     assert "Example:" in first["system_prompt"]
     assert cli.model.turns > 0
 

@@ -103,25 +103,25 @@ class Either(tuple[Any, ...]):
 
 
 class Tokens:
-    """The active tokens of a case as the product sees them: flat, with row, turn and weight."""
+    """The active tokens of a case as the product sees them: flat, with trajectory, turn and weight."""
 
     def __init__(self, params: Tracked, inputs: Tracked) -> None:
         self.mask = real(inputs["mask"]) > 0
-        self.row = torch.arange(self.mask.shape[0]).unsqueeze(1).expand_as(self.mask)[self.mask]
+        self.trajectory = torch.arange(self.mask.shape[0]).unsqueeze(1).expand_as(self.mask)[self.mask]
         turn_ids = inputs.get("turn_ids")
-        self.turn = torch.zeros_like(self.row) if turn_ids is None else torch.tensor(turn_ids)[self.mask]
+        self.turn = torch.zeros_like(self.trajectory) if turn_ids is None else torch.tensor(turn_ids)[self.mask]
         weights = inputs.get("weights")
         if params.get("use_weights", weights is not None) and weights is None:
             raise ValueError("use_weights is set but there are no weights")
-        weight = torch.ones(self.row.shape, dtype=torch.float64)
+        weight = torch.ones(self.trajectory.shape, dtype=torch.float64)
         if weights is not None and params.get("use_weights", True):
             weight = real(weights)[self.mask]
         self.coefficient = coefficients(
             params["normalize"],
             turn=self.turn,
-            row=self.row,
+            trajectory=self.trajectory,
             weight=weight,
-            rows=self.mask.shape[0],
+            num_trajectories=self.mask.shape[0],
             constant=params.get("constant"),
         )
 
@@ -187,7 +187,7 @@ def importance(params: Tracked, inputs: Tracked) -> Found:
     leaf, student, teacher = logits_of(params, inputs)
     ids, recorded = torch.tensor(inputs["token_ids"]), real(inputs["rollout_logprobs"])
     log_probs = action_log_probabilities(student, ids)
-    factor = correction(tokens.flat(log_probs), tokens.flat(recorded), tokens.row)
+    factor = correction(tokens.flat(log_probs), tokens.flat(recorded), tokens.trajectory)
     per_token = loss(tokens.flat(student), tokens.flat(teacher), tokens.flat(ids))
     total = normalized_sum(tokens.coefficient, factor * per_token)
     total.backward()
@@ -206,7 +206,7 @@ def gate(params: Tracked, inputs: Tracked) -> Found:
     ids = torch.tensor(inputs["token_ids"])
     rule = build_gate(params)
     per_token = loss(tokens.flat(student), tokens.flat(teacher), tokens.flat(ids))
-    turn = tokens.row * (int(tokens.turn.max()) + 1) + tokens.turn if tokens.turn.numel() else tokens.turn
+    turn = tokens.trajectory * (int(tokens.turn.max()) + 1) + tokens.turn if tokens.turn.numel() else tokens.turn
     factor = rule(
         GateInputs(
             Scores(tokens.flat(student)),
@@ -312,8 +312,8 @@ def policy_gradient(params: Tracked, inputs: Tracked) -> Found:
     per_token = loss(
         tokens.flat(log_probs),
         tokens.flat(old),
-        real(inputs["advantages"])[tokens.row],
-        tokens.row,
+        real(inputs["advantages"])[tokens.trajectory],
+        tokens.trajectory,
         None if reference is None else tokens.flat(real(reference)),
     )
     total = normalized_sum(tokens.coefficient, per_token)
@@ -333,7 +333,7 @@ def sdar(params: Tracked, inputs: Tracked) -> Found:
 def importance_reverse_kl(params: Tracked, inputs: Tracked) -> Found:
     tokens, (leaf, student, teacher) = Tokens(params, inputs), logits_of(params, inputs)
     ids, recorded = tokens.flat(inputs["token_ids"]), tokens.flat(real(inputs["rollout_logprobs"]))
-    factor = TruncatedRatio(cap=None)(action_log_probabilities(tokens.flat(student), ids), recorded, tokens.row)
+    factor = TruncatedRatio(cap=None)(action_log_probabilities(tokens.flat(student), ids), recorded, tokens.trajectory)
     per_token = factor * SampledToken()(tokens.flat(student), tokens.flat(teacher), ids)
     normalized_sum(tokens.coefficient, per_token).backward()
     return {"grad_student_logits": leaf.grad}
@@ -347,14 +347,16 @@ def rlsd(params: Tracked, inputs: Tracked) -> Found:
 
 def turn_belief(params: Tracked, inputs: Tracked) -> Found:
     tokens = Tokens(Tracked({"normalize": "token_mean"}), inputs)
-    turn = tokens.row * (int(tokens.turn.max()) + 1) + tokens.turn
+    turn = tokens.trajectory * (int(tokens.turn.max()) + 1) + tokens.turn
     _, evidence, index = turn_credits(tokens.flat(real(inputs["gap"])), turn)
-    row = torch.zeros_like(evidence, dtype=torch.long).scatter_(0, index, tokens.row)
+    trajectory = torch.zeros_like(evidence, dtype=torch.long).scatter_(0, index, tokens.trajectory)
     advantages = real(inputs["advantages"])
     shape = (params["strength"], params["band"], params["decay"])
-    factors = belief_factors(advantages[row].sign(), evidence, row, real(inputs["prior"])[row], *shape)
+    factors = belief_factors(
+        advantages[trajectory].sign(), evidence, trajectory, real(inputs["prior"])[trajectory], *shape
+    )
     spread = torch.zeros(tokens.mask.shape, dtype=torch.float64)
-    spread[tokens.mask] = advantages[tokens.row] * factors[index]
+    spread[tokens.mask] = advantages[tokens.trajectory] * factors[index]
     return {"advantages": spread}
 
 
@@ -413,9 +415,9 @@ def end_to_end(params: Tracked, inputs: Tracked) -> Found:
     coefficient = coefficients(
         params["normalize"],
         turn=torch.tensor(turn),
-        row=torch.zeros(len(turn), dtype=torch.long),
+        trajectory=torch.zeros(len(turn), dtype=torch.long),
         weight=real(weight),
-        rows=1,
+        num_trajectories=1,
         constant=params.get("constant"),
     )
     temperature = params.get("temperature", 1.0)

@@ -23,8 +23,9 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "envs")]
 
 from hero_envs.tau_bench.database import Database, copy_json  # noqa: E402
-from hero_envs.tau_bench.domain import Domain, load_official  # noqa: E402
+from hero_envs.tau_bench.domain import Domain  # noqa: E402
 from hero_envs.tau_bench.episode import Episode  # noqa: E402
+from hero_envs.tau_bench.official import load_official  # noqa: E402
 from hero_envs.tau_bench.users.recorded import RecordedUser  # noqa: E402
 
 SHARED_DATA = ROOT.parent / "shared" / "data" / "taubench"

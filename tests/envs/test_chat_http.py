@@ -2,11 +2,9 @@
 
 import itertools
 import json
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -17,6 +15,7 @@ from hero_envs.chat_http import (
     MAX_WAIT_S,
     REFUSED,
     TRANSIENT,
+    Calls,
     ChatFailure,
     ChatRefusal,
     ChatServer,
@@ -24,64 +23,9 @@ from hero_envs.chat_http import (
     retry_after_s,
     token_count,
 )
+from tests.chat_server import Behavior, Handler, answers, drips, hangs, serving
 
 GOOD = b'{"choices": [{"message": {"content": "Hi."}}]}'
-
-
-class Server(ThreadingHTTPServer):
-    """Answers every request with the same behavior and keeps what it was asked."""
-
-    def __init__(self, behavior: Callable[["Handler"], None]) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.behavior = behavior
-        self.paths: list[str] = []
-        self.bodies: list[Any] = []
-        self.keys: list[str | None] = []
-        self.over = threading.Event()
-        self.url = f"http://127.0.0.1:{self.server_port}/v1"
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hangs up is what some tests are about."""
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_POST(self) -> None:
-        self.server.paths.append(self.path)
-        self.server.keys.append(self.headers.get("Authorization"))
-        self.server.bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-        self.server.behavior(self)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
-
-def answers(body: bytes, status: int = 200, **headers: str) -> Callable[[Handler], None]:
-    def behavior(handler: Handler) -> None:
-        handler.send_response(status)
-        if not {"Content_Length", "Transfer_Encoding"} & headers.keys():
-            handler.send_header("Content-Length", str(len(body)))
-        for name, value in headers.items():
-            handler.send_header(name.replace("_", "-"), value)
-        handler.end_headers()
-        handler.wfile.write(body)
-
-    return behavior
-
-
-@contextmanager
-def serving(behavior: Callable[[Handler], None]) -> Iterator[Server]:
-    server = Server(behavior)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.over.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def failure_of(behavior: Callable[[Handler], None], **options: Any) -> ChatFailure:
@@ -203,9 +147,10 @@ def floods_body(handler: Handler) -> None:
 
 @pytest.mark.parametrize(("behavior", "paid"), [(floods_headers, False), (floods_body, True)])
 def test_the_time_limit_is_for_the_whole_call(behavior: Callable[[Handler], None], paid: bool) -> None:
-    # A second passes at each look at the clock: one for the start, two for what is sent, and one is left to receive.
-    failure = failure_of(behavior, timeout_s=4.0, clock=itertools.count().__next__)
-    assert str(failure) == "no complete response within 4.0 s"
+    # A second passes at each look at the clock: one for the start, two to connect, two for what is sent, and one is
+    # left to receive.
+    failure = failure_of(behavior, timeout_s=6.0, clock=itertools.count().__next__)
+    assert str(failure) == "no complete response within 6.0 s"
     assert failure.paid is paid
     with serving(behavior) as server:
         assert ChatServer(server.url, 60.0, clock=lambda: 0.0).post({}) == json.loads(GOOD)
@@ -213,14 +158,29 @@ def test_the_time_limit_is_for_the_whole_call(behavior: Callable[[Handler], None
 
 def test_a_server_that_says_nothing_is_given_what_is_left_of_the_time() -> None:
     # Nothing has passed when the request is out; then all of the minute but a hundredth of a second.
-    clock = itertools.chain([0.0, 0.0, 0.0], itertools.repeat(59.99)).__next__
+    clock = itertools.chain([0.0] * 5, itertools.repeat(59.99)).__next__
     failure = failure_of(lambda handler: handler.server.over.wait(5) and None, clock=clock)
     assert (str(failure), failure.paid) == ("no complete response within 60.0 s", False)
 
 
-def test_sending_has_a_time_limit_too() -> None:
-    failure = failure_of(answers(GOOD), timeout_s=1.0, clock=itertools.count().__next__)
-    assert str(failure) == "no complete response within 1.0 s"
+@pytest.mark.parametrize("seconds", [1.0, 2.0, 3.0, 4.0])
+def test_connecting_and_sending_have_a_time_limit_too(seconds: float) -> None:
+    failure = failure_of(answers(GOOD), timeout_s=seconds, clock=itertools.count().__next__)
+    assert str(failure) == f"no complete response within {seconds} s"
+
+
+@pytest.mark.parametrize("behavior", [hangs, drips])
+def test_a_call_that_waits_ends_when_another_thread_ends_it(behavior: Behavior) -> None:
+    with serving(behavior) as server, ThreadPoolExecutor(1) as pool:
+        chat, calls = ChatServer(server.url, 60.0), Calls()
+        call = pool.submit(chat.post, {}, calls)
+        while not server.paths:
+            time.sleep(0.001)
+        calls.end()
+        assert isinstance(call.exception(), ChatFailure)
+        with pytest.raises(ChatFailure, match="the call was ended"):
+            chat.post({}, calls)
+        assert len(server.paths) == 1
 
 
 def test_an_answer_that_breaks_off_is_a_failure_and_paid() -> None:

@@ -26,8 +26,8 @@ def episode(*turns: Turn, reward: float = 0.0, stop: StopReason = StopReason.TER
 
 def found(*trajectories: Trajectory, discarded: tuple[Trajectory, ...] = ()) -> dict[str, float]:
     """What is logged, apart from the parts of prompts."""
-    tokens = {f"rollout/{name}" for name in prompt_tokens(trajectories, POLICY)}
-    logged = measured(rollout_metrics(trajectories, discarded, POLICY))
+    tokens = {f"rollout/{name}" for name in prompt_tokens(trajectories, POLICY.dialect)}
+    logged = measured(rollout_metrics(trajectories, discarded, POLICY.dialect))
     return {name: value for name, value in logged.items() if name not in tokens}
 
 
@@ -53,8 +53,8 @@ def test_a_broken_episode_counts_as_broken_and_as_tokens_spent_and_nowhere_else(
 
 def test_a_batch_of_broken_episodes_has_no_means_and_no_zeros_to_be_alarmed_by() -> None:
     told = found(episode(turn(1, "a", 3), stop=StopReason.ENV_ERROR))
-    amounts = ("rollout/action_tokens", "rollout/discarded_turns", "rollout/rewritten_tokens")
-    assert [told.pop(name) for name in amounts] == [3.0, 0.0, 0.0]
+    zero = ("discarded_turns", "rewritten_tokens", "retried_episodes", "cut_observations")
+    assert [told.pop(f"rollout/{name}") for name in ("action_tokens", *zero)] == [3.0, 0.0, 0.0, 0.0, 0.0]
     assert told == {f"rollout/{reason}": float(reason is StopReason.ENV_ERROR) for reason in StopReason}
 
 
@@ -68,8 +68,8 @@ def test_over_two_ranks_means_are_over_what_was_averaged_and_percentiles_are_wei
     # ranks of 2 and 1 episodes, of 1 + 1 and 6 turns
     one = [episode(turn(1, "a", 2), reward=1.0), episode(turn(1, "a", 2))]
     two = [episode(*(turn(i, "a", 10) for i in range(1, 7)))]
-    ranks = [rollout_metrics(part, (), POLICY) for part in (one, two)]
-    both, whole = measured(add_up(ranks)), measured(rollout_metrics(one + two, (), POLICY))
+    ranks = [rollout_metrics(part, (), POLICY.dialect) for part in (one, two)]
+    both, whole = measured(add_up(ranks)), measured(rollout_metrics(one + two, (), POLICY.dialect))
     assert both.pop("rollout/action_tokens_p50") == pytest.approx((2 * 2 + 6 * 10) / 8)  # of all turns it is 10
     assert both.pop("rollout/action_tokens_p95") == pytest.approx((2 * 2 + 6 * 10) / 8)
     assert both == pytest.approx({name: whole[name] for name in both})
@@ -83,3 +83,9 @@ def test_what_is_counted_per_turn_is_said_once_and_reported_everywhere(monkeypat
     assert float(scores(played)["shouted"]) == 0.25
     assert found(*played)["rollout/shouted"] == 0.25
     assert summarize(played)["shouted"] == logged(summarize(played))["shouted"] == 0.25
+
+
+def test_episodes_that_were_played_again_and_observations_that_were_cut_are_counted() -> None:
+    one = episode(replace(turn(1, "a", 3), cut_chars=7), turn(2, "b", 3))
+    told = found(one, replace(one, cut_chars=2, failures=("env_error: x", "env_error: y")))
+    assert (told["rollout/cut_observations"], told["rollout/retried_episodes"]) == (3.0, 1.0)

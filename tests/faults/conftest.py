@@ -42,6 +42,17 @@ def newest(tmp_path):
     return lambda folder="run": newest_verified(tmp_path / folder / "checkpoints")[0]
 
 
+def same(left, right):
+    """Bit for bit, whatever it is put together from."""
+    if isinstance(left, torch.Tensor):
+        return torch.equal(left, right)
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
+    if isinstance(left, (list, tuple)):
+        return len(left) == len(right) and all(map(same, left, right))
+    return left == right
+
+
 def same_weights(left, right):
     """Bit for bit."""
     pairs = zip(left.state_dict().items(), right.state_dict().items(), strict=True)

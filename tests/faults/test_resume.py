@@ -12,6 +12,7 @@ from hero_pl.objectives.self_distillation import SelfDistillation
 from hero_pl.pocket.shop.reflector import ShopRules
 from hero_pl.policy.huggingface import Lora
 from hero_pl.teacher.weights import EMAWeights, GatedWeights, InitialWeights
+from tests.faults.conftest import same
 
 STEPS = 12
 COMPARED = ("state_dict", "optimizer_states", "lr_schedulers", "hero", "RolloutDataModule", "global_step")
@@ -29,16 +30,6 @@ KINDS = {
     "adapter": hero(InitialWeights),
     "adapter and moving teacher": hero(lambda: EMAWeights(0.3)),
 }
-
-
-def same(left, right):
-    if isinstance(left, torch.Tensor):
-        return torch.equal(left, right)
-    if isinstance(left, dict):
-        return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
-    if isinstance(left, (list, tuple)):
-        return len(left) == len(right) and all(map(same, left, right))
-    return left == right
 
 
 def state_of(path):

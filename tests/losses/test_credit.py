@@ -59,8 +59,10 @@ def test_a_share_that_could_flip_an_advantage_is_refused(wrong: dict[str, float]
 
 def beliefs(evidence: list[float], sign: float = 1.0, **options: float) -> list[float]:
     pieces = torch.tensor(evidence, dtype=torch.float64)
-    row = torch.zeros(len(evidence), dtype=torch.long)
-    return belief_factors(sign * torch.ones_like(pieces), pieces, row, torch.full_like(pieces, 0.5), **options).tolist()
+    trajectory = torch.zeros(len(evidence), dtype=torch.long)
+    return belief_factors(
+        sign * torch.ones_like(pieces), pieces, trajectory, torch.full_like(pieces, 0.5), **options
+    ).tolist()
 
 
 def test_bug_81_the_belief_forgets_evidence_turn_by_turn() -> None:
@@ -80,8 +82,8 @@ def test_a_turn_that_revises_the_belief_against_the_outcome_weighs_less() -> Non
 
 def test_the_only_turn_of_a_trajectory_and_a_hopeless_group_keep_finite_factors() -> None:
     assert beliefs([3.0]) == [1.0]
-    row, prior = torch.tensor([0, 1, 0, 1]), torch.tensor([0.0, 1.0, 0.0, 1.0])
-    found = belief_factors(torch.ones(4), torch.tensor([1e3, -1e3, -1e3, 1e3]), row, prior)
+    trajectory, prior = torch.tensor([0, 1, 0, 1]), torch.tensor([0.0, 1.0, 0.0, 1.0])
+    found = belief_factors(torch.ones(4), torch.tensor([1e3, -1e3, -1e3, 1e3]), trajectory, prior)
     assert found.isfinite().all()
     assert (found > 0).all()
 

@@ -62,8 +62,8 @@ def test_only_the_most_uncertain_tokens_are_kept() -> None:
 
 
 def test_the_least_certain_tokens_are_those_of_each_trajectory() -> None:
-    by_row = replace(INPUTS, row=torch.tensor([3, 3, 5]))
-    assert HighEntropy(0.3)(by_row).tolist() == [1.0, 0.0, 1.0]  # however the step is cut into micro-batches
+    by_trajectory = replace(INPUTS, trajectory=torch.tensor([3, 3, 5]))
+    assert HighEntropy(0.3)(by_trajectory).tolist() == [1.0, 0.0, 1.0]  # however the step is cut into micro-batches
 
 
 @pytest.mark.parametrize("gate", GATES)

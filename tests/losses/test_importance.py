@@ -21,7 +21,7 @@ from hero_pl.losses import (
 # ratios 4, 1/2 | 1, 1/5
 LOG_PROBS = torch.tensor([0.8, 0.1, 0.5, 0.1], dtype=torch.float64).log()
 RECORDED = torch.tensor([0.2, 0.2, 0.5, 0.5], dtype=torch.float64).log()
-ROW = torch.tensor([0, 0, 1, 1])
+TRAJECTORY = torch.tensor([0, 0, 1, 1])
 
 
 @pytest.mark.parametrize(
@@ -38,10 +38,10 @@ ROW = torch.tensor([0, 0, 1, 1])
 )
 def test_factors_by_hand(correction: ImportanceCorrection, expected: list[float]) -> None:
     log_probs = LOG_PROBS.clone().requires_grad_()
-    factor = correction(log_probs, RECORDED, ROW)
+    factor = correction(log_probs, RECORDED, TRAJECTORY)
     assert factor.tolist() == pytest.approx(expected)
     assert not factor.requires_grad
-    assert correction(LOG_PROBS[:0], RECORDED[:0], ROW[:0]).shape == (0,)
+    assert correction(LOG_PROBS[:0], RECORDED[:0], TRAJECTORY[:0]).shape == (0,)
 
 
 def test_extreme_ratios_are_clamped_before_they_overflow() -> None:

@@ -12,18 +12,33 @@ from torch import Tensor
 from hero_pl.errors import ConfigError
 from hero_pl.losses import JensenShannon, Normalization, coefficients, normalized_sum, zero_loss
 
-# rows: 0 has turn 0 with one token and turn 1 with two; 1 has no token; 2 has turn 0 with three tokens
+# trajectories: 0 has turn 0 with one token and turn 1 with two; 1 has no token; 2 has turn 0 with three tokens
 TURN = torch.tensor([0, 1, 1, 0, 0, 0])
-ROW = torch.tensor([0, 0, 0, 2, 2, 2])
+TRAJECTORY = torch.tensor([0, 0, 0, 2, 2, 2])
 WEIGHT = torch.tensor([1.0, 0.5, 0.5, 0.25, 0.25, 1.0], dtype=torch.float64)
 PER_TOKEN = torch.tensor([1.0, 2.0, 4.0, 8.0, 16.0, 32.0], dtype=torch.float64)
 WEIGHTED = [1.0, 1.0, 2.0, 2.0, 4.0, 32.0]
 MODES = list(Normalization)
 
 
-def make(mode: str, turn: Tensor = TURN, row: Tensor = ROW, weight: Tensor = WEIGHT, rows: int = 3, **more) -> Tensor:
+def make(
+    mode: str,
+    turn: Tensor = TURN,
+    trajectory: Tensor = TRAJECTORY,
+    weight: Tensor = WEIGHT,
+    num_trajectories: int = 3,
+    **more,
+) -> Tensor:
     constant = 4.0 if mode == "seq_mean_token_sum_norm" else None
-    return coefficients(mode, turn=turn, row=row, weight=weight, rows=rows, constant=constant, **more)
+    return coefficients(
+        mode,
+        turn=turn,
+        trajectory=trajectory,
+        weight=weight,
+        num_trajectories=num_trajectories,
+        constant=constant,
+        **more,
+    )
 
 
 @pytest.mark.parametrize(
@@ -45,16 +60,18 @@ def test_every_mode_by_hand(mode: str, expected: float) -> None:
 
 @st.composite
 def batches(draw: st.DrawFn) -> dict[str, Tensor | int]:
-    rows = draw(st.integers(1, 4))
-    spans = draw(st.lists(st.tuples(st.integers(0, rows - 1), st.integers(0, 2), st.integers(1, 4)), max_size=6))
-    row = [r for r, _, length in spans for _ in range(length)]
+    num_trajectories = draw(st.integers(1, 4))
+    spans = draw(
+        st.lists(st.tuples(st.integers(0, num_trajectories - 1), st.integers(0, 2), st.integers(1, 4)), max_size=6)
+    )
+    trajectory = [r for r, _, length in spans for _ in range(length)]
     turn = [t for _, t, length in spans for _ in range(length)]
-    weight = draw(st.lists(st.floats(0.125, 4.0), min_size=len(row), max_size=len(row)))
+    weight = draw(st.lists(st.floats(0.125, 4.0), min_size=len(trajectory), max_size=len(trajectory)))
     return {
         "turn": torch.tensor(turn, dtype=torch.long),
-        "row": torch.tensor(row, dtype=torch.long),
+        "trajectory": torch.tensor(trajectory, dtype=torch.long),
         "weight": torch.tensor(weight, dtype=torch.float64),
-        "rows": rows,
+        "num_trajectories": num_trajectories,
     }
 
 
@@ -62,10 +79,12 @@ def batches(draw: st.DrawFn) -> dict[str, Tensor | int]:
 @given(batch=batches(), order=st.randoms(use_true_random=False))
 @settings(max_examples=30, deadline=None)
 def test_order_of_tokens_does_not_matter(mode: str, batch: dict, order) -> None:
-    shuffled = list(range(len(batch["row"])))
+    shuffled = list(range(len(batch["trajectory"])))
     order.shuffle(shuffled)
     index = torch.tensor(shuffled, dtype=torch.long)
-    moved = make(mode, batch["turn"][index], batch["row"][index], batch["weight"][index], batch["rows"])
+    moved = make(
+        mode, batch["turn"][index], batch["trajectory"][index], batch["weight"][index], batch["num_trajectories"]
+    )
     torch.testing.assert_close(moved, make(mode, **batch)[index])
 
 
@@ -87,11 +106,11 @@ def test_weights_scale_numerators_only(mode: str, batch: dict, factor: float) ->
 @settings(max_examples=30, deadline=None)
 def test_unweighted_coefficients_are_a_mean(mode: str, batch: dict) -> None:
     total = make(mode, **{**batch, "weight": torch.ones_like(batch["weight"])}).sum().item()
-    active = len(set(batch["row"].tolist()))
+    active = len(set(batch["trajectory"].tolist()))
     expected = {
-        "seq_mean_token_mean_keep_empty": active / batch["rows"],
-        "seq_mean_token_sum": len(batch["row"]) / max(active, 1),
-        "seq_mean_token_sum_norm": len(batch["row"]) / (4 * batch["rows"]),
+        "seq_mean_token_mean_keep_empty": active / batch["num_trajectories"],
+        "seq_mean_token_sum": len(batch["trajectory"]) / max(active, 1),
+        "seq_mean_token_sum_norm": len(batch["trajectory"]) / (4 * batch["num_trajectories"]),
     }.get(mode, 1.0 if active else 0.0)
     assert total == pytest.approx(expected)
 
@@ -100,17 +119,17 @@ def test_unweighted_coefficients_are_a_mean(mode: str, batch: dict) -> None:
 @given(batch=batches())
 @settings(max_examples=20, deadline=None)
 def test_bug_18_two_ranks_give_what_one_rank_gives_even_if_one_is_empty(mode: str, batch: dict) -> None:
-    # each rank holds whole rows; the second may hold nothing
-    cut = (batch["rows"] + 1) // 2
-    ranks = [batch["row"] < cut, batch["row"] >= cut]
+    # each rank holds whole trajectories; the second may hold nothing
+    cut = (batch["num_trajectories"] + 1) // 2
+    ranks = [batch["trajectory"] < cut, batch["trajectory"] >= cut]
     parts = [
         {
             "turn": batch["turn"][mine],
-            "row": batch["row"][mine] - first,
+            "trajectory": batch["trajectory"][mine] - first,
             "weight": batch["weight"][mine],
-            "rows": rows,
+            "num_trajectories": num_trajectories,
         }
-        for mine, first, rows in zip(ranks, (0, cut), (cut, batch["rows"] - cut), strict=True)
+        for mine, first, num_trajectories in zip(ranks, (0, cut), (cut, batch["num_trajectories"] - cut), strict=True)
     ]
     local: list[Tensor] = []
     for part in parts:
@@ -128,9 +147,9 @@ def gradient_in_pieces(mode: str, sizes: list[int]) -> Tensor:
     weights = torch.randn(6, 5, generator=generator, dtype=torch.float64).requires_grad_()
     hidden = torch.randn(8, 6, generator=generator, dtype=torch.float64)
     teacher = torch.randn(8, 5, generator=generator, dtype=torch.float64)
-    turn, row = torch.tensor([0, 0, 1, 0, 0, 0, 1, 2]), torch.tensor([0, 0, 0, 1, 1, 1, 1, 3])
+    turn, trajectory = torch.tensor([0, 0, 1, 0, 0, 0, 1, 2]), torch.tensor([0, 0, 0, 1, 1, 1, 1, 3])
     weight = torch.tensor([1.0, 1.0, 0.5, 1.0, 1.0, 1.0, 0.0, 2.0], dtype=torch.float64)
-    coefficient = make(mode, turn, row, weight, 4)
+    coefficient = make(mode, turn, trajectory, weight, 4)
     start = 0
     for size in sizes:
         part = slice(start, start + size)
@@ -180,13 +199,13 @@ def masked_gradient(mask: Tensor, observation_shift: float) -> Tensor:
     generator = torch.Generator().manual_seed(7)
     student, teacher = (torch.randn(2, 6, 5, generator=generator, dtype=torch.float64) for _ in range(2))
     student = (student + observation_shift * (~mask).unsqueeze(-1) * torch.arange(5)).requires_grad_()
-    row = torch.arange(2).unsqueeze(1).expand(2, 6)[mask]
+    trajectory = torch.arange(2).unsqueeze(1).expand(2, 6)[mask]
     coefficient = coefficients(
         "traj_mean_turn_mean",
         turn=torch.arange(6).div(3, rounding_mode="floor").expand(2, 6)[mask],
-        row=row,
-        weight=torch.ones(len(row), dtype=torch.float64),
-        rows=2,
+        trajectory=trajectory,
+        weight=torch.ones(len(trajectory), dtype=torch.float64),
+        num_trajectories=2,
     )
     normalized_sum(coefficient, JensenShannon()(student[mask], teacher[mask])).backward()
     assert student.grad is not None
@@ -202,16 +221,19 @@ def test_bug_05_observation_logits_never_matter(flags: list[bool], shift: float)
     torch.testing.assert_close(gradient, masked_gradient(mask, 0.0))
 
 
-def test_bug_29_the_dr_grpo_constant_is_not_read_off_the_longest_row() -> None:
+def test_bug_29_the_dr_grpo_constant_is_not_read_off_the_longest_trajectory() -> None:
     more = 50
-    turn, row = torch.cat([TURN, torch.zeros(more, dtype=torch.long)]), torch.cat([ROW, torch.full((more,), 1)])
+    turn, trajectory = (
+        torch.cat([TURN, torch.zeros(more, dtype=torch.long)]),
+        torch.cat([TRAJECTORY, torch.full((more,), 1)]),
+    )
     weight = torch.cat([WEIGHT, torch.ones(more, dtype=torch.float64)])
-    with_long_row = make("seq_mean_token_sum_norm", turn, row, weight)
-    assert torch.equal(with_long_row[:6], make("seq_mean_token_sum_norm"))
+    with_a_long_one = make("seq_mean_token_sum_norm", turn, trajectory, weight)
+    assert torch.equal(with_a_long_one[:6], make("seq_mean_token_sum_norm"))
     assert torch.equal(make("seq_mean_token_sum_norm"), WEIGHT / 12)
 
 
-def test_turn_numbers_may_repeat_in_other_rows() -> None:
+def test_turn_numbers_may_repeat_in_other_trajectories() -> None:
     distinct = torch.tensor([0, 1, 1, 7, 7, 7])
     for mode in MODES:
         assert torch.equal(make(mode, turn=distinct), make(mode))
@@ -225,8 +247,13 @@ def test_coefficients_are_constants_of_the_step() -> None:
     ("call", "message"),
     [
         (lambda: make("mean"), "expected one of token_mean"),
-        (lambda: coefficients("seq_mean_token_sum_norm", turn=TURN, row=ROW, weight=WEIGHT, rows=3), "constant=None"),
-        (lambda: make("token_mean", rows=2), "rows 0 to 2, but there are 2"),
+        (
+            lambda: coefficients(
+                "seq_mean_token_sum_norm", turn=TURN, trajectory=TRAJECTORY, weight=WEIGHT, num_trajectories=3
+            ),
+            "constant=None",
+        ),
+        (lambda: make("token_mean", num_trajectories=2), "trajectories 0 to 2, but there are 2"),
         (lambda: make("token_mean", turn=TURN[:3]), "equal length"),
         (lambda: normalized_sum(torch.ones(3), torch.ones(2)), "Slice the coefficients"),
     ],
@@ -238,18 +265,26 @@ def test_what_does_not_fit_is_refused(call: Callable[[], Tensor], message: str) 
 
 @pytest.mark.parametrize("mode", list(Normalization))
 def test_tokens_outside_the_mask_count_nowhere(mode) -> None:
-    turn, row = torch.tensor([0, 0, 1, 2, 2, 3]), torch.tensor([0, 0, 0, 1, 1, 2])
+    turn, trajectory = torch.tensor([0, 0, 1, 2, 2, 3]), torch.tensor([0, 0, 0, 1, 1, 2])
     weight = torch.tensor([1.0, 0.5, 1.0, 1.0, 2.0, 1.0])
     mask = torch.tensor([True, False, True, True, True, False])
-    masked = coefficients(mode, turn=turn, row=row, weight=weight, rows=4, constant=3.0, mask=mask)
-    alone = coefficients(mode, turn=turn[mask], row=row[mask], weight=weight[mask], rows=4, constant=3.0)
+    masked = coefficients(
+        mode, turn=turn, trajectory=trajectory, weight=weight, num_trajectories=4, constant=3.0, mask=mask
+    )
+    alone = coefficients(
+        mode, turn=turn[mask], trajectory=trajectory[mask], weight=weight[mask], num_trajectories=4, constant=3.0
+    )
     assert torch.equal(masked[mask], alone)
     assert not masked[~mask].any()
 
 
 def test_shares_of_two_normalizations_add_their_coefficients_with_one_reduction_each() -> None:
-    turn, row, weight = torch.tensor([0, 0, 1, 0]), torch.tensor([0, 0, 0, 1]), torch.tensor([1.0, 0.5, 1.0, 1.0])
-    where = {"turn": turn, "row": row, "weight": weight, "rows": 2}
+    turn, trajectory, weight = (
+        torch.tensor([0, 0, 1, 0]),
+        torch.tensor([0, 0, 0, 1]),
+        torch.tensor([1.0, 0.5, 1.0, 1.0]),
+    )
+    where = {"turn": turn, "trajectory": trajectory, "weight": weight, "num_trajectories": 2}
     calls: list[torch.Tensor] = []
 
     def counted(local: torch.Tensor) -> torch.Tensor:

@@ -131,7 +131,7 @@ def test_switches_that_exclude_each_other_are_refused(options: dict[str, object]
 
 def test_missing_rows_or_reference_are_named() -> None:
     one = torch.zeros(1)
-    with pytest.raises(ConfigError, match="row of every token"):
+    with pytest.raises(ConfigError, match="trajectory of every token"):
         ClippedPolicyGradient(ratio_level="sequence")(one, one, one)
     with pytest.raises(ConfigError, match="reference_log_probs"):
         ClippedPolicyGradient(kl_weight=0.1)(one, one, one)

@@ -43,6 +43,9 @@ CREDIT, POLICY_GRADIENT = "hero_pl/losses/credit.py", "hero_pl/losses/policy_gra
 SCHEDULES = "hero_pl/objectives/schedules.py"
 ADVANTAGES, NORMALIZE, MODULE = "hero_pl/losses/advantages.py", "hero_pl/losses/normalize.py", "hero_pl/module.py"
 SCALARS = "hero_pl/scalars.py"
+ENDPOINT = "envs/hero_envs/chat_endpoint.py"
+
+BRANCHES = "hero_pl/policy/branches.py"
 
 BUGS = (
     Bug(
@@ -69,7 +72,7 @@ BUGS = (
         (
             (
                 "        whole = context + action\n",
-                "        context = self.policy.template.insert_hint(context, hint.text) if hint else context\n"
+                "        context = self.dialect.template.insert_hint(context, hint.text) if hint else context\n"
                 "        whole = context + action\n",
             ),
         ),
@@ -97,8 +100,14 @@ BUGS = (
     Bug(
         6,
         "use the mask of the action as attention mask",
-        "hero_pl/policy/huggingface.py",
-        (("mask[i, : len(row.ids)] = 1", "mask[i, row.spans[0][0] - 1 : len(row.ids)] = 1"),),
+        "hero_pl/policy/scoring.py",
+        (
+            (
+                "input_ids=ids.to(network.device), use_cache=False)",
+                "input_ids=ids.to(network.device), use_cache=False, attention_mask=torch.tensor(\n"
+                "                [[int(p >= pieces[i][1][0]) for p in range(ids.shape[1])] for i in group]))",
+            ),
+        ),
         "tests/test_batch.py",
     ),
     Bug(
@@ -108,7 +117,7 @@ BUGS = (
         (
             (
                 "context, action = turn.prompt_ids, turn.action_ids",
-                "encoder = self.policy.template.encoder\n"
+                "encoder = self.dialect.template.encoder\n"
                 "        context, action = turn.prompt_ids, encoder.encode_untrusted(encoder.decode(turn.action_ids))",
             ),
         ),
@@ -259,7 +268,7 @@ BUGS = (
         23,
         "leave dropout on",
         "hero_pl/policy/huggingface.py",
-        (("        switch_dropout_off(model)\n", ""),),
+        (("        self.dropout = without_dropout(config)\n", ""),),
         "tests/test_batch.py",
     ),
     Bug(
@@ -320,9 +329,14 @@ BUGS = (
     ),
     Bug(
         29,
-        "take the constant from the longest row",
+        "take the constant from the longest trajectory",
         NORMALIZE,
-        (("inner, outer = constant, float(rows)", "inner, outer = float(tokens_of_row.max()), float(rows)"),),
+        (
+            (
+                "inner, outer = constant, float(num_trajectories)",
+                "inner, outer = float(tokens_of_trajectory.max()), float(num_trajectories)",
+            ),
+        ),
         "tests/losses/test_normalize.py",
     ),
     Bug(
@@ -348,8 +362,8 @@ BUGS = (
         BATCH,
         (
             (
-                "        if len(row.ids) > self.policy.max_length:\n            return False\n",
-                "        if over := max(0, len(row.ids) - self.policy.max_length):\n"
+                "        if len(row.ids) > self.dialect.max_length:\n            return False\n",
+                "        if over := max(0, len(row.ids) - self.dialect.max_length):\n"
                 "            cut = tuple((start - over, stop - over) for start, stop in row.spans)\n"
                 "            row = ScoreRow(row.ids[over:], cut, i)\n",
             ),
@@ -362,9 +376,9 @@ BUGS = (
         "hero_pl/datamodule.py",
         (
             (
-                "            return self._resampled(played, policy)\n",
+                "            if self.trainer.world_size > 1:\n",
                 '            played, self._ahead = getattr(self, "_ahead", played), played\n'
-                "            return self._resampled(played, policy)\n",
+                "            if self.trainer.world_size > 1:\n",
             ),
         ),
         "tests/test_module.py",
@@ -419,8 +433,8 @@ BUGS = (
         "hero_pl/rollout/slots.py",
         (
             (
-                "episode.history.append(sampled.ids, observation, role)",
-                "grown = episode.history.append(sampled.ids, observation, role)\n"
+                "episode.history.append(sampled.ids, given.observation, given.role)",
+                "grown = episode.history.append(sampled.ids, given.observation, given.role)\n"
                 '            episode.history.prompt_ids = self.dialect.template.insert_hint(grown, "Review notes")',
             ),
         ),
@@ -469,7 +483,7 @@ BUGS = (
     Bug(
         45,
         "let a row that joins late see what is in the cache",
-        "hero_pl/policy/sampler.py",
+        "hero_pl/policy/cached_rows.py",
         (("pad(mask, (new, 0))])", "pad(mask, (new, 0), value=1)])"),),
         "tests/policy/test_sampler.py",
     ),
@@ -479,8 +493,8 @@ BUGS = (
         "hero_pl/rollout/slots.py",
         (
             (
-                "        while self.free and self.waiting:\n",
-                "        while self.free and self.waiting and not self.playing:\n",
+                "        while self.free and self.waiting:\n            begun = []\n",
+                "        while self.free and self.waiting and not self.playing:\n            begun = []\n",
             ),
         ),
         "tests/rollout/test_slots.py",
@@ -498,6 +512,23 @@ BUGS = (
         "hero_pl/annotate/quality.py",
         (("if low < high:", "if low <= high:"),),
         "tests/annotate/test_quality.py",
+    ),
+    Bug(
+        49,
+        "train and save what transformers read from GGUF",
+        "hero_pl/policy/loading.py",
+        (
+            ("return gguf.plain(read, attention) if file else read", "return read"),
+            ("gguf.unpacked() if file else {}", "{}"),
+        ),
+        "tests/policy/test_gguf.py",
+    ),
+    Bug(
+        50,
+        "read a line of a review that was cut off as a whole one",
+        "hero_pl/reflection/parse.py",
+        (('text = text.rpartition("\\n")[0]', "pass"),),
+        "tests/reflection",
     ),
     Bug(
         51,
@@ -771,6 +802,394 @@ BUGS = (
         (("last if last is None or last in self.encoder.control_ids else -1", "-1"),),
         "tests/chat/test_template.py",
     ),
+    Bug(
+        110,
+        "take no notice of the pause that a server asks for",
+        ENDPOINT,
+        (
+            (
+                "        if asked_s is not None:\n            return min(asked_s",
+                "        if False:\n            return min(asked_s",
+            ),
+        ),
+        "tests/envs/test_chat_endpoint.py",
+        "a_busy_server_is_left_alone",
+    ),
+    Bug(
+        111,
+        "let all who wait for a server come back at once",
+        ENDPOINT,
+        ((" * (1.0 + self._chance()) / 2.0", ""),),
+        "tests/envs/test_chat_endpoint.py",
+        "pauses_double_up_to_the_limit_and_are_not_alike",
+    ),
+    Bug(
+        112,
+        "let every thread try a key that nobody has tried",
+        ENDPOINT,
+        (("                alone.enter_context(self._first)\n", "                pass\n"),),
+        "tests/envs/test_chat_endpoint.py",
+        "a_refused_key_or_model_costs_one_request",
+    ),
+    Bug(
+        113,
+        "ask a dead server for ever",
+        ENDPOINT,
+        (("        if failures >= self._max_failures:", "        if False:"),),
+        "tests/faults/test_endpoints.py",
+        "a_dead_endpoint_ends_the_run",
+    ),
+    Bug(
+        114,
+        "take what is on its way for spent",
+        ENDPOINT,
+        (("                if self.spent + amount > self.cap:", "                if True:"),),
+        "tests/envs/test_chat_endpoint.py",
+        "what_is_on_its_way_is_waited_for",
+    ),
+    Bug(
+        115,
+        "look at no spend cap",
+        ENDPOINT,
+        (("            while self.cap is not None and self.spent", "            while False and self.spent"),),
+        "tests/envs/test_chat_endpoint.py",
+        "nothing_is_asked_that_might_exceed_the_cap",
+    ),
+    Bug(
+        116,
+        "score an episode whose user simulator did not answer",
+        "hero_pl/runs/records.py",
+        (("StopReason.ENDPOINT_ERROR, StopReason.SAMPLER_ERROR)", "StopReason.SAMPLER_ERROR)"),),
+        "tests/envs/tau_bench/test_endpoint_user.py",
+        "a_user_that_dies_breaks_its_own_episode",
+    ),
+    Bug(
+        117,
+        "take a refused key for the fault of an episode",
+        "hero_pl/rollout/environments.py",
+        (
+            (
+                "        raise EndpointError(str(error)) from error\n",
+                "        raise UnansweredError(str(error)) from error\n",
+            ),
+        ),
+        "tests/envs/tau_bench/test_endpoint_user.py",
+        "a_refused_key_ends_the_run",
+    ),
+    Bug(
+        118,
+        "let a signal wait for the answers to reviews",
+        "hero_pl/reflection/chat_reflector.py",
+        (("            self.endpoint.cancel()\n", ""),),
+        "tests/reflection/test_chat_reflector.py",
+        "a_signal_does_not_wait",
+    ),
+    Bug(
+        119,
+        "let a signal wait for the answers of users",
+        "hero_pl/rollout/environments.py",
+        (('    getattr(env.unwrapped, "cancel", lambda: None)()\n', "    pass\n"),),
+        "tests/envs/tau_bench/test_endpoint_user.py",
+        "a_signal_does_not_wait",
+    ),
+    Bug(
+        120,
+        "show the key that a server echoes",
+        "envs/hero_envs/chat_http.py",
+        (("    if not key:\n        return text\n", "    return text\n"),),
+        "tests/envs/test_chat_http.py",
+        "a_key_that_the_server_echoes",
+    ),
+    Bug(
+        121,
+        "give a call its whole time for every part",
+        "envs/hero_envs/chat_http.py",
+        (("        left = self._deadline - self._clock()\n", "        left = self.timeout\n"),),
+        "tests/envs/test_chat_http.py",
+        "time_limit",
+    ),
+    Bug(
+        122,
+        "give a command that a spend cap ended the status of any error",
+        "hero_pl/errors.py",
+        (("    exit_status: ClassVar[int] = 3\n", "    exit_status: ClassVar[int] = 1\n"),),
+        "tests/faults/test_endpoints.py",
+        "status_of_the_cap",
+    ),
+    Bug(
+        123,
+        "refuse to resume with a higher spend cap",
+        "hero_pl/callbacks/settings.py",
+        ((" or (asks and name in OF_ENDPOINTS)", ""),),
+        "tests/faults/test_endpoints.py",
+        "status_of_the_cap",
+    ),
+    Bug(
+        124,
+        "let the parser of calls raise on deep nesting",
+        "hero_pl/chat/calls.py",
+        (
+            (
+                "    except (ValueError, RecursionError) as error:\n        short",
+                "    except ValueError as error:\n        short",
+            ),
+        ),
+        "tests/faults/test_text.py",
+        "ten_thousand_broken_calls",
+    ),
+    Bug(
+        125,
+        "make an optimizer step without any turn in the loss",
+        "hero_pl/module.py",
+        (("        if not anywhere:\n            return StepOutputs(), False\n", ""),),
+        "tests/faults/test_text.py",
+        "reviews_without_use",
+    ),
+    Bug(
+        126,
+        "take no identifier for a leak",
+        "hero_pl/reflection/leak.py",
+        (
+            (
+                "        return any(self._first_identifier.get(name, 0) > turn for name in candidates)",
+                "        return False and any(candidates)",
+            ),
+        ),
+        "tests/reflection/test_leak_rates.py",
+        "planted_leaks_are_found",
+    ),
+    Bug(
+        127,
+        "encode text from outside like the text of the template",
+        "hero_pl/chat/encode.py",
+        (
+            ("_pieces(text, [cut for cut, _ in self._cuts(text)])", "_pieces(text, [])"),
+            ("        if self.control_ids.isdisjoint(ids):\n            return ids\n", "        return ids\n"),
+        ),
+        "tests/faults/test_text.py",
+        "no_special_token",
+    ),
+    Bug(
+        128,
+        "quote only lines that end with a line feed",
+        "hero_pl/chat/wording.py",
+        (("for line in text.splitlines()) or", "for line in text.split(chr(10))) or"),),
+        "tests/faults/test_text.py",
+        "orders_as_quoted_material",
+    ),
+    Bug(
+        129,
+        "let any observation end a dialogue",
+        "envs/hero_envs/tau_bench/episode.py",
+        (
+            (
+                "        if not self.done:\n",
+                "        self.done = self.done or STOP in observation\n        if not self.done:\n",
+            ),
+        ),
+        "tests/faults/test_text.py",
+        "only_the_user_ends_a_dialogue",
+    ),
+    Bug(
+        130,
+        "compute powers of any size",
+        "envs/hero_envs/tau_bench/calculator.py",
+        (("        if (left.bit_length() - 1) * right > MAX_BITS:", "        if False:"),),
+        "tests/envs/tau_bench/test_calculator.py",
+        "all_of_them_together",
+    ),
+    Bug(
+        131,
+        "add up any number of large powers",
+        "envs/hero_envs/tau_bench/calculator.py",
+        (("                if work > MAX_WORK:", "                if False:"),),
+        "tests/envs/tau_bench/test_calculator.py",
+        "known_answers",
+    ),
+    Bug(
+        132,
+        "write whatever an environment reports",
+        "hero_pl/rollout/answers.py",
+        (
+            (
+                "        if isinstance(value, float) and math.isfinite(value):\n",
+                "        if isinstance(value, float):\n",
+            ),
+        ),
+        "tests/faults/test_environments.py",
+    ),
+    Bug(
+        133,
+        "keep an observation whole, however long",
+        "hero_pl/rollout/answers.py",
+        (("    cut = max(0, len(observation) - max_chars)\n", "    cut = 0\n"),),
+        "tests/faults/test_environments.py",
+    ),
+    Bug(
+        134,
+        "give a broken episode up at once",
+        "hero_pl/rollout/slots.py",
+        (("        if fault.guilty and len(failures) >= retries:\n", "        if fault.guilty:\n"),),
+        "tests/faults/test_environments.py",
+    ),
+    Bug(
+        135,
+        "draw tasks that always break",
+        "hero_pl/datamodule.py",
+        (("        if not out:\n", "        if True:\n"),),
+        "tests/faults/test_environments.py",
+    ),
+    Bug(
+        136,
+        "forget at a resume which tasks always break",
+        "hero_pl/datamodule.py",
+        (("                made.health.load_state_dict(self._health.pop(split))\n", "                pass\n"),),
+        "tests/faults/test_environments.py",
+    ),
+    Bug(
+        137,
+        "never end a run whose environment is broken",
+        "hero_pl/rollout/health.py",
+        (("        if len(tasks) > self.broken_share * max(FEWEST, len(self._latest)):\n", "        if False:\n"),),
+        "tests/faults/test_environments.py",
+    ),
+    Bug(
+        138,
+        "wait for an environment without a limit",
+        "hero_pl/rollout/pool.py",
+        (("    signal.setitimer(signal.ITIMER_REAL, limit)\n", ""),),
+        "tests/rollout/test_pool.py",
+    ),
+    Bug(
+        139,
+        "count broken episodes as failures of the policy",
+        "hero_pl/runs/records.py",
+        (("(StopReason.ENV_ERROR, StopReason.ENV_TIMEOUT, ", "("),),
+        "tests/faults/test_environments.py",
+    ),
+    Bug(
+        140,
+        "give the card the last evaluation of the run for any weights",
+        "hero_pl/export/results.py",
+        (("if one.turns_used == turns)", "if one)"),),
+        "tests/export/test_model_card.py",
+        "does_not_get_the_result_of_another",
+    ),
+    Bug(
+        141,
+        "leave the end-of-turn ids out of the generation settings",
+        "hero_pl/policy/generation.py",
+        (('{"eos_token_id": ends, "pad', '{"pad'),),
+        "tests/export/test_model_card.py",
+        "acts_in_plain_transformers",
+    ),
+    Bug(
+        150,
+        "feed rows with padding between their tokens",
+        "hero_pl/policy/cached_rows.py",
+        (("            self._move_up()\n", "            pass\n"),),
+        "tests/policy/check/test_settle.py",
+    ),
+    Bug(
+        151,
+        "share a trunk although the layers do not allow it beyond their chunks",
+        BRANCHES,
+        (("        if self.chosen in network.obstacles:\n", "        if False:\n"),),
+        "tests/policy/check/test_settle.py",
+    ),
+    Bug(
+        152,
+        "let the longest row choose the rotary positions of all",
+        "hero_pl/policy/scoring.py",
+        (("    switches = network.rope_switches\n", "    switches: tuple[int, ...] = ()\n"),),
+        "tests/policy/check/test_settle.py",
+    ),
+    Bug(
+        153,
+        "take every token that begins a prompt for BOS",
+        "hero_pl/chat/template.py",
+        (("int(self.bos_begins_texts and bool(ids)", "int(bool(ids)"),),
+        "tests/chat/test_template.py",
+    ),
+    Bug(
+        200,
+        "let a domain import what reads it, inside a function",
+        "envs/hero_envs/tau_bench/domain.py",
+        (
+            (
+                "    def do_nothing_ids(self, split: str)",
+                "    def read_again(self) -> None:\n        from hero_envs.tau_bench.importer import read_verified\n\n"
+                "    def do_nothing_ids(self, split: str)",
+            ),
+        ),
+        "tests/test_repository.py",
+    ),
+    Bug(
+        201,
+        "write text of the environment into a data set as it is",
+        "hero_pl/export/defuse.py",
+        (("        return self._break(self._outside, text)\n", "        return text\n"),),
+        "tests/export/test_data.py",
+        "no_control_token_of_a_real_tokenizer",
+    ),
+    Bug(
+        202,
+        "pair replies of two episodes whatever came before them",
+        "hero_pl/export/data.py",
+        (("        if context != other:", "        if False:"),),
+        "tests/export/test_data.py",
+        "first_difference_in_one_context",
+    ),
+    Bug(
+        203,
+        "take episodes of every stage",
+        "hero_pl/export/data.py",
+        (("        if stage not in (ALL, record.stage):", "        if False:"),),
+        "tests/export/test_data.py",
+        "only_replies_of_good_episodes",
+    ),
+    Bug(
+        240,
+        "wait for a worker without a limit",
+        "hero_pl/rollout/workers.py",
+        (("        if time.monotonic() < self.deadline:\n", "        if True:\n"),),
+        "tests/faults/test_environments.py",
+    ),
+    Bug(
+        241,
+        "go on with episodes whose worker is gone",
+        "hero_pl/rollout/workers.py",
+        (("{**dict.fromkeys(self.hosted, others), guilty: fault}", "{guilty: fault}"),),
+        "tests/rollout/test_workers.py",
+    ),
+    Bug(
+        242,
+        "blame all episodes of a worker for its end",
+        "hero_pl/rollout/workers.py",
+        ((", guilty=False)", ")"),),
+        "tests/rollout/test_workers.py",
+    ),
+    Bug(
+        243,
+        "let a worker find an id that was registered here alone",
+        "hero_pl/rollout/pool.py",
+        (("        environments.register_again(self.registration)\n", ""),),
+        "tests/rollout/test_workers.py",
+    ),
+    Bug(
+        244,
+        "keep workers that still answer what was given up",
+        "hero_pl/rollout/workers.py",
+        (("self._workers.pop(number).kill()\n            raise", "pass\n            raise"),),
+        "tests/rollout/test_workers.py",
+    ),
+    Bug(
+        245,
+        "leave what environments of a killed worker have started",
+        "hero_pl/rollout/workers.py",
+        (("                    os.killpg(pid, signal.SIGKILL)\n", "                    pass\n"),),
+        "tests/rollout/test_workers.py",
+    ),
 )
 
 
@@ -790,7 +1209,8 @@ def verdict(bug: Bug, tree: Path) -> str:
     finally:
         path.write_text(source, encoding="utf-8")
     said = log.read_text(encoding="utf-8")
-    names = [line.partition("::")[2].partition(" ")[0] for line in said.splitlines() if line.startswith("FAILED")]
+    lines = [line for line in said.splitlines() if line.startswith(("FAILED", "ERROR")) and "::" in line]
+    names = [line.partition("::")[2].partition(" ")[0] for line in lines]
     return f"noticed by {names[0]}" if failed and names else f"SURVIVED\n{said[-2000:]}"
 
 

@@ -59,8 +59,8 @@ def test_half_a_schedule_is_refused(wrong: dict[str, object], reason: str) -> No
 
 def test_bug_83_a_blend_starts_at_the_first_normalization_and_ends_at_the_second() -> None:
     blend = Blend("traj_mean_turn_mean", Schedule(0.0, 1.0, "linear", begin=2, steps=4))
-    turn, row = torch.tensor([0, 0, 0, 1]), torch.zeros(4, dtype=torch.long)
-    where = {"turn": turn, "row": row, "weight": torch.ones(4), "rows": 1}
+    turn, trajectory = torch.tensor([0, 0, 0, 1]), torch.zeros(4, dtype=torch.long)
+    where = {"turn": turn, "trajectory": trajectory, "weight": torch.ones(4), "num_trajectories": 1}
     found = [
         coefficients(normalization_at("seq_mean_token_mean", blend, step), **where)[3].item() for step in (0, 4, 6)
     ]

@@ -34,7 +34,7 @@ def kept(scope: str, reply: str, parser=None, skip: int = 0, ended: bool = True)
     """Text of the ids in the loss, ``$`` for the end of the turn."""
     made = policy(parser)
     one = turn(made, reply, ended)
-    start, stop = LossScope(scope, skip)(one, made)
+    start, stop = LossScope(scope, skip)(one, made.dialect)
     text = str(made.template.tokenizer.decode(list(one.action_ids[start:stop])))
     return text.replace(str(made.template.tokenizer.eos_token), "$")
 
@@ -68,7 +68,7 @@ def test_a_template_that_opens_the_reasoning_leaves_nothing_of_an_unfinished_tho
     tokenizer.chat_template = CHATML.replace("assistant\n{% endif", "assistant\n<think>\n{% endif")
     made = ScriptedPolicy(template=ChatTemplate(tokenizer), parser=ToolCall())
     made.load()
-    start, stop = LossScope("after_thinking")(turn(made, "still at it", ended=False), made)
+    start, stop = LossScope("after_thinking")(turn(made, "still at it", ended=False), made.dialect)
     assert start == stop
 
 

@@ -113,4 +113,4 @@ def test_greedy_episodes_count_as_temperature_one_and_mixtures_are_refused(playe
     assert {episode.temperature for episode in greedy} == {1.0}
     mixed = [greedy[0], replace(greedy[1], temperature=0.7)]
     with pytest.raises(TokenAlignmentError, match=r"0\.7"):
-        tokenize(mixed, None, policy)
+        tokenize(mixed, None, policy.dialect)

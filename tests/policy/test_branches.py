@@ -19,6 +19,7 @@ from hero_pl.policy.huggingface import HuggingFacePolicy
 from hero_pl.policy.loading import Lora
 from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.scalars import measured
+from hero_pl.teacher.hindsight import HindsightTeacher
 from hero_pl.teacher.weights import EMAWeights, InitialWeights, LiveWeights, TrustRegionWeights
 from hero_pl.types import Hint, HintPosition, StopReason, Trajectory, Turn
 
@@ -69,7 +70,7 @@ def episode(policy: Any, turns: int, number: int = 0) -> Trajectory:
 def teacher_rows(policy: Any, turns: Sequence[int] = (4, 1, 3), empty: bool = False) -> tuple[ScoreRow, ...]:
     trajectories = [episode(policy, count, i) for i, count in enumerate(turns)]
     hints = [[Hint(t.number, "" if empty else f"note {t.number}" * t.number) for t in e.turns] for e in trajectories]
-    return tokenize(trajectories, hints, policy).teacher
+    return tokenize(trajectories, hints, policy.dialect).teacher
 
 
 def separate(policy: HuggingFacePolicy, rows: Sequence[ScoreRow], weights: str = "live") -> torch.Tensor:
@@ -123,7 +124,7 @@ def test_a_history_rewritten_in_the_middle_has_two_trunks(policy: HuggingFacePol
     first, second = episode(policy, 3, 1), episode(policy, 5, 2)
     turns = (*first.turns, *second.turns[3:])
     trajectory = replace(first, turns=turns)
-    rows = tokenize([trajectory], [[Hint(t.number, "note") for t in turns]], policy).teacher
+    rows = tokenize([trajectory], [[Hint(t.number, "note") for t in turns]], policy.dialect).teacher
     assert [(tree.trunk, [i for i, _ in tree.branches]) for tree in plan(rows)] == [(2, [0, 1]), (4, [3])]
 
 
@@ -194,7 +195,7 @@ def test_each_token_of_the_conversation_runs_once_and_each_hint_and_action_once(
 ) -> None:
     trajectory = episode(policy, 6)
     hints = ["note " * i for i in range(1, 7)]
-    rows = tokenize([trajectory], [[Hint(i, text) for i, text in enumerate(hints, 1)]], policy).teacher
+    rows = tokenize([trajectory], [[Hint(i, text) for i, text in enumerate(hints, 1)]], policy.dialect).teacher
     generation = len(policy.template.generation_ids)
     body = len(trajectory.turns[-1].prompt_ids) - generation  # L: the conversation up to the last decision
     new = [len(row.ids) - (len(turn.prompt_ids) - generation) for row, turn in zip(rows, trajectory.turns, strict=True)]
@@ -216,7 +217,7 @@ def test_a_rewritten_history_keeps_the_numbers_and_is_told_once(policy: HuggingF
     trajectory = episode(policy, 3)
     other = policy.template.first_prompt("", "an entirely different beginning of the conversation")
     changed = replace(trajectory, turns=(replace(trajectory.turns[0], prompt_ids=other), *trajectory.turns[1:]))
-    batch = tokenize([changed], [[Hint(i, "note") for i in (1, 2, 3)]], policy)
+    batch = tokenize([changed], [[Hint(i, "note") for i in (1, 2, 3)]], policy.dialect)
     assert len(batch.student) == 2
     scorer = BranchScorer("prefix_cache")
     with pytest.warns(UserWarning, match="rewrote the history 1 times"):
@@ -249,7 +250,7 @@ def test_a_policy_without_a_network_falls_back_with_a_reason() -> None:
     ("config", "reason"),
     [
         ({**QWEN, "model_type": "mistral", "sliding_window": 8}, "sliding_window"),
-        ({"model_type": "mamba", "hidden_size": 32, "num_hidden_layers": 2, "state_size": 4}, "network refuses|logits"),
+        ({**QWEN, "model_type": "lfm2", "layer_types": ["conv", "full_attention"] * 2}, "network refuses|logits"),
     ],
 )
 def test_a_network_that_does_more_than_attend_falls_back_with_a_reason(
@@ -272,8 +273,8 @@ def test_a_network_that_does_more_than_attend_falls_back_with_a_reason(
 def test_a_training_step_has_the_same_loss_and_gradient(how: Any, weights: Any, tiny_module, tiny_data, fit) -> None:
     norms, losses, tokens = [], [], []
     for scoring in ("separate", how):
-        objective = SelfDistillation(reflector=ShopRules(), weights=weights(), teacher_scoring=scoring, probe_turns=0)
-        module = tiny_module(objective)
+        settings = {"teacher": HindsightTeacher(template="short"), "teacher_scoring": scoring, "probe_turns": 0}
+        module = tiny_module(SelfDistillation(ShopRules(), weights=weights(), **settings))
         fit(module, tiny_data(), 1)
         norms.append(module.last_metrics["train/grad_norm"])
         losses.append(module.last_metrics["train/loss"])

@@ -1,4 +1,4 @@
-"""The cache between turns: every token is fed once, holes are taken out, and neither changes what is sampled."""
+"""The cache between turns: every token is fed once, rows are moved up, and neither changes what is sampled."""
 
 from typing import Any
 
@@ -6,8 +6,9 @@ import pytest
 
 from hero_pl.chat.byte_tokenizer import byte_tokenizer
 from hero_pl.errors import ConfigError
+from hero_pl.policy.cached_rows import CachedRows
 from hero_pl.policy.huggingface import HuggingFacePolicy
-from hero_pl.policy.sampler import HOLES, CachedSampler, CachedSession
+from hero_pl.policy.sampler import CachedSampler, CachedSession
 from hero_pl.policy.sampling import SampledAction, Sampling
 from hero_pl.policy.scripted import ScriptedPolicy
 
@@ -63,17 +64,22 @@ def play(policy: HuggingFacePolicy, rows: list[int], sampling: Sampling) -> tupl
     return turns, session
 
 
+def only_batch(session: CachedSession) -> CachedRows:
+    (batch,) = session.batches.values()
+    return batch
+
+
 def test_a_policy_without_a_network_is_refused_with_the_sampler_to_use() -> None:
     with pytest.raises(ConfigError, match=r"CachedSampler .* HuggingFacePolicy.* ScriptedPolicy.* ScriptedSampler"):
         CachedSampler().open(ScriptedPolicy(), Sampling(), [0])
 
 
 @pytest.mark.parametrize("sampling", [Sampling(0.0, 12), Sampling(1.0, 12)], ids=["greedy", "sampled"])
-def test_ragged_conversations_equal_those_played_alone_although_the_cache_was_packed(
+def test_ragged_conversations_equal_those_played_alone_although_rows_were_moved_up(
     sampling: Sampling, policy: HuggingFacePolicy
 ) -> None:
     together, session = play(policy, [0, 1, 2, 3], sampling)
-    assert session.packed >= 1
+    assert only_batch(session).moved >= 1
     for row in range(4):
         alone, _ = play(policy, [row], sampling)
         assert [action.ids for _, action in alone[row]] == [action.ids for _, action in together[row]]
@@ -88,14 +94,18 @@ def test_every_token_of_every_conversation_is_fed_exactly_once(policy: HuggingFa
     assert session.fed_tokens == sum(len(prompt) + len(action.ids) - 1 for prompt, action in last)
 
 
-def test_packing_leaves_a_slot_for_each_token_of_the_longest_conversation(policy: HuggingFacePolicy) -> None:
+def test_moving_up_leaves_a_slot_for_each_token_of_the_longest_conversation(policy: HuggingFacePolicy) -> None:
     _, session = play(policy, [0, 1, 2], Sampling(1.0, 12))
-    loose = session.mask.shape[1]
-    session.mask[:, : loose // 2] = 0  # pretend that half of what was fed is forgotten
-    session._pack()
-    assert session.mask.shape[1] == int(session.mask.sum(1).max()) < loose
-    assert all(layer.keys.shape[2] == session.mask.shape[1] for layer in session.cache.layers)
-    assert float(session.mask.float().mean()) > 1.0 - HOLES
+    batch = only_batch(session)
+    with policy.sampling():
+        batch.feed({min(batch.fed, key=lambda row: len(batch.fed[row])): [5] * 40})
+    loose = batch.mask.shape[1]
+    batch._move_up()
+    longest = max(map(len, batch.fed.values()))
+    assert batch.mask.shape[1] == longest < loose
+    assert all(layer.keys.shape[2] == longest for layer in batch.cache.layers)
+    for filled, ids in zip(batch.mask.tolist(), batch.fed.values(), strict=True):
+        assert filled == [0] * (longest - len(ids)) + [1] * len(ids)
 
 
 def test_bug_45_rows_that_join_late_equal_those_that_were_there_from_the_start(policy: HuggingFacePolicy) -> None:
@@ -129,12 +139,12 @@ def test_the_cache_stays_small_while_rows_come_and_go(policy: HuggingFacePolicy)
         rows, widths = [0, 1, 2], []
         for number in range(57):
             session.act(rows, [prompts[row] for row in rows])  # the same prompt again: run from its start
-            widths.append(session.mask.shape[1])
+            widths.append(only_batch(session).mask.shape[1])
             session.close(rows[:1])
             rows = [*rows[1:], *session.open([number])]
-        assert max(widths[20:]) <= longest / (1 - HOLES) + 6
+        assert max(widths[20:]) <= 2 * longest  # the others are fed while one joins
         session.close(rows)
-    assert (session.batch, session.streams, session.mask.shape) == ([], {}, (0, 0))
+    assert (session.batches, session.place, session.streams) == ({}, {}, {})
 
 
 def test_an_action_carries_the_version_of_the_weights_that_drew_it(policy: HuggingFacePolicy) -> None:

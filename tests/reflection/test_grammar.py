@@ -1,6 +1,7 @@
 """A review that is drawn under its format is always usable, whatever the model would rather write."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,11 +10,11 @@ from hero_pl.chat.actions import PlainText
 from hero_pl.errors import ConfigError
 from hero_pl.policy.huggingface import HuggingFacePolicy
 from hero_pl.policy.sampling import Sampling
-from hero_pl.reflection.grammar import ReviewGrammar, review_schema
+from hero_pl.reflection.grammar import ReviewGrammar, review_lines, review_schema, text_actions
 from hero_pl.reflection.self_reflector import SelfReflector
 from hero_pl.rollout.collect import Collector, Limits
 from hero_pl.rollout.specs import EpisodeSpec
-from hero_pl.types import StopReason, Trajectory
+from hero_pl.types import StopReason, Trajectory, Turn
 
 SEARCH = {
     "type": "function",
@@ -52,6 +53,21 @@ def test_without_tools_no_action_can_be_corrected() -> None:
     assert turn["next_action_target"] == {"anyOf": [{"type": "null"}]}
 
 
+def test_where_actions_are_written_as_text_they_can_be_corrected_as_text() -> None:
+    turns = tuple(
+        Turn(i, (), (1,), (0.0,), text, text, "", "user") for i, text in enumerate(("search[a]", "hm", "click[b]"), 1)
+    )
+    episode = replace(trajectory(()), turns=turns)
+    turn = review_schema(episode, (1, 1), 9)["properties"]["turn1"]["properties"]
+    assert turn["next_action_target"]["anyOf"][1]["pattern"].startswith("^(search|click)\\[")
+    assert text_actions(replace(episode, tools=(SEARCH,))) == ["search"]
+    assert text_actions(replace(episode, tools=(SEARCH,), turns=turns[1:2])) == []
+    grammar = review_lines(episode, (2, 3), 9).splitlines()
+    assert grammar[0] == 'root ::= "turn2: " text do? "\\n" "turn3: " text do?'
+    assert grammar[2].startswith('action ::= ("search" | "click") "["')
+    assert review_lines(trajectory(()), (1, 1), 9).splitlines()[2] == "action ::= text"
+
+
 @pytest.fixture(scope="module")
 def played():
     """A network with random weights, and two episodes of it."""
@@ -88,6 +104,20 @@ def test_random_weights_write_usable_reviews(temperature, played) -> None:
 
     assert usable(held) > usable(free)
     assert usable(held) >= 3  # of four turns; a diagnosis of blanks is none
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_random_weights_write_usable_lines(temperature, played) -> None:
+    pytest.importorskip("xgrammar", reason="needs the extra `constrained`")
+    policy, episodes = played
+    settings = {"mode": "continue", "answer": "lines", "tokens_per_turn": 160, "temperature": temperature}
+    settings |= {"max_diagnosis_chars": 40}
+    free = SelfReflector(**settings).reflect(episodes, policy)
+    held = SelfReflector(**settings, constrained=True).reflect(episodes, policy)
+    assert not any(any(reflection.diagnoses) for reflection in free)
+    assert sum(diagnosis is not None for reflection in held for diagnosis in reflection.diagnoses) >= 3  # of four
+    for reflection in held:
+        assert [line.partition(":")[0] for line in reflection.raw.splitlines()] == ["turn1", "turn2"]
 
 
 def test_a_drawn_id_keeps_the_probability_that_it_had_among_the_allowed(played) -> None:

@@ -171,6 +171,29 @@ def test_retry_shows_the_policy_its_own_answer_and_what_was_wrong(mode: Any) -> 
     assert float(statistics["tokens"]) == found.tokens
 
 
+def test_a_review_in_lines_is_asked_for_after_the_episode_and_again_in_lines() -> None:
+    lines = "turn1: fine\nturn2: other words / do: search lamps\nturn3: fine"
+    policy = Asked(lambda context: lines if is_retry(context) else "It went well.")
+    reflector = SelfReflector(mode="continue", answer="lines", on_invalid="retry", max_request_tokens=None)
+    (found,) = reflector.reflect([played(policy, *STEPS)], policy)
+    assert [one and one.text for one in found.diagnoses] == ["fine", "other words", "fine"]
+    assert found.diagnoses[1].next_action_target == {"action": "search lamps"}  # type: ignore[union-attr]
+    question, again = policy.prompts
+    assert "over<|im_end|>" in question
+    assert "Its reward is 0.25 of 1.00. Review each of your 3 turns in one line" in question
+    assert "no line begins with turn1:" in again
+    assert "Write the whole review again, one line for each of turn1..turn3" in again
+    with pytest.raises(ConfigError, match="mode: continue"):
+        SelfReflector(answer="lines")
+
+
+def test_bug_50_a_line_that_does_not_fit_is_cut_off_and_counted() -> None:
+    policy = Asked(lambda context: "turn1: fine\nturn2: fine\nturn3: " + "x" * 400)
+    (found,) = SelfReflector(mode="continue", answer="lines").reflect([played(policy, *STEPS)], policy)
+    assert [bool(one) for one in found.diagnoses] == [True, True, False]
+    assert ("cut_line", 0) in found.issues
+
+
 def test_only_incomplete_answers_are_asked_about_again() -> None:
     policy = Asked(lambda context: "sorry" if "| forget" in context and not is_retry(context) else json.dumps(GOOD))
     good, bad = played(policy, *STEPS), played(policy, ("forget", "a shop"), *STEPS[1:])
@@ -204,7 +227,7 @@ def test_skip_asks_once() -> None:
 def test_a_second_question_that_does_not_fit_is_counted() -> None:
     policy = Asked(lambda context: "sorry")
     trajectory = played(policy, *STEPS)
-    policy.max_length = len(review_prompt(trajectory, policy)) + 8
+    policy.max_length = len(review_prompt(trajectory, policy.dialect)) + 8
     (found,) = SelfReflector(mode="continue", on_invalid="retry").reflect([trajectory], policy)
     assert ("retry_too_long", 0) in found.issues
     assert ("retried", 0) not in found.issues
@@ -240,7 +263,7 @@ def test_settings_that_cannot_work_are_refused() -> None:
 def test_the_request_to_review_is_the_last_thing_said_wherever_hints_go(position: Any) -> None:
     asked = Asked(lambda context: "{}")
     asked.template.hint_position = position
-    context = str(asked.template.tokenizer.decode(list(review_prompt(played(asked, *STEPS), asked))))
+    context = str(asked.template.tokenizer.decode(list(review_prompt(played(asked, *STEPS), asked.dialect))))
     assert context.rindex("review: reward") > context.rindex("over")
     assert context.count("review: reward") == 1
 
@@ -251,7 +274,7 @@ def test_an_episode_that_fills_the_context_takes_no_room_from_the_others() -> No
     long = played(policy, ("look", "x" * 400), *STEPS[1:], seed=9)
     reflector = SelfReflector(mode="continue", tokens_per_turn=100)
     alone = reflector.reflect(short, policy)
-    policy.max_length = len(review_prompt(long, policy)) + 5
+    policy.max_length = len(review_prompt(long, policy.dialect)) + 5
     together = reflector.reflect([short[0], long, *short[1:]], policy)
     assert [together[0], *together[2:]] == alone
     assert not any(together[1].diagnoses)
@@ -261,7 +284,7 @@ def test_an_episode_that_fills_the_context_takes_no_room_from_the_others() -> No
 def test_bug_43_a_long_question_and_one_with_a_long_answer_are_not_asked_in_one_batch() -> None:
     policy = Asked(lambda context: json.dumps(GOOD))
     long, short = played(policy, ("look", "x" * 400), seed=1), played(policy, *STEPS, seed=2)
-    prompts = [len(review_prompt(one, policy)) for one in (long, short)]
+    prompts = [len(review_prompt(one, policy.dialect)) for one in (long, short)]
     policy.max_length = max(prompts[0] + 164, prompts[1] + 364)  # each has room for its own answer
     assert prompts[0] + 364 > policy.max_length
     SelfReflector(mode="continue", tokens_per_turn=100).reflect([long, short], policy)

@@ -5,11 +5,9 @@ from typing import Any
 import gymnasium
 import pytest
 
-from hero_pl.errors import EnvError
 from hero_pl.policy.sampling import Sampling
 from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.rollout.collect import Collector, Limits
-from hero_pl.rollout.slots import GIVE_UP
 from hero_pl.rollout.specs import EpisodeSpec, SeedPurpose, derive_seeds
 from hero_pl.types import StopReason, Trajectory
 
@@ -99,19 +97,6 @@ def test_an_episode_that_cannot_be_started_is_broken_and_the_others_are_played(m
     assert [episode.stop_reason.value for episode in episodes] == ["terminated", "env_error", "env_error", "terminated"]
     assert [len(episode.turns) for episode in episodes] == [1, 0, 0, 1]
     assert "the user does not answer" in episodes[1].info["error"]
-
-
-def test_an_environment_that_cannot_start_or_stops_to_start_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Echo, "unlucky", (0,))
-    with pytest.raises(EnvError, match=r"Task 'b' .*the user does not answer"):
-        play(["done"], [EpisodeSpec("b", 0, 0), EpisodeSpec("a", 1, 1)])
-    later = tuple(range(5, 5 + GIVE_UP))
-    specs = [EpisodeSpec("a", i, i) for i in range(40)]
-    monkeypatch.setattr(Echo, "unlucky", later[:-1])
-    assert len(play(["done"], specs)) == 40
-    monkeypatch.setattr(Echo, "unlucky", later)
-    with pytest.raises(EnvError, match="the user does not answer"):
-        play(["done"], specs)
 
 
 @pytest.mark.parametrize("reply", ["done", "go", "boom"])

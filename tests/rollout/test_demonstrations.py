@@ -37,7 +37,7 @@ def draws_of(collector, count=8):
 
 @pytest.mark.parametrize("parser", [ToolCall(), ReAct()], ids=lambda parser: type(parser).__name__)
 def test_the_expert_solves_its_tasks_in_the_dialect_of_the_policy(retail, parser):
-    played = ExpertDemonstrations(ScriptedExpert()).make(draws_of(retail), policy_of(parser), retail)
+    played = ExpertDemonstrations(ScriptedExpert()).make(draws_of(retail), policy_of(parser).dialect, retail)
     assert [(t.reward, t.stop_reason) for t in played] == [(1.0, StopReason.TERMINATED)] * 8
     turns = [turn for trajectory in played for turn in trajectory.turns]
     assert all(parser.parse(turn.text).action == turn.action for turn in turns)
@@ -50,7 +50,7 @@ def test_an_expert_shows_a_privileged_teacher_the_whole_task(retail):
     lost = retail.collect(draws_of(retail, 3), policy, Sampling(1.0, 64))
     teacher = FullDemoTeacher("oracle", ExpertDemonstrations(ScriptedExpert()))
     teacher.attach_collector(retail)
-    hints = teacher.advise(lost, NoReflector().reflect(lost, policy), policy)
+    hints = teacher.advise(lost, NoReflector().reflect(lost, policy), policy.dialect)
     assert float(teacher.metrics()["no_demonstration"]) == 0.0
     for trajectory, row in zip(lost, hints, strict=True):
         assert trajectory.reward == 0.0
@@ -70,7 +70,7 @@ class Counts:
 
 def test_every_episode_begins_with_a_fresh_expert_and_ends_at_the_limit():
     collector = Collector(RETAIL, {"size": 60, "tasks": 40}, limits=Limits(max_turns=4))
-    played = ExpertDemonstrations(Counts()).make(draws_of(collector, 3), policy_of(PlainText()), collector)
+    played = ExpertDemonstrations(Counts()).make(draws_of(collector, 3), policy_of(PlainText()).dialect, collector)
     assert [[turn.text for turn in trajectory.turns] for trajectory in played] == [
         [f"action {number}" for number in range(1, 5)]
     ] * 3

@@ -10,7 +10,7 @@ import torch
 from hero_envs.tau_bench.users.chat import Strategy
 from hero_pl.chat.byte_tokenizer import byte_tokenizer
 from hero_pl.datamodule import RolloutDataModule
-from hero_pl.errors import ConfigError, EnvError
+from hero_pl.errors import ConfigError
 from hero_pl.evaluation.metrics import scores
 from hero_pl.policy.base import ScoreRow
 from hero_pl.policy.huggingface import HuggingFacePolicy
@@ -188,7 +188,7 @@ def test_a_mistake_is_refused_when_the_configuration_is_read(mistake: str) -> No
 
 
 def test_a_model_that_is_missing_is_named_before_any_episode(checkpoint: str, tmp_path: Path) -> None:
-    with pytest.raises(EnvError, match="has no tokenizer"):
+    with pytest.raises(ConfigError, match="has no tokenizer"):
         play({"pretrained": str(tmp_path)}, [TRANSFER])
 
 

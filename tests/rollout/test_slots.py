@@ -1,6 +1,7 @@
 """A slot takes the next episode as soon as it is free, and no episode depends on what plays beside it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import gymnasium
@@ -118,7 +119,10 @@ def test_an_environment_that_is_used_again_starts_afresh() -> None:
 
 @pytest.mark.parametrize("num_envs", [1, 4])
 def test_an_episode_that_the_sampler_failed_once_is_played_again_with_its_seed(num_envs: int) -> None:
-    assert play([2, 1, 3, 2], num_envs, Failing)[0] == play([2, 1, 3, 2], num_envs)[0]
+    episodes = play([2, 1, 3, 2], num_envs, Failing)[0]
+    failure = "sampler_error: CountTest-v0, task '3', turn 2: the server does not answer"
+    assert [episode.failures for episode in episodes] == [(), (), (failure,), ()]
+    assert [replace(episode, failures=()) for episode in episodes] == play([2, 1, 3, 2], num_envs)[0]
 
 
 def test_an_episode_that_the_sampler_failed_twice_is_broken_and_the_others_are_played() -> None:
@@ -127,7 +131,8 @@ def test_an_episode_that_the_sampler_failed_twice_is_broken_and_the_others_are_p
 
     episodes, session = play([2, 1, 3, 2], 2, Twice)
     broken = episodes.pop(2)
-    assert (broken.stop_reason, broken.info["error"]) == (StopReason.SAMPLER_ERROR, "the server does not answer")
+    assert broken.stop_reason is StopReason.SAMPLER_ERROR
+    assert broken.info["error"] == "CountTest-v0, task '3', turn 2: the server does not answer"
     assert [turn.text for turn in broken.turns] == ["say 2"]
     assert not evaluable(broken)
     assert [episode.stop_reason for episode in episodes] == [StopReason.TERMINATED] * 3

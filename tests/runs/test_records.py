@@ -39,6 +39,7 @@ def turn(number: int, prompt: tuple[int, ...], action: tuple[int, ...] = (7, 8))
         finish_reason=FinishReason.LENGTH,
         malformed="no closing bracket" if number == 2 else None,
         policy_version=10 + number,
+        cut_chars=number,
     )
 
 
@@ -55,6 +56,8 @@ def episode(*turns: Turn) -> Trajectory:
         reward=1 / 3,
         stop_reason=StopReason.MAX_TURNS,
         info={"success": False, "parts": [0.5, None, {"deep": "\ud800"}]},
+        cut_chars=9,
+        failures=("env_error: it broke",),
     )
 
 
@@ -183,6 +186,8 @@ def test_only_what_environment_or_sampler_broke_says_nothing_about_the_policy() 
     kinds = {reason: evaluable(dataclasses.replace(episode(), stop_reason=reason)) for reason in StopReason}
     assert [reason for reason, counts in kinds.items() if not counts] == [
         StopReason.ENV_ERROR,
+        StopReason.ENV_TIMEOUT,
+        StopReason.ENDPOINT_ERROR,
         StopReason.SAMPLER_ERROR,
     ]
 

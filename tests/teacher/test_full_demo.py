@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from hero_pl.chat.actions import PlainText, ToolCall
+from hero_pl.chat.dialect import Dialect
 from hero_pl.errors import ConfigError
-from hero_pl.policy.base import Policy
 from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.rollout.collect import Collector
 from hero_pl.rollout.demonstrations import Demonstrations
@@ -32,7 +32,7 @@ def episode(name: str, reward: float, task: str = "t", seen: Sequence[str] = ("p
 
 def advise(teacher: FullDemoTeacher, trajectories: Sequence[Trajectory]) -> list[list[Hint | None]]:
     silent = [Reflection((None,) * len(t.turns), "rejected") for t in trajectories]
-    return teacher.advise(trajectories, silent, POLICY)
+    return teacher.advise(trajectories, silent, POLICY.dialect)
 
 
 def shown(row: list[Hint | None]) -> set[str | None]:
@@ -87,7 +87,7 @@ def test_reasoning_is_stripped_and_calls_are_written_in_the_policy_s_dialect() -
     turns = (replace(won.turns[0], action=call), replace(won.turns[1], action="", malformed="unreadable"))
     batch = [episode("lose", 0.0), replace(won, turns=turns)]
     silent = [Reflection((None, None), "rejected")] * 2
-    text = FullDemoTeacher().advise(batch, silent, calling)[0][0].text
+    text = FullDemoTeacher().advise(batch, silent, calling.dialect)[0][0].text
     assert "SECRET" not in text
     assert f"ASSISTANT: <tool_call>\n{call}\n</tool_call>" in text
     assert "ASSISTANT: x2" in text  # a reply that was no action
@@ -152,7 +152,7 @@ def test_a_matched_step_is_shown_only_where_everything_seen_before_was_the_same(
 class Expert(Demonstrations):
     """Fails at task ``hard`` and succeeds elsewhere, up to rounding."""
 
-    def make(self, specs: Sequence[EpisodeSpec], policy: Policy, collector: Collector) -> list[Trajectory]:
+    def make(self, specs: Sequence[EpisodeSpec], dialect: Dialect, collector: Collector) -> list[Trajectory]:
         return [
             replace(episode("expert", 0.0 if spec.task_id == "hard" else 1.0 - 1e-7, task=spec.task_id), seed=spec.seed)
             for spec in specs

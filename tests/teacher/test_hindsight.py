@@ -26,7 +26,7 @@ def hints(
 ):
     turn = Turn(1, (), (1,), (0.0,), "a", "a", observation, "user")
     trajectory = Trajectory("t", "e", 0, 0, "", (), "", (turn,), reward, StopReason.TERMINATED)
-    return teacher.advise([trajectory], [Reflection((diagnosis,), "ok")], policy)[0][0]
+    return teacher.advise([trajectory], [Reflection((diagnosis,), "ok")], policy.dialect)[0][0]
 
 
 def test_the_default_hint_shows_observation_outcome_diagnosis_and_target() -> None:

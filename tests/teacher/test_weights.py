@@ -1,6 +1,5 @@
 """Which weights the teacher scores with, and when they follow the student."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -121,24 +120,6 @@ def test_a_small_step_of_the_trust_region_survives_bfloat16(policy: HuggingFaceP
     mixed = weights.scores(policy, [ROW]).logits()
     assert mixed.dtype == torch.float32
     assert float(mixed[0, 2] - mixed[0, 0]) == pytest.approx(0.0125, rel=0.01)
-
-
-def test_a_teacher_scores_a_bounded_number_of_padded_tokens_at_once(
-    policy: HuggingFacePolicy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rows = [ScoreRow(tuple(range(1, n + 1)), ((n - 1, n),)) for n in (4, 9, 3, 20, 2)]
-    whole = LiveWeights().scores(policy, rows).logits()
-    passes = []
-    scores = policy.scores
-
-    def counted(part: Sequence[ScoreRow], weights: str = "live") -> Scores:
-        passes.append([len(row.ids) for row in part])
-        return scores(part, weights)
-
-    monkeypatch.setattr(policy, "scores", counted)
-    monkeypatch.setattr("hero_pl.teacher.weights.TOKENS_PER_PASS", 27)
-    torch.testing.assert_close(LiveWeights().scores(policy, rows).logits(), whole)
-    assert passes == [[4, 9, 3], [20], [2]]  # three rows padded to nine; twenty with anything else is too many
 
 
 def test_settings_and_policies_that_cannot_work_are_refused() -> None:

@@ -15,6 +15,9 @@ MAX_CHARACTERS = 4096
 MAX_BITS = 65536
 """Integers beyond this size are refused with Python's text for integers that no float can hold."""
 
+MAX_WORK = 2**20
+"""Bits of all intermediate integers of one expression; more are refused with the same text."""
+
 _ALPHABET = "0123456789+-*/(). "
 
 _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
@@ -57,6 +60,7 @@ def _value(expression: str) -> Any:
     tree = ast.parse(expression.lstrip(" "), "<string>", "eval").body
     todo: list[tuple[ast.expr, bool]] = [(tree, False)]
     values: list[Any] = []
+    work = 0
     while todo:
         node, children_done = todo.pop()
         if isinstance(node, ast.Constant):
@@ -72,6 +76,9 @@ def _value(expression: str) -> Any:
             if children_done:
                 right, left = values.pop(), values.pop()
                 values.append(_apply(node.op, left, right))
+                work += values[-1].bit_length() if isinstance(values[-1], int) else 0
+                if work > MAX_WORK:
+                    raise OverflowError("int too large to convert to float")
             else:
                 todo += [(node, True), (node.right, False), (node.left, False)]
         elif isinstance(node, ast.Call):

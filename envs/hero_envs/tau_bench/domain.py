@@ -1,25 +1,17 @@
-"""A domain: its records, tools, policy text and tasks, loaded once per process and shared by all environments."""
+"""A domain: its records, tools, policy text and tasks, shared by all environments of a process."""
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Mapping, Sequence
-from functools import cached_property, lru_cache
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
-from hero_envs.tau_bench import airline_tools, retail_tools
 from hero_envs.tau_bench.database import BaseData, Database, Delta, copy_json
-from hero_envs.tau_bench.tasks import Task, tasks_from_json
+from hero_envs.tau_bench.tasks import Task
 from hero_envs.tau_bench.tool import Tool
-
-DATA_VARIABLE = "HERO_TAU_BENCH_DATA"
-"""Environment variable with the folder that the importer wrote."""
 
 TABLES = {"retail": ("orders", "products", "users"), "airline": ("flights", "reservations", "users")}
 SPLITS = {"retail": ("train", "dev", "test"), "airline": ("test",)}
-TOOLS: dict[str, tuple[Tool, ...]] = {"retail": retail_tools.TOOLS, "airline": airline_tools.TOOLS}
 
 
 class Domain:
@@ -85,58 +77,3 @@ class Domain:
     def do_nothing_ids(self, split: str) -> list[str]:
         """The tasks of a split that doing nothing solves; their share is the floor of every score."""
         return [task.id for task in self.splits[split] if self.solved_by_nothing(task)]
-
-
-def default_data_dir() -> Path:
-    """Where the importer writes and the environments read when nothing is said: the user's data folder."""
-    if os.environ.get(DATA_VARIABLE):
-        return Path(os.environ[DATA_VARIABLE])
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Application Support"
-    else:
-        base = Path(os.environ.get("XDG_DATA_HOME", Path.home() / ".local" / "share"))
-    return base / "hero_pl" / "tau_bench"
-
-
-def load_official(name: str, data_dir: str | Path | None = None) -> Domain:
-    """Load a domain of the public benchmark that ``import_official`` stored.
-
-    Args:
-        name: ``retail`` or ``airline``.
-        data_dir: Folder with ``retail/`` and ``airline/``; by default ``default_data_dir()``.
-
-    Raises:
-        FileNotFoundError: The data is not there; the message names the import command.
-        DataImportError: A file has changed since it was imported, or is not what it should be.
-    """
-    if name not in TABLES:
-        raise ValueError(f"No official TauBench domain {name!r}; there are: {', '.join(TABLES)}.")
-    return _load(name, Path(data_dir or default_data_dir()).resolve())
-
-
-@lru_cache(maxsize=8)
-def _load(name: str, root: Path) -> Domain:
-    folder = root / name
-    needed = [f"{table}.json" for table in TABLES[name]] + [f"tasks_{split}.json" for split in SPLITS[name]]
-    missing = [file for file in [*needed, "tools.json", "policy.md"] if not (folder / file).is_file()]
-    if missing:
-        raise FileNotFoundError(
-            f"TauBench {name}: {', '.join(missing)} missing in {folder}. The official data is not part of this "
-            "package. Import it once from a checkout of github.com/sierra-research/tau-bench with: "
-            f"hero_pl import-tau-bench PATH (or set {DATA_VARIABLE}, or pass data_dir). "
-            "Without it, use hero_pl/PocketRetail-v0."
-        )
-
-    from hero_envs.tau_bench.importer import read_verified  # which knows what a domain is
-
-    content = read_verified(name, folder)
-    return Domain(
-        name=name,
-        base=BaseData({table: content[f"{table}.json"] for table in TABLES[name]}),
-        tools=TOOLS[name],
-        tool_schemas=content["tools.json"],
-        policy=content["policy.md"],
-        splits={split: tasks_from_json(split, content[f"tasks_{split}.json"]) for split in SPLITS[name]},
-    )

@@ -14,14 +14,16 @@ from typing import Any
 
 import gymnasium
 
+from hero_envs.chat_http import encodable
 from hero_envs.spaces import UnicodeText
 from hero_envs.tau_bench.compact import compact_observation
-from hero_envs.tau_bench.domain import Domain, load_official
+from hero_envs.tau_bench.domain import Domain
 from hero_envs.tau_bench.episode import RESPOND, Episode
 from hero_envs.tau_bench.generate import pocket_retail
 from hero_envs.tau_bench.goals import KINDS, Kind
 from hero_envs.tau_bench.handles import Handles
 from hero_envs.tau_bench.manifest import plays_faithfully
+from hero_envs.tau_bench.official import load_official
 from hero_envs.tau_bench.prompts import COMPACT_POLICY, LOOKUP_POLICY
 from hero_envs.tau_bench.users.base import User
 from hero_envs.tau_bench.users.chat import ChatUser
@@ -121,7 +123,8 @@ class TauBenchEnv(gymnasium.Env[str, str]):
 
         Raises:
             ValueError: The task id does not exist.
-            UserError: The user simulator failed.
+            UserError: The user simulator failed. With an ``EndpointUser`` also the faults of
+                :mod:`hero_envs.chat_endpoint`.
         """
         super().reset(seed=seed)
         ids = self.task_ids
@@ -151,7 +154,7 @@ class TauBenchEnv(gymnasium.Env[str, str]):
         if isinstance(self.user, ScriptedUser):
             info["user_is_faithful"] = plays_faithfully(task)
         opening = self._episode.start()
-        return _printable(self._handles.shorten(opening) if self._handles else opening), info
+        return encodable(self._handles.shorten(opening) if self._handles else opening), info
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """Carry out one action.
@@ -164,7 +167,7 @@ class TauBenchEnv(gymnasium.Env[str, str]):
             ``success``, ``reward_info``, ``user`` and ``user_cost``.
 
         Raises:
-            UserError: The user simulator failed; the episode cannot be evaluated.
+            UserError: The user simulator failed; the episode cannot be evaluated. See ``reset``.
         """
         if self._episode is None:
             raise RuntimeError("TauBenchEnv.step() before reset(); call reset() first.")
@@ -188,7 +191,11 @@ class TauBenchEnv(gymnasium.Env[str, str]):
             info["reward_info"] = dict(result.reward_info) if result is not None and result.reward_info else None
             info["user"] = self.user.label
             info["user_cost"] = self.user.cost
-        return _printable(observation), reward, done, truncated, info
+        return encodable(observation), reward, done, truncated, info
+
+    def cancel(self) -> None:
+        """Called from another thread when the run is to end: a user that waits for a server gives up."""
+        self.user.cancel()
 
     def _expanded(self, name: str, kwargs: dict[str, Any]) -> dict[str, Any]:
         """The arguments with ids in place of handles."""
@@ -239,11 +246,6 @@ def _deeper_than(value: Any, limit: int) -> bool:
         if not level:
             return False
     return True
-
-
-def _printable(text: str) -> str:
-    """The text with surrogate pairs joined and lone ones replaced by U+FFFD, so that every tokenizer can encode it."""
-    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _make_user(user: str | Mapping[str, Any] | User) -> User:

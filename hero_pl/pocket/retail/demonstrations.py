@@ -18,11 +18,11 @@ from dataclasses import replace
 
 from hero_envs.tau_bench.goals import REASONS
 from hero_envs.tau_bench.lookups import GIFT_CARD
+from hero_pl.chat.dialect import Dialect
 from hero_pl.pocket.retail.commands import RetailCommands
 from hero_pl.pocket.retail.reflector import RetailRules, desks
 from hero_pl.pocket.retail.rules import ACTS, TRANSFER, Call, Desk, judge, read_call, short
 from hero_pl.pocket.shop.demonstrations import MODES, check_chances, hint_teachers, labeled_turn, taught_rows
-from hero_pl.policy.base import Policy
 from hero_pl.policy.sampling import Sampling
 from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.rollout.collect import Collector
@@ -64,12 +64,12 @@ class RetailDemonstrations(Demonstrations):
         self.parser = RetailCommands()
         self.teachers = hint_teachers()
 
-    def make(self, specs: Sequence[EpisodeSpec], policy: Policy, collector: Collector) -> list[Trajectory]:
+    def make(self, specs: Sequence[EpisodeSpec], dialect: Dialect, collector: Collector) -> list[Trajectory]:
         """Play the demonstrator and convert its episodes with ``hero_pl.pocket.shop.demonstrations.taught_rows``."""
-        clerk = ScriptedPolicy(self._reply, policy.template, self.parser)
-        clerk.max_length = policy.max_length
+        clerk = ScriptedPolicy(self._reply, dialect.template, self.parser)
+        clerk.max_length = dialect.max_length
         played = collector.collect(specs, clerk, Sampling(1.0, 256))
-        return played if self.clean else taught_rows(played, self.rules, policy, self._branches)
+        return played if self.clean else taught_rows(played, self.rules, dialect, self._branches)
 
     # -- acting ------------------------------------------------------------------------------------------------
 
@@ -116,11 +116,11 @@ class RetailDemonstrations(Demonstrations):
     # -- reviews and hint-following rows -----------------------------------------------------------------------
 
     def _branches(
-        self, trajectory: Trajectory, reflection: Reflection, policy: Policy, rng: random.Random
+        self, trajectory: Trajectory, reflection: Reflection, dialect: Dialect, rng: random.Random
     ) -> list[Trajectory]:
         known = desks(trajectory)
         places = self._places(trajectory, known, rng)
-        return [self._branch(trajectory, place, known[place], reflection, policy, rng) for place in places]
+        return [self._branch(trajectory, place, known[place], reflection, dialect, rng) for place in places]
 
     def _places(self, trajectory: Trajectory, known: Sequence[Desk], rng: random.Random) -> list[int]:
         """Draw the turns of the hint-following rows; turns with a decision have three times the weight."""
@@ -138,7 +138,7 @@ class RetailDemonstrations(Demonstrations):
         place: int,
         desk: Desk,
         reflection: Reflection,
-        policy: Policy,
+        dialect: Dialect,
         rng: random.Random,
     ) -> Trajectory:
         turn = trajectory.turns[place]
@@ -149,9 +149,9 @@ class RetailDemonstrations(Demonstrations):
         elif rng.random() < self.obedience:
             diagnosis, label = self._arbitrary(desk, rng)
         alone = replace(trajectory, turns=(turn,))
-        hint = self.teachers[mode].advise([alone], [Reflection((diagnosis,), "ok")], policy)[0][0]
-        prompt = policy.template.insert_hint(turn.prompt_ids, hint.text if hint else "")
-        return replace(trajectory, turns=(labeled_turn(1, prompt, self.parser.write(label), policy),))
+        hint = self.teachers[mode].advise([alone], [Reflection((diagnosis,), "ok")], dialect)[0][0]
+        prompt = dialect.template.insert_hint(turn.prompt_ids, hint.text if hint else "")
+        return replace(trajectory, turns=(labeled_turn(1, prompt, self.parser.write(label), dialect),))
 
     @staticmethod
     def _arbitrary(desk: Desk, rng: random.Random) -> tuple[Diagnosis, Call]:

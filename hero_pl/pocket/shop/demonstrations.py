@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from hero_envs.webshop.pocket import KINDS
+from hero_pl.chat.dialect import Dialect
 from hero_pl.errors import ConfigError
 from hero_pl.pocket.shop.expert import ShopExpert, first_message, last_message
 from hero_pl.pocket.shop.reflector import ShopRules
 from hero_pl.pocket.shop.rules import Page, Request, Slot, action, decision
-from hero_pl.policy.base import Policy
 from hero_pl.policy.sampling import Sampling
 from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.reflection.base import Reflector
@@ -80,15 +80,15 @@ class ShopDemonstrations(Demonstrations):
         self.teachers = hint_teachers()
         self.demonstrator = FullDemoTeacher("oracle", ShopExpert(), template=DEMONSTRATION)
 
-    def make(self, specs: Sequence[EpisodeSpec], policy: Policy, collector: Collector) -> list[Trajectory]:
+    def make(self, specs: Sequence[EpisodeSpec], dialect: Dialect, collector: Collector) -> list[Trajectory]:
         """Play the demonstrator and convert its episodes with :func:`taught_rows`."""
         if self.clean:
-            return ShopExpert().make(specs, policy, collector)
-        demonstrator = ScriptedPolicy(self._reply, policy.template, policy.parser)
-        demonstrator.max_length = policy.max_length
+            return ShopExpert().make(specs, dialect, collector)
+        demonstrator = ScriptedPolicy(self._reply, dialect.template, dialect.parser)
+        demonstrator.max_length = dialect.max_length
         self.demonstrator.attach_collector(collector)
         played = collector.collect(specs, demonstrator, Sampling(1.0, 256))
-        return taught_rows(played, self.rules, policy, self._branches, self.reviews)
+        return taught_rows(played, self.rules, dialect, self._branches, self.reviews)
 
     # -- acting ------------------------------------------------------------------------------------------------
 
@@ -122,13 +122,13 @@ class ShopDemonstrations(Demonstrations):
     # -- reviews and hint-following rows -----------------------------------------------------------------------
 
     def _branches(
-        self, trajectory: Trajectory, reflection: Reflection, policy: Policy, rng: random.Random
+        self, trajectory: Trajectory, reflection: Reflection, dialect: Dialect, rng: random.Random
     ) -> list[Trajectory]:
         turns = rng.sample(trajectory.turns, min(self.branches, len(trajectory.turns)))
-        return [self._branch(trajectory, turn, reflection, policy, rng) for turn in turns]
+        return [self._branch(trajectory, turn, reflection, dialect, rng) for turn in turns]
 
     def _branch(
-        self, trajectory: Trajectory, turn: Turn, reflection: Reflection, policy: Policy, rng: random.Random
+        self, trajectory: Trajectory, turn: Turn, reflection: Reflection, dialect: Dialect, rng: random.Random
     ) -> Trajectory:
         request = Request.read(trajectory.first_observation)
         assert request is not None
@@ -136,8 +136,8 @@ class ShopDemonstrations(Demonstrations):
         page = Page.read(before)
         slot, right = decision(request, page)
         if self.demonstrations and rng.random() < self.demonstrations:
-            shown = self.demonstrator.advise([trajectory], [reflection], policy)[0][turn.number - 1]
-            return _hinted(trajectory, turn, shown, action(slot, right), policy, DEMONSTRATION_POSITION)
+            shown = self.demonstrator.advise([trajectory], [reflection], dialect)[0][turn.number - 1]
+            return _hinted(trajectory, turn, shown, action(slot, right), dialect, DEMONSTRATION_POSITION)
         mode = rng.choices(list(MODES), list(MODES.values()))[0]
         diagnosis = reflection.diagnoses[turn.number - 1]
         assert diagnosis is not None
@@ -148,8 +148,8 @@ class ShopDemonstrations(Demonstrations):
             diagnosis, label = self._arbitrary(page, turn, rng, mode)
         diagnoses = list(reflection.diagnoses)
         diagnoses[turn.number - 1] = diagnosis
-        hints = self.teachers[mode].advise([trajectory], [Reflection(tuple(diagnoses), "ok")], policy)[0]
-        return _hinted(trajectory, turn, hints[turn.number - 1], label, policy)
+        hints = self.teachers[mode].advise([trajectory], [Reflection(tuple(diagnoses), "ok")], dialect)[0]
+        return _hinted(trajectory, turn, hints[turn.number - 1], label, dialect)
 
     @staticmethod
     def _arbitrary(page: Page, turn: Turn, rng: random.Random, mode: str) -> tuple[Diagnosis, str]:
@@ -167,12 +167,12 @@ def _hinted(
     turn: Turn,
     hint: Hint | None,
     label: str,
-    policy: Policy,
+    dialect: Dialect,
     position: HintPosition | None = None,
 ) -> Trajectory:
     """A hint-following row: the turn, with the hint in its context and the label as its action."""
-    prompt = policy.template.insert_hint(turn.prompt_ids, hint.text if hint else "", position)
-    return replace(trajectory, turns=(labeled_turn(1, prompt, label, policy),))
+    prompt = dialect.template.insert_hint(turn.prompt_ids, hint.text if hint else "", position)
+    return replace(trajectory, turns=(labeled_turn(1, prompt, label, dialect),))
 
 
 def habits(category: str) -> tuple[Slot, ...]:
@@ -182,21 +182,21 @@ def habits(category: str) -> tuple[Slot, ...]:
     return tuple(OPTION_SLOTS[i] for i in sorted(rng.permutation(3)[:count]))
 
 
-Branches = Callable[[Trajectory, Reflection, Policy, random.Random], list[Trajectory]]
+Branches = Callable[[Trajectory, Reflection, Dialect, random.Random], list[Trajectory]]
 """Function that returns the hint-following rows of one episode."""
 
 
 def taught_rows(
-    played: Sequence[Trajectory], rules: Reflector, policy: Policy, branches: Branches, reviews: bool = True
+    played: Sequence[Trajectory], rules: Reflector, dialect: Dialect, branches: Branches, reviews: bool = True
 ) -> list[Trajectory]:
     """Convert episodes to rows: each episode (followed by its review with ``reviews``) and its hint-following rows.
 
     Rows are sorted by length, so that micro-batches have little padding.
     """
     rows: list[Trajectory] = []
-    for trajectory, reflection in zip(played, rules.reflect(played, policy), strict=True):
-        rows.append(with_review(trajectory, reflection, policy) if reviews else trajectory)
-        rows += branches(trajectory, reflection, policy, random.Random(trajectory.seed))
+    for trajectory, reflection in zip(played, rules.reflect(played, None), strict=True):
+        rows.append(with_review(trajectory, reflection, dialect) if reviews else trajectory)
+        rows += branches(trajectory, reflection, dialect, random.Random(trajectory.seed))
     return sorted(rows, key=lambda row: len(row.turns[-1].prompt_ids))
 
 
@@ -221,14 +221,14 @@ def hint_teachers() -> dict[str, HindsightTeacher]:
     }
 
 
-def with_review(trajectory: Trajectory, reflection: Reflection, policy: Policy) -> Trajectory:
+def with_review(trajectory: Trajectory, reflection: Reflection, dialect: Dialect) -> Trajectory:
     """The episode with its review as an additional turn; the prompt of that turn contains the episode's ids."""
-    prompt = review_prompt(trajectory, policy)
-    review = labeled_turn(len(trajectory.turns) + 1, prompt, dump_reflection(reflection), policy)
+    prompt = review_prompt(trajectory, dialect)
+    review = labeled_turn(len(trajectory.turns) + 1, prompt, dump_reflection(reflection), dialect)
     return replace(trajectory, turns=(*trajectory.turns, review))
 
 
-def labeled_turn(number: int, prompt: tuple[int, ...], text: str, policy: Policy) -> Turn:
+def labeled_turn(number: int, prompt: tuple[int, ...], text: str, dialect: Dialect) -> Turn:
     """A turn whose action is a label."""
-    ids = (*policy.template.encoder.encode_untrusted(text), int(policy.template.tokenizer.eos_token_id))
+    ids = dialect.reply_ids(text)
     return Turn(number, prompt, ids, (0.0,) * len(ids), text, text, "", "user", FinishReason.STOP)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from hero_pl.chat.dialect import Dialect
 from hero_pl.errors import ConfigError
 from hero_pl.pocket.shop.rules import Page, Request, action, decision
-from hero_pl.policy.base import Policy
 from hero_pl.policy.sampling import Sampling
 from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.rollout.collect import Collector
@@ -18,7 +18,7 @@ from hero_pl.types import Trajectory
 class ShopExpert(Demonstrations):
     """Takes the correct action for the request and the current page."""
 
-    def make(self, specs: Sequence[EpisodeSpec], policy: Policy, collector: Collector) -> list[Trajectory]:
+    def make(self, specs: Sequence[EpisodeSpec], dialect: Dialect, collector: Collector) -> list[Trajectory]:
         """One episode per spec.
 
         Raises:
@@ -34,8 +34,8 @@ class ShopExpert(Demonstrations):
                 )
             return action(*decision(request, Page.read(last_message(context))))
 
-        expert = ScriptedPolicy(reply, policy.template, policy.parser)
-        expert.max_length = policy.max_length
+        expert = ScriptedPolicy(reply, dialect.template, dialect.parser)
+        expert.max_length = dialect.max_length
         return collector.collect(specs, expert, Sampling(1.0, 256))
 
 

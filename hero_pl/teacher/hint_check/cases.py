@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
+from hero_pl.chat.dialect import Dialect
 from hero_pl.teacher.render import NOTHING
 from hero_pl.types import Diagnosis, Reflection, Trajectory, Turn
 
-if TYPE_CHECKING:
-    from hero_pl.policy.base import Policy
-
 Facts: TypeAlias = Mapping[str, Any]
 """Values for the names of a hint template."""
-GiveFacts: TypeAlias = "Callable[[Trajectory, Turn, Diagnosis | None, Policy], dict[str, Any]]"
+GiveFacts: TypeAlias = "Callable[[Trajectory, Turn, Diagnosis | None, Dialect], dict[str, Any]]"
 """What a teacher would tell about a turn; see :meth:`hero_pl.teacher.hindsight.HindsightTeacher.facts`."""
 
 
@@ -72,7 +70,7 @@ def make_cases(
     trajectories: Sequence[Trajectory],
     reflections: Sequence[Reflection],
     facts: GiveFacts,
-    policy: Policy,
+    dialect: Dialect,
     turns: int = 16,
 ) -> list[Case]:
     """Turns of a batch that were blamed (with a corrected action), and turns that were called right.
@@ -83,7 +81,7 @@ def make_cases(
         trajectories: One rollout batch.
         reflections: One per trajectory.
         facts: The teacher's.
-        policy: For its tokenizer and its dialect.
+        dialect: Of the policy.
         turns: Of each of both kinds at most, spread evenly over the batch.
     """
     found = [
@@ -94,37 +92,36 @@ def make_cases(
     ]
     blamed = [one for one in found if one.diagnosis.next_action_target is not None]
     right = [one for one in found if one.diagnosis.next_action_target is None and not one.diagnosis.was_failure]
-    cases = [_case(one, blamed, facts, policy) for one in _spread(blamed, turns)]
-    return cases + [_case(one, right, facts, policy) for one in _spread(right, turns)]
+    cases = [_case(one, blamed, facts, dialect) for one in _spread(blamed, turns)]
+    return cases + [_case(one, right, facts, dialect) for one in _spread(right, turns)]
 
 
-def _case(one: _Found, alike: list[_Found], facts: GiveFacts, policy: Policy) -> Case:
+def _case(one: _Found, alike: list[_Found], facts: GiveFacts, dialect: Dialect) -> Case:
     own = one.diagnosis
-    hint = facts(one.trajectory, one.turn, own, policy)
+    hint = facts(one.trajectory, one.turn, own, dialect)
     silent = dict.fromkeys(("diagnosis", "confidence", "target"))
     told: dict[Arm, Facts] = {Arm.HINT: hint, Arm.SCAFFOLD: NOTHING, Arm.FEEDBACK: {**hint, **silent}}
     place = alike.index(one)
     others = [*alike[place + 1 :], *alike[:place]]
     giver = next((other for other in others if _says(other) != _says(one)), None)
     if giver is not None:
-        told[Arm.SHUFFLED] = facts(one.trajectory, one.turn, giver.diagnosis, policy)
+        told[Arm.SHUFFLED] = facts(one.trajectory, one.turn, giver.diagnosis, dialect)
     if own.next_action_target is None:
         return Case(one.episode, one.turn, one.turn.action_ids, None, told)
     target = own.next_action_target
     other = next((o.diagnosis.next_action_target for o in others if o.diagnosis.next_action_target != target), None)
     if other is not None:
-        told[Arm.WRONG] = facts(one.trajectory, one.turn, replace(own, next_action_target=other), policy)
-    return Case(one.episode, one.turn, _ids(target, policy), _ids(other, policy) if other else None, told)
+        told[Arm.WRONG] = facts(one.trajectory, one.turn, replace(own, next_action_target=other), dialect)
+    return Case(one.episode, one.turn, _ids(target, dialect), _ids(other, dialect) if other else None, told)
 
 
 def _says(one: _Found) -> tuple[str, Any]:
     return one.diagnosis.text, one.diagnosis.next_action_target
 
 
-def _ids(call: Mapping[str, Any], policy: Policy) -> tuple[int, ...]:
+def _ids(call: Mapping[str, Any], dialect: Dialect) -> tuple[int, ...]:
     """A corrected action as the policy would send it, with the end of the turn."""
-    template = policy.template
-    return (*template.encoder.encode_untrusted(policy.parser.write(call)), int(template.tokenizer.eos_token_id))
+    return dialect.reply_ids(dialect.parser.write(call))
 
 
 def _spread(found: list[_Found], count: int) -> list[_Found]:

@@ -7,7 +7,6 @@ All contexts of a turn share the conversation before it, so it is run once per t
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -17,13 +16,13 @@ import torch
 from hero_pl.errors import PolicyError, TokenAlignmentError
 from hero_pl.policy.base import ScoreRow
 from hero_pl.policy.branches import BranchScorer
-from hero_pl.policy.huggingface import HuggingFacePolicy
 from hero_pl.teacher.hint_check.cases import Arm, Case, Facts
 from hero_pl.teacher.render import HintTemplate
 from hero_pl.teacher.weights import LiveWeights, TeacherWeights
 from hero_pl.teacher.wordings import Wording
 
 if TYPE_CHECKING:
+    from hero_pl.chat.dialect import Dialect
     from hero_pl.policy.base import Policy
 
 NEW_TOKENS, SCORED_TOKENS = 8192, 2048
@@ -86,7 +85,7 @@ def measure(
             if arm not in case.facts or reply is None or wording in refused:
                 continue
             try:
-                context = hinted_context(case, case.facts[arm], wording, templates[wording], policy)
+                context = hinted_context(case, case.facts[arm], wording, templates[wording], policy.dialect)
             except (PolicyError, TokenAlignmentError) as error:
                 refused[wording] = str(error)
             else:
@@ -113,11 +112,11 @@ def measure(
     )
 
 
-def hinted_context(case: Case, facts: Facts, wording: Wording, template: HintTemplate, policy: Policy) -> Reply:
+def hinted_context(case: Case, facts: Facts, wording: Wording, template: HintTemplate, dialect: Dialect) -> Reply:
     """The context of a turn with a hint in it."""
-    encoder = policy.template.encoder
+    encoder = dialect.template.encoder
     text = template.render(lambda words: len(encoder.encode_untrusted(words)), dict(facts))
-    return policy.template.insert_hint(case.turn.prompt_ids, text, wording.position, case.turn.action_ids)
+    return dialect.template.insert_hint(case.turn.prompt_ids, text, wording.position, case.turn.action_ids)
 
 
 def over_ranks(measured: Measured) -> Measured:
@@ -179,9 +178,14 @@ class _Scorer:
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
-        self.weights = LiveWeights()
-        self.weights.scorer = _sharing(policy)
-        self.tokens = self.too_long = 0
+        self.scorer, self.weights = BranchScorer(), LiveWeights()
+        self.weights.scorer = self.scorer
+        self.too_long = 0
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that went through the network."""
+        return self.scorer.forwarded
 
     def __call__(self, prompt: Reply, pairs: Sequence[tuple[Reply, Reply]]) -> dict[tuple[Reply, Reply], float]:
         """Log-probability by ``(context, reply)``; each pair is scored once."""
@@ -189,25 +193,9 @@ class _Scorer:
         fitting = [pair for pair in different if len(pair[0]) + len(pair[1]) <= self.policy.max_length]
         self.too_long += len(different) - len(fitting)
         found: dict[tuple[Reply, Reply], float] = {}
-        scorer = self.weights.scorer
         for part in _parts(fitting, len(prompt)):
-            before = scorer.forwarded if scorer is not None else 0
             found |= zip(part, reply_logprobs(self.policy, part, self.weights), strict=True)
-            self.tokens += scorer.forwarded - before if scorer is not None else sum(len(c) + len(a) for c, a in part)
         return found
-
-
-def _sharing(policy: Policy) -> BranchScorer | None:
-    """A scorer that runs a shared context once, if the network can."""
-    if not isinstance(policy, HuggingFacePolicy):
-        return None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # separate passes are no loss but of time
-        for how in ("tree_mask", "prefix_cache"):
-            scorer = BranchScorer(how)
-            if scorer.can_share(policy, "live"):
-                return scorer
-    return None
 
 
 def _parts(pairs: Sequence[tuple[Reply, Reply]], shared: int) -> Iterator[list[tuple[Reply, Reply]]]:

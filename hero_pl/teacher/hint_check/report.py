@@ -69,6 +69,13 @@ class HintReport:
         }
 
 
+UNLIKELY = 0.05
+WEAK = (
+    "Even with its hint the corrected action stays unlikely. Long replies are always that; if actions are short, the "
+    "policy needs a warm start before hints can teach it."
+)
+
+
 def check_hints(
     cases: Sequence[Case], templates: Mapping[Wording, HintTemplate], policy: Policy, arms: Sequence[Arm]
 ) -> HintReport:
@@ -126,10 +133,11 @@ def summary(report: HintReport) -> str:
     if best is None:
         return f"No wording surely helps on {turns} ({cost})."
     before, after = report.bare["wanted"], best.probability[Arm.HINT.value]
-    return (
+    said = (
         f"{best.wording}: P(corrected action) {before:.2f} without hint, {after:.2f} with it; all turns "
         f"{best.overall}; on {turns} ({cost})."
     )
+    return said if after >= UNLIKELY else f"{said} {WEAK}"
 
 
 def refusal(report: HintReport) -> str:

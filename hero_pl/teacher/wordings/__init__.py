@@ -29,13 +29,16 @@ class Wording:
 
 
 POSITIONS: dict[str, tuple[HintPosition, ...]] = {
-    "full": ("before_action", "last_message"),
     "short": ("before_action", "last_message"),
     "reply_exactly": ("before_action", "last_message"),
     "inline": ("last_message",),
     "chat": ("after_draft",),
+    "full": ("before_action", "last_message"),
 }
-"""Shipped wordings and the positions that are measured; one with a single position always goes there."""
+"""Shipped wordings and the positions that are measured; one with a single position always goes there.
+
+In the order in which they are taken where several help alike: prose comes last.
+"""
 OTHER_POSITIONS: tuple[HintPosition, ...] = ("before_action", "last_message")
 """Those of a template of the user."""
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from hero_envs.tau_bench.domain import SPLITS, TABLES, Domain, load_official
+from hero_envs.tau_bench.domain import SPLITS, TABLES, Domain
 from hero_envs.tau_bench.importer import DataImportError, import_official
 from hero_envs.tau_bench.manifest import build_manifest, stored_manifest
+from hero_envs.tau_bench.official import load_official
 
 ROOT = Path(__file__).resolve().parents[3]
 DATA = ROOT / ".." / "shared" / "data" / "taubench"

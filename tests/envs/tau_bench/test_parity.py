@@ -8,8 +8,9 @@ from types import ModuleType
 import pytest
 
 from hero_envs.tau_bench.database import Database, copy_json
-from hero_envs.tau_bench.domain import Domain, load_official
+from hero_envs.tau_bench.domain import Domain
 from hero_envs.tau_bench.episode import Episode
+from hero_envs.tau_bench.official import load_official
 from hero_envs.tau_bench.tasks import Task
 from hero_envs.tau_bench.users.recorded import RecordedUser
 

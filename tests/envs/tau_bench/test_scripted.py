@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from hero_envs.tau_bench.domain import Domain, load_official
+from hero_envs.tau_bench.domain import Domain
 from hero_envs.tau_bench.env import read_action
 from hero_envs.tau_bench.episode import Episode
 from hero_envs.tau_bench.expert import ScriptedExpert
 from hero_envs.tau_bench.generate import pocket_retail
 from hero_envs.tau_bench.goals import parse_request
 from hero_envs.tau_bench.manifest import do_nothing_floor, stored_manifest
+from hero_envs.tau_bench.official import load_official
 from hero_envs.tau_bench.tasks import Task
 from hero_envs.tau_bench.users.base import STOP
 from hero_envs.tau_bench.users.scripted import ScriptedUser

@@ -36,7 +36,7 @@ def make(policy):
     def made(episodes=60, **kwargs):
         collector = Collector(ENV, SMALL, split="warmup")
         specs = [EpisodeSpec(task, i, i) for i, task in enumerate(collector.task_ids[:episodes])]
-        return RetailDemonstrations(**kwargs).make(specs, policy, collector)
+        return RetailDemonstrations(**kwargs).make(specs, policy.dialect, collector)
 
     return made
 
@@ -148,7 +148,7 @@ def test_every_decision_can_be_made_from_what_is_visible(make):
 
 def test_warm_up_tasks_and_users_are_disjoint_from_all_others():
     collectors = {split: Collector(ENV, SMALL, split) for split in ("warmup", "train", "validation", "test")}
-    domain = collectors["warmup"].envs[0].unwrapped.domain
+    domain = collectors["warmup"].env.unwrapped.domain
     users = {split: {task.user_id for task in domain.splits[split]} for split in collectors}
     assert all(users.values())
     for split in ("train", "validation", "test"):

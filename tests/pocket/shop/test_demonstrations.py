@@ -28,7 +28,7 @@ def made(tiny_policy):
         policy.load()
         collector = Collector(ENV, split="warmup")
         specs = [EpisodeSpec(task, i, i) for i, task in enumerate(collector.task_ids[:40])]
-        rows = ShopDemonstrations(**kwargs).make(specs, policy, collector)
+        rows = ShopDemonstrations(**kwargs).make(specs, policy.dialect, collector)
         return policy, rows
 
     return make
@@ -70,7 +70,7 @@ def test_an_example_in_the_system_prompt_is_not_taken_for_the_request(kind, tiny
     collector = Collector(ENV, {"system_prompt": example}, split="warmup")
     demonstrations = kind(branches=0, reviews=False, noise=0.0, habit=0.0) if kind is ShopDemonstrations else kind()
     specs = [EpisodeSpec(task, i, i) for i, task in enumerate(collector.task_ids[:4])]
-    rows = demonstrations.make(specs, policy, collector)
+    rows = demonstrations.make(specs, policy.dialect, collector)
     assert all(row.system_prompt == example for row in rows)
     assert not any("table" in turn.text for row in rows for turn in row.turns)
 

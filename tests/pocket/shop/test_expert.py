@@ -13,7 +13,7 @@ def test_the_expert_buys_the_right_thing_in_every_task(tiny_policy) -> None:
     policy.load()
     collector = Collector("hero_pl/WebShopPocket-v0", split="train")
     specs = [EpisodeSpec(task, i, i) for i, task in enumerate(collector.task_ids[:20])]
-    played = ShopExpert().make(specs, policy, collector)
+    played = ShopExpert().make(specs, policy.dialect, collector)
     assert [t.reward for t in played] == [1.0] * 20
     assert [(t.task_id, t.seed) for t in played] == [(spec.task_id, spec.seed) for spec in specs]
 
@@ -22,4 +22,4 @@ def test_another_environment_is_refused(tiny_policy) -> None:
     policy = tiny_policy()
     policy.load()
     with pytest.raises(ConfigError, match="pocket shop"):
-        ShopExpert().make([EpisodeSpec("want-red", 0, 0)], policy, Collector("hero_pl/Toy-v0"))
+        ShopExpert().make([EpisodeSpec("want-red", 0, 0)], policy.dialect, Collector("hero_pl/Toy-v0"))

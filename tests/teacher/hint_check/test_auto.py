@@ -19,7 +19,7 @@ def test_it_takes_the_wording_that_the_policy_reads(reader, batch) -> None:
         context.rpartition("Better: ")[2].partition(")")[0] if "Better: " in context else None
     )
     teacher.settle(played, reflections, policy)
-    hint = teacher.advise(played, reflections, policy)[0][0]
+    hint = teacher.advise(played, reflections, policy.dialect)[0][0]
     assert (teacher.wording.template, hint.position) == ("inline", "last_message")
     assert hint.text == "(Hint: wrong: bad. Better: click[good0])"
     assert float(teacher.metrics()["hint_check_tokens"]) == teacher.report.tokens > 0

@@ -8,7 +8,7 @@ from hero_pl.types import Diagnosis, Reflection
 def cases(reader, batch, change=lambda reflections: reflections, turns=16):
     policy = reader("do ")
     played, reflections = batch(policy)
-    return policy, make_cases(played, change(reflections), HindsightTeacher().facts, policy, turns)
+    return policy, make_cases(played, change(reflections), HindsightTeacher().facts, policy.dialect, turns)
 
 
 def test_blamed_turns_want_their_target_and_right_ones_the_action_taken(reader, batch) -> None:

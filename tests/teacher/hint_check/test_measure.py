@@ -25,7 +25,7 @@ def templates(*chosen):
 
 def test_a_reply_that_the_hint_names_gains_what_the_model_gives_it(reader, batch, uniform) -> None:
     policy = reader("; do ")
-    cases = make_cases(*batch(policy), HindsightTeacher().facts, policy)
+    cases = make_cases(*batch(policy), HindsightTeacher().facts, policy.dialect)
     found = measure(cases, templates(Wording("short", "before_action"), Wording("full", "before_action")), policy, ALL)
     length = len(policy.ids("click[good0]"))
     bare = uniform(policy, length)
@@ -49,7 +49,7 @@ def test_a_wording_that_the_chat_template_refuses_is_named_and_the_others_go_on(
         "{{ raise_exception('two in a row') }}{% endif %}",
     )
     policy.template.tokenizer.chat_template = strict
-    cases = make_cases(*batch(policy), HindsightTeacher().facts, policy)
+    cases = make_cases(*batch(policy), HindsightTeacher().facts, policy.dialect)
     found = measure(cases, templates(Wording("short", "before_action"), Wording("inline", "last_message")), policy, ALL)
     refused, inline = found.readings
     assert "two user messages in a row" in refused.refused
@@ -60,7 +60,7 @@ def test_a_wording_that_the_chat_template_refuses_is_named_and_the_others_go_on(
 
 def test_the_turns_of_all_processes_are_pooled_and_their_episodes_kept_apart(reader, batch) -> None:
     policy = reader("; do ")
-    cases = make_cases(*batch(policy), HindsightTeacher().facts, policy)
+    cases = make_cases(*batch(policy), HindsightTeacher().facts, policy.dialect)
     chosen = templates(Wording("short", "before_action"))
     here, there = measure(cases[:4], chosen, policy, ALL), measure(cases[4:6], chosen, policy, ALL)
     both = joined([here, there])
@@ -73,7 +73,7 @@ def test_the_turns_of_all_processes_are_pooled_and_their_episodes_kept_apart(rea
 
 def test_contexts_that_do_not_fit_are_left_out_and_counted(reader, batch) -> None:
     policy = reader("; do ")
-    cases = make_cases(*batch(policy), HindsightTeacher().facts, policy)
+    cases = make_cases(*batch(policy), HindsightTeacher().facts, policy.dialect)
     policy.max_length = max(len(case.turn.prompt_ids) + len(case.wanted) for case in cases) + 10
     found = measure(cases, templates(Wording("full", "before_action")), policy, (Arm.HINT,))
     assert found.readings[0].logprobs[Arm.HINT] == (None,) * 8
@@ -100,7 +100,7 @@ def shop():
     collector = Collector("hero_pl/WebShopPocket-v0", split="train", limits=Limits(max_turns=3))
     specs = [EpisodeSpec(task, i, i) for i, task in enumerate(collector.task_ids[:2])]
     played = collector.collect(specs, policy, Sampling(1.0, 4))
-    return policy, make_cases(played, ShopRules().reflect(played, policy), HindsightTeacher().facts, policy)
+    return policy, make_cases(played, ShopRules().reflect(played, policy), HindsightTeacher().facts, policy.dialect)
 
 
 def test_a_network_that_runs_the_conversation_once_gives_the_same_numbers(shop, monkeypatch) -> None:
@@ -108,7 +108,7 @@ def test_a_network_that_runs_the_conversation_once_gives_the_same_numbers(shop, 
     found = measure(cases, templates(), policy, ALL)
     alone = reply_logprobs(policy, [(case.turn.prompt_ids, case.wanted) for case in cases])
     assert found.bare == pytest.approx(alone, abs=1e-4)
-    monkeypatch.setattr(measuring, "_sharing", lambda policy: None)
+    monkeypatch.setattr(measuring.BranchScorer, "can_share", lambda *_: False)
     separate = measure(cases, templates(), policy, ALL)
     for one, other in zip(found.readings, separate.readings, strict=True):
         for arm in ALL:

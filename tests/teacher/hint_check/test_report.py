@@ -6,14 +6,14 @@ import pytest
 
 from hero_pl.teacher.hindsight import HindsightTeacher
 from hero_pl.teacher.hint_check.cases import ALL, make_cases
-from hero_pl.teacher.hint_check.report import check_hints, choice, draw, refusal, summary, table_text
+from hero_pl.teacher.hint_check.report import WEAK, check_hints, choice, draw, refusal, summary, table_text
 from hero_pl.teacher.hint_check.verdict import Kind
 from hero_pl.teacher.render import HintTemplate
-from hero_pl.teacher.wordings import Wording, wordings
+from hero_pl.teacher.wordings import POSITIONS, Wording, wordings
 
 
 def report(policy, batch):
-    cases = make_cases(*batch(policy), HindsightTeacher().facts, policy)
+    cases = make_cases(*batch(policy), HindsightTeacher().facts, policy.dialect)
     templates = {wording: HintTemplate(wording.template, 1024, 1536) for wording in wordings()}
     return check_hints(cases, templates, policy, ALL)
 
@@ -31,11 +31,25 @@ def test_the_best_wording_comes_first_with_the_arguments_that_choose_it(reader, 
 
 def test_of_wordings_that_help_alike_the_first_is_taken(reader, batch) -> None:
     policy = reader("; do ")
-    cases = make_cases(*batch(policy), HindsightTeacher().facts, policy)
+    cases = make_cases(*batch(policy), HindsightTeacher().facts, policy.dialect)
     for position, other in (("before_action", "last_message"), ("last_message", "before_action")):
         chosen = [Wording("full"), Wording("short", position), Wording("short", other)]
         found = check_hints(cases, {w: HintTemplate(w.template, 1024, 1536) for w in chosen}, policy, ALL)
         assert found.best.wording == Wording("short", position)
+
+
+def test_of_the_shipped_wordings_prose_is_taken_last(reader, batch) -> None:
+    found = report(reader("Better: ", "; do ", "Again, with ", "Reply with exactly this action: ", "been: "), batch)
+    assert {one.kind for one in found.judged} == {Kind.USABLE}
+    assert found.best.wording == Wording("short", "before_action")
+    assert list(POSITIONS)[-1] == "full"
+
+
+def test_a_corrected_action_that_stays_unlikely_is_told(reader, batch) -> None:
+    policy = reader("; do ")
+    assert WEAK in summary(report(policy, batch))
+    policy.strength = 20.0
+    assert WEAK not in summary(report(policy, batch))
 
 
 def test_a_policy_that_reads_nothing_has_no_best_wording(reader, batch) -> None:

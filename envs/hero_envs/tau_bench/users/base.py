@@ -39,6 +39,9 @@ class User(ABC):
     def reseed(self, seed: int) -> None:  # noqa: B027 (few users draw anything)
         """Fix what is drawn in the dialogues that follow; a user without chance has nothing to do."""
 
+    def cancel(self) -> None:  # noqa: B027 (few users wait for anything)
+        """Called from another thread when the run is to end: give up what is being waited for."""
+
     @property
     def cost(self) -> float:
         """Money spent on the present dialogue, in the currency of the configured prices."""

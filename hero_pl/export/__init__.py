@@ -1,0 +1,1 @@
+"""Take the result of a run elsewhere: model card, data sets, upload."""

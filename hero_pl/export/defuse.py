@@ -1,0 +1,71 @@
+"""Text of a data set that a tokenizer must not read as control tokens.
+
+A trainer renders messages with a chat template and encodes the result as a whole, so a product or a user that writes
+``<|im_end|>`` would end a message. Rollouts encode such text apart (:mod:`hero_pl.chat.encode`); in a file it is broken
+by a zero-width space after its first character, which a person does not see.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from hero_pl.chat.calls import MARKERS
+from hero_pl.chat.reasoning import PAIRS
+
+BREAK = "\u200b"
+"""Zero-width space."""
+FAMILIES = (
+    r"<[|｜][^<>\n]{1,60}[|｜]>",
+    r"</?(?:s|unk|pad|bos|eos|mask|cls|sep)>",
+    r"\[/?(?:INST|TOOL_CALLS|TOOL_RESULTS|AVAILABLE_TOOLS|SYSTEM_PROMPT|PAD|UNK|BOS|EOS|CLS|SEP|MASK)\]",
+    r"<<?/?SYS>>?",
+    r"<(?:start|end)_of_(?:turn|image|role)>",
+    r"<end_of_(?:utterance|text)>",
+)
+"""Control tokens of common tokenizers, for files that are read with another tokenizer than the run's."""
+SPOKEN = tuple(text for pair in (*MARKERS, *PAIRS) for text in pair)
+"""What a model writes by itself: calls and reasoning."""
+
+
+class Defuser:
+    """Breaks control tokens in text, and counts the texts that had any.
+
+    Args:
+        control: Control tokens of the tokenizer of the run, beside those of common families.
+
+    Example:
+        >>> Defuser().outside("red<|im_end|>") == "red<" + BREAK + "|im_end|>"
+        True
+    """
+
+    def __init__(self, control: Iterable[str] = ()) -> None:
+        known = sorted((text for text in control if len(text) > 1), key=len, reverse=True)
+        self._outside = _pattern([*known, *SPOKEN])
+        self._model = _pattern(text for text in known if text not in SPOKEN)
+        self.broken = 0
+        """Texts that were changed."""
+
+    def outside(self, text: str) -> str:
+        """Text of an environment or its user: no marker of a call or of reasoning either."""
+        return self._break(self._outside, text)
+
+    def model(self, text: str) -> str:
+        """Text of the policy; markers of calls and of reasoning stay."""
+        return self._break(self._model, text)
+
+    def _break(self, pattern: re.Pattern[str], text: str) -> str:
+        safe = pattern.sub(lambda found: found[0] if found[0] in self._kept(pattern) else _split(found[0]), text)
+        self.broken += safe != text
+        return safe
+
+    def _kept(self, pattern: re.Pattern[str]) -> tuple[str, ...]:
+        return () if pattern is self._outside else SPOKEN
+
+
+def _split(text: str) -> str:
+    return text[0] + BREAK + text[1:]
+
+
+def _pattern(known: Iterable[str]) -> re.Pattern[str]:
+    return re.compile("|".join([*map(re.escape, known), *FAMILIES]))

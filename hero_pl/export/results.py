@@ -1,0 +1,107 @@
+"""What the held-out evaluations of one run measured, from ``eval.jsonl`` and ``summary.json``."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hero_pl.errors import HeroError
+from hero_pl.runs.evaluations import EVAL_FILE
+from hero_pl.runs.intervals import wilson
+from hero_pl.runs.jsonl import read_lines
+
+SUMMARY_FILE = "summary.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One evaluation of one policy."""
+
+    stage: str
+    """Split of the tasks: ``test`` or ``validate``."""
+    budget: int
+    """Training turns at which the evaluation was due."""
+    turns_used: int | None
+    """Training turns that the policy had used; ``None`` if the run ended before it wrote its summary."""
+    episodes: int
+    """Episodes that are counted."""
+    broken: int
+    """Episodes that ended with an error of the environment, its user or the sampler; they are not counted."""
+    success: float
+    low: float
+    """Lower end of the 95 % Wilson interval of ``success``, over the episodes of this run."""
+    high: float
+    reward: float
+    """Mean reward."""
+    turns: float
+    """Mean turns per episode."""
+    user: str
+    """Kind of user simulator; empty without one."""
+    floor: float | None
+    """Success rate of doing nothing on these tasks; ``None`` if the environment does not report it."""
+
+
+def evaluations(run: Path) -> list[Evaluation]:
+    """The evaluations of a run in their order; empty if there are none.
+
+    Raises:
+        HeroError: A file of the run cannot be read.
+    """
+    path = run / EVAL_FILE
+    if not path.exists():
+        return []
+    used = _turns_used(run / SUMMARY_FILE)
+    groups: dict[tuple[str, int, str], list[Mapping[str, Any]]] = {}
+    for number, row in read_lines(path):
+        try:
+            key = (str(row["stage"]), int(row["turns_budget"]), str(row.get("user", "")))
+            float(row["reward"]), int(row["turns"]), bool(row["success"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise HeroError(f"{path}, line {number}: {error!r}. Every line describes one evaluated episode.") from error
+        groups.setdefault(key, []).append(row)
+    return [_evaluation(*key, used.get(key[1]), rows) for key, rows in groups.items()]
+
+
+def of_these_weights(found: Sequence[Evaluation], turns: int) -> Evaluation | None:
+    """The evaluation of the weights that had used so many training turns; ``None`` if they were not evaluated."""
+    return next((one for one in reversed(found) if one.turns_used == turns), None)
+
+
+def _evaluation(stage: str, budget: int, user: str, used: int | None, rows: Sequence[Mapping[str, Any]]) -> Evaluation:
+    judged = [row for row in rows if row.get("evaluable", True)]
+    count = len(judged)
+    wins = sum(bool(row["success"]) for row in judged)
+    floors = [bool(row["do_nothing_succeeds"]) for row in judged if "do_nothing_succeeds" in row]
+
+    def mean(name: str) -> float:
+        return sum(float(row[name]) for row in judged) / count if count else math.nan
+
+    return Evaluation(
+        stage=stage,
+        budget=budget,
+        turns_used=used,
+        episodes=count,
+        broken=len(rows) - count,
+        success=wins / count if count else math.nan,
+        low=wilson(wins, count)[0],
+        high=wilson(wins, count)[1],
+        reward=mean("reward"),
+        turns=mean("turns"),
+        user=user,
+        floor=sum(floors) / len(floors) if floors else None,
+    )
+
+
+def _turns_used(summary: Path) -> dict[int, int]:
+    """Budget -> training turns used, from the summary; empty without one."""
+    if not summary.exists():
+        return {}
+    try:
+        curve = json.loads(summary.read_text(encoding="utf-8"))["curve"]
+        return {int(budget): int(result["turns_used"]) for budget, result in curve.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise HeroError(f"{summary} is not the summary of a run ({error!r}). Remove it, or resume the run.") from error

@@ -1,0 +1,82 @@
+"""What the ``config.yaml`` of a run says, for a card: base model, environment, settings; and the name of a method."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path, PurePath
+from typing import Any
+
+import yaml
+
+from hero_pl.errors import HeroError
+
+CONFIG_FILE = "config.yaml"
+PARTS = ("reflector", "teacher", "weights", "divergence", "gate", "correction")
+"""Attributes of an objective that hold its components."""
+
+
+def read_settings(run: Path) -> dict[str, Any]:
+    """The configuration of a run; empty if the run has recorded none.
+
+    Raises:
+        HeroError: The file cannot be read.
+    """
+    path = run / CONFIG_FILE
+    if not path.exists():
+        return {}
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise HeroError(f"{path} cannot be read ({error}). It must be the configuration of the run.") from error
+    return values if isinstance(values, dict) else {}
+
+
+def at(settings: Any, *keys: str) -> Any:
+    """The value below some keys; ``None`` if there is none."""
+    for key in keys:
+        settings = settings.get(key) if isinstance(settings, Mapping) else None
+    return settings
+
+
+def method(objective: object) -> str:
+    """The name of an objective and of its components."""
+    parts = {name: getattr(objective, name, None) for name in PARTS}
+    told = [f"{name} {type(part).__name__}" for name, part in parts.items() if type(part).__module__ != "builtins"]
+    return type(objective).__name__ + (f" ({', '.join(told)})" if told else "")
+
+
+def base_model(settings: Mapping[str, Any]) -> str:
+    """What the policy started from, without the folders of the machine."""
+    arguments = at(settings, "model", "policy", "init_args") or {}
+    if arguments.get("pretrained"):
+        return _without_folders(str(arguments["pretrained"]))
+    kind = at(arguments, "config", "model_type")
+    return f"random weights ({kind})" if kind else "unknown"
+
+
+def hub_id(settings: Mapping[str, Any]) -> str | None:
+    """The base model if it is one of the hub, ``user/name``; ``None`` for a folder and for packaged checkpoints."""
+    name = at(settings, "model", "policy", "init_args", "pretrained")
+    found = isinstance(name, str) and re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not Path(name).exists()
+    return name if found else None
+
+
+def shown(settings: Mapping[str, Any]) -> str:
+    """The sections ``model`` and ``data`` as YAML, without defaults of ``None`` and without folders of the machine."""
+    kept = {key: _clean(settings[key]) for key in ("model", "data") if key in settings}
+    return yaml.safe_dump(kept, sort_keys=False, allow_unicode=True, width=100).strip()
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _clean(one) for key, one in value.items() if one is not None}
+    if isinstance(value, list):
+        return [_clean(one) for one in value]
+    return _without_folders(value) if isinstance(value, str) else value
+
+
+def _without_folders(text: str) -> str:
+    """Only the last part of an absolute path: a card is public, and the folders of a machine are not."""
+    absolute = text.startswith(("/", "~", "\\\\")) or re.match(r"[A-Za-z]:[\\/]", text)
+    return PurePath(text.replace("\\", "/")).name if absolute and "\n" not in text else text

@@ -1,0 +1,188 @@
+"""Conversations that go through the network as one batch, with their keys and values.
+
+Layers with a window, with chunks or with distances count slots of the cache, not positions. So the tokens of a row
+stand side by side whenever it is fed: rows are padded on the left, what is new is padded on the right, and a row that
+has been padded on the right is moved up before it is fed again. A row that joins late is run by itself, so that no
+other row pays for its prompt, and is then put beside the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn.functional import pad
+
+from hero_pl.policy.scoring import read_padded
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from hero_pl.policy.network import Network
+
+
+class CachedRows:
+    """A batch of rows that grow.
+
+    Args:
+        network: Runs them.
+        weights: Which weights: ``live``, or a frozen copy.
+    """
+
+    def __init__(self, network: Network, weights: str) -> None:
+        self.network, self.weights = network, weights
+        self.fed_tokens = 0
+        """Tokens that went through the network so far, padding excluded."""
+        self.moved = 0
+        """How often rows were moved up."""
+        self._forget()
+
+    def _forget(self) -> None:
+        self.fed: dict[int, list[int]] = {}
+        """Ids in the cache by row, in the order of the batch."""
+        self.cache = self._new_cache()
+        self.mask = torch.zeros(0, 0, dtype=torch.long, device=self.network.device)
+        """``(rows, slots)``: which slots of the cache hold a token."""
+        self._behind: set[int] = set()
+        """Rows whose last token does not stand in the last slot."""
+
+    def _new_cache(self) -> Any:
+        if self.network.caching == "row":  # of the kind that each layer asks for; it cannot be padded
+            from transformers import DynamicCache
+
+            return DynamicCache(config=self.network.model.config)
+        from hero_pl.policy.growing_cache import growing_cache
+
+        return growing_cache()  # every layer keeps all its tokens, so that slots are the same in all of them
+
+    def join(self, prompts: Mapping[int, Sequence[int]]) -> Tensor:
+        """Run the whole prompts of rows that are not here, and put them beside the others; ``(rows, vocab)`` logits."""
+        cache, none = self._new_cache(), torch.zeros(len(prompts), 0, dtype=torch.long, device=self.network.device)
+        logits, mask = self._run(cache, none, list(prompts.values()))
+        if self.fed:
+            missing = mask.shape[1] - self.mask.shape[1]
+            old, new = max(missing, 0), max(-missing, 0)
+            for layer, other in zip(self.cache.layers, cache.layers, strict=True):
+                for name in ("keys", "values"):  # (rows, heads, slots, head size)
+                    there, here = pad(getattr(layer, name), (0, 0, old, 0)), pad(getattr(other, name), (0, 0, new, 0))
+                    setattr(layer, name, torch.cat([there, here]))
+            mask = torch.cat([pad(self.mask, (old, 0)), pad(mask, (new, 0))])
+        else:
+            self.cache = cache
+        self.mask = mask
+        longest = max(map(len, prompts.values()))
+        self._behind |= {row for row, ids in prompts.items() if len(ids) < longest}
+        self.fed.update({row: list(ids) for row, ids in prompts.items()})
+        return logits
+
+    def feed(self, new: Mapping[int, Sequence[int]]) -> Tensor:
+        """Run new ids of rows that are here.
+
+        Returns:
+            ``(len(new), vocab)`` logits after the last new id of each, in the order of the batch.
+        """
+        if not self._behind.isdisjoint(new):
+            self._move_up()
+        feeds = [new.get(row, ()) for row in self.fed]
+        logits, self.mask = self._run(self.cache, self.mask, feeds)
+        longest = max(map(len, feeds))
+        for (row, known), feed in zip(self.fed.items(), feeds, strict=True):
+            known += feed
+            if len(feed) < longest:
+                self._behind.add(row)
+        return logits[[i for i, feed in enumerate(feeds) if feed]]
+
+    def drop(self, rows: set[int]) -> None:
+        """Take rows out of the batch."""
+        keep = [i for i, row in enumerate(self.fed) if row not in rows]
+        if len(keep) == len(self.fed):
+            return
+        if not keep:
+            self._forget()
+            return
+        index = torch.tensor(keep, device=self.mask.device)
+        self.cache.batch_select_indices(index)
+        self.mask = self.mask[index]
+        self.fed = {row: ids for row, ids in self.fed.items() if row not in rows}
+        self._behind -= rows
+
+    def _run(self, cache: Any, mask: Tensor, feeds: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """One pass over new ids, padded on the right.
+
+        Returns:
+            ``(rows, vocab)`` logits after the last new id, and the mask ``(rows, slots)`` with the new slots.
+        """
+        width = max(map(len, feeds))
+        ids = torch.zeros(len(feeds), width, dtype=torch.long)
+        new = torch.zeros(len(feeds), width, dtype=torch.long)
+        for i, feed in enumerate(feeds):
+            ids[i, : len(feed)] = torch.tensor(feed, dtype=torch.long)
+            new[i, : len(feed)] = 1
+        self.fed_tokens += int(new.sum())
+        ids, new = ids.to(mask.device), new.to(mask.device)
+        # padding repeats the last position: a longer one could change the frequencies of rotary positions
+        positions = (mask.sum(1, keepdim=True) + new.cumsum(1) - 1).clamp_min(0)
+        mask = torch.cat([mask, new], 1)
+        last = [max(len(feed) - 1, 0) for feed in feeds]
+        with self.network.using(self.weights) as model:
+            logits = self.network.logits_at(
+                model,
+                range(len(feeds)),
+                last,
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=True,
+            )
+        return logits.float(), mask
+
+    def _move_up(self) -> None:
+        """Move the tokens of every row to the last slots; their order and positions stay."""
+        width = max(map(len, self.fed.values()))
+        order = self.mask.argsort(dim=1, stable=True)[:, -width:]  # empty slots first
+        self.mask = self.mask.gather(1, order)
+        for layer in self.cache.layers:
+            for name in ("keys", "values"):
+                states = getattr(layer, name)  # (rows, heads, slots, head size)
+                index = order[:, None, :, None].expand(-1, states.shape[1], -1, states.shape[3])
+                setattr(layer, name, states.gather(2, index))
+        self._behind.clear()
+        self.moved += 1
+
+
+class UncachedRows:
+    """Rows of a network without a cache that can be used: every token runs the whole contexts again.
+
+    Args:
+        network: Runs them.
+        weights: As in :class:`CachedRows`.
+    """
+
+    def __init__(self, network: Network, weights: str) -> None:
+        self.network, self.weights = network, weights
+        self.fed: dict[int, list[int]] = {}
+        """As in :class:`CachedRows`."""
+        self.fed_tokens = 0
+
+    def join(self, prompts: Mapping[int, Sequence[int]]) -> Tensor:
+        """See :meth:`CachedRows.join`."""
+        self.fed.update({row: list(ids) for row, ids in prompts.items()})
+        return self._run(prompts)
+
+    def feed(self, new: Mapping[int, Sequence[int]]) -> Tensor:
+        """See :meth:`CachedRows.feed`."""
+        for row, ids in new.items():
+            self.fed[row] += ids
+        return self._run(new)
+
+    def drop(self, rows: set[int]) -> None:
+        """See :meth:`CachedRows.drop`."""
+        self.fed = {row: ids for row, ids in self.fed.items() if row not in rows}
+
+    def _run(self, rows: Mapping[int, Sequence[int]]) -> Tensor:
+        contexts = [ids for row, ids in self.fed.items() if row in rows]
+        self.fed_tokens += sum(map(len, contexts))
+        pieces = [(context, [len(context) - 1]) for context in contexts]
+        return read_padded(self.network, self.network.logits_at, pieces, self.weights).float()

@@ -1,0 +1,129 @@
+"""The fast check: how an architecture can be sampled and scored, or why it cannot; known before any weight is used."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from hero_pl.chat.probes import Line
+from hero_pl.errors import PolicyError
+from hero_pl.policy.check.properties import Trial
+from hero_pl.policy.check.small import TooLarge, is_small, small_copy
+from hero_pl.policy.loading import load_model
+from hero_pl.policy.network import Caching, Network
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What was found of one architecture."""
+
+    model: str
+    """Name of its class."""
+    lines: tuple[Line, ...]
+    caching: Caching
+    """How it can be sampled."""
+    obstacles: Mapping[str, str]
+    """Ways of ``teacher_scoring`` that it cannot, and why."""
+
+    def refuse(self) -> None:
+        """Refuse an architecture that is computed in two ways, and tell of slow paths.
+
+        Raises:
+            PolicyError: Sampler, scorer and forward pass disagree; names the property and says what to do.
+        """
+        for line in self.lines:
+            if not line.ok:
+                raise PolicyError(f"{self.model} cannot be trained: {line.name}: {line.detail}. {line.cure}")
+        for line in self.lines:
+            if line.cure and line.name not in self.obstacles:  # those are told when they are asked for
+                warnings.warn(f"{self.model}: {line.name}: {line.detail}. {line.cure}", stacklevel=3)
+
+    def settle(self, network: Network) -> None:
+        """Set a network up as the architecture needs it."""
+        network.caching, network.obstacles = self.caching, dict(self.obstacles)
+
+
+_known: dict[str, Findings] = {}
+"""By the small configuration, so that a process tries an architecture once."""
+
+
+def examine(config: PretrainedConfig, attention: str) -> Findings:
+    """Play and score a small copy of an architecture; its weights are not needed.
+
+    Args:
+        config: Of the model, with its dropout switched off.
+        attention: Attention implementation of transformers.
+
+    Raises:
+        PolicyError: There is no such model, or not with this attention.
+    """
+    small, why = smallest(config, attention)
+    if small is None:
+        with torch.device("meta"):
+            model = load_model(None, config, torch.float32, attention, 0)
+        return Findings(type(model).__name__, (untried(why),), "row" if _keeps_states(model) else "shared", {})
+    name = type(small).__name__
+    key = json.dumps([name, attention, small.config.to_dict()], default=str)
+    if key not in _known:
+        trial = Trial(small)
+        lines = tuple(fast_lines(trial))
+        _known[key] = Findings(name, lines, trial.network.caching, dict(trial.network.obstacles))
+    return _known[key]
+
+
+def smallest(config: PretrainedConfig, attention: str) -> tuple[Any, str]:
+    """A small copy, or the architecture as it is if that is small enough; else ``None``, and why.
+
+    Raises:
+        PolicyError: There is no such model, or not with this attention.
+    """
+    with torch.device("meta"):
+        model = load_model(None, config, torch.float32, attention, 0)
+    try:
+        return small_copy(model), ""
+    except TooLarge as error:
+        if not is_small(model):
+            return None, str(error)
+    with torch.device("cpu"):
+        whole: Any = load_model(None, config, torch.float32, attention, 0)
+    return whole.eval(), ""
+
+
+def fast_lines(trial: Trial) -> Iterator[Line]:
+    """The lines that a second is enough for; what comes after a red one may need it."""
+    checks = (
+        trial.sampler,
+        trial.score,
+        trial.padded,
+        trial.turns_in_one_row,
+        trial.training_mode,
+        lambda: trial.sharing("prefix_cache"),
+        lambda: trial.sharing("tree_mask"),
+    )
+    for check in checks:
+        line = check()
+        yield line
+        if not line.ok:
+            return
+
+
+def untried(why: str) -> Line:
+    """No small copy could be made."""
+    cure = "Run hero_pl check-model on its weights before training."
+    return Line("small copy", True, f"the architecture could not be tried on a small copy ({why})", cure)
+
+
+def _keeps_states(model: Any) -> bool:
+    """Whether a layer keeps something else than keys and values of all tokens."""
+    from transformers.cache_utils import DynamicCache, DynamicLayer
+
+    layers = DynamicCache(config=model.config).layers
+    return bool(getattr(model, "_is_stateful", False)) or not all(isinstance(layer, DynamicLayer) for layer in layers)

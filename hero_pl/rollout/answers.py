@@ -1,0 +1,262 @@
+"""What an environment may answer, and the check of it: a wrong answer costs its episode and nothing else.
+
+Rollouts read every answer with :func:`read_start` and :func:`read_step`; ``hero_pl check-env`` lists all that is wrong
+with one by the same rules. What has been read holds plain Python values only.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+
+from hero_pl.errors import EnvError
+from hero_pl.types import Role
+
+ROLES = ("user", "tool")
+"""Who may speak an observation."""
+MAX_CHARS = 100_000
+"""Default of the longest observation that is kept whole, in characters."""
+MAX_INFO = 1_000_000
+"""Values of an ``info``, and characters of its texts, together."""
+MAX_DEPTH = 32
+"""Levels of an ``info``."""
+MAX_BITS = 1024
+"""Of a whole number; larger ones fit into no floating-point number."""
+TOLERANCE = 1e-6
+"""By which a reward may leave [0, 1], for sums of fractions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A checked answer to ``reset`` or ``step``."""
+
+    observation: str
+    role: Role = "user"
+    reward: float = 0.0
+    terminated: bool = False
+    truncated: bool = False
+    info: dict[str, Any] = field(default_factory=dict)
+    """JSON values only."""
+    cut_chars: int = 0
+    """Characters that the observation had beyond the limit."""
+
+
+class Wrong(NamedTuple):
+    """What is wrong with one field of an answer."""
+
+    field: str
+    what: str
+
+    def __str__(self) -> str:
+        """As a sentence."""
+        return f"{self.field} {self.what}."
+
+
+def read_start(answer: object, max_chars: int = MAX_CHARS) -> Answer:
+    """What ``reset`` returned.
+
+    Args:
+        answer: ``(observation, info)``.
+        max_chars: Longer observations are cut.
+
+    Raises:
+        EnvError: It is wrong; names the field.
+    """
+    for wrong in wrong_start(answer):
+        raise EnvError(str(wrong))
+    observation, info = cast(tuple[str, Any], answer)
+    return _answer(observation, info, max_chars)
+
+
+def read_step(answer: object, max_chars: int = MAX_CHARS) -> Answer:
+    """What ``step`` returned.
+
+    Args:
+        answer: ``(observation, reward, terminated, truncated, info)``.
+        max_chars: Longer observations are cut.
+
+    Raises:
+        EnvError: It is wrong; names the field.
+    """
+    for wrong in wrong_step(answer):
+        raise EnvError(str(wrong))
+    observation, reward, terminated, truncated, info = cast(tuple[str, Any, Any, Any, Any], answer)
+    return _answer(observation, info, max_chars, float(reward), bool(terminated), bool(truncated))
+
+
+def wrong_start(answer: object) -> Iterator[Wrong]:
+    """All that is wrong with an answer to ``reset``."""
+    if not isinstance(answer, tuple) or len(answer) != 2:
+        yield Wrong("reset()", f"returned {_shape(answer)}; expected (observation, info)")
+        return
+    observation, info = answer
+    yield from _wrong_text("the observation", observation)
+    yield from _wrong_info(info)
+    if isinstance(info, dict):
+        yield from _wrong_text("info['system_prompt']", info.get("system_prompt", ""))
+        yield from _wrong_tools(info.get("tools", []))
+
+
+def wrong_step(answer: object) -> Iterator[Wrong]:
+    """All that is wrong with an answer to ``step``."""
+    if not isinstance(answer, tuple) or len(answer) != 5:
+        expected = "(observation, reward, terminated, truncated, info)"
+        yield Wrong("step()", f"returned {_shape(answer)}; expected {expected}")
+        return
+    observation, reward, terminated, truncated, info = answer
+    yield from _wrong_text("the observation", observation)
+    yield from _wrong_reward(reward)
+    for name, value in (("terminated", terminated), ("truncated", truncated)):
+        if not isinstance(value, bool | np.bool_):
+            yield Wrong(name, f"is {_brief(value)}; expected True or False")
+    yield from _wrong_info(info)
+
+
+def _answer(
+    observation: str, info: Any, max_chars: int, reward: float = 0.0, terminated: bool = False, truncated: bool = False
+) -> Answer:
+    cut = max(0, len(observation) - max_chars)
+    text = f"{observation[:max_chars]}\n[{cut} more characters were cut off]" if cut else str(observation)
+    plain = _Plain().value(info)
+    return Answer(text, plain.get("role", "user"), reward, terminated, truncated, plain, cut)
+
+
+# -- field by field ----------------------------------------------------------------------------------------------------
+
+
+def _wrong_text(name: str, value: object) -> Iterator[Wrong]:
+    if not isinstance(value, str):
+        yield Wrong(name, f"is {_brief(value)}; expected text (str)")
+
+
+def _wrong_reward(value: object) -> Iterator[Wrong]:
+    if not isinstance(value, numbers.Real | np.bool_) or not -TOLERANCE <= _float_or_nan(value) <= 1.0 + TOLERANCE:
+        yield Wrong("the reward", f"is {_brief(value)}; expected a number in [0, 1]")
+
+
+def _float_or_nan(value: Any) -> float:
+    """The number, or NaN where it is too large for one."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.nan
+
+
+def _wrong_info(info: object) -> Iterator[Wrong]:
+    if not isinstance(info, dict):
+        yield Wrong("info", f"is {_brief(info)}; expected a dict")
+        return
+    if "role" in info and not (isinstance(info["role"], str) and info["role"] in ROLES):
+        yield Wrong("info['role']", f"is {_brief(info['role'])}; expected 'user' or 'tool'")
+    try:
+        _Plain().value(info)
+    except _NotPlainError as error:
+        yield error.wrong
+
+
+def _wrong_tools(tools: object) -> Iterator[Wrong]:
+    if not isinstance(tools, list | tuple):
+        yield Wrong("info['tools']", f"is {_brief(tools)}; expected a list of JSON schemas, empty if there are none")
+        return
+    for i, tool in enumerate(tools):
+        yield from wrong_tool(tool, f"info['tools'][{i}]")
+
+
+def wrong_tool(tool: object, name: str = "the tool") -> Iterator[Wrong]:
+    """What is wrong with the schema of one tool."""
+    function = tool.get("function") if isinstance(tool, dict) and tool.get("type") == "function" else None
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        yield Wrong(name, f"is {_brief(tool)}; expected {{'type': 'function', 'function': {{'name': ...}}}}")
+    elif not isinstance(function.get("parameters"), dict):
+        yield Wrong(f"{name} ({function['name']})", "has no object 'parameters'")
+
+
+class _NotPlainError(Exception):
+    """A value that JSON has no form for, or that is too large; ``path`` leads to it."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.path: list[str] = []
+
+    @property
+    def wrong(self) -> Wrong:
+        return Wrong("info" + "".join(f"[{key}]" for key in reversed(self.path[-4:])), str(self))
+
+
+class _Plain:
+    """Copies a value as JSON values, within the limits."""
+
+    def __init__(self) -> None:
+        self.left = MAX_INFO
+
+    def value(self, value: Any, depth: int = 0) -> Any:
+        """The copy.
+
+        Raises:
+            _NotPlainError: JSON has no form for it, or it is too large.
+        """
+        self._pay(1)
+        if value is None or isinstance(value, bool):
+            return value
+        if isinstance(value, str):
+            self._pay(len(value))
+            return str(value)
+        if isinstance(value, int) and value.bit_length() <= MAX_BITS:
+            return int(value)
+        if isinstance(value, float) and math.isfinite(value):
+            return float(value)
+        if isinstance(value, np.generic | np.ndarray) and value.dtype.kind in "biufU":
+            self._pay(value.size)
+            return self.value(value.tolist(), depth)
+        if isinstance(value, Mapping | list | tuple):
+            if depth == MAX_DEPTH:
+                raise _NotPlainError(f"is nested deeper than {MAX_DEPTH} levels, or holds itself")
+            if isinstance(value, Mapping):
+                return {self._key(key): self._inside(item, repr(key), depth) for key, item in value.items()}
+            return [self._inside(item, str(i), depth) for i, item in enumerate(value)]
+        raise _NotPlainError(f"is {_brief(value)}, for which JSON has no form")
+
+    def _inside(self, value: Any, key: str, depth: int) -> Any:
+        try:
+            return self.value(value, depth + 1)
+        except _NotPlainError as error:
+            error.path.append(key[:40])
+            raise
+
+    def _key(self, key: object) -> str:
+        if not isinstance(key, str | int):
+            raise _NotPlainError(f"has the key {_brief(key)}; expected text")
+        self._pay(len(str(key)))
+        return str(key)
+
+    def _pay(self, size: int) -> None:
+        self.left -= size
+        if self.left < 0:
+            raise _NotPlainError(f"makes info larger than {MAX_INFO} values and characters")
+
+
+# -- words -------------------------------------------------------------------------------------------------------------
+
+
+def _shape(answer: object) -> str:
+    if isinstance(answer, tuple):
+        return f"{len(answer)} values"
+    return _brief(answer)
+
+
+def _brief(value: object) -> str:
+    """Type and beginning of a value, whatever it is."""
+    if value is None:
+        return "None"
+    if isinstance(value, str | bytes):
+        text = repr(value[:40]) + ("..." if len(value) > 40 else "")
+    elif isinstance(value, numbers.Number | np.generic):
+        text = repr(value)[:40] if not isinstance(value, int) or value.bit_length() < 99 else "a huge whole number"
+    else:
+        return f"of type {type(value).__name__}"
+    return text if isinstance(value, str | bool | float) else f"{text} ({type(value).__name__})"

@@ -1,0 +1,232 @@
+"""Where environments run: in this process, or (:mod:`hero_pl.rollout.workers`) in others.
+
+A pool has seats, one per episode in flight, each with an environment of its own. It is asked in rounds: one call per
+seat, all answered, or given up, before the next round. What goes wrong is an answer, too.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from hero_pl.errors import EnvError, HeroError
+from hero_pl.rollout import environments
+from hero_pl.rollout.answers import Answer
+from hero_pl.rollout.limits import Limits
+from hero_pl.types import StopReason
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What an environment is made of."""
+
+    env_id: str
+    split: str | None = None
+    env_args: Mapping[str, Any] = field(default_factory=dict)
+    registration: Mapping[str, Any] | None = None
+    """What a process has to tell Gymnasium that has not imported what registers the id here."""
+
+    @classmethod
+    def of(cls, env_id: str, split: str | None, env_args: Mapping[str, Any]) -> Recipe:
+        """The recipe of an id that is known here."""
+        return cls(env_id, split, env_args, environments.registration(env_id))
+
+    def make(self) -> environments.Env:
+        """One environment; see :func:`~hero_pl.rollout.environments.make`."""
+        environments.register_again(self.registration)
+        return environments.make(self.env_id, self.split, **self.env_args)
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """Start an episode."""
+
+    task_id: str
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Carry out an action."""
+
+    action: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why there is no answer; the episode is over, and its environment gone."""
+
+    reason: StopReason
+    error: str
+    guilty: bool = True
+    """False: the call of another seat took this one along."""
+
+
+class EnvPool(ABC):
+    """Environments behind seats."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self._seats: dict[int, Recipe] = {}
+
+    def seats(self, recipe: Recipe, count: int) -> list[int]:
+        """Numbers of ``count`` seats with environments of this kind, the same ones each time."""
+        mine = [seat for seat, made_of in self._seats.items() if made_of is recipe]
+        fresh = range(len(self._seats), len(self._seats) + count - len(mine))
+        self._seats.update(dict.fromkeys(fresh, recipe))
+        return [*mine, *fresh][:count]
+
+    @abstractmethod
+    def ask(self, calls: Mapping[int, Reset | Step]) -> dict[int, Answer | Fault]:
+        """One call per seat.
+
+        Returns:
+            By seat: an answer or a fault for each of ``calls``, and a fault without guilt for every other seat whose
+            environment is gone.
+
+        Raises:
+            ConfigError: An environment cannot be made.
+            EndpointError: A server that the environments ask answers nobody any more, or its spend cap is reached.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the environments; they are made again when they are asked."""
+
+
+def answer(env: environments.Env, call: Reset | Step, limits: Limits) -> Answer | Fault:
+    """What an environment says to a call."""
+    try:
+        if isinstance(call, Reset):
+            return environments.begin(env, call.task_id, call.seed, limits.max_observation_chars)
+        return environments.step(env, call.action, limits.max_observation_chars)
+    except environments.UnansweredError as error:
+        return Fault(StopReason.ENDPOINT_ERROR, str(error))
+    except EnvError as error:
+        return Fault(StopReason.ENV_ERROR, str(error))
+
+
+def seconds(call: Reset | Step, limits: Limits) -> float:
+    """How long a call may take."""
+    if isinstance(call, Reset) and limits.reset_timeout_s is not None:
+        return limits.reset_timeout_s
+    return limits.step_timeout_s
+
+
+def late(call: Reset | Step, limits: Limits) -> Fault:
+    """The fault of a call that takes too long."""
+    name = "reset" if isinstance(call, Reset) else "step"
+    return Fault(StopReason.ENV_TIMEOUT, f"{name}() took longer than {seconds(call, limits):g} s")
+
+
+class LocalPool(EnvPool):
+    """Environments in this process, stepped in the main thread or in ``limits.threads``."""
+
+    def __init__(self, limits: Limits) -> None:
+        super().__init__(limits)
+        self._envs: dict[int, environments.Env] = {}
+
+    def ask(self, calls: Mapping[int, Reset | Step]) -> dict[int, Answer | Fault]:
+        """See :meth:`EnvPool.ask`."""
+        for seat in calls.keys() - self._envs.keys():
+            self._envs[seat] = self._seats[seat].make()
+        try:
+            found = self._ask_in_threads(calls) if self.limits.threads else self._ask_one_by_one(calls)
+        except BaseException:  # what ends the run, a signal as well, does not wait for servers
+            for seat in calls if self.limits.threads else ():
+                environments.cancel(self._envs[seat])
+            raise
+        for seat, one in found.items():
+            if isinstance(one, Fault):
+                env = self._envs.pop(seat)
+                if one.reason is not StopReason.ENV_TIMEOUT or not self.limits.threads:  # else a thread still uses it
+                    self._close(env)
+        return found
+
+    def close(self) -> None:
+        """See :meth:`EnvPool.close`."""
+        for seat in list(self._envs):
+            self._close(self._envs.pop(seat))
+
+    def _close(self, env: environments.Env) -> None:
+        with suppress(Exception, _LateError), _alarm(self.limits.step_timeout_s):
+            env.close()
+
+    def _ask_one_by_one(self, calls: Mapping[int, Reset | Step]) -> dict[int, Answer | Fault]:
+        found: dict[int, Answer | Fault] = {}
+        for seat, call in calls.items():
+            try:
+                with _alarm(seconds(call, self.limits)):
+                    found[seat] = answer(self._envs[seat], call, self.limits)
+            except _LateError:
+                found[seat] = late(call, self.limits)
+        return found
+
+    def _ask_in_threads(self, calls: Mapping[int, Reset | Step]) -> dict[int, Answer | Fault]:
+        """In daemon threads: one that hangs does not keep the process from ending, as those of a standard pool do."""
+        todo = deque((seat, call, self._envs[seat]) for seat, call in calls.items())
+        given: SimpleQueue[tuple[int, Answer | Fault | HeroError]] = SimpleQueue()
+        started: dict[int, float] = {}
+        found: dict[int, Answer | Fault] = {}
+
+        def work() -> None:
+            with suppress(IndexError):
+                while True:
+                    seat, call, env = todo.popleft()
+                    started[seat] = time.monotonic()
+                    try:
+                        given.put((seat, answer(env, call, self.limits)))
+                    except HeroError as error:
+                        given.put((seat, error))
+
+        for _ in range(min(self.limits.threads, len(todo))):
+            threading.Thread(target=work, daemon=True).start()
+        while len(found) < len(calls):
+            ends = {seat: begun + seconds(calls[seat], self.limits) for seat, begun in list(started.items())}
+            ends = {seat: end for seat, end in ends.items() if seat not in found}
+            wait = min(ends.values(), default=time.monotonic() + 1.0) - time.monotonic()
+            try:
+                seat, one = given.get(timeout=max(0.0, wait))
+            except Empty:
+                now = time.monotonic()
+                for seat in [seat for seat, end in ends.items() if end <= now]:
+                    found[seat] = late(calls[seat], self.limits)
+                    threading.Thread(target=work, daemon=True).start()  # in place of the one that hangs
+                continue
+            if isinstance(one, HeroError):
+                raise one
+            found.setdefault(seat, one)  # what comes too late is not heard
+        return found
+
+
+class _LateError(BaseException):
+    """Raised in the middle of an environment; no ``except Exception`` of its keeps it."""
+
+
+@contextmanager
+def _alarm(limit: float) -> Iterator[None]:
+    """Interrupts what takes longer, in the main thread of systems that have the signal."""
+
+    def ring(*_: object) -> None:
+        raise _LateError
+
+    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, limit)
+    try:
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
+    finally:
+        signal.signal(signal.SIGALRM, before)

@@ -1,0 +1,258 @@
+"""Environments in worker processes: one that hangs, dies or leaks does so apart from the trainer.
+
+A worker hosts the environments of many seats, so that what they share (a catalog, say) is loaded once per worker. It
+answers its calls one after the other. One that takes too long for a call, or ends, is replaced: that call has failed,
+and the other episodes of the worker have to begin again. No tensor library is imported here.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
+from multiprocessing.reduction import ForkingPickler
+from typing import Any, TypeAlias
+
+from hero_pl.errors import ConfigError, EnvError, HeroError
+from hero_pl.rollout import environments
+from hero_pl.rollout.answers import Answer
+from hero_pl.rollout.limits import Limits
+from hero_pl.rollout.pool import EnvPool, Fault, Recipe, Reset, Step, answer, late, seconds
+from hero_pl.types import StopReason
+
+START_S = 300.0
+"""Seconds that a worker may take to start, and then to make one environment."""
+END_S = 5.0
+"""Seconds that workers may take to close their environments."""
+
+Call: TypeAlias = "tuple[int, Recipe, Reset | Step]"
+"""A seat, what its environment is made of, and what is asked."""
+
+
+class WorkerPool(EnvPool):
+    """Environments in ``limits.workers`` processes; seat ``i`` belongs to worker ``i`` modulo their number."""
+
+    def __init__(self, limits: Limits) -> None:
+        super().__init__(limits)
+        self._workers: dict[int, _Worker] = {}
+        weakref.finalize(self, _end, self._workers)
+
+    def seats(self, recipe: Recipe, count: int) -> list[int]:
+        """See :meth:`EnvPool.seats`.
+
+        Raises:
+            ConfigError: Another process cannot make such an environment.
+        """
+        environments.check_arguments(recipe.env_args, self.limits.workers)
+        entry_point = str((recipe.registration or {}).get("entry_point", ""))
+        if not entry_point.rpartition(":")[2].isidentifier() and entry_point:
+            raise ConfigError(
+                f"limits.workers={self.limits.workers}: another process cannot import {entry_point}, with which "
+                f"{recipe.env_id} is registered. Register a class at the top of a module, or set workers to 0."
+            )
+        try:
+            ForkingPickler.dumps(recipe)
+        except Exception as error:
+            raise ConfigError(
+                f"limits.workers={self.limits.workers}: the arguments of {recipe.env_id} cannot be sent to another "
+                f"process ({error}). Use plain values, or set workers to 0."
+            ) from error
+        return super().seats(recipe, count)
+
+    def ask(self, calls: Mapping[int, Reset | Step]) -> dict[int, Answer | Fault]:
+        """See :meth:`EnvPool.ask`.
+
+        Raises:
+            ConfigError: An environment cannot be made.
+            EndpointError: A server that the environments ask answers nobody any more.
+            EnvError: A worker cannot be started.
+        """
+        parts: dict[int, list[Call]] = {}
+        for seat, call in calls.items():
+            parts.setdefault(seat % self.limits.workers, []).append((seat, self._seats[seat], call))
+        for number in parts.keys() - self._workers.keys():
+            self._workers[number] = _Worker(self.limits)
+        found: dict[int, Answer | Fault] = {}
+        asked = {number: self._workers[number] for number in parts}
+        try:
+            for number, part in parts.items():
+                asked[number].ask(part)
+            while asked:
+                left = min(worker.deadline for worker in asked.values()) - time.monotonic()
+                wait([one for worker in asked.values() for one in worker.signs], max(0.0, left))
+                for number, worker in list(asked.items()):
+                    fault = worker.hear(found)
+                    if fault is not None:
+                        self._workers.pop(number).kill()
+                        found |= worker.lost(fault)
+                    if fault is not None or not worker.waiting:
+                        del asked[number]
+        except BaseException:
+            for number in asked:  # what they would answer is for nobody
+                self._workers.pop(number).kill()
+            raise
+        return found
+
+    def close(self) -> None:
+        """See :meth:`EnvPool.close`."""
+        _end(self._workers)
+
+
+def _end(workers: dict[int, _Worker]) -> None:
+    """Let workers close their environments; end those that do not."""
+    for worker in workers.values():
+        worker.pipe.close()
+    deadline = time.monotonic() + END_S
+    while workers:
+        _, worker = workers.popitem()
+        worker.process.join(max(0.0, deadline - time.monotonic()))
+        worker.kill()
+
+
+class _Worker:
+    """A worker process as the trainer sees it."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, limits), daemon=True)
+        try:
+            self.process.start()
+        finally:
+            theirs.close()
+        self.waiting: deque[tuple[int, Reset | Step]] = deque()
+        """Calls without an answer, in their order."""
+        self.hosted: set[int] = set()
+        """Seats with an environment here."""
+        self.started = self.made = False
+        """Whether it has said that it is there, and that the environment of the present call is."""
+        self.deadline = time.monotonic() + START_S
+
+    @property
+    def signs(self) -> tuple[Connection, int]:
+        """What to wait for."""
+        return self.pipe, self.process.sentinel
+
+    def ask(self, calls: Sequence[Call]) -> None:
+        """Hand over calls; a worker that has died is noticed when it is heard."""
+        self.waiting.extend((seat, call) for seat, _, call in calls)
+        self.hosted.update(seat for seat, _, _ in calls)
+        self.made, self.deadline = False, time.monotonic() + START_S
+        with suppress(OSError):
+            self.pipe.send(calls)
+
+    def hear(self, found: dict[int, Answer | Fault]) -> Fault | None:
+        """Take in one message if there is any.
+
+        Args:
+            found: Gets the answer.
+
+        Returns:
+            What is wrong with the worker: it has ended, or it takes too long.
+
+        Raises:
+            HeroError: What the worker has met ends the run, or it could not start.
+        """
+        seat, call = self.waiting[0]
+        try:
+            if self.pipe.poll():
+                self._take(self.pipe.recv(), seat, call, found)
+                return None
+        except (EOFError, OSError):
+            self.process.join(END_S)
+        if not self.process.is_alive():
+            if not self.started:
+                raise EnvError(
+                    f"A worker process ended while it started, with exit status {self.process.exitcode}; what it said "
+                    'is above. A script that trains with limits.workers needs the line `if __name__ == "__main__":`.'
+                )
+            status = self.process.exitcode
+            return Fault(StopReason.ENV_ERROR, f"the worker process ended with exit status {status}")
+        if time.monotonic() < self.deadline:
+            return None
+        if not self.started:
+            raise EnvError(f"A worker process has not started within {START_S:g} s.")
+        if not self.made:
+            return Fault(StopReason.ENV_TIMEOUT, f"the environment was not made within {START_S:g} s")
+        return late(call, self.limits)
+
+    def _take(self, message: Any, seat: int, call: Reset | Step, found: dict[int, Answer | Fault]) -> None:
+        if isinstance(message, HeroError):
+            raise message
+        if isinstance(message, Answer | Fault):
+            found[seat] = message
+            if isinstance(message, Fault):
+                self.hosted.discard(seat)
+            self.waiting.popleft()
+            self.made, self.deadline = False, time.monotonic() + START_S
+        elif not self.started:
+            self.started, self.deadline = True, time.monotonic() + START_S
+        else:
+            self.made, self.deadline = True, time.monotonic() + seconds(call, self.limits)
+
+    def lost(self, fault: Fault) -> dict[int, Answer | Fault]:
+        """The fault of the call that it was at, and what that means for the others."""
+        guilty = self.waiting[0][0]
+        others = Fault(fault.reason, f"another environment of the worker process: {fault.error}", guilty=False)
+        return {**dict.fromkeys(self.hosted, others), guilty: fault}
+
+    def kill(self) -> None:
+        """End the process, with what its environments have started."""
+        self.pipe.close()
+        if self.process.is_alive():
+            pid = self.process.pid or 0
+            with suppress(OSError):
+                if hasattr(os, "killpg") and os.getpgid(pid) == pid:  # else it has not come so far
+                    os.killpg(pid, signal.SIGKILL)
+            self.process.kill()
+        self.process.join(END_S)
+        with suppress(ValueError):  # the operating system is not done with it
+            self.process.close()
+
+
+# -- in the worker -----------------------------------------------------------------------------------------------------
+
+
+def _serve(pipe: Connection, limits: Limits) -> None:
+    """Answer calls until the trainer closes the pipe, or is gone."""
+    if hasattr(os, "setsid"):
+        os.setsid()  # Ctrl-C is for the trainer; and what environments start can be ended with them
+    threading.Thread(target=_end_with_trainer, daemon=True).start()
+    envs: dict[int, environments.Env] = {}
+    with suppress(EOFError, OSError):
+        pipe.send(None)
+        while True:
+            for seat, recipe, call in pipe.recv():
+                try:
+                    if seat not in envs:
+                        envs[seat] = recipe.make()
+                    pipe.send(None)
+                    found = answer(envs[seat], call, limits)
+                except HeroError as error:
+                    pipe.send(error)
+                    continue
+                if isinstance(found, Fault):
+                    with suppress(Exception):
+                        envs.pop(seat).close()
+                pipe.send(found)
+    for env in envs.values():
+        with suppress(Exception):
+            env.close()
+
+
+def _end_with_trainer() -> None:
+    trainer = multiprocessing.parent_process()
+    assert trainer is not None
+    trainer.join()
+    time.sleep(END_S)
+    if hasattr(os, "killpg"):
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)

@@ -1,0 +1,161 @@
+"""A pool answers every call within its limit, and says what went wrong with those that failed."""
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import gymnasium
+import pytest
+
+from hero_pl.errors import ConfigError
+from hero_pl.rollout.answers import Answer
+from hero_pl.rollout.limits import Limits
+from hero_pl.rollout.pool import Fault, LocalPool, Recipe, Reset, Step
+from hero_pl.types import StopReason
+
+
+class Moody(gymnasium.Env[str, str]):
+    """Does what the action says."""
+
+    observation_space = action_space = gymnasium.spaces.Text(1000)  # type: ignore[assignment]
+    task_ids = ("a", "b")
+    made, closed = 0, 0
+
+    def __init__(self) -> None:
+        type(self).made += 1
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        super().reset(seed=seed)
+        if (options or {})["task"] == "b":
+            time.sleep(60.0)
+        self.steps = 0
+        return "hi", {}
+
+    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        self.steps += 1
+        if action == "sleep":
+            try:
+                time.sleep(60.0)
+            except Exception:
+                return "awake", 0.0, False, False, {}
+        if action == "spin":
+            while True:
+                pass
+        if action == "exit":
+            raise SystemExit(3)
+        if action == "fail":
+            raise RuntimeError("no")
+        if action == "misconfigured":
+            raise ConfigError("user.pretrained: no such folder")
+        return f"step {self.steps} in {threading.current_thread().name}", 0.0, False, False, {}
+
+    def close(self) -> None:
+        type(self).closed += 1
+
+
+@pytest.fixture(autouse=True)
+def _registered() -> Iterator[None]:
+    Moody.made = Moody.closed = 0
+    gymnasium.register("MoodyTest-v0", Moody)
+    yield
+    gymnasium.registry.pop("MoodyTest-v0")
+
+
+def asked(calls: list[str], limits: Limits) -> tuple[LocalPool, list[int], list[Answer | Fault]]:
+    """One environment per call, each of them started."""
+    pool = LocalPool(limits)
+    seats = pool.seats(Recipe("MoodyTest-v0"), len(calls))
+    pool.ask(dict.fromkeys(seats, Reset("a", 1)))
+    answers = pool.ask({seat: Step(call) for seat, call in zip(seats, calls, strict=True)})
+    return pool, seats, [answers[seat] for seat in seats]
+
+
+LATE = Fault(StopReason.ENV_TIMEOUT, "step() took longer than 0.2 s")
+
+
+@pytest.mark.parametrize("threads", [0, 1, 2, 8])
+def test_what_hangs_costs_itself_alone_and_the_next_environment_is_a_new_one(threads: int) -> None:
+    limits = Limits(threads=threads, step_timeout_s=0.2)
+    pool, seats, answers = asked(["sleep", "go", "sleep", "go", "fail", "go"], limits)
+    assert answers[0] == answers[2] == LATE
+    assert answers[4] == Fault(StopReason.ENV_ERROR, "step() raised RuntimeError('no')")
+    assert [isinstance(answer, Answer) for answer in answers] == [False, True] * 3
+    assert Moody.made == 6
+    again = pool.ask(dict.fromkeys(seats[:5], Reset("a", 1)))
+    assert all(isinstance(answer, Answer) for answer in again.values())
+    assert Moody.made == 9
+    assert Moody.closed == (1 if threads else 3)  # a thread that hangs still has its environment
+
+
+def test_a_loop_of_python_is_interrupted() -> None:
+    _, _, answers = asked(["spin"], Limits(step_timeout_s=0.2))
+    assert answers == [LATE]
+
+
+def test_bug_138_a_reset_has_a_limit_of_its_own() -> None:
+    pool = LocalPool(Limits(step_timeout_s=1000.0, reset_timeout_s=0.2))
+    (seat,) = pool.seats(Recipe("MoodyTest-v0"), 1)
+    assert pool.ask({seat: Reset("b", 1)}) == {seat: Fault(StopReason.ENV_TIMEOUT, "reset() took longer than 0.2 s")}
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_an_environment_that_exits_does_not_take_the_run_along(threads: int) -> None:
+    _, _, (answer,) = asked(["exit"], Limits(threads=threads))
+    assert answer == Fault(StopReason.ENV_ERROR, "step() raised SystemExit(3)")
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_a_configuration_that_shows_to_be_wrong_ends_the_run(threads: int) -> None:
+    with pytest.raises(ConfigError, match="no such folder"):
+        asked(["misconfigured"], Limits(threads=threads))
+
+
+def test_a_signal_that_ends_the_run_is_no_fault_of_the_environment() -> None:
+    from hero_pl.callbacks.interrupts import Interrupted
+
+    class Interrupting(Moody):
+        def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+            raise Interrupted(15)
+
+    gymnasium.registry.pop("MoodyTest-v0")
+    gymnasium.register("MoodyTest-v0", Interrupting)
+    with pytest.raises(Interrupted):
+        asked(["go"], Limits())
+
+
+def test_without_threads_environments_run_in_the_main_thread_and_their_alarm_is_given_back() -> None:
+    import signal
+
+    before = signal.getsignal(signal.SIGALRM)
+    _, _, (answer,) = asked(["go"], Limits())
+    assert isinstance(answer, Answer)
+    assert answer.observation == "step 1 in MainThread"
+    assert signal.getsignal(signal.SIGALRM) is before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_a_kind_of_environment_keeps_its_seats_and_shares_none() -> None:
+    pool = LocalPool(Limits())
+    one, other = Recipe("MoodyTest-v0"), Recipe("MoodyTest-v0", "test")
+    first = pool.seats(one, 2)
+    assert set(first).isdisjoint(pool.seats(other, 3))
+    assert pool.seats(one, 4)[:2] == first
+    assert pool.seats(one, 1) == first[:1]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"workers": -1}, "limits.workers=-1"),
+        ({"threads": 2, "workers": 2}, "Set one of them to 0"),
+        ({"step_timeout_s": 0.0}, "limits.step_timeout_s=0.0"),
+        ({"reset_timeout_s": float("inf")}, "limits.reset_timeout_s=inf"),
+        ({"retries": -1}, "limits.retries=-1"),
+        ({"broken_share": 1.5}, "limits.broken_share=1.5"),
+        ({"max_observation_chars": 0}, "limits.max_observation_chars=0"),
+    ],
+)
+def test_limits_that_make_no_sense_are_refused(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        Limits(**wrong)
