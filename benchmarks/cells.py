@@ -1,13 +1,13 @@
-"""One cell of a grid: a method on a base policy at a learning rate and a seed, run once and kept.
+"""One cell of a grid: a method on a base policy at a learning rate and a seed, run once and stored.
 
-A cell has its own folder. Its name and ``cell.json`` say everything that changes its numbers: suite, method, base
+A cell has its own folder. Its name and ``cell.json`` contain everything that changes its results: suite, method, base
 policy with a digest of its weights, learning rate, seed, budgets, held-out episodes, a digest of its configuration
-files, and what the suite sets on top. The commit of its start is in the results, not in the name: after a change of the
-code, name another folder.
-``result.json`` is written when it ends, well or badly; a folder without one was interrupted and is run again.
+files, and the settings of the suite. The commit is in the results, not in the name: after a change of the code, use
+another folder.
+``result.json`` is written when the cell ends or crashes; a folder without it was interrupted and is run again.
 
-Each cell starts from a fresh configuration and seed, so it gives the same numbers in a process of its own as after
-others. An error inside a cell ends that cell alone.
+Each cell starts with a new configuration and seed, so its results do not depend on cells that ran before in the same
+process. An error inside a cell ends only that cell.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from hero_pl.runs.jsonl import read_lines
 
 DONE, CRASHED = "done", "crashed"
 NOTHING: dict[str, Any] = {"status": "not run", "error": "", "wall_s": None, "commit": "", "curve": {}}
-"""In place of the result of a cell that has none."""
+"""Result of a cell that was not run."""
 VALUES = (
     *("turns_used", "success", "success_greedy", "reward", "turns", "invalid", "episodes", "non_evaluable"),
     *("do_nothing_floor", "user", "train_cpu_s"),
@@ -44,12 +44,12 @@ SPENT = {
     "reflecting_tokens": "reflection/tokens",
     "teaching_tokens": "teacher/tokens",
 }
-"""Column of the results -> column of ``metrics.csv`` that is summed up to the budget."""
+"""Column of the results -> column of ``metrics.csv`` that is summed up to each budget."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What one run is."""
+    """Definition of one run."""
 
     suite: str
     method: str
@@ -61,11 +61,11 @@ class Cell:
     episodes: int = 250
     endpoint: tuple[str, str] | None = None
     more: tuple[tuple[str, Any], ...] = ()
-    """Dotted keys and values over everything else."""
+    """Settings (dotted keys and values) that override all others."""
 
     @property
     def configs(self) -> list[str]:
-        """Its configuration files below the repository, in the order in which they overlay."""
+        """Its configuration files, relative to the repository, in overlay order."""
         return [SUITES[self.suite].config, *method_of(self.method).overlays]
 
     @property
@@ -77,17 +77,17 @@ class Cell:
 
     @property
     def pretrained(self) -> str:
-        """What the configuration names: checkpoints of the repository by their whole path."""
+        """Value for the configuration: checkpoints of the repository by their full path."""
         own = self.policy.startswith("benchmarks/checkpoints/")
         return str(policy_folder(self.policy)) if own else self.policy
 
     @property
     def label(self) -> str:
-        """Name under which results are compared: tuning runs never mix with the others."""
+        """Name for comparisons; tuning runs have a different one."""
         return self.method if self.stage == "test" else f"{self.method} at {self.lr:g}"
 
     def identity(self) -> dict[str, Any]:
-        """Everything that changes the numbers."""
+        """Everything that changes the results."""
         files = {path: digest(ROOT / path) for path in self.configs}
         folder = policy_folder(self.policy)
         weights = {path.name: digest(path) for path in sorted(folder.glob("*.*"))} if folder.is_dir() else {}
@@ -97,13 +97,13 @@ class Cell:
         return {**said, "more": dict(self.more)} if self.more else said
 
     def folder(self, out: Path) -> Path:
-        """Where it is kept; runs of one method differ in nothing but the seed at the end."""
+        """Folder of the cell; the folders of one method differ only in the seed at the end."""
         values = {key: value for key, value in self.identity().items() if key != "seed"}
         code = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
         return out / f"{self.method}-{self.base}-lr{self.lr:g}-{code}-seed{self.seed}"
 
     def overlay(self, folder: Path) -> dict[str, Any]:
-        """The configuration that makes a ``fit`` this cell."""
+        """Overlay that turns ``hero_pl fit`` into this cell."""
         return nested(
             {
                 **settings(SUITES[self.suite], self.method, self.endpoint, self.stage),
@@ -130,18 +130,18 @@ class Cell:
         )
 
     def arguments(self, folder: Path) -> list[str]:
-        """Of ``hero_pl``, once :meth:`overlay` is in the folder."""
+        """Arguments for ``hero_pl``, after :meth:`overlay` was written to the folder."""
         files = [str(ROOT / path) for path in self.configs] + [str(folder / "overlay.yaml")]
         return ["fit", *(word for file in files for word in ("--config", file))]
 
 
 def digest(path: Path) -> str:
-    """Of a file's content; empty if there is none."""
+    """Digest of a file's content; empty if there is no file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else ""
 
 
 def result_of(cell: Cell, out: Path) -> dict[str, Any] | None:
-    """What the cell gave, or ``None`` while it has not ended."""
+    """Result of the cell, or ``None`` if it has not ended."""
     path = cell.folder(out) / "result.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
@@ -150,7 +150,7 @@ def result_of(cell: Cell, out: Path) -> dict[str, Any] | None:
 
 
 def run_cell(cell: Cell, out: Path) -> str:
-    """Run a cell in this process and keep its result; returns how it ended, never raises."""
+    """Run a cell in this process and store its result; return its status. Never raises."""
     folder = cell.folder(out)
     shutil.rmtree(folder, ignore_errors=True)
     prepare(cell, out)
@@ -171,7 +171,7 @@ def run_cell(cell: Cell, out: Path) -> str:
 
 
 def prepare(cell: Cell, out: Path) -> str:
-    """Write what a cell is and its overlay; returns the command that runs it."""
+    """Write ``cell.json`` and the overlay of a cell; return the command that runs it."""
     folder = cell.folder(out)
     folder.mkdir(parents=True, exist_ok=True)
     said = json.dumps({**cell.identity(), "commit": commit()}, indent=2)
@@ -183,14 +183,14 @@ def prepare(cell: Cell, out: Path) -> str:
 
 
 def adopt(cell: Cell, out: Path) -> None:
-    """Take over a run that was finished by its command, without this script."""
+    """Store the result of a run that was started by its command, without this script."""
     folder = cell.folder(out)
     if not (folder / "result.json").is_file() and (folder / "version_0" / "summary.json").is_file():
         keep(cell, out, "")
 
 
 def keep(cell: Cell, out: Path, error: str, wall_s: float | None = None) -> str:
-    """Write ``result.json`` from what the run left; with an error the cell counts as crashed."""
+    """Write ``result.json`` from the files of the run; with an error the cell counts as crashed."""
     folder = cell.folder(out)
     folder.mkdir(parents=True, exist_ok=True)
     status = CRASHED if error else DONE
@@ -205,7 +205,7 @@ def keep(cell: Cell, out: Path, error: str, wall_s: float | None = None) -> str:
 
 
 def _evaluate(cell: Cell, folder: Path) -> None:
-    """The base policy: the same held-out episodes as the others before their first step."""
+    """Evaluate the base policy on the same held-out episodes as the other methods before their first step."""
     from hero_pl.cli.lightning import instantiate
 
     cli = instantiate(cell.arguments(folder)[1:])
@@ -218,7 +218,7 @@ def _evaluate(cell: Cell, folder: Path) -> None:
 
 
 def curve(run: Path) -> dict[str, dict[str, Any]]:
-    """Figures by budget of a run folder; of an unfinished run those that it had reached."""
+    """Results per budget of a run folder; for an unfinished run up to the last budget it reached."""
     summary = run / "summary.json"
     if summary.is_file():
         results: dict[str, dict[str, Any]] = json.loads(summary.read_text(encoding="utf-8"))["curve"]
@@ -237,7 +237,7 @@ def curve(run: Path) -> dict[str, dict[str, Any]]:
 
 
 def _partial(path: Path) -> dict[str, dict[str, Any]]:
-    """Means per budget over the evaluable episodes that a crashed run had written; its last line may be torn."""
+    """Means per budget over the evaluable episodes of a crashed run; its last line may be torn."""
     rows = [row for _, row in read_lines(path) if row.get("evaluable", True)] if path.is_file() else []
     marks = dict.fromkeys(row["turns_budget"] for row in rows)
     found: dict[str, dict[str, Any]] = {}
@@ -251,7 +251,7 @@ def _partial(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def _spent(path: Path) -> list[tuple[float, dict[str, float]]]:
-    """Per training step: turns used until then, and what the step took."""
+    """Per training step: turns used so far, and the cost of the step."""
     if not path.is_file():
         return []
     with path.open(newline="", encoding="utf-8") as file:
@@ -269,7 +269,7 @@ def _spent(path: Path) -> list[tuple[float, dict[str, float]]]:
 
 
 class _into:
-    """Sends everything that this process prints, also from below Python, into a file."""
+    """Redirects all output of this process (also of C code) to a file."""
 
     def __init__(self, log: Any) -> None:
         self.log = log
@@ -295,7 +295,7 @@ class _into:
 
 
 def rows_of(cell: Cell, out: Path, tuned: bool) -> list[dict[str, Any]]:
-    """One row per budget, the untrained policy at 0 included; also of cells that crashed or were not run."""
+    """One row per budget, including the untrained policy at 0; also for cells that crashed or were not run."""
     result = result_of(cell, out) or dict(NOTHING)
     marks = [0] if cell.method == BASE else [0, *cell.budgets]
     empty = dict.fromkeys((*VALUES, *SPENT, "steps"))

@@ -1,14 +1,14 @@
-"""How good are a base policy's own reviews, and how far do raters of a turn agree?
+"""Measure the quality of a base policy's own reviews, and the agreement of raters of a turn.
 
     python benchmarks/diagnosis_quality.py --policy hero_pl:pocket-shop --second benchmarks/checkpoints/pocket-shop-b
     python benchmarks/diagnosis_quality.py --config configs/pocket_retail.yaml --policy hero_pl:pocket-retail \
         --second benchmarks/checkpoints/pocket-retail-b
 
 The policy plays tasks and reviews them; turns are drawn, each with its own and with a shuffled diagnosis. Three raters
-say of every turn whether it was a mistake: the rules of the environment (which also judge the diagnoses), the outcome
+label every turn as a mistake or not: the rules of the environment (which also judge the diagnoses), the outcome
 (``hero_pl.annotate.outcome``: the rest of the episode is played by rule with and without the turn), and the reviews
-of a second policy that was made from other data. The same can be done by hand, with people or a judge model as raters,
-with ``hero_pl annotate``.
+of a second policy that was trained on other data. ``hero_pl annotate`` does the same step by step, with people or a
+judge model as raters.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from hero_pl.types import Diagnosis, Reflection, Trajectory
 
 Row: TypeAlias = dict[str, Any]
 Verdicts: TypeAlias = dict[tuple[str, int, int], Diagnosis | None]
-"""The diagnosis of a turn, by task, seed and number."""
+"""Diagnosis of each turn, by task, seed and turn number."""
 
 
 def reviews(config: str, policy: str, played: Sequence[Trajectory] | None, episodes: int, stage: str) -> Any:
-    """Episodes (played by the policy, unless there are some) with its reviews, and the data module."""
+    """Episodes (played by the policy, unless given) with its reviews, and the data module."""
     cli = instantiate(["--config", config, f"--model.policy.init_args.pretrained={policy}", "--trainer.logger=false"])
     cli.model.policy.load()
     cli.model.objective.start(cli.model.policy)
@@ -49,7 +49,7 @@ def reviews(config: str, policy: str, played: Sequence[Trajectory] | None, episo
 
 
 def by_review(rows: Sequence[Row], verdicts: Verdicts) -> list[Row]:
-    """The rows as a reviewer rates them: a turn that it would have taken otherwise was a mistake."""
+    """Rows labeled by a reviewer: a turn for which it proposes another action is a mistake."""
     rated = []
     for row in rows:
         said = verdicts[row["task_id"], row["seed"], row["turn"]]
@@ -59,7 +59,7 @@ def by_review(rows: Sequence[Row], verdicts: Verdicts) -> list[Row]:
 
 
 def verdicts_of(played: Sequence[Trajectory], reflections: Sequence[Reflection]) -> Verdicts:
-    """Of every turn."""
+    """Diagnoses of all turns."""
     return {
         (episode.task_id, episode.seed, turn.number): diagnosis
         for episode, one in zip(played, reflections, strict=True)
@@ -68,7 +68,7 @@ def verdicts_of(played: Sequence[Trajectory], reflections: Sequence[Reflection])
 
 
 def _agreement(first: Sequence[Row], second: Sequence[Row]) -> float:
-    """Of two raters of the same rows in the same order."""
+    """Agreement of two raters of the same rows in the same order."""
     answers = [[row["labels"]["turn_was_error"] for row in rows] for rows in (first, second)]
     return cohen_kappa(*answers)
 

@@ -1,10 +1,10 @@
-"""Memory and time of a full-vocabulary divergence: plain logits against the chunked linear form.
+"""Memory and time of a full-vocabulary divergence: plain logits compared with the chunked linear form.
 
     python benchmarks/divergence_memory.py --vocab 151936 --csv divergence_memory.csv
 
-Each variant runs forward and backward, gradient of the output head included, in its own process; memory is the rise
-of its peak over its peak with the inputs in place, time is CPU time on one thread. Only ratios mean something
-across machines. The gradients of every variant are compared with those of the plain one on a small problem first.
+Each variant runs forward and backward, including the gradient of the output head, in its own process. Memory is the
+increase of the peak over the peak with the inputs loaded; time is CPU time on one thread. Only ratios are comparable
+across machines. The gradients of every variant are first compared with those of the plain one on a small problem.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
-"""Do the diagnoses do anything? Before training on frozen weights, and after training from a grid.
+"""Test whether the diagnoses have an effect: before training on frozen weights, and after training from a grid.
 
     python benchmarks/falsification.py --config configs/quickstart.yaml --truth ShopRules --out runs/falsification
     python benchmarks/falsification.py --grid runs/turn_budget --out runs/falsification
 
 Before: episodes are played, and the configuration's teacher re-scores the same actions with true, shuffled, generic and
-constant diagnoses, in everything else alike. If its divergence, its endorsement log p(a) - log q(a) of wrong and right
-turns, and the rate at which it changes the most likely token coincide for true and shuffled diagnoses, training will
-not tell them apart. Shuffled diagnoses carry no corrected action, so true ones are shown without it as well.
+constant diagnoses, with everything else equal. If its divergence, its endorsement log p(a) - log q(a) of wrong and
+right turns, and the rate at which it changes the most likely token are equal for true and shuffled diagnoses, training
+will not differ either. Shuffled diagnoses have no corrected action, so true ones are also measured without it.
 
-After: HERO, shuffled diagnoses and feedback only, against each other at each budget of a grid.
+After: HERO, shuffled diagnoses and feedback only are compared with each other at each budget of a grid.
 
 Writes ``falsification.json`` and ``falsification.md``. Intervals are 95 % by bootstrap: over episodes before, over runs
 and tasks after.
@@ -52,7 +52,7 @@ MEASURES = {
 
 @dataclass(frozen=True)
 class TurnScore:
-    """What the teacher does to one turn."""
+    """Effect of the teacher on one turn."""
 
     episode: int
     wrong: bool
@@ -70,7 +70,7 @@ class TurnScore:
 def arms_of(
     trajectories: Sequence[Trajectory], true: Sequence[Reflection], seed: int, constant: str
 ) -> dict[str, list[Reflection]]:
-    """The same turns and confidences with other words."""
+    """Diagnoses of each arm: the same turns and confidences with other texts."""
     from hero_pl.reflection.controls import ShuffledReflector
     from hero_pl.reflection.scripted import ScriptedReflector
 
@@ -92,7 +92,7 @@ def arms_of(
 def score(
     cli: HeroCLI, trajectories: Sequence[Trajectory], reflections: Sequence[Reflection], wrong: Sequence[Sequence[bool]]
 ) -> dict[tuple[int, int], TurnScore]:
-    """Teacher against student on every hinted turn, both with the frozen weights."""
+    """Compare teacher and student on every hinted turn, both with the frozen weights."""
     import torch
 
     from hero_pl.batch import tokenize
@@ -122,7 +122,7 @@ def score(
 
 
 def measure(scores: Sequence[TurnScore], which: str) -> list[tuple[int, float]]:
-    """Episode and value of every turn that a measure is about."""
+    """Episode and value of every turn that the measure uses."""
     if which == "divergence":
         return [(one.episode, one.divergence) for one in scores]
     if which == "changed":
@@ -131,12 +131,12 @@ def measure(scores: Sequence[TurnScore], which: str) -> list[tuple[int, float]]:
 
 
 def bootstrap_mean(values: Sequence[tuple[int, float]], resamples: int = 2000, seed: int = 0) -> dict[str, float]:
-    """Mean with a 95 % interval from drawing episodes with replacement; NaN where all draws are alike.
+    """Mean with a 95 % interval from a bootstrap over episodes; NaN if all draws are equal.
 
     Args:
         values: Episode and value.
         resamples: Number of draws.
-        seed: Of the generator.
+        seed: Seed of the generator.
     """
     sums: dict[int, list[float]] = {}
     for episode, value in values:
@@ -149,7 +149,7 @@ def bootstrap_mean(values: Sequence[tuple[int, float]], resamples: int = 2000, s
     draws = np.random.default_rng(seed).integers(len(table), size=(resamples, len(table)))
     drawn = table[draws].sum(axis=1)
     low, high = np.quantile(drawn[:, 0] / drawn[:, 1], [0.025, 0.975])
-    if high - low < 1e-12:  # no spread was seen, not none exists
+    if high - low < 1e-12:  # without spread there is no estimate of an interval
         low = high = math.nan
     return {"mean": float(table[:, 0].sum() / table[:, 1].sum()), "low": float(low), "high": float(high)}
 
@@ -157,11 +157,11 @@ def bootstrap_mean(values: Sequence[tuple[int, float]], resamples: int = 2000, s
 def before(
     cli: HeroCLI, episodes: int, stage: str, truth: Reflector | None, seed: int, constant: str
 ) -> dict[str, Any]:
-    """Play, reflect, score every arm on the turns that all arms hint."""
+    """Play, reflect, and score every arm on the turns that have a hint in all arms."""
     policy: Policy = cli.model.policy
     objective = cli.model.objective
     if not hasattr(objective, "reflector"):
-        raise ConfigError(f"{type(objective).__name__} has no reflector; give a configuration with SelfDistillation.")
+        raise ConfigError(f"{type(objective).__name__} has no reflector. Give a configuration with SelfDistillation.")
     policy.load()
     objective.start(policy)
     played = cli.datamodule.evaluate(policy, stage, episodes)
@@ -193,7 +193,7 @@ def before(
 
 
 def difference(one: Sequence[TurnScore], other: Sequence[TurnScore], which: str) -> dict[str, Any]:
-    """``one - other`` on the same turns, with its interval and a verdict."""
+    """``one - other`` on the same turns, with an interval and a verdict."""
     pairs = zip(measure(one, which), measure(other, which), strict=True)
     found = bootstrap_mean([(episode, a - b) for (episode, a), (_, b) in pairs])
     resolved = found["low"] > 0.0 or found["high"] < 0.0
@@ -204,7 +204,7 @@ def difference(one: Sequence[TurnScore], other: Sequence[TurnScore], which: str)
 
 
 def after(grid: Path, methods: Sequence[str], budget: int | None) -> dict[str, Any]:
-    """Every pair of the methods at each budget of a grid, paired by task and run."""
+    """Compare every pair of methods at each budget of a grid, paired by task and run."""
     folder = grid / "cells" if (grid / "cells").is_dir() else grid
     comparisons = []
     reasons = []
@@ -290,7 +290,7 @@ def page(result: Mapping[str, Any]) -> str:
 
 
 def verdict(found: Mapping[str, Any]) -> str:
-    """What the figures before training say about shuffled diagnoses, in words."""
+    """Conclusion about shuffled diagnoses from the measures before training."""
     apart = [
         MEASURES[which] for which, one in found["against_true"]["shuffled"].items() if one["verdict"] != "not resolved"
     ]
@@ -310,19 +310,19 @@ def interval(value: Mapping[str, Any], sign: str = "", digits: int = 3) -> str:
 def main() -> None:
     """Before, after, or both; one report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", nargs="+", help="configurations of fit, the later over the earlier")
-    parser.add_argument("--truth", help="reflector that says which turns were wrong; default: the configuration's own")
+    parser.add_argument("--config", nargs="+", help="configurations for fit; later ones override earlier ones")
+    parser.add_argument("--truth", help="reflector that labels the wrong turns; default: the configuration's own")
     parser.add_argument("--episodes", type=int, default=200)
     parser.add_argument("--stage", default="validate", choices=["validate", "test", "train"])
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--constant", default=CONSTANT, help="the sentence of the constant arm")
-    parser.add_argument("--grid", type=Path, help="folder that turn_budget.py wrote")
-    parser.add_argument("--methods", nargs="+", default=list(TRIANGLE), help="the corners, HERO first")
+    parser.add_argument("--constant", default=CONSTANT, help="diagnosis of the constant arm")
+    parser.add_argument("--grid", type=Path, help="folder written by turn_budget.py")
+    parser.add_argument("--methods", nargs="+", default=list(TRIANGLE), help="methods to compare, HERO first")
     parser.add_argument("--budget", type=int, help="only at this budget of the grid")
     parser.add_argument("--out", type=Path, default=Path("runs/falsification"))
     args = parser.parse_args()
     if not args.config and not args.grid:
-        parser.error("give --config for the report before training, --grid for the one after, or both.")
+        parser.error("give --config for the report before training, --grid for the report after training, or both.")
     result: dict[str, Any] = {}
     try:
         if args.grid:
@@ -333,7 +333,7 @@ def main() -> None:
 
             known = {cls.__name__: cls for cls in registered()["Reflector"]}
             if args.truth and args.truth not in known:
-                parser.error(f"--truth {args.truth}: there is no such reflector. There are: {', '.join(known)}.")
+                parser.error(f"--truth {args.truth}: unknown reflector. Expected one of: {', '.join(known)}.")
             truth = known[args.truth]() if args.truth else None
             words = [word for path in args.config for word in ("--config", path)]
             cli = instantiate([*words, "--trainer.logger=false"])

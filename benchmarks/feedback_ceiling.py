@@ -1,11 +1,11 @@
-"""How far can feedback alone take a base policy of the pocket shop? Asked before any training, on frozen weights.
+"""Estimate the success that training on feedback only can reach in the pocket shop, from frozen weights.
 
     python benchmarks/feedback_ceiling.py hero_pl:pocket-shop benchmarks/checkpoints/pocket-shop-b
 
-A teacher that sees the next observation and the reward, but no diagnosis, is asked for the probability of the right
-action at item, color and size decisions, by what happened there. Once a student is right everywhere, all its turns
-are of the first kind (right, reward 1), so it is pulled to what the frozen teacher gives those: the product over the
-three decisions is the success that such training settles at.
+For item, color and size decisions the script computes the probability of the correct action under a teacher that sees
+the next observation and the reward, but no diagnosis; separately for each outcome. If a student is correct everywhere,
+all its turns are of the first kind (correct, reward 1), and training moves it to the frozen teacher's probabilities for
+these: the product over the three decisions is the success rate at which such training converges.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ Asked = tuple[int, tuple[int, ...], str]
 
 
 def play(policy: HuggingFacePolicy, episodes: int) -> list[Trajectory]:
-    """Validation tasks, sampled at temperature 1."""
+    """Play validation tasks at temperature 1."""
     collector = Collector("hero_pl/WebShopPocket-v0", split="validation", limits=Limits(12, 128))
     ids = (collector.task_ids * (episodes // len(collector.task_ids) + 1))[:episodes]
     return collector.collect([EpisodeSpec(name, i, i) for i, name in enumerate(ids)], policy, Sampling(1.0, 12))
 
 
 def cases(policy: HuggingFacePolicy, played: Sequence[Trajectory]) -> dict[tuple[str, str], list[Asked]]:
-    """What the teacher is asked, by slot and case."""
+    """Contexts with hint and correct actions, by slot and case."""
     teacher = HindsightTeacher(template=HINT, include_diagnosis=False, on_invalid="env_feedback")
     hints = teacher.advise(played, [Reflection((None,) * len(one.turns), "ok") for one in played], policy.dialect)
     found: dict[tuple[str, str], list[Asked]] = {(slot, case): [] for slot in SLOTS for case in CASES}

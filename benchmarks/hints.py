@@ -1,4 +1,4 @@
-"""Reports of ``hero_pl check-hints`` as one Markdown page.
+"""Write reports of ``hero_pl check-hints`` as one Markdown page.
 
     hero_pl check-hints --config configs/quickstart.yaml --episodes 64 --turns 64 --out FOLDER/hints-pocket-shop.json
     python benchmarks/hints.py FOLDER/hints-*.json --out docs/results/hints.md

@@ -1,4 +1,4 @@
-"""Make the pocket retail tokenizer: ``python benchmarks/make_retail_tokenizer.py FOLDER``."""
+"""Train the tokenizer of the pocket retail policies: ``python benchmarks/make_retail_tokenizer.py FOLDER``."""
 
 from __future__ import annotations
 
@@ -91,11 +91,11 @@ GLUE = (
     "assistant\n",
     *"0123456789",
 )
-"""Strings of the desk and of the review format that become one piece each."""
+"""Strings of the environment and of the review format that become one piece each."""
 
 
 def main(folder: Path) -> None:
-    """Make the desk's tokenizer and save it."""
+    """Train the tokenizer and save it."""
     collector = Collector(ENV, ENV_ARGS, split="warmup")
     tokenizer = learn(RetailDemonstrations(), collector, RetailCommands(), GLUE, 700)
     tokenizer.save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""Make the pocket shop's tokenizer: ``python benchmarks/make_shop_tokenizer.py FOLDER``."""
+"""Train the tokenizer of the pocket shop policies: ``python benchmarks/make_shop_tokenizer.py FOLDER``."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ GLUE = (
 )
 """Strings of the shop and of the review format that become one piece each.
 
-They carry their blanks, so that a word is the same piece wherever it stands: a small policy has to copy it, and copying
-an id is what attention learns first."""
+They include their spaces, so that a word is the same piece at every position: a small policy has to copy words, and
+copying an id is what attention learns first."""
 
 
 def learn(
@@ -77,7 +77,7 @@ def learn(
     vocabulary: int,
     episodes: int = 400,
 ) -> PreTrainedTokenizerFast:
-    """Learn pieces from the first warm-up episodes; glue and words become one piece each."""
+    """Train on the first warm-up episodes; the strings above and all words become one piece each."""
     policy = ScriptedPolicy([""], ChatTemplate(byte_tokenizer()), parser)
     policy.load()
     specs = [EpisodeSpec(task, i, 1 + i) for i, task in enumerate(collector.task_ids[:episodes])]
@@ -93,7 +93,7 @@ def learn(
 
 
 def main(folder: Path) -> None:
-    """Make the shop's tokenizer and save it."""
+    """Train the tokenizer and save it."""
     tokenizer = learn(ShopDemonstrations(), Collector(ENV, split="warmup"), None, GLUE, 768)
     tokenizer.save_pretrained(folder)
     print(f"{len(tokenizer)} ids saved to {folder}")

@@ -1,10 +1,10 @@
-"""The method in miniature: twelve tasks, twelve actions, a hidden rule, and a model that already obeys hints.
+"""The method in miniature: twelve tasks, twelve actions, a hidden rule, and a model that already follows hints.
 
     python benchmarks/miniature.py --seeds 0 1 2 3 4
 
-Everything but the task is the product: chat template, sampler, hint splicing, both sides' layout, divergence,
-normalization, advantages, frozen teacher. What each arm learns in 150 updates of 32 samples is measured without hints;
-chance is 1/12. A seed is another model, other obedience training and other samples.
+Everything except the task is the code of the package: chat template, sampler, hint insertion, batches, divergence,
+normalization, advantages, frozen teacher. Each arm is trained for 150 updates of 32 samples and measured without hints;
+chance level is 1/12. A seed determines the model, its training to follow hints, and the samples.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ BATCH = 32
 UPDATES = 150
 OBEDIENCE_STEPS = 700
 WEIGHT_SCALE = 0.5
-"""Standard deviation of the initial weights. Adam moves a weight by about the learning rate per update, whatever its
-size: with the 0.02 that transformers uses for wide models, 150 updates of 3e-4 rewrite a model of width 48 altogether,
-and even right-or-wrong feedback reaches 0.5 to 0.8. From 0.5 on, four seeds of it lie between 0.14 and 0.15."""
+"""Standard deviation of the initial weights. Adam changes a weight by about the learning rate per update, regardless of
+its size: with 0.02, the default of transformers for wide models, 150 updates of 3e-4 change a model of width 48
+completely, and even right-or-wrong feedback gets 0.5 to 0.8. With 0.5, four seeds of it give 0.14 to 0.15."""
 RIGHT = [7, 2, 10, 0, 5, 9, 11, 3, 1, 8, 4, 6]
-"""The hidden rule: the action that task number ``i`` wants."""
+"""The hidden rule: the correct action of task number ``i``."""
 
 Weights = dict[str, torch.Tensor]
 
 
 def make_world(folder: Path) -> Path:
-    """Fill a folder with a tokenizer of words, a chat template and a hint template that says the diagnosis alone."""
+    """Write a tokenizer of words, a chat template and a hint template with only the diagnosis to a folder."""
     from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -101,7 +101,7 @@ def action_ids(policy: Policy) -> list[int]:
 
 
 def make_obedient(world: Path, seed: int = 0) -> Weights:
-    """Train weights that follow hints and know nothing else: uniform over actions until a hint says otherwise."""
+    """Train weights that follow hints; without a hint they are uniform over actions."""
     policy = fresh(world, seed=seed)
     actions = action_ids(policy)
     size = len(policy.template.tokenizer)
@@ -136,7 +136,7 @@ def make_obedient(world: Path, seed: int = 0) -> Weights:
 
 
 class Oracle(Reflector):
-    """Knows the rule; says what ``words`` makes of the chosen and the right action."""
+    """Reflector that knows the rule; ``words`` turns the chosen and the correct action into a diagnosis."""
 
     def __init__(self, words: Callable[[str, str], str]) -> None:
         self.words = words
@@ -183,7 +183,7 @@ def play(policy: HuggingFacePolicy, group_size: int, generator: torch.Generator)
 def train(
     policy: HuggingFacePolicy, objective: Objective, group_size: int = 1, updates: int = UPDATES, seed: int = 0
 ) -> float:
-    """Probability of the right action without hints, after the updates."""
+    """Train, and return the probability of the correct action without hints."""
     objective.check(group_size)
     objective.start(policy)
     optimizer = torch.optim.Adam([p for p in policy.parameters() if p.requires_grad], lr=3e-4)

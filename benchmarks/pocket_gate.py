@@ -1,8 +1,8 @@
-"""Can the shop's base policies be taught? Per decision, before any online run; see ``gates.py`` for the gate.
+"""Check that the base policies of the pocket shop respond to hints, before an online run; see ``gates.py``.
 
     python benchmarks/pocket_gate.py [--policy hero_pl:pocket-shop] [--tasks 200]
 
-At item, color and size decisions. Whether the gate is passed is the exit status.
+Uses item, color and size decisions. The exit status is 0 if the gate is passed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def main() -> None:
 
 
 def wrong_turns(trajectory: Trajectory) -> list[tuple[int, str]]:
-    """``(index, right action)`` of the option turns that were not right."""
+    """``(index, correct action)`` of the wrong option turns."""
     request = Request.read(trajectory.first_observation)
     assert request is not None
     found, page = [], trajectory.first_observation

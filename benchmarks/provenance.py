@@ -1,4 +1,4 @@
-"""Which code made a file of results."""
+"""Record which version of the code wrote a file of results."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ __all__ = ["commit", "signed"]
 
 
 def signed(markdown: str) -> str:
-    """A Markdown page with the commit in its last line."""
+    """Append the commit to a Markdown page."""
     return f"{markdown.rstrip()}\n\nMade on commit {commit() or 'unknown'}.\n"

@@ -1,10 +1,10 @@
-"""Rewrite the tables of the documents from the results in the tree, so that no figure is typed by hand.
+"""Rewrite the tables of the documents from the committed results, so that no figure is typed by hand.
 
     python benchmarks/report.py                    rewrite docs/results.md and README.md
-    python benchmarks/report.py --check            only say which tables differ; exit status 1 if any does
+    python benchmarks/report.py --check            only list tables that differ; exit status 1 if there are any
     python benchmarks/report.py --draw CSV PNG     draw the curves of a results.csv, or of some --methods and --bases
 
-A table stands between two comments. The first names a file, a kind of table and perhaps settings, the second ends it:
+A table is between two comments. The first gives a file, a kind of table and optional settings; the second ends it:
 
     <!-- table: docs/results/pocket-webshop.csv success budgets=0,250,500 methods=base,hero_rule bases=pocket-shop -->
     <!-- end of table -->
@@ -46,14 +46,14 @@ _TABLE = re.compile(r"(<!-- table: (\S+) (\w+)([^>]*?) -->\n)(.*?)(<!-- end of t
 
 
 class ReportError(ValueError):
-    """A marker names a file, a kind or a setting that cannot be used."""
+    """A marker has an unknown file, kind or setting."""
 
 
 def rewrite(text: str, root: Path = ROOT) -> str:
-    """The document with all its tables made anew.
+    """Return the document with all tables rewritten.
 
     Raises:
-        ReportError: A marker cannot be followed, or is not closed.
+        ReportError: A marker is invalid or not closed.
     """
     if text.count("<!-- table:") != len(_TABLE.findall(text)):
         raise ReportError(
@@ -63,16 +63,18 @@ def rewrite(text: str, root: Path = ROOT) -> str:
 
 
 def make(path: Path, kind: str, words: str) -> str:
-    """One table; ends with a newline."""
+    """Format one table; ends with a newline."""
     settings = dict(word.partition("=")[::2] for word in words.split())
     if not path.is_file():
-        raise ReportError(f"{path}: there is no such file. Commit the results beside the document.")
+        raise ReportError(f"{path}: no such file. Commit the results together with the document.")
     if kind == "text":
         return path.read_text(encoding="utf-8").strip("\n") + "\n"
     if kind == "json":
         return _json(json.loads(path.read_text(encoding="utf-8")), settings.get("names", ""))
     if kind not in KINDS:
-        raise ReportError(f"{path}: no kind of table {kind!r}. There are: {', '.join([*KINDS, 'json', 'text'])}.")
+        raise ReportError(
+            f"{path}: unknown kind of table {kind!r}. Expected one of: {', '.join([*KINDS, 'json', 'text'])}."
+        )
     rows = select(read_rows(path), settings)
     if not rows:
         raise ReportError(f"{path}: no row fits {words.strip()!r}.")
@@ -80,11 +82,11 @@ def make(path: Path, kind: str, words: str) -> str:
 
 
 def select(rows: Sequence[Row], settings: dict[str, str]) -> list[Row]:
-    """Rows of the named methods, budgets, base policies and rates, methods in the order named."""
+    """Rows of the given methods, budgets, base policies and rates; methods in the given order."""
     columns = {"methods": "method", "budgets": "budget", "bases": "base", "rates": "lr"}
     unknown = set(settings) - {*columns, "budget"}
     if unknown:
-        raise ReportError(f"No setting {sorted(unknown)[0]!r}. There are: {', '.join([*columns, 'budget'])}.")
+        raise ReportError(f"Unknown setting {sorted(unknown)[0]!r}. Expected: {', '.join([*columns, 'budget'])}.")
     found = list(rows)
     for setting, column in columns.items():
         if setting in settings:
@@ -98,7 +100,7 @@ def select(rows: Sequence[Row], settings: dict[str, str]) -> list[Row]:
 
 
 def _is_base_row(row: Row, column: str) -> bool:
-    """The base policy is measured at budget 0 alone and stands for every budget."""
+    """Whether this is the base policy, which is measured at budget 0 only and shown at every budget."""
     return column == "budget" and row["method"] == "base"
 
 
@@ -107,7 +109,7 @@ def _values(column: str) -> Callable[[Sequence[Row], dict[str, str]], str]:
 
 
 def _short(rows: Sequence[Row], settings: dict[str, str]) -> str:
-    """Mean success and range, for a first page."""
+    """Mean success and range, for the README."""
     marks = _marks(rows, settings)
     body = []
     for method in distinct(rows, "method"):
@@ -128,7 +130,7 @@ def _json(values: dict[str, Any], names: str) -> str:
     wanted = names.split(",") if names else list(values)
     missing = [name for name in wanted if name not in values]
     if missing:
-        raise ReportError(f"names: there is no {missing[0]!r}. There are: {', '.join(values)}.")
+        raise ReportError(f"names: unknown name {missing[0]!r}. Expected: {', '.join(values)}.")
     body = [[name, f"{value:.3f}" if isinstance(value, float) else str(value)] for name, value in values.items()]
     return markdown(["measure", "value"], [row for row in body if row[0] in wanted])
 

@@ -1,9 +1,9 @@
-"""Can the retail base policy be taught? Per decision, before any online run; see ``gates.py`` for the gate.
+"""Check that a pocket retail base policy responds to hints, before an online run; see ``gates.py``.
 
     python benchmarks/retail_gate.py [--policy hero_pl:pocket-retail] [--tasks 200]
 
-At all turns; a second column has the change itself (item, reason and refund, whose mistakes no tool names). Whether the
-gate is passed is the exit status.
+Uses all turns; a second column is for the change itself (item, reason and refund, whose mistakes no tool reports). The
+exit status is 0 if the gate is passed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def main() -> None:
 
 
 def wrong_turns(trajectory: Trajectory) -> list[tuple[int, str]]:
-    """``(index, right reply)`` of the turns that were not right."""
+    """``(index, correct reply)`` of the wrong turns."""
     parser = RetailCommands()
     return [
         (j, parser.write(desk.right()))

@@ -1,11 +1,12 @@
-"""Did training cost the pocket policy what it could do before? Its warm-up skills, before and after a run.
+"""Measure the warm-up skills of a pocket shop policy before and after a run.
 
     python benchmarks/skills_probe.py --before hero_pl:pocket-shop --after runs/NAME/version_0/huggingface
     python benchmarks/skills_probe.py --after runs/NAME/version_0/checkpoints/NAME.ckpt --out runs/skills.json
 
 Skills: acting on held-out tasks (success sampled and greedy, replies that are valid actions), reviewing (turns covered,
-right verdicts, right target on wrong turns) and obeying hints (probability of the action that a true hint names, and of
-the one that a false hint names). Both policies review and obey on the same episodes, those of the policy before.
+correct verdicts, correct target on wrong turns) and following hints (probability of the action in a true hint, and of
+the action in a false hint). Reviews and hints of both policies are measured on the same episodes, those of the policy
+before training.
 Differences are paired, with a 95 % interval by bootstrap over episodes, or "not resolved".
 """
 
@@ -31,12 +32,12 @@ if TYPE_CHECKING:
     from hero_pl.types import Diagnosis, Reflection, Trajectory
 
 Values = list[tuple[int, float]]
-"""Episode and value, in an order that both policies share."""
+"""Episode and value, in the same order for both policies."""
 ENV, MAX_TURNS, TOKENS = "hero_pl/WebShopPocket-v0", 12, 12
 
 
 def load(name: str) -> HuggingFacePolicy:
-    """A packaged policy, an exported folder, or a checkpoint of a run."""
+    """Load a packaged policy, an exported folder, or a checkpoint of a run."""
     from hero_pl.chat.actions import PlainText
     from hero_pl.cli.play import export_checkpoint
     from hero_pl.policy.huggingface import HuggingFacePolicy
@@ -51,7 +52,7 @@ def load(name: str) -> HuggingFacePolicy:
 
 
 def play(policy: HuggingFacePolicy, episodes: int, seed: int, temperature: float) -> list[Trajectory]:
-    """Validation tasks, the same episodes for every policy."""
+    """Play validation tasks, with the same tasks and seeds for every policy."""
     from hero_pl.policy.sampling import Sampling
     from hero_pl.rollout.collect import Collector, Limits
     from hero_pl.rollout.specs import EpisodeSpec, derive_seeds
@@ -77,7 +78,7 @@ def acting(policy: HuggingFacePolicy, episodes: int, seed: int) -> tuple[dict[st
 
 
 def reviewing(policy: HuggingFacePolicy, played: Sequence[Trajectory]) -> dict[str, Values]:
-    """Its reviews of given episodes against the rules."""
+    """Compare its reviews of the given episodes with the rules."""
     from hero_pl.pocket.shop.reflector import ShopRules
     from hero_pl.reflection.self_reflector import SelfReflector
 
@@ -101,7 +102,7 @@ def reviewing(policy: HuggingFacePolicy, played: Sequence[Trajectory]) -> dict[s
 
 
 def obeying(policy: HuggingFacePolicy, played: Sequence[Trajectory], seed: int) -> dict[str, Values]:
-    """Probability of the action that a hint names, on wrong option turns: true hints, and hints to another value."""
+    """Probability of the action in a hint, on wrong option turns: for true hints, and for hints with another value."""
     from hero_pl.pocket.shop.reflector import ShopRules
 
     truth = ShopRules().reflect(played, policy)
@@ -120,7 +121,7 @@ def obeying(policy: HuggingFacePolicy, played: Sequence[Trajectory], seed: int) 
 
 
 def _other_value(trajectory: Trajectory, j: int, right: str, rng: random.Random) -> str:
-    """An action on the same page that is not the right one."""
+    """A wrong action on the same page."""
     from hero_pl.pocket.shop.rules import Page, action
 
     page = trajectory.first_observation
@@ -138,7 +139,7 @@ def _hinted(
     places: Sequence[tuple[int, int, str]],
     instead: Mapping[tuple[int, int], str],
 ) -> list[float]:
-    """Probability of the hinted action at each place; ``instead`` names other actions than the right one."""
+    """Probability of the hinted action at each place; ``instead`` gives wrong actions to put into the hints."""
     from dataclasses import replace
 
     from hero_pl.pocket.shop.demonstrations import HINT

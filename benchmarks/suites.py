@@ -1,8 +1,8 @@
-"""Suites and methods of the turn-budget benchmark: which configuration, which overlays, which settings.
+"""Suites and methods of the turn-budget benchmark: configurations, overlays and settings.
 
-A method is a list of overlays from ``configs`` and settings on top. The overlays are written for the pocket shop; a
-suite with other prompts or another reflector replaces the settings that name them, and drops the methods it has no
-counterpart of. What every cell runs is an ordinary ``hero_pl fit`` of files.
+A method is a list of overlays from ``configs`` and additional settings. The overlays are written for the pocket shop; a
+suite with other prompts or another reflector replaces those settings, and leaves out methods that it does not support.
+Every cell runs ``hero_pl fit`` with these files.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 OBJECTIVE = "model.objective.init_args"
 BASE = "base"
-"""The untrained policy: evaluated, never trained."""
+"""The untrained policy; it is only evaluated."""
 
 
 @dataclass(frozen=True)
 class Method:
-    """How a method differs from the suite's configuration, which is HERO with the policy as its own reflector."""
+    """Differences of a method from the suite's configuration, which is HERO with the policy as its own reflector."""
 
     title: str
     overlays: tuple[str, ...] = ()
@@ -31,11 +31,11 @@ class Method:
     wraps: str = ""
     """Mode of the ``ShuffledReflector`` around the suite's reference reflector."""
     shows: Literal["", "hint", "demonstration"] = ""
-    """Names a template for it, which a suite with other prompts replaces."""
+    """Component with a template, which a suite with other prompts replaces."""
     taught: bool = False
-    """Learns from the episodes of the suite's expert."""
+    """Whether it learns from the episodes of the suite's expert."""
     grouped: bool = False
-    """Plays groups of eight, so an eighth of the tasks per step."""
+    """Whether it plays groups of eight, so an eighth of the tasks per step."""
 
 
 METHODS: dict[str, Method] = {
@@ -76,25 +76,25 @@ class Suite:
     name: str
     config: str
     says: str
-    """What the suite is, in a sentence."""
+    """One-sentence description."""
     policies: tuple[str, ...]
     rules: str = ""
     """Class of the rule-based reflector; without one the suite has no ``hero_rule``."""
     expert: Mapping[str, Any] = field(default_factory=dict)
-    """Demonstrations without a mistake; without them the suite has no ``supervised``."""
+    """Demonstrations without mistakes; without them the suite has no ``supervised``."""
     on_cpu: bool = True
-    """Whether a laptop runs it; others need an accelerator and the weights of the policy."""
+    """Whether it runs on a CPU; others need an accelerator and the weights of the policy."""
     rates: tuple[float, ...] = (5e-4, 1e-3, 2e-3)
     """Learning rates that ``--tune`` tries, the same for every method."""
     methods: tuple[str, ...] = tuple(METHODS)
     tuning_world: Mapping[str, Any] = field(default_factory=dict)
-    """Arguments of the environment under which rates are chosen: another world than the one of the test."""
+    """Arguments of the environment for tuning the learning rate; they differ from those of the test."""
     adapt: bool = True
-    """Replace what the overlays say about prompts and reflectors by what this suite's configuration says."""
+    """Whether to replace the overlays' settings of prompts and reflectors by those of this suite's configuration."""
 
     @property
     def values(self) -> dict[str, Any]:
-        """The configuration as written."""
+        """The configuration as written in the file."""
         values: dict[str, Any] = yaml.safe_load((ROOT / self.config).read_text(encoding="utf-8"))
         return values
 
@@ -149,10 +149,10 @@ for _name in ("webshop", "retail"):
 
 
 def method_of(name: str) -> Method:
-    """A method by name; any other overlay of ``configs/baselines`` and ``configs/controls`` goes by its file name.
+    """Find a method by name, or an overlay of ``configs/baselines`` or ``configs/controls`` by its file name.
 
     Raises:
-        KeyError: There is neither.
+        KeyError: There is no method or overlay of this name.
     """
     if name in METHODS:
         return METHODS[name]
@@ -166,20 +166,20 @@ def method_of(name: str) -> Method:
 
 
 def base_policies(suite: Suite) -> list[str]:
-    """The suite's base policies; of those that the repository holds the ones that are here."""
+    """The suite's base policies; policies of the repository only if their folder exists."""
     here = [name for name in suite.policies if policy_folder(name).is_dir()]
     return here or list(suite.policies)
 
 
 def policy_folder(name: str) -> Path:
-    """Folder of a base policy: one that ships with the package, one of the repository, or a path."""
+    """Folder of a base policy: from the package, from the repository, or a path."""
     if name.startswith("hero_pl:"):
         return ROOT / "hero_pl" / "pocket" / "checkpoints" / name.removeprefix("hero_pl:")
     return ROOT / name
 
 
 def available(suite: Suite, endpoint: Sequence[str] | None = None) -> list[str]:
-    """Methods that the suite can run here, in the order of the table."""
+    """Methods that the suite can run, in the order of the table."""
     missing = {name for name, method in METHODS.items() if not all((ROOT / path).is_file() for path in method.overlays)}
     if not suite.rules:
         missing.add("hero_rule")
@@ -191,20 +191,20 @@ def available(suite: Suite, endpoint: Sequence[str] | None = None) -> list[str]:
 
 
 def why_not(suite: Suite, method: str) -> str:
-    """The reason for which :func:`available` leaves a method out."""
+    """The reason why :func:`available` leaves out a method."""
     if method not in METHODS:
-        return f"there is no such method; there are {', '.join(METHODS)}, and the overlays of configs by file name"
+        return f"unknown method; expected one of {', '.join(METHODS)}, or the file name of an overlay in configs"
     if method == "hero_rule" and not suite.rules:
         return f"the suite {suite.name} has no rule-based reflector"
     if METHODS[method].taught and not suite.expert:
-        return f"the suite {suite.name} has no expert that plays without a mistake"
+        return f"the suite {suite.name} has no expert that plays without mistakes"
     if method == "hero_external":
         return "it needs an endpoint: --endpoint URL MODEL"
     return "missing: " + ", ".join(path for path in METHODS[method].overlays if not (ROOT / path).is_file())
 
 
 def settings(suite: Suite, name: str, endpoint: Sequence[str] | None = None, stage: str = "test") -> dict[str, Any]:
-    """What a method sets on top of its overlays in this suite; at the stage ``validate`` it is another world."""
+    """Settings of a method in addition to its overlays; the stage ``validate`` uses the tuning environment."""
     method = method_of(name)
     found = dict(method.settings)
     if stage == "validate" and suite.tuning_world:
@@ -219,10 +219,10 @@ def settings(suite: Suite, name: str, endpoint: Sequence[str] | None = None, sta
     base = suite.values
     objective = base["model"]["objective"].get("init_args", {})
     if method.shows == "demonstration":
-        found[f"{OBJECTIVE}.teacher.init_args.template"] = None  # the one for models that read English
+        found[f"{OBJECTIVE}.teacher.init_args.template"] = None  # the default, for models that understand English
     elif method.shows:
         template = (objective.get("teacher") or {}).get("init_args", {}).get("template")
-        # `auto` is chosen by what diagnoses do; an arm that hides them gets the wording that most models read
+        # `auto` chooses by the effect of diagnoses; an arm without diagnoses gets the wording that suits most models
         found[f"{OBJECTIVE}.teacher.init_args.template"] = "short" if template == "auto" else template
     if method.taught:
         found["data.demonstrations"] = dict(suite.expert)
@@ -238,7 +238,7 @@ def settings(suite: Suite, name: str, endpoint: Sequence[str] | None = None, sta
 
 
 def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted keys as the nested mapping of a configuration file."""
+    """Convert dotted keys to the nested mapping of a configuration file."""
     tree: dict[str, Any] = {}
     for key, value in flat.items():
         *parents, last = key.split(".")

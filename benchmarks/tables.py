@@ -40,7 +40,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write them; columns are those of the first row."""
+    """Write rows; the columns are those of the first row."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
@@ -48,7 +48,7 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def of(rows: Iterable[Row], **wanted: Any) -> list[Row]:
-    """Rows whose columns have these values."""
+    """Rows with these values."""
     return [row for row in rows if all(row.get(key) == str(value) for key, value in wanted.items())]
 
 
@@ -61,12 +61,12 @@ def distinct(rows: Iterable[Row], column: str) -> list[str]:
 
 
 def numbers(rows: Iterable[Row], column: str) -> list[float]:
-    """The filled cells of a column."""
+    """The non-empty cells of a column."""
     return [float(row[column]) for row in rows if row.get(column)]
 
 
 def budgets(rows: Iterable[Row]) -> list[int]:
-    """All budgets, 0 included."""
+    """All budgets, including 0."""
     return sorted({int(row["budget"]) for row in rows})
 
 
@@ -77,12 +77,12 @@ def markdown(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
 
 
 def title(method: str) -> str:
-    """How a method is called in a table."""
+    """Name of a method in a table."""
     return METHODS[method].title if method in METHODS else method
 
 
 def summary(values: Sequence[float], share: bool = True) -> str:
-    """Mean, 95 % interval, smallest and largest run."""
+    """Mean, 95 % interval, minimum and maximum."""
     if not values:
         return "not run"
     mean = statistics.fmean(values)
@@ -117,7 +117,7 @@ def value_table(rows: Sequence[Row], column: str = "success", marks: Sequence[in
 
 
 def cost_table(rows: Sequence[Row], mark: int | None = None) -> str:
-    """What each method had used at a budget (the largest by default); means over runs."""
+    """Costs of each method up to a budget (default: the largest); means over runs."""
     mark = max(budgets(rows)) if mark is None else mark
     columns = [column for column in COSTS if any(row.get(column) for row in rows)]
     body = []
@@ -133,7 +133,7 @@ def cost_table(rows: Sequence[Row], mark: int | None = None) -> str:
 
 
 def run_table(rows: Sequence[Row], column: str = "success") -> str:
-    """Every run, those that collapsed, crashed or were not run included."""
+    """All runs, including those that collapsed, crashed or were not run."""
     marks = budgets(rows)
     body = []
     runs = dict.fromkeys((row["method"], row.get("base", ""), row.get("lr", ""), row["seed"]) for row in rows)
@@ -164,7 +164,7 @@ def tuning_table(rows: Sequence[Row]) -> str:
 
 
 def rates(rows: Sequence[Row], method: str) -> dict[str, float]:
-    """Mean success over budgets, seeds and base policies by rate; a budget that a run did not reach counts 0."""
+    """Mean success over budgets, seeds and base policies by rate; a budget that a run did not reach counts as 0."""
     found = {}
     for rate in distinct(rows, "lr"):
         mine = [row for row in rows if row["method"] == method and row["lr"] == rate and row["budget"] != "0"]
@@ -174,7 +174,7 @@ def rates(rows: Sequence[Row], method: str) -> dict[str, float]:
 
 
 def choose(rows: Sequence[Row], method: str) -> str:
-    """The rate with the best mean; the smaller one on a tie."""
+    """The rate with the highest mean; on a tie the smaller one."""
     scores = rates(rows, method)
     return min(scores, key=lambda rate: (-scores[rate], float(rate)))
 

@@ -2,8 +2,8 @@
 
     python benchmarks/taubench_speed.py [--data DIR] [--rounds N] [--csv FILE]
 
-Without the official data only generated retail is measured. Loading is timed apart; the first round also computes the
-ground-truth end states, so rounds are shown one by one.
+Without the official data only generated retail is measured. Loading is timed separately; the first round also computes
+the ground-truth end states, so each round has its own row.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SHARED_DATA = ROOT.parent / "shared" / "data" / "taubench"
 
 
 def play_all(env: TauBenchEnv, brief: bool) -> tuple[int, int, float]:
-    """Episodes that succeeded, steps, seconds for one pass over the split."""
+    """Successful episodes, steps, and seconds for one pass over the split."""
     right = steps = 0
     start = time.perf_counter()
     expert = ScriptedExpert(brief)

@@ -1,9 +1,9 @@
-"""The teacher's pass over hinted turns: separate passes against a shared conversation.
+"""The teacher's forward pass over hinted turns: separate passes compared with a shared conversation.
 
     python benchmarks/teacher_scoring.py --width 256 --length 2000 --turns 4 16 32
 
 Random weights and ids, float32, one thread, CPU time. The variants run alternately in one process, and the best of
-``--repeat`` runs counts; only ratios mean something across machines. Tokens are counted, not measured.
+``--repeat`` runs is reported; only ratios are comparable across machines. Tokens are counted, not measured.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ def build_policy(width: int, vocab: int, layers: int) -> HuggingFacePolicy:
 
 
 def build_rows(length: int, turns: int, vocab: int, hint: int | None) -> list[ScoreRow]:
-    """An episode of ``length`` ids, a quarter of them the prompt; actions are a third of each turn."""
+    """An episode of ``length`` ids: a quarter is the prompt, and a third of each turn is the action."""
     generator = torch.Generator().manual_seed(0)
     trunk = torch.randint(vocab, (length,), generator=generator).tolist()
     start, per_turn = length // 4, (length - length // 4) // turns
     action = max(per_turn // 3, 1)
-    size = hint or min(per_turn - action, 256) + 96  # the observation, cut, and a diagnosis
+    size = hint or min(per_turn - action, 256) + 96  # the truncated observation and a diagnosis
     rows = []
     for turn in range(turns):
         context = start + turn * per_turn
@@ -60,7 +60,7 @@ def build_rows(length: int, turns: int, vocab: int, hint: int | None) -> list[Sc
 
 
 def measure(policy: HuggingFacePolicy, rows: list[ScoreRow], repeat: int) -> dict[str, dict[str, float]]:
-    """Tokens, best CPU time and largest difference of logits from separate passes, by variant."""
+    """Tokens, best CPU time and largest difference from the logits of separate passes, by variant."""
     scorers = {how: BranchScorer(how) for how in ("prefix_cache", "tree_mask")}  # type: ignore[arg-type]
     found = {variant: {"cpu_s": float("inf"), "difference": 0.0} for variant in VARIANTS}
     found["separate"]["tokens"] = sum(len(row.ids) for row in rows)
@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument("--vocab", type=int, default=32_000)
     parser.add_argument("--length", type=int, default=2000, help="ids of the whole episode L")
     parser.add_argument("--turns", type=int, nargs="+", default=[4, 16], help="turns T, all hinted")
-    parser.add_argument("--hint", type=int, help="ids per hint; default: as many as the observation, and 96")
+    parser.add_argument("--hint", type=int, help="ids per hint; default: those of the observation plus 96")
     parser.add_argument("--repeat", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(1)

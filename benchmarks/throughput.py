@@ -1,12 +1,13 @@
-"""Turns per second of the sampler that keeps its cache against one that reads the whole history at every turn.
+"""Turns per second of the sampler with a persistent cache, compared with one that reads the history at every turn.
 
     python benchmarks/throughput.py --csv throughput.csv
 
-Both draw the same tokens from a random model; every action has its full length, so that both do the same work. Time is
-CPU time on one thread, the variants run alternately in one process, and only their ratio means something on another
-machine. The second table is one training step of the pocket shop, by its parts. The third plays many episodes of the
-shop few at a time: in waves, each of which waits for its longest episode, and in slots that are filled again at once.
-Occupancy is the share of row-steps of the decoding, at full width, that belong to episodes still open.
+Both sample the same tokens from a random model; every action has its full length, so that both do the same work. Time
+is CPU time on one thread, the variants run alternately in one process, and only their ratio is comparable across
+machines.
+The second table shows the parts of one training step in the pocket shop. The third plays many episodes of the shop with
+a limit on episodes in flight: in waves, each of which waits for its longest episode, and in slots that are refilled at
+once. Occupancy is the fraction of row-steps of the decoding, at full width, that belong to unfinished episodes.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from hero_pl.teacher.hindsight import HindsightTeacher
 from hero_pl.teacher.weights import InitialWeights
 
 LOADS = {"B=8 T=8": (8, 8, 512, 32, 64), "B=32 T=16": (32, 16, 256, 16, 32)}
-"""Conversations, turns, and tokens of the prompt, of an action and of an observation."""
+"""Number of conversations and turns, and tokens of the prompt, of an action and of an observation."""
 
 
 def random_policy(width: int, vocab: int) -> HuggingFacePolicy:
@@ -58,7 +59,7 @@ def random_policy(width: int, vocab: int) -> HuggingFacePolicy:
 
 
 def play(policy: HuggingFacePolicy, load: tuple[int, int, int, int, int], keep_cache: bool) -> list[tuple[int, ...]]:
-    """The whole conversations, as ids."""
+    """Play, and return the whole conversations as ids."""
     count, turns, prompt, action, observation = load
     draw = torch.Generator().manual_seed(0)
 
@@ -99,7 +100,7 @@ def rollouts(width: int, vocab: int, repeats: int) -> list[dict[str, float | str
 
 
 def parts(repeats: int) -> list[dict[str, float | str]]:
-    """One quickstart step: rollout, reflection and layout, gradient and optimizer step."""
+    """Time the parts of one quickstart step: rollout, reflection and batch, gradient and optimizer step."""
     policy = HuggingFacePolicy("hero_pl:pocket-shop", parser=PlainText())
     policy.load()
     reflector = SelfReflector("initial", "continue", 16)
@@ -128,7 +129,7 @@ def parts(repeats: int) -> list[dict[str, float | str]]:
 
 
 class Counted(CachedSampler):
-    """Counts how many rows take part in each round of drawing."""
+    """Counts the rows in each round of sampling."""
 
     def __init__(self) -> None:
         self.rounds: list[int] = []

@@ -1,4 +1,4 @@
-"""Methods x training-turn budgets x seeds on a named suite; one resumable command.
+"""Run methods x turn budgets x seeds on a suite, with one resumable command.
 
     python benchmarks/turn_budget.py --suite pocket-webshop --seeds 0 1 2 --lr 1e-3 --out runs/turn_budget
     python benchmarks/turn_budget.py --suite pocket-webshop --seeds 0 1 2 3 4 --tune --out runs/tuned
@@ -6,14 +6,14 @@
     python benchmarks/turn_budget.py --suite webshop --dry-run --out runs/webshop
     python benchmarks/turn_budget.py --suite webshop --collect --out runs/webshop
 
-Every cell is an ordinary ``hero_pl fit`` with overlays, evaluated at every budget. Finished cells are not run again, so
-the same command goes on after an interruption; crashed cells stay in the table and are tried again. With ``--tune``
-every method first runs the same learning rates on the validation split of another world (another catalog, another
-database) with seeds of their own, all of which are kept in ``tuning.csv``; the rate with the best mean over the budgets
-is then used on the test split.
+Every cell is a ``hero_pl fit`` with overlays, evaluated at every budget. Finished cells are not run again, so the same
+command continues after an interruption; crashed cells stay in the table and are run again. With ``--tune`` every method
+first runs the same learning rates on the validation split of a different environment (another catalog or database) with
+separate seeds, all reported in ``tuning.csv``; the rate with the highest mean over the budgets is then used on the test
+split.
 
-``--dry-run`` writes the overlay of every cell and prints its command, to be run elsewhere (the base policy has none:
-every other cell evaluates it at 0 turns); ``--collect`` reports what is there.
+``--dry-run`` writes the overlay of every cell and prints its command, to run it on another machine (there is none for
+the base policy, which every other cell evaluates at 0 turns); ``--collect`` reports the results that exist.
 
 Writes ``results.csv`` (one row per run and budget), ``table.md`` and ``curves.png``. Compare methods with intervals by
 ``hero_pl compare OUT/cells --budget 500``.
@@ -37,29 +37,35 @@ TUNING_SEED = 100
 
 
 def options(words: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line, checked before anything runs."""
+    """Parse and check the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--suite", default="pocket-webshop", choices=list(SUITES))
-    parser.add_argument("--methods", nargs="+", help="default: all that --list shows; also any overlay by name")
+    parser.add_argument("--methods", nargs="+", help="default: all methods of --list; overlays by file name also work")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--policies", nargs="+", help="base policies (warm starts), a factor of the table")
+    parser.add_argument("--policies", nargs="+", help="base policies to start from")
     parser.add_argument("--budgets", nargs="+", type=int, default=list(BUDGETS), help="training turns, up to 20000")
-    parser.add_argument("--long-budgets", nargs="+", type=int, default=[], help="more of them for --long-methods")
-    parser.add_argument("--long-methods", nargs="+", default=[], help="methods that are trained further")
+    parser.add_argument("--long-budgets", nargs="+", type=int, default=[], help="additional budgets for --long-methods")
+    parser.add_argument("--long-methods", nargs="+", default=[], help="methods to train up to --long-budgets")
     rate = parser.add_mutually_exclusive_group()
-    rate.add_argument("--lr", type=float, help="the rate of every method; default: what the suite's configuration says")
-    rate.add_argument("--tune", action="store_true", help="choose the rate of each method on the validation split")
-    parser.add_argument("--rates", nargs="+", type=float, help="what --tune tries, the same for every method")
+    rate.add_argument(
+        "--lr", type=float, help="learning rate of every method; default: that of the suite's configuration"
+    )
+    rate.add_argument(
+        "--tune", action="store_true", help="choose the learning rate of each method on the validation split"
+    )
+    parser.add_argument("--rates", nargs="+", type=float, help="learning rates for --tune, the same for every method")
     parser.add_argument("--tune-seeds", nargs="+", type=int, default=[TUNING_SEED])
     parser.add_argument("--tune-budgets", nargs="+", type=int, help="default: --budgets")
     parser.add_argument("--episodes", type=int, default=250, help="held-out episodes per evaluation")
     parser.add_argument("--endpoint", nargs=2, metavar=("URL", "MODEL"), help="external reflector of hero_external")
-    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings over those of every cell")
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings that override those of every cell"
+    )
     parser.add_argument("--parallel", type=int, default=2, help="worker processes, one thread each")
     parser.add_argument("--out", type=Path, default=Path("runs/turn_budget"))
     parser.add_argument("--list", action="store_true", help="show suites and methods")
     parser.add_argument("--dry-run", action="store_true", help="write overlays, print commands, run none")
-    parser.add_argument("--collect", action="store_true", help="run none, report those that are finished")
+    parser.add_argument("--collect", action="store_true", help="run none, report the finished cells")
     args = parser.parse_args(words)
     suite = SUITES[args.suite]
     known = available(suite, args.endpoint)
@@ -73,21 +79,21 @@ def options(words: Sequence[str] | None = None) -> argparse.Namespace:
     args.policies = args.policies or base_policies(suite)
     args.rates = args.rates or list(suite.rates)
     if strangers := sorted(set(args.long_methods) - set(args.methods)):
-        parser.error(f"--long-methods {strangers[0]}: it is not among the methods of this grid.")
+        parser.error(f"--long-methods {strangers[0]}: not one of the methods of this grid.")
     if bool(args.long_methods) != bool(args.long_budgets):
-        parser.error("--long-methods and --long-budgets belong together.")
+        parser.error("--long-methods and --long-budgets have to be given together.")
     args.budgets = sorted(set(args.budgets))
     args.tune_budgets = sorted(set(args.tune_budgets or args.budgets))
     every = args.budgets + args.tune_budgets + args.long_budgets
     if min(every) < 1 or max(every) > 20_000:
-        parser.error("--budgets: expected training turns from 1 to 20000; the base policy at 0 is always evaluated.")
+        parser.error("--budgets: expected training turns from 1 to 20000; the evaluation at 0 is always included.")
     if args.episodes < 1 or args.parallel < 1:
-        parser.error("--episodes and --parallel must be at least 1.")
+        parser.error("--episodes and --parallel: expected at least 1.")
     if args.tune and set(args.tune_seeds) & set(args.seeds):
-        parser.error(f"--tune-seeds {args.tune_seeds} and --seeds {args.seeds} overlap: a rate is chosen on others.")
+        parser.error(f"--tune-seeds {args.tune_seeds} and --seeds {args.seeds} overlap; give different seeds.")
     if not (args.list or args.dry_run or args.collect or suite.on_cpu):
         parser.error(
-            f"the suite {suite.name} needs a GPU: --dry-run prints its commands, --collect reads what they did."
+            f"the suite {suite.name} needs a GPU: --dry-run prints its commands, --collect reads their results."
         )
     args.out = args.out.resolve()
     return args
@@ -101,7 +107,7 @@ def _is_overlay(name: str) -> bool:
 
 
 def tuning_cells(args: argparse.Namespace) -> list[Cell]:
-    """The same rates for every method that learns."""
+    """Tuning cells: the same learning rates for every trained method."""
     return [
         Cell(
             args.suite,
@@ -124,7 +130,7 @@ def tuning_cells(args: argparse.Namespace) -> list[Cell]:
 
 
 def main_cells(args: argparse.Namespace, rates: dict[str, float]) -> list[Cell]:
-    """Seed by seed, so that an interrupted grid is balanced."""
+    """Cells ordered by seed, so that an interrupted grid is balanced."""
     return [
         Cell(
             args.suite,
@@ -150,17 +156,17 @@ def marks(args: argparse.Namespace, method: str) -> tuple[int, ...]:
 
 
 def endpoint(args: argparse.Namespace) -> tuple[str, str] | None:
-    """As a cell holds it."""
+    """Endpoint in the form stored in a cell."""
     return (args.endpoint[0], args.endpoint[1]) if args.endpoint else None
 
 
 def collect(cells: Sequence[Cell], out: Path, tuned: bool) -> list[dict[str, Any]]:
-    """Rows of all cells, crashed ones and those that were not run included."""
+    """Rows of all cells, including those that crashed or were not run."""
     return [row for cell in cells for row in rows_of(cell, out, tuned and cell.method != BASE)]
 
 
 def tune(args: argparse.Namespace) -> dict[str, float]:
-    """Run the tuning cells and choose; writes ``tuning.csv``."""
+    """Run the tuning cells, write ``tuning.csv`` and choose the learning rates."""
     cells = tuning_cells(args)
     for cell in cells:
         adopt(cell, args.out / "tuning")
@@ -174,7 +180,7 @@ def tune(args: argparse.Namespace) -> dict[str, float]:
 
 
 def show(args: argparse.Namespace) -> None:
-    """Suites and methods, and why one of them cannot run here."""
+    """Print suites and methods, and why a method cannot run here."""
     for suite in SUITES.values():
         print(f"{suite.name}: {suite.config}, {'CPU' if suite.on_cpu else 'GPU'}. {suite.says}")
     print(f"\nMethods of {args.suite}:")
@@ -185,7 +191,7 @@ def show(args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """Tune if asked, run, report."""
+    """Tune if requested, run, report."""
     args = options()
     if args.list:
         show(args)

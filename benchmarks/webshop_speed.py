@@ -4,8 +4,8 @@
     python benchmarks/webshop_speed.py --data DIR                   the same on official files
     python benchmarks/webshop_speed.py --products 200000 --store    a large catalog through the on-disk store
 
-Every search has a query that was not asked before. An episode is: search, next page and back, open a product, read
-its description, choose options, buy. One JSON object per line comes out; times are CPU seconds of one process.
+Every search has a new query. An episode is: search, next page and back, open a product, read its description, choose
+options, buy. The output is one JSON object per line; times are CPU seconds of one process.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Many cells over a few worker processes.
+"""Run many cells in a few worker processes.
 
-Several cells run in one process after the other, because importing the libraries takes longer than a small cell. The
-death of a worker ends its cell alone.
+Each process runs several cells, because importing the libraries takes longer than a small cell. If a worker dies, only
+its current cell is lost.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def run_cells(
     say: Callable[[str], None] = print,
     run: Callable[[Cell, Path], str] = run_cell,
 ) -> None:
-    """Run every cell that is not done, spread over worker processes; crashed cells are tried again."""
+    """Run every cell that is not done, distributed over worker processes; crashed cells are run again."""
     todo: SimpleQueue[Cell] = SimpleQueue()
     for cell in cells:
         found = result_of(cell, out)
@@ -44,14 +44,14 @@ def run_cells(
     except KeyboardInterrupt:
         for hand in hands:
             hand.stop()
-        say("Interrupted: the cells that were running begin anew next time, the others are kept.")
+        say("Interrupted: the running cells start again next time, the others are kept.")
         raise
     finally:
         pool.shutdown(wait=False)
 
 
 class _Hand:
-    """Feeds one worker process after the other until no cell is left."""
+    """Gives cells to a worker process, and replaces it if it dies, until no cell is left."""
 
     def __init__(
         self, todo: SimpleQueue[Cell], out: Path, say: Callable[[str], None], run: Callable[[Cell, Path], str]
@@ -62,7 +62,7 @@ class _Hand:
         self.stopped = False
 
     def serve(self) -> None:
-        """Until the queue is empty; a worker that dies takes its cell with it and is replaced."""
+        """Run until the queue is empty; a worker that dies is replaced, and its cell counts as crashed."""
         for cell in self._each():
             if self.process is None:
                 self._start()
@@ -82,7 +82,7 @@ class _Hand:
             self.process.join()
 
     def stop(self) -> None:
-        """End the worker at once; its cell has no result."""
+        """Stop the worker at once; its cell has no result."""
         self.stopped = True
         if self.process is not None:
             self.process.kill()
@@ -103,8 +103,8 @@ class _Hand:
 
 
 def _work(pipe: Any, out: Path, run: Callable[[Cell, Path], str]) -> None:
-    """A worker process: cells come in, how they ended goes out. It ends with its parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt goes to the parent, which ends its workers
+    """A worker process: receives cells, returns their status. It ends together with its parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles the interrupt and stops its workers
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     while (cell := pipe.recv()) is not None:
         pipe.send(run(cell, out))

@@ -1,7 +1,7 @@
 """Train multi-turn LLM agents by hindsight self-distillation.
 
-The classes that a script needs most can be imported from here; each is read from its module when it is first asked for,
-so that importing the package costs nothing.
+The main classes can be imported from here. Each is imported from its module at its first use, so that the import of the
+package is fast.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""Trajectories and hints become ids to score: both sides of every action, flat over action tokens.
+"""Convert trajectories and hints to token ids to score: both sides of every action, flat over action tokens.
 
 Student and teacher score the *same* sampled ids in two contexts. That is asserted here for every turn of every batch;
 it is an integer comparison and costs nothing. Consecutive turns share one student row wherever the next decision
@@ -30,7 +30,7 @@ ReduceSum = Callable[[Tensor], Tensor]
 class TokenizedBatch:
     """Action tokens of one optimizer step (or of one micro-batch of it); ``N`` of them, in the order of the rows.
 
-    Every field that is declared as a tensor, or as one or ``None``, has an entry per token and is split with them.
+    Every field with the type ``Tensor`` (or ``Tensor | None``) has one entry per token, and is split by tokens.
     """
 
     student: tuple[ScoreRow, ...]
@@ -39,33 +39,33 @@ class TokenizedBatch:
     action_ids: Tensor
     """``(N,)`` sampled ids."""
     rollout_logprobs: Tensor
-    """``(N,)`` log-probabilities recorded when they were sampled, in nats."""
+    """``(N,)`` log-probabilities in nats, recorded during sampling."""
     trajectory: Tensor
     """``(N,)`` number of the trajectory in the rollout batch, as in :attr:`ScoreRow.trajectory`."""
     turn: Tensor
-    """``(N,)`` number of the turn, unique over the batch: a place in ``turn_numbers``."""
+    """``(N,)`` number of the turn, unique in the batch: an index into ``turn_numbers``."""
     position: Tensor
-    """``(N,)`` place of the token among its turn's ``action_ids``, from 0."""
+    """``(N,)`` index of the token in the ``action_ids`` of its turn, from 0."""
     teacher_mask: Tensor
     """``(N,)`` bool: the teacher scores the token, too."""
     coefficient: Tensor
     """``(N,)`` the step's loss is ``sum(coefficient * per_token)``, over all micro-batches and ranks."""
     policy_coefficient: Tensor
-    """``(N,)`` the same for the policy-gradient term, where there is one beside the teacher's."""
+    """``(N,)`` the same for the policy-gradient term, if there is one in addition to the teacher's loss."""
     advantage: Tensor
     """``(N,)`` advantage of the token's trajectory; zero without policy gradient."""
     negative_rows: tuple[tuple[ScoreRow, ...], ...] = ()
-    """The teacher's rows again under hints of other turns, once or more; empty unless a gate needs them."""
+    """The teacher's rows with the hints of other turns, once or more; empty unless a gate needs them."""
     turn_numbers: tuple[int, ...] = ()
     """:attr:`Turn.number` of every turn in ``turn``."""
     scaffold_rows: tuple[tuple[ScoreRow, ...], ...] = ()
-    """The teacher's rows again, with the empty scaffold and without hint; empty unless ``scaffold: subtract``."""
+    """The teacher's rows with the empty scaffold and without a hint; empty unless ``scaffold: subtract``."""
     temperature: float = 1.0
-    """At which the actions were sampled; see :meth:`tempered`."""
+    """Temperature at which the actions were sampled; see :meth:`tempered`."""
     teacher_shares: bool = False
     """The teacher's rows of a trajectory share a pass (:mod:`hero_pl.policy.branches`), and cost that much less."""
     counters: dict[str, int] = field(default_factory=dict)
-    """Turns that are not in the loss: without a hint, of weight 0, without an id in scope, too long with the hint."""
+    """Counts of turns that are not in the loss: no hint, weight 0, no id in scope, or too long with the hint."""
 
     def __len__(self) -> int:
         return int(self.action_ids.numel())
@@ -90,11 +90,11 @@ class TokenizedBatch:
             yield self._of(wanted)
 
     def tempered(self, scores: Scores) -> Scores:
-        """Scores as the actions were drawn from: every comparison of student, teacher and rollout is made of these."""
+        """Scores at the sampling temperature. All comparisons of student, teacher and rollout use these."""
         return replace(scores, temperature=self.temperature)
 
     def teacher_scored(self) -> TokenizedBatch:
-        """The tokens that the teacher scores, in its order; ``student`` still has the rows of all."""
+        """The tokens that the teacher scores, in the teacher's order; ``student`` still has all rows."""
         return replace(self, **self._tokens(self.teacher_mask))
 
     def _of(self, trajectories: Sequence[int]) -> TokenizedBatch:
@@ -132,7 +132,7 @@ def _tensor_fields(batch: type[TokenizedBatch]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class PolicyTerm:
-    """A policy-gradient term over every turn, hinted or not, beside the teacher's: own mask, own denominator."""
+    """A policy-gradient term over all turns, with or without a hint. It has its own mask and its own denominator."""
 
     advantage: Sequence[float]
     """One per trajectory."""
@@ -172,17 +172,17 @@ def tokenize(
         trajectories: One rollout batch.
         hints: Per trajectory and turn; ``None`` takes the turn out of the loss. ``None`` for all: no teacher, and every
             turn counts.
-        dialect: Of the policy that was played and learns.
-        normalize: See :class:`~hero_pl.losses.normalize.Normalization`; several with their shares are added up.
+        dialect: Dialect of the policy that sampled the actions and is trained.
+        normalize: See :class:`~hero_pl.losses.normalize.Normalization`; several with their shares are summed.
         weight: Weight of a turn; a turn of weight 0 leaves the loss and its denominator.
-        advantage: One per trajectory; ``policy_term`` brings its own.
+        advantage: One per trajectory; ``policy_term`` has its own.
         constant: For ``seq_mean_token_sum_norm``.
-        scope: First and last place (exclusive) of the sampled ids that count; an empty range drops the turn.
-        negative_hints: Hint texts of other turns, each laid out like ``hints``.
-        with_scaffold: Lay out the teacher's rows with the empty scaffold of their hints and without any hint, too.
-        policy_term: Adds every turn to the student's side, with coefficients of its own.
+        scope: Start and end (exclusive) of the sampled ids that count; an empty range drops the turn.
+        negative_hints: Hint texts of other turns, each in the layout of ``hints``.
+        with_scaffold: Also lay out the teacher's rows with the empty scaffold of their hints, and without a hint.
+        policy_term: Adds all turns to the student's side, with separate coefficients.
         reduce_sum: Sums the outermost denominator over ranks; called exactly once per term and normalization.
-        device: Of the tensors.
+        device: Device of the tensors.
 
     Raises:
         TokenAlignmentError: Student and teacher would score different ids.
@@ -237,16 +237,18 @@ def _temperature(trajectories: Sequence[Trajectory]) -> float:
     """The sampling temperature of a batch.
 
     Raises:
-        TokenAlignmentError: There are several; recorded and new log-probabilities could not be compared.
+        TokenAlignmentError: There are several, so recorded and new log-probabilities cannot be compared.
     """
     found = sorted({trajectory.temperature for trajectory in trajectories})
     if len(found) > 1:
-        raise TokenAlignmentError(f"One batch holds episodes that were sampled at the temperatures {found}. Split it.")
+        raise TokenAlignmentError(
+            f"One batch has episodes that were sampled at the temperatures {found}. Split the batch."
+        )
     return found[0] if found else 1.0
 
 
 class _Layout:
-    """Rows and flat token lists under construction."""
+    """Rows and flat token lists, while they are built."""
 
     def __init__(self, dialect: Dialect, scope: Callable[[Turn], tuple[int, int]], with_scaffold: bool) -> None:
         self.dialect, self.scope, self.with_scaffold = dialect, scope, with_scaffold
@@ -330,7 +332,7 @@ class _Layout:
             return False
         check_alignment(trajectory, turn, row, span)
         others = [self._teacher_row(i, turn, text, span, hint) for text in negative_hints]
-        # another turn's hint may be too long for this one: what any hint does is then measured by none
+        # another turn's hint may be too long for this one: then that negative is the row without a hint
         bare = self._teacher_row(i, turn, "", span, hint)
         fitting = [r if len(r.ids) <= self.dialect.max_length else bare for r in others]
         self.teacher.append(row)
@@ -340,7 +342,7 @@ class _Layout:
         return True
 
     def _teacher_row(self, i: int, turn: Turn, text: str, span: tuple[int, int], hint: Hint) -> ScoreRow:
-        """A turn with ``text`` where ``hint`` goes."""
+        """The row of a turn with ``text`` in place of ``hint``."""
         spliced = self.dialect.template.insert_hint(turn.prompt_ids, text, hint.position, turn.action_ids)
         start, stop = len(spliced) + span[0], len(spliced) + span[1]
         return ScoreRow(spliced + turn.action_ids[: span[1]], ((start, stop),), i)
@@ -364,10 +366,10 @@ class _Layout:
 
 
 def check_alignment(trajectory: Trajectory, turn: Turn, row: ScoreRow, span: tuple[int, int] | None = None) -> None:
-    """Both sides must score the sampled ids, or the same part of them, and nothing else.
+    """Check that both sides score the sampled ids, or the same part of them, and nothing else.
 
     Raises:
-        TokenAlignmentError: They would not; names task, turn and position.
+        TokenAlignmentError: They would not; the message has task, turn and position.
     """
     scored = [token for start, stop in row.spans for token in row.ids[start:stop]]
     wanted = turn.action_ids[slice(*span)] if span else turn.action_ids

@@ -22,32 +22,30 @@ from hero_pl.rollout.specs import EpisodeSpec, SeedPurpose, derive_seeds
 from hero_pl.types import Trajectory
 
 STAGES = {"train": 5, "validate": 8, "test": 4}
-"""Second entries of the entropy of an evaluation: equal tasks of two stages are not played alike."""
+"""Second entry of the entropy of an evaluation, so that the same task has different randomness in two stages."""
 
 
 class TaskStream:
-    """A sized stream of step numbers; which tasks a step plays follows from seed and number alone.
+    """A sized stream of step numbers. The tasks of a step depend on the seed and the step number only.
 
     Args:
         tasks: Number of tasks.
-        per_step: Tasks per step and rank.
-        seed: Of the order.
-        rank: Of this process.
-        world: Number of processes.
+        per_step: Tasks per step, over all processes.
+        seed: Seed of the order.
     """
 
-    def __init__(self, tasks: int, per_step: int, seed: int, rank: int = 0, world: int = 1) -> None:
-        self.tasks, self.per_step, self.seed, self.rank, self.world = tasks, per_step, seed, rank, world
+    def __init__(self, tasks: int, per_step: int, seed: int) -> None:
+        self.tasks, self.per_step, self.seed = tasks, per_step, seed
 
     def __len__(self) -> int:
-        return max(1, self.tasks // (self.per_step * self.world))
+        return max(1, self.tasks // self.per_step)
 
     def __iter__(self) -> Iterator[int]:
         yield from range(len(self))
 
     def batch(self, step: int) -> list[int]:
-        """Task numbers of a step: a new permutation for each pass, no task twice within a pass."""
-        first = (step * self.world + self.rank) * self.per_step
+        """Task numbers of a step: a new permutation for each pass, no task twice in one pass."""
+        first = step * self.per_step
         places = [divmod(position, self.tasks) for position in range(first, first + self.per_step)]
         orders = {turn: np.random.default_rng([self.seed, turn]).permutation(self.tasks) for turn, _ in places}
         return [int(orders[turn][place]) for turn, place in places]
@@ -57,19 +55,19 @@ class RolloutDataModule(lightning.LightningDataModule):
     """Plays episodes of a Gymnasium environment with the policy that is being trained.
 
     Args:
-        env: Gymnasium id, or ``package:Id`` for an environment of your own.
+        env: Gymnasium id, or ``package:Id`` for your own environment.
         env_args: Arguments of the environment.
         tasks_per_step: Different tasks per optimizer step and process.
         group_size: Episodes per task; 1 is enough for HERO, GRPO needs more.
-        temperature: Of sampling while training.
-        max_action_tokens: Tokens per action at most.
+        temperature: Sampling temperature in training.
+        max_action_tokens: Maximum number of tokens per action.
         limits: Turns per episode, episodes in flight.
         splits: Names of the environment's splits for training, validation and test.
         eval_episodes: Episodes of one evaluation; 0 plays every task of the split once.
-        eval_temperature: Of sampling while evaluating.
-        seed: Of task order, environments and sampling; default: ``seed_everything`` on the command line, else 0.
-        seed_tasks: Number of tasks of an environment that names none.
-        demonstrations: Makes labeled trajectories instead of playing the policy (warm-up with ``SFT``).
+        eval_temperature: Sampling temperature in evaluations.
+        seed: Seed of task order, environments and sampling; default: ``seed_everything`` on the command line, else 0.
+        seed_tasks: Number of tasks of an environment that has no list of tasks.
+        demonstrations: Source of labeled trajectories that replace the policy's episodes (warm-up with ``SFT``).
     """
 
     def __init__(
@@ -91,12 +89,12 @@ class RolloutDataModule(lightning.LightningDataModule):
         super().__init__()
         for name, value in (("tasks_per_step", tasks_per_step), ("group_size", group_size)):
             if value < 1:
-                raise ConfigError(f"data.{name}={value}: must be at least 1.")
+                raise ConfigError(f"data.{name}={value}: expected at least 1.")
         if eval_episodes < 0:
-            raise ConfigError(f"data.eval_episodes={eval_episodes}: must be 0 (every task) or positive.")
+            raise ConfigError(f"data.eval_episodes={eval_episodes}: expected 0 (every task) or a positive number.")
         seed = seed or 0
         if seed < 0:
-            raise ConfigError(f"data.seed={seed}: must be 0 or positive.")
+            raise ConfigError(f"data.seed={seed}: expected 0 or a positive number.")
         limits = limits or Limits()
         check_id(env)
         check_arguments(env_args or {}, limits.workers)
@@ -109,15 +107,15 @@ class RolloutDataModule(lightning.LightningDataModule):
         self.eval_episodes = eval_episodes
         self.demonstrations = demonstrations
         self.steps = 0
-        """Training batches drawn so far, those without an optimizer step included."""
+        """Number of training batches so far, including those without an optimizer step."""
         self.discarded: list[Trajectory] = []
-        """Episodes of the latest training batch that were replaced (dynamic sampling); they count as played."""
+        """Episodes of the latest training batch that were replaced (dynamic sampling). They count as played."""
         self.on_progress: Callable[[int, int], None] = lambda finished, total: None
-        """Called with the numbers of finished and of all episodes, whenever one has ended."""
+        """Called with the number of finished episodes and of all episodes, after each episode."""
         self._pool = pool_of(self.limits)
         self._collectors: dict[str, Collector] = {}
         self._health: dict[str, dict[str, Any]] = {}
-        """What a checkpoint knows about splits that have not been played since."""
+        """State from a checkpoint of the splits that have not been played since."""
 
     def collector(self, stage: str) -> Collector:
         """Environments of a stage: ``train``, ``validate`` or ``test``."""
@@ -130,7 +128,7 @@ class RolloutDataModule(lightning.LightningDataModule):
         return self._collectors[split]
 
     def teardown(self, stage: str) -> None:
-        """Close the environments; they are made again if they are needed."""
+        """Close the environments; they are created again at their next use."""
         self._pool.close()
 
     def on_exception(self, exception: BaseException) -> None:
@@ -140,34 +138,35 @@ class RolloutDataModule(lightning.LightningDataModule):
     # -- training ----------------------------------------------------------------------------------------------
 
     def _stream(self, tasks: int) -> TaskStream:
-        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        return TaskStream(tasks, self.tasks_per_step, self.seed, rank, world)
+        return TaskStream(tasks, self.tasks_per_step * self._place()[1], self.seed)
+
+    def _place(self) -> tuple[int, int]:
+        """Rank of this process, and number of processes."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def train_dataloader(self) -> TaskStream:
         """Numbers of steps; the episodes are played in :meth:`on_before_batch_transfer`."""
         return self._stream(len(self.collector("train").task_ids))
 
     def specs(self, step: int) -> list[EpisodeSpec]:
-        """Episodes of a training step."""
-        collector = self.collector("train")
-        stream = self._stream(len(collector.task_ids))
-        tasks = self._playable(stream.batch(step), step, stream.rank)
-        count = len(tasks) * self.group_size
-        seeds = derive_seeds(SeedPurpose.TRAIN, self.seed, step, stream.rank, count=count)
-        first = (step * stream.world + stream.rank) * len(tasks)
+        """This process's share of the episodes of a training step; all processes together play those of one."""
+        collector, (rank, world) = self.collector("train"), self._place()
+        tasks = self._playable(self._stream(len(collector.task_ids)).batch(step), step)
+        seeds = derive_seeds(SeedPurpose.TRAIN, self.seed, step, 0, count=len(tasks) * self.group_size)
+        count, first = len(seeds) // world, step * len(tasks)
         return [
             EpisodeSpec(collector.task_ids[tasks[i // self.group_size]], first + i // self.group_size, seeds[i])
-            for i in range(count)
+            for i in range(rank * count, (rank + 1) * count)
         ]
 
-    def _playable(self, tasks: list[int], step: int, rank: int) -> list[int]:
+    def _playable(self, tasks: list[int], step: int) -> list[int]:
         """The tasks, with others drawn at random in place of those in quarantine."""
         collector = self.collector("train")
         out = [i for i, task in enumerate(tasks) if collector.task_ids[task] in collector.health.quarantined]
         if not out:
             return tasks
         others = [task for task in self._sound_tasks() if task not in tasks] or self._sound_tasks()
-        drawn = np.random.default_rng((SeedPurpose.RESAMPLE, self.seed, step, rank, 0)).permutation(others)
+        drawn = np.random.default_rng((SeedPurpose.RESAMPLE, self.seed, step, 0, 0)).permutation(others)
         instead = dict(zip(out, itertools.cycle(drawn), strict=False))
         return [int(instead.get(i, task)) for i, task in enumerate(tasks)]
 
@@ -176,7 +175,7 @@ class RolloutDataModule(lightning.LightningDataModule):
         return [i for i, task in enumerate(collector.task_ids) if task not in collector.health.quarantined]
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> list[Trajectory]:
-        """Play the episodes of the step; runs right before it, so the policy is never stale."""
+        """Play the episodes of the step, directly before it, so that the policy is never stale."""
         assert self.trainer is not None
         policy: Policy = self.trainer.lightning_module.policy  # type: ignore[assignment]
         if self.trainer.training:
@@ -203,7 +202,7 @@ class RolloutDataModule(lightning.LightningDataModule):
         """Play training episodes.
 
         Raises:
-            PolicyError: The memory does not suffice; says what to lower.
+            PolicyError: Out of memory; the message has the settings to lower.
         """
         try:
             return self.collector("train").collect(specs, policy, self.sampling, on_episode)
@@ -214,14 +213,14 @@ class RolloutDataModule(lightning.LightningDataModule):
             ) from error
 
     def _resampled(self, trajectories: list[Trajectory], policy: Policy) -> list[Trajectory]:
-        """Replace the groups that the objective rejects by groups of tasks drawn at random, until it is content."""
+        """Replace rejected groups by groups of random tasks, until the objective accepts every group."""
         assert self.trainer is not None
         objective = self.trainer.lightning_module.objective
         collector = self.collector("train")
         self.discarded = []
         attempt = 1
         while again := objective.redraw(trajectories, attempt):  # type: ignore[operator, union-attr]
-            # step, rank and attempt fix tasks and seeds, so that a resumed run replaces the same by the same
+            # step, rank and attempt determine tasks and seeds, so that a resumed run draws the same replacements
             key = (SeedPurpose.RESAMPLE, self.seed, self.steps - 1, self.trainer.global_rank, attempt)
             sound = self._sound_tasks()
             tasks = [sound[i] for i in np.random.default_rng((*key, 0)).integers(len(sound), size=len(again))]
@@ -237,23 +236,23 @@ class RolloutDataModule(lightning.LightningDataModule):
         return trajectories
 
     def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
-        """Trajectories stay where they are; ids become tensors when a step is laid out."""
+        """Return the trajectories unchanged; ids are converted to tensors when a step is laid out."""
         return batch
 
     def state_dict(self) -> dict[str, Any]:
-        """How far the task stream has got, and which tasks are in quarantine."""
+        """The position in the task stream, and the tasks in quarantine."""
         known = {split: collector.health.state_dict() for split, collector in self._collectors.items()}
         return {"steps": self.steps, "health": self._health | known}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on where the checkpoint was made."""
+        """Restore :meth:`state_dict`."""
         self.steps, self._health = int(state_dict["steps"]), dict(state_dict["health"])
         for split in self._health.keys() & self._collectors.keys():
             self._collectors[split].health.load_state_dict(self._health.pop(split))
 
     @property
     def quarantined(self) -> int:
-        """Training tasks that are not drawn any more, because they always break."""
+        """Number of training tasks that are no longer drawn, because they always break."""
         return len(self.collector("train").health.quarantined)
 
     # -- evaluation --------------------------------------------------------------------------------------------
@@ -267,23 +266,23 @@ class RolloutDataModule(lightning.LightningDataModule):
         on_episode: Callable[[Trajectory], None] = lambda trajectory: None,
         trials: int = 1,
     ) -> list[Trajectory]:
-        """Play held-out tasks; the policy sees what it will see when deployed, no hints.
+        """Play held-out tasks without hints, as in deployment.
 
         Args:
-            policy: Loaded.
+            policy: A policy with loaded weights.
             stage: ``validate``, ``test``, or ``train`` for the tasks of training.
-            episodes: How many; tasks repeat when there are fewer. Default: ``eval_episodes``.
+            episodes: Number of episodes; tasks repeat if there are fewer. Default: ``eval_episodes``.
             sampling: Default: the evaluation settings.
             on_episode: Called with each finished episode.
-            trials: Play each of the ``episodes`` so often, each time with its own randomness.
+            trials: Number of times that each of the ``episodes`` is played, with different randomness.
 
         Raises:
-            ConfigError: There is no such stage, or ``trials`` is not positive.
+            ConfigError: The stage does not exist, or ``trials`` is not positive.
         """
         if trials < 1:
-            raise ConfigError(f"trials={trials}: every task is played at least once.")
+            raise ConfigError(f"trials={trials}: expected at least 1.")
         if stage not in STAGES:
-            raise ConfigError(f"There is no stage {stage!r} to evaluate. There are: {', '.join(STAGES)}.")
+            raise ConfigError(f"stage={stage!r}: expected one of {', '.join(STAGES)}.")
         specs = self._evaluated(stage, self.eval_episodes if episodes is None else episodes, trials)
         return self.collector(stage).collect(
             specs, policy, sampling or self.eval_sampling, on_episode=self._counter(len(specs), on_episode)

@@ -1,21 +1,21 @@
-"""The exceptions of hero_pl: what was given, what was expected, what to do."""
+"""The exceptions of hero_pl. A message states what was given, what was expected, and what to do."""
 
 from typing import ClassVar
 
 
 class HeroError(Exception):
-    """Root of every error that hero_pl raises on purpose."""
+    """Base class of all errors of hero_pl."""
 
     exit_status: ClassVar[int] = 1
-    """Of a command that it ends."""
+    """Exit status of a command that ends with this error."""
 
 
 class ConfigError(HeroError, ValueError):
-    """A configuration value is unusable; raised before any model is loaded."""
+    """A configuration value is not usable; raised before a model is loaded."""
 
 
 class EnvError(HeroError, RuntimeError):
-    """An environment broke the contract that ``hero_pl check-env`` proves."""
+    """An environment does not follow the API that ``hero_pl check-env`` checks, or too many episodes broke."""
 
 
 class TokenAlignmentError(HeroError, ValueError):
@@ -23,7 +23,7 @@ class TokenAlignmentError(HeroError, ValueError):
 
 
 class ReflectionError(HeroError, RuntimeError):
-    """A reflector could not be run (unparsable reflections are data, not errors)."""
+    """A reflector could not be run. A reflection that cannot be parsed is not an error, but a counted result."""
 
 
 class PolicyError(HeroError, RuntimeError):
@@ -31,10 +31,10 @@ class PolicyError(HeroError, RuntimeError):
 
 
 class EndpointError(HeroError, RuntimeError):
-    """A server that the run depends on does not answer any more."""
+    """A server that the run depends on no longer answers."""
 
 
 class SpendCapError(EndpointError):
-    """A request might cost more than may be spent."""
+    """A request could cost more than the spend cap allows."""
 
     exit_status: ClassVar[int] = 3

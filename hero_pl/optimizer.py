@@ -1,28 +1,78 @@
-"""Muon for the hidden matrices and AdamW for everything else, as one optimizer."""
+"""The optimizer of a run and its learning rate: AdamW, or Muon for the hidden matrices and AdamW for the rest."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+
+from hero_pl.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class OptimizerSettings:
+    """Which optimizer, and its learning rate from step to step; :class:`~hero_pl.module.HeroModule` describes each."""
+
+    lr: float
+    matrix_lr: float | None
+    betas: tuple[float, float]
+    eps: float
+    weight_decay: float
+    schedule: Literal["constant", "linear"]
+    warmup_steps: int
+    total_steps: int | None
+
+    def __post_init__(self) -> None:
+        rates = [rate for rate in (self.lr, self.matrix_lr) if rate is not None]
+        if not all(0.0 < rate < math.inf for rate in rates):
+            raise ConfigError(
+                f"lr={self.lr}, matrix_lr={self.matrix_lr}: expected finite numbers, lr > 0, matrix_lr > 0 or none."
+            )
+        if self.warmup_steps < 0:
+            raise ConfigError(f"warmup_steps={self.warmup_steps}: expected 0 or more.")
+        if self.schedule == "linear" and not self.total_steps:
+            raise ConfigError(
+                "schedule: linear needs total_steps, the number of optimizer steps of the whole run. Set it."
+            )
+
+    def make(self, module: nn.Module) -> torch.optim.Optimizer:
+        """AdamW, or Muon and AdamW, on the trainable parameters of a module and nothing else."""
+        adam: dict[str, Any] = {
+            "lr": self.lr,
+            "betas": tuple(self.betas),
+            "eps": self.eps,
+            "weight_decay": self.weight_decay,
+        }
+        if self.matrix_lr is not None:
+            return MuonAdamW.of(module, matrix_lr=self.matrix_lr, **adam)
+        return torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], **adam)
+
+    def rate(self, step: int) -> float:
+        """Factor of the learning rate at an optimizer step, counted from 0."""
+        rate = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
+        if self.schedule == "linear" and self.total_steps:
+            rate *= max(0.0, 1.0 - step / self.total_steps)
+        return rate
 
 
 class MuonAdamW(torch.optim.Optimizer):
     """Orthogonalized momentum for hidden matrices (Jordan et al., 2024; ``torch.optim.Muon``), AdamW for the rest.
 
-    For small models that start from random weights. Embeddings, the output layer and vectors are AdamW's, as Muon's
-    authors advise.
+    For small models that start from random weights. AdamW trains embeddings, the output layer and vectors, as the
+    authors of Muon recommend.
 
     Args:
         matrices: Two-dimensional hidden weights.
         others: All other trainable parameters.
         lr: Learning rate of AdamW.
         matrix_lr: Learning rate of Muon, for updates of spectral norm about 1.
-        betas: Of AdamW.
-        eps: Of AdamW.
-        weight_decay: Of both.
+        betas: Betas of AdamW.
+        eps: Epsilon of AdamW.
+        weight_decay: Weight decay of both.
     """
 
     def __init__(
@@ -57,7 +107,7 @@ class MuonAdamW(torch.optim.Optimizer):
         )
 
     def _share(self) -> None:
-        """The parts work on this optimizer's groups and on its one state: schedules and moves between devices count."""
+        """Share groups and state with both parts, so that schedules and moves between devices reach them."""
         first = len(self.parts[0].param_groups)
         for part, groups in zip(self.parts, (self.param_groups[:first], self.param_groups[first:]), strict=True):
             part.param_groups, part.state = groups, self.state
@@ -80,7 +130,7 @@ class MuonAdamW(torch.optim.Optimizer):
 
 
 def apply_settings(schedule: Any, configured: torch.optim.Optimizer, rate: Callable[[int], float]) -> None:
-    """Give an optimizer the settings of the configuration, also where a checkpoint has brought older ones.
+    """Apply the settings of the configuration to an optimizer, also after a checkpoint restored older ones.
 
     Args:
         schedule: The ``LambdaLR`` of the optimizer in use.

@@ -1,12 +1,12 @@
-"""Metrics that know how they add up, over micro-batches and over ranks, from where they are made to the logger.
+"""Metrics with a rule for their reduction over micro-batches and ranks.
 
 ``3`` discarded turns on one rank and ``5`` on another are ``8``; a success rate of ``0.5`` over 2 episodes and ``1.0``
-over 6 is ``0.875``; the largest of two maxima is the maximum. The number alone does not say which of these it is, so a
-metric is made by one of three functions:
+over 6 is ``0.875``; the largest of two maxima is the maximum. A plain number does not define its reduction, so a
+metric is created by one of three functions:
 
     {"mine/retries": total(3), "mine/score": mean(0.5, weight=2), "mine/longest": largest(17)}
 
-A plain number is refused: any default would be wrong for two of the three kinds, and silently so on two ranks.
+A plain number is refused: any default would be wrong for two of the three kinds, without an error on two ranks.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ How: TypeAlias = Literal["mean", "sum", "max"]
 
 @dataclass(frozen=True, slots=True)
 class Scalar:
-    """One number about a part of a step; make it with :func:`mean`, :func:`total` or :func:`largest`."""
+    """One number about a part of a step; create it with :func:`mean`, :func:`total` or :func:`largest`."""
 
     value: SupportsFloat
     """A number, or a tensor of one element, which is read when the step is over; NaN: nothing was measured."""
     weight: float
-    """Of a mean: how many things it is over, for example tokens. 1 otherwise."""
+    """Of a mean: the number of items in it, for example tokens. 1 otherwise."""
     how: How
 
     def __float__(self) -> float:
@@ -44,39 +44,39 @@ def mean(value: SupportsFloat, weight: float) -> Scalar:
     """A mean, share or rate.
 
     Args:
-        value: Of this part; anything if ``weight`` is 0, since nothing was measured then.
-        weight: How many things were averaged: tokens, turns or episodes. A percentile is given the same way; over
-            several parts it becomes the weighted mean of their percentiles, which is not the percentile of all.
+        value: Mean of this part; ignored if ``weight`` is 0, since nothing was measured then.
+        weight: Number of items that were averaged: tokens, turns or episodes. It is the same for a percentile; over
+            several parts that becomes the weighted mean of their percentiles, which is not the percentile of all.
     """
     return Scalar(value if weight else math.nan, weight, "mean")
 
 
 def share(part: float, whole: float) -> Scalar:
-    """``part / whole`` as a mean over ``whole`` things; nothing was measured if there are none."""
+    """``part / whole`` as a mean over ``whole`` items; not measured if ``whole`` is 0."""
     return mean(part / whole if whole else math.nan, whole)
 
 
 def total(value: SupportsFloat) -> Scalar:
-    """A count, or any other amount of which each part of a step has its own."""
+    """A count, or another amount that is summed over the parts of a step."""
     return Scalar(value, 1.0, "sum")
 
 
 def largest(value: SupportsFloat) -> Scalar:
-    """A maximum; also for a number that all ranks know alike, such as a step counter."""
+    """A maximum; also for a number that is the same on all ranks, such as a step counter."""
     return Scalar(value, 1.0, "max")
 
 
 def add_up(parts: Sequence[Scalars]) -> dict[str, Scalar]:
-    """The metrics of several parts as those of the whole; parts of parts may be added up in any order.
+    """Reduce the metrics of several parts to those of the whole. The order does not matter.
 
     Args:
-        parts: Micro-batches of a rank, or ranks of a step. A metric may be missing or NaN in some: the others decide.
+        parts: Micro-batches of a rank, or ranks of a step. Parts in which a metric is missing or NaN are ignored.
 
     Returns:
-        Plain numbers; NaN where no part has measured anything.
+        Plain numbers; NaN where no part has a value.
 
     Raises:
-        HeroError: A metric does not say how it adds up, or two parts disagree about it.
+        HeroError: A metric has no rule for its reduction, or two parts have different rules.
 
     Example:
         >>> one, two = {"a": total(3), "b": mean(0.5, 2)}, {"a": total(5), "b": mean(1.0, 6), "c": largest(2)}
@@ -90,7 +90,7 @@ def add_up(parts: Sequence[Scalars]) -> dict[str, Scalar]:
 
 
 def measured(scalars: Scalars) -> dict[str, float]:
-    """What is logged: plain numbers, without metrics that measured nothing."""
+    """The values to log: plain numbers, without metrics that were not measured."""
     values = {name: float(scalar) for name, scalar in scalars.items()}
     return {name: value for name, value in values.items() if not math.isnan(value)}
 

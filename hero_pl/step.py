@@ -1,11 +1,15 @@
-"""What one training step leaves behind: its metrics, and a record per episode."""
+"""The results of one training step: its metrics, a record per episode, and whether the weights were updated."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from hero_pl.batch import TokenizedBatch
+from hero_pl.errors import HeroError
 from hero_pl.objectives.base import LossOutput, Step
 from hero_pl.runs.records import Record
 from hero_pl.scalars import Scalar, add_up, largest, total
@@ -20,11 +24,11 @@ class StepOutputs:
         self.grad_norm = math.nan
 
     def add(self, micro: TokenizedBatch, out: LossOutput) -> None:
-        """One micro-batch."""
+        """Add one micro-batch."""
         self.tokens.append((micro, out))
 
     def metrics(self) -> dict[str, Scalar]:
-        """Of this rank; empty for a step that no rank made."""
+        """The metrics of this rank; empty if no rank made the step."""
         if not self.tokens and math.isnan(self.grad_norm):
             return {}
         found = add_up([out.metrics for _, out in self.tokens])
@@ -32,6 +36,59 @@ class StepOutputs:
         found["train/tokens"] = total(sum(len(micro) for micro, _ in self.tokens))
         found["train/grad_norm"] = largest(self.grad_norm)
         return found
+
+
+def over_ranks(metrics: Mapping[str, Scalar], world_size: int) -> dict[str, Scalar]:
+    """The metrics of a step over all ranks, the same on each, so that the loggers of rank 0 log all of them."""
+    added = add_up([metrics])
+    if world_size == 1:
+        return added
+    parts: list[Any] = [None] * world_size
+    torch.distributed.all_gather_object(parts, added)
+    return add_up(parts)
+
+
+class IdleBatches:
+    """Counts consecutive batches without an optimizer step; the count is the same on all ranks.
+
+    Args:
+        most: Number that ends the run; 0: no limit.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most, self.in_a_row = most, 0
+        self.said = ""
+        """Message about the latest one; empty before the first."""
+
+    def count(self, updated: bool, metrics: Mapping[str, Scalar], step: int) -> bool:
+        """Count one batch; true if it is the first of the run without an optimizer step.
+
+        Args:
+            updated: Whether there was an optimizer step.
+            metrics: Metrics of the batch over all ranks; the message lists its counts.
+            step: Number of optimizer steps before the batch.
+        """
+        self.in_a_row = 0 if updated else self.in_a_row + 1
+        if updated:
+            return False
+        reason = "its gradient is not finite" if "train/grad_norm" in metrics else "no turn of it is in the loss"
+        counts = {name: float(m) for name, m in metrics.items() if m.how == "sum" and float(m) > 0.0}
+        listed = ", ".join(f"{name} {value:g}" for name, value in counts.items())
+        first = not self.said
+        self.said = f"Nothing was learned from the batch after step {step}: {reason}. Its counts: {listed}."
+        return first
+
+    def check(self) -> None:
+        """End a run without optimizer steps.
+
+        Raises:
+            HeroError: There were ``most`` consecutive batches without an optimizer step.
+        """
+        if self.most and self.in_a_row >= self.most:
+            raise HeroError(
+                f"No optimizer step in {self.in_a_row} batches in a row; the run ends. {self.said} See the episodes "
+                "with: hero_pl view RUN. To continue anyway, set model.max_idle_batches: 0."
+            )
 
 
 def step_records(trajectories: list[Trajectory], step: Step, outputs: StepOutputs, number: int) -> list[Record]:

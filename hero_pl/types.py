@@ -1,4 +1,4 @@
-"""What flows through hero_pl: frozen records without behavior.
+"""The data types of hero_pl: frozen records without behavior.
 
 A *trajectory* is one episode. It has *turns*; a turn is one sampled reply of the policy (the *action*) and the
 *observation* that came directly after it. A *reflection* holds one *diagnosis* (or ``None``) per turn. A *hint* is the
@@ -29,11 +29,11 @@ class StopReason(StrEnum):
     CONTEXT_FULL = "context_full"
     """The next prompt plus one action would not fit into the model's context."""
     ENV_ERROR = "env_error"
-    """The environment raised, answered wrongly or died; the text is in ``Trajectory.info['error']``."""
+    """The environment raised, returned an invalid answer or died; the text is in ``Trajectory.info['error']``."""
     ENV_TIMEOUT = "env_timeout"
     """The environment did not answer in time."""
     ENDPOINT_ERROR = "endpoint_error"
-    """A server that the environment asks gave no usable answer; the text is in ``Trajectory.info['error']``."""
+    """A server that the environment uses gave no usable answer; the text is in ``Trajectory.info['error']``."""
     SAMPLER_ERROR = "sampler_error"
     """The sampler failed; the text is in ``Trajectory.info['error']``."""
 
@@ -51,7 +51,7 @@ class FinishReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """Chat text as the template sees it."""
+    """A chat message, as the template receives it."""
 
     role: Role
     content: str
@@ -59,12 +59,12 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One decision: exactly what the policy was fed, what it sampled, what the environment answered."""
+    """One decision: the input ids of the policy, the sampled ids, and the answer of the environment."""
 
     number: int
     """Counts from 1."""
     prompt_ids: tuple[int, ...]
-    """The decision context ``c_t``: the ids the policy was fed. Never re-encoded."""
+    """The decision context ``c_t``: the input ids of the policy. Never re-encoded."""
     action_ids: tuple[int, ...]
     """The sampled ids ``a_t``, end-of-turn id included if it was sampled."""
     action_logprobs: tuple[float, ...]
@@ -81,11 +81,11 @@ class Turn:
     malformed: str | None = None
     """Why the reply could not be read as an action, or ``None``."""
     policy_version: int = 0
-    """Number of optimizer steps that the weights which drew the action had seen."""
+    """Number of optimizer steps of the weights that sampled the action."""
     further_calls: int = 0
-    """Tool calls of the reply after the first; they were not carried out."""
+    """Number of tool calls after the first in the reply; they were not executed."""
     cut_chars: int = 0
-    """Characters that were cut off the observation, because it was longer than the limit."""
+    """Number of characters that were cut from the observation, because it was longer than the limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class Trajectory:
     env_id: str
     seed: int
     group: int
-    """Trajectories of one task drawn together share this number."""
+    """Trajectories of one task that were sampled together share this number."""
     system_prompt: str
     tools: tuple[Mapping[str, Any], ...]
     first_observation: str
@@ -105,23 +105,23 @@ class Trajectory:
     """Final scalar reward, in [0, 1]."""
     stop_reason: StopReason
     temperature: float = 1.0
-    """What the recorded log-probabilities were divided by; 1 where actions were chosen greedily."""
+    """Sampling temperature of the recorded log-probabilities; 1 for greedy sampling."""
     info: Mapping[str, Any] = field(default_factory=dict)
-    """What the environment reported at the end, and at the start about how to read the score (JSON values only)."""
+    """Report of the environment at the end, and at the start about how to interpret the score (JSON values only)."""
     cut_chars: int = 0
-    """Characters that were cut off the first observation."""
+    """Number of characters that were cut from the first observation."""
     failures: tuple[str, ...] = ()
-    """Why earlier attempts at this episode broke; it was played again from its start, with the same seed."""
+    """Reasons why earlier attempts at this episode broke. It was restarted with the same seed."""
 
     @property
     def policy_version(self) -> int | None:
-        """Of the oldest weights that drew one of its actions; ``None`` without turns."""
+        """Version of the oldest weights that sampled one of its actions; ``None`` without turns."""
         return min((turn.policy_version for turn in self.turns), default=None)
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """What the reflector says about one turn, knowing how the trajectory ended."""
+    """The diagnosis of the reflector for one turn, given the end of the trajectory."""
 
     text: str
     """Never empty: a turn without a usable diagnosis has ``None`` in its place."""
@@ -129,7 +129,7 @@ class Diagnosis:
     next_action_target: Mapping[str, Any] | None = None
     """The corrected action, only when it is unambiguous."""
     was_failure: bool = False
-    """A corrected action stood here before a control took it away."""
+    """Whether there was a corrected action that a control removed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,31 +139,31 @@ class Reflection:
     diagnoses: tuple[Diagnosis | None, ...]
     status: Literal["ok", "repaired", "rejected"]
     strict: bool = False
-    """The raw text was itself one JSON object and nothing had to be repaired."""
+    """Whether the raw text was one JSON object that needed no repair."""
     issues: tuple[tuple[str, int], ...] = ()
     """``(code, turn)`` pairs; turn 0 means the whole output."""
     raw: str = ""
-    """The text the reflector wrote."""
+    """The text that the reflector generated."""
     tokens: int = 0
-    """Tokens the reflector generated for it."""
+    """Number of generated tokens."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """What only the teacher sees at one turn."""
+    """The text that only the teacher sees at one turn."""
 
     turn: int
     """Number of the turn, from 1."""
     text: str
     """The rendered block; empty means that the teacher sees exactly what the student sees."""
     confidence: Confidence = "high"
-    """Confidence of the diagnosis inside; scales the turn's weight."""
+    """Confidence of the diagnosis; scales the weight of the turn."""
     is_failure: bool = False
     """The reflector proposed another action for this turn."""
     target: str | None = None
-    """That action as the policy would write it; empty if the action taken was called right; ``None`` if the teacher
-    shows no verdict."""
+    """The proposed action in the policy's format; empty if the diagnosis confirms the action taken; ``None`` if the
+    teacher shows no verdict."""
     position: HintPosition | None = None
-    """Where it goes; ``None``: where the policy's chat template puts hints."""
+    """Position of the hint; ``None``: the hint position of the policy's chat template."""
     scaffold: str | None = None
-    """The same wording with nothing in it; ``None`` where the teacher has none."""
+    """The same wording without a diagnosis; ``None`` if the teacher has no scaffold."""

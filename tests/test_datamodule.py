@@ -19,15 +19,28 @@ def test_no_task_comes_twice_within_a_pass_and_every_pass_has_its_own_order():
 
 
 def test_ranks_share_a_pass_without_overlap():
-    ranks = [TaskStream(12, 3, seed=5, rank=rank, world=2) for rank in range(2)]
-    assert sorted(task for step in range(2) for stream in ranks for task in stream.batch(step)) == list(range(12))
-    assert len(ranks[0]) == 2
+    stream = TaskStream(12, 6, seed=5)
+    assert sorted(task for step in range(2) for task in stream.batch(step)) == list(range(12))
+    assert len(stream) == 2
 
 
-def test_two_ranks_play_together_what_one_process_with_twice_the_tasks_plays():
-    one = TaskStream(12, 4, seed=1)
-    two = [TaskStream(12, 2, seed=1, rank=rank, world=2) for rank in range(2)]
-    assert one.batch(7) == two[0].batch(7) + two[1].batch(7)
+class Place(RolloutDataModule):
+    """As one of several processes."""
+
+    place = (0, 1)
+
+    def _place(self) -> tuple[int, int]:
+        return self.place
+
+
+def test_bug_290_several_processes_play_the_episodes_of_one_with_their_seeds(tiny_data) -> None:
+    settings = {"env": "hero_pl/WebShopPocket-v0", "group_size": 2, "seed": 3}
+    one = RolloutDataModule(tasks_per_step=4, **settings)
+    several = [Place(tasks_per_step=2, **settings) for _ in range(2)]
+    for rank, data in enumerate(several):
+        data.place = (rank, 2)
+    for step in (0, 7):
+        assert one.specs(step) == [spec for data in several for spec in data.specs(step)]
 
 
 def test_the_order_depends_on_the_seed_alone():
@@ -61,7 +74,7 @@ def test_an_evaluation_draws_from_its_stream_seed_and_stage(stage, number, tiny_
 
 
 def test_a_stage_that_is_not_there_is_refused(tiny_data):
-    with pytest.raises(ConfigError, match=r"no stage 'tset'.*train, validate, test"):
+    with pytest.raises(ConfigError, match=r"stage='tset': expected one of train, validate, test"):
         tiny_data().evaluate(None, "tset")
 
 

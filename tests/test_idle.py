@@ -41,7 +41,7 @@ def test_a_batch_with_nothing_to_learn_says_at_once_why_in_counts(tiny_module, t
     with pytest.warns(UserWarning, match=r"no turn of it is in the loss\. Its counts: .*hero/unhinted_turns 2") as told:
         fit(module, data, 3, limit_train_batches=2, max_epochs=1)
     assert sum("Nothing was learned" in str(warning.message) for warning in told) == 1
-    assert module.idle_batches == 2
+    assert module.idle.in_a_row == 2
 
 
 @pytest.mark.parametrize("budget", [0, 1000])

@@ -353,7 +353,7 @@ def test_a_wrong_number_is_refused_by_name(tiny_policy, wrong, named):
 
 def test_the_learning_rate_warms_up_and_then_falls_to_zero(tiny_policy):
     module = HeroModule(tiny_policy(), SelfDistillation(), schedule="linear", warmup_steps=2, total_steps=8)
-    assert [module._rate(step) for step in (0, 1, 4, 8)] == [0.5, 7 / 8, 0.5, 0.0]
+    assert [module.optimization.rate(step) for step in (0, 1, 4, 8)] == [0.5, 7 / 8, 0.5, 0.0]
 
 
 class BrokenFor(gymnasium.Env):

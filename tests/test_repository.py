@@ -13,8 +13,6 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("hero_pl", "envs/hero_envs")
 LONGEST = 400
 LONGER_FOR_A_REASON = {
-    "hero_pl/module.py": "the Lightning hooks of one class; recovery from faults is part of a step",
-    "tests/configs/test_dry_run.py": "a table: every configuration and overlay with what it has to do",
     "tests/conformance/loss_vectors.py": "one stand-alone script with one check per family of the vector files",
     "tests/mutations/run.py": "a table: one entry per silent bug, with the lines that put it in",
 }

@@ -1,4 +1,4 @@
-"""One request to an OpenAI-compatible chat server, bounded in time and size. Standard library only.
+"""One request to a server that speaks JSON, a chat server above all, bounded in time and size. Standard library only.
 
 Token limits and retries are left to the callers. Every error is a ``ChatFailure`` (a retry may help) or a
 ``ChatRefusal`` (a retry will not help).
@@ -49,12 +49,14 @@ class ChatFailure(Exception):
         reason: Reason for a message; text from the server is shortened and shown as ``repr``.
         wait_s: The pause that the server asks for, in seconds.
         paid: Whether the server did answer, so that the request is billed.
+        status: Of a temporary failure, if the server answered with one.
     """
 
-    def __init__(self, reason: str, wait_s: float | None = None, paid: bool = False) -> None:
+    def __init__(self, reason: str, wait_s: float | None = None, paid: bool = False, status: int | None = None) -> None:
         super().__init__(reason)
         self.wait_s = wait_s
         self.paid = paid
+        self.status = status
 
 
 class ChatRefusal(Exception):
@@ -99,14 +101,14 @@ class Calls:
                     sock.shutdown(socket.SHUT_RDWR)
 
 
-class ChatServer:
-    """Posts chat requests to one address.
+class JsonServer:
+    """Sends JSON to the routes of one address.
 
     Proxies from environment variables are used, except for this machine. A redirect counts as a refusal, so that
     neither the key nor the request is sent to another host.
 
     Args:
-        url: Up to and without ``/chat/completions``, for example ``http://localhost:8000/v1``.
+        url: What all routes have in common, for example ``http://localhost:8000``.
         timeout_s: Time limit of one whole call in seconds, also if the server sends byte by byte.
         api_key: Sent as bearer token if not empty.
         clock: Returns the current time in seconds.
@@ -120,7 +122,7 @@ class ChatServer:
         self, url: str, timeout_s: float, api_key: str = "", clock: Callable[[], float] = time.monotonic
     ) -> None:
         scheme, host = _scheme_and_host(url)
-        self.url = f"{url.rstrip('/')}/chat/completions"
+        self._base = url.rstrip("/")
         self._timeout_s = timeout_s
         self._headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "hero_pl"}
         self._key = api_key
@@ -135,22 +137,24 @@ class ChatServer:
         if host not in _LOCAL:
             self._opener.add_handler(urllib.request.ProxyHandler())
 
-    def post(self, body: Mapping[str, Any], calls: Calls | None = None) -> dict[str, Any]:
+    def exchange(self, path: str, body: Mapping[str, Any] | None = None, calls: Calls | None = None) -> bytes:
         """Send one request and wait for its answer.
 
         Args:
-            body: The request; lone surrogates in it are sent as U+FFFD.
+            path: Of the route.
+            body: The request, for POST; without one it is a GET. Lone surrogates in it are sent as U+FFFD.
             calls: Lets another thread end it.
 
         Returns:
-            The decoded answer. Its ``choices`` are a non-empty list; nothing else is checked.
+            The answer, as it came.
 
         Raises:
             ChatFailure: No usable answer, but a retry may help.
             ChatRefusal: A status for which a retry will not help.
         """
-        data = encodable(json.dumps(body, ensure_ascii=False)).encode()
-        request = _Request(self.url, data, self._headers, method="POST")
+        data = None if body is None else encodable(json.dumps(body, ensure_ascii=False)).encode()
+        method = "GET" if data is None else "POST"
+        request = _Request(f"{self._base}{path}", data, self._headers, method=method)
         request.calls = calls or Calls()
         answered = False
         try:
@@ -158,14 +162,20 @@ class ChatServer:
                 status = response.status
                 answered = 200 <= status < 300
                 pause = response.headers.get("Retry-After")
-                content = response.read(MAX_BYTES + 1)
+                content: bytes = response.read(MAX_BYTES + 1)
         except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: an invalid host name
             raise ChatFailure(self._reason(error), paid=answered) from None
         if status in TRANSIENT:
-            raise ChatFailure(f"status {status}", retry_after_s(pause, time.time()))
+            said = f", {self._shown(content)}" if content else ""
+            raise ChatFailure(f"status {status}{said}", retry_after_s(pause, time.time()), status=status)
         if not answered:
             raise ChatRefusal(status, without_key(content.decode("utf-8", "replace"), self._key))
-        return _completion(content, self._key)
+        if len(content) > MAX_BYTES:
+            raise ChatFailure(f"an answer of more than {MAX_BYTES} bytes", paid=True)
+        return content
+
+    def _shown(self, content: bytes) -> str:
+        return _shown(without_key(content.decode("utf-8", "replace"), self._key))
 
     def _reason(self, error: Exception) -> str:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
@@ -173,6 +183,31 @@ class ChatServer:
         if isinstance(cause, TimeoutError):
             return f"no complete response within {self._timeout_s} s"
         return f"connection failed ({type(cause).__name__}: {_shown(without_key(str(cause), self._key))})"
+
+
+class ChatServer(JsonServer):
+    """A server with the route ``/chat/completions``; its ``url`` is what stands in front of that."""
+
+    def post(self, body: Mapping[str, Any], calls: Calls | None = None) -> dict[str, Any]:
+        """Send one chat request; see :meth:`exchange`.
+
+        Returns:
+            The decoded answer. Its ``choices`` are a non-empty list; nothing else is checked.
+        """
+        content = self.exchange("/chat/completions", body, calls)
+        try:
+            answer = json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise ChatFailure(f"not JSON ({type(error).__name__})", paid=True) from None
+        choices = answer.get("choices") if isinstance(answer, dict) else None
+        if not isinstance(choices, list) or not choices:
+            raise ChatFailure(f"not a chat completion: {self._shown(content)}", paid=True)
+        return dict(answer)
+
+    @property
+    def url(self) -> str:
+        """Of the route."""
+        return f"{self._base}/chat/completions"
 
 
 def token_count(answer: Mapping[str, Any], field: str) -> int | None:
@@ -249,21 +284,6 @@ def _check_key(key: str, scheme: str, host: str) -> None:
         raise ValueError("the API key has invalid characters, for example a blank or a line break. Check the key.")
     if scheme == "http" and host not in _LOCAL:
         raise ValueError(f"the API key would be sent unencrypted to {host}. Use https, or no key.")
-
-
-def _completion(content: bytes, key: str) -> dict[str, Any]:
-    if len(content) > MAX_BYTES:
-        raise ChatFailure(f"an answer of more than {MAX_BYTES} bytes", paid=True)
-    try:
-        answer = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise ChatFailure(f"not JSON ({type(error).__name__})", paid=True) from None
-    choices = answer.get("choices") if isinstance(answer, dict) else None
-    if not isinstance(choices, list) or not choices:
-        raise ChatFailure(
-            f"not a chat completion: {_shown(without_key(content.decode('utf-8', 'replace'), key))}", paid=True
-        )
-    return dict(answer)
 
 
 def _shown(text: str) -> str:

@@ -25,9 +25,13 @@ HARMLESS = (
     "data.eval_temperature",
     "data.limits.num_envs",
     "data.limits.threads",
+    "data.limits.workers",
+    "data.limits.step_timeout_s",
+    "data.limits.reset_timeout_s",
+    "data.limits.broken_share",
     "model.policy.init_args.gradient_checkpointing",
 )
-"""Exceptions to the above: these change speed, memory or evaluations only."""
+"""Exceptions to the above: these change speed, memory, evaluations or when a run gives up."""
 OF_ENDPOINTS = (
     *("base_url", "url", "api_key_env", "api_key_variable", "concurrency"),
     *("timeout_s", "max_retries", "backoff_s", "max_wait_s", "max_failures", "max_total_tokens", "spend_cap"),

@@ -26,6 +26,11 @@ class TurnBudget(lightning.Callback):
         turns: Any = trainer.lightning_module.turns
         return bool(self.max_turns) and int(turns) >= self.max_turns
 
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        """Let the objective warn of a budget that it does not stand."""
+        if trainer.is_global_zero:
+            pl_module.objective.check_budget(self.max_turns)
+
     def on_train_start(self, trainer: lightning.Trainer, *args: Any) -> None:
         """Stop at once if a finished run is resumed."""
         trainer.should_stop = trainer.should_stop or self.spent(trainer)

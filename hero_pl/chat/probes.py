@@ -1,6 +1,6 @@
 """Checks that prompts have the form a model was trained on; one check per function.
 
-Each check returns a :class:`Line` for the table of ``hero_pl check-template``. None of them needs the model.
+Each check returns a :class:`Line` of a table that is shown before training. None of them needs the model.
 """
 
 from __future__ import annotations

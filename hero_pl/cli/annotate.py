@@ -1,4 +1,4 @@
-"""``hero_pl annotate ...``: how good are the diagnoses of a run?"""
+"""``hero_pl annotate ...``: measure the quality of the diagnoses of a run."""
 
 from __future__ import annotations
 
@@ -10,44 +10,46 @@ import typer
 from hero_pl.errors import HeroError
 
 app = typer.Typer(
-    help="How good are the diagnoses of a run? Draw turns (sample), have them labeled, read the agreement (report).",
-    epilog="Example: hero_pl annotate sample runs/quickstart --out turns.jsonl; then label, form, judge, oracle or "
-    "outcome turns.jsonl; then report",
+    help="Measure the quality of the diagnoses of a run: draw turns (sample), label them, print the report.",
+    epilog="Example: hero_pl annotate sample runs/quickstart --out turns.jsonl; then label turns.jsonl with label, "
+    "form, judge, oracle or outcome; then report",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
-Turns = Annotated[Path, typer.Argument(help="What sample wrote.")]
-Labels = Annotated[Path, typer.Option("--out", help="Labeled rows.")]
+Turns = Annotated[Path, typer.Argument(help="Rows written by sample.")]
+Labels = Annotated[Path, typer.Option("--out", help="File for the labeled rows.")]
 
 
 @app.command(epilog="Example: hero_pl annotate sample runs/quickstart --out turns.jsonl")
 def sample(
     run: Annotated[
         Path,
-        typer.Argument(help="A run folder or trajectories.jsonl with reflections, or a folder with one run."),
+        typer.Argument(help="A run folder or trajectories.jsonl with diagnoses, or a folder with one run below it."),
     ],
     out: Annotated[
         Path,
-        typer.Option("--out", help="Rows for the raters; the arms go to a key file, which raters must not see."),
+        typer.Option("--out", help="File for the rows; the arms are in a separate key file that raters must not see."),
     ] = Path("turns.jsonl"),
-    turns: Annotated[int, typer.Option("--turns", help="How many.")] = 100,
-    seed: Annotated[int, typer.Option("--seed", help="Of draw, order and shuffling.")] = 0,
+    turns: Annotated[int, typer.Option("--turns", help="Number of turns to draw.")] = 100,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of draw, order and shuffling.")] = 0,
 ) -> None:
-    """Draw turns of a run for annotation, each with its own and with a shuffled diagnosis."""
+    """Draw turns of a run, each with its own and with a shuffled diagnosis."""
     from hero_pl.annotate.files import draw, key_path, write_sample
 
     rows, key = draw(run, turns, seed)
     write_sample(out, rows, key)
-    print(f"Wrote {len(rows)} rows on {len(rows) // 2} turns to {out}; which arm each is: {key_path(out)}")
+    print(f"Wrote {len(rows)} rows on {len(rows) // 2} turns to {out}, and the key with their arms to {key_path(out)}")
 
 
 @app.command(epilog="Example: hero_pl annotate label turns.jsonl --out me.jsonl --rater me")
 def label(
     turns: Turns,
-    out: Annotated[Path, typer.Option("--out", help="Labeled rows, appended one by one.")] = Path("labels.jsonl"),
-    rater: Annotated[str, typer.Option("--rater", help="Name to record.")] = "",
+    out: Annotated[Path, typer.Option("--out", help="File for the labeled rows, appended one by one.")] = Path(
+        "labels.jsonl"
+    ),
+    rater: Annotated[str, typer.Option("--rater", help="Name of the rater.")] = "",
 ) -> None:
-    """Answer the questions in the terminal; a second call goes on where the first was left."""
+    """Label rows in the terminal; calling it again continues."""
     from hero_pl.annotate.terminal import ask_all
 
     print(f"{ask_all(turns, out, rater)} rows labeled in {out}")
@@ -56,12 +58,12 @@ def label(
 @app.command(epilog="Example: hero_pl annotate form turns.jsonl --out form.html")
 def form(
     turns: Turns,
-    out: Annotated[Path, typer.Option("--out", help="The page.")] = Path("form.html"),
+    out: Annotated[Path, typer.Option("--out", help="HTML file to write.")] = Path("form.html"),
 ) -> None:
-    """Write one HTML page to label the rows in a browser, without server or network."""
+    """Write an HTML page to label rows in a browser, without a server or network."""
     from hero_pl.annotate.form import write_form
 
-    print(f"Wrote a form for {write_form(turns, out)} rows to {out}; its button saves them as JSON lines")
+    print(f"Wrote a form for {write_form(turns, out)} rows to {out}; its save button writes the labels as JSON lines")
 
 
 @app.command(
@@ -69,18 +71,18 @@ def form(
 )
 def judge(
     turns: Turns,
-    base_url: Annotated[str, typer.Argument(help="For example http://localhost:8000/v1.")],
-    model: Annotated[str, typer.Argument(help="Name the endpoint knows.")],
+    base_url: Annotated[str, typer.Argument(help="Base URL, for example http://localhost:8000/v1.")],
+    model: Annotated[str, typer.Argument(help="Name of the model at the endpoint.")],
     out: Labels = Path("judge.jsonl"),
     api_key_env: Annotated[
-        str, typer.Option("--api_key_env", help="Environment variable that holds the key; empty if none is wanted.")
+        str, typer.Option("--api_key_env", help="Environment variable with the API key; empty for no key.")
     ] = "",
     max_total_tokens: Annotated[
-        int | None, typer.Option("--max_total_tokens", help="Tokens that may be spent in all.")
+        int | None, typer.Option("--max_total_tokens", help="Maximum number of tokens over all requests.")
     ] = None,
-    concurrency: Annotated[int, typer.Option("--concurrency", help="Requests in flight.")] = 8,
+    concurrency: Annotated[int, typer.Option("--concurrency", help="Maximum number of parallel requests.")] = 8,
 ) -> None:
-    """Let a model behind an OpenAI-compatible endpoint answer."""
+    """Label rows with a model behind an OpenAI-compatible endpoint."""
     from hero_pl.annotate.files import new_file, read_rows
     from hero_pl.annotate.judge import judge_rows
     from hero_pl.reflection.chat_endpoint import ChatEndpoint
@@ -102,7 +104,7 @@ def oracle(
     turns: Turns,
     out: Labels = Path("oracle.jsonl"),
 ) -> None:
-    """Answer by rule, where the environment has rules (the pocket shop, the pocket retail desk)."""
+    """Label rows by rule, for the environments with rules (pocket shop, pocket retail)."""
     from hero_pl.annotate.files import new_file, read_rows
     from hero_pl.annotate.oracle import label_rows
     from hero_pl.runs.jsonl import append_lines
@@ -116,12 +118,10 @@ def oracle(
 @app.command(epilog="Example: hero_pl annotate outcome turns.jsonl runs/quickstart/version_0/config.yaml")
 def outcome(
     turns: Turns,
-    config: Annotated[
-        str, typer.Argument(help="The configuration of the run; its data.env and data.env_args are played again.")
-    ],
+    config: Annotated[str, typer.Argument(help="Configuration of the run; its data.env and data.env_args are used.")],
     out: Labels = Path("outcome.jsonl"),
 ) -> None:
-    """Answer by outcome: was there less to gain after the turn than before? The rest is played by rule."""
+    """Label rows by outcome: is less reward reachable after the turn? The rest of the episode is played by rule."""
     from hero_pl.annotate.files import new_file, read_rows
     from hero_pl.annotate.outcome import label_rows
     from hero_pl.cli.configs import read_config
@@ -129,26 +129,26 @@ def outcome(
 
     data = read_config(config).get("data") or {}
     if not isinstance(data, dict) or not isinstance(data.get("env"), str):
-        raise HeroError(f"{config}: names no environment; expected the configuration of the run, with data.env.")
+        raise HeroError(f"{config} has no environment. Give the configuration of the run, with data.env.")
     rows = label_rows(read_rows(turns), data["env"], data.get("env_args"))
     new_file(out)
     append_lines(out, rows)
     known = sum(row["labels"]["turn_was_error"] is not None for row in rows)
-    print(f"Wrote {len(rows)} rows to {out}, {known} of them labeled by outcome; the others were lost before the turn")
+    print(f"Wrote {len(rows)} rows to {out}, {known} labeled; in the others no reward could be reached before the turn")
 
 
 @app.command(epilog="Example: hero_pl annotate report me.jsonl judge.jsonl --key turns.key.json --gold oracle.jsonl")
 def report(
-    raters: Annotated[list[Path], typer.Argument(help="Labeled rows, one file per rater.")],
-    key: Annotated[Path, typer.Option("--key", help="The key file of sample.")] = Path("turns.key.json"),
+    raters: Annotated[list[Path], typer.Argument(help="Files of labeled rows, one per rater.")],
+    key: Annotated[Path, typer.Option("--key", help="Key file written by sample.")] = Path("turns.key.json"),
     gold: Annotated[
         Path | None,
-        typer.Option("--gold", help="Labeled rows that count instead of the majority of the raters."),
+        typer.Option("--gold", help="Labeled rows that replace the majority of the raters."),
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Also write the report as JSON.")] = None,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
+    out: Annotated[Path | None, typer.Option("--out", help="Also write the report to this JSON file.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown tables.")] = False,
 ) -> None:
-    """Agreement of the raters, precision and recall of "this turn was an error", calibration; shuffled as floor."""
+    """Print agreement of raters, precision and recall of errors, and calibration, for true and shuffled diagnoses."""
     from hero_pl.annotate.files import print_report, read_key, read_rows, report_json, to_markdown
     from hero_pl.annotate.quality import quality_report
 

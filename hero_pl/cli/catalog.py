@@ -1,4 +1,4 @@
-"""Commands about what a configuration can name: components, shipped configurations, environments and their data."""
+"""Commands that list or check components, configurations, environments and their data."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ app = typer.Typer()
 @app.command(rich_help_panel=PANEL, epilog="Example: hero_pl components --import your_package")
 def components(
     config: Annotated[
-        str | None, typer.Option("--config", help="Also what the packages hold that this configuration names.")
+        str | None, typer.Option("--config", help="Also list components of packages that this configuration uses.")
     ] = None,
     packages: Annotated[
-        list[str] | None, typer.Option("--import", help="Also what this package or module holds; may be repeated.")
+        list[str] | None, typer.Option("--import", help="Also list components of this package; can be repeated.")
     ] = None,
 ) -> None:
-    """List what a configuration can swap: every class of each base, with its first sentence."""
+    """List the components that a configuration can use, by kind, each with a short description."""
     from hero_pl.cli.components import describe, import_named, named_in
 
     import_named([*(packages or []), *(named_in(config) if config else [])])
@@ -32,7 +32,7 @@ def components(
 
 @app.command(rich_help_panel=PANEL, epilog="Example: hero_pl configs")
 def configs() -> None:
-    """List the configurations that ship with the package; every --config takes their names."""
+    """List the configurations of the package; every --config option accepts their names."""
     from hero_pl.cli.configs import describe
 
     print(describe())
@@ -40,7 +40,7 @@ def configs() -> None:
 
 @app.command(rich_help_panel=PANEL, epilog="Example: hero_pl envs")
 def envs() -> None:
-    """List the environments of the project."""
+    """List the environments of the package."""
     import gymnasium
 
     from hero_pl.rollout.environments import register
@@ -51,12 +51,12 @@ def envs() -> None:
 
 
 def _mapping(text: str) -> dict[str, Any]:
-    """Keys and values on a command line."""
+    """Parse keys and values on a command line."""
     from hero_pl.cli.configs import load_text
 
     values = load_text(text)
     if not isinstance(values, dict):
-        raise typer.BadParameter(f"{text!r} holds no keys and values; write them as '{{size: 30}}'")
+        raise typer.BadParameter(f"{text!r}: expected keys and values, such as '{{size: 30}}'")
     return values
 
 
@@ -66,9 +66,9 @@ def _mapping(text: str) -> dict[str, Any]:
     epilog="Example: hero_pl check-env hero_pl/PocketRetail-v0 --env_args '{size: 30, tasks: 60}'",
 )
 def check_environment(
-    env: Annotated[str, typer.Argument(help="Gymnasium id; package:Id for one of your own.")],
+    env: Annotated[str, typer.Argument(help="Gymnasium id; package:Id for an environment of another package.")],
     env_args: Annotated[
-        Any, typer.Option("--env_args", help="Its arguments, as YAML.", parser=_mapping, metavar="YAML")
+        Any, typer.Option("--env_args", help="Arguments of the environment.", parser=_mapping, metavar="YAML")
     ] = None,
 ) -> None:
     """Check that an environment follows the API."""
@@ -78,20 +78,22 @@ def check_environment(
     check_id(env)
     problems = check_env(env, **(env_args or {}))
     if problems:
-        raise HeroError(f"{env} breaks the contract:\n" + "\n".join(f"  - {problem}" for problem in problems))
-    print(f"{env} keeps the contract.")
+        raise HeroError(f"{env} does not follow the API:\n" + "\n".join(f"  - {problem}" for problem in problems))
+    print(f"{env} follows the API.")
 
 
 @app.command(
     "import-tau-bench", rich_help_panel=PANEL, epilog="Example: hero_pl import-tau-bench tau-bench --target data"
 )
 def import_tau_bench(
-    source: Annotated[Path, typer.Argument(help="A checkout of the original repository, or its data as JSON.")],
+    source: Annotated[
+        Path, typer.Argument(help="A checkout of the original repository, or a folder of an earlier import.")
+    ],
     target: Annotated[
-        Path | None, typer.Option("--target", help="Where to store it; default: the user's data folder.")
+        Path | None, typer.Option("--target", help="Folder to write to; default: the user's data folder.")
     ] = None,
 ) -> None:
-    """Import the official TauBench data; task files are parsed, never executed."""
+    """Import the official TauBench data. Its files are parsed, never executed."""
     from hero_pl.rollout.environments import import_tau_bench_data
 
     print(import_tau_bench_data(source, target))

@@ -1,4 +1,4 @@
-"""``hero_pl check-hints``: can the policy of a configuration read its hints? Measured without training."""
+"""``hero_pl check-hints``: measure, without training, whether the policy of a configuration can use its hints."""
 
 from __future__ import annotations
 
@@ -36,22 +36,22 @@ def run(
     figure: Path | None = None,
     demonstrations: bool = False,
 ) -> HintReport:
-    """Play training episodes, diagnose them, try every wording, and write the report.
+    """Play training episodes, diagnose them, measure every wording, and write the report.
 
     Args:
-        words: Arguments of ``fit``: ``--config FILE`` (later ones overlay) and options over it.
-        episodes: To play.
-        turns: Blamed turns, and turns called right, that are measured at most.
-        labels: Diagnoses of the configuration's ``reflector``, by ``rules`` where the environment has them, or
-            ``auto``: by rules if it has.
-        templates: Wordings; default: the shipped ones, and the configuration's own.
-        out: The report as JSON.
-        figure: The picture to write, if one is wanted (PNG).
-        demonstrations: Take episodes of ``data.demonstrations`` in the place of the policy's own. They must be plain
+        words: Arguments of ``fit``: ``--config FILE`` (repeated for overlays) and further options.
+        episodes: Number of episodes to play.
+        turns: Maximum number of turns to measure, for errors and for correct turns each.
+        labels: Source of the diagnoses: the configuration's ``reflector``, ``rules``, or ``auto`` (rules if the
+            environment has them, else the reflector).
+        templates: Wordings; default: those of the package, and the configuration's own.
+        out: JSON file for the report.
+        figure: PNG file for a plot of the report, if not ``None``.
+        demonstrations: Use episodes of ``data.demonstrations`` instead of the policy's own. They must be plain
             episodes, without reviews and hints.
 
     Raises:
-        ConfigError: The settings cannot work, or there are no diagnoses to show.
+        ConfigError: The settings are invalid, or there are no diagnoses.
     """
     from rich.console import Console
 
@@ -83,7 +83,7 @@ def run(
     out.write_text(json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")
     Console().print(to_table(report))
     print(summary(report))
-    print(f"Use it: {choice(report)}" if report.best else "Do not train with hints before one of them helps.")
+    print(f"Use it: {choice(report)}" if report.best else "No wording helps: do not train with hints of this policy.")
     if figure is not None:
         draw(report, figure)
     print(f"Wrote {out}" + (f" and {figure}" if figure else ""))
@@ -91,37 +91,37 @@ def run(
 
 
 def _teacher(cli: HeroCLI) -> HindsightTeacher:
-    """The configuration's teacher; the default one for objectives without."""
+    """The configuration's teacher; the default one for objectives without a teacher."""
     objective = cli.model.objective
     if not isinstance(objective, SelfDistillation):
         return HindsightTeacher(template=AUTO)
     if not isinstance(objective.teacher, HindsightTeacher):
         raise ConfigError(
-            f"{type(objective.teacher).__name__} shows no diagnoses, so there is no wording to measure. Give "
-            "check-hints a configuration with a HindsightTeacher."
+            f"{type(objective.teacher).__name__} shows no diagnoses, so there is no wording to measure. Use a "
+            "configuration with a HindsightTeacher."
         )
     return objective.teacher
 
 
 def _diagnoses(cli: HeroCLI, played: list[Trajectory], policy: Policy, labels: Labels) -> list[Reflection]:
-    """By rules, or as training would make them."""
+    """Diagnoses by rule, or by the reflector of the configuration."""
     rules = _rules(played)
     if labels == "rules" and rules is None:
-        raise ConfigError(f"--labels=rules: {cli.datamodule.env!r} has no rules. Take --labels reflector.")
+        raise ConfigError(f"--labels=rules: {cli.datamodule.env!r} has no rules. Use --labels reflector.")
     if rules is not None and labels != "reflector":
         return rules.reflect(played, policy)
     objective = cli.model.objective
     if not isinstance(objective, SelfDistillation):
         raise ConfigError(
-            f"{type(objective).__name__} has no reflector to diagnose the turns. Give check-hints the configuration of "
-            "the HERO run that is meant."
+            f"{type(objective).__name__} has no reflector to diagnose the turns. Use a configuration of HERO, with "
+            "SelfDistillation."
         )
     objective.reflector.start(policy)
     return objective.reflector.reflect(played, policy)
 
 
 def _rules(played: list[Trajectory]) -> RuleReflector | None:
-    """The rules that cover these episodes, if there are any."""
+    """The rules for these episodes, if there are any."""
     firsts = [trajectory.first_observation for trajectory in played]
     found = (rules for rules in (ShopRules(), RetailRules()) if all(rules.open(first) for first in firsts))
     return next(found, None)

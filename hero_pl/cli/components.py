@@ -1,4 +1,4 @@
-"""Everything that a configuration can swap: each subclass of a base, and the one nearest to a wrong name."""
+"""Components that a configuration can use: all subclasses of the base classes, and suggestions for wrong names."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ BASES = (
 
 
 PACKAGES = ("chat", "losses", "objectives", "pocket", "policy", "reflection", "rollout", "teacher")
-"""Where the project keeps components: a module that lies there is found."""
+"""Packages with components; all their modules are imported."""
 
 
 @cache
 def import_components() -> None:
-    """Import every module of those packages, so that each class is known by its short name.
+    """Import every module of these packages, so that each class can be used by its short name.
 
     Raises:
-        ConfigError: Two classes have one name, so the short name would be either.
+        ConfigError: Two classes have the same name, so the short name would be ambiguous.
     """
     for name in PACKAGES:
         package = importlib.import_module(f"hero_pl.{name}")
@@ -62,11 +62,11 @@ def import_components() -> None:
         other = homes.setdefault(cls.__name__, cls)
         if other is not cls and cls.__module__.startswith("hero_pl.") and other.__module__.startswith("hero_pl."):
             places = " and ".join(f"{one.__module__}.{one.__qualname__}" for one in (other, cls))
-            raise ConfigError(f"Two components are called {cls.__name__}: {places}. Rename one of them.")
+            raise ConfigError(f"Two components have the name {cls.__name__}: {places}. Rename one of them.")
 
 
 def registered() -> dict[str, list[type]]:
-    """Concrete classes of every swappable base, by the base's name."""
+    """Concrete classes of every base class, by the name of the base class."""
     import_components()
     return _subclasses()
 
@@ -82,7 +82,7 @@ def _subclasses() -> dict[str, list[type]]:
 
 
 def describe() -> str:
-    """The list: one line per class, with its first sentence; classes of other packages by their import path."""
+    """Text with one line per class and its first sentence; classes of other packages have their import path."""
     lines: list[str] = []
     for base, classes in registered().items():
         lines.append(f"{base}:")
@@ -93,7 +93,7 @@ def describe() -> str:
 
 
 def named_in(config: str | Path) -> list[str]:
-    """Modules that a configuration names: in front of a class, or of an environment id (``module:Id``).
+    """Modules that a configuration uses, in the path of a class or in an environment id (``module:Id``).
 
     Raises:
         ConfigError: See :func:`~hero_pl.cli.configs.read_config`.
@@ -108,10 +108,10 @@ def named_in(config: str | Path) -> list[str]:
 
 
 def import_named(modules: Iterable[str]) -> None:
-    """Import modules, so that their classes are found; the folder you are in counts, as it does for ``python -m``.
+    """Import modules so that their classes are found; also searches the current folder, like ``python -m``.
 
     Raises:
-        ConfigError: One cannot be imported.
+        ConfigError: A module cannot be imported.
     """
     if "" not in sys.path:
         sys.path.insert(0, "")
@@ -125,10 +125,10 @@ def import_named(modules: Iterable[str]) -> None:
 
 
 def speller(config: Path) -> Callable[[Sequence[int]], list[str]]:
-    """How the tokenizer of a run spells single ids; ``config`` is the run's config.yaml. Nothing is downloaded.
+    """Load the tokenizer of a run and return a function that decodes single ids. Nothing is downloaded.
 
     Raises:
-        ConfigError: The configuration names no tokenizer, or none that is on this machine.
+        ConfigError: The configuration has no tokenizer, or it is not on this machine.
     """
     tokenizer = _tokenizer(config)
     return lambda ids: [tokenizer.decode([one]) for one in ids]
@@ -155,7 +155,7 @@ def _tokenizer(config: Path) -> Any:
         place = place.get(key) if isinstance(place, dict) else None
     named = place.get("tokenizer") or place.get("pretrained") if isinstance(place, dict) else None
     if not isinstance(named, str):
-        raise ConfigError(f"{config} names no tokenizer")
+        raise ConfigError(f"{config} has no tokenizer")
     try:
         source = HuggingFacePolicy(pretrained=named).tokenizer_source
         return AutoTokenizer.from_pretrained(source, local_files_only=True)
@@ -164,19 +164,19 @@ def _tokenizer(config: Path) -> Any:
 
 
 def nearest(word: str) -> str | None:
-    """The component nearest to ``word``, a class name or an import path; ``None`` if it is one, a base, or far off."""
+    """The component with the most similar name; ``None`` if ``word`` exists or nothing is similar."""
     classes = [cls for classes in registered().values() for cls in classes]
     names = {cls.__name__: _name(cls) for cls in classes}
     names |= {f"{cls.__module__}.{cls.__qualname__}": _name(cls) for cls in classes}
     module, _, name = word.rpartition(".")
-    if isinstance(getattr(sys.modules.get(module), name, None), type):  # also by a way that is shorter than its home
+    if isinstance(getattr(sys.modules.get(module), name, None), type):  # also by a shorter import path
         return None
     if word in names or word in {base.__name__ for base in BASES}:
         return None
     given = word.rpartition(".")[2].lower()
     lower = {name.lower(): shown for name, shown in names.items()}
     near = difflib.get_close_matches(given, lower, n=1, cutoff=0.75)
-    # a part of a name, Jensen for JensenShannon, is unlike the whole; the shortest name that has it is the nearest
+    # for a part of a name, such as Jensen for JensenShannon, take the shortest name that contains it
     parts = sorted((name for name in lower if "." not in word and len(word) > 2 and given in name), key=len)
     return next((lower[name] for name in (*near, *parts)), None)
 
@@ -184,17 +184,17 @@ def nearest(word: str) -> str | None:
 def arguments(path: str) -> list[str]:
     """Names of the arguments of a class, given by its import path; empty if there is no such class."""
     module, _, name = path.rpartition(".")
-    cls = getattr(sys.modules.get(module), name, None)  # whoever complains of its arguments has imported it
+    cls = getattr(sys.modules.get(module), name, None)  # it is imported if the parser complains about its arguments
     return list(inspect.signature(cls).parameters) if isinstance(cls, type) else []
 
 
 def _name(cls: type) -> str:
-    """How a configuration names it."""
+    """Name in a configuration."""
     return cls.__name__ if cls.__module__.startswith("hero_pl.") else f"{cls.__module__}.{cls.__qualname__}"
 
 
 def _texts(values: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """All texts of a configuration with the key that they stand under."""
+    """All strings of a configuration, each with its key."""
     if isinstance(values, dict):
         for name, value in values.items():
             yield from _texts(value, str(name))

@@ -1,6 +1,6 @@
-"""Configurations as files: names that work without a checkout, and YAML that is read as a person reads it.
+"""Configuration files: names that work without a checkout, and a YAML loader without surprising conversions.
 
-``hero_pl:quickstart`` is ``configs/quickstart.yaml`` of the repository; a wheel carries that folder.
+``hero_pl:quickstart`` is ``configs/quickstart.yaml`` of the repository; the wheel contains that folder.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ PACKAGED = "hero_pl:"
 
 
 def resolve(name: str | Path) -> Path:
-    """The file of a configuration: a path as it is, or the one that ``hero_pl:NAME`` stands for.
+    """Path of a configuration: an unchanged path, or the file for ``hero_pl:NAME``.
 
     Raises:
-        ConfigError: No such configuration ships with the package.
+        ConfigError: The package has no configuration of this name.
     """
     text = str(name)
     if not text.startswith(PACKAGED):
@@ -34,12 +34,12 @@ def resolve(name: str | Path) -> Path:
     if text not in known:
         near = difflib.get_close_matches(text, known, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"No configuration {text!r} ships with the package.{hint} List them with: hero_pl configs")
+        raise ConfigError(f"The package has no configuration {text!r}.{hint} List them with: hero_pl configs")
     return known[text]
 
 
 def describe() -> str:
-    """The configurations that ship with the package: name, what it is, and the command that uses it."""
+    """List the configurations of the package: name, description, and command."""
     lines = []
     for name, path in _packaged():
         command, *comments = _comments(path)
@@ -49,17 +49,17 @@ def describe() -> str:
 
 
 def read_config(name: str | Path) -> dict[str, Any]:
-    """Values of a YAML file, or of a configuration that ships with the package.
+    """Read the values of a YAML file or of a configuration of the package.
 
-    Numbers are decimal and finite, and a key stands once. ``off``, ``no``, ``on`` and ``yes`` are text, which an option
-    that takes a boolean reads as one.
+    Numbers must be decimal and finite, and keys must be unique. ``off``, ``no``, ``on`` and ``yes`` are strings; an
+    option with a boolean value accepts them.
 
     Raises:
-        ConfigError: There is no such file, it is not YAML, it breaks one of these rules, or it holds something else
-            than keys and values.
+        ConfigError: The file does not exist, is not YAML, breaks one of these rules, or does not contain keys and
+            values.
     """
     path = resolve(name)
-    must_exist(path, "file", "Name a YAML file, such as the config.yaml of a run, or one of: hero_pl configs")
+    must_exist(path, "file", "Give a YAML file, such as the config.yaml of a run, or a name from: hero_pl configs")
     try:
         values = _Loader(path.read_bytes()).get_single_data()
     except _Refused as error:
@@ -68,12 +68,14 @@ def read_config(name: str | Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not YAML: {str(error).replace('<byte string>', str(path))}") from error
     if not isinstance(values, dict):
         found = "nothing" if values is None else "a list" if isinstance(values, list) else "a single value"
-        raise ConfigError(f"{path} holds {found}. Expected keys and values, such as model: {{...}} and data: {{...}}.")
+        raise ConfigError(
+            f"{path} contains {found}. Expected keys and values, such as model: {{...}} and data: {{...}}."
+        )
     return values
 
 
 def load_text(text: str) -> Any:
-    """A value of the command line, by the same rules; what is a longer text and no YAML of ours stays a text.
+    """Parse a value of the command line by the same rules; other text stays a string.
 
     Raises:
         ConfigError: A number, a list or a mapping breaks the rules of :func:`read_config`.
@@ -82,12 +84,12 @@ def load_text(text: str) -> Any:
         return _Loader(text).get_single_data()
     except _Refused as error:
         if "\n" in text and not text.lstrip().startswith(("{", "[")):
-            raise  # a text with colons, for example a template
+            raise  # text with colons, for example a template
         raise ConfigError(f"{text!r}: {error.problem}") from error
 
 
 def dump_text(values: dict[str, Any]) -> str:
-    """YAML that :func:`load_text` reads as exactly these values."""
+    """Write YAML that :func:`load_text` reads as exactly these values."""
     return yaml.dump(values, Dumper=_Dumper, sort_keys=False)
 
 
@@ -95,16 +97,16 @@ def dump_text(values: dict[str, Any]) -> str:
 
 
 def _packaged() -> list[tuple[str, Path]]:
-    """Names and files, complete runs first."""
+    """Names and files of the configurations; complete ones before overlays."""
     package = Path(__file__).parents[1]
     installed = package / "configs"
-    root = installed if installed.is_dir() else package.parent / "configs"  # a checkout holds them beside the package
+    root = installed if installed.is_dir() else package.parent / "configs"  # in a checkout they are next to the package
     files = sorted(root.rglob("*.yaml"), key=lambda path: (len(path.relative_to(root).parts), path))
     return [(PACKAGED + path.relative_to(root).with_suffix("").as_posix(), path) for path in files]
 
 
 def _comments(path: Path) -> Iterator[str]:
-    """The comment at the head of a file, without its signs."""
+    """Lines of the comment at the top of a file, without ``#``."""
     for line in path.read_text(encoding="utf-8").splitlines():
         if not line.startswith("#"):
             return
@@ -119,7 +121,7 @@ def _outside_a_checkout(command: str) -> str:
 
 
 class _Refused(yaml.constructor.ConstructorError):
-    """YAML that says something else than it seems to say."""
+    """Valid YAML that this loader refuses, because it is easily misread."""
 
     def __str__(self) -> str:
         assert self.problem_mark is not None
@@ -127,17 +129,19 @@ class _Refused(yaml.constructor.ConstructorError):
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """YAML with the scalars of version 1.2, without its octal numbers, infinities and NaN."""
+    """YAML loader with the scalars of version 1.2, without octal numbers, infinities and NaN."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - none of version 1.1; filled below
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """A mapping whose keys stand once."""
+        """Build a mapping; duplicate keys are refused."""
         seen: dict[str, int] = {}
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
                 if key.value in seen:
-                    again = f"the key {key.value!r} stands twice (first in line {seen[key.value]}); remove one of them."
+                    again = (
+                        f"the key {key.value!r} appears twice (first in line {seen[key.value]}); remove one of them."
+                    )
                     raise _Refused(None, None, again, key.start_mark)
                 seen[key.value] = key.start_mark.line + 1
         self.flatten_mapping(node)
@@ -145,15 +149,14 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
 
 
 class _Dumper(yaml.SafeDumper):
-    """Puts quotes around every text that the loader would take for something else."""
+    """YAML dumper that quotes every string that the loader would not read as a string."""
 
 
 def _refuse(loader: Any, node: yaml.ScalarNode) -> NoReturn:
     raise _Refused(
         None,
         None,
-        f"{node.value} is no finite decimal number, which is expected. Write one without leading zeros, or put quotes "
-        "around it if it is a text.",
+        f"{node.value}: expected a finite decimal number without leading zeros. If it is a text, put quotes around it.",
         node.start_mark,
     )
 
@@ -170,7 +173,7 @@ _SCALARS = {
     "tag:yaml.org,2002:merge": (r"<<", "<"),
     _REFUSED: (r"[-+]?(0[0-9_]+|0o[0-7_]+|\.(inf|Inf|INF))|\.(nan|NaN|NAN)", "-+.0"),
 }
-"""Tag -> what is read as one, and the characters that it begins with."""
+"""Tag -> pattern of its scalars, and their possible first characters."""
 
 for _tag, (_pattern, _first) in _SCALARS.items():
     for _kind in (_Loader, _Dumper):

@@ -1,4 +1,4 @@
-"""LightningCLI for hero_pl: defaults and the callbacks that every run has."""
+"""LightningCLI for hero_pl: defaults, and the callbacks of every run."""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ EXAMPLES = {
         "predict": "--data.eval_episodes 20",
     }.items()
 }
-"""Subcommand -> the end of its help."""
+"""Subcommand -> text at the end of its help."""
 
 
 class HeroCLI(LightningCLI):
     """``fit``, ``validate``, ``test``, ``predict`` for :class:`HeroModule` and :class:`RolloutDataModule`.
 
     Args:
-        args: Name of the subcommand and its arguments; without ``run`` the arguments alone.
-        run: Run the subcommand, instead of only making module, data module and trainer.
-        command: Without ``run``: name of the command that wants them, for its messages.
+        args: Name of the subcommand and its arguments; without ``run`` only the arguments.
+        run: Whether to run the subcommand; else only create module, data module and trainer.
+        command: Without ``run``: name of the calling command, for messages.
 
     Raises:
-        ConfigError: A file named by ``--config`` is no configuration.
+        ConfigError: A file given by ``--config`` is not a valid configuration.
     """
 
     def __init__(self, args: list[str], run: bool = True, command: str = "") -> None:
@@ -91,25 +91,25 @@ class HeroCLI(LightningCLI):
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse the arguments that were given; whatever stands in ``sys.argv`` is another matter."""
+        """Parse the given arguments; ``sys.argv`` is not used."""
         self.config = parser.parse_args(args)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Callbacks that every run has, each under its own key."""
+        """Add the callbacks of every run, each under its own key."""
         parser.add_argument(
             "--torch_threads",
             type=int,
             default=0,
-            help="Threads of torch on CPU; 0 lets torch choose. Small policies are fastest with 1.",
+            help="Number of torch threads on CPU; 0 for torch's default. Small policies are fastest with 1.",
         )
         add_run_arguments(parser)
         parser.add_argument(
             "--force",
             type=bool,
             default=False,
-            help="With a teacher whose template is auto: train even if the policy can read no hint.",
+            help="With template: auto of the teacher: train even if no wording of the hint helps.",
         )
-        # in this order they are called: records first, then the checkpoint, then what only reports
+        # the order of calls: first records, then the checkpoint, then callbacks that only report
         parser.add_lightning_class_args(TurnBudget, "turn_budget")
         parser.add_lightning_class_args(TrajectoryLog, "trajectories")
         parser.add_lightning_class_args(CollapseGuard, "collapse_guard")
@@ -118,23 +118,23 @@ class HeroCLI(LightningCLI):
         parser.add_lightning_class_args(Export, "export")
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[lightning.Callback]) -> lightning.Trainer:
-        """Loggers, the run folder, and the checkpoint to resume from, before any weight is read."""
+        """Set loggers, run folder and the checkpoint to resume from, before any weights are loaded."""
         self._resumed_from = open_run(self, config, callbacks)
         return super()._instantiate_trainer(config, callbacks)
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
-        """The checkpoint that was found; not part of the configuration, which may be used again."""
+        """Add the checkpoint to resume from; it is not part of the configuration, which may be used again."""
         given = super()._prepare_subcommand_kwargs(subcommand)
         return {**given, "ckpt_path": self._resumed_from} if self._resumed_from else given
 
     def _parse_ckpt_path(self) -> None:
-        """Nothing of a checkpoint overrides the configuration, so it is not opened yet."""
+        """Do nothing: a checkpoint does not override the configuration, so it is not opened here."""
 
     def before_instantiate_classes(self) -> None:
-        """One seed for all; threads before anything computes; a missing checkpoint is refused before anything is read.
+        """Set the seed and the number of threads, and check that the checkpoint exists, before anything is loaded.
 
         Raises:
-            ConfigError: There is no such checkpoint.
+            ConfigError: The checkpoint does not exist.
         """
         config = self.config.get(self.subcommand) if getattr(self, "subcommand", None) else self.config
         if config is None:
@@ -151,30 +151,33 @@ class HeroCLI(LightningCLI):
             must_exist(Path(checkpoint), "checkpoint", CHECKPOINTS)
         use_run_logger(config.trainer)
         if self.subcommand == "validate" and config.trainer.limit_val_batches == 0:
-            config.trainer.limit_val_batches = None  # 0 keeps validation out of `fit`; here it was asked for
+            config.trainer.limit_val_batches = (
+                None  # 0 disables validation during `fit`; the command `validate` needs it
+            )
 
 
 def instantiate(args: list[str], command: str = "") -> HeroCLI:
-    """Module, data module and trainer of a configuration, without running anything.
+    """Create module, data module and trainer of a configuration, without running anything.
 
     Args:
         args: Arguments of ``fit``.
-        command: Name of the command that wants them, for its messages.
+        command: Name of the calling command, for messages.
     """
     return HeroCLI(args=args, run=False, command=command)
 
 
 def _force(config: Any) -> None:
-    """``--force true`` is ``force: true`` of the teacher.
+    """Apply ``--force true`` as ``force: true`` of the teacher.
 
     Raises:
-        ConfigError: There is nothing to force.
+        ConfigError: The teacher has no ``template: auto``.
     """
     place = config.model.objective
     for key in ("init_args", "teacher", "init_args"):
         place = place.get(key) if place is not None else None
     if place is None or place.get("template") != AUTO:
         raise ConfigError(
-            "--force true trains although no hint helps, which only a teacher with template: auto checks."
+            "--force true has an effect only with a teacher with template: auto, which checks that hints help. Remove "
+            "it, or set model.objective.init_args.teacher.init_args.template: auto."
         )
     place.force = True

@@ -1,6 +1,6 @@
-"""The command line: Lightning's subcommands for training, small commands that need no model for everything else.
+"""The command line: Lightning's subcommands for training, and typer commands for everything else.
 
-Nothing heavy is imported before a command runs, so that ``hero_pl --help`` answers at once.
+Large libraries are imported only when a command runs, so that ``hero_pl --help`` is fast.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from hero_pl.errors import HeroError
 
 
 class Commands(TyperGroup):
-    """Ends a command with one line: a :class:`HeroError` with its status, Ctrl-C with status 130."""
+    """Prints errors as one line: a :class:`HeroError` exits with its own status, Ctrl-C with status 130."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command that was named."""
+        """Run the given command."""
         try:
             return super().invoke(ctx)
         except (HeroError, ValueError) as error:
@@ -30,12 +30,12 @@ class Commands(TyperGroup):
             raise typer.Exit(known.exit_status) from error
         except KeyboardInterrupt as error:
             print(f"hero_pl: {ctx.invoked_subcommand} was interrupted", file=sys.stderr)
-            raise typer.Exit(130) from error  # 128 + SIGINT, as shells say it
+            raise typer.Exit(130) from error  # 128 + SIGINT, as shells expect
 
 
 app = typer.Typer(
     cls=Commands,
-    help="Train multi-turn LLM agents by hindsight self-distillation, and look at what they did.",
+    help="Train multi-turn LLM agents by hindsight self-distillation, and inspect their runs.",
     epilog="Start with: hero_pl fit --config hero_pl:quickstart",
     context_settings={"help_option_names": ["--help", "-h"]},
     no_args_is_help=True,
@@ -43,19 +43,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for _commands in (training.app, look.app, catalog.app):  # without a name: their commands stand beside each other
+for _commands in (training.app, look.app, catalog.app):  # without a name: their commands are on the top level
     app.add_typer(_commands)
 app.add_typer(annotate.app, name="annotate", rich_help_panel=look.PANEL)
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run one command; returns if it went well.
+    """Run one command; return if it succeeded.
 
     Args:
-        args: The command and its arguments; default: those of the process.
+        args: The command and its arguments; default: ``sys.argv``.
 
     Raises:
-        SystemExit: With the status of a command that failed; the reason was printed.
+        SystemExit: The command failed; the reason was printed.
     """
     try:
         app(args, prog_name="hero_pl")
@@ -65,7 +65,7 @@ def main(args: list[str] | None = None) -> None:
 
 
 def _cause(error: BaseException | None) -> HeroError | None:
-    """The project's own error behind one that the parser of the configuration has wrapped."""
+    """The project's own error inside one that the configuration parser has wrapped."""
     while error is not None and not isinstance(error, HeroError):
         error = error.__cause__ or error.__context__
     return error
@@ -85,4 +85,4 @@ def options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Options that need no command."""
+    """Options without a command."""

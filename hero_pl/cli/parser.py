@@ -1,4 +1,4 @@
-"""The parser of configurations: YAML by our rules, and errors that name the nearest component or key."""
+"""The parser of configurations: the project's YAML loader, and errors that suggest the closest component or key."""
 
 from __future__ import annotations
 
@@ -15,40 +15,40 @@ from hero_pl.cli.components import arguments, nearest
 from hero_pl.cli.configs import dump_text, load_text, read_config
 
 MODE = "hero_pl"
-"""Name under which the loader of values is known to jsonargparse."""
+"""Name of the value loader in jsonargparse."""
 
 NAMED = r"(?:class_path'?:? '|dot import path string: |Given value: (?=[\w.]+$))([A-Za-z_][\w.]*)"
-"""Where a message of the parser holds the name of a component as it was given."""
+"""Pattern of a component name as given by the user, in a message of the parser."""
 
 
 class HeroParser(LightningArgumentParser):
-    """Errors of a few lines, with the nearest known name for a misspelled component or key."""
+    """Prints short errors with the closest known name for a misspelled component or key."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         jsonargparse.set_loader(MODE, load_text, exceptions=(yaml.YAMLError,))
         super().__init__(*args, **{"parser_mode": MODE, **kwargs})
 
     def add_argument(self, *args: Any, **kwargs: Any) -> Any:
-        """Add an option; the one that names configurations reads them by our rules."""
+        """Add an option; options for configuration files use :class:`ConfigFile`."""
         if kwargs.get("action") is ActionConfigFile:
-            names = "A YAML file, or hero_pl:NAME (hero_pl configs lists them); later ones overlay earlier ones."
+            names = "A YAML file, or a name from hero_pl configs; can be repeated, later ones override earlier ones."
             kwargs = {**kwargs, "action": ConfigFile, "help": names}
         return super().add_argument(*args, **kwargs)
 
     def print_usage(self, file: Any = None) -> None:
-        """One line instead of every option, so that the error below it is seen."""
+        """Print one line instead of all options, so that the error below it is visible."""
         self._print_message(f"usage: {self.prog.replace(' [options]', '')} --config FILE [options]\n", file)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Exit with the message, and a suggestion where a class name is wrong."""
-        message = message.replace("<unicode string>", "the command line")  # files were read before
+        """Exit with the message and a suggestion for a wrong name."""
+        message = message.replace("<unicode string>", "the command line")  # files were parsed before
         suggestion = self._suggestion(message)
-        if suggestion.strip() not in message:  # an error below a component comes by here once per level
+        if suggestion.strip() not in message:  # an error inside a component passes here once per level
             message += suggestion
         super().error(message, ex)
 
     def _suggestion(self, message: str) -> str:
-        """The nearest name for what is misspelled: an argument of a component, a key, or a component."""
+        """Suggest the closest name for a misspelled argument of a component, key, or component."""
         argument = re.search(r"given class_path '([\w.]+)':\s+Option '(\w+)\S*' is not accepted", message)
         if argument is not None:
             near = difflib.get_close_matches(argument[2], arguments(argument[1]), n=1)
@@ -65,7 +65,7 @@ class HeroParser(LightningArgumentParser):
         return ""
 
     def _keys(self) -> set[str]:
-        """Options of this parser and of its subcommands."""
+        """All options of this parser and of its subcommands."""
         found = {action.dest for action in self._actions}
         for action in self._actions:
             for parser in (getattr(action, "choices", None) or {}).values() if action.dest == "subcommand" else ():
@@ -77,15 +77,15 @@ class ConfigFile(ActionConfigFile):
     """``--config``: a file, ``hero_pl:NAME``, or YAML itself."""
 
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
-        """Read the file by the rules of :func:`~hero_pl.cli.configs.read_config`, and hand on what it says.
+        """Read the file with :func:`~hero_pl.cli.configs.read_config`, and pass on its values.
 
         Raises:
-            ConfigError: There is no such file, or it is no configuration.
+            ConfigError: The file does not exist, or is not a valid configuration.
         """
         text = str(values)
         if not ("\n" in text or ": " in text or text.lstrip().startswith("{")):
             options = {action.dest for action in parser._actions}
-            # what a run's config.yaml holds of `fit` alone concerns no other command
+            # other commands ignore the options in a run's config.yaml that only `fit` has
             read = {
                 k: v for k, v in read_config(text).items() if k in options or k not in ("ckpt_path", "weights_only")
             }

@@ -1,4 +1,4 @@
-"""Which folder a run of ``fit`` writes to, what it resumes, and which loggers it has."""
+"""Set up the folder, the loggers and the checkpoint to resume from, for a run of ``fit``."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ RUN_LOGGER = "hero_pl.callbacks.run_logger.RunLogger"
 
 
 def add_run_arguments(parser: LightningArgumentParser) -> None:
-    """What concerns the run as a whole."""
+    """Add options for resuming and logging."""
     parser.add_argument(
         "--resume",
         type=str,
         default="never",
-        help="fit: continue a run in its own folder: auto takes the newest run of this name and starts one if there is "
-        "none; or a checkpoint or run folder; or never. (--ckpt_path starts a new run from a checkpoint.)",
+        help="fit: resume a run in its own folder: auto (the newest run of this name; starts a new one if there is "
+        "none), a checkpoint or run folder, or never. (--ckpt_path starts a new run from a checkpoint.)",
     )
     parser.add_argument(
         "--resume_changed",
         type=bool,
         default=False,
-        help="Resume also where tasks, seed, environment, policy or objective are others than in the checkpoint.",
+        help="Resume even if tasks, seed, environment, policy or objective differ from those of the checkpoint.",
     )
-    parser.add_argument("--tensorboard", type=bool, default=False, help="Log to TensorBoard as well.")
-    parser.add_argument("--wandb", type=Wandb | None, default=None, help="Log to Weights & Biases as well.")
+    parser.add_argument("--tensorboard", type=bool, default=False, help="Also log to TensorBoard.")
+    parser.add_argument("--wandb", type=Wandb | None, default=None, help="Also log to Weights & Biases.")
 
 
 def use_run_logger(trainer: Any) -> None:
-    """A configured CSV logger is the run's own; one of another kind is put beside it."""
+    """Use a configured CSV logger as the run's logger; other loggers are used in addition to it."""
     given = trainer.get("logger")
     path = given.get("class_path", "") if hasattr(given, "get") else ""
     if path.rpartition(".")[2] == "CSVLogger":
@@ -56,15 +56,15 @@ def use_run_logger(trainer: Any) -> None:
 
 
 def open_run(cli: LightningCLI, trainer: dict[str, Any], callbacks: list[lightning.Callback]) -> str | None:
-    """Complete the arguments of the trainer; returns the checkpoint that the run goes on from.
+    """Complete the arguments of the trainer; return the checkpoint to start or resume from.
 
     Args:
-        cli: Parsed.
-        trainer: Its arguments, with instances in them; changed in place.
-        callbacks: Those that every run has; changed in place.
+        cli: The CLI with parsed arguments.
+        trainer: Arguments of the trainer, with instances; changed in place.
+        callbacks: Callbacks of every run; changed in place.
 
     Raises:
-        ConfigError: The folder holds another run, there is nothing to resume, or settings have changed.
+        ConfigError: The folder contains another run, there is nothing to resume, or settings have changed.
     """
     command = getattr(cli, "subcommand", None)
     keep = trainer.get("enable_checkpointing") is not False
@@ -95,7 +95,7 @@ def _resume(cli: Any, config: Any, logger: RunLogger, callbacks: list[lightning.
         keeper.settings = settings
     if config.ckpt_path and config.resume != "never":
         raise ConfigError(
-            f"--ckpt_path {config.ckpt_path} starts a new run from a checkpoint, --resume {config.resume} continues "
+            f"--ckpt_path {config.ckpt_path} starts a new run from a checkpoint, --resume {config.resume} resumes "
             "one in its folder. Give one of them."
         )
     point = resume_point(config.resume, logger)

@@ -1,4 +1,4 @@
-"""Commands that train or play a policy: Lightning's own, ``rollout``, ``check-hints`` and ``export``."""
+"""Commands that train or play a policy: Lightning's own, ``rollout``, ``check-hints``, ``export`` and others."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from hero_pl.runs.records import RECORDS_FILE
 Stage = Literal["train", "validate", "test"]
 PANEL = "Train and evaluate"
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
-"""Words that a command does not know are options of a configuration."""
+"""Pass options that a command does not have to the configuration parser."""
 
 app = typer.Typer()
 
 
 @contextmanager
 def _quick_end(command: str) -> Iterator[None]:
-    """Ctrl-C while torch is imported: numpy and torch swallow the exception and fail later with one of their own."""
+    """Exit at once on Ctrl-C during imports: numpy and torch would catch the exception and fail later with another."""
 
     def end(*_: object) -> None:
         print(f"hero_pl: {command} was interrupted", file=sys.stderr, flush=True)
         os._exit(130)
 
-    if threading.current_thread() is not threading.main_thread():  # only there can a handler be set
+    if threading.current_thread() is not threading.main_thread():  # handlers can be set there only
         yield
         return
     before = signal.signal(signal.SIGINT, end)
@@ -43,10 +43,10 @@ def _quick_end(command: str) -> Iterator[None]:
 
 
 def run_lightning(args: list[str]) -> Any:
-    """``fit``, ``validate``, ``test``, ``predict`` and their arguments.
+    """Run ``fit``, ``validate``, ``test`` or ``predict`` with its arguments.
 
     Raises:
-        ConfigError: The trainer cannot work with its settings.
+        ConfigError: The trainer rejects its settings.
     """
     with _quick_end(args[0]):
         from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -56,11 +56,11 @@ def run_lightning(args: list[str]) -> Any:
     try:
         return HeroCLI(args)
     except MisconfigurationException as error:
-        raise ConfigError(f"The trainer refuses its settings: {error}") from error
+        raise ConfigError(f"The trainer rejects its settings: {error}") from error
 
 
 def _lightning(name: str, help_: str) -> None:
-    """Lightning's own parser reads everything behind the name, ``--help`` as well."""
+    """Add a command whose arguments, including ``--help``, are parsed by Lightning."""
 
     def command(context: typer.Context) -> None:
         run_lightning([name, *context.args])
@@ -71,9 +71,9 @@ def _lightning(name: str, help_: str) -> None:
 
 for _name, _help in {
     "fit": "Train a policy.",
-    "validate": "Evaluate on the tasks for validation.",
-    "test": "Evaluate on the tasks for testing.",
-    "predict": "Play held-out tasks and record them.",
+    "validate": "Evaluate a policy on the validation tasks.",
+    "test": "Evaluate a policy on the test tasks.",
+    "predict": "Play held-out tasks and write the trajectories.",
 }.items():
     _lightning(_name, _help)
 
@@ -86,21 +86,23 @@ for _name, _help in {
 )
 def rollout(
     context: typer.Context,
-    episodes: Annotated[int, typer.Option("--episodes", help="How many; 0 plays every task of the split.")] = 64,
-    out: Annotated[Path, typer.Option("--out", help="File to append to.")] = Path(RECORDS_FILE),
-    stage: Annotated[Stage, typer.Option("--stage", help="Which tasks.")] = "test",
+    episodes: Annotated[
+        int, typer.Option("--episodes", help="Number of episodes; 0 plays every task of the split.")
+    ] = 64,
+    out: Annotated[Path, typer.Option("--out", help="Append the trajectories to this file.")] = Path(RECORDS_FILE),
+    stage: Annotated[Stage, typer.Option("--stage", help="Tasks to play.")] = "test",
     trials: Annotated[
         int,
-        typer.Option("--trials", help="Times each task is played; above 1, pass^k and pass@k are printed."),
+        typer.Option("--trials", help="Number of episodes per task; above 1, pass^k and pass@k are printed."),
     ] = 1,
     checkpoint: Annotated[
-        Path | None, typer.Option("--checkpoint", help="Play its weights: a .ckpt that fit wrote.")
+        Path | None, typer.Option("--checkpoint", help="Play with the weights of this .ckpt file, written by fit.")
     ] = None,
 ) -> None:
-    """Play a policy on held-out tasks, write its trajectories and print what they say.
+    """Play a policy on held-out tasks, write the trajectories and print a summary.
 
-    Takes every option of fit besides: --config FILE (more than one overlays; default: the one of the checkpoint's run),
-    --model.KEY=VALUE, --data.KEY=VALUE, and --print_config, which shows the result.
+    Also accepts all options of fit: --config FILE (repeat it for overlays; default: the configuration of the
+    checkpoint's run), --model.KEY=VALUE, --data.KEY=VALUE, and --print_config to show the resulting configuration.
     """
     with _quick_end("rollout"):
         from hero_pl.cli.play import play
@@ -116,36 +118,61 @@ def rollout(
 )
 def check_hints(
     context: typer.Context,
-    episodes: Annotated[int, typer.Option("--episodes", help="Training episodes to play.")] = 16,
+    episodes: Annotated[int, typer.Option("--episodes", help="Number of training episodes to play.")] = 16,
     turns: Annotated[
-        int, typer.Option("--turns", help="Blamed turns, and turns called right, that are measured at most.")
+        int, typer.Option("--turns", help="Maximum number of turns to measure, for errors and for correct turns each.")
     ] = 16,
     labels: Annotated[
         Literal["auto", "rules", "reflector"],
-        typer.Option("--labels", help="Whose diagnoses; auto: those of rules where the environment has them."),
+        typer.Option(
+            "--labels", help="Source of the diagnoses; auto: rules if the environment has them, else the reflector."
+        ),
     ] = "auto",
     templates: Annotated[
         list[str] | None,
-        typer.Option("--template", help="A wording; repeat it. Default: the shipped ones and the configuration's own."),
+        typer.Option(
+            "--template",
+            help="Wording to measure; can be repeated. Default: all wordings of the package and the configuration's.",
+        ),
     ] = None,
-    out: Annotated[Path, typer.Option("--out", help="The report as JSON.")] = Path("hints.json"),
-    figure: Annotated[Path | None, typer.Option("--figure", help="Also draw it (PNG).")] = None,
+    out: Annotated[Path, typer.Option("--out", help="Write the report to this JSON file.")] = Path("hints.json"),
+    figure: Annotated[Path | None, typer.Option("--figure", help="Also draw the report to this PNG file.")] = None,
     demonstrations: Annotated[
         bool,
         typer.Option(
             "--demonstrations",
-            help="Measure on the episodes of data.demonstrations, for a policy that does not yet act by itself.",
+            help="Measure on the episodes of data.demonstrations, for a policy that cannot act on its own yet.",
         ),
     ] = False,
 ) -> None:
-    """Measure which wording of the hint a policy can read, before it is trained on any.
+    """Measure which wordings of the hint a policy can use, before training.
 
-    Takes every option of fit besides: --config FILE (more than one overlays), --model.KEY=VALUE, --data.KEY=VALUE.
+    Also accepts all options of fit: --config FILE (repeat it for overlays), --model.KEY=VALUE, --data.KEY=VALUE.
     """
     with _quick_end("check-hints"):
         from hero_pl.cli.check_hints import run
 
     run(context.args, episodes, turns, labels, templates, out, figure, demonstrations)
+
+
+@app.command(
+    name="serve-command",
+    rich_help_panel=PANEL,
+    context_settings=PASSED_ON,
+    epilog="Example: hero_pl serve-command --config hero_pl:webshop_qwen3_4b --config hero_pl:hardware/server",
+)
+def serve_command(
+    context: typer.Context,
+    device: Annotated[Literal["gpu", "cpu"], typer.Option("--device", help="What the server computes on.")] = "gpu",
+) -> None:
+    """Print the command that starts the server of a configuration whose sampler is ServerSampler.
+
+    Takes every option of fit besides: --config FILE (more than one overlays), --model.KEY=VALUE, --data.KEY=VALUE.
+    """
+    with _quick_end("serve-command"):
+        from hero_pl.cli.serve import serve_commands
+
+    print(serve_commands(context.args, device))
 
 
 @app.command(
@@ -183,19 +210,25 @@ def check_model(
 )
 def export(
     source: Annotated[
-        Path, typer.Argument(metavar="RUN_OR_CHECKPOINT", help="A run folder (its newest checkpoint), or a .ckpt.")
+        Path,
+        typer.Argument(
+            metavar="RUN_OR_CHECKPOINT", help="A run folder (its newest checkpoint is used), or a .ckpt file."
+        ),
     ],
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write to.")],
     config: Annotated[
-        str | None, typer.Option("--config", help="The run's config.yaml; default: beside the checkpoint's folder.")
+        str | None, typer.Option("--config", help="The config.yaml of the run; default: the one above the checkpoint.")
     ] = None,
     merge: Annotated[
-        bool, typer.Option("--merge", help="Add a LoRA adapter to the weights, and write the whole model.")
+        bool, typer.Option("--merge", help="Merge a LoRA adapter into the weights, and write the full model.")
     ] = False,
     push: Annotated[
-        str, typer.Option("--push", metavar="USER/NAME", help="Also upload it to the Hugging Face hub, private.")
+        str,
+        typer.Option(
+            "--push", metavar="USER/NAME", help="Also upload it to the Hugging Face Hub, as a private repository."
+        ),
     ] = "",
-    public: Annotated[bool, typer.Option("--public", help="Make a repository that --push creates public.")] = False,
+    public: Annotated[bool, typer.Option("--public", help="With --push: make a new repository public.")] = False,
     license_: Annotated[
         str, typer.Option("--license", help="License of the weights, for the model card, for example apache-2.0.")
     ] = "unknown",

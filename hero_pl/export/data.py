@@ -70,7 +70,7 @@ def write_data(records: Path, out: Path, selection: Selection, control: Iterable
     Args:
         records: ``trajectories.jsonl`` of a run; it is read twice.
         out: Folder for the data set.
-        selection: Which rows.
+        selection: Selection of the rows.
         control: Control tokens of the run's tokenizer.
 
     Raises:

@@ -32,8 +32,8 @@ def write_dataset_card(
     Args:
         folder: With the data.
         run: Folder of the run.
-        selection: What was asked for.
-        written: What was written.
+        selection: Selection of the rows.
+        written: Description of the written rows.
         license_name: Identifier of a license, as the Hugging Face hub spells it.
         name: Name on the hub; default: that of the folder.
 

@@ -10,7 +10,7 @@ from hero_pl.errors import ConfigError, HeroError
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that the hub does not accept, before anything is computed.
+    """Check that the hub accepts a name, before anything is computed.
 
     Raises:
         ConfigError: It is not of the form ``user/name``.
@@ -38,13 +38,13 @@ def check_license(name: str) -> None:
 
 
 def push(folder: Path, name: str, kind: Literal["model", "dataset"], public: bool = False, api: Any = None) -> str:
-    """Upload a folder; the repository is made if there is none. The key is that of ``hf auth login``, or ``HF_TOKEN``.
+    """Upload a folder; the repository is created if needed. The key is that of ``hf auth login``, or ``HF_TOKEN``.
 
     Args:
-        folder: With a README.md.
+        folder: Folder with a README.md.
         name: ``user/name``.
-        kind: Of repository.
-        public: Whether everybody can see a repository that is made here; an existing one stays as it is.
+        kind: Kind of repository.
+        public: Whether a repository that is created here is public; an existing one does not change.
         api: A ``huggingface_hub.HfApi``; default: one with the usual settings.
 
     Returns:

@@ -54,9 +54,9 @@ def write_model_card(folder: Path, run: Path | None, exported: Exported) -> Path
     """Write ``README.md``, and the curves beside it.
 
     Args:
-        folder: With the exported weights.
-        run: Folder of the run that they come from; ``None`` if it has none.
-        exported: What was written.
+        folder: Folder with the exported weights.
+        run: Folder of the run; ``None`` if there is none.
+        exported: Description of the written files.
 
     Returns:
         Path of the card.

@@ -1,1 +1,1 @@
-"""Training signals: each turns a rollout batch into a loss."""
+"""Objectives: each computes a loss from a rollout batch."""

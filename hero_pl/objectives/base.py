@@ -1,4 +1,4 @@
-"""What an objective is: it prepares one optimizer step from trajectories, and gives the loss of its micro-batches."""
+"""Interface of objectives: prepare one optimizer step from trajectories, and compute the loss of its micro-batches."""
 
 from __future__ import annotations
 
@@ -25,95 +25,109 @@ Normalize = Literal[
     "turn_mean",
     "traj_mean_turn_mean",
 ]
-"""Values of :class:`~hero_pl.losses.normalize.Normalization`, as they are written in a configuration."""
+"""Values of :class:`~hero_pl.losses.normalize.Normalization`, as in a configuration."""
 
 
 @dataclass(slots=True)
 class Step:
-    """One optimizer step, laid out before its first backward pass."""
+    """One optimizer step, prepared before its first backward pass."""
 
     batch: TokenizedBatch
     metrics: dict[str, Scalar] = field(default_factory=dict)
-    """Of this rank, made by :func:`~hero_pl.scalars.total`, ``mean`` or ``largest``."""
+    """Metrics of this rank, created with :func:`~hero_pl.scalars.total`, ``mean`` or ``largest``."""
     reflections: list[Reflection] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class LossOutput:
-    """Loss of one micro-batch: its share of the step's loss, ready for ``backward``."""
+    """Loss of one micro-batch: its part of the step's loss, ready for ``backward``."""
 
     loss: Tensor
-    """Scalar; the shares of all micro-batches and ranks add up to the step's loss."""
+    """Scalar; the parts of all micro-batches and ranks add up to the step's loss."""
     metrics: dict[str, Scalar] = field(default_factory=dict)
-    """Of this micro-batch."""
+    """Metrics of this micro-batch."""
     per_token: Tensor | None = None
     """``(n,)`` detached loss per token, in nats."""
     student_logprobs: Tensor | None = None
     """``(n,)`` detached log-probability of the sampled ids."""
     teacher_logprobs: Tensor | None = None
-    """``(n,)`` the teacher's, if there is one."""
+    """``(n,)`` the same for the teacher, if there is one."""
 
 
 class Objective(ABC):
-    """One training signal."""
+    """Computes a loss from rollout batches."""
 
     @property
     def tolerates_stale(self) -> bool:
-        """Whether actions of an older policy are corrected for, or do not matter."""
+        """Whether the loss is valid for actions of an older policy (it has a correction, or needs none)."""
         return False
 
     def check(self, group_size: int) -> None:  # noqa: B027
-        """Refuse settings that cannot work, before any model is loaded.
+        """Refuse invalid settings, before any model is loaded.
 
         Raises:
-            ConfigError: With the reason and the cure.
+            ConfigError: A setting is invalid; the message has the reason and the remedy.
+        """
+
+    def check_policy(self, policy: Policy) -> None:  # noqa: B027
+        """Refuse settings that cannot work with the policy, before its weights are read.
+
+        Raises:
+            ConfigError: With the reason and what to change.
         """
 
     def attach_collector(self, collector: Collector) -> None:  # noqa: B027
         """Called once before training.
 
         Args:
-            collector: The environments of the training split, for components that play them.
+            collector: Plays the environments of the training split, for components that need it.
         """
 
     def redraw(self, trajectories: Sequence[Trajectory], attempt: int) -> list[int]:
-        """Groups of a rollout batch that are to be replaced by other tasks before the step (dynamic sampling).
+        """Groups of a rollout batch to replace by other tasks before the step (dynamic sampling).
 
         Args:
             trajectories: One rollout batch.
-            attempt: How often this batch has been looked at, from 1.
+            attempt: Number of this call for the batch, from 1.
         """
         return []
+
+    def check_budget(self, turns: int) -> None:  # noqa: B027
+        """Called when training starts; for warnings about the length of the run.
+
+        Args:
+            turns: Training turns of the run; 0 for no limit.
+        """
 
     def start(self, policy: Policy) -> None:  # noqa: B027
         """Called once when training starts."""
 
     @abstractmethod
     def prepare(self, trajectories: Sequence[Trajectory], policy: Policy, reduce_sum: ReduceSum) -> Step:
-        """Everything that precedes the first backward pass; gradients are off.
+        """Do everything before the first backward pass, without gradients.
 
         Args:
             trajectories: One rollout batch.
-            policy: With the weights that sampled it.
-            reduce_sum: Sums a denominator over ranks; to be called the same number of times on every rank.
+            policy: The policy, with the weights that sampled the batch.
+            reduce_sum: Sums a denominator over ranks; call it the same number of times on every rank.
         """
 
     @abstractmethod
     def loss(self, policy: Policy, micro: TokenizedBatch) -> LossOutput:
-        """Loss of one micro-batch; gradients flow through the student alone."""
+        """Loss of one micro-batch; gradients flow through the student only."""
 
     def after_step(self, policy: Policy) -> None:  # noqa: B027
         """Called after each successful optimizer step."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs to go on bit by bit."""
+        """State that a resumed run needs to be bit-identical."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027
         """Restore :meth:`state_dict`."""
 
     def roll_back(self, state: Mapping[str, Any]) -> None:
-        """Undo what training did since ``state`` was saved; what was spent since then stays spent.
+        """Restore the effect of training at the time ``state`` was saved; counters of costs are not restored.
 
         Args:
             state: An earlier :meth:`state_dict` of this run.

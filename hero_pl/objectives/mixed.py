@@ -1,4 +1,4 @@
-"""Policy gradient beside distillation (SDPO), and distillation as credit for a policy gradient."""
+"""Policy gradient plus distillation (SDPO), and distillation as credit for a policy gradient."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ Rule: TypeAlias = Literal["advantage_reweight", "rlsd", "gap_magnitude", "turn_b
 
 
 class _WithPolicyGradient(SelfDistillation):
-    """HERO with a policy gradient that shares its rollouts."""
+    """HERO with a policy gradient on the same rollouts."""
 
     def __init__(self, policy_gradient: PolicyGradient | None, **distillation: Any) -> None:
         super().__init__(**distillation)
         self.policy_gradient = policy_gradient or PolicyGradient()
 
     def check(self, group_size: int) -> None:
-        """Both parts have to work at this group size."""
+        """Check both parts."""
         super().check(group_size)
         self.policy_gradient.check(group_size)
 
@@ -49,7 +49,7 @@ class _WithPolicyGradient(SelfDistillation):
         self.policy_gradient.start(policy)
 
     def redraw(self, trajectories: Sequence[Trajectory], attempt: int) -> list[int]:
-        """What the policy gradient cannot learn from."""
+        """Groups without a signal for the policy gradient."""
         return self.policy_gradient.redraw(trajectories, attempt)
 
     def state_dict(self) -> dict[str, Any]:
@@ -65,13 +65,13 @@ class _WithPolicyGradient(SelfDistillation):
 class Mixed(_WithPolicyGradient):
     """Policy gradient and distillation in one loss, each with its own mask and its own denominator (SDPO).
 
-    The policy gradient reaches every turn, the distillation the hinted ones; gating one does not rescale the other. The
-    student is scored once for both.
+    The policy gradient covers every turn, the distillation only hinted turns; a gate on one does not rescale the other.
+    The student is scored once for both.
 
     Args:
         policy_gradient: ``PolicyGradient`` (default, works with single trajectories), ``GRPO`` or ``RLOO``.
-        distillation_weight: Weight ``w`` of the distillation, a number or a schedule. Once a schedule has ended at 0,
-            the teacher is let go: nothing is reflected on and no second pass is paid for.
+        distillation_weight: Weight ``w`` of the distillation, a number or a schedule. After a schedule has ended at 0,
+            reflection and the teacher's forward pass are skipped.
         mix: ``convex`` is ``(1 - w) L_policy + w L_distil``, ``additive`` is ``L_policy + w L_distil``.
         distillation: Settings of the distillation, see ``SelfDistillation``.
     """
@@ -89,7 +89,7 @@ class Mixed(_WithPolicyGradient):
         self.distillation_weight, self.mix = distillation_weight, mix
 
     def prepare(self, trajectories: Sequence[Trajectory], policy: Policy, reduce_sum: ReduceSum) -> Step:
-        """Reflect and hint as HERO does, and give every turn its advantage."""
+        """Reflect and add hints as HERO does, and compute the advantage of every turn."""
         term, metrics = self.policy_gradient.term(trajectories, reduce_sum)
         weight = self.distillation_weight
         if isinstance(weight, Schedule) and weight.has_ended_at_zero(policy.version):
@@ -109,7 +109,7 @@ class Mixed(_WithPolicyGradient):
         return tokenize(trajectories, unhinted, policy.dialect, policy_term=term, reduce_sum=reduce_sum, device=device)
 
     def loss(self, policy: Policy, micro: TokenizedBatch) -> LossOutput:
-        """Both losses from one pass of the student."""
+        """Both losses from one forward pass of the student."""
         student = micro.tempered(policy.scores(micro.student))
         if len(micro) == 0:
             return LossOutput(zero_loss(student.values))
@@ -125,25 +125,25 @@ class Mixed(_WithPolicyGradient):
 
 
 class Credit(_WithPolicyGradient):
-    """Policy gradient whose advantages are shaped by the hinted teacher; the distillation is never a loss itself.
+    """Policy gradient whose advantages are changed by the hinted teacher; there is no distillation loss.
 
-    The *gap* of a token is the teacher's log-probability minus the recorded one. Of the distillation's settings those
-    of the loss (divergence, gate, correction) have no effect and are refused where they would mislead.
+    The *gap* of a token is the teacher's log-probability minus the recorded one. The settings of the distillation loss
+    (divergence, gate, correction) have no effect; gate, blend and correction are refused.
 
     Args:
         rule: ``advantage_reweight`` multiplies each advantage by ``1 + strength * tanh`` of the gap (SGCD). ``rlsd``
-            multiplies it by the clipped ratio of teacher and student (RLSD). ``gap_magnitude`` takes the sign from the
-            advantage and the size from the gap (our own). ``turn_belief`` multiplies it by how far the turn revises a
-            belief in success (AgentOPSD). ``bayes_turn`` feeds the sum of the gaps of each turn to the estimator in
-            place of a reward (PBSD).
+            multiplies it by the clipped ratio of teacher and student (RLSD). ``gap_magnitude`` uses the sign of the
+            advantage and the magnitude of the gap (our own). ``turn_belief`` multiplies it by a factor from the change
+            of the success probability (AgentOPSD). ``bayes_turn`` passes the sum of the gaps of each turn to the
+            estimator instead of a reward (PBSD).
         policy_gradient: The estimator: ``PolicyGradient`` (default), ``GRPO`` or ``RLOO``.
-        strength: Of ``advantage_reweight``: largest relative change, in [0, 1). Of ``rlsd`` and ``turn_belief``: share
-            of the teacher's factor, in [0, 1].
-        scale: Of ``advantage_reweight``: gap, in nats, that counts as large.
-        cap: Of ``gap_magnitude``: largest size, in nats.
-        band: Of ``rlsd`` and ``turn_belief``: largest distance of the teacher's factor from 1, in [0, 1).
-        decay: Of ``turn_belief``: share of the evidence that is left one turn later, in (0, 1].
-        tokens_per_teacher_batch: Tokens that the teacher scores in one pass.
+        strength: For ``advantage_reweight``: largest relative change, in [0, 1). For ``rlsd`` and ``turn_belief``:
+            weight of the teacher's factor, in [0, 1].
+        scale: For ``advantage_reweight``: gap, in nats, that counts as large.
+        cap: For ``gap_magnitude``: largest magnitude, in nats.
+        band: For ``rlsd`` and ``turn_belief``: largest distance of the teacher's factor from 1, in [0, 1).
+        decay: For ``turn_belief``: fraction of the evidence that remains after one turn, in (0, 1].
+        tokens_per_teacher_batch: Number of tokens that the teacher scores in one pass.
         distillation: Reflector, teacher, weights and scope, see ``SelfDistillation``.
     """
 
@@ -164,9 +164,9 @@ class Credit(_WithPolicyGradient):
             raise ConfigError(f"Credit(rule={rule!r}): expected one of {', '.join(get_args(Rule))}.")
         if self.gate or self.blend or distillation.get("correction") is not None:
             raise ConfigError(
-                "Credit makes no distillation loss, so a gate, a blend or a correction has nothing to act on."
+                "Credit has no distillation loss, so gate, blend and correction have no effect. Remove them."
             )
-        nothing = torch.zeros(0)  # each checks its numbers
+        nothing = torch.zeros(0)  # the functions check their arguments
         reweighted_advantages(nothing, nothing, strength if rule == "advantage_reweight" else 0.0, scale)
         gap_magnitudes(nothing, nothing, cap)
         belief_factors(nothing, nothing, nothing, nothing, strength, band, decay)
@@ -176,11 +176,11 @@ class Credit(_WithPolicyGradient):
 
     @property
     def tolerates_stale(self) -> bool:
-        """The policy gradient's ratio is the correction."""
+        """True: the policy gradient's ratio is the correction."""
         return True
 
     def prepare(self, trajectories: Sequence[Trajectory], policy: Policy, reduce_sum: ReduceSum) -> Step:
-        """Score with the hinted teacher, then turn gaps into advantages; unhinted turns keep theirs or leave."""
+        """Score with the hinted teacher and compute advantages from gaps; other turns keep theirs or are masked."""
         estimator = self.policy_gradient
         if self.rule == "bayes_turn":  # the estimator sees credits instead of rewards
             nothing, everything = [0.0] * len(trajectories), [1.0] * len(trajectories)
@@ -208,11 +208,11 @@ class Credit(_WithPolicyGradient):
         return step
 
     def loss(self, policy: Policy, micro: TokenizedBatch) -> LossOutput:
-        """The policy gradient's."""
+        """Loss of the policy gradient."""
         return self.policy_gradient.loss(policy, micro)
 
     def _gaps(self, policy: Policy, batch: TokenizedBatch) -> Tensor:
-        """``(N,)`` in nats, zero where there is no hint."""
+        """``(N,)`` in nats, 0 where there is no hint."""
         gap = torch.zeros_like(batch.rollout_logprobs)
         found = []
         for micro in batch.split(self.tokens_per_teacher_batch):
@@ -254,7 +254,7 @@ class Credit(_WithPolicyGradient):
         evidence: Tensor,
         owners: list[int],
     ) -> Tensor:
-        """``(hinted turns,)``; a turn without a hint brings no evidence and is passed over."""
+        """``(hinted turns,)``; a turn without a hint gives no evidence and is skipped."""
         signs = dict(zip(batch.trajectory.tolist(), batch.advantage.sign().tolist(), strict=True))
         rewards: dict[int, list[float]] = {}
         for trajectory in trajectories:
@@ -266,7 +266,7 @@ class Credit(_WithPolicyGradient):
 
 
 def _at(teacher_mask: Tensor, values: Tensor | None) -> Tensor:
-    """Values of the taught tokens in their places, NaN elsewhere."""
+    """Values of the tokens with a teacher, NaN elsewhere."""
     spread = torch.full(teacher_mask.shape, torch.nan, device=teacher_mask.device)
     if values is not None:
         spread[teacher_mask] = values.to(spread.dtype)

@@ -1,4 +1,4 @@
-"""Hints of other turns, for gates that ask what *any* hint would do."""
+"""Hints of other turns, for gates that compare with the effect of *any* hint."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from hero_pl.types import Hint, Trajectory
 def negative_hints(
     trajectories: Sequence[Trajectory], hints: Sequence[Sequence[Hint | None]], count: int
 ) -> list[list[list[str]]]:
-    """``count`` times the hints of a batch, each at a turn that it was not written for.
+    """Exchange the hints of a batch ``count`` times, so that each turn gets a hint of another turn.
 
-    Other tasks, other episodes and other words come first, at a similar length. A turn for which the batch has no
-    other words gets an empty hint: the teacher then sees what the student sees.
+    Hints with other tasks, other episodes and other words are preferred, at a similar length. A turn for which the
+    batch has no other words gets an empty hint: the teacher then sees what the student sees.
 
     Args:
-        trajectories: One rollout batch; its seeds fix the exchange.
-        hints: The true ones, per trajectory and turn.
-        count: How often.
+        trajectories: One rollout batch; its seeds determine the exchange.
+        hints: The true hints, per trajectory and turn.
+        count: Number of exchanges.
 
     Returns:
-        Texts laid out like ``hints``; empty where there is no true hint.
+        Texts in the same structure as ``hints``; empty where there is no true hint.
     """
     items = [
         Placed(hint.text, trajectory.env_id, trajectory.task_id, i, hint.turn)

@@ -1,4 +1,4 @@
-"""Policy-gradient baselines: GRPO and its switches, RLOO, REINFORCE."""
+"""Policy-gradient objectives: GRPO and its variants, RLOO, REINFORCE."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from hero_pl.scalars import Scalar, mean, total
 from hero_pl.types import StopReason, Trajectory
 
 CUT = (StopReason.TRUNCATED, StopReason.MAX_TURNS, StopReason.CONTEXT_FULL)
-"""Ends of an episode at a limit."""
+"""Stop reasons of episodes that ended at a limit."""
 
 
 class PolicyGradient(Objective):
@@ -40,16 +40,16 @@ class PolicyGradient(Objective):
 
     Args:
         baseline: ``none``, the mean of the ``batch``, or the ``running`` mean of earlier batches.
-        normalize: What the loss is an average over.
+        normalize: How the loss is averaged, see ``hero_pl.losses.normalize``.
         constant: Tokens per trajectory, for ``seq_mean_token_sum_norm``.
         epsilon: Clip range of the ratio below 1.
         epsilon_high: Clip range above 1; default: ``epsilon``.
         ratio_level: Ratio per ``token`` or per ``sequence`` (GSPO).
         beta_kl: Weight of the k3 penalty toward the initial weights.
         zero_variance: Groups with equal rewards ``keep`` their tokens in the denominator, or ``mask`` them out.
-        mask_truncated: Leave episodes out of the loss that ended at a limit instead of by themselves.
+        mask_truncated: Leave episodes out of the loss that ended at a limit.
         dual_clip: Bound on the loss per unit of a negative advantage (3.0 in verl); default: none.
-        surrogate: ``clip``, or ``cispo``, by which no token loses its gradient.
+        surrogate: ``clip``, or ``cispo``, where every token keeps its gradient.
     """
 
     def __init__(
@@ -75,13 +75,13 @@ class PolicyGradient(Objective):
         )
 
     def start(self, policy: Policy) -> None:
-        """Keep the initial weights if a penalty needs them."""
+        """Store the initial weights if the penalty needs them."""
         if self.surrogate.kl_weight:
             policy.keep("initial")
 
     @property
     def tolerates_stale(self) -> bool:
-        """Its ratio and its clipping are the correction."""
+        """True: its ratio and its clipping are the correction."""
         return True
 
     def advantages(self, rewards: Tensor, groups: Tensor, reduce_sum: ReduceSum = lambda local: local) -> Tensor:
@@ -89,17 +89,17 @@ class PolicyGradient(Objective):
         return self.baseline.advantages(rewards, reduce_sum)
 
     def without_signal(self, advantages: Tensor, groups: Tensor, rewards: Tensor) -> Tensor:
-        """``(trajectories,)`` bool: what ``zero_variance: mask`` takes out of the loss."""
+        """``(trajectories,)`` bool: trajectories that ``zero_variance: mask`` leaves out of the loss."""
         return advantages == 0.0
 
     def shape(self, rewards: Tensor, trajectories: Sequence[Trajectory]) -> Tensor:
-        """Rewards that the advantages are made of."""
+        """Rewards from which the advantages are computed."""
         return rewards
 
     def term(
         self, trajectories: Sequence[Trajectory], reduce_sum: ReduceSum = lambda local: local
     ) -> tuple[PolicyTerm, dict[str, Scalar]]:
-        """Advantages and weights of a rollout batch, and what to log about them."""
+        """Advantages and weights of a rollout batch, and metrics about them."""
         rewards = torch.tensor([trajectory.reward for trajectory in trajectories], dtype=torch.float64)
         groups = torch.tensor([trajectory.group for trajectory in trajectories], dtype=torch.long)
         shaped = self.shape(rewards, trajectories)
@@ -116,7 +116,7 @@ class PolicyGradient(Objective):
         return PolicyTerm(advantages.tolist(), weight.tolist(), self.normalize, self.constant), metrics
 
     def prepare(self, trajectories: Sequence[Trajectory], policy: Policy, reduce_sum: ReduceSum) -> Step:
-        """Advantages, then every action token of every turn."""
+        """Compute advantages, and build a batch with every action token of every turn."""
         term, metrics = self.term(trajectories, reduce_sum)
         batch = tokenize(
             trajectories,
@@ -136,7 +136,7 @@ class PolicyGradient(Objective):
         return self.surrogate_loss(policy, micro.tempered(policy.scores(micro.student)), micro, micro.coefficient)
 
     def surrogate_loss(self, policy: Policy, student: Scores, micro: TokenizedBatch, coefficient: Tensor) -> LossOutput:
-        """The loss from the student's tempered scores of the ids of ``micro``."""
+        """The loss from the student's scores of the ids of ``micro``, at the sampling temperature."""
         if len(micro) == 0:
             return LossOutput(zero_loss(student.values))
         log_q, _ = student.of_actions(micro.action_ids)
@@ -150,7 +150,7 @@ class PolicyGradient(Objective):
         return LossOutput(normalized_sum(coefficient, per_token), metrics, per_token.detach(), log_q.detach(), None)
 
     def state_dict(self) -> dict[str, Any]:
-        """Running baseline."""
+        """State of the running baseline."""
         return {"baseline": self.baseline.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -159,14 +159,14 @@ class PolicyGradient(Objective):
 
 
 class _GroupObjective(PolicyGradient):
-    """Objectives whose baseline is the trajectory's group."""
+    """Base of objectives that compare trajectories within a group."""
 
     def without_signal(self, advantages: Tensor, groups: Tensor, rewards: Tensor) -> Tensor:
-        """Groups whose rewards do not differ."""
+        """Trajectories of groups with equal rewards."""
         return without_spread(rewards, groups)
 
     def check(self, group_size: int) -> None:
-        """A group of one has no one to compare with: its advantage would always be zero."""
+        """Refuse groups of one, whose advantage would always be 0."""
         if group_size < 2:
             raise ConfigError(
                 f"{type(self).__name__} compares trajectories of one task, so group_size={group_size} gives advantage "
@@ -177,11 +177,11 @@ class _GroupObjective(PolicyGradient):
 
 @dataclass(frozen=True, slots=True)
 class SoftOverlong:
-    """DAPO's penalty on episodes that come near a length limit, from 0 to -1 on the reward.
+    """DAPO's penalty on episodes close to a length limit, from 0 to -1, added to the reward.
 
     Args:
-        longest: Action tokens of an episode at which the penalty is whole.
-        buffer: Action tokens before that over which it grows.
+        longest: Action tokens of an episode at which the penalty reaches -1.
+        buffer: Number of action tokens before that over which it grows.
     """
 
     longest: int
@@ -190,30 +190,30 @@ class SoftOverlong:
     def __post_init__(self) -> None:
         if not 1 <= self.buffer <= self.longest:
             raise ConfigError(
-                f"overlong: longest={self.longest}, buffer={self.buffer}: the penalty grows over the last `buffer` "
-                "action tokens before `longest`, so 1 <= buffer <= longest is expected."
+                f"overlong: longest={self.longest}, buffer={self.buffer}: expected 1 <= buffer <= longest, because the "
+                "penalty grows over the last `buffer` action tokens before `longest`."
             )
 
 
 class GRPO(_GroupObjective):
-    """Group-relative policy optimization, with the switches of Dr.GRPO, DAPO, BNPO and GSPO.
+    """Group-relative policy optimization, with the options of Dr.GRPO, DAPO, BNPO and GSPO.
 
     Args:
         scale_rewards: Divide by the standard deviation of the ``group``, its ``mean`` (MaxRL), or ``none`` (Dr.GRPO).
-        normalize: What the loss is an average over.
+        normalize: How the loss is averaged, see ``hero_pl.losses.normalize``.
         constant: Tokens per trajectory, for ``seq_mean_token_sum_norm`` (Dr.GRPO).
         epsilon: Clip range of the ratio below 1.
         epsilon_high: Clip range above 1 (DAPO: 0.28); default: ``epsilon``.
         ratio_level: Ratio per ``token`` or per ``sequence`` (GSPO).
         beta_kl: Weight of the k3 penalty toward the initial weights.
         zero_variance: Groups with equal rewards ``keep`` their tokens in the denominator, ``mask`` them out, or are
-            replaced by groups of other tasks (``resample``, DAPO's dynamic sampling); what is still equal after
-            ``max_resample`` tries is masked out. Discarded turns count toward the turn budget.
-        max_resample: Tries per batch.
-        overlong: Penalty on episodes that come near a length limit (DAPO).
-        mask_truncated: Leave episodes out of the loss that ended at a limit instead of by themselves.
+            replaced by groups of other tasks (``resample``, DAPO's dynamic sampling); groups that are still equal after
+            ``max_resample`` tries are masked out. Discarded turns count toward the turn budget.
+        max_resample: Maximum number of tries per batch.
+        overlong: Penalty on episodes close to a length limit (DAPO).
+        mask_truncated: Leave episodes out of the loss that ended at a limit.
         dual_clip: Bound on the loss per unit of a negative advantage (3.0 in verl); default: none.
-        surrogate: ``clip``, or ``cispo``, by which no token loses its gradient (MiniMax-M1).
+        surrogate: ``clip``, or ``cispo``, where every token keeps its gradient (MiniMax-M1).
     """
 
     def __init__(
@@ -237,13 +237,13 @@ class GRPO(_GroupObjective):
         super().__init__("none", normalize, constant, *clip, masked, mask_truncated, dual_clip, surrogate)
         if max_resample < 1:
             raise ConfigError(
-                f"GRPO(max_resample={max_resample}): at least 1; zero_variance: mask draws no group again."
+                f"GRPO(max_resample={max_resample}): expected at least 1; zero_variance: mask never samples again."
             )
         self.scale_rewards, self.overlong = scale_rewards, overlong
         self.max_resample = max_resample if zero_variance == "resample" else 0
 
     def redraw(self, trajectories: Sequence[Trajectory], attempt: int) -> list[int]:
-        """Groups whose rewards do not differ, while there are tries left."""
+        """Groups with equal rewards, until ``max_resample`` is reached."""
         if attempt > self.max_resample:
             return []
         rewards: dict[int, list[float]] = {}
@@ -252,14 +252,14 @@ class GRPO(_GroupObjective):
         return [group for group, values in rewards.items() if max(values) - min(values) <= EQUAL_REWARDS]
 
     def shape(self, rewards: Tensor, trajectories: Sequence[Trajectory]) -> Tensor:
-        """Rewards with the penalty on length."""
+        """Rewards with the penalty on length added."""
         if self.overlong is None:
             return rewards
         lengths = torch.tensor([sum(len(turn.action_ids) for turn in t.turns) for t in trajectories])
         return rewards + soft_overlong_penalty(lengths, self.overlong.longest, self.overlong.buffer)
 
     def advantages(self, rewards: Tensor, groups: Tensor, reduce_sum: ReduceSum = lambda local: local) -> Tensor:
-        """Reward minus group mean, over the group's standard deviation."""
+        """Reward minus group mean, divided by the group's standard deviation."""
         if self.scale_rewards == "none":
             return dr_grpo_advantages(rewards, groups)
         if self.scale_rewards == "mean":
@@ -271,7 +271,7 @@ class RLOO(_GroupObjective):
     """REINFORCE with the mean reward of the other trajectories of the group as baseline.
 
     Args:
-        normalize: What the loss is an average over.
+        normalize: How the loss is averaged, see ``hero_pl.losses.normalize``.
         constant: Tokens per trajectory, for ``seq_mean_token_sum_norm``.
     """
 
@@ -279,5 +279,5 @@ class RLOO(_GroupObjective):
         super().__init__("none", normalize, constant)
 
     def advantages(self, rewards: Tensor, groups: Tensor, reduce_sum: ReduceSum = lambda local: local) -> Tensor:
-        """Reward minus the mean of the others."""
+        """Reward minus the mean reward of the others."""
         return rloo_advantages(rewards, groups)

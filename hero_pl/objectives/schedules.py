@@ -1,4 +1,4 @@
-"""Numbers of a configuration that change while training goes on."""
+"""Schedules: settings that change during training."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ Shape = Literal["constant", "linear", "cosine"]
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """A number over optimizer steps: a warm-up from 0, then ``initial`` for a while, then a way to ``final``.
+    """A value over optimizer steps: a warm-up from 0, then ``initial``, then a transition to ``final``.
 
-    It is a function of the policy's version, the number of optimizer steps taken, which checkpoints keep; a resumed run
-    goes on where it was.
+    It depends only on the policy's version (the number of optimizer steps taken), which is in checkpoints, so a resumed
+    run continues the schedule.
 
     Args:
         initial: Value after the warm-up.
-        final: Value at the end of the way; default: ``initial``.
-        shape: ``constant`` stays at ``initial``; ``linear`` or ``cosine`` (slow at both ends) goes to ``final``.
-        begin: Optimizer steps before the way begins.
-        steps: Optimizer steps that it takes; needed by ``linear`` and ``cosine``.
+        final: Value after the transition; default: ``initial``.
+        shape: ``constant`` stays at ``initial``; ``linear`` or ``cosine`` (slow at both ends) changes to ``final``.
+        begin: Optimizer steps before the transition.
+        steps: Optimizer steps of the transition; required for ``linear`` and ``cosine``.
         warmup_steps: Optimizer steps over which the value rises linearly from 0, like the learning rate: the first step
             has ``1 / warmup_steps`` of it. 0: no warm-up.
 
@@ -44,15 +44,15 @@ class Schedule:
 
     def __post_init__(self) -> None:
         if self.shape not in get_args(Shape):
-            raise ConfigError(f"{self}: shape is one of {', '.join(get_args(Shape))}.")
+            raise ConfigError(f"{self}: expected shape to be one of {', '.join(get_args(Shape))}.")
         if not all(math.isfinite(value) for value in (self.initial, self._final)):
-            raise ConfigError(f"{self}: initial and final must be finite numbers.")
+            raise ConfigError(f"{self}: expected finite numbers for initial and final.")
         if min(self.begin, self.steps, self.warmup_steps) < 0:
-            raise ConfigError(f"{self}: begin, steps and warmup_steps count optimizer steps, so none is negative.")
+            raise ConfigError(f"{self}: expected begin, steps and warmup_steps of at least 0 optimizer steps.")
         moves = self.shape != "constant"
         if moves != (self.steps > 0) or moves != (self.final is not None) or (self.begin and not moves):
             raise ConfigError(
-                f"{self}: linear and cosine need final and the steps that the way to it takes; constant has neither."
+                f"{self}: linear and cosine need final and steps (of the transition); constant accepts neither."
             )
 
     @property
@@ -70,29 +70,29 @@ class Schedule:
         return warm * ((1.0 - way) * self.initial + way * self._final)
 
     def range(self) -> tuple[float, float]:
-        """Smallest and largest value that it may take."""
+        """Minimum and maximum of the schedule."""
         ends = [self.initial, self._final, *([0.0] if self.warmup_steps else [])]
         return min(ends), max(ends)
 
     def has_ended_at_zero(self, step: int) -> bool:
-        """Whether the value is 0 from this step on."""
+        """Whether the value is 0 at this step and all later ones."""
         return self._final == 0.0 and step >= self.begin + self.steps
 
 
 def scheduled(value: float | Schedule) -> Schedule:
-    """A number as the schedule that stays at it."""
+    """Convert a number to a constant schedule."""
     return value if isinstance(value, Schedule) else Schedule(float(value))
 
 
 @dataclass(frozen=True, slots=True)
 class Blend:
-    """A normalization that gives way to another, as from token means to turn means (TurnOPD, arXiv 2607.05804).
+    """A transition between normalizations, such as from token means to turn means (TurnOPD, arXiv 2607.05804).
 
     The coefficient of a token is ``(1 - share) * c + share * c_toward``; see ``losses.normalize.Normalization``.
 
     Args:
         toward: The other normalization.
-        share: Its share, in [0, 1].
+        share: Its weight, in [0, 1].
     """
 
     toward: Normalize
@@ -101,11 +101,11 @@ class Blend:
     def __post_init__(self) -> None:
         low, high = self.share.range()
         if low < 0.0 or high > 1.0:
-            raise ConfigError(f"blend: the share of {self.toward} goes from {low:g} to {high:g}; keep it in [0, 1].")
+            raise ConfigError(f"blend: share of {self.toward} is {low:g} to {high:g}; expected values in [0, 1].")
 
 
 def normalization_at(normalize: Normalize, blend: Blend | None, step: int) -> Mode:
-    """What the loss of an optimizer step is an average over."""
+    """Normalization of the loss at an optimizer step."""
     if blend is None:
         return normalize
     share = blend.share.at(step)
@@ -113,13 +113,15 @@ def normalization_at(normalize: Normalize, blend: Blend | None, step: int) -> Mo
 
 
 def check_blend(normalize: Normalize, blend: Blend | None, constant: float | None) -> None:
-    """Refuse a blend of normalizations that lacks a constant, or of one with itself.
+    """Check a blend of normalizations.
 
     Raises:
-        ConfigError: With the reason.
+        ConfigError: A constant is missing, or both normalizations are the same.
     """
     check_normalization(normalize, constant)
     if blend is not None:
         check_normalization(blend.toward, constant)
         if blend.toward == normalize:
-            raise ConfigError(f"blend toward {blend.toward}, which is what normalize says already.")
+            raise ConfigError(
+                f"blend: toward is {blend.toward}, the same as normalize. Set another one, or remove blend."
+            )

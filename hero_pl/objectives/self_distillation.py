@@ -1,7 +1,8 @@
-"""HERO: the student is pulled to the same network that knows what came of each decision (arXiv 2606.11559)."""
+"""HERO: distill the policy from itself with a hindsight hint in its context (arXiv 2606.11559)."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, get_args
@@ -39,34 +40,38 @@ from hero_pl.teacher.scaffold import Scaffold, without_scaffold
 from hero_pl.teacher.weights import LiveWeights, TeacherWeights
 from hero_pl.types import Hint, Trajectory
 
+LONG = 1000
+"""Training turns after which runs with live weights were lost (README.md)."""
+
 
 class SelfDistillation(Objective):
-    """Reflect on each episode, re-score its actions with the hint in view, distil on the hinted turns.
+    """Reflect on each episode, re-score its actions with the hint in the context, distill on the hinted turns.
 
     Args:
         reflector: Diagnoses turns; default: the policy itself.
-        teacher: Renders what the self-teacher sees.
-        weights: Which weights the self-teacher scores with.
+        teacher: Renders the hints for the self-teacher.
+        weights: Weights of the self-teacher.
         divergence: Distance per token.
-        normalize: What the loss is an average over.
+        normalize: How the loss is averaged, see ``hero_pl.losses.normalize``.
         constant: Tokens per trajectory, for ``seq_mean_token_sum_norm``.
-        blend: Another average that takes over during training (TurnOPD).
+        blend: Transition to another normalization during training (TurnOPD).
         confidence_weights: Weight of a turn by the confidence of its diagnosis; numbers or schedules.
-        gate: Optional factor per token.
+        gate: Optional weight per token.
         correction: Correction for rollouts of an older policy; default: ``TruncatedRatio`` for ``SampledToken``, whose
             gradient needs it, and none for divergences over the vocabulary, which do not depend on the sampled id.
-        failures_only: Keep only turns for which the reflector proposed another action (an idea of HinT-SD).
-        loss_scope: Which sampled ids count: ``all``, those ``after_thinking``, or the action alone
+        failures_only: Use only turns for which the reflector proposed another action (from HinT-SD).
+        loss_scope: Sampled ids in the loss: ``all``, ``after_thinking``, or only those of the action
             (``tool_call_only``).
-        skip_first_tokens: Sampled ids at the start of each turn that never count.
-        teacher_scoring: ``auto`` runs the conversation of a trajectory once for all its hints where the network can
-            (``benchmarks/teacher_scoring.py``); the numbers are those of separate passes, up to rounding. ``tree_mask``
-            and ``prefix_cache`` name the way; ``separate`` runs every hinted turn with its whole context.
-        scaffold: ``subtract`` takes out of the teacher's logits what the wording of the hint does with nothing in it
+        skip_first_tokens: Number of sampled ids at the start of each turn to leave out of the loss.
+        teacher_scoring: ``auto`` computes the conversation of a trajectory once for all its hints where the network
+            supports it (``benchmarks/teacher_scoring.py``); the results are those of separate passes, up to rounding.
+            ``tree_mask`` and ``prefix_cache`` select the method; ``separate`` scores each hinted turn with its whole
+            context.
+        scaffold: ``subtract`` removes the effect of the hint's wording without content from the teacher's logits
             (:mod:`hero_pl.teacher.scaffold`); three scored rows per hinted turn instead of one.
-        probe_turns: Hinted turns, the first of the run, on which ``teacher/hint_sensitivity`` is measured: how far
-            the teacher is moved by its hint as against the hint of another turn, and ``teacher/hinted_logprob``: what
-            it thinks of the reply that the hint wants. 0 switches it off.
+        probe_turns: Number of hinted turns, the first of the run, on which two metrics are measured:
+            ``teacher/hint_sensitivity``, the effect of the hint on the teacher compared with the hint of another turn,
+            and ``teacher/hinted_logprob``, its log-probability of the reply that the hint asks for. 0 switches it off.
         probe_every: Training batches between two measurements.
     """
 
@@ -113,7 +118,7 @@ class SelfDistillation(Objective):
         self.subtracts = scaffold == "subtract"
         if self.subtracts and not isinstance(self.teacher, HindsightTeacher):
             raise ConfigError(
-                "scaffold=subtract needs a teacher that words hints (HindsightTeacher): those of "
+                "scaffold=subtract needs a teacher with a hint template (HindsightTeacher): hints of "
                 f"{type(self.teacher).__name__} have no empty form. Set scaffold to keep."
             )
         self.probe = HintProbe(probe_turns, probe_every)
@@ -121,11 +126,11 @@ class SelfDistillation(Objective):
 
     @property
     def tolerates_stale(self) -> bool:
-        """Only with a correction."""
+        """True with a correction."""
         return self.correction is not None
 
     def check(self, group_size: int) -> None:
-        """A teacher that shows peers' demonstrations needs peers; one that shows diagnoses needs a reflector."""
+        """Check that the teacher gets what its hints need: a group, or a reflector with diagnoses."""
         if group_size < self.teacher.needs_group:
             raise ConfigError(
                 f"{type(self.teacher).__name__} needs group_size >= {self.teacher.needs_group}, given {group_size}: "
@@ -133,21 +138,35 @@ class SelfDistillation(Objective):
             )
         if self.teacher.needs_diagnosis and isinstance(self.reflector, NoReflector):
             raise ConfigError(
-                f"{type(self.teacher).__name__} gives no hint without a diagnosis, and NoReflector makes none: nothing "
-                "would be learned. Choose another reflector, or FeedbackOnlyTeacher for the environment's replies."
+                f"{type(self.teacher).__name__} gives no hint without a diagnosis, and NoReflector gives none: nothing "
+                "would be learned. Use another reflector, or FeedbackOnlyTeacher for hints with the observations only."
+            )
+
+    def check_policy(self, policy: Policy) -> None:
+        """Let the reflector look at the policy that it is going to ask."""
+        self.reflector.check_policy(policy)
+
+    def check_budget(self, turns: int) -> None:
+        """Warn of live weights on a long budget."""
+        if turns > LONG and isinstance(self.weights, LiveWeights):
+            warnings.warn(
+                f"turn_budget.max_turns={turns} with LiveWeights: a teacher that follows the student loses the reading "
+                "of hints in long runs and takes the policy with it. "
+                f"Beyond {LONG} turns use InitialWeights or configs/hero_robust.yaml, or watch collapse_guard.",
+                stacklevel=2,
             )
 
     def attach_collector(self, collector: Collector) -> None:
-        """For teachers that play the environment."""
+        """Pass the collector to a teacher that plays the environment."""
         self.teacher.attach_collector(collector)
 
     def start(self, policy: Policy) -> None:
-        """Let the teacher's weights take their copy."""
+        """Start the reflector, and let the teacher's weights make their copy."""
         self.weights.start(policy)
         self.reflector.start(policy)
 
     def prepare(self, trajectories: Sequence[Trajectory], policy: Policy, reduce_sum: ReduceSum) -> Step:
-        """Steps 2 and 3 of the algorithm box: reflect, render hints, lay out both sides."""
+        """Steps 2 and 3 of the algorithm in docs/method.md: reflect, render hints, build the batch of both sides."""
         return self.lay_out(trajectories, policy, reduce_sum)
 
     def lay_out(
@@ -157,7 +176,7 @@ class SelfDistillation(Objective):
         reduce_sum: ReduceSum,
         policy_term: PolicyTerm | None = None,
     ) -> Step:
-        """:meth:`prepare`, with room for a policy gradient on the same rollouts."""
+        """:meth:`prepare`, optionally with a policy-gradient term on the same rollouts."""
         dialect, reflections = policy.dialect, self.reflector.reflect(trajectories, policy)
         self.teacher.settle(trajectories, reflections, policy)
         hints = self.teacher.advise(trajectories, reflections, dialect)
@@ -198,7 +217,7 @@ class SelfDistillation(Objective):
         return levels[hint.confidence]
 
     def _scheduled(self, levels: Mapping[str, float], version: int) -> dict[str, Scalar]:
-        """Numbers in force that follow a schedule."""
+        """Current values of scheduled settings."""
         moving = [name for name, weight in self.confidence_weights.items() if isinstance(weight, Schedule)]
         found = {f"confidence_{name}": levels[name] for name in moving}
         if self.blend is not None:
@@ -206,11 +225,11 @@ class SelfDistillation(Objective):
         return {f"schedule/{name}": largest(value) for name, value in found.items()}
 
     def loss(self, policy: Policy, micro: TokenizedBatch) -> LossOutput:
-        """Step 4: divergence per token of the sampled ids, teacher detached."""
+        """Step 4: divergence per token of the sampled ids, without gradient for the teacher."""
         return self.distil(policy, micro.tempered(policy.scores(micro.student)), micro)
 
     def distil(self, policy: Policy, student: Scores, micro: TokenizedBatch) -> LossOutput:
-        """The loss from the student's tempered scores; the teacher scores all ids of ``micro``."""
+        """The loss from the student's scores at the sampling temperature; the teacher scores all ids of ``micro``."""
         if len(micro) == 0:
             return LossOutput(zero_loss(student.values))
         ids, teacher = micro.action_ids, self.teacher_scores(policy, micro)
@@ -231,7 +250,7 @@ class SelfDistillation(Objective):
         return LossOutput(found.loss, metrics, per_token, q, p)
 
     def _gated(self, policy: Policy, student: Scores, teacher: Scores, micro: TokenizedBatch) -> Tensor:
-        """The gate's factor per token."""
+        """The gate's weight per token."""
         assert self.gate is not None
         ids = micro.action_ids
         per_token = summed_divergence(self.divergence, student, teacher, micro.coefficient, ids).per_token
@@ -242,17 +261,17 @@ class SelfDistillation(Objective):
         return factor
 
     def teacher_scores(self, policy: Policy, micro: TokenizedBatch) -> Scores:
-        """What the teacher gives the tokens of ``micro``: tempered, detached."""
+        """The teacher's scores of the tokens of ``micro``, at the sampling temperature, without gradient."""
         views = [self.weights.scores(policy, rows) for rows in (micro.teacher, *micro.scaffold_rows)]
         return micro.tempered(without_scaffold(*views) if self.subtracts else views[0]).detach()
 
     def after_step(self, policy: Policy) -> None:
-        """Let the teacher's weights follow, by their rule."""
+        """Update the teacher's weights by their rule."""
         with torch.no_grad():
             self.weights.after_step(policy, *self._seen)
 
     def state_dict(self) -> dict[str, Any]:
-        """Reflector, teacher, refresh rule and probe."""
+        """State of reflector, teacher, its weights and probe."""
         return {
             "reflector": self.reflector.state_dict(),
             "teacher": self.teacher.state_dict(),
@@ -268,12 +287,12 @@ class SelfDistillation(Objective):
         self.probe.load_state_dict(state["probe"])
 
     def roll_back(self, state: Mapping[str, Any]) -> None:
-        """Restore what decides the teacher's weights; the reflector keeps what it has spent and drawn."""
+        """Restore the state of the teacher's weights; the reflector keeps its counters and random state."""
         self.weights.load_state_dict(state["weights"])
 
 
 def _seen(trajectories: Sequence[Trajectory], reduce_sum: ReduceSum) -> tuple[float, float]:
-    """Mean reward and 95th percentile of action lengths, over all ranks, so that their teachers never part."""
+    """Mean reward and 95th percentile of action lengths over all ranks, so that teachers are equal on all ranks."""
     lengths = [len(turn.action_ids) for trajectory in trajectories for turn in trajectory.turns]
     length = float(np.percentile(lengths, 95)) if lengths else 0.0
     count = len(trajectories)

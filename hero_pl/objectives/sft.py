@@ -18,8 +18,8 @@ class SFT(Objective):
 
     Args:
         reward_threshold: Keep trajectories with at least this reward; ``None`` keeps all (demonstrations).
-        max_per_task: Trajectories of one task in a batch at most; ``None``: any number.
-        normalize: What the loss is an average over.
+        max_per_task: Maximum number of trajectories of one task in a batch; ``None`` for no limit.
+        normalize: How the loss is averaged, see ``hero_pl.losses.normalize``.
         constant: Tokens per trajectory, for ``seq_mean_token_sum_norm``.
     """
 
@@ -36,11 +36,11 @@ class SFT(Objective):
 
     @property
     def tolerates_stale(self) -> bool:
-        """Labels are not samples of the student."""
+        """True: labels need not be samples of the student."""
         return True
 
     def prepare(self, trajectories: Sequence[Trajectory], policy: Policy, reduce_sum: ReduceSum) -> Step:
-        """Select; exact duplicates count once when selecting by reward."""
+        """Select trajectories; exact duplicates count once when selecting by reward."""
         kept: set[int] = set()
         per_task: Counter[str] = Counter()
         seen: set[tuple[tuple[int, ...], ...]] = set()

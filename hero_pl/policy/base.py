@@ -1,4 +1,4 @@
-"""What a policy is: weights and a chat template that can sample actions and score them."""
+"""Base class of policies: weights and a chat template that can sample actions and score them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ScoreRow:
     spans: tuple[tuple[int, int], ...]
     """``(start, stop)`` of each action in ``ids``; its logits are those at positions ``start - 1 .. stop - 2``."""
     trajectory: int = 0
-    """Number of the trajectory in the rollout batch. Rows of one trajectory may be expected to begin alike."""
+    """Number of the trajectory in the rollout batch. Rows of one trajectory usually have a common prefix."""
 
     @property
     def read(self) -> list[int]:
@@ -46,25 +46,25 @@ class ScoreRow:
 class Policy(nn.Module, ABC):
     """Weights, tokenizer and dialect of one agent.
 
-    A policy is cheap to construct; :meth:`load` reads or makes the weights, after all other settings were checked.
+    The constructor is fast; :meth:`load` loads or initializes the weights, after all other settings were checked.
     """
 
     template: ChatTemplate
     parser: ActionParser
     sampler: Sampler
     max_length: int
-    """Tokens that fit into the context."""
+    """Maximum number of tokens in the context."""
 
     def __init__(self) -> None:
         super().__init__()
         self.version = 0
-        """Optimizer steps that the weights have seen."""
+        """Number of optimizer steps of the weights."""
         self.network: Network | None = None
-        """The language model, once it is loaded; ``None`` for good where there is none."""
+        """The language model after :meth:`load`; always ``None`` for policies without one."""
 
     @property
     def dialect(self) -> Dialect:
-        """What can be said to this policy, and how; known once it is loaded."""
+        """Template, parser and context length of this policy; available after :meth:`load`."""
         return Dialect(self.template, self.parser, self.max_length)
 
     @abstractmethod
@@ -90,7 +90,7 @@ class Policy(nn.Module, ABC):
         """
 
     def scores(self, rows: Sequence[ScoreRow], weights: str = "live") -> Scores:
-        """What the weights say about each action token, in the form that takes least memory.
+        """Scores of each action token, in the form that needs the least memory.
 
         Args:
             rows: As in :meth:`score`.
@@ -107,24 +107,24 @@ class Policy(nn.Module, ABC):
 
         Raises:
             ConfigError: The policy has no network.
-            PolicyError: Its logits are no plain projection of hidden states.
+            PolicyError: Its logits are not a plain projection of hidden states.
         """
         raise self._no_network("hidden states")
 
     # -- frozen copies -----------------------------------------------------------------------------------------
 
     def need_network(self, wanted_by: str) -> Network:
-        """The network, for what cannot do without.
+        """The network, or an error.
 
         Raises:
-            ConfigError: There is none; names who asked for it.
+            ConfigError: There is none; the message has ``wanted_by``.
         """
         if self.network is None:
             raise self._no_network(wanted_by)
         return self.network
 
     def keep(self, name: str, dtype: torch.dtype | None = None) -> None:
-        """Keep a frozen copy of the present weights under ``name``, unless there is one already.
+        """Keep a frozen copy of the current weights with the name ``name``, unless it exists.
 
         Raises:
             ConfigError: The policy has no network.
@@ -152,7 +152,7 @@ class Policy(nn.Module, ABC):
 
     @contextmanager
     def sampling(self) -> Iterator[None]:
-        """Evaluation mode without gradients; the former mode comes back afterwards, also after an error."""
+        """Evaluation mode without gradients; the previous mode is restored afterwards, also after an error."""
         was_training = self.training
         self.eval()
         try:

@@ -1,4 +1,4 @@
-"""A policy made of any Hugging Face causal language model, pretrained or from scratch."""
+"""A policy with any Hugging Face causal language model, pretrained or from scratch."""
 
 from __future__ import annotations
 
@@ -45,23 +45,23 @@ class HuggingFacePolicy(Policy):
             ``hero_pl:NAME`` for a checkpoint that ships with the package.
         config: For a model from scratch instead: ``{"model_type": "qwen3", "hidden_size": 128, ...}``. The vocabulary
             size is taken from the tokenizer.
-        tokenizer: Folder or hub id, when it is not ``pretrained``.
-        parser: Dialect of actions.
-        sampler: How tokens are drawn.
+        tokenizer: Folder or hub id, if it is not ``pretrained``.
+        parser: Parser of actions.
+        sampler: Samples tokens; default: in this process.
         hint_position: See :class:`~hero_pl.chat.template.ChatTemplate`.
-        template_args: Values for names that the chat template reads, for example ``enable_thinking: false`` or
-            ``date_string: 26 Jul 2024``; ``today: 2024-07-26`` is the day that it is told.
+        template_args: Values of the chat template's variables, for example ``enable_thinking: false`` or
+            ``date_string: 26 Jul 2024``; ``today: 2024-07-26`` sets the current date.
         reasoning: Earlier reasoning in later prompts: ``keep`` all that was sampled; ``strip`` it where the chat
             template does; or ``refuse`` models that reason.
-        dtype: Of the weights: ``float32``, ``bfloat16`` or ``float16``.
+        dtype: Data type of the weights: ``float32``, ``bfloat16`` or ``float16``.
         attention: Attention implementation of transformers (``sdpa``, ``eager``, ``flash_attention_2``).
-        lora: Train an adapter and leave the model's own weights alone.
-        max_length: Context length in tokens; default: what the model's configuration says.
+        lora: Train a LoRA adapter; the model's own weights do not change.
+        max_length: Context length in tokens; default: from the model's configuration.
         gradient_checkpointing: Recompute activations in the backward pass.
-        logits_at_once: Tokens whose logits exist at the same time while a loss is computed; 0 for all of a
-            micro-batch, ``auto`` by vocabulary and device. Models whose logits are no plain projection (a soft cap, a
-            scale, a bias) make all at once with ``auto``, and are refused with a number.
-        seed: Of the initial weights, for a model from scratch.
+        logits_at_once: Number of tokens whose logits are in memory at the same time in a loss; 0 for all of a
+            micro-batch, ``auto`` depends on vocabulary and device. For models whose logits are not a plain projection
+            (a soft cap, a scale, a bias), ``auto`` computes all at once, and a number is refused.
+        seed: Seed of the initial weights, for a model from scratch.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class HuggingFacePolicy(Policy):
         if logits_at_once != "auto" and logits_at_once < 0:
             raise ConfigError(f"logits_at_once={logits_at_once}: expected auto, a number of tokens, or 0 for all.")
         self.gradient_checkpointing, self.logits_at_once = gradient_checkpointing, logits_at_once
-        self._max_length = max_length
+        self.configured_length = max_length
         self.origin = ""
         """Fingerprint of the weights that :meth:`load` gave, without an adapter."""
         self.dropout: dict[str, float] = {}
@@ -127,7 +127,7 @@ class HuggingFacePolicy(Policy):
         self.template = ChatTemplate(tokenizer, self.hint_position, self.template_args, ends, self.reasoning)
         tell(self.template)
         positions = positions_of(config)
-        self.max_length = min(self._max_length or positions, positions)
+        self.max_length = min(self.configured_length or positions, positions)
         self.findings = examine(config, self.attention)
         self.findings.refuse()
         model: Any = load_model(self.pretrained, config, getattr(torch, self.dtype), self.attention, self.seed)
@@ -168,9 +168,9 @@ class HuggingFacePolicy(Policy):
         """Write model (or adapter), tokenizer, chat template and generation settings for transformers, vLLM, lm-eval.
 
         Args:
-            folder: Made if it is missing.
+            folder: Created if it does not exist.
             merge: Add an adapter to the weights and write the whole model.
-            sampling: How actions are drawn; goes into ``generation_config.json``, beside the end-of-turn ids.
+            sampling: Sampling settings for ``generation_config.json``, which also has the end-of-turn ids.
         """
         folder.mkdir(parents=True, exist_ok=True)
         merged = merge and self.lora is not None
@@ -181,4 +181,6 @@ class HuggingFacePolicy(Policy):
             self.template.tokenizer.save_pretrained(folder)
             generation_settings(self.template, sampling).save_pretrained(folder)
         except OSError as error:
-            raise PolicyError(f"Saving to {folder} failed: {error}. Free some space or name another folder.") from error
+            raise PolicyError(
+                f"Saving to {folder} failed: {error}. Free some space or choose another folder."
+            ) from error

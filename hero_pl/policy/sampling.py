@@ -1,4 +1,4 @@
-"""The seam between rollouts and whatever draws tokens: this process, or a server.
+"""The interface between rollouts and samplers, which run in this process or on a server.
 
 A sampler opens a session; a session has rows, one per conversation. A row is asked for its next action with
 :meth:`Session.submit`, and :meth:`Session.finished` hands out what has been drawn since. A sampler in this process
@@ -24,26 +24,26 @@ if TYPE_CHECKING:
 
 
 class Constraint(ABC):
-    """What one reply may be: says which ids may come next."""
+    """A constraint on one reply: the ids that are allowed next."""
 
     @abstractmethod
     def allow(self, logits: Tensor) -> Tensor:
-        """``(vocab,)`` logits with minus infinity for every id that may not come next; the given ones stay."""
+        """``(vocab,)`` logits with minus infinity for every id that is not allowed next; the input is not changed."""
 
     @abstractmethod
     def accept(self, token: int) -> None:
-        """Take in the id that was drawn."""
+        """Advance by the id that was sampled."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How actions are drawn.
+    """Settings for sampling actions.
 
     Args:
-        temperature: Of the softmax; 0 means greedy.
-        max_action_tokens: Tokens per action at most; a longer reply is cut and recorded as ``length``.
-        constraint: Makes the constraint of the next action of a conversation, given by its row; default: none.
-            Log-probabilities are then those under the constraint.
+        temperature: Temperature of the softmax; 0 means greedy.
+        max_action_tokens: Maximum number of tokens per action; a longer reply is cut and recorded as ``length``.
+        constraint: Creates the constraint of the next action of a conversation, given by its row; default: none.
+            Log-probabilities are then those with the constraint.
     """
 
     temperature: float = 1.0
@@ -52,32 +52,32 @@ class Sampling:
 
     @property
     def divisor(self) -> float:
-        """What logits are divided by for the recorded log-probabilities: the temperature, or 1 if greedy."""
+        """Divisor of the logits for the recorded log-probabilities: the temperature, or 1 if greedy."""
         return self.temperature or 1.0
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.temperature < math.inf:
-            raise ConfigError(f"temperature={self.temperature}: must be 0 (greedy) or positive, and finite.")
+            raise ConfigError(f"temperature={self.temperature}: expected 0 (greedy) or a positive, finite number.")
         if self.max_action_tokens < 1:
-            raise ConfigError(f"max_action_tokens={self.max_action_tokens}: must be at least 1.")
+            raise ConfigError(f"max_action_tokens={self.max_action_tokens}: expected at least 1.")
 
 
 @dataclass(frozen=True, slots=True)
 class SampledAction:
-    """One sampled reply, or why there is none."""
+    """One sampled reply, or the reason why there is none."""
 
     ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     """Log-probability of each id at the sampling temperature, in nats (at 1.0 if greedy)."""
     finish_reason: FinishReason
     version: int
-    """Optimizer steps that the weights which drew it had seen."""
+    """Number of optimizer steps of the weights that sampled it."""
     error: str = ""
-    """What went wrong, with ``FinishReason.ERROR``; there are no ids then."""
+    """Error text, with ``FinishReason.ERROR``; there are no ids then."""
 
 
 class SampledPolicy(Protocol):
-    """What a sampler may ask of the :class:`~hero_pl.policy.base.Policy` that it draws from."""
+    """The part of :class:`~hero_pl.policy.base.Policy` that a sampler uses."""
 
     version: int
     template: ChatTemplate
@@ -85,7 +85,7 @@ class SampledPolicy(Protocol):
 
 
 class Session(ABC):
-    """Many conversations played at once; keeps whatever state makes the next call cheap."""
+    """Many concurrent conversations, with the cached state of each."""
 
     @abstractmethod
     def open(self, seeds: Sequence[int]) -> list[int]:
@@ -93,26 +93,26 @@ class Session(ABC):
 
     @abstractmethod
     def submit(self, rows: Sequence[int], prompts: Sequence[tuple[int, ...]]) -> None:
-        """Ask for the next action of open rows that wait for none; the others stay as they are.
+        """Request the next action of open rows without a pending request; other rows do not change.
 
         Args:
             rows: Numbers of the conversations.
-            prompts: The whole decision context of each; what was fed before is not computed again.
+            prompts: The whole decision context of each; cached parts are not computed again.
         """
 
     @abstractmethod
     def finished(self) -> list[tuple[int, SampledAction]]:
-        """Wait until at least one row that was asked has its action; return all ``(row, action)`` there are.
+        """Wait until at least one submitted row has its action; return all ``(row, action)`` that are ready.
 
         A failure that concerns a request is an action with ``FinishReason.ERROR``; nothing is raised for it.
         """
 
     @abstractmethod
     def close(self, rows: Sequence[int]) -> None:
-        """End conversations and free what they hold; an action that a row still waits for is dropped."""
+        """End conversations and free their memory; pending actions are dropped."""
 
     def act(self, rows: Sequence[int], prompts: Sequence[tuple[int, ...]]) -> list[SampledAction]:
-        """Ask and wait for all: one action per row, in the order of ``rows``."""
+        """Submit and wait for all: one action per row, in the order of ``rows``."""
         self.submit(rows, prompts)
         drawn: dict[int, SampledAction] = {}
         while len(drawn) < len(rows):
@@ -121,23 +121,35 @@ class Session(ABC):
 
 
 class Sampler(ABC):
-    """Draws actions from a policy."""
+    """Samples actions from a policy."""
 
     @abstractmethod
     def open(
         self, policy: SampledPolicy, sampling: Sampling, seeds: Sequence[int] = (), weights: str = "live"
     ) -> Session:
-        """Start a session; equal seeds and prompts draw equal actions, whatever other rows there are.
+        """Start a session; equal seeds and prompts give equal actions, independent of other rows.
 
         Args:
-            policy: Loaded.
+            policy: A policy with loaded weights.
             sampling: Settings for all of its conversations.
             seeds: One per conversation to start with, rows 0, 1, 2, and so on.
-            weights: Which weights act: ``live`` or ``initial``.
+            weights: Weights to sample from: ``live`` or ``initial``.
+        """
+
+    def check(self, policy: SampledPolicy, weights: str = "live", constrained: bool = False) -> None:  # noqa: B027
+        """Check that this sampler supports the settings, before weights are read.
+
+        Args:
+            policy: Need not be loaded.
+            weights: Weights to sample from.
+            constrained: Whether replies will be constrained.
+
+        Raises:
+            ConfigError: With the reason and what to change.
         """
 
     def sync(self, policy: SampledPolicy) -> None:  # noqa: B027
-        """Take over the live weights of a policy; a sampler that reads them where they are has nothing to do.
+        """Update to the live weights of a policy; a sampler that reads them directly does nothing.
 
         Called before the first episode of a run, after a checkpoint was loaded and after each optimizer step, never
         while a session waits for an action.

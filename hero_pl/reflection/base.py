@@ -1,7 +1,7 @@
-"""The base of everything that diagnoses turns in hindsight.
+"""Interface of reflectors, which diagnose turns in hindsight.
 
-A reflector sees whole, finished trajectories. What it returns is data: an unreadable answer is a rejected
-:class:`~hero_pl.types.Reflection` with its issues, never an exception.
+A reflector gets whole, finished trajectories. An unparsable answer is a rejected :class:`~hero_pl.types.Reflection`
+with its issues, never an exception.
 """
 
 from __future__ import annotations
@@ -17,10 +17,20 @@ if TYPE_CHECKING:
 
 
 class Reflector(ABC):
-    """Turns trajectories into reflections: one diagnosis or None per turn."""
+    """Computes reflections from trajectories: one diagnosis or ``None`` per turn."""
+
+    def check_policy(self, policy: Policy) -> None:  # noqa: B027 - most reflectors ask no policy
+        """Refuse settings that cannot work with the policy, before its weights are read. Wrappers pass it on.
+
+        Args:
+            policy: The policy that will be trained.
+
+        Raises:
+            ConfigError: With the reason and what to change.
+        """
 
     def start(self, policy: Policy) -> None:  # noqa: B027 - most reflectors have nothing to prepare
-        """Called once before training, with the policy at its initial weights. Wrappers pass it on.
+        """Called once before training, with the policy at its initial weights. Wrappers call it on their reflector.
 
         Args:
             policy: The policy that will be trained.
@@ -31,22 +41,22 @@ class Reflector(ABC):
         """Diagnose every turn of every trajectory.
 
         Args:
-            trajectories: Finished episodes, successful ones too.
-            policy: The live policy, for reflectors that ask it. Others accept ``None`` and ignore it.
+            trajectories: Finished episodes, successful and failed ones.
+            policy: The current policy, for reflectors that use it. Others accept ``None`` and ignore it.
 
         Returns:
             One reflection per trajectory, in the same order, with ``len(diagnoses) == len(turns)``.
 
         Raises:
-            ReflectionError: If the reflector could not be run at all.
+            ReflectionError: The reflector could not be run.
         """
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs to continue bit by bit; empty unless the reflector keeps state."""
+        """State that a resumed run needs to be bit-identical; empty for a reflector without state."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027 - stateless reflectors need nothing
-        """Continue from what :meth:`state_dict` returned.
+        """Restore :meth:`state_dict`.
 
         Args:
             state: The saved state of a reflector built with the same arguments.

@@ -1,4 +1,4 @@
-"""The chat client of ``hero_envs`` as reflectors and judges use it: its faults are data, or errors of hero_pl."""
+"""The chat client of ``hero_envs``, for reflectors and judges; failures are data, or errors of hero_pl."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from hero_pl.types import Message
 
 @dataclass(frozen=True, slots=True)
 class ChatReply:
-    """What came back for one request."""
+    """Result of one request."""
 
     text: str
     tokens: int
-    """Tokens generated, as reported or estimated."""
+    """Number of generated tokens, as reported or estimated."""
     failure: str = ""
     """``request_failed`` (transient errors until no retry was left), ``request_refused``, or empty if it worked."""
 
@@ -26,12 +26,12 @@ class ChatEndpoint:
     """Sends chat requests and counts their tokens; safe to use from several threads.
 
     Args:
-        base_url: Up to and without ``/chat/completions``, for example ``http://localhost:8000/v1``.
-        model: Name the endpoint knows.
+        base_url: URL without ``/chat/completions``, for example ``http://localhost:8000/v1``.
+        model: Name of the model at the endpoint.
         api_key: Sent as bearer token if not empty.
-        max_total_tokens: Prompt and generated tokens that may be spent in all; no cap if ``None``.
+        max_total_tokens: Maximum number of tokens, prompts and replies, over all requests; ``None`` for no limit.
         extra_body: Merged into every request; a value of ``None`` removes a field.
-        options: Everything else that ``hero_envs.chat_endpoint.Endpoint`` takes.
+        options: Further arguments of ``hero_envs.chat_endpoint.Endpoint``.
 
     Raises:
         ConfigError: A setting is out of range, or the key would be sent unencrypted to another machine.
@@ -47,7 +47,7 @@ class ChatEndpoint:
         **options: Any,
     ) -> None:
         if max_total_tokens is not None and max_total_tokens < 1:
-            raise ConfigError(f"max_total_tokens={max_total_tokens}: expected at least 1, or null for no cap.")
+            raise ConfigError(f"max_total_tokens={max_total_tokens}: expected at least 1, or null for no limit.")
         self._spending = Spending(max_total_tokens, name="max_total_tokens")
         try:
             self._endpoint = Endpoint(base_url, model, api_key, spending=self._spending, **options)
@@ -58,7 +58,7 @@ class ChatEndpoint:
 
     @property
     def spent_tokens(self) -> int:
-        """So far, prompts and answers."""
+        """Tokens of prompts and replies so far."""
         return int(self._spending.spent)
 
     @spent_tokens.setter
@@ -76,13 +76,13 @@ class ChatEndpoint:
 
         Args:
             messages: The conversation.
-            max_tokens: Tokens to generate at most.
+            max_tokens: Maximum number of tokens to generate.
             temperature: 0 is greedy.
-            response_format: Field of that name in the request; none if ``None``.
+            response_format: Field ``response_format`` of the request; left out if ``None``.
 
         Raises:
             SpendCapError: The spend cap does not allow the request.
-            EndpointError: The endpoint will never answer, or has stopped to.
+            EndpointError: The endpoint cannot answer, or does not answer any more.
         """
         spoken = [{"role": message.role, "content": message.content} for message in messages]
         more = {"response_format": response_format, **self._extra_body}
@@ -97,5 +97,5 @@ class ChatEndpoint:
         return ChatReply(answer.text, answer.tokens)
 
     def cancel(self) -> None:
-        """End the requests that are on their way."""
+        """Cancel the requests in flight."""
         self._endpoint.cancel()

@@ -1,4 +1,4 @@
-"""Reflections from any OpenAI-compatible chat endpoint."""
+"""Reflections from an OpenAI-compatible chat endpoint."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
 
 def api_key(variable: str) -> str:
-    """The key in an environment variable; no key if the variable has no name.
+    """The key in an environment variable; empty if no variable is given.
 
     Raises:
-        ConfigError: It is not set.
+        ConfigError: The variable is not set.
     """
     key = os.environ.get(variable, "") if variable else ""
     if variable and not key:
         raise ConfigError(
-            f"api_key_env={variable!r}: this environment variable is not set. Export the key, or leave api_key_env "
-            "empty for an endpoint without keys."
+            f"api_key_env={variable!r}: this environment variable is not set. Set it, or leave api_key_env empty for "
+            "an endpoint without keys."
         )
     return key
 
@@ -40,29 +40,30 @@ class ChatReflector(Reflector):
     """Asks another model behind an OpenAI-compatible chat endpoint for the diagnoses.
 
     Args:
-        base_url: For example ``http://localhost:8000/v1``.
-        model: Name the endpoint knows.
-        api_key_env: Environment variable that holds the key; empty if the endpoint wants none.
-        temperature: 0 is greedy.
-        on_invalid: ``skip`` leaves turns without a usable diagnosis out. ``retry`` asks again, with the list of errors
-            and a temperature 0.2 higher each time, and keeps the answer that covers most turns.
-        retries: Further questions at most, with ``on_invalid: retry``.
+        base_url: Base URL, for example ``http://localhost:8000/v1``.
+        model: Name of the model at the endpoint.
+        api_key_env: Environment variable with the API key; empty for no key.
+        temperature: Sampling temperature; 0 is greedy.
+        on_invalid: ``skip`` gives no diagnosis for turns without a usable one. ``retry`` asks again, with the list of
+            errors and a temperature 0.2 higher each time, and keeps the answer that covers most turns.
+        retries: Maximum number of further requests, with ``on_invalid: retry``.
         max_request_chars: Longer episodes are reviewed in windows of turns.
         max_reply_chars: Longer replies of the environment are cut in the middle.
-        concurrency: Requests in flight.
-        timeout_s: Per request, in seconds.
-        max_retries: Further attempts after a transient error.
+        concurrency: Maximum number of requests in flight.
+        timeout_s: Time limit per request, in seconds.
+        max_retries: Number of retries after a transient error.
         backoff_s: Wait before the first retry, in seconds; doubled each time.
-        max_wait_s: Longest wait between two attempts, in seconds; who asks for a longer one is not asked again.
-        max_failures: Requests in a row without an answer that end the run. An endpoint that has never answered ends it
-            at once.
-        max_total_tokens: Tokens, prompt and answer, that the whole run may spend; no cap if null.
-        response_format: Send the JSON schema of the review along, for servers that can hold an answer to one.
+        max_wait_s: Longest wait between two attempts, in seconds; if the server asks for a longer one, there is no
+            retry.
+        max_failures: Number of consecutive requests without an answer that end the run. An endpoint that has never
+            answered ends it at once.
+        max_total_tokens: Maximum number of tokens, prompts and replies, of the whole run; null for no limit.
+        response_format: Whether to send the JSON schema of the review, for servers with structured output.
         extra_body: Merged into every request, for example ``{chat_template_kwargs: {enable_thinking: false}}``; a null
             value removes a field.
-        leak_policy: What happens to a diagnosis that tells the future.
-        leak_ngram: Words in a row that count as quoted.
-        max_diagnosis_chars: Longer diagnoses are cut at a sentence end.
+        leak_policy: What to do with a diagnosis that contains later information: ``drop``, ``redact`` or ``flag``.
+        leak_ngram: Number of consecutive words that count as a quotation.
+        max_diagnosis_chars: Longer diagnoses are cut at the end of a sentence.
     """
 
     def __init__(
@@ -109,9 +110,9 @@ class ChatReflector(Reflector):
         self.concurrency = concurrency
 
     def reflect(self, trajectories: Sequence[Trajectory], policy: Policy | None) -> list[Reflection]:
-        """Ask about all trajectories and windows at once; the policy is not used.
+        """Send the requests of all trajectories and windows in parallel; the policy is not used.
 
-        A request that fails for good leaves its turns without a diagnosis and the issue ``request_failed`` or
+        If a request fails after all retries, its turns have no diagnosis, and the issue is ``request_failed`` or
         ``request_refused``.
 
         Raises:
@@ -122,7 +123,7 @@ class ChatReflector(Reflector):
         pool = ThreadPoolExecutor(max_workers=self.concurrency)
         try:
             return self.review.run(trajectories, plan, lambda questions: list(pool.map(self._answer, questions)))
-        except BaseException:  # a signal, too, must not wait for answers
+        except BaseException:  # also after a signal, do not wait for answers
             pool.shutdown(wait=False, cancel_futures=True)
             self.endpoint.cancel()
             raise
@@ -130,11 +131,11 @@ class ChatReflector(Reflector):
             pool.shutdown()
 
     def state_dict(self) -> dict[str, Any]:
-        """Tokens spent so far, so that the cap holds for the whole run."""
+        """Tokens used so far, so that the limit is for the whole run."""
         return {"spent_tokens": self.endpoint.spent_tokens}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Count on from the saved run."""
+        """Restore the count."""
         self.endpoint.spent_tokens = int(state["spent_tokens"])
 
     def _answer(self, question: Question) -> Answer:
@@ -143,6 +144,6 @@ class ChatReflector(Reflector):
         return Answer(reply.text, reply.tokens, failure=reply.failure)
 
     def _shape(self, question: Question) -> dict[str, Any]:
-        """What the answer must look like, as servers with structured output take it."""
+        """Field ``response_format`` with the schema of the answer, for servers with structured output."""
         schema = review_schema(question.trajectory, question.request.window, self.review.max_diagnosis_chars)
         return {"type": "json_schema", "json_schema": {"name": "review", "strict": True, "schema": schema}}

@@ -1,4 +1,4 @@
-"""What a parser has to know about the episode that a reflection is about."""
+"""The episode as text, for parsing a reflection on it."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ class ReflectionContext:
     """The episode as text, for the leak check and for the checks of a corrected action."""
 
     context: str
-    """The task: everything the policy knew before turn 1."""
+    """The task: all text that the policy saw before turn 1."""
     actions: tuple[str, ...]
     """Canonical action of each turn."""
     observations: tuple[str, ...]
-    """What the environment answered after each action."""
+    """Reply of the environment to each action."""
     tools: tuple[str, ...]
-    """Names of the tools; empty where actions are plain text."""
+    """Names of the tools; empty if actions are plain text."""
     final_reward: float
     texts: tuple[str, ...] = ()
-    """What the policy wrote at each turn, where that is more than the action; empty or one per turn."""
+    """Full reply of the policy at each turn, if it is more than the action; empty or one per turn."""
     plain_replies: bool | None = None
-    """Whether the environment takes plain words as a reply to a user; ``None`` where it does not say."""
+    """Whether the environment accepts plain text as a reply to a user; ``None`` if it does not report it."""
 
     def __post_init__(self) -> None:
         lengths = {len(self.actions), len(self.observations), len(self.texts) or len(self.actions)}
         if len(lengths) > 1:
             raise ReflectionError(
-                f"ReflectionContext was given {len(self.actions)} actions, {len(self.observations)} observations and "
+                f"ReflectionContext got {len(self.actions)} actions, {len(self.observations)} observations and "
                 f"{len(self.texts)} texts; expected one of each per turn (texts may be left out)."
             )
 
     @classmethod
     def of(cls, trajectory: Trajectory) -> ReflectionContext:
-        """Read a trajectory; tool schemas and the first observation belong to the task."""
+        """Build the context of a trajectory; tool schemas and the first observation are part of the task."""
         schemas = [json.dumps(tool, ensure_ascii=False, default=str) for tool in trajectory.tools]
         return cls(
             context="\n".join([trajectory.system_prompt, *schemas, trajectory.first_observation]),
@@ -57,14 +57,14 @@ class ReflectionContext:
 
     @property
     def takes_replies(self) -> bool:
-        """Whether plain words are an action: the environment says so, or such an action was taken."""
+        """Whether plain text is an action: the environment reports it, or the episode has such an action."""
         if self.plain_replies is not None:
             return self.plain_replies
         return any(action.strip() and not _CALL.match(action) for action in self.actions)
 
 
 def tool_name(schema: Mapping[str, Any]) -> str:
-    """Name in a tool schema, flat (``{"name": ...}``) or nested under ``function``; empty when there is none."""
+    """Name in a tool schema, flat (``{"name": ...}``) or nested under ``function``; empty if there is none."""
     function = schema.get("function")
     inner = function if isinstance(function, Mapping) else schema
     return str(inner.get("name") or "")

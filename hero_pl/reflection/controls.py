@@ -1,10 +1,10 @@
-"""Falsification controls: the same hints in every respect but the content of the diagnosis.
+"""Falsification controls: hints that differ from the true ones only in the content of the diagnosis.
 
-If training with one of these does as well as with the true diagnoses, the diagnoses did nothing. Which turns carry a
-hint and with which confidence is always taken from the wrapped reflector; ``next_action_target`` is dropped. What could
-not be done as intended is an issue of its turn: ``control_unchanged`` (the same words came from another turn),
-``control_from_buffer`` (the words come from an earlier batch), ``control_generic`` (a sentence of the bank stood in)
-and ``control_dropped`` (there was nothing to take, the turn lost its hint).
+If training with a control is as good as with the true diagnoses, the diagnoses have no effect. The turns with a hint
+and their confidences are always those of the wrapped reflector; ``next_action_target`` is dropped. Deviations are
+issues of their turn: ``control_unchanged`` (another turn has the same words), ``control_from_buffer`` (the words come
+from an earlier batch), ``control_generic`` (a generic sentence was used instead) and ``control_dropped`` (there was no
+text to use, so the turn has no hint).
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
 
 ShuffleMode: TypeAlias = Literal["batch", "turns", "generic", "random_tokens"]
 Replacement: TypeAlias = tuple[str | None, tuple[str, ...]]
-"""The new text (``None`` drops the hint) and the issues that come with it."""
+"""The new text (``None`` drops the hint) and its issues."""
 
 
 class ShuffledReflector(Reflector):
     """Gives every turn the diagnosis of another turn: the random-diagnosis control.
 
     Args:
-        inner: The reflector whose diagnoses are exchanged.
-        mode: ``batch`` exchanges across episodes of the same environment, other tasks first. ``turns`` exchanges
-            inside each episode. ``generic`` takes context-free sentences. ``random_tokens`` draws words at random
-            from the diagnoses of other turns. All keep the length bucket where they can.
-        seed: Fixes the exchange.
-        buffer_size: Diagnoses of earlier batches that are kept for turns without a partner.
+        inner: Reflector whose diagnoses are exchanged.
+        mode: ``batch`` exchanges across episodes of the same environment, preferably of other tasks. ``turns``
+            exchanges within each episode. ``generic`` uses generic sentences. ``random_tokens`` draws words at random
+            from the diagnoses of other turns. All prefer texts of similar length.
+        seed: Determines the exchange.
+        buffer_size: Number of diagnoses of earlier batches to keep, for turns without a partner.
     """
 
     def __init__(self, inner: Reflector, mode: ShuffleMode = "batch", seed: int = 0, buffer_size: int = 256) -> None:
@@ -53,12 +53,16 @@ class ShuffledReflector(Reflector):
         self._buffer: deque[Placed] = deque(maxlen=buffer_size)
         self._calls = 0
 
+    def check_policy(self, policy: Policy) -> None:
+        """See :meth:`Reflector.check_policy`."""
+        self.inner.check_policy(policy)
+
     def start(self, policy: Policy) -> None:
         """Prepare the inner reflector."""
         self.inner.start(policy)
 
     def reflect(self, trajectories: Sequence[Trajectory], policy: Policy | None) -> list[Reflection]:
-        """Ask ``inner``, then exchange the texts of its diagnoses."""
+        """Call ``inner``, then exchange the texts of its diagnoses."""
         reflections = self.inner.reflect(trajectories, policy)
         items = _place(trajectories, reflections)
         rng = random.Random(f"{self.seed}/{self._calls}")
@@ -73,7 +77,7 @@ class ShuffledReflector(Reflector):
         return _with_texts(reflections, items, replacements)
 
     def state_dict(self) -> dict[str, Any]:
-        """Batches so far (which fix the randomness of the next one), the buffer, and the inner reflector's state."""
+        """Number of batches (which determines the random numbers of the next one), buffer, and inner state."""
         return {
             "calls": self._calls,
             "buffer": [[item.env_id, item.task_id, item.turn, item.text] for item in self._buffer],
@@ -81,7 +85,7 @@ class ShuffledReflector(Reflector):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Exchange from here on as the saved run would have done."""
+        """Restore :meth:`state_dict`."""
         self._calls = int(state["calls"])
         self._buffer.clear()
         for env_id, task_id, turn, text in state["buffer"]:
@@ -103,7 +107,7 @@ class ShuffledReflector(Reflector):
         return replacements
 
     def _settle(self, item: Placed, giver: Placed | None, rng: random.Random) -> Replacement:
-        """Take the giver's words unless they are the same, or (in ``batch``) stem from the same episode."""
+        """Use the giver's words, unless they are the same or (in ``batch``) from the same episode."""
         same_words = giver is not None and giver.text == item.text
         too_close = self.mode == "batch" and giver is not None and giver.episode == item.episode
         if giver is None or same_words or too_close:
@@ -116,7 +120,7 @@ class ShuffledReflector(Reflector):
         return giver.text, ("control_unchanged",) if same_words else ()
 
     def _random_words(self, item: Placed, items: list[Placed], rng: random.Random) -> Replacement:
-        """As many words as before, drawn from the diagnoses of other turns (or from the bank if there are none)."""
+        """The same number of words, drawn from the diagnoses of other turns (or from generic sentences)."""
         others = [other for other in (*items, *self._buffer) if other is not item and other.env_id == item.env_id]
         pool = [word for other in others for word in other.text.split()] or " ".join(generic_bank()).split()
         text = " ".join(rng.choice(pool) for _ in item.text.split())
@@ -124,32 +128,36 @@ class ShuffledReflector(Reflector):
 
 
 class BlindReflector(Reflector):
-    """Takes its words from a reflector that saw the actions but no reply: how much is guessed from style alone.
+    """Uses diagnoses of the same episodes without observations: measures what can be guessed from the actions alone.
 
-    The wrapped reflector is asked twice, about the episodes as they were and about the same episodes without replies,
-    so reflection costs twice as much.
+    The wrapped reflector is called twice, with the original episodes and with the same episodes without replies, so
+    reflection costs twice as much.
 
     Args:
         inner: The reflector to blind.
-        seed: Fixes the sentence that stands in where the blind answer has none.
+        seed: Determines the generic sentence for turns without a blind diagnosis.
     """
 
     def __init__(self, inner: Reflector, seed: int = 0) -> None:
         if getattr(inner, "mode", None) == "continue":
             raise ConfigError(
-                f"BlindReflector(inner={type(inner).__name__}(mode='continue')): that mode reads the ids of the "
-                "episode, which hold the replies. Use mode='transcript'."
+                f"BlindReflector(inner={type(inner).__name__}(mode='continue')): that mode uses the ids of the "
+                "episode, which contain the replies. Use mode='transcript'."
             )
         self.inner = inner
         self.seed = seed
         self._calls = 0
+
+    def check_policy(self, policy: Policy) -> None:
+        """See :meth:`Reflector.check_policy`."""
+        self.inner.check_policy(policy)
 
     def start(self, policy: Policy) -> None:
         """Prepare the inner reflector."""
         self.inner.start(policy)
 
     def reflect(self, trajectories: Sequence[Trajectory], policy: Policy | None) -> list[Reflection]:
-        """Ask with and without replies; keep the turns and confidences of the first, the words of the second."""
+        """Reflect with and without replies; keep turns and confidences of the first, and the texts of the second."""
         reflections = self.inner.reflect(trajectories, policy)
         blind = self.inner.reflect([without_replies(trajectory) for trajectory in trajectories], policy)
         rng = random.Random(f"{self.seed}/{self._calls}")
@@ -168,24 +176,24 @@ class BlindReflector(Reflector):
         return [replace(real, tokens=real.tokens + other.tokens) for real, other in zip(joined, blind, strict=True)]
 
     def state_dict(self) -> dict[str, Any]:
-        """Batches so far and the inner reflector's state."""
+        """Number of batches, and the inner state."""
         return {"calls": self._calls, "inner": self.inner.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on as the saved run would have done."""
+        """Restore :meth:`state_dict`."""
         self._calls = int(state["calls"])
         self.inner.load_state_dict(state["inner"])
 
 
 def without_replies(trajectory: Trajectory) -> Trajectory:
-    """The same episode with every reply blanked, in the text, in the prompt ids and in what was reported at the end."""
+    """The same episode without replies of the environment, in text, prompt ids and final ``info``."""
     turns = tuple(replace(turn, observation="", prompt_ids=()) for turn in trajectory.turns)
     return replace(trajectory, turns=turns, info={})
 
 
 @functools.cache
 def generic_bank() -> tuple[str, ...]:
-    """Context-free sentences of many lengths; they fit every turn and help none."""
+    """Generic sentences of many lengths; they fit every turn and contain no information."""
     path = Path(__file__).parent / "prompts" / "generic_bank.txt"
     return tuple(path.read_text(encoding="utf-8").splitlines())
 
@@ -208,7 +216,7 @@ def _place(trajectories: Sequence[Trajectory], reflections: Sequence[Reflection]
 def _with_texts(
     reflections: Sequence[Reflection], items: list[Placed], replacements: list[Replacement]
 ) -> list[Reflection]:
-    """Put the new texts in; nothing else changes except that targets go."""
+    """Replace the texts and drop the targets; nothing else changes."""
     diagnoses: list[list[Diagnosis | None]] = [list(reflection.diagnoses) for reflection in reflections]
     issues: list[list[tuple[str, int]]] = [list(reflection.issues) for reflection in reflections]
     for item, (text, codes) in zip(items, replacements, strict=True):

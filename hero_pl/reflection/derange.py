@@ -1,4 +1,4 @@
-"""Exchange texts among turns so that no turn keeps its own: a derangement, as different as it can be."""
+"""Exchange texts among turns so that no turn keeps its own (a derangement), and partners differ as much as possible."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _PARTNERS = 64
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A diagnosis text and where it stands."""
+    """A diagnosis text and its turn."""
 
     text: str
     env_id: str
@@ -23,12 +23,12 @@ class Placed:
 
     @property
     def bucket(self) -> int:
-        """Length bucket: the length doubles from one bucket to the next."""
+        """Length bucket; the length doubles from one bucket to the next."""
         return len(self.text).bit_length()
 
 
 def mismatch(taker: Placed, giver: Placed) -> int:
-    """How bad a replacement is: same words, same episode, same task, other length, in this order of weight."""
+    """Cost of a replacement: same words, same episode, same task, other length, in decreasing weight."""
     return (
         1000 * (taker.text == giver.text)
         + 200 * (taker.episode == giver.episode)
@@ -38,21 +38,21 @@ def mismatch(taker: Placed, giver: Placed) -> int:
 
 
 def derange(items: Sequence[Placed], rng: random.Random) -> list[int] | None:
-    """A random permutation without fixed points, improved by exchanges until the :func:`mismatch` no longer falls.
+    """A random permutation without fixed points, improved by exchanges while the :func:`mismatch` decreases.
 
     Args:
-        items: What to permute.
+        items: Texts to permute.
         rng: Source of randomness.
 
     Returns:
-        For each item the index of the item whose text it takes, or ``None`` if there are fewer than two items.
+        For each item the index of the item whose text it gets, or ``None`` if there are fewer than two items.
     """
     size = len(items)
     if size < 2:
         return None
     order = list(range(size))
     rng.shuffle(order)
-    order.sort(key=lambda i: items[i].bucket)  # stable: random inside a bucket
+    order.sort(key=lambda i: items[i].bucket)  # stable sort: random within a bucket
     source = [0] * size
     for place, i in enumerate(order):
         source[i] = order[(place + 1) % size]  # one cycle, hence no fixed point
@@ -64,7 +64,7 @@ def derange(items: Sequence[Placed], rng: random.Random) -> list[int] | None:
 
 
 def _improve(items: Sequence[Placed], source: list[int], order: list[int], rng: random.Random) -> bool:
-    """One pass of pairwise exchanges; True if any lowered the total mismatch."""
+    """One pass of pairwise exchanges; True if the total mismatch decreased."""
     improved = False
     for i in order:
         own = mismatch(items[i], items[source[i]])

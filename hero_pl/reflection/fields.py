@@ -1,6 +1,6 @@
-"""Two fields of one turn: diagnosis and confidence. Pure functions from JSON values; for the third see ``target``.
+"""Parse two fields of one turn: diagnosis and confidence. Pure functions of JSON values; for the third see ``target``.
 
-Each returns the value and the codes of what had to be changed, in the order of the checks.
+Each returns the value and the codes of the changes, in the order of the checks.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _SENTENCE_END = re.compile(r"[.!?…。！？][\"'”’)\]]*(?=\s|$)")
 
 
 def read_diagnosis(value: Any, max_chars: int) -> tuple[str, list[str]]:
-    """Fold white space and cut a long text at a sentence end; empty if there is nothing to say.
+    """Normalize white space and cut a long text at the end of a sentence; empty if there is no diagnosis.
 
     Args:
-        value: What stands under ``diagnosis``.
-        max_chars: Longest text, in characters.
+        value: Value of ``diagnosis``.
+        max_chars: Maximum length, in characters.
     """
     text = " ".join(value.split()) if isinstance(value, str) else ""
     bare = text.strip("\"'`“”‘’()[]{}<>*_ .!:;,").casefold()
@@ -42,10 +42,10 @@ def read_diagnosis(value: Any, max_chars: int) -> tuple[str, list[str]]:
 
 
 def read_confidence(value: Any) -> tuple[Confidence, list[str]]:
-    """Read words, fractions and percents; anything else counts as low.
+    """Parse words, fractions and percents; all other values count as low.
 
     Args:
-        value: What stands under ``confidence``.
+        value: Value of ``confidence``.
 
     Example:
         >>> read_confidence("high"), read_confidence("85 %"), read_confidence(True)

@@ -1,7 +1,7 @@
-"""Reviews that cannot miss their format: only tokens that continue a valid answer can be drawn.
+"""Reviews sampled under a grammar: only tokens that continue a valid answer can be sampled.
 
 The format is a JSON schema per window and set of tools, or a grammar for plain lines; xgrammar (extra ``constrained``)
-says which ids may come next.
+computes the allowed next ids.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 
 _BRACKETS = re.compile(r"\s*(\w+)\[.*\]\s*\Z", re.DOTALL)
 MOST_ITEMS = 8
-"""Entries of a list in a corrected action, so that no answer can go on forever."""
+"""Maximum number of entries of a list in a corrected action, so that every answer ends."""
 
 
 def review_schema(trajectory: Trajectory, window: tuple[int, int], max_chars: int) -> dict[str, Any]:
-    """JSON schema of the answer about the turns of a window: every turn, no other key, no text without end.
+    """JSON schema of the answer for the turns of a window: every turn, no other key, texts of limited length.
 
     Args:
-        trajectory: For its tools; without tools a corrected action is written ``name[...]``, with a name that the
-            episode has used.
+        trajectory: Trajectory, for its tools; without tools a corrected action has the form ``name[...]``, with a name
+            that the episode has used.
         window: First and last turn.
-        max_chars: Of any text in the answer.
+        max_chars: Maximum length of every text in the answer.
     """
     functions = [tool.get("function", tool) for tool in trajectory.tools]
     calls = [
@@ -83,12 +83,12 @@ def _object(**properties: Any) -> dict[str, Any]:
 
 
 def _text(max_chars: int) -> dict[str, Any]:
-    """Some letters on one line: no control characters, and nothing that JSON would have to escape."""
+    """A text on one line, without control characters and characters that JSON has to escape."""
     return {"type": "string", "pattern": f'^[^\\x00-\\x1f\\x7f"\\\\]{{1,{max_chars}}}$'}
 
 
 def _bounded(schema: Mapping[str, Any], max_chars: int) -> dict[str, Any]:
-    """A tool's parameters with an end to every text and list, and no other names than its own."""
+    """A tool's parameters with limits on every text and list, and without additional properties."""
     found = {key: value for key, value in schema.items() if key not in ("description", "default", "examples", "title")}
     if found.get("type") == "string" and "enum" not in found:
         found |= _text(max_chars)
@@ -106,17 +106,19 @@ class ReviewGrammar:
     """Compiles the format of reviews for one policy, once per schema.
 
     Args:
-        policy: Loaded; for its tokenizer and the size of its output.
+        policy: The loaded policy, for its tokenizer and output size.
 
     Raises:
-        ConfigError: xgrammar is not installed, or cannot read the tokenizer.
+        ConfigError: xgrammar is not installed, or does not support the tokenizer.
     """
 
     def __init__(self, policy: Policy) -> None:
         try:
             import xgrammar
         except ImportError as error:
-            raise ConfigError("constrained: true needs xgrammar: pip install 'hero_pl[constrained]'.") from error
+            raise ConfigError(
+                "constrained: true needs xgrammar. Install it with: pip install 'hero_pl[constrained]'"
+            ) from error
         self._xgrammar: Any = xgrammar
         template = policy.template
         vocabulary = max(len(template.tokenizer), _outputs(policy))
@@ -125,12 +127,12 @@ class ReviewGrammar:
                 template.tokenizer, vocab_size=vocabulary, stop_token_ids=sorted(template.end_ids)
             )
         except (RuntimeError, ValueError, TypeError) as error:
-            raise ConfigError(f"constrained: true: xgrammar cannot read this tokenizer: {error}") from error
+            raise ConfigError(f"constrained: true: xgrammar does not support this tokenizer: {error}") from error
         self._compiler: Any = xgrammar.GrammarCompiler(info, max_threads=1)
         self.vocabulary = vocabulary
 
     def constraint(self, form: Mapping[str, Any] | str) -> Constraint:
-        """A fresh constraint for one answer.
+        """A new constraint for one answer.
 
         Args:
             form: A JSON schema, or a grammar.
@@ -143,7 +145,7 @@ class ReviewGrammar:
 
 
 class _Follows(Constraint):
-    """One answer under construction."""
+    """Constraint of one answer."""
 
     def __init__(self, xgrammar: Any, compiled: Any, vocabulary: int) -> None:
         self._xgrammar = xgrammar
@@ -164,6 +166,6 @@ class _Follows(Constraint):
 
 
 def _outputs(policy: Policy) -> int:
-    """Size of the policy's output, which may be larger than its tokenizer."""
+    """Size of the policy's output, which may be larger than that of its tokenizer."""
     config = getattr(getattr(policy, "model", None), "config", None)
     return int(config.get_text_config().vocab_size) if config is not None else 0

@@ -1,12 +1,12 @@
-"""Finding JSON in what a language model wrote, and reading it in spite of small mistakes.
+"""Find and parse JSON in the text of a language model, with repairs of small errors.
 
-:func:`scan` walks over any text once and returns the objects and lists in it; prose and code fences around them are
-ignored. :class:`_Reader` is a string-aware reader for one of them. It accepts JSON plus a fixed list of repairs: raw
+:func:`scan` reads a text once and returns the objects and lists in it; prose and code fences around them are
+ignored. :class:`_Reader` parses one of them. It accepts JSON and a fixed list of repairs: raw
 newlines and unescaped quotes in strings, trailing or missing commas, ``None/True/False``, curly quotes, single-quoted
 literals, bare keys and bare words. Nothing is evaluated. An unfinished or broken container keeps the members that were
 complete. Work is bounded by a budget proportional to the text, so that a megabyte of nested braces ends quickly.
 
-This module knows nothing of turns.
+This module does not depend on turns.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from hero_pl.chat.encode import scrub
 
 Stop: TypeAlias = Literal["", "truncated", "broken", "deep"]
 MAX_DEPTH = 64
-"""Containers inside containers; a reflection needs five or six."""
+"""Maximum nesting of containers; a reflection needs five or six levels."""
 
 
 @dataclass(slots=True)
 class Members:
-    """A JSON object as written: pairs in order, duplicates included."""
+    """A JSON object as written: pairs in order, with duplicates."""
 
     pairs: list[tuple[str, Any]]
     complete: bool = False
@@ -49,13 +49,13 @@ class Span:
     end: int
     value: Members | Items
     repaired: bool
-    """Something other than JSON had to be accepted, or a broken rest was left out."""
+    """Whether text that is not JSON was accepted, or an invalid rest was left out."""
     truncated: bool
-    """The text ended before the container did."""
+    """Whether the text ended before the container."""
 
 
 def plain(value: Any) -> Any:
-    """Turn what the reader built into dictionaries and lists; of duplicate keys the last wins."""
+    """Convert the reader's result to dictionaries and lists; the last of duplicate keys is used."""
     if isinstance(value, Members):
         return {key: plain(item) for key, item in value.pairs}
     if isinstance(value, Items):
@@ -64,17 +64,17 @@ def plain(value: Any) -> Any:
 
 
 def is_complete(value: Any) -> bool:
-    """False for a container whose end was never read."""
+    """False for a container without an end."""
     return not isinstance(value, Members | Items) or value.complete
 
 
 def scan(text: str) -> Iterator[Span]:
     """Yield the JSON containers of ``text`` in order.
 
-    Clean containers do not overlap. One that is incomplete or needed repairs is yielded with what it held, and reading
-    goes on inside it, because its opening brace may have been prose.
+    Valid containers do not overlap. A container that is incomplete or needed repairs is yielded with its members, and
+    reading continues inside it, because its opening brace may have been prose.
     """
-    budget = 8 * len(text) + 65536  # characters looked at, over all attempts
+    budget = 8 * len(text) + 65536  # number of characters read, over all attempts
     position = 0
     while budget > 0 and (opening := _OPENING.search(text, position)):
         start = opening.start()
@@ -91,7 +91,7 @@ def scan(text: str) -> Iterator[Span]:
 
 _DOUBLE, _SINGLE = "“”„‟", "‘’‚‛"
 _ANY_QUOTE = f"\"'{_DOUBLE}{_SINGLE}"
-# A brace is worth reading if a key, the end or nothing follows; a bracket, if an object or nothing follows.
+# Try to read after a brace if a key, the end or nothing follows; after a bracket, if an object or nothing follows.
 _OPENING = re.compile(rf"\{{(?=\s*(?:[{_ANY_QUOTE}\w}}]|\Z))|\[(?=\s*(?:\{{|\Z))")
 _SPACE = re.compile(r"\s*")
 _CUT_OFF = re.compile(r"[\w.+-]*\s*(?:```|\Z)")  # at most one unfinished word before the end of the text or the fence
@@ -114,7 +114,7 @@ _INCOMPLETE = object()
 
 
 class _Reader:
-    """Reads one container from ``start``; afterwards ``stop`` says why an incomplete one ended."""
+    """Reads one container from ``start``; for an incomplete one, ``stop`` is the reason."""
 
     def __init__(self, text: str, start: int) -> None:
         self.text = text
@@ -160,7 +160,7 @@ class _Reader:
         return node
 
     def _member(self, pairs: list[tuple[str, Any]], key: str, depth: int) -> bool:
-        """Read one value; False when reading has to stop."""
+        """Read one value; False if reading has to stop."""
         value = self._value(depth, _AFTER_INNER_MEMBER if depth else _AFTER_OUTER_MEMBER)
         if value is not _INCOMPLETE:
             pairs.append((key, value))
@@ -170,7 +170,7 @@ class _Reader:
         return True
 
     def _separator(self, closing: str) -> None:
-        """Pass one comma; a trailing or a missing one is a repair."""
+        """Read one comma; a trailing or a missing one is a repair."""
         if self._next() == ",":
             self.position += 1
             self.repaired |= self._next() in (closing, ",")
@@ -221,7 +221,7 @@ class _Reader:
         return _WORDS.get(word, None if word in ("NaN", "Infinity", "-Infinity") else word)
 
     def _number(self, word: str) -> int | float | None:
-        """Numbers that no record can hold (infinite, thousands of digits) become None, a repair."""
+        """Numbers that cannot be recorded (infinite, thousands of digits) become None; this is a repair."""
         value = float(word)
         if not math.isfinite(value):
             self.repaired = True
@@ -229,13 +229,13 @@ class _Reader:
         return int(word) if word.lstrip("-").isdigit() else value
 
     def _string(self, after: re.Pattern[str]) -> str:
-        """Read a quoted string that may end only where ``after`` matches; stops the reader if it never ends."""
+        """Read a quoted string that may end only where ``after`` matches; stop the reader if it has no end."""
         text, start = self.text, self.position
         strict = _STRICT_STRING.match(text, start)
         if strict and after.match(text, strict.end()):
             try:
                 value = json.loads(strict.group())
-            except ValueError:  # an escape that JSON does not know: read on below
+            except ValueError:  # an escape that is not JSON: handled below
                 pass
             else:
                 self.position = strict.end()
@@ -252,7 +252,7 @@ class _Reader:
         return ""
 
     def _next(self) -> str:
-        """The next character that is not white space; empty at the end."""
+        """The next character that is not white space; empty at the end of the text."""
         found = _SPACE.match(self.text, self.position)
         self.position = found.end() if found else self.position
         return self.text[self.position : self.position + 1]

@@ -1,8 +1,8 @@
-"""Does a diagnosis of turn t tell what only later turns reveal?
+"""Check whether a diagnosis of turn t contains information from later turns.
 
-A teacher that is shown the future scores actions the student cannot know to be right: the loss falls and nothing is
-learned. Two signs are looked for, each only if it first occurs in the episode after the reply to turn t: a run of
-``ngram`` words, and an identifier (four characters or more with a digit among them).
+With such a hint the teacher prefers actions that the student cannot know to be correct: the loss decreases, but nothing
+is learned. The check looks for two things, if their first occurrence in the episode is after the reply to turn t: a
+sequence of ``ngram`` words, and an identifier (four characters or more, with a digit).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _ESCAPED_SPACE = re.compile(r"\\[nrt]")
 
 
 def words(text: str) -> list[str]:
-    r"""Lower-cased runs of ``[a-z0-9]``, joined across single ``-_.@#``; ``\n`` of JSON text is a space.
+    r"""Lower-case sequences of ``[a-z0-9]``, joined across single ``-_.@#``; ``\n`` of JSON text is a space.
 
     Example:
         >>> words("Mail mia@shop.test, order #W4410 - item 12.")
@@ -31,19 +31,19 @@ def words(text: str) -> list[str]:
 
 
 def is_identifier(word: str) -> bool:
-    """Four characters or more, with a digit."""
+    """Whether a word has four characters or more, with a digit."""
     return len(word) >= 4 and any(character.isdigit() for character in word)
 
 
 class LeakIndex:
-    """When each word run and each identifier of one episode occurs first.
+    """First occurrence of each word sequence and each identifier of one episode.
 
-    Something leaks at turn t exactly when its first occurrence is after turn t, because the task, the final reward
-    and turns 1 to t (actions and replies) are what a diagnosis of turn t may repeat.
+    A diagnosis of turn t may repeat the task, the final reward and turns 1 to t (actions and replies). Text whose first
+    occurrence is after turn t is a leak.
 
     Args:
         episode: The episode.
-        ngram: Length of a word run that counts as quoted.
+        ngram: Number of consecutive words that count as a quotation.
     """
 
     def __init__(self, episode: ReflectionContext, ngram: int = 6) -> None:
@@ -69,15 +69,15 @@ class LeakIndex:
         return "leak_identifier" if any(self._leaking_identifier(word, turn) for word in found) else None
 
     def in_action(self, action: Mapping[str, Any], turn: int) -> bool:
-        """Whether a corrected action of ``turn`` tells the future: each name and each value is looked at on its own.
+        """Whether a corrected action of ``turn`` is a leak; each name and each value is checked separately.
 
-        Not the action as one text: the policy often does later what it should have done at once, and the words that
-        any such call is made of (``name``, ``arguments``, names of tools) are the interface, not news.
+        The action is not checked as one text: the policy often takes the correct action at a later turn, and the words
+        of a call (``name``, ``arguments``, names of tools) are no information.
         """
         return any(self.find(piece, turn) is not None for piece in _pieces(action))
 
     def redact(self, text: str, turn: int) -> str:
-        """Put a marker in the place of every leaking word run and identifier."""
+        """Replace every leaking word sequence and identifier by a marker."""
         text = _composed(text)
         spans = _word_spans(text)
         found = [span.group().lower() for span in spans]
@@ -106,7 +106,7 @@ class LeakIndex:
                 yield i
 
     def _leaking_identifier(self, word: str, turn: int) -> bool:
-        """A joined word (``item_8301557``, ``8301557.then``) also leaks by a part that stands alone in the future."""
+        """A joined word (``item_8301557``, ``8301557.then``) is also a leak if a part of it occurs later as a word."""
         candidates = (name for name in (word, *_parts(word)) if name in self._in_whole)
         return any(self._first_identifier.get(name, 0) > turn for name in candidates)
 
@@ -130,7 +130,7 @@ def _parts(word: str) -> list[str]:
 
 
 def _composed(text: str) -> str:
-    """Unicode NFC: what an environment says decomposed, a tokenizer may have composed."""
+    """Convert to Unicode NFC, because tokenizers may compose text that the environment writes decomposed."""
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 

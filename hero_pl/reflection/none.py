@@ -1,4 +1,4 @@
-"""The reflector that says nothing."""
+"""A reflector without diagnoses."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 
 class NoReflector(Reflector):
-    """Gives no diagnosis at all, for arms that learn from the environment's replies alone."""
+    """Gives no diagnoses, for methods that use only the environment's feedback."""
 
     def reflect(self, trajectories: Sequence[Trajectory], policy: Policy | None) -> list[Reflection]:
-        """One reflection without diagnoses per trajectory; status ``ok``, because nothing was asked."""
+        """One reflection without diagnoses per trajectory, with status ``ok``."""
         return [Reflection((None,) * len(trajectory.turns), "ok", strict=True) for trajectory in trajectories]

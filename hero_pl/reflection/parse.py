@@ -1,7 +1,7 @@
-"""From what a reflector wrote to one diagnosis or ``None`` per turn, with a code for everything that was changed.
+"""Parse the text of a reflector to one diagnosis or ``None`` per turn, with a code for every change.
 
-The rule above all others: a diagnosis must never be paired with the wrong action. Keys that start at 0 are shifted only
-when they are exactly ``0..T-1``; a key 0 in any other pattern rejects the whole output.
+The most important rule: a diagnosis must never be paired with the wrong action. Keys that start at 0 are shifted only
+if they are exactly ``0..T-1``; a key 0 in any other pattern rejects the whole output.
 """
 
 from __future__ import annotations
@@ -46,28 +46,27 @@ def parse_reflection(
     form: AnswerForm = "json",
     ended: bool = True,
 ) -> Reflection:
-    """Read one reflector output; never raises because of ``raw``.
+    """Parse one reflector output; never raises because of ``raw``.
 
     Args:
-        raw: What the reflector wrote.
+        raw: Text of the reflector.
         turns: Number of turns of the episode.
         context: The episode.
-        leak_policy: What happens to a diagnosis that tells the future: ``drop`` the turn, ``redact`` the words, or
-            ``flag`` it and change nothing. A leaking target is dropped except under ``flag``.
-        leak_ngram: Words in a row that count as quoted.
-        max_diagnosis_chars: Longer diagnoses are cut at a sentence end.
-        window: First and last turn that this output was asked to cover; the whole episode by default. Turns outside
-            stay ``None`` without an issue.
-        form: How it was asked to be written.
-        ended: Whether the reflector came to an end by itself. If not, a last line that has no end is left out; of JSON
-            the text itself tells.
+        leak_policy: What to do with a diagnosis that contains later information: ``drop`` it, ``redact`` the words, or
+            ``flag`` it and change nothing. A target with later information is dropped, except with ``flag``.
+        leak_ngram: Number of consecutive words that count as a quotation.
+        max_diagnosis_chars: Longer diagnoses are cut at the end of a sentence.
+        window: First and last turn that this output has to cover; default: the whole episode. Other turns are ``None``,
+            without an issue.
+        form: Form of the answer.
+        ended: Whether the answer is complete. If not, a last line without an end is left out; JSON shows it by itself.
 
     Returns:
         One entry per turn of the episode. ``issues`` are in order of discovery.
 
     Raises:
-        ConfigError: If a setting is out of range.
-        ReflectionError: If ``context`` has another number of turns.
+        ConfigError: A setting is out of range.
+        ReflectionError: ``context`` has another number of turns.
 
     Example:
         >>> episode = ReflectionContext("Buy tea.", ("search[tea]",), ("3 results",), (), 1.0)
@@ -77,13 +76,13 @@ def parse_reflection(
     check_settings(leak_policy, leak_ngram, max_diagnosis_chars)
     if len(context.actions) != turns:
         raise ReflectionError(
-            f"A reflection over {turns} turns was given the context of an episode with {len(context.actions)} turns. "
+            f"A reflection over {turns} turns got the context of an episode with {len(context.actions)} turns. "
             "Build it with ReflectionContext.of(trajectory) from the same trajectory."
         )
     first, last = window or (1, turns)
     raw = scrub(raw)
     issues: Issues = []
-    # what begins as JSON has no reasoning before it, whatever its texts hold
+    # a text that begins with JSON has no reasoning before it, whatever its strings contain
     text = raw if raw.lstrip().startswith("{") else without_thinking(raw)
     if len(text) < len(raw):
         issues.append(("thinking_stripped", 0))
@@ -113,10 +112,10 @@ def parse_reflection(
 
 
 def check_settings(leak_policy: str, leak_ngram: int, max_diagnosis_chars: int) -> None:
-    """Refuse settings that cannot work, before anything is read.
+    """Check the settings before anything is parsed.
 
     Raises:
-        ConfigError: One is out of range.
+        ConfigError: A setting is out of range.
     """
     if leak_policy not in get_args(LeakPolicy):
         raise ConfigError(f"leak_policy={leak_policy!r}: expected one of {', '.join(get_args(LeakPolicy))}.")
@@ -127,7 +126,7 @@ def check_settings(leak_policy: str, leak_ngram: int, max_diagnosis_chars: int) 
 
 
 def dump_reflection(reflection: Reflection) -> str:
-    """Write the diagnoses in the format reflectors are asked for; turns without one are left out."""
+    """Format the diagnoses as reflectors should write them; turns without a diagnosis are left out."""
     turns = {
         f"turn{number}": {
             "diagnosis": diagnosis.text,
@@ -145,7 +144,7 @@ def dump_reflection(reflection: Reflection) -> str:
 
 @dataclass(slots=True)
 class _Candidate:
-    """A span that names turns: ``(number, value, key was canonical)`` as written."""
+    """A span with turn numbers; ``entries`` are ``(number, value, whether the key was canonical)``."""
 
     span: Span
     entries: list[tuple[int, Any, bool]]
@@ -153,7 +152,7 @@ class _Candidate:
 
 
 def _best(text: str, first: int, last: int, whole: bool) -> _Candidate | None:
-    """The span that covers most turns; the later one on a tie."""
+    """The span that covers most turns; on a tie the later one."""
     best: _Candidate | None = None
     inside = 0  # containers inside a candidate are part of it
     for span in scan(text):
@@ -203,21 +202,21 @@ def _zero_indexed(numbers: Iterable[int], turns: int) -> bool:
 
 
 def _of_lines(text: str) -> _Candidate | None:
-    """The lines that name a turn."""
+    """The lines with a turn number."""
     entries, whole = read_lines(text)
     span = Span(0, len(text) if whole else 0, Members([], complete=True), repaired=False, truncated=False)
     return _Candidate(span, entries, len(entries)) if entries else None
 
 
 def _by_turn(best: _Candidate, first: int, last: int, turns: int, issues: Issues) -> dict[int, Any]:
-    """Values by turn number, from 1; empty when the output is rejected."""
+    """Values by turn number, from 1; empty if the output is rejected."""
     if best.span.truncated:
         issues.append(("truncated_output", 0))
     if best.span.repaired:
         issues.append(("json_repaired", 0))
     if not all(canonical for _, _, canonical in best.entries):
         issues.append(("key_normalised", 0))
-    by_turn = {number: value for number, value, _ in best.entries}  # of duplicates the last wins
+    by_turn = {number: value for number, value, _ in best.entries}  # the last of duplicates is used
     if len(by_turn) < len(best.entries):
         issues.append(("duplicate_key", 0))
     if 0 in by_turn:
@@ -271,5 +270,5 @@ def _without_leak(
 
 
 def _is_one_object(span: Span, raw: str) -> bool:
-    """Nothing but white space around one JSON object."""
+    """Whether the text is one JSON object with only white space around it."""
     return isinstance(span.value, Members) and not raw[: span.start].strip() and not raw[span.end :].strip()

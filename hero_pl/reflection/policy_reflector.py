@@ -1,4 +1,4 @@
-"""Another local model reviews the episodes: a larger one, or one that was made elsewhere; no server is needed."""
+"""Review episodes with another local model, for example a larger one; no server is needed."""
 
 from __future__ import annotations
 
@@ -14,24 +14,28 @@ if TYPE_CHECKING:
 
 
 class PolicyReflector(SelfReflector):
-    """Asks a second policy, whose weights never change, as :class:`SelfReflector` asks the one that is trained.
+    """Like :class:`SelfReflector`, but asks a second policy with fixed weights instead of the trained policy.
 
     Args:
-        policy: The reviewer. It is loaded when training starts, onto the device of the policy that is trained.
-        **settings: Those of :class:`SelfReflector` but for ``weights``. With ``mode: continue`` the reviewer reads the
-            episode's own ids, so both policies need one tokenizer.
+        policy: The reviewer. It is loaded when training starts, on the device of the trained policy.
+        **settings: Settings of :class:`SelfReflector`, except ``weights``. With ``mode: continue`` the prompt contains
+            the ids of the episode, so both policies need the same tokenizer.
     """
 
     def __init__(self, policy: Policy, **settings: Any) -> None:
         super().__init__(weights="live", **settings)
         self.policy = policy
 
+    def check_policy(self, policy: Policy) -> None:
+        """See :meth:`Reflector.check_policy`; the policy that is trained is not asked."""
+        super().check_policy(self.policy)
+
     def start(self, policy: Policy) -> None:
         """Load the reviewer.
 
         Raises:
-            ConfigError: ``mode: continue``, and the reviewer has another tokenizer.
-            PolicyError: It cannot be loaded.
+            ConfigError: With ``mode: continue``, the reviewer has another tokenizer.
+            PolicyError: The reviewer cannot be loaded.
         """
         self.policy.load()
         self.policy.requires_grad_(False)
@@ -43,10 +47,10 @@ class PolicyReflector(SelfReflector):
             if own != other:
                 raise ConfigError(
                     f"PolicyReflector(mode='continue'): the reviewer has another tokenizer ({len(other)} entries, the "
-                    f"policy {len(own)}), so the episode's ids mean something else to it. Use mode: transcript."
+                    f"policy {len(own)}), so it cannot use the ids of the episode. Use mode: transcript."
                 )
 
     def reflect(self, trajectories: Sequence[Trajectory], policy: Policy | None) -> list[Reflection]:
-        """See :meth:`Reflector.reflect`; the policy that is trained is not asked."""
+        """See :meth:`Reflector.reflect`; the trained policy is not used."""
         self.policy.load()
         return super().reflect(trajectories, self.policy)

@@ -1,9 +1,8 @@
-"""The request a reflector is asked with: instructions, the recorded episode, windows for long episodes.
+"""Build the request to a reflector: instructions, the recorded episode, and windows for long episodes.
 
-Wording lives in ``prompts/*.jinja``. Everything that came from a user, a tool, a page or the policy is quoted line by
-line, so that it can neither pose as a turn header nor as an instruction. Replies, and turns outside a window, may be
-cut in the middle with a visible marker, and every cut is an issue of the reflection; actions and headers of reviewed
-turns are never cut.
+The texts are in ``prompts/*.jinja``. All text from users, tools, pages and the policy is quoted line by line, so that
+it cannot look like a turn header or an instruction. Replies, and turns outside a window, may be cut in the middle with
+a visible marker, and every cut is an issue of the reflection; actions and headers of reviewed turns are never cut.
 """
 
 from __future__ import annotations
@@ -23,15 +22,15 @@ from hero_pl.types import Message, Reflection, Trajectory, Turn
 
 _FOLDER = Path(__file__).parent / "prompts"
 OUTSIDE_CHARS = 160
-"""Length to which actions and replies of turns outside the window are cut, in characters."""
+"""Maximum length of actions and replies of turns outside the window, in characters."""
 OUTSIDE_TURNS = 8
-"""Turns before the window that are shown, and at most so many after it; the number left out is told."""
+"""Number of turns shown before the window, and maximum number after it; the request gives the number left out."""
 LATER_SHARE = 0.25
-"""Part of the room beside instructions and task that may show what came after the window."""
+"""Fraction of the remaining space (without instructions and task) for turns after the window."""
 TOKENS_PER_TURN = 96
-"""Room for the diagnosis of one turn."""
+"""Tokens for the diagnosis of one turn."""
 TOKENS_BESIDE = 64
-"""Room for the rest of an answer."""
+"""Tokens for the rest of an answer."""
 
 _EXPLANATIONS = {
     "no_json": "no JSON object with turn keys was found",
@@ -49,45 +48,45 @@ _EXPLANATIONS = {
 
 @dataclass(frozen=True, slots=True)
 class ReflectorRequest:
-    """One question to a reflector."""
+    """One request to a reflector."""
 
     messages: tuple[Message, ...]
     window: tuple[int, int]
-    """First and last turn to be diagnosed."""
+    """First and last turn to diagnose."""
     cuts: tuple[tuple[str, int], ...] = ()
-    """What it does not show, as issues: ``reply_cut`` with the reviewed turn; with the first turn of the window
-    ``past_cut`` (texts of turns before it are shortened) and ``past_left_out`` (turns before it are missing); with the
-    last, ``future_cut`` and ``future_left_out`` for turns after it."""
+    """Text that the request does not show, as issues: ``reply_cut`` with the reviewed turn; with the first turn of the
+    window ``past_cut`` (texts of turns before it are shortened) and ``past_left_out`` (turns before it are missing);
+    with the last turn ``future_cut`` and ``future_left_out`` for turns after it."""
     form: AnswerForm = "json"
-    """How the answer is to be written."""
+    """Form of the answer."""
 
     @property
     def max_new_tokens(self) -> int:
-        """Room for the answer."""
+        """Maximum number of tokens for the answer."""
         return answer_tokens(self.window)
 
 
 def answer_tokens(window: tuple[int, int], per_turn: int = TOKENS_PER_TURN) -> int:
-    """Room for diagnoses of the turns of a window, in tokens."""
+    """Maximum number of tokens for the diagnoses of a window."""
     return per_turn * (window[1] - window[0] + 1) + TOKENS_BESIDE
 
 
 def requests(
     trajectory: Trajectory, *, max_size: int, count: Callable[[str], int] = len, max_reply_chars: int = 4000
 ) -> list[ReflectorRequest]:
-    """All requests for one trajectory: one, or the fewest windows of turns where one would be too long.
+    """All requests for one trajectory: one, or the smallest number of windows if one would be too long.
 
     Args:
         trajectory: A finished episode.
-        max_size: Largest request, in the unit of ``count``. A window always has one turn, even if that is larger.
-        count: Size of a text: characters by default, or a tokenizer's count.
+        max_size: Maximum size of a request, in the unit of ``count``. A window always has at least one turn.
+        count: Returns the size of a text; default: characters.
         max_reply_chars: Longer replies are cut in the middle.
 
     Raises:
-        ConfigError: If ``max_size`` is not positive.
+        ConfigError: ``max_size`` is not positive.
     """
     if max_size < 1:
-        raise ConfigError(f"max_size={max_size}: a reflector request needs room; expected at least 1.")
+        raise ConfigError(f"max_size={max_size}: expected at least 1.")
     total = len(trajectory.turns)
     fixed = count(_template("system").render(first=1, last=total)) + count(_task(trajectory))
 
@@ -123,12 +122,12 @@ def render_request(
 
     Args:
         trajectory: A finished episode.
-        window: First and last turn to be diagnosed; all by default. The turns just before are shown shortened.
-        later: Turns after the window that are shown as well, shortened, so that late consequences can be seen.
+        window: First and last turn to diagnose; default: all. The turns directly before are shown shortened.
+        later: Turns after the window to show, shortened, so that late consequences are visible.
         max_reply_chars: Longer replies are cut in the middle.
 
     Raises:
-        ConfigError: If the window or the limit is out of range.
+        ConfigError: The window or the limit is out of range.
     """
     total = len(trajectory.turns)
     first, last = window or (1, total)
@@ -137,7 +136,7 @@ def render_request(
             f"Window {first}..{last} of an episode with {total} turns: expected 1 <= first <= last <= {total}."
         )
     if max_reply_chars < 100:
-        raise ConfigError(f"max_reply_chars={max_reply_chars}: expected at least 100, or nothing of a reply is left.")
+        raise ConfigError(f"max_reply_chars={max_reply_chars}: expected at least 100.")
     reviewed = trajectory.turns[first - 1 : last]
     earlier = trajectory.turns[max(0, first - 1 - OUTSIDE_TURNS) : first - 1]
     values = {
@@ -164,7 +163,7 @@ def render_request(
 
 
 def _later(turns: Sequence[Turn], total: int, room: int, count: Callable[[str], int]) -> list[Turn]:
-    """The next turns and the last one of an episode, in this order while there is room; sorted."""
+    """The last turn of an episode and the next ones, as many as fit; sorted."""
     chosen: list[Turn] = []
     for turn in (*turns[:1], *turns[1:][-1:], *turns[1:-1][: OUTSIDE_TURNS - 2]):
         more = sorted((*chosen, turn), key=lambda one: one.number)
@@ -184,23 +183,23 @@ def _shortened(turn: Turn) -> dict[str, str | int]:
 
 
 def _outside_cuts(when: str, place: int, shown: Sequence[Turn], existing: int) -> list[tuple[str, int]]:
-    """What of the turns before or after a window is shortened, and whether some are missing."""
+    """Issues for turns before or after a window that are shortened or missing."""
     cut = any(len(text) > OUTSIDE_CHARS for turn in shown for text in (turn.text, turn.observation))
     return [(f"{when}_cut", place)] * cut + [(f"{when}_left_out", place)] * (existing > len(shown))
 
 
 def lines_request(trajectory: Trajectory) -> str:
-    """What is said after an episode to have it reviewed in plain lines."""
+    """The request after an episode for a review in plain lines."""
     return _template("lines").render(reward=trajectory.reward, turns=len(trajectory.turns))
 
 
 def retry_message(reflection: Reflection, window: tuple[int, int], form: AnswerForm = "json") -> Message:
-    """Ask again, with the list of what was wrong with the first answer.
+    """Second request, with the list of errors in the first answer.
 
     Args:
         reflection: The first answer, parsed.
-        window: First and last turn that were asked for.
-        form: How the answer is to be written.
+        window: First and last turn to diagnose.
+        form: Form of the answer.
     """
     issues = [
         f"turn{turn}: {_EXPLANATIONS.get(code, code)}" if turn else _EXPLANATIONS.get(code, code)
@@ -216,7 +215,7 @@ def merge_windows(parts: Sequence[Reflection], turns: int, cuts: Sequence[tuple[
     Args:
         parts: One per window, each with an entry for every turn of the episode.
         turns: Number of turns of the episode.
-        cuts: What the requests did not show: further issues, which say nothing against the answers.
+        cuts: Issues for text that the requests did not show; they do not change the status.
     """
     if len(parts) == 1:
         return replace(parts[0], issues=(*parts[0].issues, *cuts)) if cuts else parts[0]
@@ -233,7 +232,7 @@ def merge_windows(parts: Sequence[Reflection], turns: int, cuts: Sequence[tuple[
 
 
 def cut_middle(text: str, max_chars: int) -> str:
-    """Keep the beginning and the end of a long text, with a marker that says how much is missing.
+    """Keep the beginning and the end of a long text, with a marker that gives the number of missing characters.
 
     Example:
         >>> cut_middle("a" * 300 + "b" * 300, 100)

@@ -1,7 +1,7 @@
-"""The loop of every reflector that asks a language model: windows, answers, parsing, asking again, the better answer.
+"""The loop of reflectors that ask a language model: windows, answers, parsing, retries, and the choice of the answer.
 
-Such a reflector has one method of its own. It makes a :class:`Review` from its settings, and its ``reflect`` calls
-:meth:`Review.run` with two functions: which questions an episode needs, and who answers them.
+Such a reflector creates a :class:`Review` from its settings, and its ``reflect`` calls :meth:`Review.run` with two
+functions: one returns the questions for an episode, the other one the answers.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from hero_pl.types import Message, Reflection, Trajectory
 OnInvalid = Literal["skip", "retry"]
 
 WARMER = 0.2
-"""Added to the temperature with every further question: the same greedy question would get the same answer."""
+"""Added to the temperature at every retry: at temperature 0 the answer would be the same."""
 RETRIED = ("retried", 0)
-"""Issue that counts one further question."""
+"""Issue that counts one retry."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the reviewer said to one question."""
+    """Answer of the model to one question."""
 
     text: str
     tokens: int = 0
-    """Tokens generated."""
+    """Number of generated tokens."""
     ids: tuple[int, ...] = ()
-    """What was sampled, where the reviewer has ids: a further question goes on from them."""
+    """Sampled ids, if available; a retry continues from them."""
     ended: bool = True
-    """Whether it came to its end, and was not cut at its length."""
+    """Whether it is complete, and was not cut at the token limit."""
     failure: str = ""
-    """Why there is no answer, as an issue of the reflection. Such a question is not asked again."""
+    """Issue code if there is no answer. Such a question is not asked again."""
 
 
 @dataclass(slots=True)
@@ -46,45 +46,45 @@ class Question:
     trajectory: Trajectory
     request: ReflectorRequest
     temperature: float
-    """To answer at; 0 is greedy."""
+    """Sampling temperature; 0 is greedy."""
     attempt: int = 0
-    """How often it was asked before."""
+    """Number of earlier requests."""
     answer: Answer | None = None
     reflection: Reflection | None = None
-    """What ``answer`` says."""
+    """The parsed ``answer``."""
     failed: bool = False
 
     @property
     def messages(self) -> tuple[Message, ...]:
-        """The question as a conversation; after an answer, that answer and what was wrong with it."""
+        """The question as a conversation; at a retry with the earlier answer and its errors."""
         if self.answer is None:
             return self.request.messages
         return (*self.request.messages, Message("assistant", self.answer.text), self.again)
 
     @property
     def again(self) -> Message:
-        """What was wrong with the best answer so far."""
+        """Message with the errors of the best answer so far."""
         assert self.reflection is not None
         return retry_message(self.reflection, self.request.window, self.request.form)
 
 
 Plan: TypeAlias = Callable[[Trajectory], Sequence[ReflectorRequest]]
-"""The questions about one trajectory, one per window."""
+"""Function that returns the questions for one trajectory, one per window."""
 Ask: TypeAlias = Callable[[Sequence[Question]], Sequence[Answer]]
-"""One answer per question, in order."""
+"""Function that returns one answer per question, in order."""
 
 
 class Review:
-    """Asks, reads the answers, asks again where turns are missing, and joins the windows of each episode.
+    """Asks, parses the answers, asks again if turns are missing, and joins the windows of each episode.
 
     Args:
-        on_invalid: ``skip`` leaves turns without a usable diagnosis out. ``retry`` asks again, with the list of errors
-            and a temperature 0.2 higher each time, and keeps the answer that covers most turns.
-        retries: Further questions at most, with ``on_invalid: retry``.
-        temperature: Of the first question; 0 is greedy.
-        leak_policy: What happens to a diagnosis that tells the future: ``drop``, ``redact`` or ``flag``.
-        leak_ngram: Words in a row that count as quoted.
-        max_diagnosis_chars: Longer diagnoses are cut at a sentence end.
+        on_invalid: ``skip`` gives no diagnosis for turns without a usable one. ``retry`` asks again, with the list of
+            errors and a temperature 0.2 higher each time, and keeps the answer that covers most turns.
+        retries: Maximum number of retries, with ``on_invalid: retry``.
+        temperature: Temperature of the first request; 0 is greedy.
+        leak_policy: What to do with a diagnosis that contains later information: ``drop``, ``redact`` or ``flag``.
+        leak_ngram: Number of consecutive words that count as a quotation.
+        max_diagnosis_chars: Longer diagnoses are cut at the end of a sentence.
 
     Raises:
         ConfigError: A setting is out of range.
@@ -102,7 +102,7 @@ class Review:
         if on_invalid not in get_args(OnInvalid) or retries < 1:
             raise ConfigError(
                 f"on_invalid={on_invalid!r}, retries={retries}: expected one of {get_args(OnInvalid)} and at least 1; "
-                "on_invalid: skip asks once only."
+                "use on_invalid: skip for no retries."
             )
         if temperature < 0:
             raise ConfigError(f"temperature={temperature}: expected 0 (greedy) or more.")
@@ -113,11 +113,11 @@ class Review:
         self.leak_ngram, self.max_diagnosis_chars = leak_ngram, max_diagnosis_chars
 
     def run(self, trajectories: Sequence[Trajectory], plan: Plan, ask: Ask) -> list[Reflection]:
-        """Review every trajectory; one without turns asks nothing.
+        """Review every trajectory; nothing is asked about one without turns.
 
         Args:
             trajectories: Finished episodes.
-            plan: Which questions an episode needs.
+            plan: Returns the questions for an episode.
             ask: Answers all open questions of one round.
         """
         asked = [
@@ -143,7 +143,7 @@ class Review:
         ]
 
     def _take(self, question: Question, answer: Answer) -> None:
-        """The better of the old and the new answer stays."""
+        """Keep the better of the old and the new answer."""
         turns, before = len(question.trajectory.turns), question.reflection
         if answer.failure:
             question.failed = True
@@ -173,7 +173,7 @@ def incomplete(reflection: Reflection | None, window: tuple[int, int]) -> bool:
 
 
 def better_of(first: Reflection, second: Reflection) -> Reflection:
-    """The answer that covers more turns, the earlier one on a tie; tokens and questions of both are counted."""
+    """The answer that covers more turns, on a tie the earlier one; tokens and retries of both are counted."""
     better = second if sum(map(bool, second.diagnoses)) > sum(map(bool, first.diagnoses)) else first
     asked = first.issues.count(RETRIED) + 1
     issues = tuple(issue for issue in better.issues if issue != RETRIED) + (RETRIED,) * asked

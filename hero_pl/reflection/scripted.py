@@ -1,4 +1,4 @@
-"""A reflector whose answers are fixed in advance."""
+"""A reflector with predefined answers."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 class ScriptedReflector(Reflector):
-    """Returns given reflections one after the other, for tests and demonstrations.
+    """Returns the given reflections in order, for tests and examples.
 
     Args:
-        reflections: One per trajectory that will be asked about, in order.
+        reflections: One per trajectory, in order.
     """
 
     def __init__(self, reflections: Sequence[Reflection]) -> None:
@@ -28,27 +28,27 @@ class ScriptedReflector(Reflector):
         """Return the next reflections of the script.
 
         Raises:
-            ReflectionError: If the script is over, or written for an episode of another length.
+            ReflectionError: There are not enough reflections, or one has another number of turns.
         """
         given = self.reflections[self._used : self._used + len(trajectories)]
         if len(given) < len(trajectories):
             raise ReflectionError(
-                f"ScriptedReflector holds {len(self.reflections)} reflections, {self._used} are used, and "
-                f"{len(trajectories)} more were asked for. Write one per trajectory."
+                f"ScriptedReflector has {len(self.reflections)} reflections, {self._used} are used, and "
+                f"{len(trajectories)} more are needed. Give one per trajectory."
             )
         for trajectory, reflection in zip(trajectories, given, strict=True):
             if len(reflection.diagnoses) != len(trajectory.turns):
                 raise ReflectionError(
                     f"Task {trajectory.task_id} has {len(trajectory.turns)} turns, its scripted reflection "
-                    f"{len(reflection.diagnoses)} entries. Write one entry (or None) per turn."
+                    f"{len(reflection.diagnoses)} entries. Give one entry (or None) per turn."
                 )
         self._used += len(given)
         return list(given)
 
     def state_dict(self) -> dict[str, Any]:
-        """How far the script has been read."""
+        """Number of used reflections."""
         return {"used": self._used}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on reading where the saved run stopped."""
+        """Restore :meth:`state_dict`."""
         self._used = int(state["used"])

@@ -20,31 +20,31 @@ if TYPE_CHECKING:
     from hero_pl.policy.base import Policy
 
 REVIEW = "review: reward {reward:.2f}, {turns} turns"
-"""Request that is appended to the trajectory in ``continue`` mode."""
+"""Request appended to the trajectory in ``continue`` mode."""
 
 
 class SelfReflector(Reflector):
-    """Asks the policy itself, in one batch, greedily unless told otherwise.
+    """Asks the policy itself, in batches; greedy by default.
 
     Args:
         weights: ``live``, or ``initial``: the weights at the start of training, which do not degrade with the student.
-        mode: ``transcript`` shows the episode as material to review in a conversation of its own; ``continue`` appends
-            a short request to the episode's own ids, for small policies that were trained to answer it.
+        mode: ``transcript`` shows the episode as quoted text in a new conversation; ``continue`` appends a short
+            request to the ids of the episode, for small policies that were trained to answer it.
         answer: ``json``, or with ``mode: continue`` also ``lines``: one plain line per turn, for models that cannot
-            write JSON. A line names no confidence as a rule and counts as ``medium``, so that the teacher shows its
+            write JSON. A line usually has no confidence and counts as ``medium``, so that the teacher shows its
             corrected action only with ``include_action_target: always``.
-        tokens_per_turn: Room for the answer, in tokens per turn; 64 more are added.
+        tokens_per_turn: Maximum length of the answer, in tokens per turn; 64 are added.
         max_request_tokens: Longer episodes are reviewed in windows of turns; default: what fits into the context.
-        temperature: Of the first question; 0 is greedy.
-        leak_policy: What happens to a diagnosis that tells the future: ``drop``, ``redact`` or ``flag``.
-        leak_ngram: Words in a row that count as quoted.
-        max_diagnosis_chars: Longer diagnoses are cut at a sentence end.
-        constrained: Draw only what the format of the answer allows, for models that cannot keep to it (needs the extra
-            ``constrained``). Every turn of a window gets an answer then, whatever it is worth.
-        on_invalid: ``skip`` leaves turns without a usable diagnosis out. ``retry`` asks again, with the list of errors
-            and a temperature 0.2 higher each time, and keeps the answer that covers most turns.
-        retries: Further questions at most, with ``on_invalid: retry``.
-        batch_size: Reviews in one batch.
+        temperature: Temperature of the first request; 0 is greedy.
+        leak_policy: What to do with a diagnosis that contains later information: ``drop``, ``redact`` or ``flag``.
+        leak_ngram: Number of consecutive words that count as a quotation.
+        max_diagnosis_chars: Longer diagnoses are cut at the end of a sentence.
+        constrained: Sample under the grammar of the answer, for models that cannot write valid JSON (needs the extra
+            ``constrained``). Every turn of a window then gets a diagnosis, of any quality.
+        on_invalid: ``skip`` gives no diagnosis for turns without a usable one. ``retry`` asks again, with the list of
+            errors and a temperature 0.2 higher each time, and keeps the answer that covers most turns.
+        retries: Maximum number of retries, with ``on_invalid: retry``.
+        batch_size: Maximum number of reviews in one batch.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class SelfReflector(Reflector):
             raise ConfigError(f"SelfReflector(answer='lines', mode={mode!r}): lines are asked for in mode: continue.")
         if tokens_per_turn < 1 or batch_size < 1:
             raise ConfigError(
-                f"SelfReflector(tokens_per_turn={tokens_per_turn}, batch_size={batch_size}): both must be at least 1."
+                f"SelfReflector(tokens_per_turn={tokens_per_turn}, batch_size={batch_size}): expected at least 1 each."
             )
         self.constrained, self.answer = constrained, answer
         self._grammar: ReviewGrammar | None = None
@@ -75,15 +75,19 @@ class SelfReflector(Reflector):
         self.weights, self.mode, self.tokens_per_turn = weights, mode, tokens_per_turn
         self.max_request_tokens, self.batch_size = max_request_tokens, batch_size
 
+    def check_policy(self, policy: Policy) -> None:
+        """See :meth:`Reflector.check_policy`."""
+        policy.sampler.check(policy, self.weights, self.constrained)
+
     def start(self, policy: Policy) -> None:
-        """Keep the initial weights, if they are to reflect."""
+        """Store the initial weights, if they are used."""
         if self.weights == "initial":
             policy.keep("initial")
 
     def reflect(self, trajectories: Sequence[Trajectory], policy: Policy | None) -> list[Reflection]:
         """See :meth:`Reflector.reflect`."""
         if policy is None:
-            raise ReflectionError("SelfReflector asks the policy, and none was given.")
+            raise ReflectionError("SelfReflector needs the policy. Pass it to reflect(trajectories, policy).")
         return self.review.run(
             trajectories,
             lambda trajectory: self._plan(trajectory, policy.dialect),
@@ -98,7 +102,7 @@ class SelfReflector(Reflector):
         return requests(trajectory, max_size=room, count=lambda text: len(count(text)))
 
     def _prompt(self, question: Question, dialect: Dialect) -> tuple[int, ...]:
-        """The question, or, after an answer, the answer as it was sampled and what was wrong with it."""
+        """Prompt ids of the question; at a retry with the sampled ids of the earlier answer and its errors."""
         if self.mode == "continue":
             ids = review_prompt(question.trajectory, dialect, self.answer)
         else:
@@ -108,13 +112,13 @@ class SelfReflector(Reflector):
         return dialect.template.next_prompt(ids, question.answer.ids, question.again.content)
 
     def _answers(self, questions: Sequence[Question], policy: Policy) -> list[Answer]:
-        """Answer every question that leaves room for an answer, ``batch_size`` at a time."""
+        """Answer every question with enough context for an answer, in batches of ``batch_size``."""
         asked = [(one, self._prompt(one, policy.dialect)) for one in questions]
         fitting = [(one, ids) for one, ids in asked if len(ids) < policy.max_length]
         found: list[Answer] = []
         for batch, room in self._batches(fitting, policy.max_length):
             constraint = self._constraint([one for one, _ in batch], policy) if self.constrained else None
-            # all questions of a round have one temperature
+            # all questions of a round have the same temperature
             sampling = Sampling(batch[0][0].temperature, room, constraint)
             places = [(one.trajectory.seed, one.request.window[0], one.attempt) for one, _ in batch]
             seeds = [seed for place in places for seed in derive_seeds(SeedPurpose.REFLECT, *place, count=1)]
@@ -132,7 +136,7 @@ class SelfReflector(Reflector):
                 for action in actions
             ]
         answered = iter(found)
-        # A first question without room for an answer is counted as `no_json` or `no_lines` by the parser.
+        # The parser counts a first question without room for an answer as `no_json` or `no_lines`.
         return [
             next(answered)
             if len(ids) < policy.max_length
@@ -141,7 +145,7 @@ class SelfReflector(Reflector):
         ]
 
     def _constraint(self, questions: Sequence[Question], policy: Policy) -> Callable[[int], Constraint]:
-        """The format of each answer; a token is seldom less than two letters, so texts end within their room."""
+        """The grammar of each answer; two characters per token, so that texts rarely exceed the token limit."""
         grammar = self._grammar = self._grammar or ReviewGrammar(policy)
         chars = min(self.review.max_diagnosis_chars, 2 * self.tokens_per_turn)
         form = review_lines if self.answer == "lines" else review_schema
@@ -150,9 +154,9 @@ class SelfReflector(Reflector):
     def _batches(
         self, asked: Sequence[tuple[Question, tuple[int, ...]]], max_length: int
     ) -> Iterator[tuple[Sequence[tuple[Question, tuple[int, ...]]], int]]:
-        """Neighboring questions that leave each other room for a whole answer, and that room.
+        """Batches of questions in order, with the maximum number of tokens for their answers.
 
-        A question that has too little room by itself is asked alone, so that it takes none from the others.
+        A question with too little context for a full answer gets its own batch, so that it does not limit the others.
         """
         batch: list[tuple[Question, tuple[int, ...]]] = []
         longest = wanted = 0
@@ -169,7 +173,7 @@ class SelfReflector(Reflector):
 
 
 def review_prompt(trajectory: Trajectory, dialect: Dialect, answer: AnswerForm = "json") -> tuple[int, ...]:
-    """The trajectory's own ids, its last observation, and the request to review it."""
+    """The ids of the trajectory, its last observation, and the request to review it."""
     last = trajectory.turns[-1]
     context = dialect.template.next_prompt(last.prompt_ids, last.action_ids, last.observation, last.role)
     if answer == "lines":
@@ -178,4 +182,4 @@ def review_prompt(trajectory: Trajectory, dialect: Dialect, answer: AnswerForm =
         request = REVIEW.format(reward=trajectory.reward, turns=len(trajectory.turns))
     return dialect.template.insert_hint(
         context, request, "before_action"
-    )  # wherever hints go: it is the last thing said
+    )  # for any hint_position: the request is the last message

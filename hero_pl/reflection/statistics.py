@@ -1,7 +1,7 @@
-"""What to watch about reflections while training.
+"""Metrics of reflections for the training log.
 
-Coverage that drifts down means that the reflector, which shares the policy's weights by default, is degrading. The loss
-looks *better* then while the method starves, so these numbers belong in every log.
+A decreasing coverage means that the reflector, which shares the policy's weights by default, is degrading. The loss
+then looks *better*, although fewer turns are trained on.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ def reflection_statistics(reflections: Sequence[Reflection]) -> dict[str, Scalar
         reflections: One per trajectory.
 
     Returns:
-        ``strict_rate``, ``repaired_rate``, ``rejected_rate``: shares of the reflections. ``coverage``: share of turns
-        with a diagnosis. ``leak_rate``: share of turns whose diagnosis or target told the future. ``target_rate``,
-        ``confidence/low|medium|high``: shares of the diagnoses. ``diagnosis_chars``: mean length. ``tokens``: generated
-        in all. ``retries``: further questions after unusable answers. ``issues/<code>``: how often each issue occurred.
-        Shares of nothing are not measured.
+        ``strict_rate``, ``repaired_rate``, ``rejected_rate``: fractions of the reflections. ``coverage``: fraction of
+        turns with a diagnosis. ``leak_rate``: fraction of turns whose diagnosis or target had later information.
+        ``target_rate``, ``confidence/low|medium|high``: fractions of the diagnoses. ``diagnosis_chars``: mean length.
+        ``tokens``: total number of generated tokens. ``retries``: requests after unusable answers. ``issues/<code>``:
+        number of occurrences of each issue. Fractions of zero items are not measured.
     """
     diagnoses = [diagnosis for reflection in reflections for diagnosis in reflection.diagnoses if diagnosis]
     turns = sum(len(reflection.diagnoses) for reflection in reflections)

@@ -1,8 +1,8 @@
-"""The corrected action of a turn: whether it is one, whether it may be kept, and what it is for the environment.
+"""Parse and check the corrected action of a turn, and convert it to the string for the environment.
 
-Reviewers write actions in several ways: a tool call, ``{"name": "respond", ...}`` or plain words for a reply to the
-user, ``{"action": ...}`` around either, ``click[red]``, or the text of the assistant's own dialect. What a turn's
-target *is* does not depend on the spelling: :func:`canonical_action` gives the one string that is sent.
+Reflectors write actions in several ways: a tool call, ``{"name": "respond", ...}`` or plain text for a reply to the
+user, ``{"action": ...}`` around either, ``click[red]``, or the action format of the policy. :func:`canonical_action`
+converts all of them to the same string.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from hero_pl.reflection.json_scan import Members, plain, scan
 from hero_pl.types import Confidence
 
 RESPOND = "respond"
-"""Name of the call that says its ``content`` to the user; no environment lists it among its tools."""
+"""Name of the call that sends its ``content`` to the user; environments do not list it as a tool."""
 _NULL_TARGETS = {"", "n/a", "na", "none", "null", "nil", "-", "tbd", "undefined", "not applicable"}
 _BRACKETS = re.compile(r"(\w+)\[(.*)\]", re.DOTALL)
 _DIALECT = re.compile(r"\s*(?:<tool_call>|Action:|```(?:json)?\s)?\s*(.*?)\s*(?:</tool_call>|```)?\s*", re.DOTALL)
@@ -28,17 +28,17 @@ _DIALECT = re.compile(r"\s*(?:<tool_call>|Action:|```(?:json)?\s)?\s*(.*?)\s*(?:
 def read_target(
     value: Any, confidence: Confidence, episode: ReflectionContext, turn: int
 ) -> tuple[Mapping[str, Any] | None, list[str]]:
-    """Keep a corrected action only if the environment takes it, it is not a guess and differs from what was done.
+    """Keep a corrected action only if the environment accepts it, the confidence is not low, and it is a new action.
 
     Args:
-        value: What stands under ``next_action_target``. Plain words are a reply where the environment takes replies;
-            a text like ``click[red]`` is a call with one argument where actions are written so.
-        confidence: The confidence that was read for the turn.
-        episode: Names the tools and the actions taken.
+        value: Value of ``next_action_target``. Plain text is a reply if the environment accepts replies; a text like
+            ``click[red]`` is a call with one argument if actions of the episode have this form.
+        confidence: Parsed confidence of the turn.
+        episode: Context with the tools and the actions of the episode.
         turn: Number of the turn, from 1.
 
     Returns:
-        The target and the codes of what was changed: ``target_decoded``, ``bad_target`` (no action), ``unknown_tool``,
+        The target and the codes of changes: ``target_decoded``, ``bad_target`` (no action), ``unknown_tool``,
         ``target_without_confidence``, ``target_equals_action``.
     """
     action, codes = _decode(value, episode)
@@ -56,7 +56,7 @@ def read_target(
 
 
 def canonical_action(target: Mapping[str, Any]) -> str:
-    """The string that is sent to the environment: the words of a reply or of a text action, else the call as JSON.
+    """The string for the environment: the text of a reply or of a text action, else the call as JSON.
 
     Example:
         >>> canonical_action({"name": "respond", "arguments": {"content": "Which order?"}})
@@ -72,14 +72,14 @@ def canonical_action(target: Mapping[str, Any]) -> str:
 
 
 def _reply(call: Mapping[str, Any]) -> str | None:
-    """The words of a ``respond``, or ``None``."""
+    """The text of a ``respond`` call, or ``None``."""
     arguments = call.get("arguments")
     content = arguments.get("content") if call.get("name") == RESPOND and isinstance(arguments, Mapping) else None
     return content.strip() or None if isinstance(content, str) else None
 
 
 def _decode(value: Any, episode: ReflectionContext) -> tuple[Mapping[str, Any] | None, list[str]]:
-    """The call, the text action or the reply that a JSON value stands for."""
+    """The call, text action or reply in a JSON value."""
     if isinstance(value, dict):
         return _decode(value["action"], episode) if "name" not in value and "action" in value else (value, [])
     if value is None:
@@ -95,7 +95,7 @@ def _decode(value: Any, episode: ReflectionContext) -> tuple[Mapping[str, Any] |
         if (span.start, span.end) == (0, len(text)) and isinstance(span.value, Members) and span.value.complete:
             action, codes = _decode(plain(span.value), episode)
             return action, ["target_decoded", *codes]
-        return None, ["bad_target"]  # JSON with something around it, or a broken call, is no reply
+        return None, ["bad_target"]  # JSON with text around it, or an invalid call, is not a reply
     return _from_text(text, episode)
 
 
@@ -111,7 +111,7 @@ def _from_text(text: str, episode: ReflectionContext) -> tuple[Mapping[str, Any]
 
 
 def _problem(action: Mapping[str, Any], episode: ReflectionContext) -> str | None:
-    """Why the environment would not take a decoded action, as a code."""
+    """Code of the reason why the environment would not accept an action."""
     name = action.get("name")
     if isinstance(name, str) and name in episode.tools:
         return None
@@ -123,9 +123,8 @@ def _problem(action: Mapping[str, Any], episode: ReflectionContext) -> str | Non
 
 
 def _same(target: str, taken: str) -> bool:
-    """Equal calls, key order aside, missing arguments being empty; equal words, case and white space aside.
-
-    A call with one argument also equals ``name[argument]``, whatever the argument is called.
+    """Whether two actions are equal. Calls: independent of key order, missing arguments count as empty. Text:
+    independent of case and white space. A call with one argument also equals ``name[argument]``.
     """
     one, other = _call(target), _call(taken)
     if one and other:
@@ -134,7 +133,7 @@ def _same(target: str, taken: str) -> bool:
 
 
 def _call(action: str) -> dict[str, Any] | None:
-    """The tool call that an action is, or ``None`` for words."""
+    """The tool call of an action, or ``None`` for plain text."""
     try:
         call = json.loads(action) if action.lstrip().startswith("{") else None
     except (ValueError, RecursionError):
@@ -147,7 +146,7 @@ def _exact(call: Mapping[str, Any]) -> str:
 
 
 def _brackets(call: Mapping[str, Any] | None) -> str | None:
-    """A call with one argument as ``name[argument]``; a reply as its words."""
+    """A call with one argument as ``name[argument]``; a reply as its text."""
     if call is None:
         return None
     if words := _reply(call):

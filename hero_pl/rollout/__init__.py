@@ -1,1 +1,1 @@
-"""Play tasks to the end, many at once."""
+"""Play many episodes concurrently."""

@@ -1,7 +1,7 @@
-"""What an environment may answer, and the check of it: a wrong answer costs its episode and nothing else.
+"""Validate the answers of environments: an invalid answer breaks its episode and nothing else.
 
-Rollouts read every answer with :func:`read_start` and :func:`read_step`; ``hero_pl check-env`` lists all that is wrong
-with one by the same rules. What has been read holds plain Python values only.
+Rollouts read every answer with :func:`read_start` and :func:`read_step`; ``hero_pl check-env`` lists all errors in one
+by the same rules. The result has plain Python values only.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from hero_pl.errors import EnvError
 from hero_pl.types import Role
 
 ROLES = ("user", "tool")
-"""Who may speak an observation."""
+"""Allowed roles of an observation."""
 MAX_CHARS = 100_000
-"""Default of the longest observation that is kept whole, in characters."""
+"""Default maximum length of an observation, in characters."""
 MAX_INFO = 1_000_000
-"""Values of an ``info``, and characters of its texts, together."""
+"""Maximum size of an ``info``: the number of values plus the characters of its texts."""
 MAX_DEPTH = 32
-"""Levels of an ``info``."""
+"""Maximum nesting of an ``info``."""
 MAX_BITS = 1024
-"""Of a whole number; larger ones fit into no floating-point number."""
+"""Maximum size of a whole number; larger ones do not fit into a floating-point number."""
 TOLERANCE = 1e-6
-"""By which a reward may leave [0, 1], for sums of fractions."""
+"""Tolerance of the bounds of a reward, for rounding in sums of fractions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +43,11 @@ class Answer:
     info: dict[str, Any] = field(default_factory=dict)
     """JSON values only."""
     cut_chars: int = 0
-    """Characters that the observation had beyond the limit."""
+    """Number of characters that were cut from the observation."""
 
 
 class Wrong(NamedTuple):
-    """What is wrong with one field of an answer."""
+    """An error in one field of an answer."""
 
     field: str
     what: str
@@ -58,7 +58,7 @@ class Wrong(NamedTuple):
 
 
 def read_start(answer: object, max_chars: int = MAX_CHARS) -> Answer:
-    """What ``reset`` returned.
+    """Read the return value of ``reset``.
 
     Args:
         answer: ``(observation, info)``.
@@ -74,7 +74,7 @@ def read_start(answer: object, max_chars: int = MAX_CHARS) -> Answer:
 
 
 def read_step(answer: object, max_chars: int = MAX_CHARS) -> Answer:
-    """What ``step`` returned.
+    """Read the return value of ``step``.
 
     Args:
         answer: ``(observation, reward, terminated, truncated, info)``.
@@ -90,7 +90,7 @@ def read_step(answer: object, max_chars: int = MAX_CHARS) -> Answer:
 
 
 def wrong_start(answer: object) -> Iterator[Wrong]:
-    """All that is wrong with an answer to ``reset``."""
+    """All errors in an answer to ``reset``."""
     if not isinstance(answer, tuple) or len(answer) != 2:
         yield Wrong("reset()", f"returned {_shape(answer)}; expected (observation, info)")
         return
@@ -103,7 +103,7 @@ def wrong_start(answer: object) -> Iterator[Wrong]:
 
 
 def wrong_step(answer: object) -> Iterator[Wrong]:
-    """All that is wrong with an answer to ``step``."""
+    """All errors in an answer to ``step``."""
     if not isinstance(answer, tuple) or len(answer) != 5:
         expected = "(observation, reward, terminated, truncated, info)"
         yield Wrong("step()", f"returned {_shape(answer)}; expected {expected}")
@@ -140,7 +140,7 @@ def _wrong_reward(value: object) -> Iterator[Wrong]:
 
 
 def _float_or_nan(value: Any) -> float:
-    """The number, or NaN where it is too large for one."""
+    """The value as a float; NaN if it is too large."""
     try:
         return float(value)
     except OverflowError:
@@ -168,7 +168,7 @@ def _wrong_tools(tools: object) -> Iterator[Wrong]:
 
 
 def wrong_tool(tool: object, name: str = "the tool") -> Iterator[Wrong]:
-    """What is wrong with the schema of one tool."""
+    """All errors in the schema of one tool."""
     function = tool.get("function") if isinstance(tool, dict) and tool.get("type") == "function" else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         yield Wrong(name, f"is {_brief(tool)}; expected {{'type': 'function', 'function': {{'name': ...}}}}")
@@ -177,7 +177,7 @@ def wrong_tool(tool: object, name: str = "the tool") -> Iterator[Wrong]:
 
 
 class _NotPlainError(Exception):
-    """A value that JSON has no form for, or that is too large; ``path`` leads to it."""
+    """A value that cannot be written as JSON, or that is too large; ``path`` is its path in ``info``."""
 
     def __init__(self, what: str) -> None:
         super().__init__(what)
@@ -189,7 +189,7 @@ class _NotPlainError(Exception):
 
 
 class _Plain:
-    """Copies a value as JSON values, within the limits."""
+    """Copies a value to JSON values, within the limits."""
 
     def __init__(self) -> None:
         self.left = MAX_INFO
@@ -198,7 +198,7 @@ class _Plain:
         """The copy.
 
         Raises:
-            _NotPlainError: JSON has no form for it, or it is too large.
+            _NotPlainError: It cannot be written as JSON, or it is too large.
         """
         self._pay(1)
         if value is None or isinstance(value, bool):
@@ -250,7 +250,7 @@ def _shape(answer: object) -> str:
 
 
 def _brief(value: object) -> str:
-    """Type and beginning of a value, whatever it is."""
+    """Type and beginning of any value."""
     if value is None:
         return "None"
     if isinstance(value, str | bytes):

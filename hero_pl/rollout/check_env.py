@@ -1,4 +1,4 @@
-"""Check that an environment keeps the promises that rollouts rely on, on top of Gymnasium's own checker."""
+"""Check that an environment follows the API that rollouts need, in addition to Gymnasium's own checker."""
 
 from __future__ import annotations
 
@@ -35,28 +35,28 @@ _MISTAKES: tuple[str, ...] = (
     "search[[[[]]]] click[]]]",
     "long " * 50_000,
 )
-"""Replies of a confused model. Each must come back as an observation."""
+"""Invalid replies of a model. The environment must answer each with an observation."""
 
 
 _ENDS = (Exception, SystemExit)
-"""What an environment may raise; an interrupt from the keyboard is the user's."""
+"""Exceptions of an environment; a keyboard interrupt is not one."""
 _COLOR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class Problem(NamedTuple):
-    """A broken promise."""
+    """A violation of the API."""
 
     where: str
-    """The call that showed it; empty where there is none to name."""
+    """The call that showed it; empty if there is none."""
     what: str
     kind: str = ""
-    """Problems of one kind are reported once; default: those that say the same."""
+    """Problems of one kind are reported once; default: those with the same text."""
 
 
 def check_env(env_id: str, **kwargs: Any) -> list[str]:
-    """What an environment does wrong; an empty list is the proof that it keeps the contract.
+    """All problems of an environment; an empty list if all checks pass.
 
-    The contract: text in and out; ``reset(seed=, options={"task": id})`` starts that task the same way every time,
+    The API: text in and out; ``reset(seed=, options={"task": id})`` starts that task the same way every time,
     and an unknown one is refused; without options the seed draws it; ``info`` holds ``task`` (the id that was
     started), ``system_prompt`` and ``tools`` at reset, ``role`` with each observation, ``success`` at the end, and
     JSON values only; rewards lie in [0, 1]; mistakes of the model never raise. At reset ``info`` may also say how to
@@ -67,10 +67,10 @@ def check_env(env_id: str, **kwargs: Any) -> list[str]:
         kwargs: Arguments of the environment.
 
     Returns:
-        One sentence per broken promise, in the order of the checks: where it showed first, and how often it did again.
+        One sentence per problem, in the order of the checks: where it occurred first, and how often again.
 
     Raises:
-        ConfigError: There is no such environment or it cannot be made.
+        ConfigError: The environment does not exist or cannot be created.
     """
     calls = [""]
     env, again = (_Watched(make(env_id, **kwargs), calls) for _ in range(2))
@@ -84,14 +84,14 @@ def check_env(env_id: str, **kwargs: Any) -> list[str]:
         try:
             for problem in check():
                 problems.append(problem)
-        except _ENDS as error:  # whatever it is, it is the environment's and belongs into the list
-            text = f"raised {error!r} where the contract has it answer."
+        except _ENDS as error:  # any error is one of the environment and belongs in the list
+            text = f"raised {error!r} instead of returning an answer."
             problems.append(Problem(calls[-1], text, f"raised {error!r}"))
     return grouped(problems)
 
 
 class _Watched(gymnasium.Wrapper[str, str, str, str]):
-    """Notes its calls, for the report if one of them raises."""
+    """Records its calls, for the report if one of them raises."""
 
     def __init__(self, env: Env, calls: list[str]) -> None:
         super().__init__(env)
@@ -120,7 +120,7 @@ def grouped(problems: Iterable[Problem]) -> list[str]:
 
 
 def _spaces(env: Env) -> Iterator[Problem]:
-    """Text in and out is the first promise; without it the others cannot be asked for."""
+    """Check that both spaces are text; without that, other checks cannot run."""
     for name in ("action_space", "observation_space"):
         expected = f"{name} must be text (hero_envs.spaces.UnicodeText or gymnasium's Text)"
         try:
@@ -161,7 +161,9 @@ def _tasks(env: Env, again: Env) -> Iterator[Problem]:
     if len(set(ids)) != len(ids):
         yield Problem("", f"task_ids has {len(ids) - len(set(ids))} repeated ids; every task needs its own.")
     if ids != getattr(again.unwrapped, "task_ids", None):
-        yield Problem("", "task_ids differs between two environments made alike; every process needs the same order.")
+        yield Problem(
+            "", "task_ids differs between two environments with equal arguments; every process needs one order."
+        )
     try:
         env.reset(seed=0, options={"task": _NO_SUCH_TASK})
     except Exception:
@@ -183,7 +185,7 @@ def _starts(env: Env, again: Env) -> Iterator[Problem]:
         if isinstance(answer[0], str) and len(answer[0]) > MAX_CHARS:
             yield Problem(where, f"the observation has more than {MAX_CHARS} characters; rollouts cut it.", "long")
         if info.get("task") != task:
-            yield Problem(where, f"info['task'] is {info.get('task')!r}; expected the id that was asked for.", "task")
+            yield Problem(where, f"info['task'] is {info.get('task')!r}; expected the id passed to reset().", "task")
         for name in ("system_prompt", "tools"):
             if name not in info:
                 yield Problem(where, f"info[{name!r}] is missing.")
@@ -252,13 +254,13 @@ def _info(answer: Any) -> Any:
 
 
 def _problems(found: Iterable[Wrong], where: str) -> Iterator[Problem]:
-    """What would break an episode; one kind per field, since the values differ."""
+    """Problems that would break an episode; one kind per field, since the values differ."""
     for wrong in found:
         yield Problem(where, str(wrong), wrong.field)
 
 
 def _observation_problems(env: Env, answer: Any, where: str) -> Iterator[Problem]:
-    """What a rollout would let pass."""
+    """Problems that a rollout does not reject."""
     observation, info = answer[0] if isinstance(answer, tuple) and answer else None, _info(answer)
     if isinstance(observation, str) and observation not in env.observation_space:
         yield Problem(
@@ -275,7 +277,7 @@ def _end_problems(info: object, where: str) -> Iterator[Problem]:
 
 
 def _tool_mistakes(tools: object) -> Iterator[str]:
-    """Calls of the environment's own tools with unusable arguments."""
+    """Calls of the environment's tools with invalid arguments."""
     for tool in tools if isinstance(tools, list) else []:
         if any(True for _ in wrong_tool(tool)):
             continue  # reported at the start

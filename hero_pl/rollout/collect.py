@@ -1,4 +1,4 @@
-"""Play tasks to the end: the policy acts, the environments answer, everything sampled is kept as ids."""
+"""Play episodes with a policy in environments; everything sampled is stored as ids."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def pool_of(limits: Limits) -> EnvPool:
 
 
 class Collector:
-    """Plays episodes of one environment; keeps the environments for the next call.
+    """Plays episodes of one environment id; reuses the environments in the next call.
 
     Args:
         env_id: Gymnasium id.
         env_args: Arguments of the environment.
-        split: Which tasks, if the environment knows splits.
-        limits: Bounds.
-        seed_tasks: Number of tasks of an environment that names none.
-        pool: Where the environments run, if others run there, too.
+        split: Split of the tasks, if the environment has splits.
+        limits: Limits of the rollout.
+        seed_tasks: Number of tasks of an environment that has no list of tasks.
+        pool: Pool of the environments, if it is shared.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Collector:
         self.limits = limits or Limits()
         self.recipe = Recipe.of(env_id, split, self.env_args)
         self.env = self.recipe.make()
-        """Names the tasks, and is what experts play; episodes are played in others."""
+        """Used for the list of tasks and by experts; episodes are played in others."""
         self.task_ids = environments.task_ids(self.env, seed_tasks)
         if not self.task_ids:
             raise ConfigError(f"The environment {env_id!r} has no task in split {split!r}.")
@@ -66,16 +66,16 @@ class Collector:
 
         Args:
             specs: Episodes to play, ``limits.num_envs`` at a time.
-            policy: Loaded; evaluation mode and ``no_grad`` are set here.
-            sampling: How actions are drawn.
-            on_episode: Called with each episode as soon as it has ended.
+            policy: A policy with loaded weights; evaluation mode and ``no_grad`` are set here.
+            sampling: Sampling settings.
+            on_episode: Called with each episode when it has ended.
 
         Returns:
             One trajectory per spec, in the order of ``specs``.
 
         Raises:
-            EnvError: Too much of the environment is broken (:class:`~hero_pl.rollout.health.Health`).
-            EndpointError: A server that the environments ask answers nobody any more, or its spend cap is reached.
+            EnvError: Too many episodes or tasks are broken (:class:`~hero_pl.rollout.health.Health`).
+            EndpointError: A server that the environments use no longer answers, or its spend cap is reached.
         """
 
         def ended(trajectory: Trajectory) -> None:

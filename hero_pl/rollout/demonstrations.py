@@ -1,4 +1,4 @@
-"""Training data that is made instead of sampled from the policy: warm-up, and what a privileged teacher is shown."""
+"""Labeled trajectories that are not sampled from the policy: for warm-up and for a privileged teacher."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hero_pl.types import Trajectory
 
 
 class Demonstrations(ABC):
-    """Makes trajectories whose actions are labels."""
+    """Creates trajectories whose actions are labels."""
 
     @abstractmethod
     def make(self, specs: Sequence[EpisodeSpec], dialect: Dialect, collector: Collector) -> list[Trajectory]:
@@ -25,38 +25,38 @@ class Demonstrations(ABC):
 
         Args:
             specs: Tasks and seeds.
-            dialect: Of the policy that learns from them.
+            dialect: Dialect of the policy that is trained on them.
             collector: Plays the environment.
         """
 
 
 class Expert(Protocol):
-    """Plays episodes from what the environment says."""
+    """Chooses actions from observations."""
 
     def reset(self) -> None:
-        """Forget the last episode."""
+        """Start a new episode."""
 
     def act(self, observation: str) -> str:
         """The next canonical action; the first observation is the task."""
 
 
 class ExpertDemonstrations(Demonstrations):
-    """What an expert of the environment does, in the policy's template and dialect.
+    """Episodes of an expert for the environment, in the policy's template and dialect.
 
-    The expert plays a task alone, and its actions are then played again as the policy's. An environment that does not
-    answer the same to the same task, seed and actions may therefore fail a demonstration.
+    The expert first plays a task; its actions are then replayed as the policy's. If an environment does not give the
+    same answers for the same task, seed and actions, a demonstration may therefore fail.
 
     Args:
         expert: Anything with ``reset()`` and ``act(observation)``, for example
             ``hero_envs.tau_bench.expert.ScriptedExpert`` for templated TauBench retail tasks and their scripted user.
-        max_action_tokens: Longer actions are cut, and counted as such.
+        max_action_tokens: Maximum number of tokens per action; longer ones are cut, and counted.
     """
 
     def __init__(self, expert: Expert, max_action_tokens: int = 1024) -> None:
         self.expert, self.max_action_tokens = expert, max_action_tokens
 
     def make(self, specs: Sequence[EpisodeSpec], dialect: Dialect, collector: Collector) -> list[Trajectory]:
-        """One episode per draw; two specs with one seed must name one task."""
+        """One episode per spec; two specs with the same seed must have the same task."""
         plans = {spec.seed: self._plan(spec, dialect, collector) for spec in specs}
         return collector.collect(specs, _Planned(plans, dialect), Sampling(1.0, self.max_action_tokens))
 
@@ -73,18 +73,18 @@ class ExpertDemonstrations(Demonstrations):
                 replies.append(dialect.parser.reply(action))
                 answer = environments.step(env, action)
                 over = answer.terminated or answer.truncated
-        except EnvError:  # the collector meets it again, and keeps its reason
+        except EnvError:  # the collector gets the same error, and records it
             pass
         return replies
 
 
 class _Planned(ScriptedPolicy):
-    """Replies as planned for the seed of the conversation."""
+    """Replies from the plan for the seed of the conversation."""
 
     def __init__(self, plans: dict[int, list[str]], dialect: Dialect) -> None:
         super().__init__(template=dialect.template, parser=dialect.parser)
         self.plans, self.max_length = plans, dialect.max_length
 
     def reply(self, context: str, turn: int, seed: int) -> str:
-        """The planned reply, or nothing where the environment went another way."""
+        """The planned reply, or an empty one if the episode is longer than its plan."""
         return self.plans[seed][turn] if turn < len(self.plans[seed]) else ""

@@ -1,4 +1,4 @@
-"""Make environments; with ``check_env`` the only module of hero_pl that touches Gymnasium."""
+"""Create environments; with ``check_env`` the only module of hero_pl that imports Gymnasium."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from hero_pl.rollout.answers import MAX_CHARS, Answer, read_start, read_step
 
 Env = gymnasium.Env[str, str]
 MAX_ERROR = 2000
-"""Characters of an error's text that are kept."""
+"""Maximum number of characters of an error's text in records."""
 
 
 def register() -> None:
-    """Make the project's own environments known to Gymnasium."""
+    """Register the environments of the project with Gymnasium."""
     import hero_envs
 
     gymnasium.register_envs(hero_envs)
 
 
 def check_id(env_id: str) -> None:
-    """Refuse an unknown environment, with the nearest known name.
+    """Refuse an unknown environment; the error has the most similar known name.
 
     Raises:
-        ConfigError: No such id is registered.
+        ConfigError: The id is not registered.
     """
     register()
     if ":" in env_id:  # "package:Name-v0" is imported by Gymnasium itself
@@ -40,7 +40,7 @@ def check_id(env_id: str) -> None:
         near = difflib.get_close_matches(env_id, list(gymnasium.registry), n=1, cutoff=0.4)
         raise ConfigError(
             f"No environment {env_id!r}. {f'Did you mean {near[0]!r}? ' if near else ''}List them with: hero_pl envs. "
-            "An environment of your own needs its package in front: your_package:YourEnv-v0."
+            "Write your own environment with its package in front: your_package:YourEnv-v0."
         )
 
 
@@ -69,7 +69,7 @@ def register_again(arguments: Mapping[str, Any] | None) -> None:
 
 
 def make(env_id: str, split: str | None = None, **kwargs: Any) -> Env:
-    """One environment; ``split`` is passed on only if the environment knows the word.
+    """Create one environment; ``split`` is passed only if the environment has this argument.
 
     Raises:
         ConfigError: Unknown id, a package that cannot be imported or registers something else, or arguments that the
@@ -89,11 +89,11 @@ def make(env_id: str, split: str | None = None, **kwargs: Any) -> Env:
     except ConfigError:
         raise
     except (TypeError, ValueError, FileNotFoundError, ImportError, AttributeError, gymnasium.error.Error) as error:
-        raise ConfigError(f"The environment {env_id!r} cannot be made{_reason(env_id, given, error)}") from error
+        raise ConfigError(f"The environment {env_id!r} cannot be created{_reason(env_id, given, error)}") from error
 
 
 def _parameters(env_id: str) -> Mapping[str, inspect.Parameter]:
-    """What the environment can be given."""
+    """The arguments of the environment."""
     module, _, name = env_id.rpartition(":")
     if module:
         importlib.import_module(module)
@@ -104,27 +104,27 @@ def _parameters(env_id: str) -> Mapping[str, inspect.Parameter]:
 
 
 WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
-"""What a person writes for a boolean; in a configuration it is text, for a country can be called ``no``."""
+"""Words for a boolean. In a configuration they are read as text, because ``no`` can be the code of a country."""
 
 
 def _switches(env_id: str, arguments: Mapping[str, Any]) -> dict[str, bool]:
-    """Arguments that the environment takes as boolean and that were written as a word.
+    """Boolean arguments of the environment that were written as a word.
 
     Raises:
-        ConfigError: One is another text, which Python would take for true.
+        ConfigError: One is another text, which Python would treat as true.
     """
     found = {}
     for name, parameter in _parameters(env_id).items():
         value = arguments.get(name)
         if isinstance(value, str) and (parameter.annotation in (bool, "bool") or isinstance(parameter.default, bool)):
             if value.lower() not in WORDS:
-                raise ConfigError(f"data.env_args.{name}={value!r}: {env_id} takes true or false there.")
+                raise ConfigError(f"data.env_args.{name}={value!r}: {env_id} expects true or false.")
             found[name] = WORDS[value.lower()]
     return found
 
 
 def _reason(env_id: str, given: Mapping[str, Any], error: Exception) -> str:
-    """What went wrong when an environment was made, in one line, and the cure."""
+    """Reason why an environment could not be created, and what to do, in one line."""
     text = " ".join(str(error).split())
     package, _, name = env_id.rpartition(":")
     if isinstance(error, ImportError):
@@ -139,20 +139,20 @@ def _reason(env_id: str, given: Mapping[str, Any], error: Exception) -> str:
 
 
 def task_ids(env: Env, seeds: int) -> list[str]:
-    """The tasks of an environment; one that names none gets ``seeds`` tasks, each a reset seed."""
+    """The tasks of an environment; without a list of tasks, ``seeds`` tasks that are reset seeds."""
     named = getattr(env.unwrapped, "task_ids", None)
     return [str(task) for task in named] if named is not None else [str(seed) for seed in range(seeds)]
 
 
 def check_arguments(arguments: Mapping[str, Any], workers: int = 0) -> None:
-    """Refuse what can be seen to be wrong before an environment, and with it a user's model, is made.
+    """Check arguments before an environment, and with it a user's model, is created.
 
     Args:
-        arguments: Of the environment.
-        workers: Processes in which it is to run; 0: in this one.
+        arguments: Arguments of the environment.
+        workers: Number of worker processes for the environment; 0: this process.
 
     Raises:
-        ConfigError: A user in this process has unknown or unusable settings, or a user cannot be played by workers.
+        ConfigError: A user in this process has invalid settings, or a user cannot run in workers.
     """
     user = arguments.get("user")
     if not isinstance(user, Mapping):
@@ -172,10 +172,10 @@ def begin(env: Env, task_id: str, seed: int, max_chars: int = MAX_CHARS) -> Answ
     """Start the episode of one task.
 
     Args:
-        env: Made by :func:`make`.
+        env: Created by :func:`make`.
         task_id: One of its :func:`task_ids`.
-        seed: Of the episode.
-        max_chars: A longer observation is cut.
+        seed: Seed of the episode.
+        max_chars: Maximum length of an observation; longer ones are cut.
 
     Raises:
         EnvError: The environment raised, or answered wrongly; names the field.
@@ -197,11 +197,11 @@ def step(env: Env, action: str, max_chars: int = MAX_CHARS) -> Answer:
 
 
 class UnansweredError(EnvError):
-    """A server that the environment asks gave no usable answer; the environment itself is sound."""
+    """A server that the environment uses gave no usable answer; the environment itself works."""
 
 
 def _asked(env: Env, method: str, *args: Any, **kwargs: Any) -> object:
-    """What the environment returns; what it raises costs the episode, unless no other would go better."""
+    """The return value of a method. An error breaks the episode, or ends the run if all episodes would fail."""
     try:
         return getattr(env, method)(*args, **kwargs)
     except (ConfigError, EnvError):
@@ -221,7 +221,7 @@ def _asked(env: Env, method: str, *args: Any, **kwargs: Any) -> object:
 
 
 def told(error: BaseException) -> str:
-    """Type and text of an error, whatever its ``repr`` does."""
+    """Type and text of an error, even if its ``repr`` fails."""
     try:
         return repr(error)[:MAX_ERROR]
     except Exception:
@@ -229,23 +229,23 @@ def told(error: BaseException) -> str:
 
 
 def cancel(env: Env) -> None:
-    """Let an environment that waits for a server in another thread give up."""
+    """Cancel the requests of an environment that waits for a server in another thread."""
     getattr(env.unwrapped, "cancel", lambda: None)()
 
 
 ABOUT_SCORE = ("user", "do_nothing_succeeds", "user_is_faithful")
-"""What an environment may say at the start about how to read the score."""
+"""Keys of ``info`` at the start that describe how to interpret the score."""
 KEPT = (*ABOUT_SCORE, "plain_replies")
-"""What is kept with the episode however it ends. ``plain_replies``: whether plain words are said to a user, so that a
-corrected action may be a reply."""
+"""Keys that are stored with every episode. ``plain_replies``: whether plain text is a reply to a user, so that a
+corrected action may be plain text."""
 NOT_KEPT = ("tools", "system_prompt", "available_actions")
-"""Long, and known from elsewhere or not needed after the turn."""
+"""Keys that are not stored: they are long, and stored elsewhere or not needed after the turn."""
 OWN = ("error", "rewritten_tokens")
-"""What a rollout itself writes beside it; an environment's entry of that name would be taken for it."""
+"""Keys that a rollout writes to the same record, so an environment's entries with these names are not stored."""
 
 
 def kept(info: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a checked ``info`` is written to a record at the end of an episode."""
+    """The part of a checked ``info`` that is written to the record at the end of an episode."""
     return {key: value for key, value in info.items() if key not in (*NOT_KEPT, *OWN)}
 
 

@@ -1,4 +1,4 @@
-"""Whether an environment can be played: tasks that always break are put in quarantine, too many end the run."""
+"""Track broken episodes: tasks that always break are put in quarantine, too many end the run."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from hero_pl.errors import EnvError
 from hero_pl.types import StopReason, Trajectory
 
 WINDOW = 64
-"""Latest episodes that are looked at."""
+"""Number of latest episodes that are counted."""
 FEWEST = 8
-"""The share is taken of so many at least, so that a run survives its first broken episodes."""
+"""Minimum denominator of the share, so that a run does not end at its first broken episodes."""
 TASKS = 3
-"""Different tasks that have to be among the broken episodes; one that always breaks is put in quarantine instead."""
+"""Minimum number of different tasks in the broken episodes; a task that always breaks is put in quarantine instead."""
 
 
 class Health:
-    """What has broken in one environment, and what to do about it.
+    """Broken episodes and tasks of one environment.
 
     Args:
         env_id: For messages.
-        tasks: How many the environment has.
+        tasks: Number of tasks of the environment.
         broken_share: See :class:`~hero_pl.rollout.limits.Limits`.
     """
 
     def __init__(self, env_id: str, tasks: int, broken_share: float) -> None:
         self.env_id, self.tasks, self.broken_share = env_id, tasks, broken_share
         self.quarantined: dict[str, str] = {}
-        """Tasks that are not played, with what they broke by."""
+        """Tasks that are not played, with the error."""
         self.suspects: set[str] = set()
-        """Tasks that broke in the latest batch that had them."""
+        """Tasks that broke in their latest batch."""
         self._latest: deque[tuple[str, bool]] = deque(maxlen=WINDOW)
 
     def ended(self, trajectory: Trajectory) -> None:
-        """Take notice of an episode that was played.
+        """Count an episode that was played.
 
         Raises:
             EnvError: Too many of the latest ones are broken.
@@ -52,10 +52,10 @@ class Health:
             )
 
     def judge(self, trajectories: Sequence[Trajectory]) -> None:
-        """Put tasks in quarantine, now that a batch is over; in which order its episodes ended makes no difference.
+        """Put tasks in quarantine after a batch; the order in which its episodes ended has no effect.
 
-        A task that could not be started is put there at once. One that broke later may owe it to what the policy did:
-        it has to break in all its episodes of two batches in a row.
+        A task that could not be started is put there after its first batch. If a task broke later, the cause may be the
+        actions of the policy, so it has to break in all its episodes of two consecutive batches.
 
         Raises:
             EnvError: There are too many of them.
@@ -73,10 +73,10 @@ class Health:
     def _put_in_quarantine(self, task: str, why: str) -> None:
         self.suspects.discard(task)
         self.quarantined[task] = why
-        warnings.warn(f"Task {task!r} of {self.env_id} always breaks and is not played any more: {why}", stacklevel=4)
+        warnings.warn(f"Task {task!r} of {self.env_id} always breaks and is no longer played: {why}", stacklevel=4)
 
     def state_dict(self) -> dict[str, Any]:
-        """What decides which tasks are played."""
+        """The state that determines which tasks are played."""
         return {"quarantined": dict(self.quarantined), "suspects": sorted(self.suspects)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -84,11 +84,11 @@ class Health:
         self.quarantined, self.suspects = dict(state["quarantined"]), set(state["suspects"])
 
     def agree(self, suspects_before: set[str], states: Sequence[Mapping[str, Any]]) -> None:
-        """Take over what several processes found in one step.
+        """Merge the states of several processes after one step.
 
         Args:
             suspects_before: Suspects before the step, the same in all processes.
-            states: Of every process after it.
+            states: States of all processes after it.
         """
         for state in states:
             self.quarantined |= state["quarantined"]

@@ -1,8 +1,8 @@
 """A user simulator whose model runs in this process: no server, no key, no network.
 
-An environment takes the argument ``user`` as plain data, so that it fits into YAML. ``{"pretrained": FOLDER, ...}`` is
-replaced here by ``{"complete": MODEL, ...}``: the environment knows how to play a user with any function from messages
-to text (see ``hero_envs.tau_bench.users.chat``), and nothing of tensors. All environments of a process share one model.
+The argument ``user`` of an environment is plain data, so that it can be set in YAML. ``{"pretrained": FOLDER, ...}`` is
+replaced here by ``{"complete": MODEL, ...}``: the environment accepts any function from messages to text as a user (see
+``hero_envs.tau_bench.users.chat``), and needs no tensors. All environments of a process share one model.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ from hero_pl.policy.sampling import Sampling
 from hero_pl.types import FinishReason, Message, Role
 
 CUT = " ..."
-"""Ends a reply that ``max_tokens`` cut, so that every record shows it."""
+"""Appended to a reply that ``max_tokens`` cut, so that records show the cut."""
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 STRATEGIES = ("llm", "react", "verify", "reflection")
 _PLAYING = ("strategy", "attempts", "name")
-"""Keys that go on to the environment: how the user is played, not with what."""
+"""Keys that are passed to the environment: how the user is simulated, not with which model."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChatSettings:
-    """A chat model and how it is sampled.
+    """A chat model and its sampling.
 
     Args:
         pretrained: Folder or hub id of an instruct checkpoint.
-        dtype: Of the weights.
+        dtype: Data type of the weights.
         attention: Attention implementation of transformers.
         device: ``auto`` takes an accelerator if there is one.
-        temperature: 0 is greedy.
-        max_tokens: Longest reply, in tokens.
-        max_length: Context length in tokens; default: what the model's configuration says.
-        batch_size: Replies in one batch; more than one only where ``limits.threads`` lets environments wait together.
+        temperature: Sampling temperature; 0 is greedy.
+        max_tokens: Maximum length of a reply in tokens.
+        max_length: Context length in tokens; default: from the model's configuration.
+        batch_size: Maximum number of replies in one batch; more than one reply needs ``limits.threads``.
     """
 
     pretrained: str
@@ -56,7 +56,7 @@ class ChatSettings:
 
     def __post_init__(self) -> None:
         if not isinstance(self.pretrained, str) or not self.pretrained:
-            raise ConfigError(f"user.pretrained={self.pretrained!r}: give a folder or a hub id.")
+            raise ConfigError(f"user.pretrained={self.pretrained!r}: expected a folder or a hub id.")
         if self.dtype not in get_args(Dtype):
             raise ConfigError(f"user.dtype={self.dtype!r}: expected one of {', '.join(get_args(Dtype))}.")
         if not isinstance(self.batch_size, int) or self.batch_size < 1:
@@ -64,10 +64,10 @@ class ChatSettings:
 
 
 def read_user(user: Any) -> tuple[ChatSettings, dict[str, Any]] | None:
-    """Model and manner of a user that is to run in this process; ``None`` for any other user.
+    """Model settings and other keys of a user that runs in this process; ``None`` for any other user.
 
     Raises:
-        ConfigError: A key is unknown or a value is out of range; no model is loaded for that.
+        ConfigError: A key is unknown or a value is out of range; raised before a model is loaded.
     """
     if not isinstance(user, Mapping) or "pretrained" not in user:
         return None
@@ -89,7 +89,7 @@ def read_user(user: Any) -> tuple[ChatSettings, dict[str, Any]] | None:
 
 
 def with_model(user: Any) -> Any:
-    """The argument ``user`` of an environment, with the model in place of its name; other users stay as they are.
+    """The argument ``user`` of an environment, with the model instead of its name; other users are unchanged.
 
     Raises:
         ConfigError: See :func:`read_user`.
@@ -104,10 +104,10 @@ def _shared(settings: ChatSettings) -> LocalChat:
 
 
 class LocalChat:
-    """A chat model as a function; what several threads ask at the same time is answered in one batch.
+    """A chat model as a function; concurrent requests of several threads are answered in one batch.
 
     A reply depends on its conversation and its seed. In a batch with others, rounding can differ in the last digits.
-    The weights are read when the first reply is asked for.
+    The weights are loaded at the first request.
 
     Args:
         settings: Model and sampling.
@@ -124,17 +124,17 @@ class LocalChat:
         self._queue, self._model = threading.Lock(), threading.Lock()
 
     def __call__(self, messages: Sequence[Mapping[str, str]], seed: int = 0) -> str:
-        """The model's reply, without its reasoning block; empty if it never came to a reply.
+        """The model's reply without its reasoning block; empty if the reasoning did not end.
 
         Args:
-            messages: ``{"role": ..., "content": ...}``; contents count as text from outside.
-            seed: Of the draws.
+            messages: ``{"role": ..., "content": ...}``; contents are treated as untrusted text.
+            seed: Sampling seed.
 
         Raises:
             ConfigError: The model cannot be loaded.
-            PolicyError: It failed, or the conversation leaves no room for a reply.
+            PolicyError: The model failed, or the conversation is too long for a reply.
         """
-        if self.policy.network is None:  # else others may queue up while the model answers
+        if self.policy.network is None:  # otherwise requests are collected while the model runs
             with self._model:
                 self._load()
         chat = [Message(cast(Role, message["role"]), message["content"]) for message in messages]
@@ -142,13 +142,13 @@ class LocalChat:
         room = self.policy.max_length - self._sampling.max_action_tokens
         if len(request.prompt_ids) > room:
             raise PolicyError(
-                f"The user's conversation has {len(request.prompt_ids)} tokens; its model has room for {room} beside a "
+                f"The user's conversation has {len(request.prompt_ids)} tokens; its model has room for {room} before a "
                 f"reply of {self._sampling.max_action_tokens}. Raise user.max_length, or lower limits.max_turns."
             )
         with self._queue:
             self._waiting.append(request)
         while request.text is None:
-            with self._model:  # whoever gets here first answers for all who wait
+            with self._model:  # the first thread here answers all requests that wait
                 if request.text is None:
                     self._answer_waiting()
         if request.error is not None:
@@ -182,14 +182,14 @@ class LocalChat:
                 template = self.policy.template
                 cut = action.finish_reason is FinishReason.LENGTH
                 request.text = _spoken(template.encoder.decode(action.ids), cut, template.opens_reasoning)
-        except Exception as error:  # handed to every thread that waits for this batch, and raised there
+        except Exception as error:  # passed to each thread that waits for this batch, and raised there
             for request in batch:
                 request.text, request.error = "", error
 
 
 @dataclass(slots=True)
 class _Request:
-    """One reply that is asked for."""
+    """One request for a reply."""
 
     prompt_ids: tuple[int, ...]
     seed: int
@@ -198,7 +198,7 @@ class _Request:
 
 
 def _spoken(text: str, cut: bool, opened: bool = False) -> str:
-    """The reply without its reasoning; empty if the reasoning was never closed.
+    """The reply without its reasoning; empty if the reasoning did not end.
 
     Example:
         >>> _spoken("<think>They want my zip.</think> It is 19122.", False), _spoken("<think>Hm", True)

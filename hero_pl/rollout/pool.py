@@ -1,7 +1,7 @@
 """Where environments run: in this process, or (:mod:`hero_pl.rollout.workers`) in others.
 
-A pool has seats, one per episode in flight, each with an environment of its own. It is asked in rounds: one call per
-seat, all answered, or given up, before the next round. What goes wrong is an answer, too.
+A pool has seats, one per concurrent episode, each with its own environment. Calls are made in rounds of one call per
+seat; a round ends when every call has an answer or a timeout. A failure is returned as a :class:`Fault`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from hero_pl.types import StopReason
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What an environment is made of."""
+    """Id, split and arguments of an environment."""
 
     env_id: str
     split: str | None = None
@@ -40,7 +40,7 @@ class Recipe:
         return cls(env_id, split, env_args, environments.registration(env_id))
 
     def make(self) -> environments.Env:
-        """One environment; see :func:`~hero_pl.rollout.environments.make`."""
+        """Create one environment; see :func:`~hero_pl.rollout.environments.make`."""
         environments.register_again(self.registration)
         return environments.make(self.env_id, self.split, **self.env_args)
 
@@ -55,19 +55,19 @@ class Reset:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Carry out an action."""
+    """Execute an action."""
 
     action: str
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Why there is no answer; the episode is over, and its environment gone."""
+    """Reason why there is no answer. The episode has ended, and its environment is closed."""
 
     reason: StopReason
     error: str
     guilty: bool = True
-    """False: the call of another seat took this one along."""
+    """False: the failure was caused by the call of another seat."""
 
 
 class EnvPool(ABC):
@@ -78,7 +78,7 @@ class EnvPool(ABC):
         self._seats: dict[int, Recipe] = {}
 
     def seats(self, recipe: Recipe, count: int) -> list[int]:
-        """Numbers of ``count`` seats with environments of this kind, the same ones each time."""
+        """Numbers of ``count`` seats with environments of this recipe; the same at each call."""
         mine = [seat for seat, made_of in self._seats.items() if made_of is recipe]
         fresh = range(len(self._seats), len(self._seats) + count - len(mine))
         self._seats.update(dict.fromkeys(fresh, recipe))
@@ -89,21 +89,21 @@ class EnvPool(ABC):
         """One call per seat.
 
         Returns:
-            By seat: an answer or a fault for each of ``calls``, and a fault without guilt for every other seat whose
-            environment is gone.
+            By seat: an answer or a fault for each of ``calls``, and a fault with ``guilty=False`` for every other seat
+            whose environment was lost.
 
         Raises:
-            ConfigError: An environment cannot be made.
-            EndpointError: A server that the environments ask answers nobody any more, or its spend cap is reached.
+            ConfigError: An environment cannot be created.
+            EndpointError: A server that the environments use no longer answers, or its spend cap is reached.
         """
 
     @abstractmethod
     def close(self) -> None:
-        """Close the environments; they are made again when they are asked."""
+        """Close the environments; they are created again at the next call."""
 
 
 def answer(env: environments.Env, call: Reset | Step, limits: Limits) -> Answer | Fault:
-    """What an environment says to a call."""
+    """The answer of an environment to a call."""
     try:
         if isinstance(call, Reset):
             return environments.begin(env, call.task_id, call.seed, limits.max_observation_chars)
@@ -115,7 +115,7 @@ def answer(env: environments.Env, call: Reset | Step, limits: Limits) -> Answer 
 
 
 def seconds(call: Reset | Step, limits: Limits) -> float:
-    """How long a call may take."""
+    """Time limit of a call, in seconds."""
     if isinstance(call, Reset) and limits.reset_timeout_s is not None:
         return limits.reset_timeout_s
     return limits.step_timeout_s
@@ -140,14 +140,16 @@ class LocalPool(EnvPool):
             self._envs[seat] = self._seats[seat].make()
         try:
             found = self._ask_in_threads(calls) if self.limits.threads else self._ask_one_by_one(calls)
-        except BaseException:  # what ends the run, a signal as well, does not wait for servers
+        except BaseException:  # an error or a signal that ends the run does not wait for servers
             for seat in calls if self.limits.threads else ():
                 environments.cancel(self._envs[seat])
             raise
         for seat, one in found.items():
             if isinstance(one, Fault):
                 env = self._envs.pop(seat)
-                if one.reason is not StopReason.ENV_TIMEOUT or not self.limits.threads:  # else a thread still uses it
+                if (
+                    one.reason is not StopReason.ENV_TIMEOUT or not self.limits.threads
+                ):  # otherwise a thread still uses it
                     self._close(env)
         return found
 
@@ -171,7 +173,7 @@ class LocalPool(EnvPool):
         return found
 
     def _ask_in_threads(self, calls: Mapping[int, Reset | Step]) -> dict[int, Answer | Fault]:
-        """In daemon threads: one that hangs does not keep the process from ending, as those of a standard pool do."""
+        """Use daemon threads: unlike in a standard thread pool, a thread that hangs does not block the exit."""
         todo = deque((seat, call, self._envs[seat]) for seat, call in calls.items())
         given: SimpleQueue[tuple[int, Answer | Fault | HeroError]] = SimpleQueue()
         started: dict[int, float] = {}
@@ -199,21 +201,21 @@ class LocalPool(EnvPool):
                 now = time.monotonic()
                 for seat in [seat for seat, end in ends.items() if end <= now]:
                     found[seat] = late(calls[seat], self.limits)
-                    threading.Thread(target=work, daemon=True).start()  # in place of the one that hangs
+                    threading.Thread(target=work, daemon=True).start()  # replaces the thread that hangs
                 continue
             if isinstance(one, HeroError):
                 raise one
-            found.setdefault(seat, one)  # what comes too late is not heard
+            found.setdefault(seat, one)  # a late answer is ignored
         return found
 
 
 class _LateError(BaseException):
-    """Raised in the middle of an environment; no ``except Exception`` of its keeps it."""
+    """Raised inside an environment; not caught by ``except Exception`` in it."""
 
 
 @contextmanager
 def _alarm(limit: float) -> Iterator[None]:
-    """Interrupts what takes longer, in the main thread of systems that have the signal."""
+    """Interrupt a call at its time limit, in the main thread on systems with SIGALRM."""
 
     def ring(*_: object) -> None:
         raise _LateError

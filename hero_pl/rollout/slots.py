@@ -1,8 +1,8 @@
-"""Episodes in flight: each has an environment of its own, and the next episode takes its place as soon as it has ended.
+"""Play episodes concurrently: each has its own environment, and the next episode starts as soon as one has ended.
 
-An episode depends on its spec alone: on the task, on the seed, and on what the policy says to that, not on its
-neighbors. So how many are in flight, where their environments run, and in which order they end, changes no result. The
-same holds for an episode that is played again because its environment or the sampler failed.
+An episode depends only on its spec (task and seed) and on the replies of the policy, not on other episodes. So their
+number, the place of their environments and the order in which they end do not change results. This is also true for an
+episode that is restarted because its environment or the sampler failed.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ class _Episode:
     """An attempt at an episode."""
 
     number: int
-    """Place of its spec."""
+    """Index of its spec."""
     spec: EpisodeSpec
     seat: int
-    """Of its environment."""
+    """Seat of its environment."""
     system_prompt: str = ""
     tools: tuple[Any, ...] = ()
     first: Answer = Answer("")  # noqa: RUF009 (frozen)
@@ -46,22 +46,22 @@ class _Episode:
 
     @property
     def prompt_ids(self) -> tuple[int, ...]:
-        """The present decision context."""
+        """The current decision context."""
         return self.history.prompt_ids if self.history else ()
 
 
 class Slots:
-    """Plays episodes, as many at once as there are seats.
+    """Plays episodes concurrently, one per seat.
 
     Args:
         env_id: Gymnasium id, for the records.
-        pool: Where the environments run.
-        seats: Those that may be used.
-        session: Open, without rows.
-        dialect: Of the policy that plays.
-        max_action_tokens: Room that a prompt has to leave in the context.
-        temperature: Of sampling, for the records.
-        on_episode: Called with each episode as soon as it has ended.
+        pool: Pool of the environments.
+        seats: Numbers of the seats to use.
+        session: An open session without rows.
+        dialect: Dialect of the policy.
+        max_action_tokens: Number of tokens in the context that a prompt has to leave free.
+        temperature: Sampling temperature, for the records.
+        on_episode: Called with each episode when it has ended.
     """
 
     def __init__(
@@ -80,19 +80,19 @@ class Slots:
         self.room = dialect.max_length - max_action_tokens
         self.free = deque(seats)
         self.waiting: deque[tuple[int, EpisodeSpec]] = deque()
-        """Episodes that have not begun, by the places of their specs."""
+        """Indices of the specs of episodes that have not started."""
         self.playing: dict[int, _Episode] = {}
-        """By row of the session."""
+        """Episodes by row of the session."""
         self.failures: dict[int, list[str]] = {}
-        """Why earlier attempts failed, by places of specs."""
+        """Errors of earlier attempts, by index of the spec."""
         self.ended: dict[int, Trajectory] = {}
-        """By places of specs."""
+        """Results by index of the spec."""
 
     def play(self, specs: Sequence[EpisodeSpec]) -> list[Trajectory]:
         """Play every spec to its end.
 
         Args:
-            specs: Begun in this order.
+            specs: Started in this order.
 
         Returns:
             One trajectory per spec, in the order of ``specs``.
@@ -110,7 +110,7 @@ class Slots:
     # -- beginning and ending ----------------------------------------------------------------------------------
 
     def _fill(self) -> None:
-        """Begin the next episodes on the free seats; one that ends at once frees its seat again."""
+        """Start the next episodes on the free seats; an episode that ends at its start frees its seat."""
         while self.free and self.waiting:
             begun = []
             while self.free and self.waiting:
@@ -125,7 +125,7 @@ class Slots:
             self.session.submit(rows, [episode.prompt_ids for episode in going])
 
     def _ask(self, calls: Mapping[int, Reset | Step]) -> dict[int, Answer | Fault]:
-        """Ask the environments; episodes that others take along begin again."""
+        """Call the environments; restart episodes that lost their environment through another seat."""
         answers = self.pool.ask(calls)
         for row, episode in list(self.playing.items()):
             found = answers.get(episode.seat)
@@ -152,12 +152,12 @@ class Slots:
             episode.stop = StopReason.CONTEXT_FULL
 
     def _fail(self, episode: _Episode, fault: Fault, row: int | None = None) -> None:
-        """Play an episode again from its start, with its own seed, or give it up after so many attempts."""
+        """Restart an episode with its seed, or end it as broken after ``limits.retries``."""
         at_turn = len(episode.turns) + (fault.reason is StopReason.SAMPLER_ERROR)
         where = "start" if episode.history is None else f"turn {at_turn}"
         error = f"{self.env_id}, task {episode.spec.task_id!r}, {where}: {fault.error}"
         failures = self.failures.setdefault(episode.number, [])
-        # who asks a server has asked it several times already
+        # requests to a server were already retried
         retries = 0 if fault.reason is StopReason.ENDPOINT_ERROR else self.limits.retries
         if fault.guilty and len(failures) >= retries:
             episode.stop = fault.reason
@@ -201,7 +201,7 @@ class Slots:
     # -- one turn ----------------------------------------------------------------------------------------------
 
     def _answer(self, drawn: Sequence[tuple[int, _Episode, SampledAction]]) -> None:
-        """Let the environments answer sampled replies; those that could not be read are answered here."""
+        """Send sampled replies to the environments; replies that could not be parsed are answered here."""
         read: dict[int, tuple[str, ParsedAction]] = {}
         calls: dict[int, Reset | Step] = {}
         answers: dict[int, Answer | Fault] = {}
@@ -219,7 +219,7 @@ class Slots:
         found = self._ask(calls)
         for row, episode, sampled in drawn:
             if row not in self.playing:
-                continue  # another environment has taken this one along
+                continue  # lost its environment through another seat
             answer = answers[row] if row in answers else found[episode.seat]
             if row in read:
                 self._append(episode, sampled, *read[row], answer)
@@ -231,7 +231,7 @@ class Slots:
     def _append(
         self, episode: _Episode, sampled: SampledAction, text: str, parsed: ParsedAction, answer: Answer | Fault
     ) -> None:
-        """Add the turn to its episode; one without an answer is the last of it."""
+        """Add the turn to its episode; a turn without an answer is the last one."""
         given = Answer("") if isinstance(answer, Fault) else answer
         number = len(episode.turns) + 1
         episode.turns.append(

@@ -1,4 +1,4 @@
-"""Which episodes to play, and with which randomness."""
+"""Specs of episodes, and their seeds."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 
 
 class SeedPurpose(IntEnum):
-    """What seeds are for: the first entry of their entropy, so that no two purposes share randomness."""
+    """The purpose of seeds: the first entry of their entropy, so that two purposes do not share randomness."""
 
     TRAIN = 1
     EVALUATE = 2
     RESAMPLE = 3
-    """Tasks and episodes in place of groups that the objective rejects."""
+    """Tasks and episodes that replace groups that the objective rejects."""
     REFLECT = 4
-    """Repeated questions of a reflector."""
+    """Retries of a reflector."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +34,8 @@ def derive_seeds(*entropy: int, count: int) -> list[int]:
     They are 32-bit numbers, so two may be equal: with 10 000 of them the chance is about 1 %.
 
     Args:
-        entropy: Numbers from 0, the first one a :class:`SeedPurpose`.
-        count: How many.
+        entropy: Non-negative numbers, the first one a :class:`SeedPurpose`.
+        count: Number of seeds.
     """
     state = np.random.SeedSequence(entropy).generate_state(count, np.uint32)
     return [int(x) for x in state]

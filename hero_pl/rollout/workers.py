@@ -1,8 +1,8 @@
-"""Environments in worker processes: one that hangs, dies or leaks does so apart from the trainer.
+"""Environments in worker processes, so that one that hangs, dies or leaks memory does not affect the trainer.
 
-A worker hosts the environments of many seats, so that what they share (a catalog, say) is loaded once per worker. It
-answers its calls one after the other. One that takes too long for a call, or ends, is replaced: that call has failed,
-and the other episodes of the worker have to begin again. No tensor library is imported here.
+A worker runs the environments of many seats, so that data they share (for example a catalog) is loaded once per worker.
+It answers its calls one after the other. A worker that takes too long for a call, or ends, is replaced: that call has
+failed, and the other episodes of the worker are restarted. No tensor library is imported here.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from hero_pl.rollout.pool import EnvPool, Fault, Recipe, Reset, Step, answer, la
 from hero_pl.types import StopReason
 
 START_S = 300.0
-"""Seconds that a worker may take to start, and then to make one environment."""
+"""Maximum number of seconds for the start of a worker, and for the creation of one environment."""
 END_S = 5.0
-"""Seconds that workers may take to close their environments."""
+"""Maximum number of seconds for workers to close their environments."""
 
 Call: TypeAlias = "tuple[int, Recipe, Reset | Step]"
-"""A seat, what its environment is made of, and what is asked."""
+"""A seat, the recipe of its environment, and the call."""
 
 
 class WorkerPool(EnvPool):
@@ -48,7 +48,7 @@ class WorkerPool(EnvPool):
         """See :meth:`EnvPool.seats`.
 
         Raises:
-            ConfigError: Another process cannot make such an environment.
+            ConfigError: Another process cannot create the environment.
         """
         environments.check_arguments(recipe.env_args, self.limits.workers)
         entry_point = str((recipe.registration or {}).get("entry_point", ""))
@@ -70,8 +70,8 @@ class WorkerPool(EnvPool):
         """See :meth:`EnvPool.ask`.
 
         Raises:
-            ConfigError: An environment cannot be made.
-            EndpointError: A server that the environments ask answers nobody any more.
+            ConfigError: An environment cannot be created.
+            EndpointError: A server that the environments use no longer answers.
             EnvError: A worker cannot be started.
         """
         parts: dict[int, list[Call]] = {}
@@ -95,7 +95,7 @@ class WorkerPool(EnvPool):
                     if fault is not None or not worker.waiting:
                         del asked[number]
         except BaseException:
-            for number in asked:  # what they would answer is for nobody
+            for number in asked:  # their answers are not needed
                 self._workers.pop(number).kill()
             raise
         return found
@@ -106,7 +106,7 @@ class WorkerPool(EnvPool):
 
 
 def _end(workers: dict[int, _Worker]) -> None:
-    """Let workers close their environments; end those that do not."""
+    """Close workers and their environments; kill those that do not end."""
     for worker in workers.values():
         worker.pipe.close()
     deadline = time.monotonic() + END_S
@@ -117,7 +117,7 @@ def _end(workers: dict[int, _Worker]) -> None:
 
 
 class _Worker:
-    """A worker process as the trainer sees it."""
+    """The trainer's side of a worker process."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
@@ -133,16 +133,16 @@ class _Worker:
         self.hosted: set[int] = set()
         """Seats with an environment here."""
         self.started = self.made = False
-        """Whether it has said that it is there, and that the environment of the present call is."""
+        """Whether it has reported that it started, and that it created the environment of the current call."""
         self.deadline = time.monotonic() + START_S
 
     @property
     def signs(self) -> tuple[Connection, int]:
-        """What to wait for."""
+        """Objects to wait for."""
         return self.pipe, self.process.sentinel
 
     def ask(self, calls: Sequence[Call]) -> None:
-        """Hand over calls; a worker that has died is noticed when it is heard."""
+        """Send calls; a worker that has died is detected in :meth:`hear`."""
         self.waiting.extend((seat, call) for seat, _, call in calls)
         self.hosted.update(seat for seat, _, _ in calls)
         self.made, self.deadline = False, time.monotonic() + START_S
@@ -150,16 +150,16 @@ class _Worker:
             self.pipe.send(calls)
 
     def hear(self, found: dict[int, Answer | Fault]) -> Fault | None:
-        """Take in one message if there is any.
+        """Read one message if there is any.
 
         Args:
             found: Gets the answer.
 
         Returns:
-            What is wrong with the worker: it has ended, or it takes too long.
+            The fault of the worker if it has ended or takes too long.
 
         Raises:
-            HeroError: What the worker has met ends the run, or it could not start.
+            HeroError: An error in the worker ends the run, or it could not start.
         """
         seat, call = self.waiting[0]
         try:
@@ -171,7 +171,7 @@ class _Worker:
         if not self.process.is_alive():
             if not self.started:
                 raise EnvError(
-                    f"A worker process ended while it started, with exit status {self.process.exitcode}; what it said "
+                    f"A worker process ended while it started, with exit status {self.process.exitcode}; its output "
                     'is above. A script that trains with limits.workers needs the line `if __name__ == "__main__":`.'
                 )
             status = self.process.exitcode
@@ -181,7 +181,7 @@ class _Worker:
         if not self.started:
             raise EnvError(f"A worker process has not started within {START_S:g} s.")
         if not self.made:
-            return Fault(StopReason.ENV_TIMEOUT, f"the environment was not made within {START_S:g} s")
+            return Fault(StopReason.ENV_TIMEOUT, f"the environment was not created within {START_S:g} s")
         return late(call, self.limits)
 
     def _take(self, message: Any, seat: int, call: Reset | Step, found: dict[int, Answer | Fault]) -> None:
@@ -199,22 +199,22 @@ class _Worker:
             self.made, self.deadline = True, time.monotonic() + seconds(call, self.limits)
 
     def lost(self, fault: Fault) -> dict[int, Answer | Fault]:
-        """The fault of the call that it was at, and what that means for the others."""
+        """The faults of the current call and of the others."""
         guilty = self.waiting[0][0]
         others = Fault(fault.reason, f"another environment of the worker process: {fault.error}", guilty=False)
         return {**dict.fromkeys(self.hosted, others), guilty: fault}
 
     def kill(self) -> None:
-        """End the process, with what its environments have started."""
+        """Kill the process, with all processes that its environments started."""
         self.pipe.close()
         if self.process.is_alive():
             pid = self.process.pid or 0
             with suppress(OSError):
-                if hasattr(os, "killpg") and os.getpgid(pid) == pid:  # else it has not come so far
+                if hasattr(os, "killpg") and os.getpgid(pid) == pid:  # otherwise it has no group yet
                     os.killpg(pid, signal.SIGKILL)
             self.process.kill()
         self.process.join(END_S)
-        with suppress(ValueError):  # the operating system is not done with it
+        with suppress(ValueError):  # the operating system has not finished its end
             self.process.close()
 
 
@@ -222,9 +222,9 @@ class _Worker:
 
 
 def _serve(pipe: Connection, limits: Limits) -> None:
-    """Answer calls until the trainer closes the pipe, or is gone."""
+    """Answer calls until the trainer closes the pipe or ends."""
     if hasattr(os, "setsid"):
-        os.setsid()  # Ctrl-C is for the trainer; and what environments start can be ended with them
+        os.setsid()  # Ctrl-C is for the trainer; child processes of environments can be killed with their group
     threading.Thread(target=_end_with_trainer, daemon=True).start()
     envs: dict[int, environments.Env] = {}
     with suppress(EOFError, OSError):

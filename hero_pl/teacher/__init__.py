@@ -1,1 +1,1 @@
-"""What the self-teacher is shown, and which weights it uses."""
+"""Teachers: the hints of the self-teacher, and its weights."""

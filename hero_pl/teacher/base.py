@@ -1,4 +1,4 @@
-"""What a teacher is: it decides what the self-teacher sees before it re-scores the student's action."""
+"""Interface of teachers, which render the hints that the self-teacher sees when it re-scores an action."""
 
 from __future__ import annotations
 
@@ -16,50 +16,50 @@ if TYPE_CHECKING:
 
 
 class Teacher(ABC):
-    """Renders privileged context; knows nothing of losses or weights."""
+    """Renders hints; independent of losses and weights."""
 
     needs_group: int = 1
-    """Smallest group size that gives this teacher anything to show."""
+    """Smallest group size with which this teacher can give hints."""
     needs_diagnosis: bool = False
-    """A turn without a diagnosis gets no hint."""
+    """Whether a turn without a diagnosis gets no hint."""
 
     def attach_collector(self, collector: Collector) -> None:  # noqa: B027
         """Called once before training; for teachers that play the environment.
 
         Args:
-            collector: The environments of the training split.
+            collector: Plays the environments of the training split.
         """
 
     def settle(self, trajectories: Sequence[Trajectory], reflections: Sequence[Reflection], policy: Policy) -> None:  # noqa: B027
-        """Called with every training batch before :meth:`advise`; for what is decided by measuring the first one.
+        """Called with every training batch before :meth:`advise`; for teachers that measure on the first batch.
 
         Args:
             trajectories: One rollout batch.
             reflections: One per trajectory.
-            policy: With the weights of this step.
+            policy: The policy, with the weights of this step.
 
         Raises:
-            ConfigError: Training would do harm.
+            ConfigError: No hint helps, so training would make the policy worse.
         """
 
     @abstractmethod
     def advise(
         self, trajectories: Sequence[Trajectory], reflections: Sequence[Reflection], dialect: Dialect
     ) -> list[list[Hint | None]]:
-        """One hint or ``None`` per turn of each trajectory; turns without a hint leave the loss.
+        """One hint or ``None`` per turn of each trajectory; turns without a hint are not in the loss.
 
         Args:
             trajectories: One rollout batch.
             reflections: One per trajectory, with one diagnosis or ``None`` per turn.
-            dialect: How the policy reads and writes.
+            dialect: Template and parser of the policy.
         """
 
     def metrics(self) -> dict[str, Scalar]:
-        """What the last :meth:`advise` left out or cut, by name."""
+        """Metrics of the last :meth:`advise`: what was left out or cut."""
         return {}
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs to go on bit by bit; empty unless the teacher keeps state."""
+        """State that a resumed run needs to be bit-identical; empty for a teacher without state."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027

@@ -1,6 +1,6 @@
-"""The numbers behind a moving teacher: exponential moving average and trust region.
+"""Exponential moving average and trust region of teacher weights.
 
-``update_rate`` and ``mix`` are always the weight of the *student*: 0 leaves the teacher alone, 1 makes it a copy.
+``update_rate`` and ``mix`` are always the weight of the *student*: 0 does not change the teacher, 1 makes it a copy.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ def trust_region_log_probs(
     mix: float,
     space: Literal["logits", "probabilities"] = "logits",
 ) -> Tensor:
-    """Log-probabilities of a teacher held between the start weights and the live ones, detached.
+    """Log-probabilities of a teacher between the initial weights and the live ones, detached.
 
     Args:
-        reference_logits: ``(..., vocab)`` under the start weights.
+        reference_logits: ``(..., vocab)`` under the initial weights.
         live_logits: Same shape, under the current weights.
         mix: Weight of the live side, in [0, 1].
         space: ``logits`` interpolates logits, which is the normalized geometric mean of both distributions;
@@ -67,7 +67,7 @@ def trust_region_log_probs(
     """
     _check_rate("mix", mix)
     if space not in ("logits", "probabilities"):
-        raise ConfigError(f"space={space!r}: choose logits or probabilities.")
+        raise ConfigError(f"space={space!r}: expected logits or probabilities.")
     check_same_shape(live_logits, reference_logits)
     live, reference = live_logits.detach(), reference_logits.detach()
     if space == "logits":
@@ -80,7 +80,7 @@ def trust_region_log_probs(
 
 
 def _paired(teacher: Iterable[Tensor], student: Iterable[Tensor]) -> list[tuple[Tensor, Tensor]]:
-    """Pairs of matching tensors, checked as a whole so that no teacher is left half updated."""
+    """Pairs of matching tensors, all checked first, so that no teacher is partly updated."""
     averages, lives = list(teacher), list(student)
     if len(averages) != len(lives):
         raise ConfigError(f"The teacher has {len(averages)} tensors, the student {len(lives)}: they must correspond.")
@@ -100,4 +100,4 @@ def _paired(teacher: Iterable[Tensor], student: Iterable[Tensor]) -> list[tuple[
 
 def _check_rate(name: str, rate: float) -> None:
     if not 0.0 <= rate <= 1.0:
-        raise ConfigError(f"{name}={rate}: it is the weight of the student and must lie in [0, 1].")
+        raise ConfigError(f"{name}={rate}: expected the weight of the student, in [0, 1].")

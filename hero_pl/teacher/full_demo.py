@@ -1,7 +1,7 @@
-"""A teacher that has seen the task solved: one whole successful episode in its context (in the manner of SDPO).
+"""A teacher with a full successful episode of the task in its context (as in SDPO).
 
-The demonstration comes from elsewhere, so its states need not be the student's. The ``state_matched`` variant shows a
-step only where everything seen before it was the same.
+The demonstration is another episode, so its states may differ from the student's. The ``state_matched`` variant shows a
+step only if all earlier observations are the same.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Source: TypeAlias = Literal["peer", "buffer", "oracle"]
 
 _ROOM = (2048, 1024, 512, 256, 128, 64, 32, 16)
-"""Tokens per reply that are tried, one after the other, for a demonstration that is too long."""
+"""Token limits per reply to try, in order, for a demonstration that is too long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Step:
 
     number: int
     action: str
-    """Without reasoning, in the policy's dialect."""
+    """Action without reasoning, in the policy's action format."""
     observation: str
 
 
@@ -53,27 +53,27 @@ class Demonstration:
     steps: tuple[Step, ...]
 
     def seen(self, turns: int) -> tuple[str, ...]:
-        """What had been observed before turn ``turns + 1``."""
+        """Observations before turn ``turns + 1``."""
         return (self.task, *(step.observation for step in self.steps[:turns]))
 
 
 class FullDemoTeacher(Teacher):
-    """Sees one successful episode of the same task, the same block at every turn; no diagnosis is needed.
+    """Shows one successful episode of the same task at every turn; needs no diagnosis.
 
-    An episode for which there is no demonstration leaves the loss. Of several, one is drawn at random.
+    An episode without a demonstration is not in the loss. If there are several demonstrations, one is drawn at random.
 
     Args:
         source: ``peer``: another episode of the batch (needs groups). ``buffer``: also episodes of earlier batches.
-            ``oracle``: what ``expert`` does with the task.
+            ``oracle``: the episode of ``expert``.
         expert: Plays tasks for ``oracle``: ``ShopExpert`` in the pocket shop, ``ExpertDemonstrations`` elsewhere.
-        state_matched: Show only the step whose state is the turn's own, that is, before which the same had been
-            observed; a turn without such a step leaves the loss.
-        success_threshold: A demonstration has at least this reward.
-        max_demonstration_tokens: Of the whole block; replies in it give way first, and if the actions alone are too
+        state_matched: Show only the step with the same earlier observations as the turn; a turn without such a step is
+            not in the loss.
+        success_threshold: Smallest reward of a demonstration.
+        max_demonstration_tokens: Maximum length of the hint. Replies are shortened first; if the actions alone are too
             long, the demonstration is not used.
-        buffer_size: Demonstrations that ``buffer`` keeps, the newest.
-        template: Path of a template of your own, with ``task`` and ``steps`` (``number``, ``action``, ``observation``).
-        seed: Of the spec.
+        buffer_size: Number of demonstrations that ``buffer`` keeps; the newest are kept.
+        template: Path of your own template, with ``task`` and ``steps`` (``number``, ``action``, ``observation``).
+        seed: Seed for drawing demonstrations.
     """
 
     def __init__(
@@ -91,12 +91,13 @@ class FullDemoTeacher(Teacher):
             raise ConfigError(f"FullDemoTeacher(source={source!r}): expected one of {', '.join(get_args(Source))}.")
         if (source == "oracle") != (expert is not None):
             raise ConfigError(
-                f"FullDemoTeacher(source={source!r}, expert={expert}): an expert belongs to source: oracle, and that "
-                "needs one: ShopExpert for the pocket shop, ExpertDemonstrations for an expert of yours."
+                f"FullDemoTeacher(source={source!r}, expert={expert}): expected an expert with source: oracle, and "
+                "none otherwise. Use ShopExpert for the pocket shop, ExpertDemonstrations for your own expert."
             )
         if buffer_size < 1 or max_demonstration_tokens < 16:
             raise ConfigError(
-                f"buffer_size={buffer_size}, max_demonstration_tokens={max_demonstration_tokens}: at least 1 and 16."
+                f"buffer_size={buffer_size}, max_demonstration_tokens={max_demonstration_tokens}: expected at least 1 "
+                "and 16."
             )
         self.source, self.expert, self.state_matched = source, expert, state_matched
         self.success_threshold, self.max_demonstration_tokens = success_threshold, max_demonstration_tokens
@@ -109,13 +110,13 @@ class FullDemoTeacher(Teacher):
         self._collector: Collector | None = None
 
     def attach_collector(self, collector: Collector) -> None:
-        """The expert plays these environments."""
+        """Set the environments that the expert plays."""
         self._collector = collector
 
     def advise(
         self, trajectories: Sequence[Trajectory], reflections: Sequence[Reflection], dialect: Dialect
     ) -> list[list[Hint | None]]:
-        """See :meth:`Teacher.advise`; the reflections are not looked at."""
+        """See :meth:`Teacher.advise`; the reflections are not used."""
         rng = random.Random(f"{self.seed}/{self.calls}")
         self.calls += 1
         self.counts = Counter(
@@ -132,7 +133,7 @@ class FullDemoTeacher(Teacher):
         return {name: total(count) for name, count in self.counts.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """Batches so far, which fix the next spec, the buffer and the expert's state."""
+        """Number of batches (which determines the next draw), buffer, and the expert's state."""
         return {"calls": self.calls, "buffer": [asdict(demonstration) for demonstration in self.buffer]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -145,7 +146,7 @@ class FullDemoTeacher(Teacher):
     # -- finding demonstrations ---------------------------------------------------------------------------------
 
     def _candidates(self, trajectories: Sequence[Trajectory], dialect: Dialect) -> list[list[Demonstration]]:
-        """Per trajectory the demonstrations of its task, never the trajectory itself."""
+        """Per trajectory the demonstrations of its task, without the trajectory itself."""
         if self.source == "oracle":
             return self._played(trajectories, dialect)
         successes = self._successes(trajectories, dialect)
@@ -166,12 +167,12 @@ class FullDemoTeacher(Teacher):
         }
 
     def _played(self, trajectories: Sequence[Trajectory], dialect: Dialect) -> list[list[Demonstration]]:
-        """What the expert does with each task; a try that fails is no demonstration."""
+        """Episodes of the expert for each task; failed ones are not used."""
         assert self.expert is not None
         if self._collector is None:
             raise ConfigError(
                 "FullDemoTeacher(source='oracle') needs environments to play: train with a RolloutDataModule, or call "
-                "use(collector) before the first batch."
+                "attach_collector(collector) before the first batch."
             )
         specs = {(t.task_id, t.seed): EpisodeSpec(t.task_id, t.group, t.seed) for t in trajectories}
         played = self.expert.make(list(specs.values()), dialect, self._collector)

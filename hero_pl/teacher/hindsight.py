@@ -1,4 +1,4 @@
-"""HERO's teacher: it sees what came of the decision, and what the reflector says about it."""
+"""HERO's teacher: its hints have the next observation, the final reward and the diagnosis."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ LEVELS = {"low": 0, "medium": 1, "high": 2}
 
 
 class HindsightTeacher(Teacher):
-    """Sees next observation, final reward and the diagnosis of each turn (HERO, arXiv 2606.11559).
+    """Shows next observation, final reward and the diagnosis of each turn (HERO, arXiv 2606.11559).
 
-    The switches turn it into the paper's ablations: without the first two it is reflection-only.
+    The options give the paper's ablations: without the first two it is reflection-only.
 
     Args:
-        include_next_observation: Show what the environment answered.
+        include_next_observation: Show the next observation.
         include_reward: Show the final reward of the episode.
         include_diagnosis: Show the reflector's diagnosis.
-        include_action_target: Show the corrected action: of ``high`` confidence diagnoses only, ``always``, ``never``.
+        include_action_target: Show the corrected action: with ``high`` confidence only, ``always``, or ``never``.
         min_confidence: Diagnoses below this level count as missing.
-        on_invalid: What to do with a turn without a usable diagnosis: ``skip`` it, or show ``env_feedback`` only.
-        success_threshold: A reward at least this high is a success.
+        on_invalid: For a turn without a usable diagnosis: ``skip`` it, or show ``env_feedback`` only.
+        success_threshold: Smallest reward of a successful episode.
         template: Wording of the hint: ``full``, ``short``, ``reply_exactly``, ``inline``, ``chat``, or the path of a
-            Jinja file of your own. ``auto`` measures on the first training batch which one the policy can read
-            (``docs/hints.md``), takes it, and refuses to train if none helps.
-        position: Where the hint goes; default: where the wording belongs, else the policy's ``hint_position``.
-        candidates: Wordings that ``auto`` measures; default: the shipped ones.
+            Jinja file of your own. ``auto`` measures on the first training batch which one the policy can use
+            (``docs/hints.md``), uses the best, and refuses to train if none helps.
+        position: Position of the hint; default: that of the wording, else the policy's ``hint_position``.
+        candidates: Wordings that ``auto`` measures; default: those of the package.
         force: With ``auto``: train with the best wording even if none helps.
         max_observation_tokens: Longer observations are cut in the middle.
-        max_hint_tokens: Of the whole hint.
+        max_hint_tokens: Maximum length of the whole hint.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class HindsightTeacher(Teacher):
         max_hint_tokens: int = 1536,
     ) -> None:
         if not (include_next_observation or include_reward or include_diagnosis):
-            raise ConfigError("HindsightTeacher would see nothing: switch on at least one include_... argument.")
+            raise ConfigError("HindsightTeacher has nothing to show: set at least one include_... argument to true.")
         self.include_next_observation, self.include_reward = include_next_observation, include_reward
         self.include_diagnosis, self.include_action_target = include_diagnosis, include_action_target
         self.min_confidence, self.on_invalid = min_confidence, on_invalid
@@ -73,30 +73,30 @@ class HindsightTeacher(Teacher):
         self.limits = (max_observation_tokens, max_hint_tokens)
         self.auto, self.force = template == AUTO, force
         if candidates is not None and not self.auto:
-            raise ConfigError(f"candidates={candidates} are measured by template: auto; given template: {template}.")
+            raise ConfigError(f"candidates={candidates}: only template: auto uses them; given template: {template}.")
         if self.auto and position is not None:
-            raise ConfigError(f"position={position!r}: template: auto chooses it. Leave it out, or name a template.")
+            raise ConfigError(f"position={position!r}: template: auto chooses it. Leave it out, or set a template.")
         self.candidates = {wording: HintTemplate(wording.template, *self.limits) for wording in wordings(candidates)}
         self.use(Wording("full" if self.auto else template or "full", position))
         self.report: HintReport | None = None
-        """What ``auto`` has measured in this process."""
+        """Report of ``auto``, if it has measured in this process."""
         self._settled = not self.auto
 
     def use(self, wording: Wording) -> None:
-        """Word hints so from now on.
+        """Use a wording from now on.
 
         Raises:
-            ConfigError: There is no such template, or it cannot be compiled.
+            ConfigError: The template does not exist or does not compile.
         """
         self.wording = replace(wording, position=wording.position or own_position(wording.template))
         self.template = HintTemplate(wording.template, *self.limits)
         self.scaffold = self.template.scaffold
 
     def settle(self, trajectories: Sequence[Trajectory], reflections: Sequence[Reflection], policy: Policy) -> None:
-        """With ``auto``, measure the candidates on the first batch and take the best; all ranks alike.
+        """With ``auto``, measure the candidates on the first batch and use the best, the same on all ranks.
 
         Raises:
-            ConfigError: No wording helps, and ``force`` is not set; the table is in the message.
+            ConfigError: No wording helps, and ``force`` is not set; the message has the table.
         """
         if self._settled:
             return
@@ -121,7 +121,7 @@ class HindsightTeacher(Teacher):
         ]
 
     def metrics(self) -> dict[str, Scalar]:
-        """Observations cut and targets left out by the last :meth:`advise`, and what ``auto`` has cost so far."""
+        """Observations cut and targets left out by the last :meth:`advise`, and the cost of ``auto`` so far."""
         counts = {
             "cut_observations": total(self.template.cut_observations),
             "dropped_targets": total(self.template.dropped_targets),
@@ -131,7 +131,7 @@ class HindsightTeacher(Teacher):
         return counts
 
     def state_dict(self) -> dict[str, Any]:
-        """The wording that ``auto`` has chosen: a resumed run does not measure again."""
+        """The wording chosen by ``auto``, so that a resumed run does not measure again."""
         return {"wording": [self.wording.template, self.wording.position]} if self.auto and self._settled else {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -167,7 +167,7 @@ class HindsightTeacher(Teacher):
     def facts(
         self, trajectory: Trajectory, turn: Turn, diagnosis: Diagnosis | None, dialect: Dialect
     ) -> dict[str, Any]:
-        """What the hint of a turn tells, by the names that templates know."""
+        """Content of the hint of a turn, by the names for templates."""
         target = diagnosis.next_action_target if diagnosis and self._shows_target(diagnosis) else None
         return {
             "next_observation": turn.observation.strip() if self.include_next_observation else "",
@@ -198,13 +198,13 @@ class HindsightTeacher(Teacher):
 
 
 class FeedbackOnlyTeacher(HindsightTeacher):
-    """Sees next observation and final reward, no diagnosis (the Env-Feedback-Only baseline).
+    """Shows next observation and final reward, but no diagnosis (the Env-Feedback-Only baseline).
 
     Args:
         mask_like_hero: Use only the turns that have a diagnosis, for an ablation on equal turns; otherwise every turn
             whose observation is not empty.
-        success_threshold: A reward at least this high is a success.
-        template: Wording of the hint, as in :class:`HindsightTeacher` but for ``auto``, which needs diagnoses.
+        success_threshold: Smallest reward of a successful episode.
+        template: Wording of the hint, as in :class:`HindsightTeacher`, except ``auto``, which needs diagnoses.
         max_observation_tokens: Longer observations are cut in the middle.
         max_hint_tokens: Of the whole hint.
     """
@@ -219,8 +219,8 @@ class FeedbackOnlyTeacher(HindsightTeacher):
     ) -> None:
         if template == AUTO:
             raise ConfigError(
-                "FeedbackOnlyTeacher(template='auto'): a wording is chosen by what diagnoses do, and this teacher "
-                "shows none. Name the one that hero_pl check-hints found for the policy."
+                "FeedbackOnlyTeacher(template='auto'): auto chooses by the effect of diagnoses, and this teacher shows "
+                "none. Set the wording that hero_pl check-hints found for the policy."
             )
         super().__init__(
             include_diagnosis=False,

@@ -1,4 +1,4 @@
-"""How strongly the teacher reacts to hints: the number that falls when a moving teacher has lost them.
+"""Measure how strongly the teacher responds to hints; this decreases when a moving teacher degrades.
 
 A teacher that follows the student inherits what training overwrites, the reading of hints above all; the loss then
 looks better while the signal is gone (algorithm brief, section 7). The probe keeps the first hinted turns of a run and
@@ -42,12 +42,12 @@ class Probed:
 
 
 class HintProbe:
-    """Mean divergence of the teacher under true and under exchanged hints, on turns that stay the same.
+    """Mean divergence of the teacher between true and exchanged hints, on a fixed set of turns.
 
-    Draws no random numbers and changes no weights, so a run is the same with and without it.
+    Uses no random numbers and changes no weights, so a run is the same with and without it.
 
     Args:
-        turns: Hinted turns to keep: the first ones of the run. 0 switches the probe off.
+        turns: Number of hinted turns, the first ones of the run. 0 switches the probe off.
         every: Training batches between two measurements, after the one that completed the set.
     """
 
@@ -60,8 +60,8 @@ class HintProbe:
         self.size, self.every = turns, every
         self.turns: list[Probed] = []
         self.batches = 0
-        """Training batches since the set was complete."""
-        self._distance = JensenShannon()  # at most ln 2, whatever divergence the run is trained with
+        """Number of training batches since the set was complete."""
+        self._distance = JensenShannon()  # at most ln 2; independent of the divergence of the run
 
     def step(
         self,
@@ -70,13 +70,13 @@ class HintProbe:
         policy: Policy,
         weights: TeacherWeights,
     ) -> dict[str, Scalar]:
-        """Take in one training batch; measure if it is time.
+        """Process one training batch; measure if due.
 
         Args:
             trajectories: One rollout batch.
             hints: One or none per turn.
             policy: With the weights of this step.
-            weights: The teacher's.
+            weights: Weights of the teacher.
 
         Returns:
             ``teacher/hint_sensitivity`` (nats, at most ln 2), ``teacher/hinted_logprob`` (of the wanted reply, mean
@@ -107,7 +107,7 @@ class HintProbe:
                 self.turns.append(Probed(turn.prompt_ids, turn.action_ids, wanted, hint.text, hint.position))
 
     def _measure(self, policy: Policy, weights: TeacherWeights) -> dict[str, Scalar]:
-        """A few rows at a time, so that the logits of the whole set never exist at once."""
+        """Score a few rows at a time, to limit the memory for logits."""
         distance, tokens, scored, taken = 0.0, 0, 0, 0
         wanted: list[tuple[float, float]] = []
         for i, turn in enumerate(self.turns):
@@ -138,7 +138,7 @@ class HintProbe:
         return measured
 
     def _other_hint(self, i: int) -> str | None:
-        """The hint of the next turn, in a circle, that says something else."""
+        """The hint of the next turn (cyclic) with another text."""
         own = self.turns[i].hint
         following = [*self.turns[i + 1 :], *self.turns[:i]]
         return next((turn.hint for turn in following if turn.hint != own), None)
@@ -148,7 +148,7 @@ class HintProbe:
         return {"turns": [asdict(turn) for turn in self.turns], "batches": self.batches}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on with the set of the saved run."""
+        """Restore :meth:`state_dict`."""
         self.turns = [Probed(**turn) for turn in state["turns"]]
         self.batches = int(state["batches"])
 

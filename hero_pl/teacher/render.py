@@ -1,4 +1,4 @@
-"""Render a hint block within its token budget."""
+"""Render the text of a hint within its token limit."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ NOTHING: dict[str, Any] = {
     "confidence": None,
     "target": None,
 }
-"""The facts of an empty hint."""
+"""Content of an empty hint."""
 CUT = " [... cut ...] "
-"""Marks the place where the middle of a long text was left out."""
+"""Marker for a part in the middle of a long text that was left out."""
 
 
 class HintTemplate:
@@ -34,7 +34,7 @@ class HintTemplate:
             ``next_observation``, ``reward`` (text with two decimals or none), ``outcome``, ``diagnosis``,
             ``confidence``, ``target``.
         max_observation_tokens: The observation is cut in the middle beyond this.
-        max_hint_tokens: Of the whole block; the observation gives way first, then the target, never the diagnosis.
+        max_hint_tokens: Maximum length of the hint; first the observation is shortened, then the target is left out.
     """
 
     def __init__(self, path: str | None, max_observation_tokens: int, max_hint_tokens: int) -> None:
@@ -43,22 +43,22 @@ class HintTemplate:
         if max_observation_tokens < 8 or max_hint_tokens < 16:
             raise ConfigError(
                 f"max_observation_tokens={max_observation_tokens}, max_hint_tokens={max_hint_tokens}: "
-                "at least 8 and 16 are needed to say anything."
+                "expected at least 8 and 16."
             )
         self._template: Any = compile_template(source)
         self.max_observation_tokens, self.max_hint_tokens = max_observation_tokens, max_hint_tokens
         self.cut_observations = 0
-        """Observations cut since the counters were last set to 0."""
+        """Number of observations cut since the last reset of the counters."""
         self.dropped_targets = 0
-        """Targets left out since then."""
+        """Number of targets left out since then."""
 
     @property
     def scaffold(self) -> str:
-        """The block with nothing in it."""
+        """The hint without content."""
         return str(self._template.render(NOTHING)).strip()
 
     def render(self, count: Callable[[str], int], facts: dict[str, Any]) -> str:
-        """The block, stripped.
+        """Render the hint, without surrounding white space.
 
         Args:
             count: Number of tokens of a text.
@@ -83,12 +83,12 @@ class HintTemplate:
 
 
 def shorten(count: Callable[[str], int], text: str, limit: int) -> str:
-    """``text`` with its middle cut out so that it has at most ``limit`` tokens; nothing if even the mark is too long.
+    """Cut ``text`` in the middle to at most ``limit`` tokens; empty if the marker alone is too long.
 
     Args:
         count: Number of tokens of a text.
-        text: Any.
-        limit: In tokens.
+        text: Text to shorten.
+        limit: Maximum length, in tokens.
     """
     if count(text) <= limit:
         return text
@@ -103,14 +103,14 @@ def shorten(count: Callable[[str], int], text: str, limit: int) -> str:
 
 
 def read_template(path: str | None, default: str) -> str:
-    """Source of a template of the user, of the package (``hero_pl:pocket/hint.jinja``), or of the default.
+    """Source of a template: the user's, one of the package (``hero_pl:pocket/hint.jinja``), or the default.
 
     Args:
-        path: As in the configuration; ``None`` takes the default.
-        default: Name of a file beside this one.
+        path: Path as in the configuration; ``None`` for the default.
+        default: Name of a file in this folder.
 
     Raises:
-        ConfigError: It cannot be read.
+        ConfigError: The file cannot be read.
     """
     package = Path(__file__).parent.parent
     if path is None:
@@ -120,15 +120,15 @@ def read_template(path: str | None, default: str) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"The hint template {str(file)!r} cannot be read: {error}.") from error
+        raise ConfigError(f"The hint template {str(file)!r} cannot be read: {error}. Check the path.") from error
 
 
 @lru_cache(maxsize=16)
 def compile_template(source: str) -> Any:
-    """A Jinja template; unknown names are errors.
+    """Compile a Jinja template; unknown names are errors.
 
     Raises:
-        ConfigError: It does not compile.
+        ConfigError: The template does not compile.
     """
     try:
         return jinja_environment().from_string(source)

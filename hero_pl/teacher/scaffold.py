@@ -1,4 +1,4 @@
-"""What a hint says, without how it says it: the shift of its empty scaffold is taken out of the teacher's logits.
+"""Subtract the effect of a hint's wording without content (its *scaffold*) from the teacher's logits.
 
 A wording moves scores by itself, with nothing in it (see the column ``empty`` of ``hero_pl check-hints``). The
 teacher's view ``scaffold: subtract`` scores each reply three times, and its logits are
@@ -25,7 +25,7 @@ Scaffold: TypeAlias = Literal["keep", "subtract"]
 
 
 def without_scaffold(hinted: Scores, scaffold: Scores, bare: Scores) -> Scores:
-    """The teacher's scores less the shift of the empty scaffold; constants per row cancel in the softmax.
+    """The teacher's scores minus the effect of the empty scaffold; constants per row cancel in the softmax.
 
     Where all three are projected by the same matrix, their hidden states are subtracted instead of their logits.
 

@@ -1,4 +1,4 @@
-"""Which weights the self-teacher scores with (algorithm brief, section 7)."""
+"""Weights of the self-teacher: live, initial, averaged or copied."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from hero_pl.teacher.ema import ema_update_, trust_region_log_probs
 
 
 class TeacherWeights(ABC):  # noqa: B024
-    """The teacher's side of the network; never receives a gradient, never enters the optimizer."""
+    """The teacher's weights; they get no gradient and are not in the optimizer."""
 
     copy: str = "live"
-    """Name of the weights that score: ``live`` or a frozen copy of the policy."""
+    """Name of the weights: ``live`` or a frozen copy of the policy."""
     scorer: BranchScorer | None = None
-    """Scores rows that begin alike together; ``None`` scores each by itself."""
+    """Scores rows with a common prefix together; ``None`` scores each row separately."""
     passes: int = 1
-    """Passes of the network per scored row."""
+    """Number of forward passes per scored row."""
 
     def start(self, policy: Policy) -> None:
         """Called once when training starts, before the first step."""
@@ -32,7 +32,7 @@ class TeacherWeights(ABC):  # noqa: B024
             policy.keep(self.copy)
 
     def scores(self, policy: Policy, rows: Sequence[ScoreRow]) -> Scores:
-        """What these weights say about each action token, in evaluation mode, without gradient."""
+        """Scores of each action token with these weights, in evaluation mode, without gradient."""
         with policy.sampling():
             return self._scores(policy, rows, self.copy).detach()
 
@@ -45,17 +45,17 @@ class TeacherWeights(ABC):  # noqa: B024
         """Called after each successful optimizer step.
 
         Args:
-            policy: With its new weights.
-            reward: Mean reward of the batch that was trained on.
+            policy: The policy, with its new weights.
+            reward: Mean reward of the training batch.
             action_length_p95: 95th percentile of its action lengths, in tokens.
         """
 
     def metrics(self) -> dict[str, Scalar]:
-        """What became of refreshes so far, by name."""
+        """Metrics of the updates of the teacher so far."""
         return {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that decides the next refresh, except the copies themselves (the policy saves those)."""
+        """State that determines the next update, except the copies (the policy saves those)."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027
@@ -63,11 +63,11 @@ class TeacherWeights(ABC):  # noqa: B024
 
 
 class LiveWeights(TeacherWeights):
-    """The student's own present weights, stop-gradient (the paper's choice; drifts late in long runs)."""
+    """The current weights of the student, without gradient (the paper's choice; degrades in long runs)."""
 
 
 class InitialWeights(TeacherWeights):
-    """The weights at the start of training; with LoRA the adapter is switched off, at no cost."""
+    """The weights at the start of training; with LoRA they are the model without the adapter and need no copy."""
 
     copy = "initial"
 
@@ -76,22 +76,22 @@ class EMAWeights(TeacherWeights):
     """Exponential moving average of the student, kept in float32.
 
     Args:
-        update_rate: Weight of the *student* in each update: 0 is frozen, 1 copies. (TRL and SDPO call it alpha.)
+        update_rate: Weight of the *student* in each update: 0 is frozen, 1 copies (called alpha in TRL and SDPO).
     """
 
     copy = "ema"
 
     def __init__(self, update_rate: float = 0.05) -> None:
         if not 0.0 <= update_rate <= 1.0:
-            raise ConfigError(f"EMAWeights(update_rate={update_rate}): it is the student's weight, between 0 and 1.")
+            raise ConfigError(f"EMAWeights(update_rate={update_rate}): expected the student's weight, in [0, 1].")
         self.update_rate = update_rate
 
     def start(self, policy: Policy) -> None:
-        """Start from the student, in float32: in bfloat16 small updates would be lost."""
+        """Copy the student in float32, because in bfloat16 small updates would be lost."""
         policy.keep(self.copy, torch.float32)
 
     def after_step(self, policy: Policy, reward: float, action_length_p95: float) -> None:
-        """Move toward the student; buffers are copied."""
+        """Update the average; buffers are copied."""
         network = policy.need_network(type(self).__name__)
         teacher = network.copies[self.copy]
         ema_update_(list(teacher.parameters()), list(network.model.parameters()), self.update_rate)
@@ -100,7 +100,7 @@ class EMAWeights(TeacherWeights):
 
 
 class PeriodicWeights(TeacherWeights):
-    """A copy of the student, refreshed every few steps and frozen between.
+    """A copy of the student, updated every ``sync_every`` optimizer steps.
 
     Args:
         sync_every: Optimizer steps between two copies.
@@ -110,7 +110,7 @@ class PeriodicWeights(TeacherWeights):
 
     def __init__(self, sync_every: int = 75) -> None:
         if sync_every < 1:
-            raise ConfigError(f"{type(self).__name__}(sync_every={sync_every}): must be at least 1 optimizer step.")
+            raise ConfigError(f"{type(self).__name__}(sync_every={sync_every}): expected at least 1 optimizer step.")
         self.sync_every = sync_every
         self.steps = 0
 
@@ -138,10 +138,10 @@ class PeriodicWeights(TeacherWeights):
 
 
 class GatedWeights(PeriodicWeights):
-    """Periodic, but only if the smoothed reward rose and actions did not grow (arXiv 2606.03532).
+    """Periodic updates, but only if the smoothed reward rose and actions did not become longer (arXiv 2606.03532).
 
     Args:
-        sync_every: Optimizer steps between two tries.
+        sync_every: Optimizer steps between two checks.
         length_guard: The 95th percentile of action lengths may grow by this factor since the last copy.
         smoothing: Weight of the newest batch in the smoothed reward.
     """
@@ -152,24 +152,24 @@ class GatedWeights(PeriodicWeights):
         super().__init__(sync_every)
         if length_guard < 1.0 or not 0.0 < smoothing <= 1.0:
             raise ConfigError(
-                f"GatedWeights(length_guard={length_guard}, smoothing={smoothing}): expected >= 1 and in (0, 1]."
+                f"GatedWeights(length_guard={length_guard}, smoothing={smoothing}): expected at least 1, and in (0, 1]."
             )
         self.length_guard, self.smoothing = length_guard, smoothing
         self.reward: float | None = None
         self.reward_at_copy: float | None = None
         self.length_at_copy: float | None = None
         self.refused = 0
-        """Tries so far that ended without a copy."""
+        """Number of checks so far without an update."""
 
     def after_step(self, policy: Policy, reward: float, action_length_p95: float) -> None:
-        """Smooth the reward, then try."""
+        """Smooth the reward; check if due."""
         self.reward = reward if self.reward is None else self.reward + self.smoothing * (reward - self.reward)
         if self.reward_at_copy is None:
             self.reward_at_copy, self.length_at_copy = reward, action_length_p95
         super().after_step(policy, reward, action_length_p95)
 
     def may_refresh(self, reward: float, action_length_p95: float) -> bool:
-        """Whether reward rose and lengths did not since the last copy."""
+        """Whether the reward rose and lengths did not, since the last copy."""
         assert self.reward is not None
         assert self.reward_at_copy is not None
         assert self.length_at_copy is not None
@@ -181,7 +181,7 @@ class GatedWeights(PeriodicWeights):
         return good
 
     def metrics(self) -> dict[str, Scalar]:
-        """Tries so far that were refused, in vain if it is all of them."""
+        """Number of refused updates so far."""
         return {"refused_refreshes": largest(self.refused)}
 
     def state_dict(self) -> dict[str, Any]:
@@ -200,7 +200,7 @@ class TrustRegionWeights(TeacherWeights):
     """Geometric mix of initial and live weights: logits ``(1 - mix) * initial + mix * live`` (SDPO's option).
 
     Args:
-        mix: Share of the live logits.
+        mix: Weight of the live logits.
     """
 
     copy = "initial"
@@ -208,7 +208,7 @@ class TrustRegionWeights(TeacherWeights):
 
     def __init__(self, mix: float = 0.05) -> None:
         if not 0.0 <= mix <= 1.0:
-            raise ConfigError(f"TrustRegionWeights(mix={mix}): must lie between 0 and 1.")
+            raise ConfigError(f"TrustRegionWeights(mix={mix}): expected a weight in [0, 1].")
         self.mix = mix
 
     def scores(self, policy: Policy, rows: Sequence[ScoreRow]) -> Scores:

@@ -66,9 +66,9 @@ def test_tables_of_other_files(root: Path) -> None:
     ("marker", "cure"),
     [
         ("<!-- table: gone.csv success -->\n" + CLOSE, "no such file"),
-        (OPEN.format("gains") + CLOSE, "There are: success"),
+        (OPEN.format("gains") + CLOSE, "Expected one of: success"),
         (OPEN.format("success methods=hero") + CLOSE, "no row has method 'hero'"),
-        (OPEN.format("success method=grpo") + CLOSE, "No setting 'method'"),
+        (OPEN.format("success method=grpo") + CLOSE, "Unknown setting 'method'"),
         (OPEN.format("success"), "not closed"),
     ],
     ids=["file", "kind", "method", "setting", "end"],

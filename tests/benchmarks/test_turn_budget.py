@@ -19,7 +19,7 @@ from hero_pl.teacher.render import compile_template, read_template
 @pytest.mark.parametrize(
     ("words", "cure"),
     [
-        (["--methods", "gpro"], "there is no such method; there are base"),
+        (["--methods", "gpro"], "unknown method; expected one of base"),
         (["--methods", "hero_external"], "--endpoint URL MODEL"),
         (["--suite", "webshop", "--methods", "hero_rule", "--dry-run"], "no rule-based reflector"),
         (["--suite", "webshop"], "--dry-run"),
@@ -78,7 +78,7 @@ def test_every_method_of_every_suite_is_a_configuration(suite: str, method: str,
     held_out = next(one for one in cli.trainer.callbacks if type(one).__name__ == "HeldOut")
     assert (held_out.at_turns, held_out.stage, held_out.episodes) == ([10, 20], "validate", 6)
     assert (held_out.method, held_out.block) == (f"{method} at 0.0003", "somewhere")
-    assert (cli.model.adam["lr"], cli.datamodule.seed, cli.config.turn_budget.max_turns) == (3e-4, 4, 20)
+    assert (cli.model.optimization.lr, cli.datamodule.seed, cli.config.turn_budget.max_turns) == (3e-4, 4, 20)
     episodes = cli.datamodule.tasks_per_step * cli.datamodule.group_size
     plain = SUITES[suite].values["data"]
     assert episodes == plain["tasks_per_step"] * plain["group_size"], "every method plays as many episodes per step"
@@ -210,6 +210,6 @@ def test_settings_over_every_cell_are_part_of_what_a_cell_is(tmp_path: Path) -> 
     assert "more" not in plain.identity(), "cells that were run without keep their names"
     assert plain.folder(tmp_path) != changed.folder(tmp_path)
     model = parsed(changed, tmp_path).model
-    assert (model.schedule, model.total_steps) == ("linear", 7)
+    assert (model.optimization.schedule, model.optimization.total_steps) == ("linear", 7)
     with pytest.raises(SystemExit):
         options([*words, "--set", "model.schedule"])

@@ -70,6 +70,6 @@ def test_two_classes_of_one_name_are_refused_with_both_places(copy, config, tmp_
     (tmp_path / "hero_pl" / "losses" / "again.py").write_text(DIVERGENCE.format(name="JensenShannon"), encoding="utf-8")
     done = copy("components")
     assert done.returncode == 1
-    assert "hero_pl: Two components are called JensenShannon: " in done.stderr
+    assert "hero_pl: Two components have the name JensenShannon: " in done.stderr
     assert "hero_pl.losses.again.JensenShannon" in done.stderr
     assert "hero_pl.losses.jensen_shannon.JensenShannon" in done.stderr

@@ -163,7 +163,9 @@ def test_rollout_names_what_it_lacks(config, capsys, tmp_path):
     assert "--config FILE, or --checkpoint FILE" in message(capsys, ["rollout"])
     assert "There is no checkpoint" in message(capsys, ["rollout", "--checkpoint", str(tmp_path / "some.ckpt")])
     (tmp_path / "some.ckpt").write_bytes(b"PK torn")
-    assert "No config.yaml beside" in message(capsys, ["rollout", "--checkpoint", str(tmp_path / "some.ckpt")])
+    assert "No config.yaml in the folders above" in message(
+        capsys, ["rollout", "--checkpoint", str(tmp_path / "some.ckpt")]
+    )
     missing = ["--checkpoint", str(tmp_path / "some.ckpt")]
     assert "some.ckpt cannot be read" in message(capsys, ["rollout", "--config", config(), *missing])
     AtomicCheckpointIO().save_checkpoint({"state_dict": {"policy.nothing": torch.zeros(1)}}, tmp_path / "some.ckpt")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -40,9 +41,9 @@ def test_yaml_that_does_not_parse_is_refused_with_its_file_and_place(joined, con
 NO_CONFIGURATIONS = {
     "no yaml": (b"model: {policy: [\n", "is not YAML", "line 2, column 1"),
     "no text": (b"seed: \xff", "is not YAML", "position 6"),
-    "empty": (b"# nothing yet\n", "holds nothing", "keys and values"),
-    "a list": (b"- model\n", "holds a list", "keys and values"),
-    "a word": (b"model\n", "holds a single value", "keys and values"),
+    "empty": (b"# nothing yet\n", "contains nothing", "keys and values"),
+    "a list": (b"- model\n", "contains a list", "keys and values"),
+    "a word": (b"model\n", "contains a single value", "keys and values"),
 }
 
 
@@ -219,9 +220,9 @@ def test_view_colors_every_token_and_never_replaces_such_a_page_by_a_poorer_one(
     (run / "config.yaml").write_text(text.replace("hero_pl:pocket-shop", "/gone/tokenizer"), encoding="utf-8")
     main(["view", str(run)])
     shown = " ".join(capsys.readouterr().out.split())
-    assert f"to {run / 'trajectories.turns.html'} Turns are colored as a whole" in shown
+    assert f"to {run / 'trajectories.turns.html'} Colors are per turn, not per token" in shown
     assert "'/gone/tokenizer'" in shown
-    assert f"{run / 'trajectories.html'}, which colors every token, was kept" in shown
+    assert f"{run / 'trajectories.html'}, which colors single tokens, was kept" in shown
     assert (run / "trajectories.html").read_text(encoding="utf-8") == page
     assert '"per_token":false' in (run / "trajectories.turns.html").read_text(encoding="utf-8")
 
@@ -291,6 +292,12 @@ def test_the_help_of_every_command_has_an_example(words, capsys):
     assert f"Example: hero_pl {' '.join(words)}" in " ".join(capsys.readouterr().out.split())
 
 
+def test_the_help_of_compare_shows_the_command_of_the_readme(capsys):
+    (line,) = re.findall(r"^hero_pl compare [^#\n]*", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    main(["compare", "--help"])
+    assert f"Example: {line.strip()} " in " ".join(capsys.readouterr().out.split()) + " "
+
+
 def test_the_help_of_a_lightning_command_has_an_example(capsys):
     main(["fit", "--help"])
     shown = " ".join(capsys.readouterr().out.split())
@@ -311,7 +318,7 @@ def test_the_help_lists_every_command_by_what_it_is_for(capsys):
 
 def test_the_arguments_of_an_environment_are_yaml(capsys):
     main(["check-env", "hero_pl/PocketRetail-v0", "--env_args", "{size: 30, tasks: 60, compact: yes}"])
-    assert "keeps the contract" in capsys.readouterr().out
+    assert "follows the API" in capsys.readouterr().out
     assert "compact='maybe'" in message(
         capsys, ["check-env", "hero_pl/PocketRetail-v0", "--env_args", "{compact: maybe}"]
     )

@@ -92,7 +92,7 @@ def test_the_list_of_components_has_them(mine, tmp_path, capsys) -> None:
     main(["components", "--config", str(tmp_path / "mine.yaml")])
     listed = capsys.readouterr().out
     assert "mine.Brier               Squared distance of the student's probabilities" in listed
-    assert "mine.Imitation           Likelihood of the replies of won episodes." in listed
+    assert "mine.Imitation           Likelihood of the replies of successful episodes." in listed
 
 
 def test_the_command_line_finds_them_from_another_folder(mine, tmp_path) -> None:
@@ -107,4 +107,4 @@ def test_the_command_line_finds_them_from_another_folder(mine, tmp_path) -> None
         timeout=120,
         check=False,
     )
-    assert "keeps the contract" in done.stdout, done.stderr
+    assert "follows the API" in done.stdout, done.stderr

@@ -78,8 +78,7 @@ def test_bug_17_two_processes_give_the_gradient_of_one(name, ranks, alone):
     for rank in ranks:
         assert_close(rank[name]["gradient"], alone(name)["gradient"], name)
         assert rank[name]["turns"] == alone(name)["turns"]
-    if name != "grpo":
-        assert any(float(gradient.abs().max()) > 0.0 for gradient in alone(name)["gradient"].values())
+    assert any(float(gradient.abs().max()) > 0.0 for gradient in alone(name)["gradient"].values())
 
 
 def test_bug_18_a_process_without_any_hinted_turn_takes_part_with_gradient_zero(ranks, alone):

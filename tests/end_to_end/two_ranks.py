@@ -30,7 +30,6 @@ from hero_pl.policy.base import Policy
 from hero_pl.policy.huggingface import HuggingFacePolicy
 from hero_pl.reflection.base import Reflector
 from hero_pl.rollout.collect import Limits
-from hero_pl.rollout.specs import EpisodeSpec
 from hero_pl.scalars import largest, mean, share, total
 from hero_pl.types import Reflection, Trajectory
 
@@ -49,19 +48,12 @@ TINY = {
 }
 
 
-class Shared(RolloutDataModule):
-    """Deals the episodes of one process out to all ranks, so that every world plays the same ones."""
+class AnyReward(GRPO):
+    """Rewards the ids themselves, so that a policy that never wins has groups with different rewards."""
 
-    def specs(self, step: int) -> list[EpisodeSpec]:
-        world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-        tasks = self.collector("train").task_ids
-        groups = range(step * self.tasks_per_step * world, (step + 1) * self.tasks_per_step * world)
-        mine = groups[rank * self.tasks_per_step : (rank + 1) * self.tasks_per_step]
-        return [
-            EpisodeSpec(tasks[group], group, 1000 * group + member)
-            for group in mine
-            for member in range(self.group_size)
-        ]
+    def shape(self, rewards: torch.Tensor, trajectories: Sequence[Trajectory]) -> torch.Tensor:
+        found = [float(sum(sum(turn.action_ids) for turn in t.turns)) for t in trajectories]
+        return rewards + torch.tensor(found, dtype=rewards.dtype)
 
 
 class Some(Reflector):
@@ -124,7 +116,7 @@ SCENARIOS = {
     "one rank empty": Scenario(lambda: SelfDistillation(Some(EPISODES, (0, 1))), tokens_per_micro_batch=1),
     "all ranks empty": Scenario(lambda: SelfDistillation(Some(EPISODES, ())), max_turns=15),
     "own metrics": Scenario(lambda: Own(ShopRules()), tokens_per_micro_batch=1),
-    "grpo": Scenario(GRPO, group_size=2),
+    "grpo": Scenario(AnyReward, group_size=4),
     "budget": Scenario(lambda: SelfDistillation(ShopRules()), max_turns=25),
 }
 
@@ -141,7 +133,7 @@ def run(scenario: Scenario, world: int) -> dict[str, Any]:
         clip=0.0,
         tokens_per_micro_batch=scenario.tokens_per_micro_batch,
     )
-    data = Shared(
+    data = RolloutDataModule(
         "hero_pl/WebShopPocket-v0",
         tasks_per_step=EPISODES // world,
         group_size=scenario.group_size,

@@ -53,7 +53,7 @@ def test_lone_surrogates_are_not_sent() -> None:
 @pytest.mark.parametrize("status", [408, 409, 425, 429, 500, 502, 503, 504, 522, 529])
 def test_a_status_that_may_pass_is_a_failure_that_costs_nothing(status: int) -> None:
     failure = failure_of(answers(b"busy", status, Retry_After="7"))
-    assert (str(failure), failure.wait_s, failure.paid) == (f"status {status}", 7.0, False)
+    assert (str(failure), failure.wait_s, failure.paid) == (f"status {status}, 'busy'", 7.0, False)
     assert failure_of(answers(b"busy", status)).wait_s is None
 
 

@@ -4,6 +4,7 @@ import gc
 import json
 import math
 import multiprocessing
+import re
 import warnings
 from functools import cache
 from multiprocessing import resource_tracker
@@ -15,6 +16,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from hero_pl.cli.main import main
+from hero_pl.datamodule import RolloutDataModule
 from hero_pl.errors import EnvError
 from hero_pl.evaluation.rollout import rollout_metrics
 from hero_pl.evaluation.summary import remarks, summarize
@@ -108,6 +111,22 @@ def test_bug_137_a_run_of_which_too_much_is_broken_ends_with_the_reason(run, new
     with pytest.raises(EnvError, match=r"episodes of .* are broken.*the shop is on fire.*broken_share=0\.5.*check-env"):
         run("run", data=data, steps=30)
     assert newest() is not None
+
+
+@pytest.mark.filterwarnings("ignore:Task")
+def test_a_rollout_without_an_episode_that_can_be_scored_fails_and_keeps_its_records(config, tmp_path, capsys):
+    tasks = RolloutDataModule(FAULTY).collector("test").task_ids
+    path = config(data__env=FAULTY, data__env_args={"tasks": dict.fromkeys(tasks, "fail")})
+    for number, said in (
+        (2, "None of the 2 episodes can be scored"),
+        (50, "of the latest 5 episodes of .* are broken"),
+    ):
+        out = tmp_path / f"{number}.jsonl"
+        with pytest.raises(SystemExit) as ended:
+            main(["rollout", "--config", path, "--episodes", str(number), "--out", str(out)])
+        assert ended.value.code == 1
+        assert re.search(said, capsys.readouterr().err)
+        assert len(list(read_records(out))) == min(number, 5)
 
 
 # -- cases 3 and 4: an environment hangs, a worker process dies --------------------------------------------------------

@@ -43,13 +43,13 @@ def test_only_a_schedule_that_reached_zero_for_good_has_ended() -> None:
 @pytest.mark.parametrize(
     ("wrong", "reason"),
     [
-        ({"initial": 1.0, "shape": "square"}, "shape is one of"),
+        ({"initial": 1.0, "shape": "square"}, "expected shape to be one of"),
         ({"initial": float("nan")}, "finite"),
-        ({"initial": 1.0, "warmup_steps": -1}, "none is negative"),
-        ({"initial": 1.0, "shape": "linear", "final": 0.0}, "need final and the steps"),
-        ({"initial": 1.0, "shape": "cosine", "steps": 3}, "need final and the steps"),
-        ({"initial": 1.0, "final": 0.0}, "constant has neither"),
-        ({"initial": 1.0, "begin": 3}, "constant has neither"),
+        ({"initial": 1.0, "warmup_steps": -1}, "at least 0 optimizer steps"),
+        ({"initial": 1.0, "shape": "linear", "final": 0.0}, "need final and steps"),
+        ({"initial": 1.0, "shape": "cosine", "steps": 3}, "need final and steps"),
+        ({"initial": 1.0, "final": 0.0}, "constant accepts neither"),
+        ({"initial": 1.0, "begin": 3}, "constant accepts neither"),
     ],
 )
 def test_half_a_schedule_is_refused(wrong: dict[str, object], reason: str) -> None:
@@ -70,10 +70,10 @@ def test_bug_83_a_blend_starts_at_the_first_normalization_and_ends_at_the_second
 
 
 def test_blends_that_cannot_be_are_refused_when_the_objective_is_built() -> None:
-    with pytest.raises(ConfigError, match="keep it in"):
+    with pytest.raises(ConfigError, match="expected values in"):
         Blend("turn_mean", Schedule(0.0, 1.5, "linear", steps=2))
     rise = Schedule(0.0, 1.0, "linear", steps=2)
-    with pytest.raises(ConfigError, match="says already"):
+    with pytest.raises(ConfigError, match="the same as normalize"):
         SelfDistillation(normalize="turn_mean", blend=Blend("turn_mean", rise))
     with pytest.raises(ConfigError, match="constant"):
         SelfDistillation(normalize="turn_mean", blend=Blend("seq_mean_token_sum_norm", rise))

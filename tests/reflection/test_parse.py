@@ -379,7 +379,7 @@ def test_a_setting_out_of_range_is_refused(option: dict[str, Any], parse: Any) -
 
 
 def test_the_context_of_another_episode_is_refused() -> None:
-    with pytest.raises(ReflectionError, match="2 turns was given the context of an episode with 3"):
+    with pytest.raises(ReflectionError, match="2 turns got the context of an episode with 3"):
         parse_reflection("{}", turns=2, context=blank_context(3))
     with pytest.raises(ReflectionError, match="one of each per turn"):
         ReflectionContext("", ("a",), (), (), 0.0)

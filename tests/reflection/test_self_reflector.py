@@ -255,7 +255,7 @@ def test_settings_that_cannot_work_are_refused() -> None:
     for settings in ({"on_invalid": "panic"}, {"retries": 0}, {"tokens_per_turn": 0}, {"batch_size": 0}):
         with pytest.raises(ConfigError, match=next(iter(settings))):
             SelfReflector(**settings)  # type: ignore[arg-type]
-    with pytest.raises(ReflectionError, match="asks the policy"):
+    with pytest.raises(ReflectionError, match="needs the policy"):
         SelfReflector().reflect([], None)
 
 

@@ -25,7 +25,7 @@ def test_a_task_that_cannot_be_started_is_named_once_and_kept_out(stop, recwarn)
     found = health()
     found.judge([episode("a", FINE), episode("b", stop), episode("b", stop), episode("c", FINE), episode("c")])
     (told,) = recwarn
-    assert str(told.message) == "Task 'b' of Test-v0 always breaks and is not played any more: b broke"
+    assert str(told.message) == "Task 'b' of Test-v0 always breaks and is no longer played: b broke"
     assert found.quarantined == {"b": "b broke"}
 
 

@@ -195,7 +195,7 @@ def test_a_model_that_is_missing_is_named_before_any_episode(checkpoint: str, tm
 def test_users_of_other_kinds_are_left_to_the_environment() -> None:
     assert read_user("scripted") is None
     assert read_user({"url": "http://localhost:1/v1", "model": "m"}) is None
-    with pytest.raises(ConfigError, match="cannot be made"):
+    with pytest.raises(ConfigError, match="cannot be created"):
         environments.make("hero_pl/PocketRetail-v0", user={"url": "ftp://x", "model": "m"}, **SHOP)
 
 

@@ -231,7 +231,7 @@ def test_what_another_process_cannot_make_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"arguments of hero_pl/Toy-v0 cannot be sent to another process"):
         pool.seats(Recipe.of("hero_pl/Toy-v0", None, {"user": lambda: None}), 1)
     recipe = Recipe("hero_pl/Toy-v0", None, {"color": "red"})
-    with pytest.raises(ConfigError, match=r"cannot be made.*color"):
+    with pytest.raises(ConfigError, match=r"cannot be created.*color"):
         pool.ask({pool.seats(recipe, 1)[0]: Reset("want-red", 1)})
     assert multiprocessing.active_children() == []
 

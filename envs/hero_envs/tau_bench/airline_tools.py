@@ -1,7 +1,7 @@
-"""The fourteen airline tools. Order of checks, texts and oddities are those of the public benchmark.
+"""The fourteen airline tools. Order of checks, texts and unusual behavior are those of the public benchmark.
 
-Kept on purpose, because the reward compares databases: seats are never reduced, ``cabin`` is not updated by a flight
-change, a certificate vanishes whatever was paid with it, a cancellation restores no balance.
+Because the reward compares databases, the following is kept: seats are never reduced, ``cabin`` is not updated by a
+flight change, a certificate is removed regardless of the amount paid with it, a cancellation restores no balance.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def book_reservation(
 
 
 def cancel_reservation(data: Database, reservation_id: Any) -> str:
-    """Mark as cancelled and note the refunds; a second call notes the refunds of the refunds."""
+    """Mark as cancelled and record the refunds; a second call records refunds of the refunds."""
     if reservation_id not in data["reservations"]:
         return "Error: reservation not found"
     entries = data["reservations"][reservation_id]["payment_history"]
@@ -116,7 +116,7 @@ def cancel_reservation(data: Database, reservation_id: Any) -> str:
 
 
 def update_reservation_flights(data: Database, reservation_id: Any, cabin: Any, flights: Any, payment_id: Any) -> str:
-    """Replace the flights and settle the difference; the stored cabin stays as it was."""
+    """Replace the flights and pay the difference; the stored cabin does not change."""
     if reservation_id not in data["reservations"]:
         return "Error: reservation not found"
     stored = data["reservations"][reservation_id]
@@ -146,7 +146,7 @@ def update_reservation_flights(data: Database, reservation_id: Any, cabin: Any, 
 def update_reservation_baggages(
     data: Database, reservation_id: Any, total_baggages: Any, nonfree_baggages: Any, payment_id: Any
 ) -> str:
-    """Set the numbers of bags and charge 50 for each further one that is not free."""
+    """Set the numbers of bags and charge 50 for each additional bag that is not free."""
     if reservation_id not in data["reservations"]:
         return "Error: reservation not found"
     stored = data["reservations"][reservation_id]
@@ -164,7 +164,7 @@ def update_reservation_baggages(
 
 
 def update_reservation_passengers(data: Database, reservation_id: Any, passengers: Any) -> str:
-    """Replace the passengers by as many others."""
+    """Replace the passengers by the same number of others."""
     if reservation_id not in data["reservations"]:
         return "Error: reservation not found"
     if len(passengers) != len(data["reservations"][reservation_id]["passengers"]):
@@ -175,7 +175,7 @@ def update_reservation_passengers(data: Database, reservation_id: Any, passenger
 
 
 def send_certificate(data: Database, user_id: Any, amount: Any) -> str:
-    """Give the user a certificate; three at most (there the original raises out of the environment)."""
+    """Give the user a certificate; at most three (the original raises an exception for a fourth)."""
     if user_id not in data["users"]:
         return "Error: user not found"
     for payment_id in ("certificate_3221322", "certificate_3221323", "certificate_3221324"):
@@ -193,7 +193,7 @@ def get_user_details(data: Database, user_id: Any) -> str:
 
 
 def get_reservation_details(data: Database, reservation_id: Any) -> str:
-    """The reservation as JSON; the wrong noun of the error text is the original's."""
+    """The reservation as JSON; the wrong noun in the error text is from the original."""
     reservations = data["reservations"]
     return json.dumps(reservations[reservation_id]) if reservation_id in reservations else "Error: user not found"
 
@@ -216,8 +216,8 @@ def search_direct_flight(data: Database, origin: Any, destination: Any, date: An
 def search_onestop_flight(data: Database, origin: Any, destination: Any, date: Any) -> str:
     """Available pairs of flights with one change, in file order.
 
-    Three oddities of the original are kept: the day after is not zero-padded, times are compared as text, and the
-    second leg shows the figures of the first leg's day.
+    Three errors of the original are kept: the next day is not zero-padded, times are compared as text, and the
+    second leg shows the data of the first leg's day.
     """
     found: list[list[Record]] = []
     if not (isinstance(origin, str) and isinstance(destination, str)):
@@ -246,7 +246,7 @@ def _without_dates(flight: Record) -> Record:
 
 
 def _same_flight(reservation: Record, flight: Any, cabin: Any) -> Record | None:
-    """The reservation's own flight of that number and day, if the cabin stays the same."""
+    """The flight of the reservation with that number and day, if the cabin stays the same."""
     for stored in reservation["flights"]:
         if (
             stored["flight_number"] == flight["flight_number"]
@@ -259,7 +259,7 @@ def _same_flight(reservation: Record, flight: Any, cabin: Any) -> Record | None:
 
 
 def _price_flight(data: Database, flight: Any, cabin: Any, passengers: Any) -> str | None:
-    """Check a requested flight and write price, origin and destination into it, or say what is wrong."""
+    """Check a requested flight and add price, origin and destination to it, or return an error text."""
     number = flight["flight_number"]
     if number not in data["flights"]:
         return f"Error: flight {number} not found"
@@ -289,7 +289,7 @@ def _payment_problem(data: Database, reservation: Record, payment_id: Any, total
 
 
 def _charge(data: Database, reservation: Record, payment_id: str, total: Any) -> None:
-    """Take ``total`` from a gift card (a negative total credits it); other methods keep no balance."""
+    """Subtract ``total`` from a gift card (a negative total adds to it); other methods have no balance."""
     if data["users"][reservation["user_id"]]["payment_methods"][payment_id]["source"] == "gift_card":
         data["users"].edit(reservation["user_id"])["payment_methods"][payment_id]["amount"] -= total
 

@@ -1,6 +1,6 @@
-"""The calculator tool: arithmetic with Python's meaning, read as a syntax tree and computed within bounds.
+"""The calculator tool: Python arithmetic, parsed to a syntax tree and computed with limits.
 
-Nothing is executed. Exponent towers, which would keep the original busy for ever, are refused by size.
+Nothing is executed. Repeated exponents, which would never finish in the original, are refused by size.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 MAX_CHARACTERS = 4096
 """Longer expressions are refused."""
 MAX_BITS = 65536
-"""Integers beyond this size are refused with Python's text for integers that no float can hold."""
+"""Larger integers are refused, with Python's error text for integers that are too large for a float."""
 
 MAX_WORK = 2**20
 """Bits of all intermediate integers of one expression; more are refused with the same text."""
@@ -35,7 +35,7 @@ def calculate(expression: Any) -> str:
     """The value rounded to two decimals as text, or a text that starts with ``Error:``.
 
     Args:
-        expression: Digits, ``+ - * / ( ) .`` and blanks. Anything else is answered with an error text.
+        expression: Digits, ``+ - * / ( ) .`` and spaces; other characters give an error text.
 
     Example:
         >>> calculate("2 + 2"), calculate("1/3*3"), calculate("9**9**9**9")

@@ -1,4 +1,4 @@
-"""The tools that both domains share."""
+"""The tools of both domains."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ def calculate(data: Database, expression: Any) -> str:
 
 
 def think(data: Database, thought: Any) -> str:
-    """Nothing happens; the observation is empty."""
+    """Do nothing; the observation is empty."""
     return ""
 
 
 def transfer_to_human_agents(data: Database, summary: Any) -> str:
-    """Hand the user over; ends the episode."""
+    """Transfer the user to a human; ends the episode."""
     return "Transfer successful"
 
 

@@ -1,7 +1,7 @@
-"""Short observations for small policies, and how to read both forms back.
+"""Short observations for small policies, and parsers for both forms.
 
-Only what is needed to act is kept: of an order its status, items and first payment method; of a product the available
-variants; of a change the new status. Everything else, errors included, stays as it is.
+Only the information needed to act is kept: status, items and first payment method of an order; available variants of a
+product; the new status after a change. All other observations, including errors, are unchanged.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The database of one episode: a copy-on-write view of read-only records that all episodes of a process share.
 
-A write copies the touched record and nothing else, and two end states are compared by their touched records. The
-whole-database hashes exist for parity with published traces; they are never needed while an episode runs.
+A write copies only the changed record, and two end states are compared by their changed records. The hashes of the
+whole database are for comparison with published traces; an episode does not need them.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Any, TypeAlias
 Record: TypeAlias = dict[str, Any]
 
 Delta: TypeAlias = dict[tuple[str, str], str]
-"""Touched records that differ from the base: (table, key) to fingerprint."""
+"""Changed records that differ from the base: (table, key) to fingerprint."""
 
 
 def copy_json(value: Any) -> Any:
-    """Copy of a JSON value that shares nothing mutable with it; much faster than ``copy.deepcopy``."""
+    """Deep copy of a JSON value; much faster than ``copy.deepcopy``."""
     if isinstance(value, dict):
         return {key: copy_json(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -33,10 +33,10 @@ def canonical_text(value: Any) -> str:
 
 
 def fingerprint(value: Any) -> str:
-    """Text that is equal exactly when the benchmark calls two values equal.
+    """Text that is equal exactly if the benchmark treats two values as equal.
 
     5 and 5.0 differ, an empty list equals an empty object, and a list equals an object with the same sorted pairs.
-    A value that Python refuses to print (an integer beyond the digit limit) equals only itself.
+    A value that Python cannot print (an integer beyond the digit limit) equals only itself.
     """
     try:
         return repr(_as_tuples(value))
@@ -58,10 +58,10 @@ def _tuple_text(parts: list[str]) -> str:
 
 
 class BaseData:
-    """The read-only records of one domain, with everything that is computed from them once per process.
+    """The read-only records of one domain, and values that are computed from them once per process.
 
     Args:
-        tables: Table name to key to record. Owned by this object from now on; never changed.
+        tables: Table name to key to record. Owned by this object and never changed.
     """
 
     def __init__(self, tables: dict[str, dict[str, Record]]) -> None:
@@ -88,7 +88,7 @@ class BaseData:
 
     @cached_property
     def users_by_email(self) -> dict[str, str]:
-        """Lower-case e-mail to the first user in file order who has it."""
+        """Lower-case e-mail to the first user with it, in file order."""
         index: dict[str, str] = {}
         for user_id, user in self.tables["users"].items():
             index.setdefault(user["email"].lower(), user_id)
@@ -120,7 +120,7 @@ class BaseData:
 
 
 class Table(Mapping[str, Record]):
-    """One table of one episode. Records read from it are not to be changed; ``edit`` hands out one that may be.
+    """One table of one episode. Do not change records read from it; use ``edit`` for a record to change.
 
     An unhashable key raises Python's own ``TypeError``, as a plain dictionary would.
     """
@@ -145,13 +145,13 @@ class Table(Mapping[str, Record]):
         return len(self._base) + sum(key not in self._base for key in self.touched)
 
     def edit(self, key: str) -> Record:
-        """The episode's own copy of a record, made at the first call."""
+        """The episode's own copy of a record, created at the first call."""
         if key not in self.touched:
             self.touched[key] = copy_json(self._base[key])
         return self.touched[key]
 
     def put(self, key: str, record: Record) -> None:
-        """Store a new record (or replace one); the table owns it from now on."""
+        """Store a new record or replace one; the table then owns it."""
         self.touched[key] = record
 
 
@@ -176,7 +176,7 @@ class Database:
         return self._tables[table]
 
     def delta(self) -> Delta:
-        """Fingerprints of the touched records that differ from the base; equal deltas mean equal databases."""
+        """Fingerprints of the changed records that differ from the base; equal deltas mean equal databases."""
         changed: Delta = {}
         for name, table in self._tables.items():
             base = self.base.fingerprints[name]

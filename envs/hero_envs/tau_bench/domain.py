@@ -15,12 +15,12 @@ SPLITS = {"retail": ("train", "dev", "test"), "airline": ("test",)}
 
 
 class Domain:
-    """Everything about a domain that no episode changes.
+    """The part of a domain that no episode changes.
 
     Args:
         name: ``retail``, ``airline`` or ``pocket_retail``.
         base: The records at the start of every episode.
-        tools: In the order in which the schemas are shown.
+        tools: Tools, in the order of their schemas.
         tool_schemas: OpenAI-style function schemas, in the order of ``tools``.
         policy: The policy text (system prompt).
         splits: Split name to tasks.
@@ -50,19 +50,19 @@ class Domain:
         return {task.id: task for tasks in self.splits.values() for task in tasks}
 
     def end_state(self, task: Task) -> Delta:
-        """What the ground truth changes; computed once per task."""
+        """Changes made by the ground-truth calls; computed once per task."""
         if task.id not in self._end_states:
             self._end_states[task.id] = self._replay(task).delta()
         return self._end_states[task.id]
 
     def end_state_hash(self, task: Task) -> str:
-        """The benchmark's own hash of the database that the ground truth leaves; computed once per task."""
+        """The benchmark's own hash of the database after the ground-truth calls; computed once per task."""
         if task.id not in self._end_hashes:
             self._end_hashes[task.id] = self._replay(task).official_hash()
         return self._end_hashes[task.id]
 
     def _replay(self, task: Task) -> Database:
-        """A fresh database after the ground-truth calls; those that fail change nothing or what they change."""
+        """A new database after the ground-truth calls; changes made by a call before it fails are kept."""
         data = Database(self.base)
         for action in task.actions:
             tool = self.tools.get(action.name)
@@ -71,9 +71,9 @@ class Domain:
         return data
 
     def solved_by_nothing(self, task: Task) -> bool:
-        """Whether an agent gets the task right by doing nothing: unchanged end state, nothing to be said."""
+        """Whether doing nothing solves the task: unchanged end state, no required outputs."""
         return not task.outputs and not self.end_state(task)
 
     def do_nothing_ids(self, split: str) -> list[str]:
-        """The tasks of a split that doing nothing solves; their share is the floor of every score."""
+        """Tasks of a split that doing nothing solves; their fraction is the floor of every score."""
         return [task.id for task in self.splits[split] if self.solved_by_nothing(task)]

@@ -1,8 +1,8 @@
 """TauBench as a Gymnasium environment: text in, text out, a synchronous user.
 
-``reset(seed=, options={"task": "test-12"})`` gives the user's opening message and, in ``info``, the policy text and the
-tool schemas. An action is plain text for the user, or ``{"name": ..., "arguments": {...}}`` for a tool. Whatever the
-policy writes is answered by an observation.
+``reset(seed=, options={"task": "test-12"})`` returns the user's first message and, in ``info``, the policy text and the
+tool schemas. An action is plain text for the user, or ``{"name": ..., "arguments": {...}}`` for a tool. Any text of the
+policy gets an observation.
 """
 
 from __future__ import annotations
@@ -31,33 +31,34 @@ from hero_envs.tau_bench.users.endpoint import EndpointUser
 from hero_envs.tau_bench.users.scripted import ScriptedUser
 
 MAX_DEPTH = 64
-"""Arguments that are nested deeper are answered with an error text."""
+"""Maximum nesting of arguments; deeper ones get an error text."""
 
 _DEFAULT_SPLIT = {"retail": "test", "airline": "test", "pocket_retail": "train"}
 
 
 class TauBenchEnv(gymnasium.Env[str, str]):
-    """One dialogue with a user per episode; reward 1.0 at the end if the database is as it should be, else 0.0.
+    """One dialogue with a user per episode; reward 1.0 at the end if the database has the expected state, else 0.0.
 
     Args:
         domain: ``retail`` or ``airline`` (official data, imported once), or ``pocket_retail`` (generated).
         split: retail: ``train``, ``dev``, ``test``; airline: ``test``; pocket_retail: ``warmup``, ``train``,
-            ``validation``, ``test``. Chooses ``task_ids``; ``reset`` takes a task of any split.
-        user: ``scripted`` (says everything at once), ``scripted_on_demand``, the arguments of an ``EndpointUser`` as a
-            mapping (``{"url": ..., "model": ..., "strategy": ...}``), those of a ``ChatUser`` around a model of your
-            own (``{"complete": ..., "strategy": ...}``), or a ``User`` that no other environment uses. Where hero_pl
-            makes the environment, ``{"pretrained": ..., "strategy": ...}`` loads a model into this process.
-        data_dir: Where the importer wrote; by default ``HERO_TAU_BENCH_DATA`` or the user's data folder.
+            ``validation``, ``test``. Selects ``task_ids``; ``reset`` accepts a task of any split.
+        user: ``scripted`` (gives all information at once), ``scripted_on_demand``, the arguments of an ``EndpointUser``
+            as a mapping (``{"url": ..., "model": ..., "strategy": ...}``), those of a ``ChatUser`` with your own model
+            (``{"complete": ..., "strategy": ...}``), or a ``User`` that no other environment uses. If hero_pl creates
+            the environment, ``{"pretrained": ..., "strategy": ...}`` loads a model into this process.
+        data_dir: Folder of the imported data; default: ``HERO_TAU_BENCH_DATA`` or the user's data folder.
         compact: Short system prompt without schemas, short observations; for small policies, retail only.
-        max_steps: Truncate after so many actions; ``None`` never does, as in the benchmark.
-        size: Users of ``pocket_retail``.
-        tasks: Tasks of ``pocket_retail`` over all splits.
+        max_steps: Truncate after this many actions; ``None`` for no limit, as in the benchmark.
+        size: Number of users of ``pocket_retail``.
+        tasks: Number of tasks of ``pocket_retail`` over all splits.
         data_seed: Seed of ``pocket_retail``.
         kinds: Kinds of goals in ``pocket_retail``.
-        max_goals: Goals per task of ``pocket_retail``, at most.
-        lookups: Tasks of ``pocket_retail`` whose answer the tools must give, some of them not allowed; their compact
-            prompt says when. Kinds are ``cancel`` and ``return``.
-        handles: With ``compact``, show short names in place of ids; see :mod:`hero_envs.tau_bench.handles`.
+        max_goals: Maximum number of goals per task of ``pocket_retail``.
+        lookups: Use tasks of ``pocket_retail`` that need a look-up with tools; some requests are not allowed, by rules
+            in the compact prompt. Kinds are ``cancel`` and ``return``.
+        handles: With ``compact``, show short names instead of ids; see :mod:`hero_envs.tau_bench.handles`.
+        system_prompt: Replaces the domain's own policy text; an official score needs the latter.
     """
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 (declared so by Gymnasium)
@@ -77,6 +78,7 @@ class TauBenchEnv(gymnasium.Env[str, str]):
         max_goals: int = 2,
         lookups: bool = False,
         handles: bool = False,
+        system_prompt: str | None = None,
     ) -> None:
         super().__init__()
         self.action_space = UnicodeText()
@@ -88,17 +90,18 @@ class TauBenchEnv(gymnasium.Env[str, str]):
         self.split = split or _DEFAULT_SPLIT[domain]
         if self.split not in self.domain.splits:
             raise ValueError(
-                f"TauBenchEnv(domain={domain!r}, split={split!r}): there is no such split; "
-                f"choose one of {', '.join(self.domain.splits)}."
+                f"TauBenchEnv(domain={domain!r}, split={split!r}): unknown split; "
+                f"expected one of {', '.join(self.domain.splits)}."
             )
         if compact and domain == "airline":
-            raise ValueError("TauBenchEnv(domain='airline', compact=True): the compact form is for retail only.")
+            raise ValueError("TauBenchEnv(domain='airline', compact=True): expected compact=False, except for retail.")
         self.user = _make_user(user)
         self.compact = compact
         if handles and not compact:
-            raise ValueError("TauBenchEnv(handles=True) needs compact=True: the full form shows the ids themselves.")
+            raise ValueError("TauBenchEnv(handles=True) needs compact=True: the full form shows the ids.")
         self._with_handles = handles
-        self._compact_policy = LOOKUP_POLICY if lookups else COMPACT_POLICY
+        own_prompt = (LOOKUP_POLICY if lookups else COMPACT_POLICY) if compact else self.domain.policy
+        self.system_prompt = own_prompt if system_prompt is None else system_prompt
         self._max_steps = max_steps
         self._episode: Episode | None = None
         self._steps = 0
@@ -106,18 +109,18 @@ class TauBenchEnv(gymnasium.Env[str, str]):
 
     @property
     def task_ids(self) -> list[str]:
-        """Ids of the chosen split, in file order, the same in every process."""
+        """Task ids of the split, in file order, the same in every process."""
         return [task.id for task in self.domain.splits[self.split]]
 
     def reset(self, *, seed: int | None = None, options: Mapping[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         """Start a dialogue.
 
         Args:
-            seed: Decides the task if ``options`` does not, and what a user model draws.
+            seed: Selects the task if ``options`` does not, and seeds the user model.
             options: ``{"task": id}``.
 
         Returns:
-            The user's opening message, and ``info`` with ``system_prompt``, ``tools``, ``role``, ``task``, ``user``
+            The user's first message, and ``info`` with ``system_prompt``, ``tools``, ``role``, ``task``, ``user``
             (the label of the user simulator), ``plain_replies``, ``do_nothing_succeeds``, and for scripted users
             ``user_is_faithful``.
 
@@ -143,7 +146,7 @@ class TauBenchEnv(gymnasium.Env[str, str]):
         if seed is not None:
             self.user.reseed(seed)
         info: dict[str, Any] = {
-            "system_prompt": self._compact_policy if self.compact else self.domain.policy,
+            "system_prompt": self.system_prompt,
             "tools": [] if self.compact else [dict(schema) for schema in self.domain.tool_schemas],
             "role": "user",
             "task": task_id,
@@ -157,7 +160,7 @@ class TauBenchEnv(gymnasium.Env[str, str]):
         return encodable(self._handles.shorten(opening) if self._handles else opening), info
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
-        """Carry out one action.
+        """Execute one action.
 
         Args:
             action: Plain text, or ``{"name": ..., "arguments": {...}}``.
@@ -207,9 +210,9 @@ class TauBenchEnv(gymnasium.Env[str, str]):
 
 
 def read_action(action: str) -> tuple[str, dict[str, Any], str | None]:
-    """Name, arguments and, if the call cannot be made, the text that says why.
+    """Name, arguments and, if the call is invalid, the error text.
 
-    Text that is not a JSON object with a ``name`` is said to the user.
+    Text that is not a JSON object with a ``name`` is a message to the user.
 
     Example:
         >>> read_action('{"name": "think", "arguments": {"thought": "x"}}')
@@ -254,7 +257,7 @@ def _make_user(user: str | Mapping[str, Any] | User) -> User:
     if isinstance(user, Mapping):
         if "pretrained" in user:
             raise ValueError(
-                f"TauBenchEnv(user={dict(user)!r}): this package loads no models. Let hero_pl make the environment "
+                f"TauBenchEnv(user={dict(user)!r}): this package loads no models. Create the environment with hero_pl "
                 "(data.env_args), or give {'complete': a function from messages and a seed to text}."
             )
         return ChatUser(**user) if "complete" in user else EndpointUser(**user)
@@ -263,6 +266,6 @@ def _make_user(user: str | Mapping[str, Any] | User) -> User:
     if user == "scripted_on_demand":
         return ScriptedUser("on_demand")
     raise ValueError(
-        f"TauBenchEnv(user={user!r}): there are 'scripted' and 'scripted_on_demand'; "
-        "or give the arguments of an EndpointUser or a ChatUser as a mapping, or a User."
+        f"TauBenchEnv(user={user!r}): expected 'scripted', 'scripted_on_demand', "
+        "the arguments of an EndpointUser or a ChatUser as a mapping, or a User."
     )

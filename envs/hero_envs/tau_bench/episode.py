@@ -1,6 +1,6 @@
-"""One episode at the level of the benchmark: exact observations, done flag and reward, no Gymnasium.
+"""One episode of the benchmark, without Gymnasium: the same observations, done flag and reward as the original.
 
-This is the parity core. It never raises because of what the policy did.
+It never raises because of an action of the policy.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from hero_envs.tau_bench.tasks import Action, Task
 from hero_envs.tau_bench.users.base import STOP, User
 
 RESPOND = "respond"
-"""Name of the action that talks to the user."""
+"""Name of the action that sends a message to the user."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What came of one action."""
+    """Result of one action."""
 
     observation: str
     reward: float
@@ -29,16 +29,16 @@ class Step:
     source: str
     """``user``, or the name of the action."""
     reward_info: Mapping[str, Any] | None = None
-    """Only at the end."""
+    """Only at the end of the episode."""
 
 
 class Episode:
     """One dialogue about one task.
 
     Args:
-        domain: Shared, never changed.
-        task: What is played and how it is scored.
-        user: Talks to the policy; reset by ``start``.
+        domain: Shared by all episodes, never changed.
+        task: Task to play and score.
+        user: The user simulator; reset by ``start``.
     """
 
     def __init__(self, domain: Domain, task: Task, user: User) -> None:
@@ -50,11 +50,11 @@ class Episode:
         self.done = False
 
     def start(self) -> str:
-        """The user's opening message."""
+        """Start the dialogue; return the user's first message."""
         return self.user.reset(self.task.instruction)
 
     def step(self, name: str, kwargs: Mapping[str, Any]) -> Step:
-        """Carry out one action; ``kwargs`` are copied first.
+        """Execute one action; ``kwargs`` are copied first.
 
         Args:
             name: A tool's name or ``respond``; matched exactly.

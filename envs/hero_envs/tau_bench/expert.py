@@ -1,8 +1,8 @@
-"""A scripted expert for templated retail tasks: it reads the dialogue and acts; it never sees database or truth.
+"""A scripted expert for templated retail tasks. It uses only the dialogue, not the database or the ground truth.
 
-It finds the user, reads the order (and the product where a variant must be chosen), lists the action, waits for the
-user's yes, makes the call, and asks for more until the user stops. For warm-up data, full demonstrations, tests and
-benchmarks. It follows the user's words only where they are in the sentence forms of ``hero_envs.tau_bench.goals``.
+It finds the user, reads the order (and the product if a variant must be chosen), describes the action, waits for the
+user's confirmation, makes the call, and asks for more until the user stops. It is for warm-up data, full
+demonstrations, tests and benchmarks. It understands only the sentence forms of ``hero_envs.tau_bench.goals``.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ def call(name: str, **arguments: Any) -> str:
 
 
 class ScriptedExpert:
-    """Plays one episode; call ``reset`` (or make a new one) for the next.
+    """Plays one episode; call ``reset`` (or create a new one) for the next.
 
     Args:
-        brief: Short sentences, and an order is read only where its items are needed; for small policies.
+        brief: Use short sentences, and read an order only if its items are needed; for small policies.
     """
 
     def __init__(self, brief: bool = False) -> None:
@@ -33,7 +33,7 @@ class ScriptedExpert:
         self.reset()
 
     def reset(self) -> None:
-        """Forget the dialogue."""
+        """Clear the dialogue."""
         self._goals: deque[Goal] = deque()
         self._known: list[Goal] = []
         self._identity: Identity | None = None
@@ -44,13 +44,13 @@ class ScriptedExpert:
         """The next canonical action.
 
         Args:
-            observation: What the environment returned last: the user's message or a tool's result. The first one is
-                the opening message.
+            observation: The last observation: a message of the user or a tool's result. The first one is
+                the user's first message.
         """
         return self._plan.send(observation)
 
     def _listen(self, message: str) -> None:
-        """Take identity and new goals out of a user's message."""
+        """Parse identity and new goals in a user's message."""
         request = parse_request(message)
         self._identity = request.identity or self._identity
         for goal in request.goals:
@@ -59,7 +59,7 @@ class ScriptedExpert:
                 self._goals.append(goal)
 
     def _play(self) -> Generator[str, str, None]:
-        """The dialogue as a coroutine: actions go out, observations come in."""
+        """The dialogue as a coroutine: yields actions, receives observations."""
         self._orders: dict[str, dict[str, Any]] = {}
         self._products: dict[str, dict[str, Any]] = {}
         self._listen((yield ""))
@@ -85,7 +85,7 @@ class ScriptedExpert:
         return call("find_user_id_by_name_zip", first_name=who.first_name, last_name=who.last_name, zip=str(who.zip))
 
     def _handle(self, goal: Goal) -> Generator[str, str, None]:
-        """Read what is needed, ask for the user's yes, make the call."""
+        """Read the needed records, ask for confirmation, make the call."""
         needs_items = bool(goal.items)
         if goal.order_id not in self._orders and (needs_items or not self._brief):
             self._orders[goal.order_id] = read_order((yield call("get_order_details", order_id=goal.order_id)))
@@ -148,7 +148,7 @@ class ScriptedExpert:
         )
 
     def _choose(self, goal: Goal) -> Iterator[tuple[dict[str, Any] | None, str | None]]:
-        """Per wish: the order's item that is meant and the id of the variant that it shall become."""
+        """Per requested item: the item of the order, and the id of its new variant."""
         left = list(self._orders.get(goal.order_id, {}).get("items", []))
         for wish in goal.items:
             fitting = [

@@ -1,7 +1,7 @@
-"""Generated retail: a database of the benchmark's schema and templated tasks on it, the same for the same seed.
+"""Generated retail: a database with the benchmark's schema and templated tasks on it, determined by a seed.
 
-``generate_base`` makes a small shop; ``generate_tasks`` makes tasks on any retail database, the official one
-included. Every task is checked when it is made: all its ground-truth calls succeed, and they change something.
+``generate_base`` creates a small shop; ``generate_tasks`` creates tasks on any retail database, including the official
+one. Every task is checked: all its ground-truth calls succeed, and they change the database.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from hero_envs.tau_bench.prompts import POCKET_POLICY, RETAIL_SCHEMAS
 from hero_envs.tau_bench.tasks import Action, Task
 
 SPLITS = {"warmup": 0.40, "train": 0.30, "validation": 0.10, "test": 0.20}
-"""Share of the users (and of the tasks) per split; no user is in two splits."""
+"""Fraction of users (and of tasks) per split; no user is in two splits."""
 
 _FIRST = "Ada Ben Cleo Dan Eva Finn Gus Hana Ivan Jo Kim Leo Mia Ned Ola Pia Quin Rob Sam Tia Uma Vic Wes Xia Yan Zoe"
 _LAST = "Adler Blum Costa Dorn Elba Frey Gill Holt Iven Jung Koch Lind Moss Nagy Orth Pell Quist Rowe Stone Trier Vogt"
@@ -32,14 +32,14 @@ _PRODUCTS = ("Mug", "Lamp", "Shirt", "Chair", "Bag", "Clock", "Kettle", "Pen", "
 
 
 def generate_base(users: int = 240, seed: int = 0) -> BaseData:
-    """A shop of the retail schema with short ids.
+    """Create a shop with the retail schema and short ids.
 
     Args:
         users: Number of users; each has two to four orders.
-        seed: Same seed, same shop, on every machine.
+        seed: Determines the shop, on every machine.
     """
     if users < 10:
-        raise ValueError(f"generate_base(users={users}): at least 10 are needed, so that every split has some.")
+        raise ValueError(f"generate_base(users={users}): expected at least 10, so that no split is empty.")
     draw = random.Random(f"pocket retail {seed}")
     products = _products(draw)
     order_ids = iter(draw.sample(range(100, 100 + 20 * users), 4 * users))
@@ -146,17 +146,17 @@ def generate_tasks(
     max_goals: int = 2,
     lookups: bool = False,
 ) -> tuple[Task, ...]:
-    """Make templated tasks on a retail database.
+    """Create templated tasks on a retail database.
 
     Args:
         base: The database.
         split: Name used in the task ids; also part of the seed.
-        count: How many; no two have the same identity and goals.
-        seed: Same seed, same tasks, on every machine.
-        users: Users who may ask; by default all.
-        kinds: Kinds of goals; one that is named twice is drawn twice as often.
-        max_goals: At most so many goals in a task, each on another order.
-        lookups: Requests whose answer the tools must give, some of them not allowed; see
+        count: Number of tasks; no two have the same identity and goals.
+        seed: Determines the tasks, on every machine.
+        users: Users for the tasks; default: all.
+        kinds: Kinds of goals; a kind that is listed twice is drawn twice as often.
+        max_goals: Maximum number of goals per task, each on another order.
+        lookups: Create requests that need a look-up with tools, some of them not allowed; see
             :mod:`hero_envs.tau_bench.lookups`.
 
     Raises:
@@ -206,10 +206,10 @@ def _task(
     kinds: Sequence[Kind],
     count: int,
 ) -> tuple[str, str, tuple[Action, ...]] | None:
-    """Identity, goals and ground truth of one task, or ``None`` if these draws make none."""
+    """Identity, goals and ground truth of one task, or ``None`` if the random draws give no valid task."""
     user = base.tables["users"][user_id]
     name = user["name"]
-    # a policy that cannot copy digits learns to copy names last
+    # with lookups users are found by email, because small policies learn to copy names late
     by_email = draw.random() < 0.5 or makers is LOOKUP_MAKERS
     where = {"email": user["email"]} if by_email else {"zip": user["address"]["zip"]}
     identity = Identity(name["first_name"], name["last_name"], **where)
@@ -265,7 +265,7 @@ def _return(draw: random.Random, base: BaseData, user: Record, order: Record) ->
 
 
 def _swap(kind: Kind, tool: str) -> Maker:
-    """Maker of exchanges and modifications."""
+    """Returns a function that creates exchanges or modifications."""
 
     def make(draw: random.Random, base: BaseData, user: Record, order: Record) -> Made:
         wishes, new_ids = [], []
@@ -296,7 +296,7 @@ def _swap(kind: Kind, tool: str) -> Maker:
 
 
 def _distinct_items(draw: random.Random, order: Record) -> list[Record]:
-    """One or two items whose names say which ones are meant."""
+    """One or two items with names that are unique in the order."""
     names = [item["name"] for item in order["items"]]
     items = [item for item in order["items"] if names.count(item["name"]) == 1]
     return draw.sample(items, min(len(items), draw.randint(1, 2)))
@@ -324,12 +324,12 @@ def pocket_retail(
     """The generated retail domain with its splits.
 
     Args:
-        users: Size of the database; no user is in two splits.
-        tasks: Number of tasks over all splits, shared out as in ``SPLITS``.
-        seed: Of database and tasks.
+        users: Number of users; no user is in two splits.
+        tasks: Number of tasks over all splits, divided as in ``SPLITS``.
+        seed: Seed of database and tasks.
         kinds: Kinds of goals.
-        max_goals: At most so many goals in a task.
-        lookups: Requests whose answer the tools must give.
+        max_goals: Maximum number of goals per task.
+        lookups: Create requests that need a look-up with tools.
     """
     base = generate_base(users, seed)
     user_ids = list(base.tables["users"])

@@ -1,4 +1,4 @@
-"""The templated requests of retail tasks: read them out of an instruction (or a message) and write them.
+"""The templated requests of retail tasks: parse them in an instruction or a message, and format them.
 
 The sentence forms are those of the benchmark's training split:
 
@@ -26,10 +26,10 @@ KINDS: tuple[Kind, ...] = ("cancel", "return", "exchange", "modify", "payment", 
 Options: TypeAlias = dict[str, str]
 
 ADDRESS_FIELDS = ("address1", "address2", "city", "country", "state", "zip")
-"""In the order of the data files."""
+"""Fields of an address, in the order of the data files."""
 
 REASONS = ("no longer needed", "ordered by mistake")
-"""Why an order can be cancelled."""
+"""Accepted reasons of a cancellation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +38,9 @@ class ItemWish:
 
     name: str
     options: Options | None = None
-    """Options that tell which item is meant; ``None`` if the name is enough."""
+    """Options that identify the item; ``None`` if the name is enough."""
     changed: Options | None = None
-    """Options that shall be different; ``None`` for a return."""
+    """Options to change; ``None`` for a return."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +54,10 @@ class Goal:
     payment_id: str | None = None
     address: Options | None = None
     same_as: str | None = None
-    """Where the address is taken from: an order id, or other words."""
+    """Source of the address: an order id, or other text."""
 
     def __str__(self) -> str:
-        """The sentence form, with its trailing blank."""
+        """The sentence form, with a trailing space."""
         if self.kind == "cancel":
             return f"Cancel order {self.order_id} because {self.reason}. "
         if self.kind == "payment":
@@ -74,7 +74,7 @@ class Goal:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """How a user can be found."""
+    """Information to find a user."""
 
     first_name: str
     last_name: str
@@ -88,7 +88,7 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Everything that a text in the sentence forms says."""
+    """Content of a text in the sentence forms."""
 
     identity: Identity | None
     goals: tuple[Goal, ...]
@@ -113,7 +113,7 @@ _START = re.compile(
 
 
 def parse_request(text: str) -> Request:
-    """Read identity and goals out of a text; whatever is not in a sentence form is passed over.
+    """Parse identity and goals in a text; text that is not in a sentence form is ignored.
 
     Example:
         >>> text = "My name is Ann Lee and my zip code is 19031. Cancel order #W1 because no longer needed. "
@@ -133,7 +133,7 @@ def parse_request(text: str) -> Request:
 
 
 def _read_goal(match: re.Match[str], text: str) -> tuple[Goal | None, int]:
-    """The goal that begins at ``match`` (``None`` if it is incomplete) and where to read on."""
+    """The goal that begins at ``match`` (``None`` if it is incomplete), and the position after it."""
     end = match.end()
     if match["cancel"]:
         return Goal("cancel", match["cancel"], reason=match["reason"]), end
@@ -162,7 +162,7 @@ def _read_goal(match: re.Match[str], text: str) -> tuple[Goal | None, int]:
 
 
 def _options(text: str | None) -> Options | None:
-    """Read ``{'name': 'value'}`` without executing anything; ``None`` if it is something else."""
+    """Parse ``{'name': 'value'}`` without executing anything; ``None`` if it is anything else."""
     if text is None:
         return None
     try:

@@ -1,8 +1,8 @@
-"""Short names in place of opaque ids, for policies too small to copy digits.
+"""Short names instead of ids, for policies too small to copy digits.
 
-Whatever the policy reads is shortened: the first order of the dialogue is ``#1``, a payment method is its source, an
-item is its name, and so on. Whatever it writes is expanded again, so tools, user and reward see the real ids. The
-names last for one episode, and an id keeps the name that it got first.
+All text for the policy is shortened: the first order of the dialogue is ``#1``, a payment method is its source, an item
+is its name, and so on. Text from the policy is expanded again, so tools, user and reward get the real ids. The names
+are valid for one episode, and an id keeps its first name.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Handles:
         self._ids: dict[str, str] = {}
 
     def shorten(self, text: str) -> str:
-        """A text for the policy.
+        """Shorten a text for the policy.
 
         Example:
             >>> Handles().shorten("delivered; 4837 Mug of p1 {'color': 'red'}; paid paypal_12")
@@ -39,7 +39,7 @@ class Handles:
         return _ID.sub(self._name, text)
 
     def expand(self, value: Any) -> Any:
-        """The arguments of a call, with ids in place of names; words that are no names stay."""
+        """Replace names by ids in the arguments of a call; other words stay."""
         if isinstance(value, str):
             return self._ids.get(value, value)
         if isinstance(value, list):
@@ -49,7 +49,7 @@ class Handles:
         return value
 
     def say(self, text: str) -> str:
-        """Words to the user, with the ids of the orders in place of their names."""
+        """Replace names of orders by their ids in a message to the user."""
         return _SPOKEN.sub(lambda found: self._ids.get(found[0], found[0]), text)
 
     def _name(self, found: re.Match[str]) -> str:

@@ -1,7 +1,7 @@
-"""Bring the official TauBench data into the user's data folder: read, verify, store. Nothing is executed.
+"""Import the official TauBench data into the user's data folder: read, verify, store. Nothing is executed.
 
-Two sources are understood: a checkout of the original repository, whose Python task and tool files are read as
-syntax trees of literals, and the JSON layout that this module writes.
+Two sources are accepted: a checkout of the original repository, whose Python task and tool files are parsed as syntax
+trees of literals, and the JSON layout that this module writes.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from hero_envs.tau_bench.manifest import COMMIT, content_sha256, stored_manifest
 from hero_envs.tau_bench.tasks import task_from_json
 
 MAX_BYTES = 64 * 2**20
-"""Larger files are refused unread."""
+"""Larger files are refused without reading them."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImportReport:
-    """What was imported."""
+    """Result of an import."""
 
     source: Path
     layout: str
@@ -81,10 +81,10 @@ def import_official(source: Path, target: Path) -> ImportReport:
 
 
 def read_verified(name: str, folder: Path) -> dict[str, Any]:
-    """What :func:`import_official` wrote for one domain, held against the manifest before an episode is played.
+    """Read the data of one domain that :func:`import_official` wrote, and verify it with the manifest.
 
     Raises:
-        DataImportError: A file cannot be read or has other contents; all of them are named.
+        DataImportError: Files cannot be read or have other contents; the message lists them all.
     """
     content = _read_json_layout(name, folder)
     problems = _verify(name, content)
@@ -97,7 +97,7 @@ def read_verified(name: str, folder: Path) -> dict[str, Any]:
 
 
 def _locate(source: Path) -> tuple[str, dict[str, Path]]:
-    """Which layout lies there, and the folder of each domain."""
+    """The layout of a source, and the folder of each domain."""
     for root in (source, source / "tau_bench" / "envs", source / "envs"):
         folders = {name: root / name for name in TABLES}
         if all((folder / "wiki.md").is_file() for folder in folders.values()):
@@ -127,7 +127,7 @@ def _read_checkout(name: str, folder: Path) -> dict[str, Any]:
 def _text(file: Path) -> str:
     try:
         if file.stat().st_size > MAX_BYTES:
-            raise DataImportError(f"{file} is larger than {MAX_BYTES} bytes; the official files are not.")
+            raise DataImportError(f"{file} is larger than {MAX_BYTES} bytes, unlike the official files.")
         return file.read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataImportError(f"{file} cannot be read: {error}") from error
@@ -152,7 +152,7 @@ def _literal(node: ast.AST, file: Path) -> Any:
         return ast.literal_eval(node)
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
         line = getattr(node, "lineno", "?")
-        raise DataImportError(f"{file}, line {line}: only literals are read; {error}") from error
+        raise DataImportError(f"{file}, line {line}: expected a literal; {error}") from error
 
 
 def _tasks(file: Path) -> list[dict[str, Any]]:
@@ -161,7 +161,7 @@ def _tasks(file: Path) -> list[dict[str, Any]]:
         value = statement.value if isinstance(statement, ast.Assign | ast.AnnAssign) else None
         if isinstance(value, ast.List) and value.elts and all(_is_call(node, "Task") for node in value.elts):
             return [_task(node, file) for node in value.elts if isinstance(node, ast.Call)]
-    raise DataImportError(f"{file} assigns no list of Task(...) calls.")
+    raise DataImportError(f"{file}: expected a list of Task(...) calls that is assigned to a name.")
 
 
 def _is_call(node: ast.AST, name: str) -> bool:
@@ -191,7 +191,7 @@ def _action(node: ast.expr, file: Path) -> dict[str, Any]:
 
 
 def _tool_schemas(folder: Path) -> list[dict[str, Any]]:
-    """What each tool's ``get_info`` returns, in the order of ``ALL_TOOLS``."""
+    """The return value of each tool's ``get_info``, in the order of ``ALL_TOOLS``."""
     schemas: dict[str, Any] = {}
     for file in sorted(folder.glob("*.py")):
         for node in _syntax(file).body:
@@ -210,7 +210,7 @@ def _tool_schemas(folder: Path) -> list[dict[str, Any]]:
             if missing:
                 raise DataImportError(f"{folder}: no get_info() with a literal for {', '.join(missing)}.")
             return [schemas[name] for name in names]
-    raise DataImportError(f"{file} assigns no list ALL_TOOLS.")
+    raise DataImportError(f"{file}: expected a list ALL_TOOLS.")
 
 
 def _returned(node: ast.ClassDef, method: str) -> Iterator[ast.expr]:
@@ -222,7 +222,7 @@ def _returned(node: ast.ClassDef, method: str) -> Iterator[ast.expr]:
 
 
 def _verify(name: str, content: dict[str, Any]) -> list[str]:
-    """What differs from the stored manifest, in words."""
+    """Differences from the stored manifest, as text."""
     known = stored_manifest()[name]
     problems = []
     for file, expected in known["files"].items():
@@ -235,7 +235,7 @@ def _verify(name: str, content: dict[str, Any]) -> list[str]:
         try:
             got_tasks = {f"{split}-{i}": task_from_json(split, i, task).sha256() for i, task in enumerate(tasks)}
         except (KeyError, TypeError) as error:
-            problems.append(f"{name}: a task of split {split} has not the expected fields ({error!r})")
+            problems.append(f"{name}: a task of split {split} does not have the expected fields ({error!r})")
             continue
         wrong = [task_id for task_id in {**hashes, **got_tasks} if hashes.get(task_id) != got_tasks.get(task_id)]
         if wrong:

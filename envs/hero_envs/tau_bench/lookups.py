@@ -1,8 +1,9 @@
-"""Requests that copying does not answer: what is right depends on what the tools return.
+"""Requests that need a look-up: the correct action depends on the results of tools.
 
-A refund goes to ``original`` (the method that paid for the order, to be read there) or to ``gift_card`` (to be read in
-the user's profile); the item is one of several. Users are found by email. Some orders have a status that does not
-allow the request: then nothing may change, and doing nothing is right. The share of those is the floor of every score.
+A refund goes to ``original`` (the payment method of the order, to be read in the order) or to ``gift_card`` (to be read
+in the user's profile); the item is one of several. Users are found by email. Some orders have a status that does not
+allow the request: then the database must not change, and doing nothing is correct. The fraction of these tasks is the
+floor of every score.
 """
 
 from __future__ import annotations
@@ -16,15 +17,15 @@ from hero_envs.tau_bench.goals import REASONS, Goal, ItemWish
 from hero_envs.tau_bench.tasks import Action
 
 Made: TypeAlias = tuple[Goal, Action | None] | None
-"""A goal and the call that fulfills it (``None``: it must be refused), or nothing for these draws."""
+"""A goal and the call that fulfills it (``None`` if it must be refused), or ``None`` if the draws give no goal."""
 Maker: TypeAlias = Callable[[random.Random, BaseData, Record, Record], Made]
-"""Draws, database, user and order in; a goal out."""
+"""Function from random generator, database, user and order to a goal."""
 
 ORIGINAL, GIFT_CARD = "original", "gift_card"
 NEEDED = {"cancel": "pending", "return": "delivered"}
-"""The status that an order must have."""
+"""Order status that a request needs."""
 KEPT_REFUSALS = 0.05
-"""Share of the draws with another status that become tasks."""
+"""Fraction of draws with another status that become tasks."""
 
 
 def _cancel(draw: random.Random, base: BaseData, user: Record, order: Record) -> Made:

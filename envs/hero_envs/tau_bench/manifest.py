@@ -1,7 +1,7 @@
-"""The manifest: ids and hashes of all official tasks, and what has to be known to read a score.
+"""The manifest: ids and hashes of all official tasks, and facts that are needed to interpret a score.
 
-The stored file carries hashes and ids, no text of the benchmark. It is the same on every machine and for any number
-of workers, because it depends on the data alone.
+The stored file contains hashes and ids, but no text of the benchmark. It is the same on every machine and for any
+number of workers, because it depends only on the data.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from hero_envs.tau_bench.goals import parse_request
 from hero_envs.tau_bench.tasks import Task
 
 COMMIT = "59a200c6d575d595120f1cb70fea53cef0632f6b"
-"""The state of the original repository that the hashes belong to."""
+"""Commit of the original repository that the hashes belong to."""
 
 _DEPENDS_ON_THE_AGENT = re.compile(
     r"\b(?:if|unless|when|until|agents?|ask(?:s|ed|ing)?|confirm\w*|mind|first|initially|before|after|later|then|once"
@@ -31,15 +31,15 @@ _DEPENDS_ON_THE_AGENT = re.compile(
 
 
 def content_sha256(value: Any) -> str:
-    """Hash (hex) of a JSON value that keeps the order of keys and forgets white space."""
+    """Hash (hex) of a JSON value that depends on the order of keys, but not on white space."""
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
 def plays_faithfully(task: Task) -> bool:
-    """Whether the scripted user says just what a faithful user would.
+    """Whether the scripted user plays the task faithfully.
 
-    True for requests in the sentence forms, and for free text without a word that makes the user's part depend on
-    what the agent does. The rule looks at the instruction only and leaves out rather too many.
+    True for requests in the sentence forms, and for free text without words that make the user's behavior depend on
+    the agent's. The rule uses only the instruction and is conservative.
     """
     request = parse_request(task.instruction)
     if request.identity is not None and request.goals:
@@ -52,8 +52,8 @@ def build_manifest(domain: Domain) -> dict[str, Any]:
 
     Returns:
         ``database_sha256``; ``files`` (content hashes of tables and tool schemas, byte hash of the policy);
-        ``tasks`` (split to id to hash); ``do_nothing`` and ``scripted_user`` (split to ids: tasks that an agent gets
-        right by doing nothing, and tasks that the scripted user plays faithfully).
+        ``tasks`` (split to id to hash); ``do_nothing`` and ``scripted_user`` (split to ids: tasks that doing nothing
+        solves, and tasks that the scripted user plays faithfully).
     """
     contents = {f"{name}.json": content_sha256(table) for name, table in domain.base.tables.items()}
     contents["tools.json"] = content_sha256(list(domain.tool_schemas))
@@ -77,5 +77,5 @@ def stored_manifest() -> Mapping[str, Any]:
 
 
 def do_nothing_floor(domain: Domain, split: str) -> float:
-    """Share of a split's tasks that are right when the agent does nothing, in [0, 1]; print it next to any score."""
+    """Fraction of a split's tasks that doing nothing solves, in [0, 1]; print it next to any score."""
     return len(domain.do_nothing_ids(split)) / len(domain.splits[split])

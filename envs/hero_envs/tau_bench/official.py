@@ -1,4 +1,4 @@
-"""Load the domains of the public benchmark, once per process, from where the importer stored them."""
+"""Load the imported domains of the public benchmark, once per process."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from hero_envs.tau_bench.tasks import tasks_from_json
 from hero_envs.tau_bench.tool import Tool
 
 DATA_VARIABLE = "HERO_TAU_BENCH_DATA"
-"""Environment variable with the folder that the importer wrote."""
+"""Environment variable with the folder of the imported data."""
 
 TOOLS: dict[str, tuple[Tool, ...]] = {"retail": retail_tools.TOOLS, "airline": airline_tools.TOOLS}
 
 
 def default_data_dir() -> Path:
-    """Where the importer writes and the environments read when nothing is said: the user's data folder."""
+    """Default folder of the imported data: the user's data folder."""
     if os.environ.get(DATA_VARIABLE):
         return Path(os.environ[DATA_VARIABLE])
     if sys.platform == "win32":
@@ -41,11 +41,11 @@ def load_official(name: str, data_dir: str | Path | None = None) -> Domain:
         data_dir: Folder with ``retail/`` and ``airline/``; by default ``default_data_dir()``.
 
     Raises:
-        FileNotFoundError: The data is not there; the message names the import command.
-        DataImportError: A file has changed since it was imported, or is not what it should be.
+        FileNotFoundError: The data is missing; the message gives the import command.
+        DataImportError: A file has changed since it was imported, or has unexpected contents.
     """
     if name not in TABLES:
-        raise ValueError(f"No official TauBench domain {name!r}; there are: {', '.join(TABLES)}.")
+        raise ValueError(f"No official TauBench domain {name!r}; expected one of: {', '.join(TABLES)}.")
     return _load(name, Path(data_dir or default_data_dir()).resolve())
 
 

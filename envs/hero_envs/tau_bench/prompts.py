@@ -39,13 +39,13 @@ one message to the customer, never both.
 """
 
 COMPACT_POLICY = "Find the user, ask yes/no, act, ask for more."
-"""System prompt for small policies that learn the tools from examples; no schemas go with it."""
+"""System prompt for small policies that learn the tools from examples; it is used without schemas."""
 
 LOOKUP_POLICY = (
     "Find the user, read the order. Cancel only pending orders, return only delivered ones, else transfer. "
     "A gift card is in the user's profile. Ask yes/no, act, ask for more."
 )
-"""The same where the answer must be looked up."""
+"""The same for tasks with look-ups."""
 
 
 def _schema(name: str, description: str, **arguments: tuple[str, str] | tuple[str, str, list[str]]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""The sixteen retail tools. Order of checks, texts and oddities are those of the public benchmark.
+"""The sixteen retail tools. Order of checks, texts and unusual behavior are those of the public benchmark.
 
-The functions look at their arguments only as far as the order of checks demands, so an ill-typed argument fails where
-Python itself trips over it. Oddities that look like mistakes (no rounding in one place, lists sorted apart) are kept
-on purpose: the reward compares databases bit by bit.
+The functions do not check the types of their arguments, so an argument of a wrong type fails at the same place as in
+the original. Behavior that looks like an error (no rounding in one place, lists sorted separately) is kept on purpose,
+because the reward compares databases bit by bit.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def modify_user_address(
 
 
 def modify_pending_order_payment(data: Database, order_id: Any, payment_method_id: Any) -> str:
-    """Move the only payment of an order to another method."""
+    """Change the payment method of an order with exactly one payment."""
     orders = data["orders"]
     if order_id not in orders:
         return "Error: order not found"
@@ -98,7 +98,7 @@ def modify_pending_order_payment(data: Database, order_id: Any, payment_method_i
 def modify_pending_order_items(
     data: Database, order_id: Any, item_ids: Any, new_item_ids: Any, payment_method_id: Any
 ) -> str:
-    """Swap items for other variants of the same product and settle the difference at once (never rounded)."""
+    """Replace items by other variants of the same product and pay the difference at once (never rounded)."""
     orders = data["orders"]
     if order_id not in orders:
         return "Error: order not found"
@@ -135,7 +135,7 @@ def modify_pending_order_items(
 def exchange_delivered_order_items(
     data: Database, order_id: Any, item_ids: Any, new_item_ids: Any, payment_method_id: Any
 ) -> str:
-    """Request an exchange; no money moves and the items stay as they are."""
+    """Request an exchange; nothing is paid and the items do not change."""
     orders = data["orders"]
     if order_id not in orders:
         return "Error: order not found"
@@ -185,13 +185,13 @@ def return_delivered_order_items(data: Database, order_id: Any, item_ids: Any, p
 
 
 def find_user_id_by_email(data: Database, email: Any) -> str:
-    """Id of the first user with this e-mail, whatever the case."""
+    """Id of the first user with this e-mail, ignoring case."""
     user_id = data.base.users_by_email.get(email.lower())
     return "Error: user not found" if user_id is None else user_id
 
 
 def find_user_id_by_name_zip(data: Database, first_name: Any, last_name: Any, zip: Any) -> str:
-    """Id of the first user with this name, whatever the case, whose present address has exactly this zip code."""
+    """Id of the first user with this name, ignoring case, and exactly this zip code in the default address."""
     for user_id in data.base.users_by_first_name.get(first_name.lower(), ()):
         user = data["users"][user_id]
         if user["name"]["last_name"].lower() == last_name.lower() and user["address"]["zip"] == zip:
@@ -223,7 +223,7 @@ def list_all_product_types(data: Database) -> str:
 
 
 def _address(address1: Any, address2: Any, city: Any, state: Any, country: Any, zip: Any) -> Record:
-    """A new address; its key order differs from the data file's, as in the original."""
+    """A new address; its key order differs from that of the data file, as in the original."""
     return {
         "address1": address1,
         "address2": address2,
@@ -246,7 +246,7 @@ def _first_item(order: Record, item_id: Any) -> Record:
 
 
 def _missing_items(order: Record, item_ids: Any) -> list[Any]:
-    """The first id that is asked for more often than the order has it, alone in a list: the id may be anything."""
+    """A list with the first id that is requested more often than the order has it; the id can have any type."""
     ordered = [item["item_id"] for item in order["items"]]
     for item_id in item_ids:
         if item_ids.count(item_id) > ordered.count(item_id):

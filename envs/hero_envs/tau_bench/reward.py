@@ -1,4 +1,4 @@
-"""The reward: the same end state as the ground truth, and every required text said to the user."""
+"""The reward: 1 if the end state is that of the ground truth and every required text was sent to the user."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ def score(domain: Domain, task: Task, data: Database, log: Sequence[Action]) -> 
     """Score one finished episode.
 
     Args:
-        domain: Gives the ground-truth end state.
-        task: The task that was played.
+        domain: Domain, for the ground-truth end state.
+        task: Task of the episode.
         data: The episode's database; not changed.
-        log: All actions of the episode; only what was said with ``respond`` counts for the outputs.
+        log: All actions of the episode; only messages sent with ``respond`` count for the outputs.
 
     Returns:
         ``{"reward": 0.0 or 1.0, "info": ..., "actions": ...}`` with JSON values only. As in the benchmark, ``info``
-        tells of the outputs if the task has any, otherwise of the end state.
+        is about the outputs if the task has any, otherwise about the end state.
     """
     reward = 1.0 if data.delta() == domain.end_state(task) else 0.0
     info: dict[str, Any]

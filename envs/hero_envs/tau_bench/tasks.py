@@ -1,4 +1,4 @@
-"""Tasks: what a user wants, and the calls that lead to the right end state."""
+"""Tasks: the request of a user, and the calls that lead to the correct end state."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class Task:
     """``<split>-<index>``."""
     user_id: str
     instruction: str
-    """What the user knows and wants, in the second person."""
+    """Knowledge and request of the user, in the second person."""
     actions: tuple[Action, ...]
-    """Ground truth: replaying these gives the database that earns the reward."""
+    """Ground truth: these calls give the database that is rewarded."""
     outputs: tuple[str, ...] = ()
-    """Texts that the policy must say to the user."""
+    """Texts that the policy must send to the user."""
 
     def sha256(self) -> str:
-        """Hash (hex) of everything that decides how the task plays and is scored."""
+        """Hash (hex) of everything that determines how the task is played and scored."""
         actions = [[action.name, dict(action.kwargs)] for action in self.actions]
         content = [self.id, self.user_id, self.instruction, actions, list(self.outputs)]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()

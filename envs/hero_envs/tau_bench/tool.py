@@ -1,4 +1,4 @@
-"""What a tool is and how it is called: any failure is a text for the policy, never an exception."""
+"""Tools and how they are called: any failure is a text for the policy, never an exception."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ class Tool:
     """One function of the domain.
 
     The function's first parameter is the database, the others are the arguments in the order of the schema. It
-    returns the observation and may raise anything; what it changed before stays changed.
+    returns the observation and may raise any exception; changes made before an exception are kept.
     """
 
     function: Callable[..., str]
     terminal: bool = False
-    """The episode ends after the call, even if the call failed."""
+    """Whether the episode ends after the call, even if the call failed."""
 
     @property
     def name(self) -> str:
-        """The name the policy uses."""
+        """Name of the tool."""
         return self.function.__name__
 
     @cached_property
@@ -38,7 +38,7 @@ class Tool:
 
         Args:
             data: Changed in place.
-            arguments: As the policy gave them, unchecked.
+            arguments: Unchecked arguments from the policy.
 
         Returns:
             The observation; ``Error: ...`` if anything went wrong.
@@ -52,7 +52,7 @@ class Tool:
             return f"Error: {error}"
 
     def _arity_problem(self, arguments: Mapping[str, Any]) -> str | None:
-        """Python's own words for wrong arguments, independent of the Python version."""
+        """Python's error text for wrong arguments, the same for all Python versions."""
         method = "".join(part.title() for part in self.name.split("_")) + ".invoke()"
         unexpected = next((name for name in arguments if name not in self.parameters), None)
         if unexpected is not None:

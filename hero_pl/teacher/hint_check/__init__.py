@@ -1,1 +1,1 @@
-"""Can a model read its hints? Measured before training, for every wording and position (``docs/hints.md``)."""
+"""Measure before training whether a model can use its hints, for every wording and position (``docs/hints.md``)."""

@@ -1,4 +1,4 @@
-"""Turns on which hints are tried: what each hint may tell about a turn, and which replies are scored."""
+"""Turns for measuring hints: the content of each hint, and the replies to score."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ GiveFacts: TypeAlias = "Callable[[Trajectory, Turn, Diagnosis | None, Dialect], 
 
 
 class Arm(StrEnum):
-    """What a hint tells."""
+    """Kind of content of a hint."""
 
     HINT = "hint"
     """The turn's own diagnosis, as the teacher shows it."""
     WRONG = "wrong target"
-    """The same with the target of another turn: does the model obey?"""
+    """The same with the target of another turn: measures whether the model follows it."""
     SHUFFLED = "shuffled"
     """The diagnosis and target of another turn."""
     SCAFFOLD = "empty scaffold"
-    """The same wording with nothing in it."""
+    """The same wording without content."""
     FEEDBACK = "feedback only"
     """Observation and reward, no diagnosis."""
 
 
 ALL = tuple(Arm)
 SHORT = (Arm.HINT, Arm.WRONG, Arm.SHUFFLED, Arm.SCAFFOLD)
-"""What the choice of a wording needs."""
+"""Arms that are needed to choose a wording."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Log-probabilities of replies under every wording of a hint, in few passes of the network.
+"""Log-probabilities of replies with every wording of a hint, in few forward passes.
 
 All contexts of a turn share the conversation before it, so it is run once per turn
 (:class:`~hero_pl.policy.branches.BranchScorer`) wherever the network allows that.
@@ -34,13 +34,13 @@ Values = tuple[float | None, ...]
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What one wording does."""
+    """Values of one wording."""
 
     wording: Wording
     logprobs: Mapping[Arm, Values]
     """Of the wanted reply; under :attr:`Arm.WRONG` of the wrong one."""
     refused: str = ""
-    """Why the chat template cannot take this wording."""
+    """Reason why the chat template does not accept this wording."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +55,10 @@ class Measured:
     """The same of the wrong reply."""
     readings: tuple[Reading, ...]
     tokens: int
-    """That went through the network."""
+    """Number of tokens that were processed by the network."""
     seconds: float
     too_long: int
-    """Rows that did not fit into the context."""
+    """Number of rows that did not fit into the context."""
 
 
 def measure(
@@ -120,7 +120,7 @@ def hinted_context(case: Case, facts: Facts, wording: Wording, template: HintTem
 
 
 def over_ranks(measured: Measured) -> Measured:
-    """The turns of all processes, so that all of them decide alike."""
+    """Gather the turns of all processes, so that all choose the same wording."""
     distributed: Any = torch.distributed
     if not (distributed.is_available() and distributed.is_initialized()):
         return measured
@@ -174,7 +174,7 @@ def reply_logprobs(
 
 
 class _Scorer:
-    """Scores the rows of one turn after the other; counts what they cost."""
+    """Scores the rows of one turn at a time, and counts tokens."""
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy

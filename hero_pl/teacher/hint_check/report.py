@@ -1,4 +1,4 @@
-"""The report of a measurement: which wording to use, a table, JSON, and one figure."""
+"""The report of a measurement: the best wording, a table, JSON, and a figure."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ _COLUMNS = {
 
 @dataclass(frozen=True, slots=True)
 class HintReport:
-    """What every wording does to one policy."""
+    """Results of all wordings for one policy."""
 
     judged: tuple[Judged, ...]
     """The highest mean preference over all turns first."""
     best: Judged | None
-    """The wording to use; ``None`` if none surely helps."""
+    """The wording to use; ``None`` if no wording helps (with its interval above 0)."""
     blamed: int
     """Turns with a corrected action."""
     right: int
@@ -48,18 +48,18 @@ class HintReport:
     """Mean probability without hint of the ``wanted`` reply on blamed turns, of the ``wrong target`` there, and of the
     action taken on turns called ``right``."""
     tokens: int
-    """That went through the network."""
+    """Number of tokens that were processed by the network."""
     seconds: float
     too_long: int
     """Contexts with a hint that the policy's context length has no room for; they are left out."""
 
     @property
     def first(self) -> Judged:
-        """The wording with the highest mean, sure or not."""
+        """The wording with the highest mean, resolved or not."""
         return self.judged[0]
 
     def to_json(self) -> dict[str, Any]:
-        """JSON values; what was not measured, or has no end, is null."""
+        """JSON values; values that were not measured, and infinite ones, are null."""
         return {
             "best": _named(self.best.wording) if self.best else None,
             **{name: getattr(self, name) for name in ("blamed", "right", "episodes", "tokens", "too_long")},
@@ -79,7 +79,7 @@ WEAK = (
 def check_hints(
     cases: Sequence[Case], templates: Mapping[Wording, HintTemplate], policy: Policy, arms: Sequence[Arm]
 ) -> HintReport:
-    """Measure every wording on the turns of all processes, and judge it.
+    """Measure and judge every wording on the turns of all processes.
 
     Args:
         cases: Turns of this process.
@@ -117,7 +117,7 @@ def _best(judged: Sequence[Judged]) -> Judged | None:
 
 
 def choice(report: HintReport, arguments: str = "--model.objective.init_args.teacher.init_args") -> str:
-    """What to add to a command line; empty if no wording helps."""
+    """Options to add to a command line; empty if no wording helps."""
     if report.best is None:
         return ""
     wording = report.best.wording
@@ -126,7 +126,7 @@ def choice(report: HintReport, arguments: str = "--model.objective.init_args.tea
 
 
 def summary(report: HintReport) -> str:
-    """One line: the best wording, why, and what it cost to know."""
+    """One line with the best wording, the reason, and the cost of the measurement."""
     cost = f"{report.tokens} tokens, {report.seconds:.1f} s"
     turns = f"{report.blamed} blamed turns and {report.right} called right, of {report.episodes} episodes"
     best = report.best
@@ -141,7 +141,7 @@ def summary(report: HintReport) -> str:
 
 
 def refusal(report: HintReport) -> str:
-    """Why training does not start, with the table."""
+    """Message why training does not start, with the table."""
     if not report.blamed:
         why = (
             "no turn of the first batch was given a corrected action, so nothing can be measured. Raise "
@@ -193,7 +193,7 @@ def to_table(report: HintReport) -> Table:
 
 
 def draw(report: HintReport, out: Path) -> None:
-    """Preferences under every wording, with intervals, as a PNG.
+    """Plot the preferences with every wording, with intervals, as a PNG.
 
     Raises:
         ConfigError: matplotlib is not installed.
@@ -201,7 +201,7 @@ def draw(report: HintReport, out: Path) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ConfigError("The figure needs matplotlib: pip install 'hero_pl[plot]'.") from error
+        raise ConfigError("The figure needs matplotlib. Install it with: pip install 'hero_pl[plot]'") from error
     kinds = {"hint, blamed turns": "blamed", "hint, turns called right": "right", "shuffled": "shuffled"}
     kinds |= {"wrong target (obeyed)": "obeyed", "empty scaffold": "scaffold"}
     figure = Figure(figsize=(9.0, 1.5 + 0.75 * len(report.judged)), layout="constrained")

@@ -1,4 +1,4 @@
-"""What a measurement says about a wording, in numbers with intervals and in words."""
+"""Judge a wording from its measurement: values with intervals, and a verdict."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hero_pl.teacher.hint_check.measure import Measured, Reading, Values
 from hero_pl.teacher.wordings import Wording
 
 NOTHING = 0.25
-"""A hint that surely moves a reply by less (a factor of 1.7 in its probability) moves nothing."""
+"""A smaller preference (a factor of 1.7 in the probability) counts as no effect."""
 
 
 class Kind(StrEnum):
@@ -75,7 +75,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """One wording, judged."""
+    """Result for one wording."""
 
     wording: Wording
     kind: Kind
@@ -101,7 +101,7 @@ class Judged:
 
 
 def judge(measured: Measured, reading: Reading) -> Judged:
-    """Compare one wording with no hint."""
+    """Judge one wording, compared with no hint."""
     every = range(len(measured.episodes))
     blamed, right = [i for i in every if measured.blamed[i]], [i for i in every if not measured.blamed[i]]
 

@@ -1,4 +1,4 @@
-"""The shipped wordings of a hint: which there are, and where each one can go.
+"""The wordings of hints in the package, and their positions.
 
 A wording is a Jinja file beside this one. ``full`` tells everything in prose; the others say the diagnosis and the
 corrected action in as few words as possible, and what the environment answered only where there is no diagnosis. Which
@@ -12,17 +12,17 @@ from dataclasses import dataclass
 from hero_pl.types import HintPosition
 
 AUTO = "auto"
-"""In the place of a name: measure on the first training batch, then take the one that helps most."""
+"""Name for: measure on the first training batch, then use the wording that helps most."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wording:
-    """A hint template and where its hint goes."""
+    """A hint template and the position of the hint."""
 
     template: str
-    """Name of a shipped one, or a path as in the configuration."""
+    """Name of a wording of the package, or a path as in the configuration."""
     position: HintPosition | None = None
-    """``None``: where the policy's chat template puts hints."""
+    """``None``: the policy's ``hint_position``."""
 
     def __str__(self) -> str:
         return self.template if self.position is None else f"{self.template} @ {self.position}"
@@ -40,20 +40,20 @@ POSITIONS: dict[str, tuple[HintPosition, ...]] = {
 In the order in which they are taken where several help alike: prose comes last.
 """
 OTHER_POSITIONS: tuple[HintPosition, ...] = ("before_action", "last_message")
-"""Those of a template of the user."""
+"""Positions to measure for the user's own templates."""
 
 
 def wordings(templates: list[str] | None = None) -> list[Wording]:
-    """Every template at every position that is measured.
+    """Every template at each of its positions.
 
     Args:
-        templates: Names or paths; default: all that are shipped.
+        templates: Names or paths; default: all wordings of the package.
     """
     chosen = list(POSITIONS) if templates is None else templates
     return [Wording(name, position) for name in chosen for position in POSITIONS.get(name, OTHER_POSITIONS)]
 
 
 def own_position(template: str | None) -> HintPosition | None:
-    """Where a shipped wording belongs, if it belongs to one place."""
+    """The position of a wording, if it has only one."""
     positions = POSITIONS.get(template or "", ())
     return positions[0] if len(positions) == 1 else None

@@ -9,11 +9,11 @@ import gymnasium
 import pytest
 
 import hero_envs
+from hero_envs.chat_endpoint import EndpointDown
 from hero_envs.tau_bench.env import TauBenchEnv
 from hero_envs.tau_bench.expert import ScriptedExpert
 from hero_envs.tau_bench.generate import generate_base, generate_tasks, pocket_retail
 from hero_envs.tau_bench.manifest import build_manifest, stored_manifest
-from hero_envs.tau_bench.users.base import UserError
 from hero_envs.tau_bench.users.recorded import RecordedUser
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -39,6 +39,13 @@ def test_reset_gives_what_a_policy_needs() -> None:
     assert len(info["tools"]) == 16
     assert observation
     json.dumps(info)
+
+
+@pytest.mark.parametrize("compact", [True, False])
+def test_the_policy_of_the_desk_can_be_replaced_and_nothing_else_changes(compact: bool) -> None:
+    starts = [small(compact=compact, **given).reset(seed=0) for given in ({}, {"system_prompt": "Be kind."})]
+    assert [info.pop("system_prompt") for _, info in starts][1] == "Be kind."
+    assert starts[0] == starts[1]
 
 
 @needs_data
@@ -256,7 +263,7 @@ def test_the_compact_form_works_on_official_retail_and_is_refused_on_airline() -
 
 def test_a_user_that_fails_is_an_error_and_no_score() -> None:
     user = {"url": "http://127.0.0.1:9/v1", "model": "none", "max_retries": 0, "timeout_s": 1.0}
-    with pytest.raises(UserError):
+    with pytest.raises(EndpointDown):
         small(user=user).reset(options={"task": "train-0"})
 
 

@@ -1,7 +1,8 @@
-"""A user played by any chat model that is given as a function from messages to text.
+"""A user played by a chat model, which is given as a function from messages to text.
 
-Four ways to play, as in the public benchmark: ``llm`` answers at once; ``react`` thinks first and only its answer is
-shown; ``verify`` lets a supervisor check each answer; ``reflection`` lets a supervisor's criticism improve it once.
+There are four strategies, as in the public benchmark: ``llm`` replies directly; ``react`` writes a hidden thought
+first; ``verify`` has each reply checked by a supervisor; ``reflection`` improves the reply once after a supervisor's
+criticism.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from hero_envs.tau_bench.users.base import GREETING, STOP, User, UserError
 Message: TypeAlias = Mapping[str, str]
 """``{"role": "system" | "user" | "assistant", "content": text}``."""
 Complete: TypeAlias = Callable[[Sequence[Message], int], str]
-"""A chat model: messages and the seed of its draws in, the text of its reply out; may raise ``UserError``."""
+"""A chat model: function from messages and a seed to the text of the reply; may raise ``UserError``."""
 Strategy: TypeAlias = Literal["llm", "react", "verify", "reflection"]
 
 _ROLE = """\
@@ -68,20 +69,20 @@ _RESPONSE = "User Response:"
 
 
 class ChatUser(User):
-    """Plays the user with a chat model; nothing is asked of the model before ``reset``.
+    """Plays the user with a chat model; the model is not called before ``reset``.
 
     Args:
         complete: The model.
-        strategy: How to play.
-        attempts: Replies that may be asked for until one is usable (and, for ``verify``, approved).
-        name: Goes into the label of every score.
+        strategy: ``llm``, ``react``, ``verify`` or ``reflection``.
+        attempts: Maximum number of requests until a reply is usable (and, for ``verify``, approved).
+        name: Part of the label of every score.
     """
 
     def __init__(self, complete: Complete, strategy: Strategy = "llm", attempts: int = 3, name: str = "chat") -> None:
         if strategy not in ("llm", "react", "verify", "reflection"):
-            raise ValueError(f"ChatUser(strategy={strategy!r}): there are llm, react, verify and reflection.")
+            raise ValueError(f"ChatUser(strategy={strategy!r}): expected llm, react, verify or reflection.")
         if attempts < 1:
-            raise ValueError(f"ChatUser(attempts={attempts}): at least 1.")
+            raise ValueError(f"ChatUser(attempts={attempts}): expected at least 1.")
         self.label = f"{strategy}:{name}"
         self._complete = complete
         self._strategy = strategy
@@ -90,11 +91,11 @@ class ChatUser(User):
         self._next_seed = 0
 
     def reseed(self, seed: int) -> None:
-        """Equal seeds, dialogues and models give equal replies; every call within them draws anew."""
+        """Seed the dialogues: equal seeds, dialogues and models give equal replies."""
         self._next_seed = seed << 16
 
     def reset(self, instruction: str) -> str:
-        """Forget the last dialogue and say the opening message."""
+        """Begin a new dialogue; return the first message."""
         self._instruction = instruction
         form = _ROLE + (_REACT if self._strategy == "react" else "")
         self._history = [{"role": "system", "content": form.format(instruction=instruction, stop=STOP)}]
@@ -104,7 +105,7 @@ class ChatUser(User):
         """Answer the policy's message.
 
         Raises:
-            UserError: The model gave no usable reply.
+            UserError: The model returned no usable reply.
         """
         self._history.append({"role": "user", "content": message})
         raw, reply = self._approved_reply()
@@ -112,7 +113,7 @@ class ChatUser(User):
         return reply
 
     def _approved_reply(self) -> tuple[str, str]:
-        """What the model wrote and what of it the policy sees."""
+        """The model's full reply, and the part that the policy sees."""
         if self._strategy == "verify":
             for _ in range(self._attempts):
                 raw, reply = self._usable_reply()
@@ -136,7 +137,7 @@ class ChatUser(User):
             if reply:
                 return raw, reply
         raise UserError(
-            f"The user model gave no usable reply in {self._attempts} attempts; the last was {raw[:200]!r}. "
+            f"The user model returned no usable reply in {self._attempts} attempts; the last was {raw[:200]!r}. "
             "Use a stronger model, or strategy 'llm'."
         )
 
@@ -149,7 +150,7 @@ class ChatUser(User):
         return self._complete(messages, self._next_seed).strip()
 
     def _check(self, reply: str) -> str:
-        """What the supervisor is asked; whatever anybody wrote is quoted, so that it cannot pose as a speaker."""
+        """The request to the supervisor; all recorded text is quoted, so that it cannot look like an instruction."""
         names = {"user": "Agent", "assistant": "Customer"}
         said = [f"{names[m['role']]}:\n{_quoted(m['content'])}" for m in self._history if m["role"] in names]
         told, dialogue = _quoted(self._instruction), "\n".join(said)
@@ -157,12 +158,12 @@ class ChatUser(User):
 
 
 def _quoted(text: str) -> str:
-    """Begin every line with ``| ``, whatever character ends it."""
+    """Prefix every line with ``| ``, for any line ending."""
     return "\n".join(f"| {line}" for line in text.splitlines()) or "| (nothing)"
 
 
 def _spoken(raw: str) -> str:
-    """The part of a ``react`` reply that is meant for the agent; empty if there is none.
+    """The part of a ``react`` reply for the agent; empty if there is none.
 
     Example:
         >>> _spoken("Thought: they asked for my zip. User Response: It is 19122.")

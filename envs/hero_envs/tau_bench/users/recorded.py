@@ -1,4 +1,4 @@
-"""A user that repeats what was recorded, whatever the policy says."""
+"""A user that replays recorded messages, independent of the policy."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from hero_envs.tau_bench.users.base import STOP, User
 
 
 class RecordedUser(User):
-    """Says the given messages in order, then stops.
+    """Sends the given messages in order, then stops.
 
     Args:
-        replies: The answers to the policy's messages.
-        opening: The opening message.
+        replies: Replies to the policy's messages.
+        opening: The first message.
 
     Example:
         >>> user = RecordedUser(["It is 19122."], opening="Hello")
@@ -28,7 +28,7 @@ class RecordedUser(User):
         self._next = 0
 
     def reset(self, instruction: str) -> str:
-        """Rewind; the instruction plays no part."""
+        """Start again; the instruction is not used."""
         self._next = 0
         return self._opening
 

@@ -1,9 +1,9 @@
-"""A user without a model: a deterministic state machine over what the instruction says.
+"""A user without a model: a deterministic state machine built from the instruction.
 
-It never sees the database or the ground truth, and it decides to stop by the dialogue alone. Instructions in the
-sentence forms of ``hero_envs.tau_bench.goals`` are played goal by goal. Any other instruction is said at once in the
-first person, which is only an approximation (see the manifest for the tasks that it plays faithfully). Scores with
-this user are not comparable with scores of a language-model user.
+It uses neither the database nor the ground truth, and it decides to stop from the dialogue only. Instructions in the
+sentence forms of ``hero_envs.tau_bench.goals`` are played goal by goal. Any other instruction is sent at once in the
+first person, which is only an approximation (the manifest lists the tasks that it plays faithfully). Scores with this
+user are not comparable with scores of a language-model user.
 """
 
 from __future__ import annotations
@@ -49,26 +49,25 @@ _VAGUE = {
 
 
 class ScriptedUser(User):
-    """Tells its request, answers by keywords, confirms what it asked for, and stops when all is dealt with.
+    """Sends its request, answers by keywords, confirms what it asked for, and stops when all requests are done.
 
     Args:
-        mode: ``full`` says everything in the opening message; ``on_demand`` says what it wants in general and gives
-            identity and details when asked.
-        patience: After so many answers in a row that led nowhere, the request is repeated.
-        max_messages: The user stops after answering this many messages, whatever happened; more are allowed for a
-            request with many goals.
+        mode: ``full`` gives all information in the first message; ``on_demand`` gives a general request, and identity
+            and details on request.
+        patience: Number of consecutive answers without progress after which the request is repeated.
+        max_messages: Number of messages after which the user stops in any case; higher for a request with many goals.
     """
 
     def __init__(self, mode: Literal["full", "on_demand"] = "full", patience: int = 3, max_messages: int = 15) -> None:
         if mode not in ("full", "on_demand"):
-            raise ValueError(f"ScriptedUser(mode={mode!r}): there are 'full' and 'on_demand'.")
+            raise ValueError(f"ScriptedUser(mode={mode!r}): expected 'full' or 'on_demand'.")
         self.label = f"scripted-{mode}"
         self._mode = mode
         self._patience = patience
         self._max_messages = max_messages
 
     def reset(self, instruction: str) -> str:
-        """Read the instruction and say the opening message."""
+        """Parse the instruction; return the first message."""
         request = parse_request(instruction)
         self._goals = request.goals if request.identity else ()
         self._identity = _first_person(str(request.identity)).strip() if request.identity else ""
@@ -100,7 +99,7 @@ class ScriptedUser(User):
         return self._tell(open_goals[0]) if open_goals else self._whole
 
     def _reply(self, message: str) -> str | None:
-        """The answer to a message, or ``None`` if it asks and says nothing that the user understands."""
+        """The answer to a message, or ``None`` if no keyword is found."""
         named = set(_ORDER_ID.findall(message))
         if _MORE.search(message):
             self._handled |= self._goals_of(named)
@@ -134,20 +133,20 @@ class ScriptedUser(User):
         return {number for number, goal in enumerate(self._goals) if goal.order_id in order_ids}
 
     def _state_next(self) -> str:
-        """Say the next goal that is not dealt with, each twice at most; stop if there is none."""
+        """Send the next open goal, each at most twice; stop if there is none."""
         for number in self._open_goals():
             if self._stated.get(number, 0) < 2:
                 return self._tell(number)
         return STOP
 
     def _tell(self, number: int) -> str:
-        """In words that get precise once the goal was mentioned before."""
+        """Text of a goal; detailed if the goal was mentioned before."""
         goal = self._goals[number]
         times = self._stated[number] = self._stated.get(number, 0) + 1
         return _VAGUE[goal.kind] if self._mode == "on_demand" and times == 1 else str(goal).strip()
 
     def _confirm(self, message: str, named: set[str]) -> str:
-        """Yes, unless the message names an order or a payment method that no goal knows."""
+        """Confirm, unless the message has an order or a payment method that is in no goal."""
         orders = {order_id for goal in self._goals for order_id in (goal.order_id, goal.same_as)}
         if named - orders:
             return f"No. {self._correction()}"
@@ -164,7 +163,7 @@ class ScriptedUser(User):
         return str(self._goals[open_goals[0]]).strip()
 
     def _answer_slots(self, message: str) -> str | None:
-        """What was asked about the goal in hand; the whole goal if several things or details were asked."""
+        """The requested detail of the current goal; the whole goal if several details were requested."""
         open_goals = self._open_goals()
         asked = [name for name, pattern in _SLOTS.items() if pattern.search(message)]
         if not open_goals or not (asked or _DETAILS.search(message)):
@@ -203,7 +202,7 @@ _PRONOUNS = (
 
 
 def _first_person(text: str) -> str:
-    """The instruction in the first person; a sentence keeps its capital."""
+    """Convert the instruction to the first person; capital letters at the start of sentences are kept."""
     for pattern, replacement in _PRONOUNS:
         text = re.sub(pattern, partial(_keep_capital, replacement), text, flags=re.IGNORECASE)
     return text

@@ -1,0 +1,105 @@
+"""The command that starts a server for a configuration."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
+
+from hero_pl.errors import ConfigError
+from hero_pl.policy import gguf
+
+if TYPE_CHECKING:
+    from hero_pl.policy.huggingface import HuggingFacePolicy
+
+Device = Literal["gpu", "cpu"]
+Sync = Literal["adapter", "folder"]
+
+RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""Values that vLLM takes for ``--max-lora-rank``."""
+
+FLAGS = {
+    "routes": "--enable-scale-out",
+    "adapters": "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True",
+    "weights": "VLLM_SERVER_DEV_MODE=1",
+    "logprobs": "--logprobs-mode processed_logprobs",
+    "defaults": "--generation-config vllm",
+}
+"""What a launch needs, by what it is for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """How a server has to be started.
+
+    Args:
+        pretrained: Folder or hub id of the model.
+        tokenizer: Folder or hub id, if it is another one.
+        dtype: Data type of the weights.
+        max_length: Context length in tokens; ``None``: from the model's configuration.
+        rank: Rank of the adapter; ``None`` if all weights are sent.
+        name: Name of the model.
+    """
+
+    pretrained: str
+    tokenizer: str
+    dtype: str
+    max_length: int | None
+    rank: int | None
+    name: str
+
+    @classmethod
+    def of(cls, policy: HuggingFacePolicy, name: str, weights: bool = True) -> Launch:
+        """The launch for the settings of a policy.
+
+        Args:
+            policy: Need not be loaded.
+            name: What the model is called.
+            weights: Whether weights are sent to the server.
+
+        Raises:
+            ConfigError: A server cannot read the model.
+        """
+        if policy.pretrained is None or gguf.is_gguf(policy.pretrained):
+            made = "a GGUF file" if policy.pretrained else "config:"
+            raise ConfigError(
+                f"A server cannot start from {made}. Write the model to a folder with hero_pl export, and set it in "
+                "model.policy.init_args.pretrained."
+            )
+        rank = policy.lora.rank if policy.lora and weights else None
+        if rank is not None and rank > RANKS[-1]:
+            raise ConfigError(f"lora.rank={rank}: servers take adapters up to rank {RANKS[-1]}.")
+        length = policy.max_length if policy.network is not None else policy.configured_length
+        tokenizer = policy.tokenizer_source or policy.pretrained
+        return cls(policy.pretrained, tokenizer, policy.dtype, length, rank, name)
+
+    def command(self, url: str, device: Device = "gpu") -> str:
+        """A line for a shell.
+
+        Args:
+            url: Where the server will be found.
+            device: Of the server; on a CPU it takes one core and 1 GiB for keys and values.
+        """
+        environment, flags = [], ["--served-model-name", self.name, "--dtype", self.dtype]
+        if self.rank is not None:
+            environment.append(FLAGS["adapters"])
+            rank = next(rank for rank in RANKS if rank >= self.rank)
+            flags += ["--enable-lora", "--max-lora-rank", str(rank), "--max-loras", "2"]
+        else:
+            environment.append(FLAGS["weights"])
+        if device == "cpu":
+            environment += ["VLLM_CPU_KVCACHE_SPACE=1", "VLLM_CPU_OMP_THREADS_BIND=nobind", "OMP_NUM_THREADS=1"]
+            # a seeded request whose prompt is read in parts ends a server on a CPU: its generators cannot go back
+            flags += ["--enforce-eager", "--no-enable-chunked-prefill"]
+        else:
+            flags += ["--gpu-memory-utilization", "0.4"]
+        if self.max_length is not None:
+            flags += ["--max-model-len", str(self.max_length)]
+        if self.tokenizer != self.pretrained:
+            flags += ["--tokenizer", self.tokenizer]
+        flags += [*FLAGS["defaults"].split(), *FLAGS["logprobs"].split(), FLAGS["routes"]]
+        place = urlsplit(url)
+        host = "127.0.0.1" if place.hostname in ("localhost", "127.0.0.1") else "0.0.0.0"
+        words = ["vllm", "serve", self.pretrained, "--host", host, "--port", str(place.port or 80), *flags]
+        return " ".join([*environment, shlex.join(words)])

@@ -1,0 +1,24 @@
+"""Live weights on a long budget are warned of before the first step."""
+
+import warnings
+
+import pytest
+
+from hero_pl.callbacks.turn_budget import TurnBudget
+from hero_pl.objectives.self_distillation import LONG, SelfDistillation
+from hero_pl.pocket.shop.reflector import ShopRules
+from hero_pl.teacher.hindsight import HindsightTeacher
+from hero_pl.teacher.weights import InitialWeights, LiveWeights
+
+
+@pytest.mark.parametrize(
+    ("weights", "budget", "told"),
+    [(LiveWeights(), LONG + 1, True), (LiveWeights(), LONG, False), (InitialWeights(), LONG + 1, False)],
+)
+def test_live_weights_on_a_long_budget_are_warned_of(weights, budget, told, tiny_module, tiny_data, fit) -> None:
+    module = tiny_module(SelfDistillation(ShopRules(), HindsightTeacher(), weights))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        fit(module, tiny_data(), 1, callbacks=[TurnBudget(budget)])
+    texts = [str(one.message) for one in said]
+    assert any("hero_robust" in text and "LiveWeights" in text for text in texts) is told

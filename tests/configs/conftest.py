@@ -1,0 +1,50 @@
+"""Configurations put together as the command line does, and made small enough to run."""
+
+import json
+
+import pytest
+
+from hero_pl.cli.lightning import instantiate
+
+
+@pytest.fixture
+def compose():
+    """Builds what configuration files and options say."""
+
+    def build(*files, arguments=()):
+        return instantiate([*(word for file in files for word in ("--config", str(file))), *arguments])
+
+    return build
+
+
+@pytest.fixture
+def scratch():
+    """Options for a model of a given shape, with random weights."""
+
+    def options(config, tokenizer):
+        policy = "--model.policy.init_args"
+        return [f"{policy}.pretrained=null", f"{policy}.tokenizer={tokenizer}", f"{policy}.config={json.dumps(config)}"]
+
+    return options
+
+
+@pytest.fixture
+def two_steps(scratch, tmp_path):
+    """Options for two cheap steps of a pocket configuration."""
+
+    def options(config, tokenizer):
+        return [
+            *scratch(config, tokenizer),
+            "--data.limits.max_turns=2",
+            "--held_out.episodes=0",
+            "--trajectories.every_n_steps=0",
+            "--turn_budget.max_turns=0",
+            "--trainer.logger=false",
+            "--trainer.enable_checkpointing=false",
+            "--trainer.enable_progress_bar=false",
+            f"--trainer.default_root_dir={tmp_path}",
+            "--trainer.limit_train_batches=2",
+            "--trainer.max_epochs=1",
+        ]
+
+    return options
