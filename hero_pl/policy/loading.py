@@ -184,10 +184,9 @@ def load_model(
 
 
 def _no_model(config: PretrainedConfig, attention: str, error: Exception) -> PolicyError:
-    cure = " Set attention: eager." if _ATTENTION in str(error) else " Name a causal language model."
-    return PolicyError(
-        f"No {config.model_type} model can be made with attention: {attention}: {_first_line(error)[:200]}{cure}"
-    )
+    cure = "Set attention: eager." if _ATTENTION in str(error) else "Name a causal language model."
+    reason = _first_line(error).partition(". ")[0]
+    return PolicyError(f"No {config.model_type} model can be made with attention: {attention}: {reason}. {cure}")
 
 
 def with_adapter(model: Any, lora: Lora) -> Any:
