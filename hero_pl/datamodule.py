@@ -110,8 +110,8 @@ class RolloutDataModule(lightning.LightningDataModule):
         """Number of training batches so far, including those without an optimizer step."""
         self.discarded: list[Trajectory] = []
         """Episodes of the latest training batch that were replaced (dynamic sampling). They count as played."""
-        self.on_progress: Callable[[int, int], None] = lambda finished, total: None
-        """Called with the number of finished episodes and of all episodes, after each episode."""
+        self.on_progress: Callable[[str, int, int], None] = lambda work, finished, total: None
+        """Called with the work (``rolling out`` or ``evaluating``), the number of finished episodes and of all."""
         self._pool = pool_of(self.limits)
         self._collectors: dict[str, Collector] = {}
         self._health: dict[str, dict[str, Any]] = {}
@@ -185,7 +185,7 @@ class RolloutDataModule(lightning.LightningDataModule):
                 return self.demonstrations.make(specs, policy.dialect, self.collector("train"))
             health = self.collector("train").health
             suspects = set(health.suspects)
-            played = self._resampled(self._collect(specs, policy, self._counter(len(specs))), policy)
+            played = self._resampled(self._collect(specs, policy, self._counter("rolling out", len(specs))), policy)
             if self.trainer.world_size > 1:
                 states: list[Any] = [None] * self.trainer.world_size
                 torch.distributed.all_gather_object(states, health.state_dict())
@@ -285,7 +285,10 @@ class RolloutDataModule(lightning.LightningDataModule):
             raise ConfigError(f"stage={stage!r}: expected one of {', '.join(STAGES)}.")
         specs = self._evaluated(stage, self.eval_episodes if episodes is None else episodes, trials)
         return self.collector(stage).collect(
-            specs, policy, sampling or self.eval_sampling, on_episode=self._counter(len(specs), on_episode)
+            specs,
+            policy,
+            sampling or self.eval_sampling,
+            on_episode=self._counter("evaluating", len(specs), on_episode),
         )
 
     def demonstrate(self, dialect: Dialect, episodes: int) -> list[Trajectory]:
@@ -309,16 +312,16 @@ class RolloutDataModule(lightning.LightningDataModule):
         return [EpisodeSpec(ids[i // trials % len(ids)], i, seeds[i]) for i in range(count)]
 
     def _counter(
-        self, total: int, on_episode: Callable[[Trajectory], None] = lambda trajectory: None
+        self, work: str, total: int, on_episode: Callable[[Trajectory], None] = lambda trajectory: None
     ) -> Callable[[Trajectory], None]:
         finished = 0
-        self.on_progress(0, total)
+        self.on_progress(work, 0, total)
 
         def count(trajectory: Trajectory) -> None:
             nonlocal finished
             finished += 1
             on_episode(trajectory)
-            self.on_progress(finished, total)
+            self.on_progress(work, finished, total)
 
         return count
 

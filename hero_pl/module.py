@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 from typing import Any, Literal
 
 import lightning
@@ -99,6 +100,8 @@ class HeroModule(lightning.LightningModule):
         """The latest training batch with its reflections and losses, for the trajectory log."""
         self.last_metrics: dict[str, float] = {}
         """Metrics of the latest step, over all ranks."""
+        self.on_progress: Callable[[str, int, int], None] = lambda work, finished, total: None
+        """Called with the work (``reviewing``, ``learning``), the number of finished parts and of all (0: unknown)."""
 
     # -- set-up ------------------------------------------------------------------------------------------------
 
@@ -166,6 +169,7 @@ class HeroModule(lightning.LightningModule):
         oldest = min((turn.policy_version for t in judged for turn in t.turns), default=self.policy.version)
         stale = self.policy.version - oldest
         self._check_staleness(stale, f"policy_version of step {self.global_step}")
+        self.on_progress(self.objective.preparing, 0, 0)
         with torch.no_grad():
             step = self.objective.prepare(judged, self.policy, self._reduce_sum)
         data = getattr(self.trainer, "datamodule", None)
@@ -238,6 +242,7 @@ class HeroModule(lightning.LightningModule):
         optimizer.zero_grad()
         micros = list(step.batch.split(self.tokens_per_micro_batch))
         for i, micro in enumerate(micros):
+            self.on_progress("learning", i, len(micros))
             with optimizer.toggle_model(sync_grad=i == len(micros) - 1):
                 out = self.objective.loss(self.policy, micro)
                 self.manual_backward(out.loss * float(world))  # DDP averages over ranks; the shares must add up

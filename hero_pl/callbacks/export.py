@@ -32,5 +32,5 @@ class Export(lightning.Callback):
             return
         policy = module.policy
         policy.save_pretrained(target, self.merge, trainer.datamodule.eval_sampling)  # type: ignore[attr-defined]
-        adapter = policy.lora is not None and not self.merge
+        adapter = (target / "adapter_config.json").exists()
         write_model_card(target, root, Exported(int(module.turns), adapter, policy.parser, method(module.objective)))

@@ -126,6 +126,12 @@ class HeldOut(lightning.Callback):
         values = {f"test/{name}": value for name, value in logged(result).items()}
         result |= {"turns_used": int(module.turns), "train_cpu_s": round(self.cpu_s, 2)}
         self.results[str(mark)] = result
+        if trainer.progress_bar_callback is not None and trainer.is_global_zero:
+            low, high = result["success_ci"]
+            trainer.progress_bar_callback.print(
+                f"Evaluated {result['episodes']} {self.stage} episodes after {int(module.turns)} turns: success "
+                f"{result['success']:.3f} ({low:.3f} to {high:.3f})"
+            )
         folder = run_folder(trainer)
         if trainer.logger is not None:
             trainer.logger.log_metrics({**values, "train/turns": float(module.turns)}, step=trainer.global_step)
@@ -183,7 +189,8 @@ class HeldOut(lightning.Callback):
             plot_run(folder, folder / "curves.png")
         except ConfigError as error:
             Console().print(f"No curves were drawn: {error}", markup=False)
-        Console().print(f"Wrote summary.json, metrics.csv, curves.png and trajectories.html to {folder}", markup=False)
+        wrote = f"Wrote summary.json, metrics.csv, curves.png and trajectories.html to {folder}"
+        Console().print(wrote, markup=False, soft_wrap=True)
 
     def state_dict(self) -> dict[str, Any]:
         """Results and times so far."""

@@ -127,6 +127,9 @@ class RunCheckpoint(lightning.Callback):
         if folder is None or not resuming or folder.resolve() not in path.parents:
             return
         self.newest = path
+        if 0 < trainer.max_steps <= int(checkpoint["global_step"]):  # nothing will be trained or evaluated again
+            rank_zero_info(f"The run is complete: it has made its {trainer.max_steps} steps (trainer.max_steps).")
+            return
         for line in cut_back(folder, checkpoint["run"]["files"]):
             rank_zero_info(line)
         row, batches = checkpoint["run"]["row"], checkpoint["loops"]["fit_loop"]["epoch_loop.state_dict"]

@@ -82,6 +82,18 @@ def check_environment(
     print(f"{env} follows the API.")
 
 
+@app.command(rich_help_panel=PANEL, epilog="Example: hero_pl init my_env && cd my_env && hero_pl fit --config run.yaml")
+def init(
+    folder: Annotated[Path, typer.Argument(help="New folder; its name becomes that of the Python module.")],
+) -> None:
+    """Write a project to start from: an environment of 40 lines, a run that trains on it, and tests."""
+    from hero_pl.cli.project_files import write_project
+
+    for path in write_project(folder):
+        print(f"Wrote {path}")
+    print(f"Go on with: cd {folder}, and the commands in README.md")
+
+
 @app.command(
     "import-tau-bench", rich_help_panel=PANEL, epilog="Example: hero_pl import-tau-bench tau-bench --target data"
 )

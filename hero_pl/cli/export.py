@@ -58,7 +58,7 @@ def export(source: Path, target: Destination, config: str | Path | None = None) 
     policy.save_pretrained(target.folder, target.merge, cli.datamodule.eval_sampling)
     exported = Exported(
         turns=int(state["hero"]["turns"]),
-        adapter=policy.lora is not None and not target.merge,
+        adapter=(target.folder / "adapter_config.json").exists(),
         parser=policy.parser,
         method=method(cli.model.objective),
         license=target.license,

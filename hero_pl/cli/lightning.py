@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,12 @@ from hero_pl.callbacks.collapse_guard import CollapseGuard
 from hero_pl.callbacks.export import Export
 from hero_pl.callbacks.held_out import HeldOut
 from hero_pl.callbacks.hint_check import HintCheck
-from hero_pl.callbacks.progress import EpisodeProgress
 from hero_pl.callbacks.run_checkpoint import RunCheckpoint
 from hero_pl.callbacks.trajectories import TrajectoryLog
 from hero_pl.callbacks.turn_budget import TurnBudget
 from hero_pl.cli.components import import_components
 from hero_pl.cli.parser import HeroParser
+from hero_pl.cli.quiet import quiet
 from hero_pl.cli.run import add_run_arguments, open_run, use_run_logger
 from hero_pl.datamodule import RolloutDataModule
 from hero_pl.errors import ConfigError
@@ -54,20 +53,8 @@ class HeroCLI(LightningCLI):
     """
 
     def __init__(self, args: list[str], run: bool = True, command: str = "") -> None:
-        import warnings
-
         import_components()
-        for text in (
-            "Unable to serialize instance",
-            "isinstance\\(treespec",
-            "does not have many workers",
-            "train_dataloader. is not resumable",
-            "Trying to infer the .batch_size",
-            "Using ModelCheckpoint with manual optimization",
-        ):
-            warnings.filterwarnings("ignore", message=f"(?s).*{text}")
-        talk = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-        talk.addFilter(lambda record: "Tip: For seamless" not in record.getMessage())  # advertisements
+        quiet()
         super().__init__(
             HeroModule,
             RolloutDataModule,
@@ -79,7 +66,7 @@ class HeroCLI(LightningCLI):
             auto_configure_optimizers=False,
             save_config_kwargs={"overwrite": True},
             trainer_defaults={
-                "callbacks": [EpisodeProgress(), HintCheck()],
+                "callbacks": [HintCheck()],
                 "logger": {"class_path": "hero_pl.callbacks.run_logger.RunLogger"},
                 "max_epochs": -1,
                 "log_every_n_steps": 1,

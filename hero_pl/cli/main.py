@@ -6,6 +6,7 @@ Large libraries are imported only when a command runs, so that ``hero_pl --help`
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -57,6 +58,8 @@ def main(args: list[str] | None = None) -> None:
     Raises:
         SystemExit: The command failed; the reason was printed.
     """
+    if not {"", str(Path.cwd())} & set(sys.path):
+        sys.path.append("")  # a module in the folder you are in is found, and cannot take the place of another
     try:
         app(args, prog_name="hero_pl")
     except SystemExit as end:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import lightning
 import yaml
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
@@ -14,6 +15,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from hero_pl import __version__
 from hero_pl.callbacks.checkpoints import read_settings
 from hero_pl.callbacks.loggers import ShowRun, Wandb, beside
+from hero_pl.callbacks.progress import RunProgress
 from hero_pl.callbacks.resume import continue_in, newest_of, newest_run, resume_point
 from hero_pl.callbacks.run_checkpoint import RunCheckpoint
 from hero_pl.callbacks.run_logger import RunLogger
@@ -72,9 +74,12 @@ def open_run(cli: LightningCLI, trainer: dict[str, Any], callbacks: list[lightni
         callbacks[:] = [callback for callback in callbacks if not isinstance(callback, RunCheckpoint)]
     own = trainer.get("callbacks") or []
     trainer["enable_checkpointing"] = keep and any(
-        isinstance(callback, lightning.pytorch.callbacks.Checkpoint)
-        for callback in (own if isinstance(own, list) else [own])
+        isinstance(callback, lightning.pytorch.callbacks.Checkpoint) for callback in _listed(own)
     )
+    if trainer.get("enable_progress_bar") is not False and not any(
+        isinstance(one, ProgressBar) for one in _listed(own)
+    ):
+        callbacks.insert(0, RunProgress())
     given = trainer.get("logger")
     if given is False or command is None:
         return None
@@ -104,6 +109,8 @@ def _resume(cli: Any, config: Any, logger: RunLogger, callbacks: list[lightning.
         continue_in(point, logger)
         checkpoint = str(point.checkpoint) if point.checkpoint else None
     if checkpoint:
+        if point is None:
+            rank_zero_info(f"Starting a new run in {logger.log_dir} from {checkpoint}")
         for line in compare_settings(read_settings(Path(checkpoint)), settings, config.resume_changed):
             rank_zero_info(f"Changed since the checkpoint: {line}")
     logger.check()
@@ -125,6 +132,10 @@ def _last(logger: RunLogger) -> str:
             "it out to start from scratch."
         )
     return str(checkpoint)
+
+
+def _listed(given: Any) -> list[Any]:
+    return given if isinstance(given, list) else [given]
 
 
 def _loggers(given: Any) -> list[Logger]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
@@ -56,6 +56,9 @@ class LossOutput:
 
 class Objective(ABC):
     """Computes a loss from rollout batches."""
+
+    preparing: ClassVar[str] = "preparing"
+    """What :meth:`prepare` does, in a word, for the progress of a run."""
 
     @property
     def tolerates_stale(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 import torch
@@ -74,6 +74,8 @@ class SelfDistillation(Objective):
             and ``teacher/hinted_logprob``, its log-probability of the reply that the hint asks for. 0 switches it off.
         probe_every: Training batches between two measurements.
     """
+
+    preparing: ClassVar[str] = "reviewing"
 
     def __init__(
         self,

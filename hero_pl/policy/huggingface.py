@@ -16,6 +16,7 @@ from hero_pl.chat.reasoning import ReasoningMode
 from hero_pl.chat.template import ChatTemplate
 from hero_pl.errors import ConfigError, PolicyError
 from hero_pl.losses.scores import Scores
+from hero_pl.policy import gguf
 from hero_pl.policy.base import Policy
 from hero_pl.policy.check.settle import Findings, examine
 from hero_pl.policy.fingerprint import fingerprint
@@ -168,11 +169,12 @@ class HuggingFacePolicy(Policy):
 
         Args:
             folder: Created if it does not exist.
-            merge: Add an adapter to the weights and write the whole model.
+            merge: Add an adapter to the weights and write the whole model. This is always done for a GGUF file, which
+                no adapter can be loaded onto.
             sampling: Sampling settings for ``generation_config.json``, which also has the end-of-turn ids.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        merged = merge and self.lora is not None
+        merged = self.lora is not None and (merge or gguf.is_gguf(self.pretrained))
         network = self.need_network("saving").model
         model = copy.deepcopy(network).merge_and_unload() if merged else network
         try:

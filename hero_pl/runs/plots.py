@@ -36,6 +36,9 @@ PANELS = (
 SMOOTHING = 9
 """Window of the moving mean for training metrics, which are noisy because each step has few rollouts."""
 
+STYLES = ("-", "--", "-.", ":")
+"""Of the lines, so that they differ without color."""
+
 _SEED = re.compile(r"[-_.]?(seed|s)[-_=]?\d+$")
 _VERSION = re.compile(r"version_\d+$")
 
@@ -125,7 +128,7 @@ def draw_methods(
         figure.legend(entries.values(), entries, loc="outside lower center", ncols=5, frameon=False, fontsize=8)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(out, dpi=150, format="png")
+        figure.savefig(out, dpi=150, format="svg" if out.suffix.lower() == ".svg" else "png")
     except OSError as error:
         raise HeroError(f"{out}: cannot write the plot ({error.strerror or error}). Give another path.") from error
 
@@ -243,7 +246,15 @@ def _draw(axes: Any, title: str, columns: Sequence[str], methods: Mapping[str, S
         if name.startswith(("rollout/", "reflection/")):
             curves = [smooth(curve) for curve in curves]
         drawn.add(name)
-        _draw_method(axes, method, curves, len(runs), f"C{i % 10}", "-" if i < 10 else "--")
+        _draw_method(
+            axes,
+            method,
+            curves,
+            len(runs),
+            f"C{i % 10}",
+            STYLES[i % len(STYLES)],
+            (0.0, math.inf if title == "turns per episode" else 1.0),
+        )
     axes.set_title(title, loc="left", fontsize=11)
     axes.set_xlabel("training turns")
     axes.grid(alpha=0.25)
@@ -266,7 +277,9 @@ def _best_column(columns: Sequence[str], runs: Sequence[Mapping[str, Curve]]) ->
     return next((column for least in (2, 1) for column in columns if points[column] >= least), None)
 
 
-def _draw_method(axes: Any, method: str, curves: Sequence[Curve], runs: int, color: str, style: str) -> None:
+def _draw_method(
+    axes: Any, method: str, curves: Sequence[Curve], runs: int, color: str, style: str, bounds: tuple[float, float]
+) -> None:
     """Draw one line with its band; the label gives the number of runs."""
     count = str(runs) if len(curves) == runs else f"{len(curves)} of {runs}"
     label = f"{method} ({count} run{'s' if runs > 1 else ''})"
@@ -278,7 +291,8 @@ def _draw_method(axes: Any, method: str, curves: Sequence[Curve], runs: int, col
     marker = "o" if len(line.turns) <= 25 else None
     axes.plot(line.turns, line.mean, style, color=color, marker=marker, ms=3.5, label=label)
     if line.runs > 1:
-        axes.fill_between(line.turns, line.low, line.high, color=color, alpha=0.18, linewidth=0)
+        low, high = np.clip(line.low, *bounds), np.clip(line.high, *bounds)  # no rate above 1 or below 0
+        axes.fill_between(line.turns, low, high, color=color, alpha=0.18, linewidth=0)
 
 
 def _numbers(path: Path, number: int, row: Mapping[str, str | None]) -> dict[str, float]:

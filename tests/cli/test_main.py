@@ -278,6 +278,7 @@ COMMANDS = (
     "components",
     "configs",
     "envs",
+    "init",
     "check-env",
     "import-tau-bench",
 )

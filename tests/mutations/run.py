@@ -1338,6 +1338,30 @@ BUGS = (
         (("for i in range(rank * count, (rank + 1) * count)", "for i in range(count)"),),
         "tests/test_datamodule.py",
     ),
+    Bug(
+        291,
+        "cut the files of a run back although nothing is left to do",
+        "hero_pl/callbacks/run_checkpoint.py",
+        (('        if 0 < trainer.max_steps <= int(checkpoint["global_step"]):', "        if False:"),),
+        "tests/callbacks/test_progress.py",
+        "complete_run_that_is_resumed",
+    ),
+    Bug(
+        292,
+        "count the time of evaluations as time of training",
+        "hero_pl/callbacks/remaining.py",
+        (("(self.elapsed - self.evaluating_s) /", "self.elapsed /"),),
+        "tests/callbacks/test_progress.py",
+        "estimated_from_steps",
+    ),
+    Bug(
+        293,
+        "search the folder of the user before the installed packages",
+        "hero_pl/cli/main.py",
+        (('sys.path.append("")', 'sys.path.insert(0, "")'),),
+        "tests/cli/test_init.py",
+        "takes_the_place_of",
+    ),
 )
 
 

@@ -69,9 +69,13 @@ def logits(model: torch.nn.Module, ids: list[int]) -> torch.Tensor:
         return model(input_ids=torch.tensor([ids])).logits[0]
 
 
-@pytest.mark.parametrize("merge", [True, False])
-def test_bug_49_a_gguf_file_is_read_and_its_export_loads(file: Path, tmp_path: Path, merge: bool) -> None:
-    policy = HuggingFacePolicy(pretrained=str(file), lora=Lora(rank=2, alpha=4) if merge else None)
+@pytest.mark.parametrize(
+    ("lora", "merge"), [(None, False), (Lora(rank=2, alpha=4), True), (Lora(rank=2, alpha=4), False)]
+)
+def test_bug_49_a_gguf_file_is_read_and_its_export_loads(
+    file: Path, tmp_path: Path, lora: Lora | None, merge: bool
+) -> None:
+    policy = HuggingFacePolicy(pretrained=str(file), lora=lora)
     policy.load()
     assert policy.template.tokenizer.get_vocab().keys() >= byte_tokenizer().get_vocab().keys()
     prompt = policy.template.first_prompt("", "Hello")

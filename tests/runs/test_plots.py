@@ -151,3 +151,17 @@ def test_without_matplotlib_the_extra_is_named(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "pip install 'hero_pl[plot]'" in done.stderr
+
+
+def test_bands_stay_within_what_is_possible_and_lines_differ_without_color(tmp_path):
+    from matplotlib.figure import Figure
+
+    from hero_pl.runs.plots import STYLES, Curve, _draw
+
+    turns = np.array([0.0, 10.0])
+    runs = [{"val/success": Curve(turns, np.array(values))} for values in ([0.0, 1.0], [0.3, 0.6])]
+    axes = Figure().subplots()
+    _draw(axes, "success", ("val/success",), {"a": runs, "b": runs})
+    heights = axes.collections[0].get_paths()[0].vertices[:, 1]
+    assert (heights.min(), heights.max()) == (0.0, 1.0)  # Student's t with two runs reaches far beyond both
+    assert [line.get_linestyle() for line in axes.lines] == list(STYLES[:2])
