@@ -6,7 +6,7 @@ An environment of fixed lengths, a reflector with fixed diagnoses, random weight
 The variants run alternately in one process on equal conversations; only ratios mean something on another machine.
 
 naive      reads the whole history again at every turn, scores one sample per turn and side, autograd through all logits
-separate   hero_pl with ``teacher_scoring: separate`` and ``logits_at_once: 0``: the settings of 0.1.0
+separate   hero_pl with ``teacher_scoring: separate`` and ``logits_at_once: 0``: the settings of 0.1.0, in today's code
 default    hero_pl as it comes
 
 Exits with status 1 if ``default`` costs more than ``--bar`` times ``naive``.
