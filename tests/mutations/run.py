@@ -1540,7 +1540,7 @@ BUGS = (
         318,
         "read values of any size",
         "hero_pl/cli/configs.py",
-        (("    if level:\n", "    if not count:\n"),),
+        (("    if level:\n", "    if level is None:\n"),),
         "tests/faults/test_configurations.py",
         "a_file_that_is_no_configuration",
     ),
