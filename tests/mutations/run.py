@@ -1481,8 +1481,8 @@ BUGS = (
     Bug(
         312,
         "take any files for the published ones of WebShop",
-        "envs/hero_envs/webshop/tasks.py",
-        (("        if source.published:\n", "        if False:\n"),),
+        "envs/hero_envs/webshop/official.py",
+        (("    if damaged:\n", "    if False:\n"), ("    if other:\n", "    if False:\n")),
         "tests/faults/test_files.py",
         "not_the_published_ones",
     ),
