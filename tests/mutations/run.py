@@ -3,7 +3,8 @@
     python tests/mutations/run.py            all of them, a few minutes
     python tests/mutations/run.py 9 31 40    these
 
-A bug that survives its tests, or a line that is not there any more, ends the run with status 1.
+A bug that survives its tests, or a line that is not there any more, ends the run with status 1. The bugs stand below
+and in ``bugs/``, one file per package.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import shutil
 import sys
 import tempfile
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +38,13 @@ class Bug:
     tests: str
     select: str = ""
     """Expression for ``pytest -k``; default: tests named after the bug."""
+
+
+def read(path: Path) -> list[Bug]:
+    """The bugs of one file: tables ``bug``, each with tables ``change`` of ``old`` and ``new`` text."""
+    found = tomllib.loads(path.read_text(encoding="utf-8"))["bug"]
+    changes = [tuple((one["old"], one["new"]) for one in bug.pop("change")) for bug in found]
+    return [Bug(changes=of_bug, **bug) for bug, of_bug in zip(found, changes, strict=True)]
 
 
 BATCH, DIVERGENCE = "hero_pl/batch.py", "hero_pl/losses/divergence.py"
@@ -1362,6 +1371,12 @@ BUGS = (
         "tests/cli/test_init.py",
         "takes_the_place_of",
     ),
+)
+BUGS = tuple(
+    sorted(
+        (*BUGS, *(bug for path in Path(__file__).parent.glob("bugs/*.toml") for bug in read(path))),
+        key=lambda bug: bug.number,
+    )
 )
 
 
