@@ -99,7 +99,7 @@ def read_key(path: Path) -> dict[str, str]:
     """
     try:
         key = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise HeroError(f"{path}: not a key file of hero_pl annotate sample ({error}).") from error
     if not isinstance(key, dict) or not all(isinstance(arm, str) for arm in key.values()):
         raise HeroError(f"{path}: not a key file of hero_pl annotate sample: expected the arm of each row id.")

@@ -13,7 +13,7 @@ from typing import Any
 
 import lightning
 
-from hero_pl.errors import ConfigError
+from hero_pl.errors import ConfigError, HeroError
 from hero_pl.runs.evaluations import EVAL_FILE
 from hero_pl.runs.records import RECORDS_FILE
 
@@ -129,8 +129,15 @@ def write_rows(path: Path, rows: list[list[str]]) -> None:
 
 
 def _rows(path: Path) -> list[list[str]]:
-    """Header and complete rows."""
+    """Header and complete rows.
+
+    Raises:
+        HeroError: The file is damaged.
+    """
     if not path.exists():
         return []
-    text = path.read_text(encoding="utf-8")
-    return list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1])))
+    try:
+        text = path.read_text(encoding="utf-8")
+        return list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1])))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise HeroError(f"{path} cannot be read ({error}). Repair or remove it, then resume the run.") from error

@@ -17,6 +17,10 @@ import yaml
 from hero_pl.errors import ConfigError
 from hero_pl.runs.folders import must_exist
 
+DEEPEST = 100
+"""Levels of a configuration at most."""
+LARGEST = 100_000
+"""Values of a configuration with anchors at most."""
 PACKAGED = "hero_pl:"
 """Prefix of configurations that ship with the package, for example ``hero_pl:baselines/grpo``."""
 
@@ -61,10 +65,12 @@ def read_config(name: str | Path) -> dict[str, Any]:
     path = resolve(name)
     must_exist(path, "file", "Give a YAML file, such as the config.yaml of a run, or a name from: hero_pl configs")
     try:
-        values = _Loader(path.read_bytes()).get_single_data()
+        values = _load(path.read_bytes())
     except _Refused as error:
         raise ConfigError(f"{path}, {error}") from error
-    except yaml.YAMLError as error:
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: an integer of thousands of digits
         raise ConfigError(f"{path} is not YAML: {str(error).replace('<byte string>', str(path))}") from error
     if not isinstance(values, dict):
         found = "nothing" if values is None else "a list" if isinstance(values, list) else "a single value"
@@ -81,7 +87,11 @@ def load_text(text: str) -> Any:
         ConfigError: A number, a list or a mapping breaks the rules of :func:`read_config`.
     """
     try:
-        return _Loader(text).get_single_data()
+        return _load(text)
+    except ValueError as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"{text[:60]!r}: {error}") from error
     except _Refused as error:
         if "\n" in text and not text.lstrip().startswith(("{", "[")):
             raise  # text with colons, for example a template
@@ -146,6 +156,44 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
                 seen[key.value] = key.start_mark.line + 1
         self.flatten_mapping(node)
         return dict(super().construct_mapping(node, deep=deep))
+
+
+def _load(text: str | bytes) -> Any:
+    """The value of a text. Its depth is checked first: the loader in C ends the process where it is too deep."""
+    depth = 0
+    for event in yaml.parse(text, _Loader) if len(text) > DEEPEST else ():
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise _Refused(None, None, f"more than {DEEPEST} levels inside each other", _place(event))
+    value = _Loader(text).get_single_data()
+    if b"&" in text if isinstance(text, bytes) else "&" in text:
+        _check_anchors(value)
+    return value
+
+
+def _place(event: Any) -> Any:
+    return event.start_mark
+
+
+def _check_anchors(value: Any) -> None:
+    """Refuse values that contain themselves, and small texts that stand for huge values.
+
+    Raises:
+        ConfigError: The value is one of these.
+    """
+    level, count = [value], 0
+    for _ in range(DEEPEST):
+        level = [
+            one
+            for node in level
+            if isinstance(node, (dict, list))
+            for one in (node.values() if isinstance(node, dict) else node)
+        ]
+        count += len(level)
+        if not level or count > LARGEST:
+            break
+    if level:
+        raise ConfigError(f"A value with anchors (&, *) contains itself, or more than {LARGEST} values: write it out.")
 
 
 class _Dumper(yaml.SafeDumper):

@@ -103,5 +103,5 @@ def _turns_used(summary: Path) -> dict[int, int]:
     try:
         curve = json.loads(summary.read_text(encoding="utf-8"))["curve"]
         return {int(budget): int(result["turns_used"]) for budget, result in curve.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise HeroError(f"{summary} is not the summary of a run ({error!r}). Remove it, or resume the run.") from error

@@ -27,7 +27,7 @@ def read_settings(run: Path) -> dict[str, Any]:
         return {}
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise HeroError(f"{path} cannot be read ({error}). It must be the configuration of the run.") from error
     return values if isinstance(values, dict) else {}
 

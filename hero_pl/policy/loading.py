@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,8 @@ PACKAGED = "hero_pl:"
 _CHANCE = re.compile("drop|jitter")
 """In the names of all settings by which a forward pass draws random numbers."""
 
+_DAMAGED = (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError)
+"""What transformers and the libraries below it raise about files that are not what they should be."""
 _ATTENTION = "attention implementation"
 """In what transformers says of an architecture without the kernel that was asked for."""
 
@@ -87,7 +88,7 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
     place, file = gguf.source(source)
     try:
         return AutoTokenizer.from_pretrained(place, **file)
-    except (OSError, ValueError, *gguf.UNREADABLE) as error:
+    except (*_DAMAGED, *gguf.UNREADABLE) as error:
         raise PolicyError(
             f"No tokenizer can be read from {source!r}: {_first_line(error)} Give a folder that holds one, a hub id "
             "that this machine can reach, or a whole GGUF file."
@@ -117,7 +118,7 @@ def load_config(pretrained: str | None, config: dict[str, Any] | None, vocabular
         place, file = gguf.source(str(pretrained))
         try:
             found = AutoConfig.from_pretrained(place, **file)
-        except (OSError, ValueError) as error:
+        except _DAMAGED as error:
             raise PolicyError(
                 f"No model configuration can be read from {pretrained!r}: {_first_line(error)} "
                 "Give a folder with config.json, or a hub id that this machine can reach."
@@ -173,7 +174,7 @@ def load_model(
             place, config=config, dtype=dtype, attn_implementation=attention, **file, **settings
         )
         return gguf.plain(read, attention) if file else read
-    except (OSError, ValueError, RuntimeError, json.JSONDecodeError, *gguf.UNREADABLE, _SafetensorError()) as error:
+    except (*_DAMAGED, *gguf.UNREADABLE, _SafetensorError()) as error:
         if _ATTENTION in str(error):
             raise _no_model(config, attention, error) from error
         raise PolicyError(
@@ -183,10 +184,9 @@ def load_model(
 
 
 def _no_model(config: PretrainedConfig, attention: str, error: Exception) -> PolicyError:
-    cure = " Set attention: eager." if _ATTENTION in str(error) else " Name a causal language model."
-    return PolicyError(
-        f"No {config.model_type} model can be made with attention: {attention}: {_first_line(error)[:200]}{cure}"
-    )
+    cure = "Set attention: eager." if _ATTENTION in str(error) else "Name a causal language model."
+    reason = _first_line(error).partition(". ")[0]
+    return PolicyError(f"No {config.model_type} model can be made with attention: {attention}: {reason}. {cure}")
 
 
 def with_adapter(model: Any, lora: Lora) -> Any:

@@ -168,7 +168,7 @@ def run_seed(metrics_path: Path) -> int | None:
     try:
         config = yaml.safe_load((metrics_path.parent / "config.yaml").read_text(encoding="utf-8"))
         return int(config["data"]["seed"])
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, LookupError, TypeError, ValueError):
+    except (OSError, RecursionError, yaml.YAMLError, LookupError, TypeError, ValueError):
         return None
 
 

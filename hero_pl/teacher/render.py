@@ -119,7 +119,7 @@ def read_template(path: str | None, default: str) -> str:
         file = package / path.removeprefix("hero_pl:") if path.startswith("hero_pl:") else Path(path)
     try:
         return file.read_text(encoding="utf-8")
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"The hint template {str(file)!r} cannot be read: {error}. Check the path.") from error
 
 

@@ -17,7 +17,7 @@ def run(tiny_module, tiny_data, fit, tmp_path):
     def train(folder="run", objective=None, module=None, data=None, resume=None, callbacks=(), steps=STEPS, **kwargs):
         module = module or tiny_module(objective)
         keeper = kwargs.pop("keeper", None) or RunCheckpoint(1, keep=2)
-        logger = RunLogger(str(tmp_path), "", folder)
+        logger = kwargs.pop("logger", None) or RunLogger(str(tmp_path), "", folder)
         if resume is not None and tmp_path / folder in resume.parents:
             logger.go_on_in(tmp_path / folder)
         fit(

@@ -231,11 +231,12 @@ def _verify(name: str, content: dict[str, Any]) -> list[str]:
         if got != expected:
             problems.append(f"{name}/{file}: SHA-256 of the content is {got}, expected {expected}")
     for split, hashes in known["tasks"].items():
-        tasks = content[f"tasks_{split}.json"]
+        file, got_tasks = f"tasks_{split}.json", dict[str, str]()
         try:
-            got_tasks = {f"{split}-{i}": task_from_json(split, i, task).sha256() for i, task in enumerate(tasks)}
-        except (KeyError, TypeError) as error:
-            problems.append(f"{name}: a task of split {split} does not have the expected fields ({error!r})")
+            for i, task in enumerate(content[file]):
+                got_tasks[f"{split}-{i}"] = task_from_json(split, i, task).sha256()
+        except (LookupError, TypeError, AttributeError, ValueError) as error:
+            problems.append(f"{name}/{file}: entry {len(got_tasks)} does not have the expected fields ({error!r})")
             continue
         wrong = [task_id for task_id in {**hashes, **got_tasks} if hashes.get(task_id) != got_tasks.get(task_id)]
         if wrong:

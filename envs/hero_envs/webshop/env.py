@@ -44,6 +44,7 @@ class WebShopEnv(gym.Env[str, str]):
             ``generated`` without.
         data_dir: Folder with the official data files.
         store_dir: Folder for the on-disk store of large official files; default: next to them.
+        other_data: Accept files in ``data_dir`` that differ from the published ones; scores are then not comparable.
         products: Size of the generated catalog, or the number of raw entries to load from the official one (default:
             all).
         difficulty: Difficulty of the generated catalog: ``easy``, ``medium`` or ``hard``.
@@ -72,6 +73,7 @@ class WebShopEnv(gym.Env[str, str]):
         catalog: str | None = None,
         data_dir: str | os.PathLike[str] | None = None,
         store_dir: str | os.PathLike[str] | None = None,
+        other_data: bool = False,
         products: int | None = None,
         difficulty: str = "medium",
         catalog_seed: int = 0,
@@ -104,6 +106,7 @@ class WebShopEnv(gym.Env[str, str]):
             human_goals=human,
             price_seed=price_seed,
             limit_goals=limit_goals,
+            published=catalog == "official" and not other_data,
         )
         tasks = self._tasks = open_tasks(self.source)
         splits = {**tasks.splits, "all": range(len(tasks.ids))}

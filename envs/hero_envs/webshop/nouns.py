@@ -65,15 +65,15 @@ def get_nouns(choice: str | Nouns | NounRule | Mapping[str, list[str]]) -> Nouns
             table = json.loads(Path(choice).read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:
             raise ValueError(f"nouns={choice!r}: not a readable JSON table of titles and nouns ({error}).") from error
-        return _from_table(table, f"table:{Path(choice).name}")
+        return _from_table(table, f"table:{Path(choice).name}", choice)
     raise ValueError(
         f'nouns={choice!r}: expected "rules", "spacy", "spacy:MODEL" or the path of a .json table of titles and nouns.'
     )
 
 
-def _from_table(table: object, name: str) -> Nouns:
+def _from_table(table: object, name: str, place: str = "") -> Nouns:
     if not isinstance(table, Mapping) or not all(isinstance(v, list) for v in table.values()):
-        raise ValueError(f"Noun table {name}: expected a JSON object, title -> list of lower-case nouns.")
+        raise ValueError(f"Noun table {place or name}: expected a JSON object, title -> list of lower-case nouns.")
 
     def look_up(title: str) -> list[str]:
         try:

@@ -12,7 +12,7 @@ from typing import Any
 from hero_envs.webshop.catalog import Catalog, catalog_in_memory
 from hero_envs.webshop.goals import Goal
 from hero_envs.webshop.products import DataError, clean_products
-from hero_envs.webshop.store import Inputs, open_store
+from hero_envs.webshop.store import Inputs, file_sha256, open_store, recorded_hashes
 
 STORE_ABOVE_BYTES = 64 << 20
 """Product files larger than this are converted once to an on-disk store."""
@@ -42,8 +42,7 @@ def load_official(
     if num_products is not None and num_products < 1:
         raise DataError(f"num_products={num_products}: expected at least 1, or None for the whole file.")
     if num_products is None and inputs.products.stat().st_size > STORE_ABOVE_BYTES:
-        root = Path(store_dir) if store_dir is not None else inputs.products.parent
-        return open_store(inputs, root / f"{inputs.products.stem}.store", lambda: _products(inputs))
+        return open_store(inputs, _store(inputs, store_dir), lambda: _products(inputs))
     products = _products(inputs, num_products)
     indexed = None if num_products is None else islice(_products(inputs), num_products)
     return catalog_in_memory("official", products, indexed)
@@ -68,6 +67,42 @@ def find_files(directory: Path) -> Inputs:
         f"{directory} has no items_shuffle.json or items_shuffle_1000.json. Expected a folder with the official "
         'WebShop files (see the WebShop repository for the download), or use catalog="generated".'
     )
+
+
+OFFICIAL = {
+    "items_shuffle.json": (5_479_720_229, "2ef591d65df3af89e972ab72468eb82cbf124d876552d9f3678667edd620a6c8"),
+    "items_ins_v2.json": (186_295_270, "1d36af476bdb8f82a5da62bd8acdabe54cd8de2fa84010d37da5c4890feb447e"),
+    "items_shuffle_1000.json": (4_467_013, "30a4765c3a327af72d9a9a95a6b2486d516f0fa1d3ecd83681901ce82a21b269"),
+    "items_ins_v2_1000.json": (147_099, "f88a36314a397b53b3d9c3fa5878e5f7b26d35019a51ec83fbedeca61a948f6f"),
+    "items_human_ins.json": (5_137_548, "cf78667548a71786e1d9049c24b802e48e1084ad4bb021cae56ce1f6d96954a3"),
+}
+"""Size in bytes and SHA-256 of the files that the authors of WebShop publish."""
+
+
+def check_official(directory: str | Path, store_dir: str | Path | None = None) -> None:
+    """Compare the data files with the published ones. What a store was built from is not hashed again.
+
+    Args:
+        directory: Folder of the files.
+        store_dir: As in :func:`load_official`.
+
+    Raises:
+        DataError: Files are missing or differ; all of them are named.
+    """
+    inputs = find_files(Path(directory))
+    known = recorded_hashes(_store(inputs, store_dir), inputs)
+    problems = []
+    for path in inputs.paths():
+        size, expected = OFFICIAL[path.name]
+        if path.stat().st_size != size:
+            problems.append(f"{path.name} has {path.stat().st_size} bytes, the published file {size}")
+        elif (got := known.get(path.name) or file_sha256(path)) != expected:
+            problems.append(f"{path.name}: its SHA-256 is {got}, that of the published file {expected}")
+    if problems:
+        raise DataError(
+            f"{directory} does not hold the official WebShop files:\n  " + "\n  ".join(problems) + "\n"
+            "Scores on other data are not comparable. Download them again, or accept other files with other_data: true."
+        )
 
 
 def iterate_json_list(path: Path) -> Iterator[Any]:
@@ -147,13 +182,24 @@ def differing_goals(goals: Sequence[Goal], human_goals_file: Path) -> list[int]:
     return [i for i, (mine, theirs) in enumerate(zip(made, known, strict=True)) if mine != theirs]
 
 
+def _store(inputs: Inputs, store_dir: str | Path | None) -> Path:
+    root = Path(store_dir) if store_dir is not None else inputs.products.parent
+    return root / f"{inputs.products.stem}.store"
+
+
 def _products(inputs: Inputs, num_products: int | None = None) -> Iterator[Any]:
     human = _load(inputs.human) if inputs.human is not None else {}
     instructions = _load(inputs.instructions)
     for path, value in ((inputs.instructions, instructions), (inputs.human, human)):
         if not isinstance(value, dict):
             raise DataError(f"{path}: expected one JSON object from asin to instructions. Download the file again.")
-    return clean_products(iterate_json_list(inputs.products), instructions, human, num_products)
+    try:
+        yield from clean_products(iterate_json_list(inputs.products), instructions, human, num_products)
+    except DataError as error:
+        if str(inputs.products.parent) in str(error):
+            raise
+        files = ", ".join(path.name for path in inputs.paths())
+        raise DataError(f"{inputs.products.parent} ({files}): {error}") from error
 
 
 def _load(path: Path) -> Any:

@@ -51,11 +51,11 @@ def open_store(inputs: Inputs, directory: Path, products: Callable[[], Iterable[
     Raises:
         DataError: The folder for the store cannot be written.
     """
-    if not _belongs(directory, inputs):
+    if not recorded_hashes(directory, inputs):
         try:
             directory.parent.mkdir(parents=True, exist_ok=True)
             with _one_at_a_time(directory.with_name(f"{directory.name}.lock")):
-                if not _belongs(directory, inputs):  # another process may have built it while this one waited
+                if not recorded_hashes(directory, inputs):  # another process may have built it while this one waited
                     _make(inputs, directory, products)
         except OSError as error:
             raise DataError(
@@ -65,7 +65,20 @@ def open_store(inputs: Inputs, directory: Path, products: Callable[[], Iterable[
 
 
 def read_store(directory: Path) -> Catalog:
-    """Open a store. Arrays are memory-mapped, not read."""
+    """Open a store. Arrays are memory-mapped, not read.
+
+    Raises:
+        DataError: The store is damaged.
+    """
+    try:
+        return _read_store(directory)
+    except (OSError, ValueError, EOFError, LookupError, TypeError) as error:
+        raise DataError(
+            f"The store {directory} is damaged ({error}). Remove it; it is built again from the data files."
+        ) from error
+
+
+def _read_store(directory: Path) -> Catalog:
     meta = json.loads((directory / "store.json").read_text(encoding="utf-8"))
 
     def mapped(name: str) -> NDArray[Any]:
@@ -199,30 +212,34 @@ def decode_row(row: bytes) -> Product:
     )
 
 
-def _belongs(directory: Path, inputs: Inputs) -> bool:
-    """Whether the store has this version and these files (compared by hash if the modification time differs)."""
+def recorded_hashes(directory: Path, inputs: Inputs) -> dict[str, str]:
+    """SHA-256 by name of the files that a store was built from; empty unless these are the present inputs.
+
+    A file counts as present if its size and its modification time, or else its hash, are those of that time.
+    """
     try:
         meta = json.loads((directory / "store.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return False
-    recorded = {entry["name"]: entry for entry in meta.get("inputs", ())}
-    if meta.get("version") != STORE_VERSION or set(recorded) != {path.name for path in inputs.paths()}:
-        return False
-    for path in inputs.paths():
-        entry, now = recorded[path.name], path.stat()
-        if entry["size"] != now.st_size:
-            return False
-        if entry["modified_ns"] != now.st_mtime_ns and entry["sha256"] != _sha256(path):
-            return False
-    return True
+        recorded = {entry["name"]: entry for entry in meta["inputs"]}
+        if meta["version"] != STORE_VERSION or set(recorded) != {path.name for path in inputs.paths()}:
+            return {}
+        for path in inputs.paths():
+            entry, now = recorded[path.name], path.stat()
+            if entry["size"] != now.st_size:
+                return {}
+            if entry["modified_ns"] != now.st_mtime_ns and entry["sha256"] != file_sha256(path):
+                return {}
+        return {name: str(entry["sha256"]) for name, entry in recorded.items()}
+    except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError):  # no store, or a damaged one
+        return {}
 
 
 def _fingerprint(path: Path) -> dict[str, Any]:
     now = path.stat()
-    return {"name": path.name, "size": now.st_size, "modified_ns": now.st_mtime_ns, "sha256": _sha256(path)}
+    return {"name": path.name, "size": now.st_size, "modified_ns": now.st_mtime_ns, "sha256": file_sha256(path)}
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """Hash (hex) of the bytes of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from hero_envs.webshop.catalog import Catalog, World, catalog_in_memory
 from hero_envs.webshop.generated import DEFAULT_PRODUCTS, generated_products
 from hero_envs.webshop.goals import Goal
-from hero_envs.webshop.official import differing_goals, load_official
+from hero_envs.webshop.official import check_official, differing_goals, load_official
 from hero_envs.webshop.pocket import pocket_products
 from hero_envs.webshop.splits import (
     GENERATED_SHARES,
@@ -39,6 +39,8 @@ class Source:
     human_goals: bool = False
     price_seed: int = 0
     limit_goals: int = -1
+    published: bool = False
+    """Whether the files in ``data_dir`` must be the published ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,8 @@ def _catalog(source: Source) -> Catalog:
     if source.catalog == "official":
         if source.data_dir is None:
             raise ValueError('catalog="official" needs data_dir, the folder with the official files.')
+        if source.published:
+            check_official(source.data_dir, source.store_dir)
         return load_official(source.data_dir, source.products, source.store_dir)
     raise ValueError(f"catalog={source.catalog!r}: expected one of {', '.join(CATALOGS)}.")
 

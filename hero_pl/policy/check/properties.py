@@ -25,6 +25,8 @@ SLOW = {
     "none": ("without a cache: it has none that can be used", "Very slow: every token runs its whole context."),
 }
 """What sampling without a shared cache means, and costs."""
+NATS = 1e-3
+"""Difference of a log-probability that rounding explains, in nats."""
 HINT = 6
 """Tokens of the hint in the rows of a teacher."""
 
@@ -62,7 +64,7 @@ class Trial:
         cure = "Take another architecture: this one cannot be sampled."
         for caching in get_args(Caching):
             self.network.caching = caching
-            line = compared("sampler", self._sampled, self._tolerance, cure)
+            line = compared("sampler", self._sampled, NATS, cure)
             if line.ok:
                 break
         if not line.ok or caching == "shared":
@@ -159,7 +161,7 @@ class Trial:
             drawn = torch.tensor([x for turn in play(policy, "initial") for x in turn.action.logprobs])
             moved = _gap(policy.score(self.rows), before)
         want = self.reference.logprobs(self.played)
-        if drawn.shape != want.shape or _gap(drawn, want) > 1e-3:
+        if drawn.shape != want.shape or _gap(drawn, want) > NATS:
             return Line("adapter off", False, "sampling from the initial weights is not what it was without an adapter")
         line = self._scored("adapter off", lambda: policy.score(self.rows, "initial"), self.rows)
         return line if not line.ok or moved > 1e-2 else Line(line.name, False, "the adapter has no effect")

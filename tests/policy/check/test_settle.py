@@ -17,7 +17,7 @@ from hero_pl.policy.check import settle
 from hero_pl.policy.check.properties import Trial
 from hero_pl.policy.check.small import SWITCH, WINDOW, small_copy
 from hero_pl.policy.huggingface import HuggingFacePolicy
-from hero_pl.policy.loading import load_model, without_dropout
+from hero_pl.policy.loading import load_model, positions_of, without_dropout
 from hero_pl.types import ScoreRow
 
 SIZES: dict[str, Any] = {
@@ -289,3 +289,34 @@ def test_dropout_of_a_configuration_inside_another_is_off() -> None:
 def test_an_attention_that_the_architecture_lacks_is_named_with_the_one_to_take(tmp_path: Path) -> None:
     with pytest.raises(PolicyError, match="attention: eager"):
         loaded(tmp_path, {**SIZES, "model_type": "codegen", "n_head": 4, "rotary_dim": 4})
+
+
+def test_a_model_with_a_vision_part_is_played_as_its_own_class(tmp_path: Path) -> None:
+    from transformers import AutoConfig
+
+    tokenizer = byte_tokenizer()
+    text = {**SIZES, "model_type": "gemma3_text", "head_dim": 8, "num_hidden_layers": 6, "sliding_window": 32}
+    vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = AutoConfig.for_model(
+        "gemma3",
+        text_config={**text, "vocab_size": len(tokenizer), "max_position_embeddings": 300},
+        vision_config={**vision, "image_size": 28, "patch_size": 14},
+        mm_tokens_per_image=4,
+    )
+    load_model(None, config, torch.float32, "sdpa", 0).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    policy = HuggingFacePolicy(pretrained=str(tmp_path))
+    policy.load()
+    assert policy.max_length == 300
+    assert policy.findings is not None
+    assert policy.findings.model == "Gemma3ForConditionalGeneration"
+    assert all(line.ok for line in policy.findings.lines)
+
+
+@pytest.mark.parametrize(
+    "config", [{"model_type": "gpt2", "n_positions": 77}, {"model_type": "mpt", "max_seq_len": 77}]
+)
+def test_the_length_of_the_context_has_many_names(config: dict[str, Any]) -> None:
+    from transformers import AutoConfig
+
+    assert positions_of(AutoConfig.for_model(**config)) == 77
