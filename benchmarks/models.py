@@ -136,8 +136,9 @@ class Row:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokenizers", type=Path, help="where tokenizers are kept; what is missing is fetched")
-    parser.add_argument("--only", nargs="*", help="names of rows")
-    parser.add_argument("--out", type=Path, help="page whose tables are replaced; default: print them")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--only", nargs="*", help="names of rows to print")
+    where.add_argument("--out", type=Path, help="page whose tables are replaced; default: print them")
     args = parser.parse_args()
     quiet()
     wanted = [name for name in ARCHITECTURES if not args.only or name in args.only]

@@ -39,12 +39,12 @@ ENV, MAX_TURNS, TOKENS = "hero_pl/WebShopPocket-v0", 12, 12
 def load(name: str) -> HuggingFacePolicy:
     """Load a packaged policy, an exported folder, or a checkpoint of a run."""
     from hero_pl.chat.actions import PlainText
-    from hero_pl.cli.play import export_checkpoint
+    from hero_pl.cli.export import Destination, export
     from hero_pl.policy.huggingface import HuggingFacePolicy
 
     if name.endswith(".ckpt"):
         with tempfile.TemporaryDirectory() as folder:
-            export_checkpoint(Path(name), Path(folder), None)
+            export(Path(name), Destination(Path(folder)))
             return load(folder)
     policy = HuggingFacePolicy(name, parser=PlainText())
     policy.load()

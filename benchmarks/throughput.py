@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 from tables import write_rows
@@ -38,7 +39,7 @@ LOADS = {"B=8 T=8": (8, 8, 512, 32, 64), "B=32 T=16": (32, 16, 256, 16, 32)}
 """Number of conversations and turns, and tokens of the prompt, of an action and of an observation."""
 
 
-def random_policy(width: int, vocab: int) -> HuggingFacePolicy:
+def random_policy(width: int, vocab: int, tokenizer: str = "hero_pl:pocket-shop", **settings: Any) -> HuggingFacePolicy:
     policy = HuggingFacePolicy(
         config={
             "model_type": "qwen3",
@@ -52,7 +53,8 @@ def random_policy(width: int, vocab: int) -> HuggingFacePolicy:
             "max_position_embeddings": 8192,
             "initializer_range": 0.1,
         },
-        tokenizer="hero_pl:pocket-shop",
+        tokenizer=tokenizer,
+        **settings,
     )
     policy.load()
     policy.template.end_ids = frozenset()  # no action ends early

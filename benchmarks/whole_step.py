@@ -6,7 +6,7 @@ An environment of fixed lengths, a reflector with fixed diagnoses, random weight
 The variants run alternately in one process on equal conversations; only ratios mean something on another machine.
 
 naive      reads the whole history again at every turn, scores one sample per turn and side, autograd through all logits
-separate   hero_pl with ``teacher_scoring: separate`` and ``logits_at_once: 0``: the settings of 0.1.0
+separate   hero_pl with ``teacher_scoring: separate`` and ``logits_at_once: 0``: the settings of 0.1.0, in today's code
 default    hero_pl as it comes
 
 Exits with status 1 if ``default`` costs more than ``--bar`` times ``naive``.
@@ -28,6 +28,7 @@ from typing import Any
 import gymnasium
 import torch
 from tables import write_rows
+from throughput import random_policy
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from hero_pl.chat.actions import PlainText
@@ -97,23 +98,9 @@ def build_policy(width: int, vocab: int, **settings: Any) -> HuggingFacePolicy:
     tokenizer = Tokenizer(models.BPE(vocab={piece: i for i, piece in enumerate(pieces)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
-    config = {
-        "model_type": "qwen3",
-        "hidden_size": width,
-        "intermediate_size": 3 * width,
-        "num_hidden_layers": 4,
-        "num_attention_heads": max(width // 64, 1),
-        "num_key_value_heads": max(width // 64, 1),
-        "head_dim": 64,
-        "max_position_embeddings": 1 << 14,
-        "initializer_range": 0.05,
-    }
     with tempfile.TemporaryDirectory() as folder:
         with_chatml(tokenizer).save_pretrained(folder)
-        policy = HuggingFacePolicy(config=config, tokenizer=folder, parser=PlainText(), **settings)
-        policy.load()
-    policy.template.end_ids = frozenset()  # no action ends early, so that all variants do the same work
-    return policy
+        return random_policy(width, vocab, folder, parser=PlainText(), **settings)
 
 
 class Clock:

@@ -131,6 +131,11 @@ class Encoder:
         foreign = {cut - 1 for cut, _ in self._cuts(text, marked)}
         return [match.group() for match in self._found(text, foreign)]
 
+    def parts(self, text: str) -> list[str]:
+        """A template's own text, cut before and behind every control token."""
+        cuts = [cut for match in self._found(text) for cut in match.span()]
+        return list(_pieces(text, cuts))
+
     # -- ids to text -------------------------------------------------------------------------------------------
 
     def decode(self, ids: Sequence[int]) -> str:

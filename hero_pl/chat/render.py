@@ -124,6 +124,8 @@ class Renderer:
         """Whether a template has used the date."""
         self._alphabet = sorted({c for text in encoder.control for c in text if _can_be_marked(c)})
         self._warned = False
+        self.unasked = ""
+        """Generation prompt that the template writes unasked; it is taken off where none is wanted."""
 
     def render(
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = (), generate: bool = False
@@ -180,7 +182,7 @@ class Renderer:
         rendered = _compile_jinja_template(source).render(
             messages=shown, tools=list(tools) or None, documents=None, add_generation_prompt=generate, **values
         )
-        return str(rendered)
+        return str(rendered) if generate else str(rendered).removesuffix(self.unasked)
 
     def _mentions_control(self, contents: Sequence[str], schemas: Sequence[Any]) -> bool:
         said = [*contents, *(json.dumps(schema, ensure_ascii=False) for schema in schemas)]

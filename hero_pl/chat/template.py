@@ -88,6 +88,7 @@ class ChatTemplate:
         self.tokenizer, self.hint_position, self.reasoning = tokenizer, hint_position, reasoning
         self.encoder = Encoder(tokenizer)
         self.renderer = Renderer(tokenizer, self.encoder, template_args)
+        self.renderer.unasked = traits.unasked_prompt(self.renderer)
         user, assistant = Message("user", "a"), Message("assistant", "b")
         self.generation_text = self._suffix([user], [user], generate=True)
         self._check_generation_prompt()

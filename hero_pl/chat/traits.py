@@ -48,6 +48,23 @@ def check_tools(renderer: Renderer, opening: Sequence[Message], tools: Sequence[
                 )
 
 
+def unasked_prompt(renderer: Renderer) -> str:
+    """The generation prompt of a template that writes it whether it is asked for or not; empty for all others.
+
+    What opens the second of two user messages opens the first one, too; what stands before it has closed the first.
+    """
+    user, word = Message("user", _WORDS), f"{_WORDS}2"
+    alone = renderer.plain([user])
+    if alone != renderer.plain([user], generate=True) or not renderer.accepts([user, Message("user", word)]):
+        return ""
+    opening, _, end = alone.partition(_WORDS)
+    between = renderer.plain([user, Message("user", word)]).partition(_WORDS)[2].partition(word)[0]
+    first, second = (renderer.encoder.parts(text) for text in (opening, between))
+    shared = next((i for i, (a, b) in enumerate(zip(first[::-1], second[::-1], strict=False)) if a != b), len(first))
+    closing = "".join(second[: len(second) - shared])
+    return end.removeprefix(closing) if closing and end.startswith(closing) else ""
+
+
 def drops_reasoning(renderer: Renderer, pair: tuple[str, str]) -> bool:
     """Whether the reasoning of a reply is left out after the next user message."""
     said = Message("assistant", f"{pair[0]}\n{_WORDS}\n{pair[1]}\n\nb")

@@ -206,9 +206,10 @@ class SelfDistillation(Objective):
         scored = [row for rows in (batch.teacher, *batch.negative_rows, *batch.scaffold_rows) for row in rows]
         metrics["teacher/tokens"] = total(self.weights.passes * sum(len(row.ids) for row in scored))
         if self.weights.scorer is not None:
+            scorer, of_weights = self.weights.scorer, self.weights.copy
             rewritten = len(batch.student) - len({row.trajectory for row in batch.student})
-            metrics |= self.weights.scorer.describe(policy, batch.teacher, self.weights.copy, rewritten)
-            batch = replace(batch, teacher_shares=self.weights.scorer.can_share(policy, self.weights.copy))
+            metrics |= scorer.describe(policy, batch.teacher, of_weights, rewritten)
+            batch = replace(batch, teacher_shares=scorer.shares(policy, batch.teacher, of_weights))
         metrics |= self.probe.step(trajectories, hints, policy, self.weights)
         self._seen = _seen(trajectories, reduce_sum)
         return Step(batch, metrics, reflections)

@@ -90,7 +90,10 @@ def worth_sharing(rows: Sequence[ScoreRow]) -> tuple[list[Tree], list[int]]:
 
 def forwarded_tokens(rows: Sequence[ScoreRow]) -> int:
     """Tokens that go through the network if it can share."""
-    trees, lone = worth_sharing(rows)
+    return _cost(rows, *worth_sharing(rows))
+
+
+def _cost(rows: Sequence[ScoreRow], trees: Sequence[Tree], lone: Sequence[int]) -> int:
     return sum(tree.forwarded(rows) for tree in trees) + sum(len(rows[i].ids) for i in lone)
 
 
@@ -134,7 +137,7 @@ class BranchScorer:
 
     def _sharing(self, policy: Policy, rows: Sequence[ScoreRow], weights: str) -> Network | None:
         """The network, if it can share; else the rows are counted as run one by one."""
-        if rows and self.can_share(policy, weights) and not self._crosses(policy, rows):
+        if rows and self.shares(policy, rows, weights):
             return policy.network
         self.forwarded += sum(len(row.ids) for row in rows)
         return None
@@ -155,9 +158,12 @@ class BranchScorer:
                 "such a place do not share their context with those after it.",
                 stacklevel=2,
             )
-        can = self.can_share(policy, weights) and not self._crosses(policy, rows)
-        tokens = forwarded_tokens(rows) if can else sum(len(row.ids) for row in rows)
+        tokens = forwarded_tokens(rows) if self.shares(policy, rows, weights) else sum(len(row.ids) for row in rows)
         return {"teacher/forwarded_tokens": total(tokens), "teacher/rewritten_histories": total(rewritten)}
+
+    def shares(self, policy: Policy, rows: Sequence[ScoreRow], weights: str) -> bool:
+        """Whether these rows will share passes."""
+        return self.can_share(policy, weights) and not self._crosses(policy, rows)
 
     def _crosses(self, policy: Policy, rows: Sequence[ScoreRow]) -> bool:
         """Whether rotary positions change on the way: what was computed before is then of no use beyond."""
@@ -177,9 +183,9 @@ class BranchScorer:
     @torch.no_grad()
     def _shared(self, network: Network, read: Read, rows: Sequence[ScoreRow], weights: str) -> Tensor:
         found: list[Tensor | None] = [None] * len(rows)
-        self.forwarded += forwarded_tokens(rows)
         run = _prefix_cache if self.chosen == "prefix_cache" else _tree_mask
         trees, lone = worth_sharing(rows)
+        self.forwarded += _cost(rows, trees, lone)
         with network.using(weights) as model:
             for tree in trees:
                 for i, scored in run(model, read, rows, tree):

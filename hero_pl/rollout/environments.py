@@ -74,6 +74,7 @@ def make(env_id: str, split: str | None = None, **kwargs: Any) -> Env:
     Raises:
         ConfigError: Unknown id, a package that cannot be imported or registers something else, or arguments that the
             environment refuses.
+        EnvError: The environment raised anything else.
     """
     check_id(env_id)
     given = dict(kwargs)
@@ -90,6 +91,8 @@ def make(env_id: str, split: str | None = None, **kwargs: Any) -> Env:
         raise
     except (TypeError, ValueError, FileNotFoundError, ImportError, AttributeError, gymnasium.error.Error) as error:
         raise ConfigError(f"The environment {env_id!r} cannot be created{_reason(env_id, given, error)}") from error
+    except Exception as error:
+        raise EnvError(f"The environment {env_id!r} cannot be created: {told(error)}") from error
 
 
 def _parameters(env_id: str) -> Mapping[str, inspect.Parameter]:

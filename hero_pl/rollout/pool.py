@@ -23,6 +23,10 @@ from hero_pl.rollout.answers import Answer
 from hero_pl.rollout.limits import Limits
 from hero_pl.types import StopReason
 
+START_S = 300.0
+"""Maximum number of seconds to create an environment, or to start a worker process."""
+UNMADE = f"the environment was not created within {START_S:g} s"
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
@@ -102,6 +106,27 @@ class EnvPool(ABC):
         """Close the environments; they are created again at the next call."""
 
 
+def create(recipe: Recipe) -> environments.Env | Fault:
+    """An environment, or the reason why there is none.
+
+    Raises:
+        ConfigError: No environment of this recipe can be created.
+    """
+    try:
+        with _alarm(START_S):
+            return recipe.make()
+    except EnvError as error:
+        return Fault(StopReason.ENV_ERROR, str(error))
+    except _LateError:
+        return Fault(StopReason.ENV_TIMEOUT, UNMADE)
+
+
+def close_quietly(env: environments.Env, limits: Limits) -> None:
+    """Close an environment; an error there, or a close that takes too long, has no effect on the run."""
+    with suppress(Exception, _LateError), _alarm(limits.step_timeout_s):
+        env.close()
+
+
 def answer(env: environments.Env, call: Reset | Step, limits: Limits) -> Answer | Fault:
     """The answer of an environment to a call."""
     try:
@@ -136,8 +161,14 @@ class LocalPool(EnvPool):
 
     def ask(self, calls: Mapping[int, Reset | Step]) -> dict[int, Answer | Fault]:
         """See :meth:`EnvPool.ask`."""
+        unmade: dict[int, Answer | Fault] = {}
         for seat in calls.keys() - self._envs.keys():
-            self._envs[seat] = self._seats[seat].make()
+            made = create(self._seats[seat])
+            if isinstance(made, Fault):
+                unmade[seat] = made
+            else:
+                self._envs[seat] = made
+        calls = {seat: call for seat, call in calls.items() if seat not in unmade}
         try:
             found = self._ask_in_threads(calls) if self.limits.threads else self._ask_one_by_one(calls)
         except BaseException:  # an error or a signal that ends the run does not wait for servers
@@ -147,20 +178,14 @@ class LocalPool(EnvPool):
         for seat, one in found.items():
             if isinstance(one, Fault):
                 env = self._envs.pop(seat)
-                if (
-                    one.reason is not StopReason.ENV_TIMEOUT or not self.limits.threads
-                ):  # otherwise a thread still uses it
-                    self._close(env)
-        return found
+                if one.reason is not StopReason.ENV_TIMEOUT or not self.limits.threads:  # else a thread still uses it
+                    close_quietly(env, self.limits)
+        return found | unmade
 
     def close(self) -> None:
         """See :meth:`EnvPool.close`."""
         for seat in list(self._envs):
-            self._close(self._envs.pop(seat))
-
-    def _close(self, env: environments.Env) -> None:
-        with suppress(Exception, _LateError), _alarm(self.limits.step_timeout_s):
-            env.close()
+            close_quietly(self._envs.pop(seat), self.limits)
 
     def _ask_one_by_one(self, calls: Mapping[int, Reset | Step]) -> dict[int, Answer | Fault]:
         found: dict[int, Answer | Fault] = {}

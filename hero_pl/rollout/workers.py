@@ -24,11 +24,22 @@ from hero_pl.errors import ConfigError, EnvError, HeroError
 from hero_pl.rollout import environments
 from hero_pl.rollout.answers import Answer
 from hero_pl.rollout.limits import Limits
-from hero_pl.rollout.pool import EnvPool, Fault, Recipe, Reset, Step, answer, late, seconds
+from hero_pl.rollout.pool import (
+    START_S,
+    UNMADE,
+    EnvPool,
+    Fault,
+    Recipe,
+    Reset,
+    Step,
+    answer,
+    close_quietly,
+    create,
+    late,
+    seconds,
+)
 from hero_pl.types import StopReason
 
-START_S = 300.0
-"""Maximum number of seconds for the start of a worker, and for the creation of one environment."""
 END_S = 5.0
 """Maximum number of seconds for workers to close their environments."""
 
@@ -181,7 +192,7 @@ class _Worker:
         if not self.started:
             raise EnvError(f"A worker process has not started within {START_S:g} s.")
         if not self.made:
-            return Fault(StopReason.ENV_TIMEOUT, f"the environment was not created within {START_S:g} s")
+            return Fault(StopReason.ENV_TIMEOUT, UNMADE)
         return late(call, self.limits)
 
     def _take(self, message: Any, seat: int, call: Reset | Step, found: dict[int, Answer | Fault]) -> None:
@@ -232,20 +243,21 @@ def _serve(pipe: Connection, limits: Limits) -> None:
         while True:
             for seat, recipe, call in pipe.recv():
                 try:
-                    if seat not in envs:
-                        envs[seat] = recipe.make()
+                    env = envs.pop(seat) if seat in envs else create(recipe)
                     pipe.send(None)
-                    found = answer(envs[seat], call, limits)
+                    found = env if isinstance(env, Fault) else answer(env, call, limits)
                 except HeroError as error:
                     pipe.send(error)
                     continue
-                if isinstance(found, Fault):
-                    with suppress(Exception):
-                        envs.pop(seat).close()
                 pipe.send(found)
+                if isinstance(env, Fault):
+                    continue
+                if isinstance(found, Answer):
+                    envs[seat] = env
+                else:
+                    close_quietly(env, limits)
     for env in envs.values():
-        with suppress(Exception):
-            env.close()
+        close_quietly(env, limits)
 
 
 def _end_with_trainer() -> None:

@@ -177,6 +177,28 @@ def test_bug_153_a_system_hint_keeps_the_start_of_its_message_where_bos_starts_m
     assert text_of(hinted).startswith("<|im_start|>system\nH<|im_end|>\n<|im_start|>user\nq")
 
 
+UNASKED = CHATML.partition("{% if add")[0] + "{{ '<|im_start|>assistant\n' }}"
+
+
+@pytest.mark.parametrize("position", get_args(HintPosition))
+@pytest.mark.parametrize("start", ["", "{{ bos_token }}"])
+def test_bug_154_a_template_that_writes_its_generation_prompt_unasked_is_like_any_other(
+    position: HintPosition, start: str
+) -> None:
+    both = []
+    for source in (UNASKED, CHATML):
+        tokenizer = byte_tokenizer()
+        tokenizer.bos_token, tokenizer.chat_template = "<|pad|>", start + source
+        template = ChatTemplate(tokenizer, position)
+        first = template.first_prompt("s", "q")
+        later = template.next_prompt(first, (65, END), "o")
+        hinted = [template.insert_hint(prompt, "H", draft=(65, END)) for prompt in (first, later)]
+        both.append(
+            (template.generation_text, first, later, *hinted, template.conversation([Message("user", "q")], (), False))
+        )
+    assert both[0] == both[1]
+
+
 def test_after_a_draft_the_hint_is_the_answer_to_it() -> None:
     template = made(hint_position="after_draft")
     prompt = template.first_prompt("", "q")

@@ -18,7 +18,7 @@ PAGE = (ROOT / "docs" / "method.md").read_text(encoding="utf-8")
 PROMPTS = sorted(
     path.relative_to(ROOT).as_posix()
     for path in (ROOT / "hero_pl").rglob("*.jinja")
-    if not {"checkpoints", "export"} & set(path.parts)  # a model card is no prompt
+    if not {"checkpoints", "export", "project"} & set(path.parts)  # cards and files of a new project are no prompts
 )
 
 

@@ -1121,6 +1121,13 @@ BUGS = (
         "tests/chat/test_template.py",
     ),
     Bug(
+        154,
+        "leave a generation prompt that a template writes unasked inside the context",
+        "hero_pl/chat/template.py",
+        (("        self.renderer.unasked = traits.unasked_prompt(self.renderer)\n", ""),),
+        "tests/chat/test_template.py",
+    ),
+    Bug(
         200,
         "let a domain import what reads it, inside a function",
         "envs/hero_envs/tau_bench/domain.py",

@@ -22,8 +22,12 @@ class Moody(gymnasium.Env[str, str]):
     task_ids = ("a", "b")
     made, closed = 0, 0
 
-    def __init__(self) -> None:
+    def __init__(self, slow: str = "") -> None:
         type(self).made += 1
+        if slow == "raises":
+            raise RuntimeError("no browser")
+        if slow == "hangs":
+            time.sleep(60.0)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         super().reset(seed=seed)
@@ -86,6 +90,19 @@ def test_what_hangs_costs_itself_alone_and_the_next_environment_is_a_new_one(thr
     assert all(isinstance(answer, Answer) for answer in again.values())
     assert Moody.made == 9
     assert Moody.closed == (1 if threads else 3)  # a thread that hangs still has its environment
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_an_environment_that_cannot_be_created_costs_its_episode(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hero_pl.rollout.pool.START_S", 0.2)
+    pool = LocalPool(Limits(threads=threads))
+    seats = [pool.seats(Recipe("MoodyTest-v0", None, {"slow": slow}), 1)[0] for slow in ("raises", "hangs", "")]
+    found = pool.ask(dict.fromkeys(seats, Reset("a", 1)))
+    assert found[seats[0]] == Fault(
+        StopReason.ENV_ERROR, "The environment 'MoodyTest-v0' cannot be created: RuntimeError('no browser')"
+    )
+    assert found[seats[1]].reason is StopReason.ENV_TIMEOUT  # type: ignore[union-attr]
+    assert isinstance(found[seats[2]], Answer)
 
 
 def test_a_loop_of_python_is_interrupted() -> None:

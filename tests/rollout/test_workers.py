@@ -34,6 +34,10 @@ class Moody(gymnasium.Env):
     observation_space = action_space = gymnasium.spaces.Text(1000)
     task_ids = ["a"]
 
+    def __init__(self, fault=""):
+        if fault:
+            raise OSError(fault)
+
     def reset(self, *, seed=None, options=None):
         return f"{os.getpid()}", {}
 
@@ -140,6 +144,15 @@ def test_an_environment_that_raises_leaves_its_worker_and_its_neighbors_alone(po
     assert found[0] == Fault(StopReason.ENV_ERROR, "step() raised RuntimeError('no')")
     assert observation(found[2]) == "hi"
     assert made.ask({0: Reset("a", 1)}) == {0: before[0]}
+
+
+def test_an_environment_that_cannot_be_created_leaves_its_worker_alone(pool: Any) -> None:
+    made = pool(1, workers=1)
+    (seat,) = made.seats(Recipe.of("MoodyWorker-v0", None, {"fault": "no display"}), 1)
+    found = made.ask({seat: Reset("a", 1), 0: Reset("a", 1)})
+    said = "The environment 'MoodyWorker-v0' cannot be created: OSError('no display')"
+    assert found[seat] == Fault(StopReason.ENV_ERROR, said)
+    assert made.ask({0: Reset("a", 1)}) == {0: found[0]}
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="no /proc to look a process up in")

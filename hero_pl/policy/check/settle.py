@@ -73,8 +73,9 @@ def examine(config: PretrainedConfig, attention: str) -> Findings:
     name = type(small).__name__
     key = json.dumps([name, attention, small.config.to_dict()], default=str)
     if key not in _known:
-        trial = Trial(small)
-        lines = tuple(fast_lines(trial))
+        with torch.device("cpu"):  # also where the model itself is built without memory
+            trial = Trial(small)
+            lines = tuple(fast_lines(trial))
         _known[key] = Findings(name, lines, trial.network.caching, dict(trial.network.obstacles))
     return _known[key]
 
