@@ -267,7 +267,7 @@ class Credit(_WithPolicyGradient):
 
 def _at(teacher_mask: Tensor, values: Tensor | None) -> Tensor:
     """Values of the tokens with a teacher, NaN elsewhere."""
-    spread = torch.full(teacher_mask.shape, torch.nan, device=teacher_mask.device)
+    spread = torch.full(teacher_mask.shape, torch.nan, dtype=torch.float32, device=teacher_mask.device)
     if values is not None:
         spread[teacher_mask] = values.to(spread.dtype)
     return spread
