@@ -14,7 +14,6 @@ PACKAGES = ("hero_pl", "envs/hero_envs")
 LONGEST = 400
 LONGER_FOR_A_REASON = {
     "tests/conformance/loss_vectors.py": "one stand-alone script with one check per family of the vector files",
-    "tests/mutations/run.py": "a table: one entry per silent bug, with the lines that put it in",
 }
 """Path -> why the file may have more lines (a table or a specification)."""
 

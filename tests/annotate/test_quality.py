@@ -184,6 +184,13 @@ def test_the_report_sets_true_diagnoses_against_the_shuffled_floor() -> None:
     assert report["agreement"]["says_error/cohen"] == 1.0
 
 
+def test_a_gold_row_without_an_answer_leaves_the_majority_as_it_is() -> None:
+    rated = {"id": "a", "confidence": "high", "labels": {"turn_was_error": True, "says_error": True}}
+    gold = {"id": "a", "labels": {"turn_was_error": None, "says_error": False}}
+    found = quality_report([[rated]], {"a": "true"}, [gold])["true"]
+    assert (found["turn_was_error"], found["says_error"]) == (1.0, 0.0)
+
+
 def test_three_raters_are_compared_by_alpha_and_may_leave_rows_out() -> None:
     rows, key = sample_turns(EPISODES, ARMS, turns=4)
     full = annotate(rows, key, set())

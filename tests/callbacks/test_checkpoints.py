@@ -135,6 +135,13 @@ def test_the_newest_whole_checkpoint_is_taken_and_the_others_are_named(tmp_path)
     assert "step=3.ckpt cannot be read: it has no seal" in refused[0]
 
 
+def test_the_newest_checkpoint_is_the_one_with_most_steps_whenever_it_was_copied(tmp_path):
+    for step in (1, 2):
+        save(tmp_path / f"step={step}.ckpt", step)
+    os.utime(tmp_path / "step=2.ckpt", (0, 0))
+    assert newest_verified(tmp_path) == (tmp_path / "step=2.ckpt", [])
+
+
 def test_nobody_goes_back_behind_a_newer_version(tmp_path):
     save(tmp_path / "step=1.ckpt", 1)
     newer_schema(tmp_path / "step=2.ckpt")

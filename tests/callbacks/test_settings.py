@@ -29,6 +29,7 @@ def test_equal_settings_need_no_word():
         (with_("model", lr=1e-6), "model.lr: 0.001 -> 1e-06"),
         (with_("model", clip=None), "model.clip: 1.0 -> absent"),
         (with_("trainer", max_steps=20), "trainer.max_steps: 10 -> 20"),
+        ({**BEFORE, "dataset": "b"}, "dataset: absent -> b"),  # not a part of data
         (with_("data", limits={"num_envs": 8, "max_turns": 12}), "data.limits.num_envs: 64 -> 8"),
         (with_("data", limits={"num_envs": 64, "max_turns": 12, "workers": 4}), "data.limits.workers: absent -> 4"),
         (with_("data", env_args={"user": {"spend_cap": 3.0}}), "data.env_args.user.spend_cap: absent -> 3.0"),

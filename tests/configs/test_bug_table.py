@@ -53,13 +53,13 @@ def test_every_named_test_exists_and_every_row_names_one_or_says_that_there_is_n
 
 
 def bugs():
-    """The bugs that ``tests/mutations/run.py`` puts in."""
+    """The bugs that ``tests/mutations/run.py`` puts in, by number."""
     return runpy.run_path(str(ROOT / "tests" / "mutations" / "run.py"))["BUGS"]
 
 
 def test_every_bug_can_still_be_put_in_where_its_mutation_says() -> None:
     for bug in bugs():
-        for old, _ in bug.changes:
+        for old, _ in bug.change:
             assert (ROOT / bug.file).read_text(encoding="utf-8").count(old) == 1, (bug.number, old)
 
 

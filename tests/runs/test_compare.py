@@ -105,6 +105,14 @@ def test_with_one_run_the_interval_is_that_of_the_tasks() -> None:
     assert high - effect == pytest.approx(1.984 * 0.05, rel=0.1)
 
 
+def test_runs_that_share_one_task_have_the_interval_of_student_s_t() -> None:
+    # the bootstrap alone would give 1/2 of the variance: d = (0.0, 0.2), s / sqrt(2) = 0.1, t = 12.706
+    effect, low, high = effect_interval([{"task": 0.0}, {"task": 0.2}])
+    assert effect == pytest.approx(0.1)
+    assert high - effect == pytest.approx(effect - low)
+    assert high - effect == pytest.approx(12.706 * 0.1, rel=0.05)
+
+
 def test_runs_needed_by_hand() -> None:
     # d = s = 0.1: sqrt(10) = 3.162 >= 2.262 + 0.883 = 3.145 at 9 degrees of freedom, and 3 < 2.306 + 0.889 at 8.
     assert runs_needed([0.0, 0.1, 0.2]) == 10

@@ -47,6 +47,9 @@ FOUND = (FIND, "user1")
             (FOUND, (READ, ORDER), (LOOK_UP, PROFILE), (ASK, "Yes.")),
             back("Mug", "gift_card"),
         ),
+        # a customer who says no has confirmed nothing, and another order says nothing about this one
+        (RETURN.format("original"), (FOUND, (READ, ORDER), (ASK, "No.")), ASK),
+        (RETURN.format("original"), (FOUND, (tool("get_order_details", order_id="#2"), ORDER)), READ),
         # the policy: only delivered orders can be returned, only pending ones cancelled
         (RETURN.format("original"), (FOUND, (READ, ORDER.replace("delivered", "pending"))), TRANSFER),
         (CANCEL, (FOUND, (READ, ORDER)), TRANSFER),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hero_pl.pocket.shop.rules import Page, Request, judge
+from hero_pl.pocket.shop.rules import Page, Request, Shopper, judge
 
 REQUEST = Request("wool", "kettle", "green", "medium")
 FIND = "find: buy a wool kettle with color: green, and size: medium"
@@ -63,3 +63,9 @@ def test_a_page_asks_for_one_decision(page, slot, values):
 def test_a_verdict_names_kind_and_value_and_knows_what_was_right(page, taken, answer, text, right):
     verdict = judge(REQUEST, page, taken, answer)
     assert (verdict.text, verdict.right) == (text, right)
+
+
+def test_a_reply_that_could_not_be_read_leaves_the_page():
+    shopper = Shopper.open(FIND)
+    assert shopper.after("", "Your reply could not be read as an action: it is empty").page == FIND
+    assert shopper.after("search[kettle]", RESULTS).page == RESULTS

@@ -105,6 +105,15 @@ def test_without_a_tokenizer_a_turn_carries_its_mean_loss(records_path: Path, tm
     assert data["per_token"] is False
 
 
+def test_one_token_with_a_huge_loss_does_not_make_all_others_pale(tmp_path: Path) -> None:
+    path = tmp_path / "trajectories.jsonl"
+    usual, huge = (replace(record(), token_loss=((loss, 1.0), None)) for loss in (1.0, 100.0))
+    append_records(path, [*[usual] * 20, huge])
+    write_html(path, tmp_path / "page.html", spell)
+    data = data_of(tmp_path / "page.html")
+    assert (data["token_scale"], data["turn_scale"]) == (1.0, 1.0)
+
+
 def test_the_head_has_one_row_of_figures_per_stage(records_path: Path, tmp_path: Path) -> None:
     out = tmp_path / "page.html"
     write_html(records_path, out)
