@@ -370,7 +370,8 @@ def test_bug_61_and_62_optional_tensors_are_split_with_the_tokens(
         assert part.maybe is not None
         assert torch.equal(batch.action_ids[part.maybe], part.action_ids)
         assert (part.nothing, part.label) == (None, "mine")
-        assert {row.trajectory for row in (*part.student, *part.teacher)} == set(part.trajectory.tolist())
+        for rows in (part.student, part.teacher):
+            assert {row.trajectory for row in rows} == set(part.trajectory.tolist())
         for name in ("rollout_logprobs", "turn", "position", "coefficient", "advantage", "teacher_mask"):
             assert torch.equal(getattr(batch, name)[part.maybe], getattr(part, name)), name
     assert torch.equal(torch.cat([part.maybe for part in parts]), batch.maybe)  # type: ignore[misc, arg-type]

@@ -18,8 +18,8 @@ def rows_of_the_map() -> list[tuple[str, list[str]]]:
     section = (
         (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## How data flows")[2].partition("\n## ")
     )
-    found = re.findall(r"^\| (\d*) ?\| (`.*?) \|", section[0], re.MULTILINE)
-    return [(number, re.findall(r"`([\w/]+\.py)`", files)) for number, files in found]
+    matches = re.findall(r"^\| (\d*) ?\| (`.*?) \|", section[0], re.MULTILINE)
+    return [(number, re.findall(r"`([\w/]+\.py)`", files)) for number, files in matches]
 
 
 def test_the_map_of_one_token_has_at_most_18_files_and_5_returns() -> None:

@@ -106,9 +106,9 @@ def test_tasks_in_quarantine_are_not_drawn_and_others_stand_in_for_them(tiny_dat
 
 def test_splits_share_no_task(tiny_data):
     data = tiny_data()
-    found = [set(data.collector(stage).task_ids) for stage in ("train", "validate", "test", "warmup")]
-    assert all(found)
-    assert sum(map(len, found)) == len(set.union(*found))
+    splits = [set(data.collector(stage).task_ids) for stage in ("train", "validate", "test", "warmup")]
+    assert all(splits)
+    assert sum(map(len, splits)) == len(set.union(*splits))
 
 
 @pytest.mark.parametrize("wrong", [{"tasks_per_step": 0}, {"group_size": 0}, {"eval_episodes": -1}, {"seed": -1}])

@@ -240,7 +240,7 @@ def test_run_folders_may_stand_before_between_and_after_the_options(words, folde
     asked = []
     monkeypatch.setattr("hero_pl.runs.compare.compare_runs", lambda *given, **_: asked.append(given))
     for name in ("to_markdown", "print_comparison"):
-        monkeypatch.setattr(f"hero_pl.runs.tables.{name}", lambda found, name=name: asked.append(name))
+        monkeypatch.setattr(f"hero_pl.runs.tables.{name}", lambda comparisons, name=name: asked.append(name))
     main(["compare", *words.split()])
     assert asked == [
         ([Path(one) for one in folders.split()], "x", "success"),

@@ -45,11 +45,11 @@ def ranks(tmp_path_factory):
         for rank in range(2)
     ]
     try:
-        said = [process.communicate(timeout=300)[0] for process in started]
+        outputs = [process.communicate(timeout=300)[0] for process in started]
     finally:
         for process in started:
             process.kill()
-    assert [process.returncode for process in started] == [0, 0], "\n".join(said)
+    assert [process.returncode for process in started] == [0, 0], "\n".join(outputs)
     return [torch.load(f"{out}.{rank}") for rank in range(2)]
 
 
@@ -66,11 +66,11 @@ def alone():
     return of
 
 
-def assert_close(found, expected, what):
-    assert found.keys() == expected.keys()
+def assert_close(actual, expected, what):
+    assert actual.keys() == expected.keys()
     scale = max(float(value.abs().max()) for value in expected.values())
     for name in expected:
-        assert float((found[name] - expected[name]).abs().max()) <= 1e-5 * scale, (what, name)
+        assert float((actual[name] - expected[name]).abs().max()) <= 1e-5 * scale, (what, name)
 
 
 @pytest.mark.parametrize("name", ["all hinted", "unequal", "unequal, per trajectory", "grpo"])
@@ -89,10 +89,10 @@ def test_bug_18_a_process_without_any_hinted_turn_takes_part_with_gradient_zero(
 
 def test_bug_18_a_step_without_hinted_turns_anywhere_is_skipped_by_both_processes(ranks, alone):
     for rank in ranks:
-        found = rank["all ranks empty"]
-        assert (found["gradient"], found["version"]) == ({}, 0)
-        assert found["turns"] >= 15
-        assert_close(found["weights"], alone("all ranks empty")["weights"], "all ranks empty")
+        result = rank["all ranks empty"]
+        assert (result["gradient"], result["version"]) == ({}, 0)
+        assert result["turns"] >= 15
+        assert_close(result["weights"], alone("all ranks empty")["weights"], "all ranks empty")
 
 
 def test_processes_may_have_different_numbers_of_micro_batches(ranks, alone):
@@ -126,9 +126,9 @@ def test_what_is_logged_speaks_for_both_processes(name, ranks, alone):
 
 def test_bug_56_and_58_a_users_counter_mean_and_maximum_come_out_right_over_both_processes(ranks, alone):
     expected = {"mine/count": 8.0, "mine/mean": (2 * 0.5 + 6 * 1.0) / 8, "mine/largest": 3.0, "mine/rare": 7.0}
-    for found in (*(rank["own metrics"]["metrics"] for rank in ranks), alone("own metrics")["metrics"]):
-        mine = {name: value for name, value in found.items() if name.startswith("mine/")}
-        assert mine == {**expected, "mine/micro_batches": 4.0, "mine/tokens": found["train/tokens"]}
+    for result in (*(rank["own metrics"]["metrics"] for rank in ranks), alone("own metrics")["metrics"]):
+        mine = {name: value for name, value in result.items() if name.startswith("mine/")}
+        assert mine == {**expected, "mine/micro_batches": 4.0, "mine/tokens": result["train/tokens"]}
 
 
 def test_the_command_trains_on_two_processes_with_the_shipped_overlay(tmp_path):

@@ -52,8 +52,8 @@ class AnyReward(GRPO):
     """Rewards the ids themselves, so that a policy that never wins has groups with different rewards."""
 
     def shape(self, rewards: torch.Tensor, trajectories: Sequence[Trajectory]) -> torch.Tensor:
-        found = [float(sum(sum(turn.action_ids) for turn in t.turns)) for t in trajectories]
-        return rewards + torch.tensor(found, dtype=rewards.dtype)
+        sums = [float(sum(sum(turn.action_ids) for turn in t.turns)) for t in trajectories]
+        return rewards + torch.tensor(sums, dtype=rewards.dtype)
 
 
 class Some(Reflector):
@@ -64,8 +64,8 @@ class Some(Reflector):
 
     def reflect(self, trajectories: Sequence[Trajectory], policy: Policy | None) -> list[Reflection]:
         return [
-            found if t.group % self.episodes in self.places else replace(found, diagnoses=(None,) * len(t.turns))
-            for t, found in zip(trajectories, self.rules.reflect(trajectories, policy), strict=True)
+            one if t.group % self.episodes in self.places else replace(one, diagnoses=(None,) * len(t.turns))
+            for t, one in zip(trajectories, self.rules.reflect(trajectories, policy), strict=True)
         ]
 
 
@@ -167,5 +167,5 @@ def run(scenario: Scenario, world: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    found = {name: run(scenario, world=2) for name, scenario in SCENARIOS.items()}
-    torch.save(found, f"{sys.argv[1]}.{os.environ['LOCAL_RANK']}")
+    results = {name: run(scenario, world=2) for name, scenario in SCENARIOS.items()}
+    torch.save(results, f"{sys.argv[1]}.{os.environ['LOCAL_RANK']}")

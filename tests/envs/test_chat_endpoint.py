@@ -49,13 +49,13 @@ def test_a_busy_server_is_left_alone_for_as_long_as_it_asks_but_no_longer_than_t
 
 def test_pauses_double_up_to_the_limit_and_are_not_alike() -> None:
     def waits(chance: Callable[[], float] | None) -> list[float]:
-        found: list[float] = []
+        result: list[float] = []
         with serving(says("Hi."), fails(503)) as server:
-            one = endpoint(server, max_retries=4, max_wait_s=5.0, sleep=found.append, chance=chance)
+            one = endpoint(server, max_retries=4, max_wait_s=5.0, sleep=result.append, chance=chance)
             ask(one)
             with pytest.raises(RequestFailed):
                 ask(one)
-        return found
+        return result
 
     assert waits(lambda: 1.0) == [1.0, 2.0, 4.0, 5.0]  # and none after the last try
     assert waits(lambda: 0.0) == [0.5, 1.0, 2.0, 2.5]

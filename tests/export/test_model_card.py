@@ -89,8 +89,8 @@ def test_the_card_tells_the_result_with_its_interval_and_the_commit(packaged, ex
     text = (exported / "README.md").read_text(encoding="utf-8")
     summary = json.loads((packaged / "summary.json").read_text(encoding="utf-8"))
     low, high = summary["after"]["success_ci"]
-    told = f"succeed in **{summary['after']['success']:.3f}**, 95 % interval {low:.3f} to {high:.3f}"
-    assert told in text
+    sentence = f"succeed in **{summary['after']['success']:.3f}**, 95 % interval {low:.3f} to {high:.3f}"
+    assert sentence in text
     assert f"| {summary['training_turns']} (these weights) | test |" in text
     assert "| base model | hero_pl:pocket-shop |" in text
     assert "| SelfDistillation (reflector ShopRules, teacher HindsightTeacher, weights LiveWeights, divergence " in text

@@ -23,11 +23,11 @@ class StruckReflector(ShopRules):
     calls = 0
 
     def reflect(self, trajectories, policy):
-        found = super().reflect(trajectories, policy)
+        reflections = super().reflect(trajectories, policy)
         self.calls += 1
         if self.calls == 3:
             strike()
-        return found
+        return reflections
 
 
 class Struck(Callback):

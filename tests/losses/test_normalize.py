@@ -291,7 +291,7 @@ def test_shares_of_two_normalizations_add_their_coefficients_with_one_reduction_
         calls.append(local)
         return local
 
-    found = coefficients({"token_mean": 0.25, "traj_mean_turn_mean": 0.75}, **where, reduce_sum=counted)
+    actual = coefficients({"token_mean": 0.25, "traj_mean_turn_mean": 0.75}, **where, reduce_sum=counted)
     parts = [coefficients(mode, **where) for mode in ("token_mean", "traj_mean_turn_mean")]
-    torch.testing.assert_close(found, 0.25 * parts[0] + 0.75 * parts[1])
+    torch.testing.assert_close(actual, 0.25 * parts[0] + 0.75 * parts[1])
     assert len(calls) == 2

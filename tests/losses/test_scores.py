@@ -50,9 +50,9 @@ def test_logits_of_a_few_tokens_only_exist_at_the_same_time(monkeypatch: pytest.
     inner = Scores.logits
 
     def logits(self: Scores, part: slice = slice(None)) -> Tensor:
-        found = inner(self, part)
-        seen.append(found.shape[0])
-        return found
+        actual = inner(self, part)
+        seen.append(actual.shape[0])
+        return actual
 
     monkeypatch.setattr(Scores, "logits", logits)
     scores, _ = sides(5)
@@ -72,9 +72,9 @@ def test_a_frozen_head_gets_no_gradient() -> None:
 
 def test_one_number_per_token_in_parts() -> None:
     scores, logits = sides(5, temperature=2.0)
-    found = scores.measure(entropy)
-    torch.testing.assert_close(found, entropy(logits.log_softmax(-1)))
-    assert not found.requires_grad
+    actual = scores.measure(entropy)
+    torch.testing.assert_close(actual, entropy(logits.log_softmax(-1)))
+    assert not actual.requires_grad
     assert scores.at(torch.zeros(TOKENS, dtype=torch.bool)).measure(entropy).shape == (0,)
 
 

@@ -33,9 +33,9 @@ def test_no_turn_keeps_its_own_words_and_turns_without_a_hint_get_none(bigrams: 
     first, second = negative_hints(trajectories, hints, 2)
     assert first != second
     assert negative_hints(trajectories, hints, 2) == [first, second]
-    for found in (first, second):
+    for result in (first, second):
         for i, row in enumerate(hints):
-            for true, wrong in zip(row, found[i], strict=True):
+            for true, wrong in zip(row, result[i], strict=True):
                 assert (wrong == "") == (true is None)
                 assert true is None or (wrong != true.text and wrong[5] != str(i))  # of another episode
     assert negative_hints(trajectories, hints, 0) == []

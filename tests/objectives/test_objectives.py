@@ -143,8 +143,8 @@ def test_a_baseline_is_that_of_all_ranks(policy: ScriptedPolicy, kind: Literal["
 
     whole, first, second = (PolicyGradient(kind) for _ in range(3))
     for _ in range(2):  # the running mean moves on alike
-        found = advantages(first, episodes[:2], episodes[2:]) + advantages(second, episodes[2:], episodes[:2])
-        assert found == pytest.approx(advantages(whole, episodes, []))
+        result = advantages(first, episodes[:2], episodes[2:]) + advantages(second, episodes[2:], episodes[:2])
+        assert result == pytest.approx(advantages(whole, episodes, []))
 
 
 @pytest.mark.parametrize("make", [PolicyGradient, GRPO])

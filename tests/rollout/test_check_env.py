@@ -159,7 +159,7 @@ gym.register("hero_pl_tests/Raises-v0", entry_point=Raises, disable_env_checker=
 
 
 @pytest.mark.parametrize(
-    ("where", "said"),
+    ("where", "problem"),
     [
         ("sample", "action_space must be text (hero_envs.spaces.UnicodeText or gymnasium's Text); its sample() raised"),
         ("no space", "observation_space must be text"),
@@ -173,6 +173,6 @@ gym.register("hero_pl_tests/Raises-v0", entry_point=Raises, disable_env_checker=
         ("close", "close(): raised RuntimeError('will not close')"),
     ],
 )
-def test_whatever_an_environment_raises_becomes_a_line_of_the_report(where, said):
+def test_whatever_an_environment_raises_becomes_a_line_of_the_report(where, problem):
     lines = check_env("hero_pl_tests/Raises-v0", where=where)
-    assert any(said in line for line in lines), lines
+    assert any(problem in line for line in lines), lines

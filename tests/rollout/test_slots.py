@@ -153,14 +153,14 @@ def test_each_turn_keeps_the_version_of_the_weights_that_drew_it() -> None:
 def test_a_network_plays_the_same_episodes_however_many_are_in_flight(tiny_policy) -> None:
     policy = tiny_policy()
     policy.load()
-    found = []
+    result = []
     for num_envs in (1, 3, 7, 64):
         shop = Collector("hero_pl/WebShopPocket-v0", split="train", limits=Limits(max_turns=4, num_envs=num_envs))
         specs = [EpisodeSpec(shop.task_ids[i], i, 100 + i) for i in range(10)]
-        found.append(shop.collect(specs, policy, Sampling(1.0, 6)))
-    assert len({len(episode.turns) for episode in found[0]} | {len(e.turns[0].action_ids) for e in found[0]}) > 1
-    for other in found[1:]:
-        for one, two in zip(found[0], other, strict=True):
+        result.append(shop.collect(specs, policy, Sampling(1.0, 6)))
+    assert len({len(episode.turns) for episode in result[0]} | {len(e.turns[0].action_ids) for e in result[0]}) > 1
+    for other in result[1:]:
+        for one, two in zip(result[0], other, strict=True):
             assert [(turn.prompt_ids, turn.action_ids) for turn in one.turns] == [
                 (turn.prompt_ids, turn.action_ids) for turn in two.turns
             ]
