@@ -1,4 +1,4 @@
-"""Both sides of every action: what is scored, what is not, and that splitting a step changes nothing."""
+"""Student and teacher rows of every action: which ids are scored, and that splitting a step changes nothing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -349,7 +349,7 @@ def test_student_rows_that_hold_other_ids_than_sampled_are_refused(scripted: Scr
 
 @dataclass(frozen=True, slots=True)
 class Noted(TokenizedBatch):
-    """A batch with more of every kind."""
+    """A batch with additional fields of every type."""
 
     maybe: torch.Tensor | None = None
     nothing: torch.Tensor | None = None

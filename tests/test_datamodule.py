@@ -1,4 +1,4 @@
-"""Which tasks a step plays, and with which seeds."""
+"""Tasks and seeds of a step."""
 
 import subprocess
 import sys
@@ -25,7 +25,7 @@ def test_ranks_share_a_pass_without_overlap():
 
 
 class Place(RolloutDataModule):
-    """As one of several processes."""
+    """Runs as one of several processes."""
 
     place = (0, 1)
 
@@ -56,7 +56,7 @@ def test_a_group_is_one_task_with_different_seeds(tiny_data):
 
 
 def drawn(*entropy, count):
-    """The entropy of the committed results, written out."""
+    """The seed entropy of the committed results, as a formula."""
     return np.random.SeedSequence(entropy).generate_state(count, np.uint32).tolist()
 
 

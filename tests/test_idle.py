@@ -18,7 +18,7 @@ from hero_pl.types import Reflection
 
 
 class Seen(Callback):
-    """Keeps what each step logged and drew."""
+    """Stores the logged metrics and the records of each step."""
 
     def __init__(self):
         self.metrics, self.records, self.kept = [], [], []
@@ -30,7 +30,7 @@ class Seen(Callback):
 
 
 class Silent(Reflector):
-    """Writes nothing that can be used."""
+    """Gives no usable diagnosis."""
 
     def reflect(self, trajectories, policy):
         return [Reflection((None,) * len(trajectory.turns), "rejected") for trajectory in trajectories]
@@ -59,7 +59,7 @@ def test_bug_55_a_run_in_which_nothing_is_learned_ends_with_an_error(budget, tin
 
 
 class EveryOther(Silent):
-    """Writes nothing that can be used in every other batch."""
+    """Gives no usable diagnosis in every other batch."""
 
     def __init__(self):
         self.batches = 0

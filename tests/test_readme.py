@@ -1,4 +1,4 @@
-"""The script of the README trains as it stands there, and importing the package stays light."""
+"""The script of the README trains unchanged, and importing the package loads no heavy library."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""The repository keeps its own promises: what is tracked, documented and short stays so."""
+"""Rules of the repository: tracked files, documentation, length of files, imports."""
 
 import ast
 import re
@@ -106,7 +106,7 @@ def test_nothing_that_is_read_can_become_code() -> None:
 
 
 def test_what_needs_only_the_dialect_takes_no_policy() -> None:
-    """Chat template, parser and room are a :class:`hero_pl.chat.dialect.Dialect`, which exists without weights."""
+    """Chat template, parser and context length are in a ``hero_pl.chat.dialect.Dialect``, which needs no weights."""
     problems = []
     for path in python_files("hero_pl"):
         for function in ast.walk(ast.parse(path.read_text())):
@@ -127,7 +127,7 @@ def module_of(path: Path) -> str:
 
 
 def imported_by(path: Path, modules: Collection[str]) -> set[str]:
-    """The modules that a file names in an import, wherever it stands: in a function, or for the type checker alone."""
+    """The modules that a file imports anywhere, also in functions and for the type checker only."""
     imported = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -139,7 +139,7 @@ def imported_by(path: Path, modules: Collection[str]) -> set[str]:
 
 
 def circle_in(imports: Mapping[str, Collection[str]]) -> list[str]:
-    """The modules of some circle, or none: what is left when modules that import no other are taken away."""
+    """Modules of a cycle of imports, or none: the rest after repeatedly removing modules that import no other."""
     left = {name: set(others) for name, others in imports.items()}
     while done := {name for name, others in left.items() if not others & left.keys()}:
         left = {name: others for name, others in left.items() if name not in done}

@@ -1,4 +1,4 @@
-"""How far the weights are ahead of those that drew the actions, and who is told of new weights."""
+"""Staleness of rollouts, and that the sampler is notified of new weights."""
 
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ from hero_pl.policy.sampler import CachedSampler
 
 
 class MixedEpisodes(Callback):
-    """Makes the last turn of the batch three steps younger than the others."""
+    """Gives the last turn of the batch a weights version that is three steps newer than the others."""
 
     def on_train_batch_start(self, trainer, module, batch, batch_idx):
         module.policy.version += 5

@@ -1,4 +1,4 @@
-"""What a step leaves behind, by hand."""
+"""Metrics and records of a step, against numbers computed by hand."""
 
 from dataclasses import replace
 

@@ -176,7 +176,7 @@ ANSWER = {"turn_was_error": True, "says_error": False, "grounded": None, "target
 
 
 def judges(handler: Handler) -> None:
-    """Answers every chat request alike, but for one that names a word."""
+    """Gives the same answer to every chat request except those that contain a certain word."""
     refused = all(word in json.dumps(handler.body) for word in ("click[blue]", "wrong: blue"))
     text = f"Here it is:\n```json\n{json.dumps(ANSWER)}\n```"
     (fails(400, "refused") if refused else says(text, 40, 9))(handler)

@@ -1,4 +1,4 @@
-"""Labels by outcome: the rest of an episode is played by rule in the real pocket environments."""
+"""Labels by outcome: rules play the rest of an episode in the real pocket environments."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -93,7 +93,7 @@ def test_a_target_is_valid_if_taking_it_does_no_harm() -> None:
 
 def test_where_the_episode_was_lost_before_the_turn_nothing_is_told() -> None:
     def play(task: int) -> tuple[list[str], bool]:
-        """By rule, but another item of the order is returned; and whether there was one."""
+        """Actions by the rules, but another item of the order is returned; and whether there is another item."""
         env = make(RETAIL, "train", **RETAIL_ARGS)
         reply = begin(env, env.unwrapped.task_ids[task], 7).observation
         clerk = Clerk.open(reply)

@@ -1,4 +1,4 @@
-"""Cells of a grid: their identity, how they end, and that sharing a process changes no number."""
+"""Cells of a grid: their identity, how they end, and that sharing a process changes no result."""
 
 import json
 from dataclasses import replace
@@ -171,7 +171,7 @@ def test_tokens_and_steps_are_summed_up_to_each_budget(tmp_path: Path) -> None:
 
 
 def numbers(cell: Cell, out: Path) -> list[dict[str, Any]]:
-    """What a cell measured, without times."""
+    """Results of a cell, without times."""
     assert (result_of(cell, out) or {})["status"] == "done", (cell.folder(out) / "log.txt").read_text()
     timed = ("train_cpu_s", "wall_s")
     return [

@@ -1,4 +1,4 @@
-"""Raters of the packaged policies' reviews: a small sample, and what a reviewer's verdict counts as."""
+"""Raters of the packaged policies' reviews: a small sample, and the labels from a reviewer's verdicts."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a feedback teacher is asked: each decision once, under what happened there."""
+"""Contexts of a feedback teacher: each decision once, by slot and outcome."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The matrix of models: every architecture agrees, takes a HERO step, and resumes to the bit, or is refused by name."""
+"""The matrix of models: every architecture passes the check, trains and resumes exactly, or is refused by name."""
 
 import os
 from pathlib import Path

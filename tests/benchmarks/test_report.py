@@ -1,4 +1,4 @@
-"""The tables of the documents are those of the results in the tree."""
+"""The tables in the documents equal those made from the results in the repository."""
 
 from pathlib import Path
 

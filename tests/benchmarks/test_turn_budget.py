@@ -1,4 +1,4 @@
-"""The grid as a command: what it refuses, what it would run, and that every cell is a configuration that parses."""
+"""The command of the grid: its errors, its plan, and that the configuration of every cell can be parsed."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Usable reviews are counted, and blame is held against the rules."""
+"""Usable reviews are counted, and their verdicts are compared with the rules."""
 
 import sys
 from pathlib import Path

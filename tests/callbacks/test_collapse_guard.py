@@ -1,4 +1,4 @@
-"""The guard sees a run collapse, leaves a healthy one alone, and goes back to weights that were good."""
+"""The guard detects a collapse, does nothing in a healthy run, and restores the last good weights."""
 
 import json
 import math
@@ -23,11 +23,11 @@ QUICK = {
     metric: Limit(limit.low, limit.high, limit.margin, min(limit.window, 3), limit.reference)
     for metric, limit in LIMITS.items()
 }
-"""The limits in force, with windows for runs of a few steps."""
+"""The shipped limits, with windows for runs of a few steps."""
 
 
 class Insists(Objective):
-    """Makes one token ever more likely: the policy collapses onto it."""
+    """Makes one token more likely in every step: the policy collapses to it."""
 
     def __init__(self, token=None):
         self.token = token

@@ -1,4 +1,4 @@
-"""Loggers beside metrics.csv: own folders, the same run whichever of them there are, and no end of a run by them."""
+"""Loggers besides metrics.csv: they have their own folders, do not change a run, and cannot end it."""
 
 import importlib.util
 import json

@@ -1,4 +1,4 @@
-"""What a terminal shows during a run, and what a file gets: one line per step, and no warning that is wrong."""
+"""Output of a run in a terminal and in a file: one line per step, and no wrong warning."""
 
 import re
 from types import SimpleNamespace
@@ -141,7 +141,7 @@ NOISE = re.compile(
 
 @pytest.fixture
 def output_of(config, capfd, caplog, recwarn):
-    """What a command of a short run writes, and its warnings."""
+    """Output and warnings of the command of a short run."""
 
     caplog.set_level("INFO")
 

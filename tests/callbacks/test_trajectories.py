@@ -1,4 +1,4 @@
-"""A run says where it is when it ends."""
+"""A run prints its folder when it ends."""
 
 import pytest
 from lightning.pytorch.loggers import CSVLogger

@@ -1,4 +1,4 @@
-"""Live weights on a long budget are warned of before the first step."""
+"""A warning before the first step about live weights with a long budget."""
 
 import warnings
 

@@ -1,4 +1,4 @@
-"""Conversations turn by turn: what was sampled stays, and templates that rewrite history get the history they write."""
+"""Conversations turn by turn: sampled ids are kept, and a template can rewrite the history as it does in general."""
 
 import pytest
 

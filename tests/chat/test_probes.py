@@ -1,4 +1,4 @@
-"""The lines of the model check that need no model, on small tokenizers and, where there are any, on real ones."""
+"""The checks of chat templates, which need no model: on small tokenizers and, if available, on real ones."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Rendering: filters of a template act on real values, and every letter says where it came from."""
+"""Rendering: filters of a template get the real values, and the source of every character is known."""
 
 import pytest
 from hypothesis import given, settings

@@ -1,4 +1,4 @@
-"""Configurations by name and by file: read as a person reads them, or refused with file and line."""
+"""Configurations by name and by file: scalars have the type that a person expects; errors name file and line."""
 
 import json
 import re
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def message(capsys, args):
-    """What a refused command prints."""
+    """Error message of a refused command."""
     with pytest.raises(SystemExit) as exit_:
         main(args)
     assert exit_.value.code not in (0, None)

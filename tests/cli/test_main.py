@@ -1,4 +1,4 @@
-"""The command line refuses what cannot work before a model is loaded, and names the cure."""
+"""The command line refuses what cannot work before a model is loaded, and says what to do."""
 
 import json
 import os
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def message(capsys, args):
-    """What a refused command prints."""
+    """Error message of a refused command."""
     with pytest.raises(SystemExit) as exit_:
         main(args)
     assert exit_.value.code not in (0, None)

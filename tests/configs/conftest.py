@@ -9,7 +9,7 @@ from hero_pl.cli.lightning import instantiate
 
 @pytest.fixture
 def compose():
-    """Builds what configuration files and options say."""
+    """Instantiates configuration files and options."""
 
     def build(*files, arguments=()):
         return instantiate([*(word for file in files for word in ("--config", str(file))), *arguments])

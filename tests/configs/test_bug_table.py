@@ -12,7 +12,7 @@ MISSING = "not covered yet"
 ALSO = {
     21: [("tests/test_module.py", "test_a_run_resumed_at_any_step_equals_the_whole_run_bit_for_bit")],
 }
-"""Tests of a bug that carry neither its number nor the words by which its mutation selects them."""
+"""Tests of a bug without its number in their name, which its mutation does not select."""
 
 
 def functions():
@@ -64,7 +64,7 @@ def test_every_bug_can_still_be_put_in_where_its_mutation_says() -> None:
 
 
 def fill() -> None:
-    """Write how the bugs are put in, and the tests that exist, into the last columns."""
+    """Fill the last two columns: the mutation of each bug, and its tests."""
     tests_of = covering(list(functions()))
     put_in = {bug.number: bug.put_in_as for bug in bugs()}
 

@@ -96,14 +96,14 @@ class Tracked(Mapping[str, Any]):
 
 
 class Either(tuple[Any, ...]):
-    """Alternatives of which one has to match."""
+    """Alternatives; one of them must match."""
 
     def __new__(cls, *alternatives: Any) -> Either:
         return super().__new__(cls, alternatives)
 
 
 class Tokens:
-    """The active tokens of a case as the product sees them: flat, with trajectory, turn and weight."""
+    """The active tokens of a case as hero_pl has them: flat, with trajectory, turn and weight."""
 
     def __init__(self, params: Tracked, inputs: Tracked) -> None:
         self.mask = real(inputs["mask"]) > 0
@@ -472,7 +472,7 @@ FAMILIES: dict[str, Callable[[Tracked, Tracked], Found]] = {
 
 
 def difference(actual: Any, expected: Any, rtol: float, atol: float) -> str | None:
-    """Why ``actual`` does not match ``expected``, or ``None``."""
+    """Reason why ``actual`` does not match ``expected``, or ``None``."""
     if isinstance(expected, bool) or expected is None or actual is None:
         return None if actual is expected else f"expected {expected}, found {actual}"
     if isinstance(actual, Either):

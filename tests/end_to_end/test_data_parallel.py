@@ -24,14 +24,14 @@ def free_port() -> int:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Without what an earlier run in this process may have left behind for its own ranks."""
+    """Environment variables without those of earlier distributed runs in this process."""
     kept = {k: v for k, v in os.environ.items() if k not in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_PORT")}
     return {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), **more}
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
-    """What each of two ranks found in every scenario."""
+    """Results of both ranks in every scenario."""
     out = tmp_path_factory.mktemp("ranks") / "found"
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "NODE_RANK": "0"}
     started = [
@@ -55,7 +55,7 @@ def ranks(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def alone():
-    """What one process with all the episodes finds, on demand."""
+    """Results of one process with all episodes, computed on demand."""
     known = {}
 
     def of(name):

@@ -57,7 +57,7 @@ class AnyReward(GRPO):
 
 
 class Some(Reflector):
-    """The rules, for the episodes whose place in the step is listed; nothing for the others."""
+    """The rules for the listed episodes of a step; no diagnoses for the others."""
 
     def __init__(self, episodes: int, places: Sequence[int]) -> None:
         self.episodes, self.places, self.rules = episodes, places, ShopRules()
@@ -70,7 +70,7 @@ class Some(Reflector):
 
 
 class Own(SelfDistillation):
-    """An objective of a user's, with metrics of its own: by hand, per episode of a step."""
+    """A user's objective with its own metrics, given by hand per episode of a step."""
 
     count, value, weight = (1, 2, 2, 3), (0.0, 1.0, 1.0, 1.0), (1, 1, 2, 4)
 

@@ -1,4 +1,4 @@
-"""Cases 6 to 10: questions to a server that is busy, broken, silent, refuses, or costs too much."""
+"""Cases 6 to 10: requests to a server that is busy, broken or silent, refuses, or costs too much."""
 
 import json
 import random
@@ -15,7 +15,7 @@ from tests.chat_server import Behavior, Handler, Server, answers, drips, fails, 
 
 HELLO = [{"role": "user", "content": "Hello"}]
 MOST = 4 // 2 + 1 + 5 // 2 + 1 + 50
-"""What "user" and "Hello" and an answer of 50 tokens are taken to cost at most: 56 tokens."""
+"""Upper limit of the cost of "user", "Hello" and an answer of 50 tokens: 56 tokens."""
 
 
 def endpoint(server: Server, **options: Any) -> Endpoint:
@@ -27,7 +27,7 @@ def ask(one: Endpoint) -> Answer:
 
 
 def ask_at_once(one: Endpoint, count: int) -> list[Future[Answer]]:
-    """So many questions in as many threads, all ended."""
+    """Sends a number of requests, each in its own thread, and waits for all."""
     with ThreadPoolExecutor(count) as pool:
         return [pool.submit(ask, one) for _ in range(count)]
 

@@ -1,4 +1,4 @@
-"""What a rollout batch says, by hand, over the episodes that count."""
+"""Metrics of a rollout batch over its evaluable episodes, against numbers computed by hand."""
 
 from dataclasses import replace
 
@@ -25,7 +25,7 @@ def episode(*turns: Turn, reward: float = 0.0, stop: StopReason = StopReason.TER
 
 
 def found(*trajectories: Trajectory, discarded: tuple[Trajectory, ...] = ()) -> dict[str, float]:
-    """What is logged, apart from the parts of prompts."""
+    """The logged metrics, without those of the parts of prompts."""
     tokens = {f"rollout/{name}" for name in prompt_tokens(trajectories, POLICY.dialect)}
     logged = measured(rollout_metrics(trajectories, discarded, POLICY.dialect))
     return {name: value for name, value in logged.items() if name not in tokens}

@@ -1,4 +1,4 @@
-"""What is said of evaluated episodes: intervals, repeated tasks, and what was broken."""
+"""Summary of evaluated episodes: intervals, repeated tasks, and broken episodes."""
 
 import math
 from pathlib import Path

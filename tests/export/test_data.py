@@ -1,4 +1,4 @@
-"""Data sets of a run: calls with ids, pairs of one context, nothing from outside that ends a message, loaded by TRL."""
+"""Data sets of a run: calls have ids, pairs share a context, outside text cannot end a message, TRL loads them."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""An exported policy loads in plain transformers, acts as it did in training, and its card says what was measured."""
+"""An exported policy loads in plain transformers and acts as in training; its card reports the measured result."""
 
 import json
 import re
@@ -59,7 +59,7 @@ def packaged(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def exported(packaged, tmp_path_factory):
-    """It, exported by the name of its folder."""
+    """The exported policy of the run, in a folder."""
     folder = tmp_path_factory.mktemp("exported") / "agent"
     main(["export", str(packaged.parent), str(folder), "--license", "mit"])
     return folder
@@ -202,7 +202,7 @@ def test_a_folder_with_two_runs_is_refused_with_their_names(capsys, tmp_path, lo
 
 
 class Hub:
-    """Keeps what it is asked for."""
+    """Stores the requests."""
 
     def __init__(self) -> None:
         self.asked: list = []

@@ -1,4 +1,4 @@
-"""Cases 1 to 5: environments that raise, start nothing, hang, die or answer wrongly cost their own episode alone."""
+"""Cases 1 to 5: an environment that raises, cannot start, hangs, dies or answers wrongly costs only its own episode."""
 
 import gc
 import json
@@ -134,7 +134,7 @@ def test_a_rollout_without_an_episode_that_can_be_scored_fails_and_keeps_its_rec
 
 @pytest.fixture
 def leaves_nothing():
-    """No process, and no open file, is left when the test is over."""
+    """Checks that no process and no open file is left after the test."""
     resource_tracker.ensure_running()  # of Python; it comes with the first process and stays
     before = open_files()
     yield
@@ -189,7 +189,7 @@ def test_a_signal_ends_a_run_whose_environment_hangs(run, newest, shop):
 
 
 class Answers(gymnasium.Env[str, str]):
-    """Says what it is given."""
+    """Returns the given answers."""
 
     observation_space = action_space = gymnasium.spaces.Text(1000)
     task_ids = ("a", "b", "c")
@@ -268,7 +268,7 @@ TOOLS = st.fixed_dictionaries({"tools": st.lists(TOOL | ANY, max_size=2)})
 
 @st.composite
 def nearly_right(draw, *fields):
-    """Right in all fields but one at most, for an answer with two wrong ones stops at the first."""
+    """Answers with at most one wrong field, because an answer with two is refused at the first."""
     answer = [draw(field) for field in fields]
     if draw(st.booleans()):
         answer[draw(st.integers(0, len(answer) - 1))] = draw(ANY)
@@ -289,7 +289,7 @@ STEP = nearly_right(st.text(), st.sampled_from([0.0, 0.5, 1]), st.booleans(), st
 @example(("hi", {}), ("x", 0.0, True, False, {"mean": math.nan}))
 @example(("hi", {1: 2, "1": 3}), ("x", 1.0, np.bool_(True), False, {"a": np.array(1.5)}))
 def test_whatever_an_environment_answers_becomes_a_record(start, step):
-    """The examples are the corpus: answers that something stumbled over, or was likely to."""
+    """The examples are answers that caused an error once, or were likely to."""
     episode = play(start=start, step=step)
     assert episode.stop_reason in (
         StopReason.ENV_ERROR,
@@ -306,7 +306,7 @@ def test_whatever_an_environment_answers_becomes_a_record(start, step):
 
 
 class NotANumber(Answers):
-    """Rewards every other task with no number."""
+    """Gives a reward that is not a number in every other task."""
 
     def reset(self, *, seed=None, options=None):
         self.reward = math.nan if options["task"] == "b" else 1.0

@@ -1,4 +1,4 @@
-"""Restored state is complete: from every step of 12 the next one is the same, bit for bit, and so are all after it."""
+"""Restored state is complete: a run resumed at any of 12 steps equals the whole run bit for bit."""
 
 import pytest
 import torch

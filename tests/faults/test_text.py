@@ -1,4 +1,4 @@
-"""Cases 11, 12, 14 and 15: text from models, users, tools and pages is data, whatever it says."""
+"""Cases 11, 12, 14 and 15: text from models, users, tools and pages is only data, whatever it contains."""
 
 import copy
 import json
@@ -84,7 +84,7 @@ REST = {
 
 
 class Reads(Reflector):
-    """Reads what is written for each of its calls, the last text for ever."""
+    """Parses one given text per call; the last one repeatedly."""
 
     def __init__(self, *raw):
         self.raw, self.review = list(raw), Review(max_diagnosis_chars=60)
@@ -96,7 +96,7 @@ class Reads(Reflector):
 
 
 def bits(trainer, module):
-    """Copies of all that an optimizer step changes."""
+    """Copies of everything that an optimizer step changes."""
     return copy.deepcopy(
         [
             module.state_dict(),
@@ -107,7 +107,7 @@ def bits(trainer, module):
 
 
 class States(Callback):
-    """What each batch left behind."""
+    """Records of each batch."""
 
     def __init__(self):
         self.after = []
@@ -169,7 +169,7 @@ TOKENIZERS = ("pocket-shop", "pocket-retail")
 
 
 def tokenizer_of(name):
-    """Those that come with the package, and the bytes with every kind of token added."""
+    """The packaged tokenizers, and a byte tokenizer with added tokens of every type."""
     if name in TOKENIZERS:
         return AutoTokenizer.from_pretrained(ROOT / "hero_pl" / "pocket" / "checkpoints" / name)
     tokenizer = byte_tokenizer()
@@ -179,7 +179,7 @@ def tokenizer_of(name):
 
 
 def prompts(template, text):
-    """Every place of a prompt where text from outside stands."""
+    """Every position of a prompt that contains text from outside."""
     tool = {"name": text, "description": text, "parameters": {text: [{"enum": [text]}]}}
     prompt = template.first_prompt(text, text, tools=[tool])
     action = (*template.encoder.encode_untrusted(text or "x"), int(template.tokenizer.eos_token_id))
@@ -228,7 +228,7 @@ ORDERS = (
 
 
 class Orders(ToyEnv):
-    """Says what a page of an attacker says; its rules are those of the toy."""
+    """Shows a page of an attacker; its rules are those of the toy environment."""
 
     def step(self, action):
         answer, *rest = super().step(action)

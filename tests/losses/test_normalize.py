@@ -1,4 +1,4 @@
-"""Normalization: each mode by hand, and what must not depend on how tokens are split, padded or ordered."""
+"""Normalization: each mode by hand, and independence of how tokens are split, padded or ordered."""
 
 import math
 from collections.abc import Callable
@@ -142,7 +142,7 @@ def test_bug_18_two_ranks_give_what_one_rank_gives_even_if_one_is_empty(mode: st
 
 
 def gradient_in_pieces(mode: str, sizes: list[int]) -> Tensor:
-    """Gradient of a whole step whose tokens are cut into micro-batches of the given sizes."""
+    """Gradient of a whole step whose tokens are split into micro-batches of the given sizes."""
     generator = torch.Generator().manual_seed(5)
     weights = torch.randn(6, 5, generator=generator, dtype=torch.float64).requires_grad_()
     hidden = torch.randn(8, 6, generator=generator, dtype=torch.float64)

@@ -13,7 +13,7 @@ IDS = torch.randint(VOCAB, (TOKENS,), generator=torch.Generator().manual_seed(1)
 
 
 def sides(at_once: int, dtype: torch.dtype = torch.float64, temperature: float = 1.0) -> tuple[Scores, Tensor]:
-    """Scores in parts, and the same logits as a whole."""
+    """Scores that are computed in parts, and the same logits in one tensor."""
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(TOKENS, WIDTH, generator=generator, dtype=dtype).requires_grad_()
     head = torch.randn(VOCAB, WIDTH, generator=generator, dtype=dtype).requires_grad_()

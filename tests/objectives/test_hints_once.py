@@ -1,4 +1,4 @@
-"""A hint is encoded once, in however many rows of a step it stands."""
+"""A hint is encoded once per step, even if several rows contain it."""
 
 from collections import Counter
 

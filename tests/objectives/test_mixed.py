@@ -161,7 +161,7 @@ def test_both_parts_are_checked_and_saved(doubled: TeacherWeights) -> None:
 
 
 def credited(policy: ScriptedPolicy, weights: TeacherWeights, **options: object):
-    """The laid-out batch of a credit objective, and the gap of each hinted token by hand."""
+    """The batch of a credit objective, and the gap of each hinted token computed by hand."""
     objective = Credit(**{"policy_gradient": PolicyGradient("batch"), **options}, **settings(weights))
     batch = objective.prepare(episodes(policy), policy, lambda local: local).batch
     logits = policy.score(batch.student)

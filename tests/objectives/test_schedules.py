@@ -1,4 +1,4 @@
-"""Numbers that move with the optimizer steps; expected values by hand."""
+"""Settings that change with the optimizer steps; expected values by hand."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What was sampled at one temperature is compared at that temperature."""
+"""Student and teacher are compared at the temperature of sampling."""
 
 from dataclasses import replace
 from typing import Any

@@ -55,7 +55,7 @@ def batches(count: int = 1) -> tuple[list[Trajectory], list[Reflection]]:
 
 
 class Inner(Reflector):
-    """Says what the reply to each turn was; remembers what it was told to prepare and restore."""
+    """Diagnoses quote the reply of each turn; stores the calls of its methods."""
 
     def __init__(self) -> None:
         self.started: object = None

@@ -56,7 +56,7 @@ def retail(compact: bool) -> list[Trajectory]:
 
 @cache
 def shop() -> list[Trajectory]:
-    """Episodes of a policy that searches and clicks around."""
+    """Episodes of a policy that searches and clicks at random."""
     policy = ScriptedPolicy(
         ["search[shirt]", "click[item 1]", "click[buy now]", "search[blue kettle]", "click[< prev]"]
     )
@@ -79,7 +79,7 @@ def holds(words: list[str], text: list[str]) -> bool:
 
 
 def planted(draw: random.Random) -> Iterator[tuple[Trajectory, int, str]]:
-    """Episode, turn, and a diagnosis that tells eight words in a row, or an identifier, of a later turn."""
+    """Episode, turn, and a diagnosis with eight words in a row, or an identifier, from a later turn."""
     for episode in (*retail(False), *shop()):
         for turn in range(1, len(episode.turns)):
             known = spoken(known_at(episode, turn))
@@ -96,13 +96,13 @@ def planted(draw: random.Random) -> Iterator[tuple[Trajectory, int, str]]:
 
 
 def _overlaps(quoted: str, known: list[str]) -> bool:
-    """Whether most of it was known, so that it tells too little to be called a leak."""
+    """Whether most of the text was known before, so that it is not a leak."""
     words = spoken(quoted)
     return any(holds(words[i : i + 4], known) for i in range(len(words) - 3))
 
 
 def honest(draw: random.Random) -> Iterator[tuple[Trajectory, int, str]]:
-    """Episode, turn, and a diagnosis that quotes what was known, speaks in general, or was written by rule."""
+    """Episode, turn, and a diagnosis that quotes earlier text, is general, or was written by the rules."""
     general = [line for line in BANK.read_text(encoding="utf-8").splitlines() if line.strip()]
     for episode in (*retail(False), *shop()):
         for turn in range(1, len(episode.turns) + 1):

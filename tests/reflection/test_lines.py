@@ -1,4 +1,4 @@
-"""A review in plain lines says the same as one in JSON."""
+"""A review in plain lines gives the same reflection as one in JSON."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A second policy reviews: it is asked instead of the one that is trained, and does not learn."""
+"""A second policy reviews instead of the trained one, and it is not trained."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The loop that reflectors share: which of two answers counts, what both have cost, and when it ends."""
+"""The loop of the reflectors: which of two answers is kept, the cost of both, and when the loop ends."""
 
 import json
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""Which corrected actions are kept, and what they are for the environment and for the assistant."""
+"""Corrected actions: which are kept, and their form for the environment and for the policy."""
 
 import json
 from typing import Any

@@ -17,7 +17,7 @@ def circle():
 
 
 def bush():
-    """Holds itself so often that a walk along every branch would never end."""
+    """Contains itself so often that visiting every branch would never end."""
     nested = []
     nested.extend([nested] * 9)
     return {"bush": nested}

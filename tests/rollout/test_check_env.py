@@ -1,4 +1,4 @@
-"""check_env accepts environments that keep the contract and names each promise that one breaks."""
+"""check_env accepts environments that follow the API and names each rule that one breaks."""
 
 import gymnasium as gym
 import pytest
@@ -13,7 +13,7 @@ gym.register_envs(hero_envs)
 
 
 class Echo(gym.Env):
-    """Keeps the contract: three tasks, ended by the word stop."""
+    """Follows the API: three tasks, ended by the word stop."""
 
     metadata = {"render_modes": []}  # noqa: RUF012
 
@@ -113,7 +113,7 @@ def test_an_unknown_environment_is_refused():
 
 
 class Raises(Echo):
-    """Raises where the contract has it answer."""
+    """Raises where the API requires an answer."""
 
     def __init__(self, where):
         super().__init__()

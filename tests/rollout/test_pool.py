@@ -1,4 +1,4 @@
-"""A pool answers every call within its limit, and says what went wrong with those that failed."""
+"""A pool answers every call within its time limit, and gives the reason for calls that failed."""
 
 import threading
 import time

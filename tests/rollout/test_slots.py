@@ -1,4 +1,4 @@
-"""A slot takes the next episode as soon as it is free, and no episode depends on what plays beside it."""
+"""A free slot starts the next episode at once, and no episode depends on the others in the batch."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,7 +18,7 @@ FAILURE = SampledAction((), (), FinishReason.ERROR, 0, "the server does not answ
 
 
 class Count(gymnasium.Env[str, str]):
-    """Ends after as many steps as the task says, and tells how many it has seen since the start."""
+    """Ends after the number of steps in the task; observations contain the number of steps so far."""
 
     observation_space = action_space = gymnasium.spaces.Text(1000)  # type: ignore[assignment]
     task_ids = tuple("12345")
@@ -41,7 +41,7 @@ def _registered() -> Any:
 
 
 class Watched(ScriptedSession):
-    """Notes how many rows each batch had."""
+    """Stores the number of rows of each batch."""
 
     def __init__(self, *args: Any) -> None:
         self.batches: list[int] = []
@@ -53,7 +53,7 @@ class Watched(ScriptedSession):
 
 
 class OneByOne(Watched):
-    """Answers one row at a time, the latest first, as a server might."""
+    """Answers one row at a time, the latest first, like a server could."""
 
     def finished(self) -> list[tuple[int, SampledAction]]:
         row = max(self.asked)

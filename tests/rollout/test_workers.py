@@ -57,7 +57,7 @@ class Moody(gymnasium.Env):
 
 @pytest.fixture
 def pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Makes a pool, and a moody environment on each of its seats, that is registered in this process only."""
+    """Makes a pool with an unreliable environment on each seat, which is registered in this process only."""
     (tmp_path / "moody_module.py").write_text(MOODY, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     import moody_module

@@ -1,4 +1,4 @@
-"""Differences between methods come with their noise, and small ones are called not resolved."""
+"""Differences between methods have intervals, and small ones are reported as not resolved."""
 
 import io
 import json

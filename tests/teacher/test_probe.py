@@ -1,4 +1,4 @@
-"""The probe sees a teacher lose its hold on hints, and a run is the same with and without it."""
+"""The probe detects a teacher that no longer follows hints, and it does not change a run."""
 
 import math
 
@@ -23,7 +23,7 @@ VOCABULARY = len(POLICY.template.tokenizer)
 
 
 class Reads(TeacherWeights):
-    """Prefers id 0 by as many nats as its ``strength`` where the context holds the word of the hint."""
+    """Prefers id 0 by ``strength`` nats if the context contains the word of the hint."""
 
     def __init__(self, strength, word="BLUE"):
         self.strength, self.word = strength, word
@@ -99,7 +99,7 @@ def test_a_hint_that_does_not_fit_is_left_out_and_counted() -> None:
 
 
 class Prefers(TeacherWeights):
-    """Prefers the byte ``letter`` by ``strength`` nats wherever the context holds the word BLUE."""
+    """Prefers the byte ``letter`` by ``strength`` nats if the context contains the word BLUE."""
 
     def __init__(self, letter, strength):
         self.id, self.strength = POLICY.template.encoder.encode_untrusted(letter)[0], strength

@@ -1,4 +1,4 @@
-"""In miniature: what the wording does alone cancels, what the hint says stays."""
+"""On a tiny model: the effect of the wording alone cancels, and the effect of the hint's content stays."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Oddities that a reader would want to repair, on records small enough to check by hand; no official data needed."""
+"""Unusual behavior of the original tools that is kept on purpose, on small records; needs no official data."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""Retail warm-up data: all modes occur, labels obey hints, mistakes are habits, nothing of it is tested on later."""
+"""Retail warm-up data: all modes occur, labels follow hints, mistakes are systematic, no task is tested later."""
 
 import re
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Warm-up data: all modes occur, labels obey the hints, and nothing of it is trained or tested on later."""
+"""Warm-up data: all modes occur, labels follow the hints, and no task is used for training or tests later."""
 
 import hashlib
 import re

@@ -1,4 +1,4 @@
-"""Which turns hints are tried on, and what each arm tells."""
+"""The turns that hints are tested on, and the content of each arm."""
 
 from hero_pl.teacher.hindsight import HindsightTeacher
 from hero_pl.teacher.hint_check.cases import Arm, make_cases
