@@ -66,7 +66,7 @@ class StruckSave(AtomicCheckpointIO):
 
 
 def interrupted(run, where, number=signal.SIGTERM):
-    """Exit status of a run that a signal interrupts at a place; it has saved nothing before, unless ``where`` is save."""
+    """Exit status of a run that a signal interrupts at a place; nothing was saved before, except where it is a save."""
     objective = SelfDistillation(reflector=StruckReflector() if where == "reflection" else ShopRules())
     more = {"plugins": [StruckSave()]} if where == "save" else {}
     keeper = RunCheckpoint(1 if where == "save" else 100)
