@@ -134,7 +134,7 @@ def in_fresh_process(function, *arguments) -> None:
 def use_store(directory: Path, episodes: int) -> None:
     catalog = timed_load(directory, "open the store")
     measure_search(catalog, 300)
-    measure_steps(catalog, {"data_dir": str(directory), "other_data": True, "nouns": "rules"}, episodes)
+    measure_steps(catalog, {"data_dir": str(directory), "nouns": "rules"}, episodes)
     show(what="after use", peak_mib=peak_mib())
 
 
@@ -159,9 +159,7 @@ def main() -> None:
         else:
             catalog = timed_load(directory, "load and index")
             measure_search(catalog, 1000)
-            measure_steps(
-                catalog, {"data_dir": str(directory), "other_data": True, "nouns": "rules"}, arguments.episodes
-            )
+            measure_steps(catalog, {"data_dir": str(directory), "nouns": "rules"}, arguments.episodes)
 
 
 if __name__ == "__main__":

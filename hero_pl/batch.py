@@ -211,7 +211,8 @@ def tokenize(
         of_policy = coefficients(
             policy_term.normalize, weight=shares, mask=counted, constant=policy_term.constant, **where
         )
-    advantages = torch.tensor(list(advantage) if advantage is not None else [0.0] * len(trajectories), device=device)
+    each = list(advantage) if advantage is not None else [0.0] * len(trajectories)
+    advantages = torch.tensor(each, dtype=torch.float32, device=device)
     return TokenizedBatch(
         student=tuple(layout.student),
         teacher=tuple(layout.teacher),
@@ -225,7 +226,7 @@ def tokenize(
         teacher_mask=teacher_mask,
         coefficient=coefficients(normalize, weight=scales, mask=scales > 0.0, constant=constant, **where),
         policy_coefficient=of_policy,
-        advantage=advantages.float()[owner] if len(trajectories) else torch.zeros(0, device=device),
+        advantage=advantages[owner] if len(trajectories) else advantages,
         turn_numbers=tuple(layout.turn_numbers),
         temperature=_temperature(trajectories),
         counters=layout.counters,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import lightning
@@ -205,7 +206,8 @@ class RolloutDataModule(lightning.LightningDataModule):
             PolicyError: Out of memory; the message has the settings to lower.
         """
         try:
-            return self.collector("train").collect(specs, policy, self.sampling, on_episode)
+            with self._precision():
+                return self.collector("train").collect(specs, policy, self.sampling, on_episode)
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise PolicyError(
                 f"Out of memory with {min(self.limits.num_envs, len(specs))} episodes in flight. Lower "
@@ -284,12 +286,13 @@ class RolloutDataModule(lightning.LightningDataModule):
         if stage not in STAGES:
             raise ConfigError(f"stage={stage!r}: expected one of {', '.join(STAGES)}.")
         specs = self._evaluated(stage, self.eval_episodes if episodes is None else episodes, trials)
-        return self.collector(stage).collect(
-            specs,
-            policy,
-            sampling or self.eval_sampling,
-            on_episode=self._counter("evaluating", len(specs), on_episode),
-        )
+        count = self._counter("evaluating", len(specs), on_episode)
+        with self._precision():
+            return self.collector(stage).collect(specs, policy, sampling or self.eval_sampling, count)
+
+    def _precision(self) -> AbstractContextManager[None]:
+        """``trainer.precision``, which Lightning sets for steps only; actions are sampled as they are scored."""
+        return self.trainer.precision_plugin.forward_context() if self.trainer else nullcontext()
 
     def demonstrate(self, dialect: Dialect, episodes: int) -> list[Trajectory]:
         """Demonstrations of the first training tasks.

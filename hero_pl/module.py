@@ -174,7 +174,8 @@ class HeroModule(lightning.LightningModule):
             step = self.objective.prepare(judged, self.policy, self._reduce_sum)
         data = getattr(self.trainer, "datamodule", None)
         discarded = getattr(data, "discarded", [])
-        played = torch.tensor([float(sum(len(t.turns) for t in (*trajectories, *discarded)))])
+        # the default dtype is that of trainer.precision: bfloat16 would round counts above 256
+        played = torch.tensor([sum(len(t.turns) for t in (*trajectories, *discarded))], dtype=torch.float32)
         self.turns += int(self._reduce_sum(played))  # all ranks have the same count, so the budget ends them together
         metrics = {**rollout_metrics(trajectories, discarded, self.policy.dialect), **step.metrics}
         metrics |= {name: total(count) for name, count in step.batch.counters.items()}
@@ -211,7 +212,7 @@ class HeroModule(lightning.LightningModule):
     def _update(self, step: Step) -> tuple[StepOutputs, bool]:
         """Backward over all micro-batches, then step; skipped without tokens or with a non-finite gradient."""
         optimizer: Any = self.optimizers()
-        anywhere = float(self._reduce_sum(torch.tensor([float(len(step.batch))])))
+        anywhere = float(self._reduce_sum(torch.tensor([len(step.batch)], dtype=torch.float32)))
         if not anywhere:
             return StepOutputs(), False
         try:

@@ -82,6 +82,21 @@ def check_environment(
     print(f"{env} follows the API.")
 
 
+@app.command(rich_help_panel=PANEL, epilog="Example: hero_pl play hero_pl/WebShopPocket-v0 --seed 3")
+def play(
+    env: Annotated[str, typer.Argument(help="Gymnasium id; package:Id for an environment of another package.")],
+    env_args: Annotated[
+        Any, typer.Option("--env_args", help="Arguments of the environment.", parser=_mapping, metavar="YAML")
+    ] = None,
+    task: Annotated[str | None, typer.Option("--task", help="Task to play; default: chosen by the seed.")] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the episode.")] = 0,
+) -> None:
+    """Play an environment by hand: you type the actions."""
+    from hero_pl.cli.play import play_by_hand
+
+    print(play_by_hand(env, env_args or {}, task, seed))
+
+
 @app.command(rich_help_panel=PANEL, epilog="Example: hero_pl init my_env && cd my_env && hero_pl fit --config run.yaml")
 def init(
     folder: Annotated[Path, typer.Argument(help="New folder; its name becomes that of the Python module.")],

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hero_pl.callbacks.checkpoints import newest_verified
 from hero_pl.cli.lightning import CHECKPOINTS, instantiate
-from hero_pl.cli.play import config_of, load_weights
+from hero_pl.cli.rollout import config_of, load_weights
 from hero_pl.errors import ConfigError, HeroError
 from hero_pl.export.hub import check_license, check_name, push
 from hero_pl.export.model_card import Exported, write_model_card

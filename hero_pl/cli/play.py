@@ -1,104 +1,105 @@
-"""Play a policy without training."""
+"""Play an environment by hand: a person types the actions."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+import json
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from hero_pl.callbacks.checkpoints import AtomicCheckpointIO
-from hero_pl.callbacks.stored_weights import check_weights
-from hero_pl.cli.lightning import CHECKPOINTS, HeroCLI, instantiate
-from hero_pl.errors import ConfigError, HeroError
-from hero_pl.evaluation.summary import remarks, summarize
-from hero_pl.runs.folders import must_exist
-from hero_pl.runs.records import Record, append_records
-from hero_pl.types import Trajectory
+from hero_pl.errors import ConfigError
+from hero_pl.rollout.answers import Answer
+from hero_pl.rollout.environments import begin, check_id, make, step, task_ids
+from hero_pl.runs.viewer.terminal import plain
+
+HELP = "Type an action and press Enter; :tools lists the tools, :quit ends the episode."
 
 
-def play(
-    overrides: Sequence[str],
-    episodes: int,
-    out: Path,
-    stage: str,
-    trials: int = 1,
-    checkpoint: Path | None = None,
+def play_by_hand(
+    env_id: str,
+    env_args: Mapping[str, Any],
+    task: str | None = None,
+    seed: int = 0,
+    ask: Callable[[str], str] = input,
+    say: Callable[[str], None] = print,
 ) -> str:
-    """Play a policy, write its trajectories, and return a summary.
+    """Play one episode; the environment gets the typed lines as they are.
 
     Args:
-        overrides: Arguments of ``fit``: configurations and further options. Without a configuration, that of the
-            checkpoint's run is used.
-        episodes: Number of episodes; 0 plays every task of the split.
-        out: File to append the trajectories to.
-        stage: Tasks to play.
-        trials: Number of episodes per task.
-        checkpoint: Play with the weights of this checkpoint.
+        env_id: A registered id, or ``package:Id-v0``.
+        env_args: Arguments of the environment.
+        task: Task to play; default: the task at position ``seed``, counted round and round.
+        seed: Seed of the episode.
+        ask: Prints a question and returns the answer.
+        say: Prints text.
+
+    Returns:
+        The result: how the episode ended, its turns and the sum of its rewards.
 
     Raises:
-        ConfigError: A number is out of range, neither configuration nor checkpoint is given, or one is not valid.
-        HeroError: The checkpoint is damaged, or no episode can be scored.
+        ConfigError: The environment does not exist or cannot be created, or has no such task.
+        EnvError: The environment raised, or answered wrongly.
     """
-    if episodes < 0 or trials < 1:
-        raise ConfigError(f"--episodes={episodes}, --trials={trials}: expected 0 (every task) or more, and 1 or more.")
-    if checkpoint is None and not overrides:
-        raise ConfigError("Nothing to play. Give --config FILE, or --checkpoint FILE of a run.")
-    words = list(overrides)
-    if checkpoint is not None and not any(word.partition("=")[0] in ("-c", "--config") for word in words):
-        words = ["--config", str(config_of(checkpoint)), *words]
-    cli = instantiate(words, "rollout")
-    policy = cli.model.policy
-    if checkpoint is None:
-        policy.load()
-    else:
-        load_weights(cli, checkpoint)
-    ended: list[Trajectory] = []
+    check_id(env_id)
+    env = make(env_id, **env_args)
     try:
-        ended = cli.datamodule.evaluate(policy, stage, episodes, on_episode=ended.append, trials=trials)
-    finally:  # what was played before an error or Ctrl-C is kept
-        cli.datamodule.teardown("rollout")
-        append_records(out, (Record("rollout", 0, trajectory) for trajectory in ended))
-    result = summarize(ended, policy.dialect)
-    if not result["episodes"]:
-        raise HeroError(
-            f"None of the {len(ended)} episodes can be scored. The first one: {ended[0].info.get('error', '')} See "
-            f"them with: hero_pl view {out}"
-        )
-    low, high = result["success_ci"]
-    first = (
-        f"{result['episodes']} episodes: success {result['success']:.3f} ({low:.3f} to {high:.3f}), "
-        f"{result['turns']:.2f} turns, {result['tool_errors']:.3f} tool errors a turn, "
-        f"reward {result['reward']:.3f}; written to {out}"
-    )
-    return "\n".join([first, *remarks(result)])
+        tasks = task_ids(env, seed + 1)
+        if task is None:
+            task = tasks[seed % len(tasks)]
+        elif getattr(env.unwrapped, "task_ids", None) is not None and task not in tasks:
+            raise ConfigError(f"--task={task}: {env_id} has no such task. Its first ones: {', '.join(tasks[:5])}.")
+        answer = begin(env, task, seed)
+        tools = tools_of(answer)
+        say(plain(f"{env_id}, task {task}\n\n{answer.info.get('system_prompt', '')}".rstrip()))
+        say(HELP if tools else HELP.replace(":tools lists the tools, ", ""))
+        turns, reward = 0, 0.0
+        while not (answer.terminated or answer.truncated):
+            say(shown(answer, turns))
+            action = _action(ask, say, tools)
+            if action is None:
+                return f"Stopped after {turns} turns; reward {reward:.3f}."
+            answer = step(env, action)
+            turns, reward = turns + 1, reward + answer.reward
+        say(shown(answer, turns))
+    finally:
+        env.close()
+    success = answer.info.get("success")
+    ended = "success" if success else "no success" if success is not None else "ended"
+    return f"{ended} after {turns} turns; reward {reward:.3f}{' (cut off)' if answer.truncated else ''}."
 
 
-def config_of(checkpoint: Path) -> Path:
-    """Path of the config.yaml of a checkpoint's run.
-
-    Raises:
-        ConfigError: The checkpoint does not exist, or no folder above it has a config.yaml.
-    """
-    must_exist(checkpoint, "checkpoint", CHECKPOINTS)
-    for folder in checkpoint.parents:
-        if (folder / "config.yaml").exists():
-            return folder / "config.yaml"
-    raise ConfigError(f"No config.yaml in the folders above {checkpoint}. Give the run's configuration with --config.")
+def shown(answer: Answer, turns: int) -> str:
+    """One observation as text for the terminal: who says it, the reward if there is one, and possible actions."""
+    reward = f", reward {answer.reward:.3f}" if turns else ""
+    lines = [f"\n[{answer.role}{reward}]", answer.observation]
+    actions = answer.info.get("available_actions")
+    if isinstance(actions, list) and actions:
+        lines.append("possible: " + " | ".join(map(str, actions)))
+    return plain("\n".join(lines))
 
 
-def load_weights(cli: HeroCLI, checkpoint: Path) -> dict[str, Any]:
-    """Load the policy, with the weights of a checkpoint; return the whole checkpoint.
+def tools_of(answer: Answer) -> list[str]:
+    """The tools of an episode, one line each: name, arguments and description."""
+    lines = []
+    for tool in answer.info.get("tools") or []:
+        function = tool.get("function", tool)
+        arguments = ", ".join(function.get("parameters", {}).get("properties", {}))
+        lines.append(f"{function.get('name')}({arguments}): {function.get('description', '')}")
+    if lines:
+        example = json.dumps({"name": "NAME", "arguments": {"KEY": "VALUE"}})
+        lines.append(f"A call is typed as JSON: {example}")
+    return lines
 
-    Raises:
-        ConfigError: The checkpoint holds weights of another policy.
-        HeroError: The checkpoint is missing or damaged.
-    """
-    must_exist(checkpoint, "checkpoint", CHECKPOINTS)
-    state = AtomicCheckpointIO().load_checkpoint(checkpoint, map_location="cpu")
-    cli.model.policy.load()
-    try:
-        check_weights(cli.model, state)
-    except ConfigError as error:
-        raise ConfigError(f"{checkpoint}: {error}") from error
-    cli.model.load_state_dict(state["state_dict"], strict=False)
-    return state
+
+def _action(ask: Callable[[str], str], say: Callable[[str], None], tools: list[str]) -> str | None:
+    """The next action; ``None`` at ``:quit`` or the end of the input."""
+    while True:
+        try:
+            given = ask("> ")
+        except EOFError:
+            return None
+        if given.strip() == ":quit":
+            return None
+        if given.strip() == ":tools" and tools:
+            say(plain("\n".join(tools)))
+        else:
+            return given

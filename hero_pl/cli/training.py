@@ -105,7 +105,7 @@ def rollout(
     checkpoint's run), --model.KEY=VALUE, --data.KEY=VALUE, and --print_config to show the resulting configuration.
     """
     with _quick_end("rollout"):
-        from hero_pl.cli.play import play
+        from hero_pl.cli.rollout import play
 
     print(play(context.args, episodes, out, stage, trials, checkpoint))
 

@@ -49,7 +49,7 @@ from hero_pl.losses.normalize import Normalization, coefficients, normalized_sum
 from hero_pl.losses.policy_gradient import ClippedPolicyGradient, kl_to_reference
 from hero_pl.losses.sampled_token import GatedSampledToken, SampledToken
 from hero_pl.losses.scores import Scores
-from hero_pl.losses.summed_divergence import SummedDivergence, summed_divergence
+from hero_pl.losses.summed_divergence import SummedDivergence, Weighing, summed_divergence
 
 __all__ = [
     "ClippedPolicyGradient",
@@ -80,6 +80,7 @@ __all__ = [
     "TokenMask",
     "TruncatedRatio",
     "VocabularyDivergence",
+    "Weighing",
     "action_log_probabilities",
     "at_temperature",
     "belief_factors",

@@ -32,7 +32,7 @@ class DistillationLoss(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, action_ids: Tensor | None = None) -> Tensor:
-        """Divergence per token, in nats.
+        """Divergence per token, in nats; a constant added to all logits of a token must not change it.
 
         Args:
             student_logits: ``(..., vocab)`` at the sampling temperature (:func:`at_temperature`); gradients flow here.
@@ -45,6 +45,17 @@ class DistillationLoss(nn.Module, ABC):
         Raises:
             TokenAlignmentError: The two sides differ in shape.
         """
+
+    def of_log_probs(self, log_q: Tensor, log_p: Tensor, action_ids: Tensor | None = None) -> Tensor:
+        """The same from log-probabilities; overridden by losses that need not make them again.
+
+        Args:
+            log_q: ``(..., vocab)`` normalized, of the student; gradients flow here.
+            log_p: Same shape, of the teacher; a constant.
+            action_ids: As in :meth:`forward`.
+        """
+        found: Tensor = self(log_q, log_p, action_ids)
+        return found
 
 
 def check_same_shape(student_logits: Tensor, teacher_logits: Tensor) -> None:
@@ -91,9 +102,18 @@ def action_log_probabilities(logits: Tensor, action_ids: Tensor) -> Tensor:
     Raises:
         TokenAlignmentError: There is not exactly one id per row of logits.
     """
-    if logits.shape[:-1] != action_ids.shape:
+    return of_ids(log_probabilities(logits), action_ids)
+
+
+def of_ids(log_probs: Tensor, action_ids: Tensor) -> Tensor:
+    """The entries ``(...)`` of ``(..., vocab)`` that belong to the sampled ids.
+
+    Raises:
+        TokenAlignmentError: There is not exactly one id per row of logits.
+    """
+    if log_probs.shape[:-1] != action_ids.shape:
         raise TokenAlignmentError(
-            f"Logits have shape {tuple(logits.shape)}, action ids {tuple(action_ids.shape)}. "
+            f"Logits have shape {tuple(log_probs.shape)}, action ids {tuple(action_ids.shape)}. "
             "There must be exactly one sampled id per row of logits."
         )
-    return log_probabilities(logits).gather(-1, action_ids.unsqueeze(-1)).squeeze(-1)
+    return log_probs.gather(-1, action_ids.unsqueeze(-1)).squeeze(-1)

@@ -84,8 +84,10 @@ class VocabularyDivergence(DistillationLoss):
             ``(...)``, non-negative unless ``clip_mode`` is ``pointwise``.
         """
         check_same_shape(student_logits, teacher_logits)
-        log_q = log_probabilities(student_logits)
-        log_p = log_probabilities(teacher_logits.detach())
+        return self.of_log_probs(log_probabilities(student_logits), log_probabilities(teacher_logits.detach()))
+
+    def of_log_probs(self, log_q: Tensor, log_p: Tensor, action_ids: Tensor | None = None) -> Tensor:
+        """See :meth:`DistillationLoss.of_log_probs`."""
         diagnostics: dict[str, Scalar] = {}
         if self.support != "full":
             log_q, log_p, diagnostics = reduce_support(log_q, log_p, self.support, self.top_k, self.tail)

@@ -1,13 +1,15 @@
 """Gates: detached per-token weights in [0, 1] for the distillation loss.
 
 A gate scales numerators only; the token still counts in the denominators. ``StepDivergence`` uses all tokens of a turn
-and ``HighEntropy`` all tokens of a trajectory, so these are never split over micro-batches.
+and ``HighEntropy`` all tokens of a trajectory, so these are never split over micro-batches, and cost one more output
+projection; the weights of the others are found while the logits of their tokens exist.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,8 +33,8 @@ class GateInputs:
     """``(N,)`` sampled ids."""
     turn: Tensor
     """``(N,)`` turn of each token, unique over all trajectories of the call."""
-    per_token: Tensor
-    """``(N,)`` divergence."""
+    divergence: Callable[[], Tensor]
+    """Returns the divergence per token, ``(N,)``."""
     wrong_hint_log_probs: Tensor | None = None
     """``(K, N)`` log-probabilities of the sampled ids under the teacher with each of K wrong hints."""
     trajectory: Tensor | None = None
@@ -44,6 +46,9 @@ class Gate(nn.Module, ABC):
 
     negative_hints: int = 0
     """Number of hints of other turns that the teacher also has to score."""
+    by_token: bool = False
+    """The weight of a token depends on that token alone, so that a call may have some tokens of a trajectory only.
+    Otherwise all tokens are projected once more."""
 
     @abstractmethod
     def forward(self, inputs: GateInputs) -> Tensor:
@@ -59,6 +64,8 @@ class SigmoidGap(Gate):
         gate_temperature: ``t``, in nats; a smaller value gives a steeper gate.
     """
 
+    by_token = True
+
     def __init__(self, gate_temperature: float = 1.0) -> None:
         super().__init__()
         self.gate_temperature = _checked_positive(self, "gate_temperature", gate_temperature)
@@ -66,8 +73,8 @@ class SigmoidGap(Gate):
     @torch.no_grad()
     def forward(self, inputs: GateInputs) -> Tensor:
         """0.5 where both sides give the sampled token the same probability."""
-        log_q, _ = inputs.student.of_actions(inputs.action_ids)
-        log_p, _ = inputs.teacher.of_actions(inputs.action_ids)
+        log_q = inputs.student.of_actions(inputs.action_ids)
+        log_p = inputs.teacher.of_actions(inputs.action_ids)
         return torch.sigmoid((log_p - log_q) / self.gate_temperature)
 
 
@@ -77,6 +84,8 @@ class TeacherConfidence(Gate):
     Args:
         measure: ``entropy`` is ``1 - H(p) / log V``; ``max_probability`` is the teacher's largest probability.
     """
+
+    by_token = True
 
     def __init__(self, measure: Literal["entropy", "max_probability"] = "entropy") -> None:
         super().__init__()
@@ -107,7 +116,7 @@ class StepDivergence(Gate):
     @torch.no_grad()
     def forward(self, inputs: GateInputs) -> Tensor:
         """The same weight for all tokens of a turn."""
-        return (-mean_over(inputs.per_token.detach(), inputs.turn) / self.scale).exp().clamp(max=1.0)
+        return (-mean_over(inputs.divergence().detach(), inputs.turn) / self.scale).exp().clamp(max=1.0)
 
 
 class Contrastive(Gate):
@@ -119,6 +128,8 @@ class Contrastive(Gate):
         gate_temperature: Divides the gap, in nats; a smaller value gives a steeper gate.
         negative_hints: K; each needs one more forward pass of the teacher.
     """
+
+    by_token = True
 
     def __init__(self, gate_temperature: float = 1.0, negative_hints: int = 1) -> None:
         super().__init__()
@@ -142,7 +153,7 @@ class Contrastive(Gate):
                 "Contrastive needs wrong_hint_log_probs of shape (K, N): the sampled ids scored by the teacher under "
                 "at least one shuffled hint."
             )
-        log_p, _ = inputs.teacher.of_actions(inputs.action_ids)
+        log_p = inputs.teacher.of_actions(inputs.action_ids)
         usual = wrong.to(log_p.dtype).logsumexp(0) - math.log(wrong.shape[0])
         return torch.sigmoid((log_p - usual) / self.gate_temperature)
 

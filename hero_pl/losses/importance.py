@@ -60,6 +60,10 @@ def mismatch(log_probs: Tensor, rollout_log_probs: Tensor) -> dict[str, Scalar]:
 class ImportanceCorrection(nn.Module, ABC):
     """Factor per token that corrects for rollouts from an older policy."""
 
+    by_token: bool = False
+    """The factor of a token depends on that token alone, so that a call may have some tokens of a trajectory only.
+    Otherwise the student's tokens are projected once more."""
+
     @abstractmethod
     def forward(self, log_probs: Tensor, rollout_log_probs: Tensor, trajectory: Tensor) -> Tensor:
         """Factor by which each token's loss is multiplied.
@@ -78,6 +82,8 @@ class ImportanceCorrection(nn.Module, ABC):
 class NoCorrection(ImportanceCorrection):
     """No correction: for rollouts from the current weights."""
 
+    by_token = True
+
     def forward(self, log_probs: Tensor, rollout_log_probs: Tensor, trajectory: Tensor) -> Tensor:
         """All ones."""
         return torch.ones_like(log_probs.detach())
@@ -90,6 +96,8 @@ class TruncatedRatio(ImportanceCorrection):
         cap: Largest factor; ``None`` for no cap.
         log_ratio_clamp: Bound on the absolute log-ratio, in nats.
     """
+
+    by_token = True
 
     def __init__(self, cap: float | None = 2.0, log_ratio_clamp: float = LOG_RATIO_CLAMP) -> None:
         super().__init__()
@@ -113,6 +121,8 @@ class TokenMask(ImportanceCorrection):
         low: Smallest ratio that is kept.
         high: Largest ratio that is kept.
     """
+
+    by_token = True
 
     def __init__(self, low: float = 0.5, high: float = 2.0) -> None:
         super().__init__()
@@ -172,6 +182,8 @@ class DropFallen(ImportanceCorrection):
     Args:
         threshold: Largest decrease in probability that is kept, in (0, 1].
     """
+
+    by_token = True
 
     def __init__(self, threshold: float = 0.2) -> None:
         super().__init__()

@@ -9,23 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from hero_pl.errors import TokenAlignmentError
-from hero_pl.losses.base import at_temperature, log_probabilities
-
-
-class ActionLogProbs(NamedTuple):
-    """Result of :meth:`Scores.of_actions`."""
-
-    log_probs: Tensor
-    """``(N,)`` log-probabilities of the sampled ids, in nats; gradients flow."""
-    best_ids: Tensor
-    """``(N,)`` the most likely ids."""
+from hero_pl.losses.base import at_temperature, log_probabilities, of_ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +31,8 @@ class Scores:
     """Tokens whose logits exist at the same time; 0 for all."""
     temperature: float = 1.0
     """At which the actions were sampled: logits are divided by it."""
+    normalized: bool = False
+    """``values`` are tempered log-probabilities already, so that no softmax is needed."""
 
     def __len__(self) -> int:
         return int(self.values.shape[0])
@@ -60,7 +53,13 @@ class Scores:
     def logits(self, part: slice = slice(None)) -> Tensor:
         """Tempered logits ``(tokens of part, vocab)``."""
         values = self.values[part]
+        if self.normalized:
+            return values
         return at_temperature(values if self.head is None else values @ self.head.T, self.temperature)
+
+    def log_probs(self, part: slice = slice(None)) -> Tensor:
+        """Their log-probabilities ``(tokens of part, vocab)``, in at least float32."""
+        return self.values[part] if self.normalized else log_probabilities(self.logits(part))
 
     def parts(self) -> Iterator[slice]:
         """Tokens that are projected together."""
@@ -74,11 +73,11 @@ class Scores:
         Args:
             of_log_probs: Function from ``(n, vocab)`` to ``(n,)``.
         """
-        parts = [of_log_probs(log_probabilities(self.logits(part))) for part in self.parts()]
-        return torch.cat(parts) if parts else self.values.new_zeros(0, dtype=at_least_float32(self.values.dtype))
+        values = [of_log_probs(self.log_probs(part)) for part in self.parts()]
+        return torch.cat(values) if values else self.values.new_zeros(0, dtype=at_least_float32(self.values.dtype))
 
-    def of_actions(self, action_ids: Tensor) -> ActionLogProbs:
-        """Log-probabilities of the sampled ids.
+    def of_actions(self, action_ids: Tensor) -> Tensor:
+        """Log-probabilities ``(N,)`` of the sampled ids, in nats; gradients flow.
 
         If the logits are computed in parts, they are computed again in the backward pass instead of being kept.
 
@@ -88,32 +87,42 @@ class Scores:
         Raises:
             TokenAlignmentError: There is not exactly one id per token.
         """
+        return self._of_actions(action_ids, False)[0]
+
+    def of_actions_and_best(self, action_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """:meth:`of_actions`, and the most likely ids ``(N,)``."""
+        return self._of_actions(action_ids, True)
+
+    def _of_actions(self, action_ids: Tensor, with_best: bool) -> tuple[Tensor, Tensor]:
         if action_ids.shape != self.values.shape[:1]:
             raise TokenAlignmentError(
                 f"{len(self)} tokens are scored, and action ids have shape {tuple(action_ids.shape)}. "
                 "There must be exactly one sampled id per token."
             )
         if self.head is not None and 0 < self.at_once < len(self):
-            log_probs, best = _ProjectedLogProbs.apply(  # type: ignore[no-untyped-call]
-                self.values, self.head, action_ids, self.at_once, self.temperature
+            found: tuple[Tensor, Tensor] = _ProjectedLogProbs.apply(  # type: ignore[no-untyped-call]
+                self.values, self.head, action_ids, self.at_once, self.temperature, with_best
             )
-            return ActionLogProbs(log_probs, best)
-        log_q = log_probabilities(self.logits())
-        return ActionLogProbs(of_ids(log_q, action_ids), log_q.detach().argmax(-1))
+            return found
+        log_q = self.log_probs()
+        return of_ids(log_q, action_ids), log_q.detach().argmax(-1) if with_best else action_ids[:0]
 
 
 class _ProjectedLogProbs(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, head: Tensor, action_ids: Tensor, at_once: int, temperature: float
+        ctx: Any, hidden: Tensor, head: Tensor, action_ids: Tensor, at_once: int, temperature: float, with_best: bool
     ) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(hidden, head, action_ids)
         ctx.at_once, ctx.temperature = at_once, temperature
-        scores, best = Scores(hidden, head, at_once, temperature), torch.empty_like(action_ids)
+        scores = Scores(hidden, head, at_once, temperature)
+        best = torch.empty_like(action_ids if with_best else action_ids[:0])
         log_probs = hidden.new_empty(hidden.shape[0], dtype=at_least_float32(hidden.dtype))
         for part in scores.parts():
-            log_q = log_probabilities(scores.logits(part))
-            log_probs[part], best[part] = of_ids(log_q, action_ids[part]), log_q.argmax(-1)
+            log_q = scores.log_probs(part)
+            log_probs[part] = of_ids(log_q, action_ids[part])
+            if with_best:
+                best[part] = log_q.argmax(-1)
         ctx.mark_non_differentiable(best)
         return log_probs, best
 
@@ -125,11 +134,11 @@ class _ProjectedLogProbs(torch.autograd.Function):
         slope = (slope / ctx.temperature).unsqueeze(-1)
         gradient = ProjectionGradient(hidden, head, *ctx.needs_input_grad[:2])
         for part in scores.parts():
-            q = log_probabilities(scores.logits(part)).exp_()
+            q = scores.log_probs(part).exp_()
             of_logits = q.mul_(-slope[part])  # d log q(a) / dz = 1[a] - q
             of_logits.scatter_add_(-1, action_ids[part].unsqueeze(-1), slope[part].to(q.dtype))
             gradient.add(part, of_logits)
-        return *gradient.result(), None, None, None
+        return *gradient.result(), None, None, None, None
 
 
 class ProjectionGradient:
@@ -168,8 +177,3 @@ class ProjectionGradient:
 def at_least_float32(dtype: torch.dtype) -> torch.dtype:
     """The dtype in which losses are computed."""
     return torch.float64 if dtype == torch.float64 else torch.float32
-
-
-def of_ids(log_probs: Tensor, action_ids: Tensor) -> Tensor:
-    """The entries ``(...)`` of ``(..., vocab)`` that belong to the sampled ids."""
-    return log_probs.gather(-1, action_ids.unsqueeze(-1)).squeeze(-1)

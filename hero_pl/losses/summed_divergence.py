@@ -2,7 +2,8 @@
 
 If the student's scores are hidden states, logits are computed for a few tokens at a time: the output projection, the
 divergence and its gradient are computed in parts in the forward pass, and only the gradients with respect to the hidden
-states and, if it is trained, the head are kept.
+states and, if it is trained, the head are kept. The log-probabilities of a part are made once for everything: the
+divergence, the sampled ids, gates and corrections.
 
 The result is that of ``normalized_sum(coefficients, loss(student logits, teacher logits))``. A full-vocabulary
 divergence uses its closed form; any other loss is differentiated by autograd within the part.
@@ -10,17 +11,19 @@ divergence uses its closed form; any other loss is differentiated by autograd wi
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from hero_pl.errors import TokenAlignmentError
-from hero_pl.losses.base import DistillationLoss, action_log_probabilities, log_probabilities
+from hero_pl.losses.base import DistillationLoss, of_ids
 from hero_pl.losses.divergence import VocabularyDivergence
 from hero_pl.losses.normalize import normalized_sum
-from hero_pl.losses.scores import ProjectionGradient, Scores, at_least_float32, of_ids
+from hero_pl.losses.scores import ProjectionGradient, Scores, at_least_float32
 from hero_pl.scalars import Scalar, add_up
 
 
@@ -37,8 +40,34 @@ class SummedDivergence(NamedTuple):
     """The same for the teacher."""
 
 
+class Weighing(Protocol):
+    """Weights of tokens that depend on their scores: gates and corrections."""
+
+    @property
+    def by_token(self) -> bool:
+        """Whether the weight of a token depends on that token alone: it is found while the token's logits exist.
+
+        Otherwise all tokens are projected once more, before their gradient.
+        """
+
+    def weigh(self, student: Scores, teacher: Scores, divergence: Callable[[], Tensor], part: slice) -> Tensor:
+        """Weights ``(tokens of part,)``, detached.
+
+        Args:
+            student: Of the tokens of ``part``, as constants.
+            teacher: The same for the teacher.
+            divergence: Returns their divergence, ``(tokens of part,)``.
+            part: Which tokens; all of them unless ``by_token``.
+        """
+
+
 def summed_divergence(
-    loss: DistillationLoss, student: Scores, teacher: Scores, coefficients: Tensor, action_ids: Tensor
+    loss: DistillationLoss,
+    student: Scores,
+    teacher: Scores,
+    coefficients: Tensor,
+    action_ids: Tensor,
+    weighing: Weighing | None = None,
 ) -> SummedDivergence:
     """Normalized divergence of both sides.
 
@@ -48,6 +77,7 @@ def summed_divergence(
         teacher: Scores of the same tokens at the same temperature; treated as a constant.
         coefficients: ``(N,)`` from ``hero_pl.losses.coefficients``.
         action_ids: ``(N,)`` sampled ids.
+        weighing: Multiplies the coefficients.
 
     Returns:
         The loss (attached to the graph even for ``N == 0``) and values per token.
@@ -66,16 +96,36 @@ def summed_divergence(
             f"The student's vocabulary has {student.vocabulary} ids, the teacher's has {teacher.vocabulary}. "
             "Cut or pad both vocabularies to the same size."
         )
-    teacher = teacher.detach()
+    teacher, coefficients = teacher.detach(), coefficients.detach()
     if student.head is None:
-        per_token = loss(student.logits(), teacher.logits(), action_ids)
-        of_both = (side.detach().of_actions(action_ids).log_probs for side in (student, teacher))
-        return SummedDivergence(normalized_sum(coefficients, per_token), per_token.detach(), *of_both)
-    constants = (student.at_once, student.temperature, teacher, coefficients.detach(), action_ids, loss)
+        log_q, log_p = student.log_probs(), teacher.log_probs()
+        per_token = loss.of_log_probs(log_q, log_p, action_ids)
+        of_both = [of_ids(side.detach(), action_ids) for side in (log_q, log_p)]
+        values = per_token.detach()
+        if weighing is not None:
+            q, p = (Scores(side.detach(), normalized=True) for side in (log_q, log_p))
+            coefficients = coefficients * weighing.weigh(q, p, lambda: values, slice(None))
+        return SummedDivergence(normalized_sum(coefficients, per_token), values, *of_both)
+    if weighing is not None and not weighing.by_token and 0 < student.at_once < len(student):
+        constant = student.detach()
+        coefficients = coefficients * weighing.weigh(
+            constant, teacher, lambda: _values(loss, constant, teacher, action_ids), slice(None)
+        )
+        weighing = None
+    constants = (student.at_once, student.temperature, teacher, coefficients, action_ids, loss, weighing)
     total, *of_tokens = _SummedDivergence.apply(  # type: ignore[no-untyped-call]
         student.values, student.head, *constants
     )
     return SummedDivergence(total, *of_tokens)
+
+
+def _values(loss: DistillationLoss, student: Scores, teacher: Scores, action_ids: Tensor) -> Tensor:
+    """The divergence of all tokens, in parts."""
+    found = [
+        _value_and_slope(loss, student.log_probs(part), teacher.log_probs(part), action_ids[part])[0]
+        for part in student.parts()
+    ]
+    return torch.cat(found)
 
 
 class _SummedDivergence(torch.autograd.Function):
@@ -90,48 +140,45 @@ class _SummedDivergence(torch.autograd.Function):
         coefficients: Tensor,
         action_ids: Tensor,
         loss: DistillationLoss,
+        weighing: Weighing | None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         student, wide = Scores(hidden, head, at_once, temperature), at_least_float32(hidden.dtype)
         gradient = ProjectionGradient(hidden, head, *ctx.needs_input_grad[:2])
-        values, of_student, of_teacher = hidden.new_zeros(3, len(student), dtype=wide)
+        total, values, of_student, of_teacher = hidden.new_zeros(4, len(student), dtype=wide)
         described: list[dict[str, Scalar]] = []
         for part in student.parts():
-            values[part], of_logits, of_student[part], of_teacher[part] = _value_and_logit_gradient(
-                loss, student.logits(part), teacher.logits(part), coefficients[part] / temperature, action_ids[part]
-            )
+            log_q, log_p, ids = student.log_probs(part), teacher.log_probs(part), action_ids[part]
+            value, slope = _value_and_slope(loss, log_q, log_p, ids)
             described.append(loss.diagnostics)
-            gradient.add(part, of_logits)
+            values[part], of_student[part], of_teacher[part] = value, of_ids(log_q, ids), of_ids(log_p, ids)
+            weight = coefficients[part].to(wide)
+            if weighing is not None:
+                q, p = Scores(log_q, normalized=True), Scores(log_p, normalized=True)
+                weight = weight * weighing.weigh(q, p, partial(torch.clone, value), part)
+            total[part] = weight * value
+            # d/dz = (h - q sum h) / temperature
+            of_logits = slope.sub_(log_q.exp_().mul_(slope.sum(-1, keepdim=True)))
+            gradient.add(part, of_logits.mul_((weight / temperature).to(of_logits.dtype).unsqueeze(-1)))
         loss.diagnostics = add_up(described)
         ctx.save_for_backward(*gradient.result())
         ctx.mark_non_differentiable(values, of_student, of_teacher)
-        return (coefficients.to(wide) * values).sum(), values, of_student, of_teacher
+        return total.sum(), values, of_student, of_teacher
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_total: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         scaled = (None if saved is None else saved * grad_total.to(saved.dtype) for saved in ctx.saved_tensors)
-        return *scaled, None, None, None, None, None, None
+        return *scaled, *(None,) * 7
 
 
-def _value_and_logit_gradient(
-    loss: DistillationLoss, student_logits: Tensor, teacher_logits: Tensor, coefficients: Tensor, action_ids: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Values of one part, the gradient of their weighted sum with respect to the student's tempered logits, and what
-    both sides give the sampled ids.
-    """
+def _value_and_slope(loss: DistillationLoss, log_q: Tensor, log_p: Tensor, action_ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Values of one part, and their derivative with respect to the student's log-probabilities."""
     if isinstance(loss, VocabularyDivergence) and loss.support == "full":
-        log_q = log_probabilities(student_logits)
-        log_p = log_probabilities(teacher_logits)
         value, slope = loss.value_and_slope(log_q, log_p)
         loss.diagnostics = loss.describe(value)
-        of_student, of_teacher = of_ids(log_q, action_ids), of_ids(log_p, action_ids)
-        q = log_q.exp_()
-        gradient = slope.sub_(q.mul_(slope.sum(-1, keepdim=True)))  # d/dz = h - q sum h
-        return value, gradient.mul_(coefficients.to(gradient.dtype).unsqueeze(-1)), of_student, of_teacher
+        return value, slope
     with torch.enable_grad():
-        logits = student_logits.detach().requires_grad_()
-        value = loss(logits, teacher_logits, action_ids)
-        (gradient,) = torch.autograd.grad((coefficients.to(value.dtype) * value).sum(), logits)
-    sides = (student_logits, teacher_logits)
-    of_student, of_teacher = (action_log_probabilities(side, action_ids) for side in sides)
-    return value.detach(), gradient, of_student, of_teacher
+        leaf = log_q.detach().requires_grad_()
+        value = loss.of_log_probs(leaf, log_p, action_ids)
+        (slope,) = torch.autograd.grad(value.sum(), leaf)
+    return value.detach(), slope.contiguous()  # not an expanded view

@@ -218,7 +218,7 @@ class Credit(_WithPolicyGradient):
         for micro in batch.split(self.tokens_per_teacher_batch):
             if micro.teacher:
                 hinted = micro.teacher_scored()
-                log_p, _ = self.teacher_scores(policy, micro).of_actions(hinted.action_ids)
+                log_p = self.teacher_scores(policy, micro).of_actions(hinted.action_ids)
                 gaps.append(log_p - hinted.rollout_logprobs)
         if gaps:
             gap[batch.teacher_mask] = torch.cat(gaps).detach()
@@ -267,7 +267,7 @@ class Credit(_WithPolicyGradient):
 
 def _at(teacher_mask: Tensor, values: Tensor | None) -> Tensor:
     """Values of the tokens with a teacher, NaN elsewhere."""
-    spread = torch.full(teacher_mask.shape, torch.nan, device=teacher_mask.device)
+    spread = torch.full(teacher_mask.shape, torch.nan, dtype=torch.float32, device=teacher_mask.device)
     if values is not None:
         spread[teacher_mask] = values.to(spread.dtype)
     return spread

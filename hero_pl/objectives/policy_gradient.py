@@ -139,12 +139,12 @@ class PolicyGradient(Objective):
         """The loss from the student's scores of the ids of ``micro``, at the sampling temperature."""
         if len(micro) == 0:
             return LossOutput(zero_loss(student.values))
-        log_q, _ = student.of_actions(micro.action_ids)
+        log_q = student.of_actions(micro.action_ids)
         reference = None
         if self.surrogate.kl_weight:
             with policy.sampling():
                 initial = micro.tempered(policy.scores(micro.student, "initial"))
-                reference, _ = initial.of_actions(micro.action_ids)
+                reference = initial.of_actions(micro.action_ids)
         per_token = self.surrogate(log_q, micro.rollout_logprobs, micro.advantage, micro.trajectory, reference)
         metrics = {**mismatch(log_q, micro.rollout_logprobs), **self.surrogate.diagnostics}
         return LossOutput(normalized_sum(coefficient, per_token), metrics, per_token.detach(), log_q.detach(), None)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, get_args
 
 import numpy as np
@@ -236,13 +236,8 @@ class SelfDistillation(Objective):
         if len(micro) == 0:
             return LossOutput(zero_loss(student.values))
         ids, teacher = micro.action_ids, self.teacher_scores(policy, micro)
-        coefficient = micro.coefficient
-        if self.gate is not None:
-            coefficient = coefficient * self._gated(policy, student.detach(), teacher, micro)
-        if self.correction is not None:
-            recorded = student.detach().of_actions(ids).log_probs
-            coefficient = coefficient * self.correction(recorded, micro.rollout_logprobs, micro.trajectory)
-        result = summed_divergence(self.divergence, student, teacher, coefficient, ids)
+        weighing = self._weighing(policy, micro)
+        result = summed_divergence(self.divergence, student, teacher, micro.coefficient, ids, weighing)
         q, p, per_token = result.student_log_probs, result.teacher_log_probs, result.per_token
         metrics = {
             "teacher/divergence": mean(per_token.mean(), per_token.numel()),
@@ -252,16 +247,13 @@ class SelfDistillation(Objective):
         }
         return LossOutput(result.loss, metrics, per_token, q, p)
 
-    def _gated(self, policy: Policy, student: Scores, teacher: Scores, micro: TokenizedBatch) -> Tensor:
-        """The gate's weight per token."""
-        assert self.gate is not None
+    def _weighing(self, policy: Policy, micro: TokenizedBatch) -> _Weighing | None:
+        """Gate and correction, if there are any."""
+        if self.gate is None and self.correction is None:
+            return None
         ids = micro.action_ids
-        per_token = summed_divergence(self.divergence, student, teacher, micro.coefficient, ids).per_token
         others = [micro.tempered(self.weights.scores(policy, rows)).of_actions(ids) for rows in micro.negative_rows]
-        wrong = torch.stack([other.log_probs for other in others]) if others else None
-        inputs = GateInputs(student, teacher, ids, micro.turn, per_token, wrong, micro.trajectory)
-        factor: Tensor = self.gate(inputs)
-        return factor
+        return _Weighing(self.gate, self.correction, micro, torch.stack(others) if others else None)
 
     def teacher_scores(self, policy: Policy, micro: TokenizedBatch) -> Scores:
         """The teacher's scores of the tokens of ``micro``, at the sampling temperature, without gradient."""
@@ -292,6 +284,35 @@ class SelfDistillation(Objective):
     def roll_back(self, state: Mapping[str, Any]) -> None:
         """Restore the state of the teacher's weights; the reflector keeps its counters and random state."""
         self.weights.load_state_dict(state["weights"])
+
+
+@dataclass(frozen=True, slots=True)
+class _Weighing:
+    """Weights of the tokens of a micro-batch by gate and correction."""
+
+    gate: Gate | None
+    correction: ImportanceCorrection | None
+    micro: TokenizedBatch
+    wrong: Tensor | None
+    """See :attr:`GateInputs.wrong_hint_log_probs`."""
+
+    @property
+    def by_token(self) -> bool:
+        """Whether both weigh each token by itself."""
+        return all(one is None or one.by_token for one in (self.gate, self.correction))
+
+    def weigh(self, student: Scores, teacher: Scores, divergence: Callable[[], Tensor], part: slice) -> Tensor:
+        """See :meth:`hero_pl.losses.summed_divergence.Weighing.weigh`."""
+        micro, ids = self.micro, self.micro.action_ids[part]
+        factor = torch.ones_like(micro.coefficient[part])
+        if self.gate is not None:
+            wrong = None if self.wrong is None else self.wrong[:, part]
+            places = (micro.turn[part], divergence, wrong, micro.trajectory[part])
+            factor = factor * self.gate(GateInputs(student, teacher, ids, *places))
+        if self.correction is not None:
+            recorded = micro.rollout_logprobs[part]
+            factor = factor * self.correction(student.of_actions(ids), recorded, micro.trajectory[part])
+        return factor.detach()
 
 
 def _seen(trajectories: Sequence[Trajectory], reduce_sum: ReduceSum) -> tuple[float, float]:

@@ -70,6 +70,6 @@ class SFT(Objective):
         student = policy.scores(micro.student)
         if len(micro) == 0:
             return LossOutput(zero_loss(student.values))
-        log_q, best = student.of_actions(micro.action_ids)
+        log_q, best = student.of_actions_and_best(micro.action_ids)
         metrics = {"sft/accuracy": mean((best == micro.action_ids).float().mean(), len(micro))}
         return LossOutput(normalized_sum(micro.coefficient, -log_q), metrics, -log_q.detach(), log_q.detach(), None)

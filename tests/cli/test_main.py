@@ -108,7 +108,7 @@ def test_the_installed_program_exits_with_a_message_and_no_traceback(config):
     ("args", "place"),
     [
         (["fit", "--config", "run.yaml"], "hero_pl.cli.training.run_lightning"),
-        (["rollout", "--config", "run.yaml"], "hero_pl.cli.play.play"),
+        (["rollout", "--config", "run.yaml"], "hero_pl.cli.rollout.play"),
         (["compare", "runs/a"], "hero_pl.runs.compare.compare_runs"),
         (["annotate", "label", "turns.jsonl"], "hero_pl.annotate.terminal.ask_all"),
     ],

@@ -213,7 +213,7 @@ def gate(params: Tracked, inputs: Tracked) -> Found:
             Scores(tokens.flat(teacher)),
             tokens.flat(ids),
             turn,
-            per_token,
+            lambda: per_token,
         )
     )
     total = normalized_sum(tokens.coefficient, factor * per_token)
@@ -224,7 +224,7 @@ def gate(params: Tracked, inputs: Tracked) -> Found:
         Scores(teacher[everywhere]),
         ids[everywhere],
         torch.zeros_like(ids[everywhere]),
-        loss(student, teacher, ids)[everywhere],
+        lambda: loss(student, teacher, ids)[everywhere],
     )
     # gates that compare tokens with each other are checked by their loss alone
     shown = rule(everything).view(tokens.mask.shape) if isinstance(rule, SigmoidGap | TeacherConfidence) else None

@@ -195,7 +195,7 @@ def make(folder: Path, **options: Any) -> Any:
 def test_damaged_data_of_webshop_is_named(name: str, damage: str, shop: Path) -> None:
     (shop / name).write_bytes(DAMAGE[damage])
     with pytest.raises(DataError, match=str(shop)):
-        make(shop, other_data=True)
+        make(shop)
 
 
 WRONG = (None, 5, "x", [], {}, [1], {"a": 1}, [[1]], "nan", True, -1.5)
@@ -211,19 +211,17 @@ def test_an_entry_of_webshop_with_a_wrong_field_is_read_or_named(name: str, shop
         changed = dict(entry, **{key: value}) if key else value
         data[first] = [changed] if isinstance(data[first], list) else changed
         (shop / name).write_text(json.dumps(data))
-        error = error_of(lambda: make(shop, other_data=True).reset(seed=0))
+        error = error_of(lambda: make(shop).reset(seed=0))
         assert error is None or (isinstance(error, DataError) and str(shop) in str(error)), (key, value)
 
 
-def test_webshop_files_that_are_not_the_published_ones_are_named_unless_they_are_wanted(
-    shop: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with pytest.raises(DataError, match=r"(?s)items_shuffle\.json has \d+ bytes.*items_human_ins.*other_data: true"):
-        make(shop)
-    assert make(shop, other_data=True).unwrapped.task_ids
+def test_webshop_files_that_are_not_the_published_ones_are_named(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.warns(UserWarning, match=r"(?s)items_shuffle\.json has \d+ bytes.*items_human_ins"):
+        assert make(shop).unwrapped.task_ids
     for path in shop.glob("*.json"):
         monkeypatch.setitem(OFFICIAL, path.name, (path.stat().st_size, official.file_sha256(path)))
-    assert make(shop).unwrapped.task_ids
+    with warnings.catch_warnings(action="error"):
+        assert make(shop).unwrapped.task_ids
     text = (shop / "items_ins_v2.json").read_text()
     (shop / "items_ins_v2.json").write_text(text.replace("e", "a", 1))
     with pytest.raises(DataError, match=r"items_ins_v2\.json: its SHA-256") as caught:

@@ -23,7 +23,7 @@ INPUTS = GateInputs(
     teacher=Scores(torch.tensor([[0.8, 0.2], [0.5, 0.5], [1.0, 0.0]], dtype=torch.float64).log()),
     action_ids=torch.tensor([0, 0, 1]),
     turn=torch.tensor([4, 4, 7]),
-    per_token=torch.tensor([0.1, 0.3, 0.5], dtype=torch.float64),
+    divergence=lambda: torch.tensor([0.1, 0.3, 0.5], dtype=torch.float64),
 )
 GATES = [SigmoidGap(), TeacherConfidence(), StepDivergence(), Contrastive(), HighEntropy()]
 
@@ -74,7 +74,7 @@ def test_gates_are_constants_between_zero_and_one(gate: Gate) -> None:
         teacher=Scores(20 * torch.randn(9, 5)),
         action_ids=torch.randint(5, (9,)),
         turn=torch.arange(9) // 3,
-        per_token=torch.rand(9, requires_grad=True),
+        divergence=lambda: torch.rand(9, requires_grad=True),
         wrong_hint_log_probs=torch.randn(2, 9),
     )
     factor = gate(inputs)
@@ -87,7 +87,7 @@ def test_gates_are_constants_between_zero_and_one(gate: Gate) -> None:
 def test_gates_accept_a_call_without_tokens(gate: Gate) -> None:
     none = torch.zeros(0)
     side = Scores(torch.zeros(0, 5))
-    inputs = GateInputs(side, side, none.long(), none.long(), none, torch.zeros(1, 0))
+    inputs = GateInputs(side, side, none.long(), none.long(), lambda: none, torch.zeros(1, 0))
     assert gate(inputs).shape == (0,)
 
 

@@ -26,7 +26,7 @@ def test_log_probabilities_and_their_gradients(at_once: int, temperature: float)
     scores, logits = sides(at_once, temperature=temperature)
     weight = torch.linspace(-1.0, 2.0, TOKENS, dtype=torch.float64)
     want = action_log_probabilities(logits, IDS)
-    got, best = scores.of_actions(IDS)
+    got, best = scores.of_actions_and_best(IDS)
     torch.testing.assert_close(got, want)
     assert torch.equal(best, logits.argmax(-1))
     trained = (scores.values, scores.head)
@@ -41,7 +41,7 @@ def test_log_probabilities_and_their_gradients(at_once: int, temperature: float)
 def test_gradients_match_finite_differences() -> None:
     scores, _ = sides(5)
     assert torch.autograd.gradcheck(
-        lambda hidden, head: Scores(hidden, head, 5, 0.7).of_actions(IDS).log_probs, (scores.values, scores.head)
+        lambda hidden, head: Scores(hidden, head, 5, 0.7).of_actions(IDS), (scores.values, scores.head)
     )
 
 
@@ -56,7 +56,7 @@ def test_logits_of_a_few_tokens_only_exist_at_the_same_time(monkeypatch: pytest.
 
     monkeypatch.setattr(Scores, "logits", logits)
     scores, _ = sides(5)
-    scores.of_actions(IDS).log_probs.sum().backward()
+    scores.of_actions(IDS).sum().backward()
     scores.measure(entropy)
     assert seen == [5, 5, 5, 5, 3] * 3
 
@@ -65,7 +65,7 @@ def test_a_frozen_head_gets_no_gradient() -> None:
     scores, _ = sides(5)
     assert scores.head is not None
     frozen = Scores(scores.values, scores.head.detach(), 5)
-    frozen.of_actions(IDS).log_probs.sum().backward()
+    frozen.of_actions(IDS).sum().backward()
     assert scores.values.grad is not None
     assert scores.head.grad is None
 
@@ -80,7 +80,7 @@ def test_one_number_per_token_in_parts() -> None:
 
 def test_reduced_precision_is_raised_before_the_softmax() -> None:
     scores, logits = sides(5, torch.bfloat16)
-    got = scores.of_actions(IDS).log_probs
+    got = scores.of_actions(IDS)
     assert got.dtype == torch.float32
     torch.testing.assert_close(got, action_log_probabilities(logits, IDS), rtol=0, atol=1e-3)
     got.sum().backward()

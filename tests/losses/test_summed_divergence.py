@@ -1,10 +1,12 @@
 """The chunked linear divergence equals the plain one, in value, gradients and diagnostics."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from hero_pl.errors import TokenAlignmentError
 from hero_pl.losses import (
@@ -17,6 +19,7 @@ from hero_pl.losses import (
     SkewForwardKL,
     SkewReverseKL,
     SummedDivergence,
+    Weighing,
     at_temperature,
     normalized_sum,
     summed_divergence,
@@ -52,13 +55,17 @@ def inputs(dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
 
 
 def in_parts(
-    loss: DistillationLoss, given: dict[str, Tensor], at_once: int = 64, temperature: float = 1.0
+    loss: DistillationLoss,
+    given: dict[str, Tensor],
+    at_once: int = 64,
+    temperature: float = 1.0,
+    weighing: Weighing | None = None,
 ) -> SummedDivergence:
     student, teacher = (
         Scores(given[f"{side}_hidden"], given[f"{side}_head_weight"], at_once, temperature)
         for side in ("student", "teacher")
     )
-    return summed_divergence(loss, student, teacher, given["coefficients"], given["action_ids"])
+    return summed_divergence(loss, student, teacher, given["coefficients"], given["action_ids"], weighing)
 
 
 def plain(loss: DistillationLoss, given: dict[str, Tensor], temperature: float = 1.0) -> tuple[Tensor, Tensor]:
@@ -189,3 +196,79 @@ def test_what_does_not_fit_is_refused() -> None:
         in_parts(JensenShannon(), {**given, "teacher_hidden": given["teacher_hidden"][1:]})
     with pytest.raises(TokenAlignmentError, match="41 ids, the teacher's has 40"):
         in_parts(JensenShannon(), {**given, "teacher_head_weight": given["teacher_head_weight"][1:]})
+
+
+class Doubtful:
+    """Weighs a token by its divergence and by what both sides think of the sampled id."""
+
+    def __init__(self, ids: Tensor, by_token: bool) -> None:
+        self.ids, self.by_token = ids, by_token
+        self.calls: list[int] = []
+
+    def weigh(self, student: Scores, teacher: Scores, divergence: Callable[[], Tensor], part: slice) -> Tensor:
+        self.calls.append(len(student))
+        gap = teacher.of_actions(self.ids[part]) - student.of_actions(self.ids[part])
+        return gap.sigmoid() / (1.0 + divergence().square())
+
+
+@pytest.mark.parametrize("by_token", [True, False])
+@pytest.mark.parametrize("name", ["jsd", "union", "sampled"])
+def test_weights_that_depend_on_the_scores_multiply_the_coefficients(name: str, by_token: bool) -> None:
+    given = inputs(torch.float64)
+    trained = given["student_hidden"], given["student_head_weight"]
+    sides = [(given[f"{side}_hidden"] @ given[f"{side}_head_weight"].T).detach() for side in ("student", "teacher")]
+    values = LOSSES[name]()(*sides, given["action_ids"])
+    factor = Doubtful(given["action_ids"], True).weigh(*map(Scores, sides), lambda: values, slice(None))
+    weighted = {**given, "coefficients": given["coefficients"] * factor}
+    want = torch.autograd.grad(plain(LOSSES[name](), weighted)[0], trained)
+    whole = Scores(given["student_hidden"] @ given["student_head_weight"].T)
+    for at_once in (0, 5, 64, None):
+        weighing = Doubtful(given["action_ids"], by_token)
+        if at_once is None:  # from all logits
+            teacher = Scores(sides[1])
+            rest = (given["coefficients"], given["action_ids"], weighing)
+            found = summed_divergence(LOSSES[name](), whole, teacher, *rest)
+        else:
+            found = in_parts(LOSSES[name](), given, at_once, weighing=weighing)
+        torch.testing.assert_close(found.loss, (weighted["coefficients"] * values).sum())
+        for gradient, wanted in zip(torch.autograd.grad(found.loss, trained, retain_graph=True), want, strict=True):
+            torch.testing.assert_close(gradient, wanted)
+        assert weighing.calls == ([5, 5, 5, 5, 3] if by_token and at_once == 5 else [23])
+
+
+class Softmaxes(TorchDispatchMode):
+    """Counts the rows of which log-probabilities are made, and the multiplications of matrices."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows = self.products = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        self.rows += found.shape[0] if func is torch.ops.aten._log_softmax.default else 0
+        self.products += func in (torch.ops.aten.mm.default, torch.ops.aten.addmm_.default)
+        return found
+
+
+@pytest.mark.parametrize("weighed", [False, True])
+@pytest.mark.parametrize("name", ["jsd", "union", "sampled"])
+def test_both_sides_are_projected_and_normalized_once_for_loss_gradient_records_and_weights(
+    name: str, weighed: bool
+) -> None:
+    given = inputs()
+    with Softmaxes() as seen:
+        weighing = Doubtful(given["action_ids"], True) if weighed else None
+        in_parts(LOSSES[name](), given, 5, weighing=weighing).loss.backward()
+    assert seen.rows == 2 * 23
+    assert seen.products == 4 * 5  # per part: both sides, and the gradients of hidden states and head
+
+
+@pytest.mark.parametrize("name", ["jsd", "union", "sampled"])
+def test_all_logits_are_normalized_once(name: str) -> None:
+    given = inputs()
+    student, teacher = (given[f"{side}_hidden"] @ given[f"{side}_head_weight"].T for side in ("student", "teacher"))
+    with Softmaxes() as seen:
+        weighing = Doubtful(given["action_ids"], True)
+        rest = (given["coefficients"], given["action_ids"], weighing)
+        summed_divergence(LOSSES[name](), Scores(student), Scores(teacher), *rest).loss.backward()
+    assert seen.rows == 2 * 23

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from hero_pl.errors import ConfigError, PolicyError
 from hero_pl.losses import ForwardKL, JensenShannon, SampledToken
@@ -113,3 +114,35 @@ def test_by_default_the_number_of_tokens_follows_the_vocabulary(tiny_policy) -> 
     assert policy.network.projected(hidden).at_once == 64
     head = torch.nn.Linear(4, 1 << 10, bias=False)
     assert policy.network.projected(hidden).at_once == 1 << 12
+
+
+class Softmaxes(TorchDispatchMode):
+    """Counts the rows of which log-probabilities are made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        self.rows += found.shape[0] if func is torch.ops.aten._log_softmax.default else 0
+        return found
+
+
+@pytest.mark.parametrize(
+    ("name", "sides"),
+    [("sampled token", 2), ("sigmoid gap", 2), ("confidence", 2), ("contrastive", 3), ("high entropy", 3)],
+)
+def test_corrections_and_gates_of_single_tokens_read_the_log_probabilities_of_the_loss(
+    name, sides, tiny_policy, shop
+) -> None:
+    policy, objective = tiny_policy(logits_at_once=3), OBJECTIVES[name]()
+    policy.load()
+    played = shop.collect(
+        [EpisodeSpec(task, i, i) for i, task in enumerate(shop.task_ids[:2])], policy, Sampling(1.0, 4)
+    )
+    objective.start(policy)
+    batch = objective.prepare(played, policy, lambda local: local).batch
+    with Softmaxes() as seen:
+        objective.loss(policy, batch).loss.backward()
+    assert seen.rows == sides * len(batch)  # the wrong hint is one more; entropies are compared before the loss

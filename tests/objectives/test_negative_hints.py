@@ -64,7 +64,7 @@ class Watching(Gate):
 
     def forward(self, inputs: GateInputs) -> torch.Tensor:
         self.seen = inputs
-        return torch.ones_like(inputs.per_token)
+        return torch.ones(len(inputs.action_ids))
 
 
 def test_the_gate_gets_the_sampled_ids_under_each_wrong_hint_in_every_micro_batch(bigrams: ScriptedPolicy) -> None:
@@ -86,7 +86,7 @@ class Recorded(Gate):
 
     def __init__(self, inner: Gate) -> None:
         super().__init__()
-        self.inner, self.negative_hints = inner, inner.negative_hints
+        self.inner, self.negative_hints, self.by_token = inner, inner.negative_hints, inner.by_token
 
     def forward(self, inputs: GateInputs) -> torch.Tensor:
         self.factor = self.inner(inputs)

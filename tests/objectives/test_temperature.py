@@ -90,22 +90,23 @@ def test_bug_14_both_sides_are_compared_at_the_temperature_that_the_batch_was_sa
 
 def test_a_gate_sees_both_sides_and_the_wrong_hints_at_the_temperature_of_the_batch(played: Any) -> None:
     policy, episodes = played(0.5)
-    seen: list[GateInputs] = []
+    seen: list[tuple[Tensor, Tensor, Tensor | None]] = []
 
     class Watching(Contrastive):
         def forward(self, inputs: GateInputs) -> Tensor:
-            seen.append(inputs)
+            sides = (side.log_probs().clone() for side in (inputs.student, inputs.teacher))
+            seen.append((*sides, inputs.wrong_hint_log_probs))
             return super().forward(inputs)
 
     objective = SelfDistillation(ShopRules(), gate=Watching())
     batch = objective.prepare(episodes, policy, lambda local: local).batch
     objective.loss(policy, batch)
-    torch.testing.assert_close(seen[0].student.logits(), policy.score(batch.student) / 0.5, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(seen[0].teacher.logits(), policy.score(batch.teacher) / 0.5, rtol=1e-4, atol=1e-5)
+    for side, rows in zip(seen[0], (batch.student, batch.teacher), strict=False):
+        torch.testing.assert_close(side, (policy.score(rows) / 0.5).log_softmax(-1), rtol=1e-4, atol=1e-5)
     wrong = (policy.score(batch.negative_rows[0]) / 0.5).log_softmax(-1)
     wrong = wrong.gather(-1, batch.action_ids.unsqueeze(-1)).squeeze(-1)
-    assert seen[0].wrong_hint_log_probs is not None
-    torch.testing.assert_close(seen[0].wrong_hint_log_probs[0], wrong, rtol=1e-4, atol=1e-5)
+    assert seen[0][2] is not None
+    torch.testing.assert_close(seen[0][2][0], wrong, rtol=1e-4, atol=1e-5)
 
 
 def test_greedy_episodes_count_as_temperature_one_and_mixtures_are_refused(played: Any) -> None:

@@ -42,9 +42,9 @@ class WebShopEnv(gym.Env[str, str]):
     Args:
         catalog: ``pocket``, ``generated`` or ``official``; by default ``official`` with a ``data_dir`` and
             ``generated`` without.
-        data_dir: Folder with the official data files.
+        data_dir: Folder with the official data files. Files of other sizes than the published ones are accepted with a
+            warning: scores are then not comparable.
         store_dir: Folder for the on-disk store of large official files; default: next to them.
-        other_data: Accept files in ``data_dir`` that differ from the published ones; scores are then not comparable.
         products: Size of the generated catalog, or the number of raw entries to load from the official one (default:
             all).
         difficulty: Difficulty of the generated catalog: ``easy``, ``medium`` or ``hard``.
@@ -73,7 +73,6 @@ class WebShopEnv(gym.Env[str, str]):
         catalog: str | None = None,
         data_dir: str | os.PathLike[str] | None = None,
         store_dir: str | os.PathLike[str] | None = None,
-        other_data: bool = False,
         products: int | None = None,
         difficulty: str = "medium",
         catalog_seed: int = 0,
@@ -106,7 +105,6 @@ class WebShopEnv(gym.Env[str, str]):
             human_goals=human,
             price_seed=price_seed,
             limit_goals=limit_goals,
-            published=catalog == "official" and not other_data,
         )
         tasks = self._tasks = open_tasks(self.source)
         splits = {**tasks.splits, "all": range(len(tasks.ids))}

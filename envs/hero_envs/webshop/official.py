@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -82,26 +83,32 @@ OFFICIAL = {
 def check_official(directory: str | Path, store_dir: str | Path | None = None) -> None:
     """Compare the data files with the published ones. What a store was built from is not hashed again.
 
+    A file of the published size with other content is damaged and refused. Files of another size are another catalog:
+    they are accepted with a warning that names them.
+
     Args:
         directory: Folder of the files.
         store_dir: As in :func:`load_official`.
 
     Raises:
-        DataError: Files are missing or differ; all of them are named.
+        DataError: Files are missing or damaged; all of them are named.
     """
     inputs = find_files(Path(directory))
     known = recorded_hashes(_store(inputs, store_dir), inputs)
-    problems = []
+    damaged, other = [], []
     for path in inputs.paths():
         size, expected = OFFICIAL[path.name]
         if path.stat().st_size != size:
-            problems.append(f"{path.name} has {path.stat().st_size} bytes, the published file {size}")
+            other.append(f"{path.name} has {path.stat().st_size} bytes, the published file {size}")
         elif (got := known.get(path.name) or file_sha256(path)) != expected:
-            problems.append(f"{path.name}: its SHA-256 is {got}, that of the published file {expected}")
-    if problems:
-        raise DataError(
-            f"{directory} does not hold the official WebShop files:\n  " + "\n  ".join(problems) + "\n"
-            "Scores on other data are not comparable. Download them again, or accept other files with other_data: true."
+            damaged.append(f"{path.name}: its SHA-256 is {got}, that of the published file {expected}")
+    if damaged:
+        raise DataError(f"Files in {directory} are damaged, download them again:\n  " + "\n  ".join(damaged))
+    if other:
+        warnings.warn(
+            f"{directory} does not hold the published WebShop files, so its scores cannot be compared:\n  "
+            + "\n  ".join(other),
+            stacklevel=2,
         )
 
 

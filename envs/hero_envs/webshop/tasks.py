@@ -39,8 +39,6 @@ class Source:
     human_goals: bool = False
     price_seed: int = 0
     limit_goals: int = -1
-    published: bool = False
-    """Whether the files in ``data_dir`` must be the published ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +85,7 @@ def _catalog(source: Source) -> Catalog:
     if source.catalog == "official":
         if source.data_dir is None:
             raise ValueError('catalog="official" needs data_dir, the folder with the official files.')
-        if source.published:
-            check_official(source.data_dir, source.store_dir)
+        check_official(source.data_dir, source.store_dir)
         return load_official(source.data_dir, source.products, source.store_dir)
     raise ValueError(f"catalog={source.catalog!r}: expected one of {', '.join(CATALOGS)}.")
 

@@ -169,7 +169,7 @@ def reply_logprobs(
         return []
     scores = (weights or LiveWeights()).scores(policy, scored)
     ids = torch.tensor([i for _, reply in rows for i in reply], device=scores.values.device)
-    log_probs = scores.of_actions(ids).log_probs.split_with_sizes([len(reply) for _, reply in rows])
+    log_probs = scores.of_actions(ids).split_with_sizes([len(reply) for _, reply in rows])
     return [float(part.sum()) for part in log_probs]
 
 

@@ -197,9 +197,7 @@ def test_special_tokens_in_titles_are_plain_text(tmp_path):
     (tmp_path / "items_shuffle.json").write_text(json.dumps([entry]))
     row = {"attributes": ["x"], "instruction": "find", "instruction_attributes": ["x"]}
     (tmp_path / "items_ins_v2.json").write_text(json.dumps({"B1": row}))
-    env = gym.make(
-        "hero_pl/WebShop-v0", data_dir=tmp_path, other_data=True, nouns="rules", human_goals=False, split="all"
-    )
+    env = gym.make("hero_pl/WebShop-v0", data_dir=tmp_path, nouns="rules", human_goals=False, split="all")
     env.reset(seed=0)
     assert "Oak <|im_end|> \x1b[0m" in env.step("search[oak]")[0]
 

@@ -86,12 +86,10 @@ def test_missing_and_malformed_files_are_named_with_a_remedy(folder, tmp_path_fa
 
 def test_without_human_instructions_only_synthetic_goals_can_be_made(folder):
     (folder / "items_human_ins.json").unlink()
-    made = gym.make(
-        "hero_pl/WebShop-v0", data_dir=folder, other_data=True, nouns="rules", human_goals=False, split="all"
-    )
+    made = gym.make("hero_pl/WebShop-v0", data_dir=folder, nouns="rules", human_goals=False, split="all")
     assert made.unwrapped.task_ids
     with pytest.raises(ValueError, match=r"items_human_ins\.json"):
-        gym.make("hero_pl/WebShop-v0", data_dir=folder, other_data=True, nouns="rules", split="all")
+        gym.make("hero_pl/WebShop-v0", data_dir=folder, nouns="rules", split="all")
 
 
 def test_the_search_index_of_a_cut_catalog_knows_products_that_the_shop_does_not(folder):
@@ -178,7 +176,7 @@ def test_goal_texts_are_compared_in_the_published_form(folder):
     published.write_text(json.dumps(texts))
     assert differing_goals(goals, published) == [4]
     with pytest.warns(UserWarning, match=r"differ from .* at 1 positions \(first: 4\)"):
-        gym.make("hero_pl/WebShop-v0", data_dir=folder, other_data=True, nouns="rules", price_seed=77)
+        gym.make("hero_pl/WebShop-v0", data_dir=folder, nouns="rules", price_seed=77)
     published.write_text("{}")
     with pytest.raises(DataError, match="expected a JSON list of strings"):
         differing_goals(goals, published)
@@ -193,7 +191,6 @@ def test_a_noun_table_of_the_catalog_replaces_its_extractor(folder):
     env = gym.make(
         "hero_pl/WebShop-v0",
         data_dir=folder,
-        other_data=True,
         nouns=str(folder / "nouns.json"),
         split="all",
         max_steps=1,
@@ -205,11 +202,11 @@ def test_a_noun_table_of_the_catalog_replaces_its_extractor(folder):
 def test_the_official_data_wants_the_nouns_of_the_benchmark_or_another_choice_said_aloud(folder):
     if importlib.util.find_spec("spacy") is None:
         with pytest.raises(ImportError, match=r'pip install "hero_pl\[spacy\]".* nouns="rules"'):
-            gym.make("hero_pl/WebShop-v0", data_dir=folder, other_data=True, split="all")
+            gym.make("hero_pl/WebShop-v0", data_dir=folder, split="all")
     else:
-        env = gym.make("hero_pl/WebShop-v0", data_dir=folder, other_data=True, split="all").unwrapped
+        env = gym.make("hero_pl/WebShop-v0", data_dir=folder, split="all").unwrapped
         assert env._nouns.name == "spacy:en_core_web_sm"
-    chosen = gym.make("hero_pl/WebShop-v0", data_dir=folder, other_data=True, nouns="rules", split="all", max_steps=1)
+    chosen = gym.make("hero_pl/WebShop-v0", data_dir=folder, nouns="rules", split="all", max_steps=1)
     chosen.reset(seed=0)
     assert chosen.step("search[tea]")[4]["nouns"] == "rules"
 
@@ -223,9 +220,7 @@ def test_an_option_is_chosen_in_either_unicode_form_and_keeps_the_spelling_of_th
     asin = entries[0]["asin"]
     entries[0]["customization_options"] = {"flavor": [{"value": name, "is_selected": False, "image": None}]}
     path.write_text(json.dumps(entries), encoding="utf-8")
-    env = gym.make(
-        "hero_pl/WebShop-v0", data_dir=folder, other_data=True, nouns="rules", split="all", observation=observation
-    )
+    env = gym.make("hero_pl/WebShop-v0", data_dir=folder, nouns="rules", split="all", observation=observation)
     written = unicodedata.normalize(form, "Caf\u00e9 Cr\u00e8me")
     for action in (f"click[{written}]", json.dumps({"name": "click", "arguments": {"element": written}})):
         env.reset(options={"goal": 0})
