@@ -298,7 +298,7 @@ class RolloutDataModule(lightning.LightningDataModule):
         """Demonstrations of the first training tasks.
 
         Args:
-            dialect: Of the policy that is to read them.
+            dialect: Dialect of the policy that will read them.
             episodes: How many; tasks repeat when there are fewer.
 
         Raises:

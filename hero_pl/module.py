@@ -195,7 +195,7 @@ class HeroModule(lightning.LightningModule):
         metrics = over_ranks(metrics, self.trainer.world_size)
         self._log_step(metrics, len(trajectories))
         if self.idle.count(updated, metrics, self.global_step) and self.trainer.is_global_zero:
-            warnings.warn(self.idle.said, stacklevel=2)
+            warnings.warn(self.idle.message, stacklevel=2)
         self.last_records = step_records(judged, step, outputs, self.global_step)
         self.last_records += [Record("train", self.global_step, t) for t in trajectories if not evaluable(t)]
         if self.broken_steps >= self.max_broken_steps:

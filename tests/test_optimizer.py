@@ -1,4 +1,4 @@
-"""Muon and AdamW as one optimizer: who gets what, and that nothing is lost when a run is resumed."""
+"""Muon and AdamW as one optimizer: the assignment of parameters, and a complete state in checkpoints."""
 
 import copy
 
@@ -77,7 +77,7 @@ def test_a_resumed_optimizer_goes_on_bit_for_bit():
 
 
 def test_state_that_is_replaced_from_outside_is_what_the_next_step_uses():
-    """As when an optimizer is moved to another device."""
+    """Moving an optimizer to another device replaces its state."""
     model = Small()
     optimizer = MuonAdamW.of(model, lr=0.1, matrix_lr=0.2)
     trained(model, optimizer, 2)

@@ -47,8 +47,8 @@ def describe() -> str:
     lines = []
     for name, path in _packaged():
         command, *comments = _comments(path)
-        told = textwrap.fill(" ".join(comments), 100, initial_indent="    ", subsequent_indent="    ")
-        lines += [name, told, f"    {_outside_a_checkout(command)}", ""]
+        description = textwrap.fill(" ".join(comments), 100, initial_indent="    ", subsequent_indent="    ")
+        lines += [name, description, f"    {_outside_a_checkout(command)}", ""]
     return "\n".join(lines[:-1])
 
 
@@ -73,9 +73,9 @@ def read_config(name: str | Path) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError) as error:  # ValueError: an integer of thousands of digits
         raise ConfigError(f"{path} is not YAML: {str(error).replace('<byte string>', str(path))}") from error
     if not isinstance(values, dict):
-        found = "nothing" if values is None else "a list" if isinstance(values, list) else "a single value"
+        given = "nothing" if values is None else "a list" if isinstance(values, list) else "a single value"
         raise ConfigError(
-            f"{path} contains {found}. Expected keys and values, such as model: {{...}} and data: {{...}}."
+            f"{path} contains {given}. Expected keys and values, such as model: {{...}} and data: {{...}}."
         )
     return values
 

@@ -66,11 +66,11 @@ class HeroParser(LightningArgumentParser):
 
     def _keys(self) -> set[str]:
         """All options of this parser and of its subcommands."""
-        found = {action.dest for action in self._actions}
+        names = {action.dest for action in self._actions}
         for action in self._actions:
             for parser in (getattr(action, "choices", None) or {}).values() if action.dest == "subcommand" else ():
-                found |= {option.dest for option in parser._actions}
-        return found
+                names |= {option.dest for option in parser._actions}
+        return names
 
 
 class ConfigFile(ActionConfigFile):

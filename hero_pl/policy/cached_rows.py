@@ -1,9 +1,9 @@
-"""Conversations that go through the network as one batch, with their keys and values.
+"""Conversations that are run as one batch, with a cache of their keys and values.
 
-Layers with a window, with chunks or with distances count slots of the cache, not positions. So the tokens of a row
-stand side by side whenever it is fed: rows are padded on the left, what is new is padded on the right, and a row that
-has been padded on the right is moved up before it is fed again. A row that joins late is run by itself, so that no
-other row pays for its prompt, and is then put beside the others.
+Layers with a window, with chunks or with relative distances count slots of the cache, not positions. Therefore the
+tokens of a row must be in consecutive slots when new ids are run. The rows are padded on the left and new ids on the
+right. If a row has padding on its right, its tokens are first moved to the last slots. The prompt of a row that joins
+later is run separately, so that the other rows are not padded to its length; the row is then added to the batch.
 """
 
 from __future__ import annotations
@@ -21,41 +21,41 @@ if TYPE_CHECKING:
 
 
 class CachedRows:
-    """A batch of rows that grow.
+    """A batch of growing rows.
 
     Args:
-        network: Runs them.
-        weights: Which weights: ``live``, or a frozen copy.
+        network: Network that runs the rows.
+        weights: ``live``, or the name of a frozen copy.
     """
 
     def __init__(self, network: Network, weights: str) -> None:
         self.network, self.weights = network, weights
         self.fed_tokens = 0
-        """Tokens that went through the network so far, padding excluded."""
+        """Tokens that the network has run so far, without padding."""
         self.moved = 0
-        """How often rows were moved up."""
+        """Number of times that tokens were moved to the last slots."""
         self._forget()
 
     def _forget(self) -> None:
         self.fed: dict[int, list[int]] = {}
-        """Ids in the cache by row, in the order of the batch."""
+        """Ids in the cache for each row, in the order of the batch."""
         self.cache = self._new_cache()
         self.mask = torch.zeros(0, 0, dtype=torch.long, device=self.network.device)
-        """``(rows, slots)``: which slots of the cache hold a token."""
+        """``(rows, slots)``: 1 where a slot of the cache holds a token."""
         self._behind: set[int] = set()
-        """Rows whose last token does not stand in the last slot."""
+        """Rows whose last token is not in the last slot."""
 
     def _new_cache(self) -> Any:
-        if self.network.caching == "row":  # of the kind that each layer asks for; it cannot be padded
+        if self.network.caching == "row":  # the cache type that each layer needs; it does not support padding
             from transformers import DynamicCache
 
             return DynamicCache(config=self.network.model.config)
         from hero_pl.policy.growing_cache import growing_cache
 
-        return growing_cache()  # every layer keeps all its tokens, so that slots are the same in all of them
+        return growing_cache()  # every layer keeps all tokens, so slots are the same in all layers
 
     def join(self, prompts: Mapping[int, Sequence[int]]) -> Tensor:
-        """Run the whole prompts of rows that are not here, and put them beside the others; ``(rows, vocab)`` logits."""
+        """Run the whole prompts of new rows and add the rows to the batch; ``(rows, vocab)`` logits."""
         cache, none = self._new_cache(), torch.zeros(len(prompts), 0, dtype=torch.long, device=self.network.device)
         logits, mask = self._run(cache, none, list(prompts.values()))
         if self.fed:
@@ -75,7 +75,7 @@ class CachedRows:
         return logits
 
     def feed(self, new: Mapping[int, Sequence[int]]) -> Tensor:
-        """Run new ids of rows that are here.
+        """Run new ids of rows of the batch.
 
         Returns:
             ``(len(new), vocab)`` logits after the last new id of each, in the order of the batch.
@@ -92,7 +92,7 @@ class CachedRows:
         return logits[[i for i, feed in enumerate(feeds) if feed]]
 
     def drop(self, rows: set[int]) -> None:
-        """Take rows out of the batch."""
+        """Remove rows from the batch."""
         keep = [i for i, row in enumerate(self.fed) if row not in rows]
         if len(keep) == len(self.fed):
             return
@@ -106,7 +106,7 @@ class CachedRows:
         self._behind -= rows
 
     def _run(self, cache: Any, mask: Tensor, feeds: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        """One pass over new ids, padded on the right.
+        """Run new ids, padded on the right, in one pass.
 
         Returns:
             ``(rows, vocab)`` logits after the last new id, and the mask ``(rows, slots)`` with the new slots.
@@ -119,7 +119,7 @@ class CachedRows:
             new[i, : len(feed)] = 1
         self.fed_tokens += int(new.sum())
         ids, new = ids.to(mask.device), new.to(mask.device)
-        # padding repeats the last position: a longer one could change the frequencies of rotary positions
+        # padding repeats the last position: a larger position could change the rotary frequencies
         positions = (mask.sum(1, keepdim=True) + new.cumsum(1) - 1).clamp_min(0)
         mask = torch.cat([mask, new], 1)
         last = [max(len(feed) - 1, 0) for feed in feeds]
@@ -137,7 +137,7 @@ class CachedRows:
         return logits.float(), mask
 
     def _move_up(self) -> None:
-        """Move the tokens of every row to the last slots; their order and positions stay."""
+        """Move the tokens of every row to the last slots; their order and positions do not change."""
         width = max(map(len, self.fed.values()))
         order = self.mask.argsort(dim=1, stable=True)[:, -width:]  # empty slots first
         self.mask = self.mask.gather(1, order)
@@ -151,10 +151,10 @@ class CachedRows:
 
 
 class UncachedRows:
-    """Rows of a network without a cache that can be used: every token runs the whole contexts again.
+    """Rows of a network without a usable cache: for every new token the whole contexts are run again.
 
     Args:
-        network: Runs them.
+        network: Network that runs the rows.
         weights: As in :class:`CachedRows`.
     """
 

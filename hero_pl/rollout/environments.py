@@ -92,7 +92,7 @@ def make(env_id: str, split: str | None = None, **kwargs: Any) -> Env:
     except (TypeError, ValueError, FileNotFoundError, ImportError, AttributeError, gymnasium.error.Error) as error:
         raise ConfigError(f"The environment {env_id!r} cannot be created{_reason(env_id, given, error)}") from error
     except Exception as error:
-        raise EnvError(f"The environment {env_id!r} cannot be created: {told(error)}") from error
+        raise EnvError(f"The environment {env_id!r} cannot be created: {describe(error)}") from error
 
 
 def _parameters(env_id: str) -> Mapping[str, inspect.Parameter]:
@@ -116,14 +116,14 @@ def _switches(env_id: str, arguments: Mapping[str, Any]) -> dict[str, bool]:
     Raises:
         ConfigError: One is another text, which Python would treat as true.
     """
-    found = {}
+    values = {}
     for name, parameter in _parameters(env_id).items():
         value = arguments.get(name)
         if isinstance(value, str) and (parameter.annotation in (bool, "bool") or isinstance(parameter.default, bool)):
             if value.lower() not in WORDS:
                 raise ConfigError(f"data.env_args.{name}={value!r}: {env_id} expects true or false.")
-            found[name] = WORDS[value.lower()]
-    return found
+            values[name] = WORDS[value.lower()]
+    return values
 
 
 def _reason(env_id: str, given: Mapping[str, Any], error: Exception) -> str:
@@ -214,16 +214,16 @@ def _asked(env: Env, method: str, *args: Any, **kwargs: Any) -> object:
     except EndpointDown as error:
         raise EndpointError(str(error)) from error
     except RequestFailed as error:
-        raise UnansweredError(f"{method}() raised {told(error)}") from error
+        raise UnansweredError(f"{method}() raised {describe(error)}") from error
     except Exception as error:
-        raise EnvError(f"{method}() raised {told(error)}") from error
+        raise EnvError(f"{method}() raised {describe(error)}") from error
     except SystemExit as error:
         if type(error) is not SystemExit:  # a signal that ends the run
             raise
-        raise EnvError(f"{method}() raised {told(error)}") from error
+        raise EnvError(f"{method}() raised {describe(error)}") from error
 
 
-def told(error: BaseException) -> str:
+def describe(error: BaseException) -> str:
     """Type and text of an error, even if its ``repr`` fails."""
     try:
         return repr(error)[:MAX_ERROR]

@@ -44,13 +44,13 @@ def one_run(run: Path) -> Path:
     path = records_path(run)
     if not run.is_dir() or path.exists():
         return path
-    found = sorted(run.rglob(RECORDS_FILE))
-    if not found:
+    files = sorted(run.rglob(RECORDS_FILE))
+    if not files:
         raise ConfigError(
             f"{run} contains no {RECORDS_FILE}. Give the folder of a run with trajectories.every_n_steps above 0."
         )
-    if len(found) > 1:
-        shown = [str(path.parent) for path in found[:MOST_LISTED]]
-        shown += [f"and {len(found) - MOST_LISTED} more"] * (len(found) > MOST_LISTED)
-        raise ConfigError(f"{run} contains {len(found)} runs; give one of them:\n  " + "\n  ".join(shown))
-    return found[0]
+    if len(files) > 1:
+        shown = [str(path.parent) for path in files[:MOST_LISTED]]
+        shown += [f"and {len(files) - MOST_LISTED} more"] * (len(files) > MOST_LISTED)
+        raise ConfigError(f"{run} contains {len(files)} runs; give one of them:\n  " + "\n  ".join(shown))
+    return files[0]

@@ -1,4 +1,4 @@
-"""A checkpoint is whole or it is not there; a broken one is named."""
+"""A checkpoint is complete or does not exist; an error names a damaged one."""
 
 import os
 import resource

@@ -53,7 +53,7 @@ def test_an_error_saves_the_last_whole_step_and_names_the_way_on(tiny_module, ti
 
 
 class FailingReport(Callback):
-    """A report that goes wrong."""
+    """Fails at the end of training."""
 
     def on_train_end(self, trainer, module):
         raise RuntimeError("no such color")

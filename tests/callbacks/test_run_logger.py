@@ -80,12 +80,12 @@ def test_files_are_cut_back_to_the_checkpoint_and_it_is_said(tmp_path):
         file.write('{"a":2}\n{"a":')
     (tmp_path / "events.jsonl").write_text("{}\n", encoding="utf-8")
     (tmp_path / "metrics.csv").write_text("loss,turns\n1,\n2,\n3,4\n5,", encoding="utf-8")  # a torn last row
-    said = list(cut_back(tmp_path, at))
+    notes = list(cut_back(tmp_path, at))
     assert (tmp_path / "eval.jsonl").read_text(encoding="utf-8") == '{"a":1}\n'
     assert (tmp_path / "events.jsonl").read_text(encoding="utf-8") == ""
     assert rows_of(tmp_path / "metrics.csv") == [{"loss": "1", "turns": ""}, {"loss": "2", "turns": ""}]
-    assert len(said) == 3
-    assert "eval.jsonl: 1 lines written after the checkpoint were removed (13 bytes)" in said[1] + said[0]
+    assert len(notes) == 3
+    assert "eval.jsonl: 1 lines written after the checkpoint were removed (13 bytes)" in notes[1] + notes[0]
 
 
 def test_a_file_that_lost_lines_of_the_run_is_named(tmp_path):

@@ -1,4 +1,4 @@
-"""Configurations are refused with the nearest right name; checkpoints are played and exported."""
+"""Errors in configurations name the nearest valid name; checkpoints are played and exported."""
 
 import json
 
@@ -11,7 +11,7 @@ from hero_pl.cli.main import main
 
 
 def message(capsys, args):
-    """What a refused command prints."""
+    """Error message of a refused command."""
     with pytest.raises(SystemExit) as exit_:
         main(args)
     assert exit_.value.code not in (0, None)

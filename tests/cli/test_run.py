@@ -1,4 +1,4 @@
-"""A run of fit is resumed in its own folder, or refused with the cure; never started from scratch by mistake."""
+"""A run of fit is resumed in its own folder, or refused with advice; it never starts from scratch by mistake."""
 
 import csv
 import json
@@ -13,7 +13,7 @@ from hero_pl.runs.records import read_records
 
 
 def message(capsys, args):
-    """What a refused command prints."""
+    """Error message of a refused command."""
     with pytest.raises(SystemExit) as exit_:
         main(args)
     assert exit_.value.code == 1

@@ -1,4 +1,4 @@
-"""The launch line fits the configuration: its model, precision, context, adapter and address."""
+"""The launch command fits the configuration: model, precision, context length, adapter and address."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""What each arm learns in the miniature of ``benchmarks/miniature.py``, at seed 0; chance is 1/12."""
+"""Result of each method in ``benchmarks/miniature.py`` at seed 0; chance is 1/12."""
 
 import sys
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""One chat request against a real HTTP server on this machine that misbehaves on request. Nobody waits for a clock."""
+"""One chat request against a real local HTTP server with programmed faults. No test waits for real time."""
 
 import itertools
 import json

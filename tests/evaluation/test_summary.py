@@ -1,4 +1,4 @@
-"""What is said of evaluated episodes: intervals, repeated tasks, and what was broken."""
+"""Summary of evaluated episodes: intervals, repeated tasks, and broken episodes."""
 
 import math
 from pathlib import Path
@@ -78,9 +78,9 @@ def test_a_task_that_lost_a_trial_bounds_k_instead_of_leaving_the_mean():
     result = summarize([*played, episode(0, StopReason.ENV_ERROR, task="b")])
     assert result["pass_hat"] == result["pass_at"] == {"1": 0.5}
     assert (result["planned_trials"], result["evaluable_trials"]) == (2, 1)
-    said = remarks(result)
-    assert "After such errors a task has 1 of its 2 trials left: pass^k and pass@k are computed up to k=1." in said
-    assert "pass^k: k=1 0.500" in said
+    notes = remarks(result)
+    assert "After such errors a task has 1 of its 2 trials left: pass^k and pass@k are computed up to k=1." in notes
+    assert "pass^k: k=1 0.500" in notes
     whole = summarize([*played, episode(0, task="b")])
     assert whole["pass_hat"] == {"1": 0.5, "2": 0.5}
     assert not any("trials" in line for line in remarks(whole))

@@ -1,4 +1,4 @@
-"""Cases 6 to 10 in a whole run: what an endpoint does costs a step at most, and whatever ends the run saves it."""
+"""Cases 6 to 10 in a whole run: a fault of an endpoint costs at most one step; a run that it ends is saved first."""
 
 import json
 

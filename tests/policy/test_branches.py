@@ -1,4 +1,4 @@
-"""Scoring with a shared beginning gives the logits of separate passes, and counts what it runs."""
+"""Scoring with shared prefixes gives the logits of separate passes and counts the tokens that are run."""
 
 import warnings
 from collections.abc import Sequence

@@ -9,8 +9,8 @@ SCRIPT = [Reflection((Diagnosis(f"Number {i}.", "high"), None, None), "ok") for 
 
 
 def test_no_reflector_gives_no_diagnosis(trajectory: Trajectory) -> None:
-    (found,) = NoReflector().reflect([trajectory], None)
-    assert (found.diagnoses, found.status, found.issues) == ((None, None, None), "ok", ())
+    (reflection,) = NoReflector().reflect([trajectory], None)
+    assert (reflection.diagnoses, reflection.status, reflection.issues) == ((None, None, None), "ok", ())
 
 
 def test_the_script_is_read_in_order(trajectory: Trajectory) -> None:

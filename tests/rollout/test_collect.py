@@ -13,7 +13,7 @@ from hero_pl.types import StopReason, Trajectory
 
 
 class Echo(gymnasium.Env[str, str]):
-    """Repeats what it hears; ``done`` ends the episode with reward 1, ``boom`` raises."""
+    """Repeats each action; ``done`` ends the episode with reward 1, ``boom`` raises."""
 
     observation_space = action_space = gymnasium.spaces.Text(1000)  # type: ignore[assignment]
     task_ids = ("a", "b", "c")

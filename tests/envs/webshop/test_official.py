@@ -1,4 +1,4 @@
-"""Official files: found, streamed, refused with a clear word, and converted to a store."""
+"""Official files: found, streamed, refused with a clear message, and converted to a store."""
 
 import importlib.util
 import json

@@ -1,4 +1,4 @@
-"""The page machine's rules and the quirks it keeps, on a hand-made shop."""
+"""The rules of the pages, and unusual behavior of the original that is kept, on a small shop."""
 
 import pytest
 

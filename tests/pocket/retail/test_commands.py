@@ -1,4 +1,4 @@
-"""The retail dialect reads what it writes."""
+"""The retail dialect can parse its own output."""
 
 import json
 

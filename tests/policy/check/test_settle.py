@@ -1,4 +1,4 @@
-"""Sampler, scorer and forward pass agree on every kind of layer, or the model is refused by name when it is loaded."""
+"""Sampler, scorer and forward pass agree on every type of layer, or loading the model raises an error that names it."""
 
 import json
 import warnings
@@ -175,7 +175,7 @@ def test_frequencies_that_follow_the_longest_row_are_noticed() -> None:
 
 
 class Forgetful(nn.Module):
-    """Drops at random while it is trained, and no setting says so."""
+    """Uses dropout in training, but has no setting for it."""
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Servers draw what the trainer would; stale, wrong, dead and restarted ones are noticed."""
+"""Servers sample from the weights of the trainer; stale, wrong, dead and restarted servers are detected."""
 
 import re
 from pathlib import Path
@@ -22,7 +22,7 @@ MODES = ["adapter", "folder"]
 
 
 def train(policy: HuggingFacePolicy, size: float = 0.3) -> None:
-    """What an optimizer step does: other weights, another version."""
+    """Changes weights and version like an optimizer step."""
     torch.manual_seed(policy.version)
     with torch.no_grad():
         for parameter in policy.parameters():

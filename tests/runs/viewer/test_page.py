@@ -1,4 +1,4 @@
-"""The page shows everything that a run wrote and lets nothing of it become markup."""
+"""The page shows everything that a run wrote, and no text becomes markup."""
 
 import base64
 import hashlib

@@ -1,4 +1,4 @@
-"""The terminal view shows the same and cannot be steered by outside text."""
+"""The terminal view shows the same as the page, and outside text cannot control the terminal."""
 
 import io
 import re

@@ -1,4 +1,4 @@
-"""Verdicts follow from intervals, and few turns claim nothing."""
+"""Verdicts follow from intervals, and few turns give no verdict."""
 
 import math
 
@@ -13,7 +13,7 @@ EPISODES = (0, 1, 2, 3)
 
 
 def kind(hint, wrong=0.0, shuffled=-1.0, scaffold=0.0, noise=0.05, episodes=EPISODES, right=0.0):
-    """The verdict on a wording with these mean changes; every second turn has ``noise`` more, the others less."""
+    """The verdict on a wording with these mean changes, plus and minus ``noise`` in turn."""
     turns = len(episodes)
     spread = [noise if i % 2 else -noise for i in range(turns)]
     means = {Arm.HINT: hint, Arm.WRONG: wrong, Arm.SHUFFLED: shuffled, Arm.SCAFFOLD: scaffold, Arm.FEEDBACK: 0.0}
