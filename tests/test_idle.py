@@ -83,7 +83,7 @@ def test_bug_60_an_idle_batch_between_others_ends_nothing_and_logs_no_value_of_t
         assert [name in row for row in (seen.kept[0], seen.kept[1])] == [True, False], name
 
 
-def test_a_gradient_that_is_not_finite_is_told_as_such(tiny_module, tiny_data, fit):
+def test_a_gradient_that_is_not_finite_is_reported_as_the_reason(tiny_module, tiny_data, fit):
     module = tiny_module(PolicyGradient("none"), max_idle_batches=1)
     module.objective.advantages = lambda rewards, groups, reduce_sum: rewards * torch.nan
     with (

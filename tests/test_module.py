@@ -311,7 +311,7 @@ def test_a_checkpoint_of_another_objective_is_refused(tiny_module, tiny_data, fi
 # -- refused ---------------------------------------------------------------------------------------------------------
 
 
-def test_training_all_weights_in_a_coarse_precision_is_told(tiny_policy, tiny_data, fit):
+def test_training_all_weights_in_low_precision_causes_a_warning(tiny_policy, tiny_data, fit):
     module = HeroModule(tiny_policy(dtype="bfloat16"), SelfDistillation(reflector=ShopRules()))
     with pytest.warns(UserWarning, match="too coarse for the optimizer"):
         fit(module, tiny_data(), 1)

@@ -64,7 +64,7 @@ def test_a_schedule_reaches_the_rates_of_both():
     assert [part.param_groups[0]["lr"] for part in optimizer.parts] == [0.1, 0.05]
 
 
-def test_a_resumed_optimizer_goes_on_bit_for_bit():
+def test_a_resumed_optimizer_continues_bit_for_bit():
     model = Small()
     optimizer = MuonAdamW.of(model, lr=0.1, matrix_lr=0.2)
     trained(model, optimizer, 3)

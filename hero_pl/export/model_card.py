@@ -51,7 +51,7 @@ class Exported:
 
 
 def write_model_card(folder: Path, run: Path | None, exported: Exported) -> Path:
-    """Write ``README.md``, and the curves beside it.
+    """Write ``README.md``, and the curves next to it.
 
     Args:
         folder: Folder with the exported weights.

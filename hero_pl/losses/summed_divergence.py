@@ -54,7 +54,7 @@ class Weighing(Protocol):
         """Weights ``(tokens of part,)``, detached.
 
         Args:
-            student: Of the tokens of ``part``, as constants.
+            student: Scores of the tokens of ``part``, as constants.
             teacher: The same for the teacher.
             divergence: Returns their divergence, ``(tokens of part,)``.
             part: Which tokens; all of them unless ``by_token``.

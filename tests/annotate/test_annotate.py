@@ -124,7 +124,7 @@ def test_rules_refuse_another_environment(sample: Path) -> None:
         label_rows([{**row, "task": "Return my order."} for row in read_rows(sample)])
 
 
-def test_the_terminal_form_goes_on_where_it_was_left(sample: Path, tmp_path: Path) -> None:
+def test_the_terminal_form_continues_where_it_stopped(sample: Path, tmp_path: Path) -> None:
     out, printed = tmp_path / "me.jsonl", []
     given = iter(["y", "maybe", "n", "", *["y"] * (len(QUESTIONS) - 3), "y", "q"])
     assert ask_all(sample, out, "me", lambda question: next(given), printed.append) == 1
@@ -204,7 +204,7 @@ def test_a_judge_behind_an_endpoint_labels_every_row_and_failures_are_counted(
     assert f"{20 - len(refused)} of 20 rows answered" in capsys.readouterr().out
 
 
-def test_a_judge_that_nobody_runs_is_given_up_after_the_first_row_and_no_file_is_left(
+def test_a_judge_that_does_not_answer_fails_at_the_first_row_and_leaves_no_file(
     sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with serving(fails(429, Retry_After="3600")) as server:
@@ -289,7 +289,7 @@ def test_gold_labels_count_before_the_majority(sample: Path) -> None:
     assert "| error/precision | " in to_markdown(report)
 
 
-def test_a_single_rater_agrees_with_nobody_so_no_agreement_is_shown() -> None:
+def test_a_single_rater_has_no_agreement() -> None:
     row = {"id": "a", "confidence": "high", "labels": {"turn_was_error": True, "says_error": True}}
     alone = quality_report([[row]], {"a": "true"})
     assert "| question |" not in to_markdown(alone)

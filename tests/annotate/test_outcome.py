@@ -81,7 +81,7 @@ def test_mistakes_in_the_shop_are_the_turns_after_which_less_can_be_had() -> Non
     assert errors(by_rule(rows)) == expected, "the rules say the same without playing"
 
 
-def test_a_target_is_valid_if_taking_it_does_no_harm() -> None:
+def test_a_target_is_valid_if_it_does_not_lower_the_reward() -> None:
     want = shopping()
     trajectory = played(SHOP, 0, [f"search[{want['kind']}]", "click[nothing]"])
     item = {"name": "click", "arguments": {"element": f"{want['material']} {want['kind']}"}}
@@ -91,7 +91,7 @@ def test_a_target_is_valid_if_taking_it_does_no_harm() -> None:
     assert label_rows(rows_of(trajectory), SHOP)[1]["labels"]["target_valid"] is None
 
 
-def test_where_the_episode_was_lost_before_the_turn_nothing_is_told() -> None:
+def test_turns_after_a_lost_episode_have_no_label() -> None:
     def play(task: int) -> tuple[list[str], bool]:
         """Actions by the rules, but another item of the order is returned; and whether there is another item."""
         env = make(RETAIL, "train", **RETAIL_ARGS)

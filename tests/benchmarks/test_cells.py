@@ -100,7 +100,7 @@ def test_the_same_command_repeats_no_finished_cell_and_tries_crashed_ones_again(
     assert all((result_of(cell, tmp_path) or {})["status"] == "done" for cell in grid)
 
 
-def test_an_interrupted_grid_goes_on_where_it_was(grid: list[Cell], tmp_path: Path) -> None:
+def test_an_interrupted_grid_continues_where_it_stopped(grid: list[Cell], tmp_path: Path) -> None:
     lines: list[str] = []
 
     def interrupt(line: str) -> None:

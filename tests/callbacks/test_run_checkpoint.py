@@ -74,7 +74,7 @@ def test_a_finished_run_that_is_resumed_trains_nothing(tiny_module, tiny_data, f
     assert (again.turns, trainer.global_step) == (first.turns, read(last)["global_step"])
 
 
-def test_a_finished_run_goes_on_with_a_larger_budget_as_one_that_had_it_at_once(tiny_module, tiny_data, fit, tmp_path):
+def test_a_finished_run_continued_with_a_larger_budget_equals_a_whole_one(tiny_module, tiny_data, fit, tmp_path):
     whole = tiny_module()
     fit(whole, tiny_data(), 4)
     fit(tiny_module(), tiny_data(), 2, callbacks=[RunCheckpoint(100)])

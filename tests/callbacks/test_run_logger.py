@@ -55,7 +55,7 @@ def test_a_folder_that_holds_a_run_is_refused_and_left_alone(tmp_path):
     assert (tmp_path / "same" / "version_0" / "metrics.csv").read_bytes() == before
 
 
-def test_a_resumed_logger_goes_on_below_its_rows_also_with_new_columns(tmp_path):
+def test_a_resumed_logger_appends_to_its_rows_also_with_new_columns(tmp_path):
     logged(RunLogger(str(tmp_path), "same"), {"loss": 1.0}, {"loss": 0.5})
     again = RunLogger(str(tmp_path), "same")
     again.go_on_in(tmp_path / "same" / "version_0")
@@ -72,7 +72,7 @@ def test_two_processes_do_not_write_to_one_run(tmp_path):
         pass
 
 
-def test_files_are_cut_back_to_the_checkpoint_and_it_is_said(tmp_path):
+def test_files_are_truncated_to_the_checkpoint_with_a_message(tmp_path):
     (tmp_path / "eval.jsonl").write_text('{"a":1}\n', encoding="utf-8")
     (tmp_path / "metrics.csv").write_text("loss\n1\n2\n", encoding="utf-8")
     at = sizes(tmp_path)

@@ -80,7 +80,7 @@ def test_text_from_outside_that_becomes_a_control_token_is_noticed(monkeypatch: 
     assert not lines(made(TOOLS + CHATML))["hostile text"].ok
 
 
-def test_what_changes_prompts_is_told() -> None:
+def test_properties_that_change_prompts_are_reported() -> None:
     with pytest.warns(UserWarning, match="today"):
         tell(made("{{ strftime_now('%Y') }}" + CHATML))
     dropped = CHATML.replace("message['content'] }}", "message['content'].split('</think>')[-1] }}")
@@ -89,7 +89,7 @@ def test_what_changes_prompts_is_told() -> None:
 
 
 @pytest.mark.filterwarnings("error")
-def test_nothing_is_told_of_a_template_that_is_followed() -> None:
+def test_a_supported_template_has_no_remarks() -> None:
     tell(made(CHATML))
     tell(made("{{ strftime_now('%Y') }}" + CHATML, template_args={"today": "2025-01-01"}))
 

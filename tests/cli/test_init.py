@@ -85,7 +85,7 @@ def test_nothing_is_overwritten_and_a_name_has_to_be_that_of_a_module(tmp_path, 
     assert (tmp_path / "fresh" / "fresh.py").is_file()
 
 
-def test_a_module_beside_the_user_is_found_but_takes_the_place_of_no_package(tmp_path):
+def test_a_module_in_the_current_folder_is_found_but_replaces_no_package(tmp_path):
     (tmp_path / "typing_extensions.py").write_text("raise SystemExit('taken over')\n", encoding="utf-8")
     (tmp_path / "beside.py").write_text("print('found')\n", encoding="utf-8")
     program = tmp_path / "bin" / "hero_pl"

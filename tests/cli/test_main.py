@@ -59,7 +59,7 @@ def test_a_file_that_is_no_configuration_is_named_by_every_command(command, kind
     assert "Traceback" not in text
 
 
-def test_an_option_that_is_no_yaml_is_not_blamed_on_a_file(config, capsys, loads_no_model):
+def test_an_option_that_is_no_yaml_does_not_name_a_file(config, capsys, loads_no_model):
     assert 'in "the command line", line 1' in message(capsys, ["fit", "--config", config(), "--data={a: [1"])
 
 

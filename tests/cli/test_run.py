@@ -48,7 +48,7 @@ def test_auto_starts_a_run_and_then_continues_it_in_its_folder(config, tmp_path)
     assert yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["trainer"]["max_steps"] == 4
 
 
-def test_changed_settings_are_applied_or_refused_and_said(config, capsys, tmp_path, caplog):
+def test_changed_settings_are_applied_or_refused_with_a_message(config, capsys, tmp_path, caplog):
     main(["fit", "--config", config(trainer__max_steps=1, model__lr=1e-3)])
     run = tmp_path / "runs" / "tiny" / "version_0"
     text = message(capsys, ["fit", "--config", config(data__tasks_per_step=2), "--resume", str(run)])

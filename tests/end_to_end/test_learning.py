@@ -41,7 +41,7 @@ def obedient(world: Path) -> Weights:
     return make_obedient(world)
 
 
-def test_the_taught_model_obeys_hints_and_knows_no_task(world: Path, obedient: Weights) -> None:
+def test_the_warmed_up_model_follows_hints_and_solves_no_task(world: Path, obedient: Weights) -> None:
     policy = fresh(world, obedient)
     actions = action_ids(policy)
     ids = policy.template.insert_hint(context(policy, 3), "a5 right")

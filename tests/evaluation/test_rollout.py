@@ -77,7 +77,7 @@ def test_over_two_ranks_means_are_over_what_was_averaged_and_percentiles_are_wei
     assert both["rollout/repeated_actions"] == pytest.approx(5 / 8)  # not (2 * 0 + 1 * 5/6) / 3, by episodes
 
 
-def test_what_is_counted_per_turn_is_said_once_and_reported_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_metrics_per_turn_are_defined_once_and_reported_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(TURN_SHARES, "shouted", lambda turn, trajectory: turn.action.isupper())
     played = [episode(turn(1, "BUY", 2), turn(2, "wait", 2), turn(3, "wait", 2), turn(4, "wait", 2))]
     assert float(scores(played)["shouted"]) == 0.25

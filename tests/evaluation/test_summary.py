@@ -35,7 +35,7 @@ def test_broken_episodes_are_counted_apart():
     assert (result["success"], result["episodes"], result["non_evaluable"]) == (0.5, 2, 1)
 
 
-def test_the_floor_and_the_kind_of_user_stand_beside_the_score():
+def test_the_floor_and_the_kind_of_user_are_reported_with_the_score():
     played = [episode(i < 3, task=str(i), user="scripted-full", do_nothing_succeeds=i == 0) for i in range(4)]
     result = summarize(played)
     assert (result["success"], result["do_nothing_floor"], result["user"]) == (0.75, 0.25, "scripted-full")
@@ -55,7 +55,7 @@ def test_an_agent_that_hangs_up_at_once_scores_the_printed_floor(env, right, cou
     assert result["success"] == result["do_nothing_floor"] == right / count
 
 
-def test_tasks_that_a_scripted_user_cannot_play_are_told_apart():
+def test_tasks_that_a_scripted_user_cannot_play_are_reported_separately():
     played = [episode(i < 2, task=str(i), user_is_faithful=i > 0) for i in range(4)]
     result = summarize(played)
     assert (result["faithful_episodes"], result["faithful_success"]) == (3, 1 / 3)

@@ -152,7 +152,7 @@ def test_a_pair_of_a_group_is_the_first_difference_in_one_context(tmp_path):
     assert written.left_out["groups whose best and worst episode differ in no action of one context"] == 1
 
 
-def test_a_pair_does_not_differ_in_words_beside_one_action_alone(tmp_path):
+def test_a_pair_differs_in_more_than_the_text_around_one_action(tmp_path):
     reflection = Reflection((Diagnosis("right", "high", {"name": "find", "arguments": {"id": 3}}), None), "ok")
     silent = episode(turn(1, FIND, FIND, CALLS.turns[0].observation, "tool"), CALLS.turns[1], reward=0.0)
     with pytest.raises(HeroError, match=r"1 corrected actions that equal .* 1 groups whose"):

@@ -63,7 +63,7 @@ def rows_of(folder):
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_a_killed_run_goes_on_as_if_nothing_had_been(place, run, newest, tmp_path):
+def test_a_killed_run_resumes_exactly(place, run, newest, tmp_path):
     whole = run("whole")
     child = os.fork()
     if child == 0:

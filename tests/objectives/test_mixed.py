@@ -86,7 +86,7 @@ def test_the_student_is_scored_once_and_only_hinted_tokens_have_a_teacher(
     assert float(step.metrics["hero/hinted_turns"]) == pytest.approx(4 / 8)
 
 
-def test_without_any_hint_the_policy_gradient_goes_on_alone(bigrams: ScriptedPolicy) -> None:
+def test_without_any_hint_only_the_policy_gradient_remains(bigrams: ScriptedPolicy) -> None:
     silent = ScriptedReflector([Reflection((None, None), "rejected")] * 4)
     estimator = PolicyGradient("none")
     mixed = Mixed(estimator, distillation_weight=0.5, reflector=silent)

@@ -178,7 +178,7 @@ def test_a_window_shows_what_came_after_it_the_next_turn_and_the_end_first(
     assert "(29 more turns are reviewed separately)" in requests(trajectory, max_size=1)[0].messages[1].content
 
 
-def test_what_a_window_sees_of_the_future_must_not_be_told(make_trajectory: Callable[..., Trajectory]) -> None:
+def test_what_a_window_contains_of_the_future_is_a_leak(make_trajectory: Callable[..., Trajectory]) -> None:
     late = "the parcel went to the old address " + "x" * 300 + " RETURN-4471"
     trajectory = make_trajectory(["a " * 300, "b " * 300, "c"], ["ok " * 300, "fine", late])
     first = requests(trajectory, max_size=4400)[0]

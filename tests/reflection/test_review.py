@@ -69,7 +69,7 @@ def test_only_incomplete_windows_are_asked_again_ever_warmer(make_trajectory: Ca
     assert reflections[0].issues.count(("retried", 0)) == 2
 
 
-def test_a_question_that_nobody_answers_is_counted_and_not_asked_again(trajectory: Trajectory) -> None:
+def test_a_request_without_an_answer_is_counted_and_not_repeated(trajectory: Trajectory) -> None:
     failed = Answer("", failure="request_failed")
     reflector = Told(failed, about(2), Answer("sorry", 3), failed, on_invalid="retry", retries=5)
     (reflection,) = reflector.reflect([trajectory], None)

@@ -21,7 +21,7 @@ def test_the_script_is_read_in_order(trajectory: Trajectory) -> None:
         reflector.reflect([trajectory], None)
 
 
-def test_a_resumed_script_goes_on_where_it_stopped(trajectory: Trajectory) -> None:
+def test_a_resumed_script_continues_where_it_stopped(trajectory: Trajectory) -> None:
     reflector = ScriptedReflector(SCRIPT)
     reflector.reflect([trajectory], None)
     resumed = ScriptedReflector(SCRIPT)

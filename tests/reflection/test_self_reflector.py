@@ -123,7 +123,7 @@ def test_what_a_question_does_not_show_is_counted_and_says_nothing_against_its_a
     assert float(reflection_statistics([whole, windowed])["issues/reply_cut"]) == 2.0
 
 
-def test_what_was_cut_is_not_told_to_the_policy_when_it_is_asked_again() -> None:
+def test_a_truncated_answer_is_not_shown_when_the_request_is_repeated() -> None:
     policy = Asked(lambda context: "sorry")
     steps = [("look", "y" * 5000), *STEPS[1:]]
     (reflection,) = SelfReflector(on_invalid="retry").reflect([played(policy, *steps)], policy)
@@ -260,7 +260,7 @@ def test_settings_that_cannot_work_are_refused() -> None:
 
 
 @pytest.mark.parametrize("position", ["before_action", "system", "last_message", "think_prefix"])
-def test_the_request_to_review_is_the_last_thing_said_wherever_hints_go(position: Any) -> None:
+def test_the_request_to_review_is_the_last_message_at_any_hint_position(position: Any) -> None:
     asked = Asked(lambda context: "{}")
     asked.template.hint_position = position
     context = str(asked.template.tokenizer.decode(list(review_prompt(played(asked, *STEPS), asked.dialect))))

@@ -122,7 +122,7 @@ def test_an_episode_of_calls_alone_takes_words_only_if_the_environment_says_so(e
     assert read_target("Which order is it?", "high", context, 1) == (REPLY, [])
 
 
-def test_what_the_environment_said_at_the_start_decides(make_trajectory: Any) -> None:
+def test_the_info_of_the_environment_at_the_start_decides(make_trajectory: Any) -> None:
     trajectory = make_trajectory([json.dumps(CALL)], ["ok"], info={"plain_replies": True})
     assert read_target("Which order is it?", "high", ReflectionContext.of(trajectory), 1) == (REPLY, [])
 

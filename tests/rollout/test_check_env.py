@@ -99,7 +99,7 @@ def test_a_problem_that_shows_in_many_places_is_reported_once_and_counted(fault)
     assert contract[0].rpartition("... and ")[2].removesuffix(" more").isdigit()
 
 
-def test_an_environment_without_text_is_told_so_first_and_in_plain_letters():
+def test_an_environment_without_text_gets_one_clear_error_first():
     first, second, *others = check_env("CartPole-v1")
     assert first.startswith("action_space must be text (hero_envs.spaces.UnicodeText")
     assert second.startswith("observation_space must be text")

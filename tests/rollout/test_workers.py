@@ -137,7 +137,7 @@ def test_bug_241_and_242_a_worker_that_ends_takes_its_other_episodes_along_and_n
     assert len({observation(answer) for answer in again.values()} - {observation(first[0])}) == 1
 
 
-def test_an_environment_that_raises_leaves_its_worker_and_its_neighbors_alone(pool: Any) -> None:
+def test_an_environment_that_raises_does_not_affect_its_worker_and_the_others(pool: Any) -> None:
     made = pool(4)
     before = made.ask({seat: Reset("a", 1) for seat in range(4)})
     answers = made.ask({0: Step("fail"), 2: Step("hi")})
@@ -202,7 +202,7 @@ def test_a_worker_reads_no_tensor_library() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
-def test_a_script_without_a_guard_is_told_what_is_missing(tmp_path: Path) -> None:
+def test_a_script_without_a_main_guard_gets_a_clear_error(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
         "from hero_pl.rollout.limits import Limits\n"

@@ -124,7 +124,7 @@ def test_a_buffer_shows_single_episodes_the_successes_of_earlier_batches() -> No
     assert shown(advise(teacher, [episode("later", 0.0)])[0]) == {None}  # pushed out by newer ones
 
 
-def test_a_restored_buffer_goes_on_as_the_saved_one() -> None:
+def test_a_restored_buffer_continues_like_the_saved_one() -> None:
     saved, restored = FullDemoTeacher("buffer"), FullDemoTeacher("buffer")
     for _ in range(2):
         advise(saved, [episode(f"win{i}-", 1.0) for i in range(5)])

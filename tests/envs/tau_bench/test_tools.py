@@ -299,7 +299,7 @@ def test_three_missing_arguments_are_listed_with_a_comma_before_the_last() -> No
         ([], 0.0),
     ],
 )
-def test_outputs_are_looked_for_without_commas_and_case_in_what_was_said(replies: list[str], reward: float) -> None:
+def test_outputs_are_searched_in_replies_without_commas_and_case(replies: list[str], reward: float) -> None:
     data = shop()
     task = Task("test-0", "ann", "", (), ("1234.56", "OK"))
     domain = Domain("retail", data.base, retail_tools.TOOLS, (), "", {"test": (task,)})
@@ -310,7 +310,7 @@ def test_outputs_are_looked_for_without_commas_and_case_in_what_was_said(replies
     assert set(report["info"]) == {"r_outputs", "outputs"}
 
 
-def test_equal_databases_are_told_as_the_benchmark_tells_them() -> None:
+def test_databases_are_compared_as_in_the_benchmark() -> None:
     for value, other, equal in ((5, 5.0, False), ({}, [], True), (True, 1, False), ("1", 1, False)):
         left, right = shop(), shop()
         left["users"].edit("ann")["x"] = value

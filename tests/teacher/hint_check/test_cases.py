@@ -11,7 +11,7 @@ def cases(reader, batch, change=lambda reflections: reflections, turns=16):
     return policy, make_cases(played, change(reflections), HindsightTeacher().facts, policy.dialect, turns)
 
 
-def test_blamed_turns_want_their_target_and_right_ones_the_action_taken(reader, batch) -> None:
+def test_wrong_turns_use_their_target_and_right_ones_the_action_taken(reader, batch) -> None:
     policy, chosen = cases(reader, batch)
     assert [case.blamed for case in chosen] == [True] * 4 + [False] * 4
     assert chosen[1].wanted == policy.ids("click[good1]")

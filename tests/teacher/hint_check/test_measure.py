@@ -43,7 +43,7 @@ def test_a_reply_that_the_hint_names_gains_what_the_model_gives_it(reader, batch
     assert measured.blamed == (True,) * 4 + (False,) * 4
 
 
-def test_a_wording_that_the_chat_template_refuses_is_named_and_the_others_go_on(reader, batch) -> None:
+def test_a_wording_that_the_chat_template_refuses_is_named_and_the_others_are_measured(reader, batch) -> None:
     policy = reader("; do ")
     strict = policy.template.tokenizer.chat_template.replace(
         "{% for message in messages %}",

@@ -45,7 +45,7 @@ def test_of_the_shipped_wordings_prose_is_taken_last(reader, batch) -> None:
     assert list(POSITIONS)[-1] == "full"
 
 
-def test_a_corrected_action_that_stays_unlikely_is_told(reader, batch) -> None:
+def test_a_corrected_action_that_stays_unlikely_is_reported(reader, batch) -> None:
     policy = reader("; do ")
     assert WEAK in summary(report(policy, batch))
     policy.strength = 20.0
