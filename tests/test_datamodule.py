@@ -150,3 +150,12 @@ def test_bug_39_the_evaluation_path_never_imports_what_renders_hints():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_several_processes_share_a_spend_cap() -> None:
+    user = {"url": "http://localhost:9", "model": "m", "spend_cap": 3.0, "prompt_price": 1.0}
+    data = Place("hero_pl/PocketRetail-v0", {"user": user})
+    data.place = (1, 2)
+    endpoint = data.collector("train").env.unwrapped.user.endpoint
+    assert endpoint.spending.cap == 1.5
+    assert data.collector("test").env.unwrapped.user.endpoint is endpoint

@@ -63,15 +63,21 @@ def locked(folder: Path) -> Iterator[None]:
     """Lock a run folder so that no other process writes to it.
 
     Raises:
-        ConfigError: Another process holds the lock.
+        ConfigError: Another process holds the lock, or the folder cannot be made.
     """
     if sys.platform == "win32":  # folders cannot be locked there
         yield
         return
     import fcntl
 
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise ConfigError(
+            f"The run folder {folder} cannot be made: {error.strerror or error}. Set trainer.logger.init_args.save_dir "
+            "to a folder that can be written."
+        ) from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +43,12 @@ class Lora:
     rank: int = 32
     alpha: int = 64
     target_modules: str | list[str] = "all-linear"
+
+    def __post_init__(self) -> None:
+        if self.rank < 1 or self.alpha < 1:
+            raise ConfigError(f"lora={{rank: {self.rank}, alpha: {self.alpha}}}: expected at least 1 for both.")
+        if find_spec("peft") is None:
+            raise ConfigError("lora needs the package peft: pip install 'hero_pl[lora]'.")
 
 
 def resolve(name: str | None) -> str | None:
@@ -107,18 +115,28 @@ def load_config(pretrained: str | None, config: dict[str, Any] | None, vocabular
         ConfigError: ``config`` does not describe a model.
         PolicyError: The checkpoint has none that can be read, or one for fewer ids than the tokenizer has.
     """
-    from transformers import AutoConfig
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import CONFIG_MAPPING, AutoConfig
 
     if config is not None:
         try:
+            if config.get("model_type") not in CONFIG_MAPPING:
+                near = difflib.get_close_matches(str(config.get("model_type")), CONFIG_MAPPING, n=1)
+                hint = f" Did you mean {near[0]!r}?" if near else ""
+                raise ValueError(f"transformers has no model_type {config.get('model_type')!r}.{hint}")
             found = AutoConfig.for_model(**{"vocab_size": vocabulary, **config})
-        except (ValueError, TypeError) as error:
-            raise ConfigError(f"HuggingFacePolicy(config={config}): {error}") from error
+            known = set(vars(AutoConfig.for_model(found.model_type))) | set(found.attribute_map)
+        except (ValueError, TypeError, StrictDataclassError) as error:
+            raise ConfigError(f"HuggingFacePolicy(config={config}): {' '.join(str(error).split())}") from error
+        for key in config.keys() - known:  # transformers takes any
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.8)
+            if near:
+                raise ConfigError(f"HuggingFacePolicy(config={{{key}: ...}}): did you mean {near[0]!r}?")
     else:
         place, file = gguf.source(str(pretrained))
         try:
             found = AutoConfig.from_pretrained(place, **file)
-        except _DAMAGED as error:
+        except (*_DAMAGED, StrictDataclassError) as error:
             raise PolicyError(
                 f"No model configuration can be read from {pretrained!r}: {_first_line(error)} "
                 "Give a folder with config.json, or a hub id that this machine can reach."
@@ -190,15 +208,9 @@ def _no_model(config: PretrainedConfig, attention: str, error: Exception) -> Pol
 
 
 def with_adapter(model: Any, lora: Lora) -> Any:
-    """The model with a new adapter; only the adapter is trained.
+    """The model with a new adapter; only the adapter is trained."""
+    from peft import LoraConfig, get_peft_model
 
-    Raises:
-        ConfigError: The package ``peft`` is missing.
-    """
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError as error:
-        raise ConfigError("lora= needs the package peft: pip install 'hero_pl[lora]'.") from error
     return get_peft_model(
         model,
         LoraConfig(

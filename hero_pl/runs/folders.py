@@ -10,6 +10,8 @@ from hero_pl.errors import ConfigError
 from hero_pl.runs.records import RECORDS_FILE, records_path
 
 MOST_LISTED = 10
+LONGEST = 200
+"""Characters of a path in a message at most."""
 
 
 def must_exist(path: Path, kind: Literal["file", "folder", "run", "checkpoint"], cure: str) -> None:
@@ -23,11 +25,15 @@ def must_exist(path: Path, kind: Literal["file", "folder", "run", "checkpoint"],
     Raises:
         ConfigError: The check failed; the message suggests the closest name in the same folder, if there is one.
     """
-    if {"file": path.is_file, "folder": path.is_dir}.get(kind, path.exists)():
+    try:
+        found = "folder" if path.is_dir() else "file" if path.is_file() else "device or pipe" if path.exists() else ""
+        beside = [other.name for other in path.parent.iterdir()] if not found and path.parent.is_dir() else []
+    except OSError as error:  # a name that is too long, or a folder that may not be read
+        raise ConfigError(f"{str(path)[:LONGEST]} cannot be opened: {error.strerror or error}. {cure}") from error
+    if found and (found == kind or kind in ("run", "checkpoint")):
         return
-    if path.exists():
-        raise ConfigError(f"{path} is a {'folder' if path.is_dir() else 'file'}; expected a {kind}. {cure}")
-    beside = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+    if found:
+        raise ConfigError(f"{path} is a {found}; expected a {kind}. {cure}")
     near = difflib.get_close_matches(path.name, beside, n=1)
     hint = f" Did you mean {path.parent / near[0]}?" if near else ""
     named = kind if kind != "run" else "file" if path.suffix else "folder"

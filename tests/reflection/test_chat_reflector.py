@@ -247,3 +247,11 @@ def test_a_setting_out_of_range_is_refused(options: dict[str, Any]) -> None:
     values: dict[str, Any] = {"base_url": "http://localhost", "model": "m", **options}
     with pytest.raises(ConfigError, match=next(iter(options))):
         ChatReflector(**values)
+
+
+def test_several_processes_share_the_limit_of_tokens(monkeypatch) -> None:
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: 4)
+    reflector = ChatReflector("http://localhost:9", "judge", max_total_tokens=1000)
+    assert reflector.reflect([], None) == []
+    assert reflector.endpoint._spending.cap == 250
