@@ -19,6 +19,7 @@ from hero_pl.rollout.collect import Collector, pool_of
 from hero_pl.rollout.demonstrations import Demonstrations
 from hero_pl.rollout.environments import check_arguments, check_id, share_of
 from hero_pl.rollout.limits import Limits
+from hero_pl.rollout.ranks import over_ranks
 from hero_pl.rollout.specs import EpisodeSpec, SeedPurpose, derive_seeds
 from hero_pl.types import Trajectory
 
@@ -201,14 +202,9 @@ class RolloutDataModule(lightning.LightningDataModule):
             self.steps += 1
             if self.demonstrations is not None:
                 return self.demonstrations.make(specs, policy.dialect, self.collector("train"))
+            on_episode = self._counter("rolling out", len(specs))
             health = self.collector("train").health
-            suspects = set(health.suspects)
-            played = self._resampled(self._collect(specs, policy, self._counter("rolling out", len(specs))), policy)
-            if self.trainer.world_size > 1:
-                states: list[Any] = [None] * self.trainer.world_size
-                torch.distributed.all_gather_object(states, health.state_dict())
-                health.agree(suspects, states)
-            return played
+            return over_ranks(health, lambda: self._resampled(self._collect(specs, policy, on_episode), policy))[0]
         return self.evaluate(policy, str(batch))
 
     def _collect(
@@ -287,6 +283,8 @@ class RolloutDataModule(lightning.LightningDataModule):
     ) -> list[Trajectory]:
         """Play held-out tasks without hints, as in deployment.
 
+        Several processes share the episodes, and each gets all of them, in the order of one process.
+
         Args:
             policy: A policy with loaded weights.
             stage: ``validate``, ``test``, or ``train`` for the tasks of training.
@@ -303,9 +301,16 @@ class RolloutDataModule(lightning.LightningDataModule):
         if stage not in STAGES:
             raise ConfigError(f"stage={stage!r}: expected one of {', '.join(STAGES)}.")
         specs = self._evaluated(stage, self.eval_episodes if episodes is None else episodes, trials)
-        count = self._counter("evaluating", len(specs), on_episode)
+        (rank, world), collector = self._place(), self.collector(stage)
+        own = specs[rank::world]
+        count = self._counter("evaluating", len(own), on_episode)
         with self._precision():
-            return self.collector(stage).collect(specs, policy, sampling or self.eval_sampling, count)
+            _, shares = over_ranks(
+                collector.health,
+                lambda: collector.collect(own, policy, sampling or self.eval_sampling, count),
+                gather=True,
+            )
+        return [shares[i % len(shares)][i // len(shares)] for i in range(len(specs))]
 
     def _precision(self) -> AbstractContextManager[None]:
         """``trainer.precision``, which Lightning sets for steps only; actions are sampled as they are scored."""
