@@ -124,6 +124,8 @@ class RolloutDataModule(lightning.LightningDataModule):
         self.splits = {**SPLITS, **(splits or {})}
         self.eval_episodes = eval_episodes
         self.demonstrations = demonstrations
+        self.accept_changes = False
+        """Whether a checkpoint of a run with another number of tasks per step may be resumed."""
         self.steps = 0
         """Number of training batches so far, including those without an optimizer step."""
         self.discarded: list[Trajectory] = []
@@ -157,7 +159,11 @@ class RolloutDataModule(lightning.LightningDataModule):
     # -- training ----------------------------------------------------------------------------------------------
 
     def _stream(self, tasks: int) -> TaskStream:
-        return TaskStream(tasks, self.tasks_per_step * self._place()[1], self.seed)
+        return TaskStream(tasks, self._per_step(), self.seed)
+
+    def _per_step(self) -> int:
+        """Tasks of one step over all processes."""
+        return self.tasks_per_step * self._place()[1]
 
     def _place(self) -> tuple[int, int]:
         """Rank of this process, and number of processes."""
@@ -255,12 +261,25 @@ class RolloutDataModule(lightning.LightningDataModule):
         return batch
 
     def state_dict(self) -> dict[str, Any]:
-        """The position in the task stream, and the tasks in quarantine."""
+        """The position in the task stream, its tasks per step, and the tasks in quarantine."""
         known = {split: collector.health.state_dict() for split, collector in self._collectors.items()}
-        return {"steps": self.steps, "health": self._health | known}
+        return {"steps": self.steps, "per_step": self._per_step(), "health": self._health | known}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore :meth:`state_dict`."""
+        """Restore :meth:`state_dict`.
+
+        Raises:
+            ConfigError: A step of the checkpoint's run had another number of tasks, over all processes.
+        """
+        before, now = state_dict.get("per_step", self._per_step()), self._per_step()
+        training = self.trainer is None or self.trainer.state.fn == "fit"
+        if before != now and training and not self.accept_changes:
+            raise ConfigError(
+                f"data.tasks_per_step={self.tasks_per_step} with {self._place()[1]} processes: {now} tasks per step, "
+                f"but {before} in the run of the checkpoint, so tasks would be repeated or left out. Set "
+                "data.tasks_per_step to that number divided by the number of processes, or accept the change with "
+                "--resume_changed true."
+            )
         self.steps, self._health = int(state_dict["steps"]), dict(state_dict["health"])
         for split in self._health.keys() & self._collectors.keys():
             self._collectors[split].health.load_state_dict(self._health.pop(split))

@@ -16,7 +16,10 @@ from two_processes import ROOT, environment, fit, free_port
 
 LONGEST_S = 120.0
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc"),
+]
 
 
 def processes(session):
@@ -50,18 +53,18 @@ def wait_for(what, process):
 
 @pytest.mark.parametrize(
     ("rank", "number"),
-    [(0, signal.SIGTERM), (1, signal.SIGTERM), (1, signal.SIGKILL)],
+    [(0, signal.SIGTERM), (1, signal.SIGTERM), (1, signal.SIGKILL), (1, signal.SIGSTOP)],
     ids=lambda value: str(int(value)),
 )
 def test_a_signal_to_any_process_ends_both_and_the_run_is_saved(rank, number, tmp_path):
     changes = {
         "turn_budget": {"max_turns": 100_000},
         "held_out": {"episodes": 0},
-        "checkpoint": {"every_n_steps": 2 if number == signal.SIGKILL else 100_000},
+        "checkpoint": {"every_n_steps": 100_000},
     }
     folder = tmp_path / "runs" / "quickstart" / "version_0"
     process = subprocess.Popen(
-        fit(tmp_path, changes),
+        fit(tmp_path, changes, timeout="0:00:30"),
         cwd=ROOT,
         env=environment(MASTER_PORT=str(free_port())),
         stdout=subprocess.DEVNULL,

@@ -23,11 +23,11 @@ def environment(**more: str) -> dict[str, str]:
     return {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), **more}
 
 
-def fit(folder: Path, changes: dict[str, object]) -> list[str]:
+def fit(folder: Path, changes: dict[str, object], timeout: str = "0:02:00") -> list[str]:
     """Words of the command; ``changes`` are sections that replace those below."""
     strategy = {
         "class_path": "lightning.pytorch.strategies.DDPStrategy",
-        "init_args": {"process_group_backend": "gloo", "timeout": "0:02:00"},
+        "init_args": {"process_group_backend": "gloo", "timeout": timeout},
     }
     values = {
         "model": {
