@@ -113,15 +113,15 @@ class TokenizedBatch:
         )
 
     def _tokens(self, keep: Tensor) -> dict[str, Any]:
-        found = {name: getattr(self, name) for name in _tensor_fields(type(self))}
-        return {name: None if value is None else value[keep] for name, value in found.items()}
+        tensors = {name: getattr(self, name) for name in _tensor_fields(type(self))}
+        return {name: None if value is None else value[keep] for name, value in tensors.items()}
 
 
 def _by_trajectory(side: Sequence[ScoreRow]) -> dict[int, list[ScoreRow]]:
-    found: dict[int, list[ScoreRow]] = {}
+    by_number: dict[int, list[ScoreRow]] = {}
     for row in side:
-        found.setdefault(row.trajectory, []).append(row)
-    return found
+        by_number.setdefault(row.trajectory, []).append(row)
+    return by_number
 
 
 def _tensor_fields(batch: type[TokenizedBatch]) -> tuple[str, ...]:
@@ -211,7 +211,8 @@ def tokenize(
         of_policy = coefficients(
             policy_term.normalize, weight=shares, mask=counted, constant=policy_term.constant, **where
         )
-    advantages = torch.tensor(list(advantage) if advantage is not None else [0.0] * len(trajectories), device=device)
+    each = list(advantage) if advantage is not None else [0.0] * len(trajectories)
+    advantages = torch.tensor(each, dtype=torch.float32, device=device)
     return TokenizedBatch(
         student=tuple(layout.student),
         teacher=tuple(layout.teacher),
@@ -225,7 +226,7 @@ def tokenize(
         teacher_mask=teacher_mask,
         coefficient=coefficients(normalize, weight=scales, mask=scales > 0.0, constant=constant, **where),
         policy_coefficient=of_policy,
-        advantage=advantages.float()[owner] if len(trajectories) else torch.zeros(0, device=device),
+        advantage=advantages[owner] if len(trajectories) else advantages,
         turn_numbers=tuple(layout.turn_numbers),
         temperature=_temperature(trajectories),
         counters=layout.counters,
@@ -238,12 +239,12 @@ def _temperature(trajectories: Sequence[Trajectory]) -> float:
     Raises:
         TokenAlignmentError: There are several, so recorded and new log-probabilities cannot be compared.
     """
-    found = sorted({trajectory.temperature for trajectory in trajectories})
-    if len(found) > 1:
+    temperatures = sorted({trajectory.temperature for trajectory in trajectories})
+    if len(temperatures) > 1:
         raise TokenAlignmentError(
-            f"One batch has episodes that were sampled at the temperatures {found}. Split the batch."
+            f"One batch has episodes that were sampled at the temperatures {temperatures}. Split the batch."
         )
-    return found[0] if found else 1.0
+    return temperatures[0] if temperatures else 1.0
 
 
 class _Layout:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import lightning
@@ -16,13 +17,18 @@ from hero_pl.policy.base import Policy
 from hero_pl.policy.sampling import Sampling
 from hero_pl.rollout.collect import Collector, pool_of
 from hero_pl.rollout.demonstrations import Demonstrations
-from hero_pl.rollout.environments import check_arguments, check_id
+from hero_pl.rollout.environments import check_arguments, check_id, share_of
 from hero_pl.rollout.limits import Limits
 from hero_pl.rollout.specs import EpisodeSpec, SeedPurpose, derive_seeds
 from hero_pl.types import Trajectory
 
 STAGES = {"train": 5, "validate": 8, "test": 4}
 """Second entry of the entropy of an evaluation, so that the same task has different randomness in two stages."""
+
+MOST_EPISODES = 1_000_000
+"""Episodes of one process and step at most."""
+SPLITS = {"train": "train", "validate": "validation", "test": "test"}
+"""Stage -> name of its split, if the environment has splits."""
 
 
 class TaskStream:
@@ -87,14 +93,25 @@ class RolloutDataModule(lightning.LightningDataModule):
         demonstrations: Demonstrations | None = None,
     ) -> None:
         super().__init__()
-        for name, value in (("tasks_per_step", tasks_per_step), ("group_size", group_size)):
+        least_one = {"tasks_per_step": tasks_per_step, "group_size": group_size, "seed_tasks": seed_tasks}
+        for name, value in least_one.items():
             if value < 1:
                 raise ConfigError(f"data.{name}={value}: expected at least 1.")
+        if tasks_per_step * group_size > MOST_EPISODES:
+            raise ConfigError(
+                f"data.tasks_per_step={tasks_per_step}, data.group_size={group_size}: expected at most {MOST_EPISODES} "
+                "episodes per step."
+            )
         if eval_episodes < 0:
             raise ConfigError(f"data.eval_episodes={eval_episodes}: expected 0 (every task) or a positive number.")
         seed = seed or 0
         if seed < 0:
             raise ConfigError(f"data.seed={seed}: expected 0 or a positive number.")
+        unknown = (splits or {}).keys() - SPLITS.keys()
+        if unknown:
+            raise ConfigError(
+                f"data.splits={splits}: no stage {', '.join(sorted(unknown))}. Stages: {', '.join(SPLITS)}."
+            )
         limits = limits or Limits()
         check_id(env)
         check_arguments(env_args or {}, limits.workers)
@@ -103,7 +120,7 @@ class RolloutDataModule(lightning.LightningDataModule):
         self.sampling = Sampling(temperature, max_action_tokens)
         self.eval_sampling = Sampling(eval_temperature, max_action_tokens)
         self.limits = limits
-        self.splits = {"train": "train", "validate": "validation", "test": "test", **(splits or {})}
+        self.splits = {**SPLITS, **(splits or {})}
         self.eval_episodes = eval_episodes
         self.demonstrations = demonstrations
         self.steps = 0
@@ -121,7 +138,8 @@ class RolloutDataModule(lightning.LightningDataModule):
         """Environments of a stage: ``train``, ``validate`` or ``test``."""
         split = self.splits.get(stage, stage)
         if split not in self._collectors:
-            made = Collector(self.env, self.env_args, split, self.limits, self.seed_tasks, self._pool)
+            arguments = share_of(self.env_args, self._place()[1])
+            made = Collector(self.env, arguments, split, self.limits, self.seed_tasks, self._pool)
             if split in self._health:
                 made.health.load_state_dict(self._health.pop(split))
             self._collectors[split] = made
@@ -205,7 +223,8 @@ class RolloutDataModule(lightning.LightningDataModule):
             PolicyError: Out of memory; the message has the settings to lower.
         """
         try:
-            return self.collector("train").collect(specs, policy, self.sampling, on_episode)
+            with self._precision():
+                return self.collector("train").collect(specs, policy, self.sampling, on_episode)
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise PolicyError(
                 f"Out of memory with {min(self.limits.num_envs, len(specs))} episodes in flight. Lower "
@@ -284,18 +303,19 @@ class RolloutDataModule(lightning.LightningDataModule):
         if stage not in STAGES:
             raise ConfigError(f"stage={stage!r}: expected one of {', '.join(STAGES)}.")
         specs = self._evaluated(stage, self.eval_episodes if episodes is None else episodes, trials)
-        return self.collector(stage).collect(
-            specs,
-            policy,
-            sampling or self.eval_sampling,
-            on_episode=self._counter("evaluating", len(specs), on_episode),
-        )
+        count = self._counter("evaluating", len(specs), on_episode)
+        with self._precision():
+            return self.collector(stage).collect(specs, policy, sampling or self.eval_sampling, count)
+
+    def _precision(self) -> AbstractContextManager[None]:
+        """``trainer.precision``, which Lightning sets for steps only; actions are sampled as they are scored."""
+        return self.trainer.precision_plugin.forward_context() if self.trainer else nullcontext()
 
     def demonstrate(self, dialect: Dialect, episodes: int) -> list[Trajectory]:
         """Demonstrations of the first training tasks.
 
         Args:
-            dialect: Of the policy that is to read them.
+            dialect: Dialect of the policy that will read them.
             episodes: How many; tasks repeat when there are fewer.
 
         Raises:

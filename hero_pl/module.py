@@ -23,6 +23,7 @@ from hero_pl.policy.base import Policy
 from hero_pl.runs.records import Record, append_records, evaluable, to_record
 from hero_pl.scalars import Scalar, largest, measured, total
 from hero_pl.step import IdleBatches, StepOutputs, over_ranks, step_records
+from hero_pl.strategies import check_precision, check_strategy
 from hero_pl.types import Trajectory
 
 
@@ -106,7 +107,9 @@ class HeroModule(lightning.LightningModule):
     # -- set-up ------------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
-        """Check the configuration before weights are read."""
+        """Check the configuration, and create the environments, before weights are read."""
+        check_strategy(self.trainer.strategy)
+        check_precision(self.trainer.precision)
         self.policy.sampler.check(self.policy)
         if stage == "fit":
             self.objective.check_policy(self.policy)
@@ -114,6 +117,14 @@ class HeroModule(lightning.LightningModule):
         if stage == "fit" and data is not None:
             self.objective.check(data.group_size)
             self._check_staleness(self.updates_per_batch - 1, f"updates_per_batch={self.updates_per_batch}")
+        if data is not None:
+            room, reply = self.policy.context_length(), data.sampling.max_action_tokens
+            if reply >= room:
+                raise ConfigError(
+                    f"data.max_action_tokens={reply}: the context of the policy has {room} tokens, for prompt and "
+                    "reply. Lower max_action_tokens, or raise model.policy.init_args.max_length if the model allows it."
+                )
+            data.collector({"fit": "train", "predict": "test"}.get(stage, stage))
 
     def _check_staleness(self, steps: int, why: str) -> None:
         if steps > self.max_staleness and not self.objective.tolerates_stale:
@@ -174,7 +185,8 @@ class HeroModule(lightning.LightningModule):
             step = self.objective.prepare(judged, self.policy, self._reduce_sum)
         data = getattr(self.trainer, "datamodule", None)
         discarded = getattr(data, "discarded", [])
-        played = torch.tensor([float(sum(len(t.turns) for t in (*trajectories, *discarded)))])
+        # the default dtype is that of trainer.precision: bfloat16 would round counts above 256
+        played = torch.tensor([sum(len(t.turns) for t in (*trajectories, *discarded))], dtype=torch.float32)
         self.turns += int(self._reduce_sum(played))  # all ranks have the same count, so the budget ends them together
         metrics = {**rollout_metrics(trajectories, discarded, self.policy.dialect), **step.metrics}
         metrics |= {name: total(count) for name, count in step.batch.counters.items()}
@@ -194,7 +206,7 @@ class HeroModule(lightning.LightningModule):
         metrics = over_ranks(metrics, self.trainer.world_size)
         self._log_step(metrics, len(trajectories))
         if self.idle.count(updated, metrics, self.global_step) and self.trainer.is_global_zero:
-            warnings.warn(self.idle.said, stacklevel=2)
+            warnings.warn(self.idle.message, stacklevel=2)
         self.last_records = step_records(judged, step, outputs, self.global_step)
         self.last_records += [Record("train", self.global_step, t) for t in trajectories if not evaluable(t)]
         if self.broken_steps >= self.max_broken_steps:
@@ -211,7 +223,7 @@ class HeroModule(lightning.LightningModule):
     def _update(self, step: Step) -> tuple[StepOutputs, bool]:
         """Backward over all micro-batches, then step; skipped without tokens or with a non-finite gradient."""
         optimizer: Any = self.optimizers()
-        anywhere = float(self._reduce_sum(torch.tensor([float(len(step.batch))])))
+        anywhere = float(self._reduce_sum(torch.tensor([len(step.batch)], dtype=torch.float32)))
         if not anywhere:
             return StepOutputs(), False
         try:

@@ -260,10 +260,10 @@ class Endpoint:
             raise RequestFailed(f"the request to {self.url} was canceled")
 
     def _refused(self, refusal: ChatRefusal) -> Exception:
-        said = f"{self.url} answered {refusal.status} for model {self.model!r}: {refusal.shown}."
+        problem = f"{self.url} answered {refusal.status} for model {self.model!r}: {refusal.shown}."
         if self._answered and refusal.status in REFUSED:
-            return self._failed(f"{said} It answers other requests: is this one too long?", refused=True)
-        return self._stop(f"{said} Check the address, the model and the key.")
+            return self._failed(f"{problem} It answers other requests: is this one too long?", refused=True)
+        return self._stop(f"{problem} Check the address, the model and the key.")
 
     def _failed(self, reason: str, refused: bool = False) -> Exception:
         with self._lock:

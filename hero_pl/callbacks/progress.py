@@ -163,8 +163,8 @@ class RunProgress(ProgressBar):
 
     def _time(self, turns: int) -> list[str]:
         left = self.remaining.left(share_done(self.trainer, turns), evaluations_left(self.trainer, turns))
-        told = [clock_text(self.remaining.elapsed)]
-        return told if left is None else [*told, f"about {clock_text(left)} left"]
+        parts = [clock_text(self.remaining.elapsed)]
+        return parts if left is None else [*parts, f"about {clock_text(left)} left"]
 
 
 class _Shown(ProgressColumn):

@@ -67,8 +67,8 @@ def unasked_prompt(renderer: Renderer) -> str:
 
 def drops_reasoning(renderer: Renderer, pair: tuple[str, str]) -> bool:
     """Whether the reasoning of a reply is left out after the next user message."""
-    said = Message("assistant", f"{pair[0]}\n{_WORDS}\n{pair[1]}\n\nb")
-    return _WORDS not in renderer.plain([Message("user", "a"), said, Message("user", "c")])
+    reasoned = Message("assistant", f"{pair[0]}\n{_WORDS}\n{pair[1]}\n\nb")
+    return _WORDS not in renderer.plain([Message("user", "a"), reasoned, Message("user", "c")])
 
 
 def moves_prompt(renderer: Renderer, opening: Sequence[Message]) -> bool:

@@ -46,6 +46,10 @@ class Policy(nn.Module, ABC):
         """Template, parser and context length of this policy; available after :meth:`load`."""
         return Dialect(self.template, self.parser, self.max_length)
 
+    def context_length(self) -> int:
+        """Maximum number of tokens in the context, also before :meth:`load`."""
+        return self.max_length
+
     @abstractmethod
     def load(self) -> None:
         """Read or make tokenizer and weights; calling it again does nothing.
@@ -131,11 +135,30 @@ class Policy(nn.Module, ABC):
 
     @contextmanager
     def sampling(self) -> Iterator[None]:
-        """Evaluation mode without gradients; the previous mode is restored afterwards, also after an error."""
+        """Evaluation mode without gradients; the previous mode is restored afterwards, also after an error.
+
+        Under autocast, trained weights are cast once for the whole context, not at every use.
+        """
         was_training = self.training
         self.eval()
         try:
-            with torch.no_grad():
+            with torch.no_grad(), _weights_cast_once(next(self.parameters(), torch.empty(0)).device.type):
                 yield
         finally:
             self.train(was_training)
+
+
+@contextmanager
+def _weights_cast_once(device: str) -> Iterator[None]:
+    """Keep what autocast makes of float32 weights; Lightning switches that off, since gradients must reach the weights.
+
+    Autocast keeps only casts of weights that require a gradient: frozen ones are cast at every use.
+    """
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+        yield
+        return
+    try:
+        with torch.autocast(device, torch.get_autocast_dtype(device), cache_enabled=True):
+            yield
+    finally:
+        torch.clear_autocast_cache()  # half of the memory of the weights

@@ -1,10 +1,11 @@
-"""Score many continuations of one conversation without running the conversation once for each.
+"""Scores many continuations of one conversation without running the whole conversation for each of them.
 
-The teacher's context at turn t is the conversation up to there, then a hint, then the action. Scored separately, every
-turn pays for the whole conversation before it. Here the rows of a conversation form a tree: its last row is run as a
-whole (the *trunk*), and every other row (a *branch*) only from the first id on in which it differs from the trunk. The
-logits are those of separate passes, up to rounding. What a row has in common with the trunk is found by comparing ids,
-so nothing is assumed of templates: where a history was rewritten, a conversation has several trunks.
+The teacher's context at turn t is the conversation before t, then a hint, then the action. If rows are scored
+separately, every turn costs a pass over the whole conversation before it. Here the rows of a conversation form a tree:
+its last row is run completely (the *trunk*); every other row (a *branch*) is run only from the first id that differs
+from the trunk. The logits equal those of separate passes, up to rounding. The common prefix of a row and the trunk is
+found by comparing ids, so no property of the chat template is assumed: if it rewrites the history, a conversation has
+several trunks.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ Sharing = Literal["prefix_cache", "tree_mask"]
 Scoring = Literal["auto", "separate", "prefix_cache", "tree_mask"]
 
 WORTH = 0.9
-"""Rows share a pass if that takes at most this share of their tokens; else they are padded and run side by side."""
+"""Rows share a pass if that runs at most this share of their tokens; otherwise they are padded and run as a batch."""
 
 log = logging.getLogger(__name__)
 
 ATTENTION = "hero_pl_branches"
-"""Name under which the attention of ``tree_mask`` is known to transformers."""
+"""Name of the attention of ``tree_mask`` in transformers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +44,9 @@ class Tree:
     """Rows that are scored together."""
 
     trunk: int
-    """Number of the row that is run as a whole."""
+    """Number of the row that is run completely."""
     branches: tuple[tuple[int, int], ...]
-    """``(row, ids in common with the trunk)``."""
+    """``(row, length of the prefix that it shares with the trunk)``."""
 
     def forwarded(self, rows: Sequence[ScoreRow]) -> int:
         """Tokens that go through the network."""
@@ -53,7 +54,7 @@ class Tree:
 
 
 def plan(rows: Sequence[ScoreRow]) -> list[Tree]:
-    """Gather the rows of each trajectory around its last one, or around the last of each stretch that grew."""
+    """Trees of the rows: one per trajectory, or one per part of a trajectory without a rewritten history."""
     branches: dict[int, list[tuple[int, int]]] = {}
     trajectories: dict[int, list[int]] = {}
     for i, row in enumerate(rows):
@@ -64,7 +65,7 @@ def plan(rows: Sequence[ScoreRow]) -> list[Tree]:
             i = members[place]
             shared, trunk = max(((_shared_ids(rows[i], rows[j]), j) for j in trunks), default=(0, i))
             earlier = rows[members[place - 1]] if place else None
-            # a rewritten history: what came before this row has more in common with it than with any trunk
+            # a rewritten history: this row shares a longer prefix with the row before it than with any trunk
             lone = earlier is not None and all(
                 _shared_ids(earlier, rows[i]) > _shared_ids(earlier, rows[j]) for j in trunks
             )
@@ -77,7 +78,7 @@ def plan(rows: Sequence[ScoreRow]) -> list[Tree]:
 
 
 def worth_sharing(rows: Sequence[ScoreRow]) -> tuple[list[Tree], list[int]]:
-    """The trees that save tokens, and the rows of the others."""
+    """The trees that save tokens, and the rows of all other trees."""
     trees, lone = [], []
     for tree in plan(rows):
         members = sorted([tree.trunk, *(i for i, _ in tree.branches)])
@@ -89,7 +90,7 @@ def worth_sharing(rows: Sequence[ScoreRow]) -> tuple[list[Tree], list[int]]:
 
 
 def forwarded_tokens(rows: Sequence[ScoreRow]) -> int:
-    """Tokens that go through the network if it can share."""
+    """Tokens that the network runs if it can share prefixes."""
     return _cost(rows, *worth_sharing(rows))
 
 
@@ -98,24 +99,24 @@ def _cost(rows: Sequence[ScoreRow], trees: Sequence[Tree], lone: Sequence[int]) 
 
 
 class BranchScorer:
-    """Logits of rows that share their beginnings.
+    """Logits of rows that share prefixes.
 
-    Falls back to separate passes where the network cannot share, and says why once.
+    Uses separate passes if the network cannot share prefixes, and reports the reason once.
 
     Args:
         how: ``prefix_cache`` keeps keys and values of the trunk and runs one branch after the other. ``tree_mask`` runs
-            trunk and branches as one sequence in which a branch sees the trunk up to where it leaves it, and itself.
-            ``auto`` takes ``tree_mask`` if the network can, else ``prefix_cache``.
+            trunk and branches as one sequence, in which a branch attends to its prefix of the trunk and to itself.
+            ``auto`` uses ``tree_mask`` if the network supports it, otherwise ``prefix_cache``.
     """
 
     def __init__(self, how: Literal["auto", "prefix_cache", "tree_mask"] = "auto") -> None:
         self.how = how
         self.chosen: Sharing = "tree_mask" if how == "auto" else how
-        """How rows are run that share a pass."""
+        """The method for rows that share a pass."""
         self.forwarded = 0
-        """Tokens that went through the network so far."""
+        """Tokens that the network has run so far."""
         self.reason: str | None = None
-        """Why rows are scored separately, if they are."""
+        """Reason why rows are scored separately; ``None`` if they are not."""
         self._checked: set[int] = set()
         self._told = self._told_of_rope = False
 
@@ -136,20 +137,20 @@ class BranchScorer:
         return Scores(self._shared(network, network.logits_at, rows, weights))
 
     def _sharing(self, policy: Policy, rows: Sequence[ScoreRow], weights: str) -> Network | None:
-        """The network, if it can share; else the rows are counted as run one by one."""
+        """The network if it can share prefixes; otherwise ``None``, and the rows are counted as separate passes."""
         if rows and self.shares(policy, rows, weights):
             return policy.network
         self.forwarded += sum(len(row.ids) for row in rows)
         return None
 
     def describe(self, policy: Policy, rows: Sequence[ScoreRow], weights: str, rewritten: int) -> dict[str, Scalar]:
-        """What scoring ``rows`` will cost.
+        """Metrics of the cost of scoring ``rows``.
 
         Args:
-            policy: Loaded.
-            rows: Of one step.
-            weights: Which will score.
-            rewritten: Places where a context does not continue the one before; each costs a pass over what precedes.
+            policy: A loaded policy.
+            rows: Rows of one step.
+            weights: Weights that will score.
+            rewritten: Number of contexts that do not continue the context before them; each needs a separate pass.
         """
         if rewritten and not self._told:
             self._told = True
@@ -166,7 +167,7 @@ class BranchScorer:
         return self.can_share(policy, weights) and not self._crosses(policy, rows)
 
     def _crosses(self, policy: Policy, rows: Sequence[ScoreRow]) -> bool:
-        """Whether rotary positions change on the way: what was computed before is then of no use beyond."""
+        """Whether a row is so long that its rotary positions change; keys from shorter contexts are then not valid."""
         switches = policy.network.rope_switches if policy.network is not None else ()
         longest = max((len(row.ids) for row in rows), default=0)
         if not switches or longest <= switches[0]:
@@ -198,7 +199,7 @@ class BranchScorer:
         return torch.cat([scored for scored in found if scored is not None])
 
     def can_share(self, policy: Policy, weights: str) -> bool:
-        """Whether the network can: compared with separate passes on a few made-up rows, once per policy."""
+        """Whether the network can share prefixes: compared with separate passes on a few test rows, once per policy."""
         if self.reason is None and id(policy) not in self._checked:
             self._checked.add(id(policy))
             ways: tuple[Sharing, ...] = ("tree_mask", "prefix_cache") if self.how == "auto" else (self.how,)
@@ -251,7 +252,7 @@ def _prefix_cache(model: Any, read: Read, rows: Sequence[ScoreRow], tree: Tree) 
 
 
 def _continue(model: Any, read: Read, row: ScoreRow, start: int, cache: Any) -> Tensor:
-    """Run ``row`` from position ``start`` on, on top of what is in the cache."""
+    """Run ``row`` from position ``start`` on; the cache holds the ids before it."""
     ids = torch.tensor([row.ids[start:]], device=model.device)
     positions = torch.arange(start, len(row.ids), device=model.device)[None]
     places = [position - start for position in row.read]
@@ -261,21 +262,21 @@ def _continue(model: Any, read: Read, row: ScoreRow, start: int, cache: Any) -> 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """One sequence that holds a whole tree: the trunk, then what is new of each branch."""
+    """One sequence for a whole tree: the trunk, then the ids of each branch after its shared prefix."""
 
     ids: tuple[int, ...]
     positions: tuple[int, ...]
-    """Those that the ids have in their rows."""
+    """Positions of the ids in their rows."""
     trunk: int
     """Length of the trunk."""
     spans: tuple[tuple[int, int, int], ...]
-    """``(start, stop, ids of the trunk that it sees)`` of each branch."""
+    """``(start, stop, length of the shared prefix)`` of each branch."""
     read: tuple[int, ...]
-    """Places whose logits are wanted: the trunk's, then those of each branch."""
+    """Positions whose logits are needed: those of the trunk, then those of each branch."""
 
 
 def tree_layout(rows: Sequence[ScoreRow], tree: Tree) -> Layout:
-    """Lay out a tree as one sequence."""
+    """The layout of a tree as one sequence."""
     trunk = rows[tree.trunk]
     ids, positions, read = list(trunk.ids), list(range(len(trunk.ids))), list(trunk.read)
     spans: list[tuple[int, int, int]] = []
@@ -295,12 +296,12 @@ def _tree_mask(model: Any, read: Read, rows: Sequence[ScoreRow], tree: Tree) -> 
 
 
 def run_layout(model: Any, read: Read, layout: Layout) -> Tensor:
-    """Logits, or hidden states, at the places that a layout wants read."""
+    """Logits or hidden states at the positions ``layout.read``."""
     device = model.device
     inputs = {
         "input_ids": torch.tensor([layout.ids], device=device),
         "position_ids": torch.tensor([layout.positions], device=device),
-        # a mask of four dimensions is handed on as it is, and nothing of the size of the sequence squared is made
+        # transformers passes on a mask with four dimensions unchanged, so no mask of quadratic size is created
         "attention_mask": torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device),
         "use_cache": False,
         "branch_spans": layout.spans,
@@ -338,21 +339,21 @@ def branch_attention(
     """Causal attention in the trunk; each branch attends to its own prefix of the trunk and to itself.
 
     Args:
-        module: The layer; not needed.
+        module: The layer; not used.
         query: ``(1, heads, length, head size)``.
         key: ``(1, key heads, length, head size)``.
         value: Like ``key``.
-        attention_mask: Not needed.
-        scaling: Of the scores.
+        attention_mask: Not used.
+        scaling: Factor of the attention scores.
         branch_spans: See :class:`Layout`.
         trunk_length: See :class:`Layout`.
-        options: What else the network asks of its attention.
+        options: Other options that the network passes to its attention.
 
     Returns:
-        ``(1, length, heads, head size)`` and no weights.
+        ``(1, length, heads, head size)``, and ``None`` instead of attention weights.
 
     Raises:
-        ValueError: The network asks for what this attention has not: a window, a soft cap, sinks.
+        ValueError: The network needs a feature that this attention does not have: a window, a soft cap or sinks.
     """
     asked = [name for name in ("sliding_window", "softcap", "s_aux") if options.get(name) is not None]
     if asked:
@@ -370,10 +371,10 @@ def branch_attention(
 
 
 def _shared_ids(row: ScoreRow, other: ScoreRow) -> int:
-    """Ids at the beginning of ``row`` that need not be run again after ``other``.
+    """Length of the prefix of ``row`` that need not be run again after ``other``.
 
-    The id before the first action is always run, for its logits predict the action. Halves the stretch in question, so
-    that slices do the comparing.
+    The id before the first action is always run, because its logits predict the action. A binary search compares
+    slices, which is faster than comparing id by id.
     """
     left, right = row.ids, other.ids
     low, high = 0, min(row.spans[0][0] - 1, len(right))

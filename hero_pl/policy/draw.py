@@ -8,14 +8,14 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 BLOCK = 128
-"""Tokens of the vocabulary that are added up first, so that what runs over all of it is single precision."""
+"""Tokens whose probabilities are added in single precision; the sums of these blocks are added in double precision."""
 
 
 class Stream:
-    """Random numbers of one row: the same whether they are taken one by one or several ahead.
+    """Random numbers of one row. They do not depend on how many are read ahead.
 
     Args:
-        seed: Of the row.
+        seed: Seed of the row.
     """
 
     def __init__(self, seed: int) -> None:
@@ -23,21 +23,21 @@ class Stream:
         self._ahead: list[float] = []
 
     def look(self, count: int) -> list[float]:
-        """The next ``count`` numbers in [0, 1); they stay the next ones."""
+        """The next ``count`` numbers in [0, 1), without using them."""
         self._ahead += self._source.random(max(count - len(self._ahead), 0)).tolist()
         return self._ahead[:count]
 
     def skip(self, count: int) -> None:
-        """Go on behind ``count`` numbers that were used."""
+        """Mark ``count`` numbers as used."""
         del self._ahead[:count]
 
 
 def draw(logits: Tensor, divisor: float, uniform: Tensor | None) -> tuple[Tensor, Tensor]:
-    """One token per row, without a word to the host.
+    """Draw one token per row; nothing is copied to the host.
 
     Args:
-        logits: ``(rows, vocab)``, single precision; minus infinity is never drawn.
-        divisor: Of the logits.
+        logits: ``(rows, vocab)`` in single precision; minus infinity has probability 0.
+        divisor: Temperature.
         uniform: ``(rows,)`` numbers in [0, 1), on the same device; ``None`` takes the most probable token.
 
     Returns:
@@ -46,21 +46,21 @@ def draw(logits: Tensor, divisor: float, uniform: Tensor | None) -> tuple[Tensor
     logits = logits if divisor == 1.0 else logits / divisor
     probabilities = logits.softmax(-1)
     tokens = _most_probable(logits) if uniform is None else _inverse(probabilities, uniform[:, None])
-    tokens = tokens.clamp_max(logits.shape[-1] - 1)  # NaN compares with nothing
+    tokens = tokens.clamp_max(logits.shape[-1] - 1)  # where the logits are NaN
     return tokens.squeeze(-1), probabilities.gather(-1, tokens).log().squeeze(-1)
 
 
 def _most_probable(logits: Tensor) -> Tensor:
-    """``argmax`` that looks at each value once, and at equal ones in their order."""
+    """``argmax`` by blocks, which is faster; the first of equal values."""
     blocks = _blocks(logits, -torch.inf)
     block = blocks.amax(-1).argmax(-1, keepdim=True)
     return block * BLOCK + _of(blocks, block).argmax(-1, keepdim=True)
 
 
 def _inverse(probabilities: Tensor, uniform: Tensor) -> Tensor:
-    """Inverse of the cumulative distribution: the block first, then the token in it."""
+    """Inverse of the cumulative distribution: find the block, then the token in it."""
     wide = torch.float32 if probabilities.device.type == "mps" else torch.float64  # it has no double precision
-    below = 1.0 - 16.0 * torch.finfo(wide).eps  # a rounded target never lies behind the last possible token
+    below = 1.0 - 16.0 * torch.finfo(wide).eps  # after rounding, the target is still less than the sum
     blocks = _blocks(probabilities, 0.0)
     mass = blocks.sum(-1).to(wide)
     cumulative = mass.cumsum(-1)

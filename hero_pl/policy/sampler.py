@@ -35,15 +35,15 @@ class CachedSampler(Sampler):
     """Plays all conversations in lock step and feeds only what is new (policies with a network).
 
     Args:
-        refill: Actions that have ended are handed out, so that others can take their place, once at most this share
-            of the rows is still being drawn; 0 waits for all.
-        sync_every: Tokens that are drawn before the device is asked which rows have ended; default: 1 on a CPU, where
-            asking costs nothing, and 8 elsewhere. It does not change what is drawn.
+        refill: Finished actions are returned when at most this fraction of the rows is still being drawn, so that the
+            next turns and episodes can start; 0 waits for all rows. It does not change what is drawn.
+        sync_every: Number of tokens that are drawn before they are copied from the device to the host; default: 1 on a
+            CPU and 8 on other devices. It does not change what is drawn.
     """
 
     def __init__(self, refill: float = 0.5, sync_every: int | None = None) -> None:
         if not 0.0 <= refill <= 1.0:
-            raise ConfigError(f"refill={refill}: expected a share of the rows, from 0 to 1.")
+            raise ConfigError(f"refill={refill}: expected a fraction of the rows, from 0 to 1.")
         if sync_every is not None and sync_every < 1:
             raise ConfigError(f"sync_every={sync_every}: expected at least 1 token.")
         self.refill, self.sync_every = refill, sync_every
@@ -95,13 +95,13 @@ class CachedSession(Session):
         self.asked: dict[int, tuple[int, ...]] = {}
         """Prompts of the rows whose action has not begun."""
         self.replies: dict[int, _Reply] = {}
-        """Actions that have begun; the last id of each has not been fed."""
+        """Actions that are being drawn; the last id of each has not been run."""
         self.batches: dict[int, CachedRows | UncachedRows] = {}
         """Rows that share passes, by the key of :meth:`_key`."""
         self.place: dict[int, int] = {}
         """Key of the batch that holds a row, for rows whose keys and values are kept."""
         self.rounds = self.drawn = 0
-        """Passes that ran one new token of each row that was not done, and the tokens that were kept of them."""
+        """Number of decoding passes, and the tokens of actions that were drawn in them."""
         self._left = 0
         self.open(seeds)
 
@@ -161,19 +161,22 @@ class CachedSession(Session):
         self._draw(rows, logits, 1)
 
     def _steps_ahead(self) -> int:
-        """Tokens that may be drawn before the host looks at them."""
+        """Number of tokens that may be drawn before they are copied to the host."""
         together = self.network.caching == "shared" and not self.network.rope_switches
         if not together or self.sampling.constraint is not None:
             return 1
         return self.sampler.sync_every or (1 if self.network.device.type == "cpu" else 8)
 
     def _draw(self, rows: Sequence[int], logits: Tensor, steps: int) -> int:
-        """Draw the next tokens of rows, and read them once; how many were kept.
+        """Draw the next tokens of rows and copy them to the host once.
 
         Args:
             rows: In the order of ``logits``.
             logits: ``(rows, vocab)`` after the last id of each.
-            steps: Tokens of each; those behind its end are not kept.
+            steps: Tokens of each row; tokens after the end of its action are not kept.
+
+        Returns:
+            Number of tokens that were kept.
         """
         replies = [self.replies[row] for row in rows]
         if self.sampling.constraint is not None:
@@ -193,14 +196,14 @@ class CachedSession(Session):
             drawn = draw(logits, self.sampling.divisor, None if uniform is None else uniform[:, step])
             tokens.append(drawn[0])
             logprobs.append(drawn[1])
-        found = torch.stack(tokens, 1).tolist(), torch.stack(logprobs, 1).tolist()  # the one time the host waits
+        found = torch.stack(tokens, 1).tolist(), torch.stack(logprobs, 1).tolist()  # the host waits here only
         kept = [self._take(row, ids, values) for row, ids, values in zip(rows, *found, strict=True)]
         if steps > 1:
             self._only_batch().settle([ids[:count] for ids, count in zip(found[0], kept, strict=True)], steps - 1)
         return sum(kept)
 
     def _take(self, row: int, ids: Sequence[int], logprobs: Sequence[float]) -> int:
-        """Add drawn tokens to the action of a row, up to its end; how many."""
+        """Add drawn tokens to the action of a row, up to its end; return their number."""
         reply, count = self.replies[row], 0
         while count < len(ids) and self._reason(reply) is None:
             assert math.isfinite(logprobs[count]), "a token of probability 0 was drawn"

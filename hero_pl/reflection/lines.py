@@ -33,9 +33,9 @@ def read_lines(text: str) -> tuple[list[tuple[int, Any, bool]], bool]:
     for line in filter(None, map(str.strip, text.splitlines())):
         turn, do = _TURN.fullmatch(line), _DO.fullmatch(line)
         if turn:
-            said, confidence = _LABEL.sub("", turn[3], count=1), turn[2]
-            do = _DO.fullmatch(said)
-            pairs = [("diagnosis", (do[1] or "") if do else said), ("confidence", confidence or UNSAID)]
+            text_of_turn, confidence = _LABEL.sub("", turn[3], count=1), turn[2]
+            do = _DO.fullmatch(text_of_turn)
+            pairs = [("diagnosis", (do[1] or "") if do else text_of_turn), ("confidence", confidence or UNSAID)]
             if do:
                 pairs.append(("next_action_target", do[2]))
             entries.append((int(turn[1]), Members(pairs, complete=True), line.startswith(f"turn{turn[1]}")))

@@ -100,9 +100,9 @@ class Collector:
                 sampling.divisor,
                 ended,
             )
-            found = slots.play(played)
-        self.health.judge(found)
-        rest = iter(found)
+            played_now = slots.play(played)
+        self.health.judge(played_now)
+        rest = iter(played_now)
         return [unplayed[i] if i in unplayed else next(rest) for i in range(len(specs))]
 
     def _unplayed(self, spec: EpisodeSpec, why: str) -> Trajectory:

@@ -30,8 +30,8 @@ def without_scaffold(hinted: Scores, scaffold: Scores, bare: Scores) -> Scores:
     Where all three are projected by the same matrix, their hidden states are subtracted instead of their logits.
 
     Args:
-        hinted: Of n tokens, with the hint in view.
-        scaffold: The same with the hint's wording, but nothing in it.
+        hinted: Scores of n tokens with the hint in the context.
+        scaffold: The same with the wording of the hint, but without its content.
         bare: The same without any hint.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Cases 17 and 18: numbers that are none, and memory that does not suffice."""
+"""Cases 17 and 18: numbers that are not finite, and too little memory."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from tests.faults.conftest import same_weights
 
 
 class Faulty(SelfDistillation):
-    """Is struck in the loss of some steps, counted from 1."""
+    """Fails in the loss of some steps, counted from 1."""
 
     def __init__(self, steps, fault):
         super().__init__(reflector=ShopRules())
@@ -46,7 +46,7 @@ def test_so_many_of_them_in_a_row_end_the_run_with_state_and_batch_kept(run, new
 
 
 class Full:
-    """Raises as often as it is told to."""
+    """Raises a given number of times."""
 
     def __init__(self, times):
         self.times = times

@@ -1,4 +1,4 @@
-"""Cases 19 and 20: a signal at any moment costs at most the step that it hits, and that step is done again."""
+"""Cases 19 and 20: a signal at any time costs at most the current step, and that step is repeated."""
 
 import os
 import signal
@@ -23,15 +23,15 @@ class StruckReflector(ShopRules):
     calls = 0
 
     def reflect(self, trajectories, policy):
-        found = super().reflect(trajectories, policy)
+        reflections = super().reflect(trajectories, policy)
         self.calls += 1
         if self.calls == 3:
             strike()
-        return found
+        return reflections
 
 
 class Struck(Callback):
-    """Interrupts the third step where it is told to."""
+    """Interrupts the third step at a given place."""
 
     def __init__(self, where, number=signal.SIGTERM):
         self.where, self.number = where, number
@@ -66,7 +66,7 @@ class StruckSave(AtomicCheckpointIO):
 
 
 def interrupted(run, where, number=signal.SIGTERM):
-    """The status of a run that is struck at a place, which has saved nothing before, unless a save is struck."""
+    """Exit status of a run that a signal interrupts at a place; nothing was saved before, except where it is a save."""
     objective = SelfDistillation(reflector=StruckReflector() if where == "reflection" else ShopRules())
     more = {"plugins": [StruckSave()]} if where == "save" else {}
     keeper = RunCheckpoint(1 if where == "save" else 100)
@@ -77,7 +77,7 @@ def interrupted(run, where, number=signal.SIGTERM):
 
 @pytest.fixture
 def whole(run, tmp_path):
-    """The run that nothing interrupts, and its episodes."""
+    """The uninterrupted run, and its episodes."""
     return run("whole", SelfDistillation(reflector=ShopRules())), episodes(tmp_path / "whole")
 
 

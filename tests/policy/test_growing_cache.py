@@ -1,4 +1,4 @@
-"""A cache with room holds what a cache that is copied for every token holds."""
+"""A cache with free space holds the same values as a cache that is copied for every token."""
 
 from typing import Any
 

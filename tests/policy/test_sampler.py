@@ -1,4 +1,4 @@
-"""The cache between turns: every token is fed once, rows are moved up, and neither changes what is sampled."""
+"""The cache between turns: every token is run once and rows are moved; neither changes what is sampled."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ ANSWERS = [
     ["k", "l", "m"],
     ["p" * 60, "q", "r"],
 ]
-"""What the environment says after each action: never two long ones at once, so that the rows drift apart."""
+"""Observations after each action: never two long ones at once, so that the lengths of the rows become different."""
 
 Turns = list[tuple[tuple[int, ...], SampledAction]]
 
@@ -46,7 +46,7 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> HuggingFacePolicy:
 
 
 def play(policy: HuggingFacePolicy, rows: list[int], sampling: Sampling) -> tuple[dict[int, Turns], CachedSession]:
-    """Four turns of the named conversations, side by side; the last one leaves after two."""
+    """Four turns of the named conversations in one batch; the last one ends after two."""
     place = {row: i for i, row in enumerate(rows)}
     prompts = {row: policy.template.first_prompt("", OPENINGS[row]) for row in rows}
     turns: dict[int, Turns] = {row: [] for row in rows}
@@ -115,7 +115,7 @@ def test_bug_511_tokens_drawn_ahead_and_early_answers_change_nothing(
     assert fed <= session.fed_tokens <= fed + len(last)
 
 
-def test_bug_512_a_row_that_has_ended_is_not_run_beside_those_that_go_on(policy: HuggingFacePolicy) -> None:
+def test_bug_512_a_row_that_has_ended_is_not_run_with_the_others(policy: HuggingFacePolicy) -> None:
     prompt = policy.template.first_prompt("", "same")
     with policy.sampling():
         session = policy.sampler.open(policy, Sampling(1.5, 30), range(64))
@@ -167,7 +167,7 @@ def test_moving_up_leaves_a_slot_for_each_token_of_the_longest_conversation(poli
 
 
 def test_bug_45_rows_that_join_late_equal_those_that_were_there_from_the_start(policy: HuggingFacePolicy) -> None:
-    """Row ``i`` joins at turn ``i``, beside rows that wait, go on, or have left."""
+    """Row ``i`` joins at turn ``i``; the other rows wait, continue, or have ended."""
     alone = {row: play(policy, [row], Sampling(1.0, 12))[0][row] for row in range(4)}
     with policy.sampling():
         session = policy.sampler.open(policy, Sampling(1.0, 12))

@@ -32,10 +32,10 @@ class Nouns:
 
     def of(self, title: str) -> tuple[list[str], frozenset[str]]:
         """Nouns of a title as a list and as a set."""
-        if (found := self._known.get(title)) is None:
+        if (known := self._known.get(title)) is None:
             nouns = self._rule(title)
-            found = self._known[title] = (nouns, frozenset(nouns))
-        return found
+            known = self._known[title] = (nouns, frozenset(nouns))
+        return known
 
 
 def get_nouns(choice: str | Nouns | NounRule | Mapping[str, list[str]]) -> Nouns:

@@ -1,4 +1,4 @@
-"""Servers draw what the trainer would; stale, wrong, dead and restarted ones are noticed."""
+"""Servers sample from the weights of the trainer; stale, wrong, dead and restarted servers are detected."""
 
 import re
 from pathlib import Path
@@ -22,7 +22,7 @@ MODES = ["adapter", "folder"]
 
 
 def train(policy: HuggingFacePolicy, size: float = 0.3) -> None:
-    """What an optimizer step does: other weights, another version."""
+    """Changes weights and version like an optimizer step."""
     torch.manual_seed(policy.version)
     with torch.no_grad():
         for parameter in policy.parameters():
@@ -358,7 +358,7 @@ def test_initial_weights_of_an_adapter_are_the_model_itself(server: GenerateServ
     assert action.version == 0
 
 
-def test_initial_weights_beside_full_training_have_a_server_of_their_own(model: Path, make: Any) -> None:
+def test_initial_weights_have_their_own_server_when_all_weights_are_trained(model: Path, make: Any) -> None:
     with serving(model) as live, serving(model) as initial:
         policy = make(live, sync="folder", initial_url=initial.url)
         policy.keep("initial")
