@@ -104,7 +104,7 @@ class CachedRows:
         """Record the ids of the last steps and mask the slots of ids after the end of an action.
 
         Args:
-            kept: Ids of each row of the last :meth:`feed` that belong to its action. The first ``steps`` of them were run.
+            kept: Ids of each row of the last :meth:`feed` that belong to its action; the first ``steps`` were run.
             steps: Number of calls of :meth:`step`.
         """
         for i, (row, ids) in enumerate(zip(list(self.fed), kept, strict=False)):
@@ -131,7 +131,7 @@ class CachedRows:
         self._show(len(keep))
 
     def _padded(self, feeds: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, list[int]]:
-        """Ids ``(rows, width)``, padded on the right; a mask that is 1 where they are no padding; the index of the last id of each."""
+        """Ids ``(rows, width)``, padded on the right; their mask, 0 for padding; the index of the last id of each."""
         width = max(map(len, feeds))
         ids = torch.zeros(len(feeds), width, dtype=torch.long)
         new = torch.zeros(len(feeds), width, dtype=torch.long)
