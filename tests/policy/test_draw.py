@@ -22,7 +22,7 @@ def test_a_token_is_the_inverse_of_the_cumulative_distribution(vocab: int) -> No
 
 
 @pytest.mark.parametrize("uniform", [0.0, 0.5, 1.0 - 2.0**-53])
-def test_bug_510_a_token_of_probability_0_is_never_drawn(uniform: float) -> None:
+def test_bug_560_a_token_of_probability_0_is_never_drawn(uniform: float) -> None:
     logits = torch.full((3, 4 * BLOCK), -torch.inf)
     logits[0, [BLOCK + 3, BLOCK + 90]] = 0.0
     logits[1, 2 * BLOCK - 1] = -80.0

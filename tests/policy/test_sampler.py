@@ -92,7 +92,7 @@ def test_ragged_conversations_equal_those_played_alone_although_rows_were_moved_
     "sampler", [CachedSampler(0.0), CachedSampler(1.0), CachedSampler(0.5, 3), CachedSampler(0.0, 8)]
 )
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_bug_511_tokens_drawn_ahead_and_early_answers_change_nothing(
+def test_bug_561_tokens_drawn_ahead_and_early_answers_change_nothing(
     temperature: float, sampler: CachedSampler, policy: HuggingFacePolicy
 ) -> None:
     sampling = Sampling(temperature, 12)
@@ -115,7 +115,7 @@ def test_bug_511_tokens_drawn_ahead_and_early_answers_change_nothing(
     assert fed <= session.fed_tokens <= fed + len(last)
 
 
-def test_bug_512_a_row_that_has_ended_is_not_run_with_the_others(policy: HuggingFacePolicy) -> None:
+def test_bug_562_a_row_that_has_ended_is_not_run_with_the_others(policy: HuggingFacePolicy) -> None:
     prompt = policy.template.first_prompt("", "same")
     with policy.sampling():
         session = policy.sampler.open(policy, Sampling(1.5, 30), range(64))
