@@ -298,7 +298,7 @@ class _Weighing:
 
     @property
     def by_token(self) -> bool:
-        """Whether both weigh each token by itself."""
+        """Whether the weights of both depend on single tokens only."""
         return all(one is None or one.by_token for one in (self.gate, self.correction))
 
     def weigh(self, student: Scores, teacher: Scores, divergence: Callable[[], Tensor], part: slice) -> Tensor:

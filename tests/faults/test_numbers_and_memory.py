@@ -78,6 +78,24 @@ def test_a_micro_batch_that_does_not_fit_is_split_and_the_gradient_is_the_same(w
         assert torch.allclose(left, right, atol=1e-6)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an accelerator of NVIDIA")
+def test_a_failed_allocation_of_the_accelerator_is_split_too(run):
+    def allocate(objective, out):
+        if not objective.failed:
+            objective.failed = True
+            torch.empty(1 << 50, dtype=torch.uint8, device="cuda")
+        return out
+
+    objective = Faulty({2}, allocate)
+    objective.failed = False
+    with pytest.warns(UserWarning, match="from now on"):
+        split = run("run", objective, steps=2, accelerator="gpu")
+    whole = run("whole", Faulty(set(), allocate), steps=2, accelerator="gpu")
+    for left, right in zip(split.parameters(), whole.parameters(), strict=True):
+        assert torch.allclose(left, right, atol=1e-5)
+
+
 def test_what_does_not_fit_after_the_split_ends_the_run_with_the_cure_and_its_state(run, newest):
     with (
         pytest.warns(UserWarning, match="from now on"),

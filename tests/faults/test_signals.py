@@ -7,6 +7,7 @@ import pytest
 from lightning import Callback
 
 from hero_pl.callbacks.checkpoints import AtomicCheckpointIO, verify
+from hero_pl.callbacks.interrupts import Interrupts
 from hero_pl.callbacks.run_checkpoint import RunCheckpoint
 from hero_pl.objectives.self_distillation import SelfDistillation
 from hero_pl.pocket.shop.reflector import ShopRules
@@ -99,3 +100,42 @@ def test_every_signal_that_ends_a_run_has_its_own_status(number, run, newest):
     assert interrupted(run, "rollout", number) == 128 + number
     assert verify(newest()).step == 2
     assert signal.getsignal(signal.SIGINT) is before
+
+
+class Broken(Callback):
+    """Raises after the weights of the third step were changed."""
+
+    def on_train_start(self, trainer, module):
+        def fail(policy):
+            if trainer.global_step == 3:  # counted when the optimizer has stepped
+                raise RuntimeError("the teacher is gone")
+
+        module.objective.after_step = fail
+
+
+def test_an_error_in_the_middle_of_a_step_saves_no_half_of_it(run, tmp_path):
+    with pytest.raises(RuntimeError, match="the teacher is gone"):
+        run("run", SelfDistillation(reflector=ShopRules()), callbacks=[Broken()], keeper=RunCheckpoint(100))
+    assert not list((tmp_path / "run" / "checkpoints").glob("*.ckpt"))
+
+
+class EndedError(Exception):
+    """In the place of the end of this process."""
+
+
+def test_a_second_ctrl_c_ends_the_process_even_while_it_saves(monkeypatch, capfd):
+    def end(status):
+        raise EndedError(status)
+
+    monkeypatch.setattr("hero_pl.callbacks.interrupts.os._exit", end)
+    interrupts = Interrupts()
+    interrupts.listen()
+    interrupts.held = True
+    try:
+        strike(signal.SIGINT)
+        strike(signal.SIGTERM)  # one who waits patiently changes nothing
+        with pytest.raises(EndedError, match="130"):
+            strike(signal.SIGINT)
+    finally:
+        interrupts.stop_listening()
+    assert "press Ctrl-C again" in capfd.readouterr().err
