@@ -257,7 +257,7 @@ class RolloutDataModule(lightning.LightningDataModule):
         return trajectories
 
     def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
-        """Return the trajectories unchanged; ids are converted to tensors when a step is laid out."""
+        """Return the trajectories unchanged; ids are converted to tensors when the batch of a step is built."""
         return batch
 
     def state_dict(self) -> dict[str, Any]:

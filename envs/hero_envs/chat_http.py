@@ -186,7 +186,7 @@ class JsonServer:
 
 
 class ChatServer(JsonServer):
-    """A server with the route ``/chat/completions``; its ``url`` is what stands in front of that."""
+    """A server with the route ``/chat/completions``; its ``url`` is the part before that."""
 
     def post(self, body: Mapping[str, Any], calls: Calls | None = None) -> dict[str, Any]:
         """Send one chat request; see :meth:`exchange`.

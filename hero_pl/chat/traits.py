@@ -49,9 +49,9 @@ def check_tools(renderer: Renderer, opening: Sequence[Message], tools: Sequence[
 
 
 def unasked_prompt(renderer: Renderer) -> str:
-    """The generation prompt of a template that writes it whether it is asked for or not; empty for all others.
+    """The generation prompt of a template that always writes it, even if not requested; empty for other templates.
 
-    What opens the second of two user messages opens the first one, too; what stands before it has closed the first.
+    The text that opens the second of two user messages also opens the first; the text before it closes the first.
     """
     user, word = Message("user", _WORDS), f"{_WORDS}2"
     alone = renderer.plain([user])

@@ -192,7 +192,7 @@ class _TooLarge(ConfigError):
 
 
 def _check_size(value: Any) -> None:
-    """Refuse huge values, also those that a small text with anchors stands for, and values that contain themselves.
+    """Refuse huge values, also if anchors in a small text expand to them, and values that contain themselves.
 
     Raises:
         _TooLarge: The value is one of these.

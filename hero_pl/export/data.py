@@ -224,7 +224,7 @@ def _best_and_worst(group: Sequence[Record], calls: bool, safe: Defuser, written
             "rejected_reward": worst.trajectory.reward,
         }
         return
-    written.left_out["groups whose best and worst episode differ in no action of one context"] += 1
+    written.left_out["groups whose best and worst episode have no different action in one context"] += 1
 
 
 # -- parts of a row ----------------------------------------------------------------------------------------------------

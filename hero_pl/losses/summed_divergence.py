@@ -45,7 +45,7 @@ class Weighing(Protocol):
 
     @property
     def by_token(self) -> bool:
-        """Whether the weight of a token depends on that token alone: it is found while the token's logits exist.
+        """Whether the weight of a token depends on that token only; it is then computed while the token's logits exist.
 
         Otherwise all tokens are projected once more, before their gradient.
         """

@@ -231,11 +231,11 @@ class BranchScorer:
         try:
             got = self._shared(network, network.logits_at, rows, weights)
         except (RuntimeError, TypeError, ValueError, AttributeError, KeyError, IndexError) as error:
-            return f"the network refuses ({error})"
+            return f"the network raises an error ({error})"
         want = torch.cat([policy.score([row], weights) for row in rows])
         allowed = 1e-4 if got.dtype in (torch.float32, torch.float64) else 5e-2
         if not torch.allclose(got, want, rtol=0.0, atol=allowed * max(1.0, float(want.abs().max()))):
-            return "its logits would change, so its layers do not only attend"
+            return "its logits would change, so some layers are not plain attention"
         return None
 
 

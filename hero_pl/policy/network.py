@@ -185,7 +185,7 @@ class Network(nn.Module):
         """
         if not self.plain_head:
             raise PolicyError(
-                f"The logits of this {type(self.model).__name__} are no plain projection of its hidden states: they "
+                f"The logits of this {type(self.model).__name__} are not a plain projection of its hidden states: they "
                 "cannot be computed in parts. Set model.policy.init_args.logits_at_once to auto."
             )
 

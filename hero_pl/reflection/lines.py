@@ -1,7 +1,7 @@
 """Reviews in plain lines, for models that cannot write JSON: ``turn2: opened the wrong page / do: click[back]``.
 
-One line per turn: its number, perhaps a confidence in brackets, what there is to say, and after ``/ do:`` the corrected
-action where there is one. A ``do:`` on a line of its own belongs to the turn above it.
+One line per turn: its number, optionally a confidence in brackets, the diagnosis, and after ``/ do:`` the corrected
+action if there is one. A separate line ``do:`` belongs to the turn above it.
 """
 
 from __future__ import annotations

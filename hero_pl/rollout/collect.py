@@ -19,7 +19,7 @@ from hero_pl.types import StopReason, Trajectory
 
 
 def pool_of(limits: Limits) -> EnvPool:
-    """Where the limits say that environments run."""
+    """The pool of environments for the limits."""
     return WorkerPool(limits) if limits.workers else LocalPool(limits)
 
 

@@ -188,7 +188,7 @@ def method_name(metrics_path: Path) -> str:
 
 
 def run_seed(metrics_path: Path) -> int | None:
-    """Seed in the ``config.yaml`` beside the metrics; ``None`` where none is told."""
+    """Seed in the ``config.yaml`` next to the metrics; ``None`` if there is none."""
     try:
         config = yaml.safe_load((metrics_path.parent / "config.yaml").read_text(encoding="utf-8"))
         return int(config["data"]["seed"])

@@ -149,7 +149,7 @@ def test_a_pair_of_a_group_is_the_first_difference_in_one_context(tmp_path):
     assert (row["chosen"][0]["content"], row["rejected"][0]["content"]) == ("red", "blue")
     assert (row["reward"], row["rejected_reward"], row["turn"], len(row["prompt"])) == (1.0, 0.0, 2, 4)
     assert written.left_out["groups with equal rewards"] == 1
-    assert written.left_out["groups whose best and worst episode differ in no action of one context"] == 1
+    assert written.left_out["groups whose best and worst episode have no different action in one context"] == 1
 
 
 def test_a_pair_differs_in_more_than_the_text_around_one_action(tmp_path):

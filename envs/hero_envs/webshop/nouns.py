@@ -1,6 +1,6 @@
 """Nouns of product titles: the only part of the benchmark that needs a language model.
 
-The original tags titles with spaCy. There are three extractors, and every result names the one in use: ``spacy`` (the
+The original tags titles with spaCy. There are three extractors, and every result names its extractor: ``spacy`` (the
 optional extra, with the same tags; the default for the official data), a *table* computed once with spaCy, and
 ``rules`` (built in, an approximation).
 """

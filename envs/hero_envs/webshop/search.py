@@ -175,7 +175,7 @@ def build_postings(documents: Iterable[str]) -> Postings:
 
 
 def encode_length(length: int) -> int:
-    """The one byte that stands for a document length: exact below 40, then the leading four bits of what is over 24.
+    """One byte for a document length: exact below 40, then the leading four bits of the length minus 24.
 
     Example:
         >>> [decode_length(encode_length(n)) for n in (0, 39, 40, 41, 57, 100, 1000)]
@@ -191,7 +191,7 @@ def encode_length(length: int) -> int:
 
 
 def decode_length(code: int) -> int:
-    """The length that a byte of :func:`encode_length` stands for."""
+    """The length from a byte of :func:`encode_length`."""
     if code < 24:
         return code
     exponent, mantissa = divmod(code - 24, 8)

@@ -21,8 +21,8 @@ TRAINING = "Student and teacher would differ by more than their contexts: this a
 OFF = "from the plain forward pass"
 """End of a message about a difference of logits, or of log-probabilities in nats."""
 SLOW = {
-    "row": ("row by row: padding would spoil the state of its layers", "Slower: every turn runs its whole context."),
-    "none": ("without a cache: it has none that can be used", "Very slow: every token runs its whole context."),
+    "row": ("row by row: padding would change the state of its layers", "Slower: every turn runs its whole context."),
+    "none": ("without a cache: it has no usable one", "Very slow: every token runs its whole context."),
 }
 """How sampling works without a shared cache, and what it costs."""
 NATS = 1e-3
@@ -61,7 +61,7 @@ class Trial:
 
     def sampler(self) -> Line:
         """Log-probabilities of sampled tokens, for a batch of rows of different lengths over several turns."""
-        cure = "Take another architecture: this one cannot be sampled."
+        cure = "Use another architecture: this one cannot be sampled."
         for caching in get_args(Caching):
             self.network.caching = caching
             line = compared("sampler", self._sampled, NATS, cure)
@@ -106,7 +106,7 @@ class Trial:
             finally:
                 self.policy.eval()
             if not torch.equal(first, second):
-                raise RuntimeError("two passes over the same rows differ, so it draws random numbers")
+                raise RuntimeError("two passes over the same rows differ, so it uses random numbers")
             return first
 
         return self._scored("training mode", score, self.rows)
@@ -162,7 +162,7 @@ class Trial:
             moved = _gap(policy.score(self.rows), before)
         want = self.reference.logprobs(self.played)
         if drawn.shape != want.shape or _gap(drawn, want) > NATS:
-            return Line("adapter off", False, "sampling from the initial weights is not what it was without an adapter")
+            return Line("adapter off", False, "samples of the initial weights differ from those without an adapter")
         line = self._scored("adapter off", lambda: policy.score(self.rows, "initial"), self.rows)
         return line if not line.ok or moved > 1e-2 else Line(line.name, False, "the adapter has no effect")
 

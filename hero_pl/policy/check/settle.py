@@ -119,7 +119,7 @@ def fast_lines(trial: Trial) -> Iterator[Line]:
 def untried(why: str) -> Line:
     """The line of the report if no small copy can be made."""
     cure = "Run hero_pl check-model on its weights before training."
-    return Line("small copy", True, f"the architecture could not be tried on a small copy ({why})", cure)
+    return Line("small copy", True, f"the architecture could not be tested on a small copy ({why})", cure)
 
 
 def _keeps_states(model: Any) -> bool:

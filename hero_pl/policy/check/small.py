@@ -94,7 +94,7 @@ def small_copy(model: Any, seed: int = 0) -> Any:
                 with torch.no_grad():
                     logits = made(input_ids=torch.tensor([[FIRST_ID] * SWITCH]), use_cache=False).logits
         if not logits.isfinite().all():
-            raise TooLarge("its logits are no numbers")
+            raise TooLarge("its logits are not finite")
     except TooLarge:
         raise
     except Exception as error:  # custom configuration code can raise anything

@@ -48,7 +48,7 @@ def weights_lines(policy: Policy) -> Iterator[Line]:
     was = policy.training
     policy.train()
     try:
-        yield line("training mode", lambda: _scored(policy, rows), want, "Something draws at random while it trains.")
+        yield line("training mode", lambda: _scored(policy, rows), want, "The model is random in training mode.")
     finally:
         policy.train(was)
     scorer = BranchScorer("prefix_cache")

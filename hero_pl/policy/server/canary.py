@@ -97,7 +97,8 @@ def check(
     raise PolicyError(
         f"{server.url} does not draw from the weights of the trainer: log-probabilities of {served.model} differ by "
         f"{gap:.2g} nats (sampler tolerance: {tolerance:.2g}). It serves another model or keeps the cache of former "
-        "weights: restart it as hero_pl serve-command says. If it only computes less precisely, raise tolerance."
+        "weights: restart it with the command from hero_pl serve-command. If only its precision is lower, raise "
+        "tolerance."
     )
 
 

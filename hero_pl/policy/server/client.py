@@ -174,6 +174,6 @@ class Server:
 
     def _not_taken(self, folder: Path, error: Exception) -> ServerError:
         return ServerError(
-            f"{self.url} did not take the weights in {folder} ({error}). It must see that folder under the same path, "
-            "and be started as hero_pl serve-command says."
+            f"{self.url} did not load the weights in {folder} ({error}). It needs access to this folder under the "
+            "same path, and must be started with the command from hero_pl serve-command."
         )

@@ -132,7 +132,7 @@ def _check_label(spans: Any, label: str, count: int) -> None:
             break
         covered = end
     if covered != count:
-        raise WrongWeights(f"{covered} of {count} ids say which weights drew them, expected {label!r} for all")
+        raise WrongWeights(f"{covered} of {count} ids name their weights, expected {label!r} for all")
 
 
 def _logprobs(given: Any, ids: Sequence[int]) -> tuple[float, ...]:

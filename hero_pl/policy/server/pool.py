@@ -66,7 +66,7 @@ class Pool:
         self.pick()
         for place in self.places:
             if not place.ready:
-                warnings.warn(f"{place.server.url} does not answer and is left out for now.", stacklevel=2)
+                warnings.warn(f"{place.server.url} does not answer and is not used for now.", stacklevel=2)
 
     def pick(self) -> Place:
         """The next server for a new conversation; if no server is ready, waits for one.

@@ -249,7 +249,7 @@ def _with_model(policy: SampledPolicy) -> HuggingFacePolicy:
     if not isinstance(policy, HuggingFacePolicy):
         raise ConfigError(
             f"ServerSampler sends the weights of a HuggingFacePolicy to servers, not those of a "
-            f"{type(policy).__name__}. Leave the sampler of any policy out to get its own."
+            f"{type(policy).__name__}. Remove the setting sampler to use the policy's own."
         )
     return policy
 

@@ -141,7 +141,7 @@ def test_when_one_server_dies_the_others_take_over_until_it_is_back(model: Path,
         actions = session.act([0, 1], prompts)
         assert sorted(action.finish_reason is FinishReason.ERROR for action in actions) == [False, True]
         assert all(action.finish_reason is not FinishReason.ERROR for action in session.act([0, 1], prompts))
-        with pytest.warns(UserWarning, match=re.escape(f"{one.url} does not answer and is left out")):
+        with pytest.warns(UserWarning, match=re.escape(f"{one.url} does not answer and is not used")):
             train(policy)
         one.start()
         train(policy)
