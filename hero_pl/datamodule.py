@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Literal
 
 import lightning
 import numpy as np
@@ -15,11 +16,12 @@ from hero_pl.chat.dialect import Dialect
 from hero_pl.errors import ConfigError, PolicyError
 from hero_pl.policy.base import Policy
 from hero_pl.policy.sampling import Sampling
+from hero_pl.rollout.ahead import AheadBatch
 from hero_pl.rollout.collect import Collector, pool_of
 from hero_pl.rollout.demonstrations import Demonstrations
 from hero_pl.rollout.environments import check_arguments, check_id, share_of
 from hero_pl.rollout.limits import Limits
-from hero_pl.rollout.specs import EpisodeSpec, SeedPurpose, derive_seeds
+from hero_pl.rollout.specs import EpisodeSpec, SeedPurpose, TaskStream, derive_seeds
 from hero_pl.types import Trajectory
 
 STAGES = {"train": 5, "validate": 8, "test": 4}
@@ -29,32 +31,6 @@ MOST_EPISODES = 1_000_000
 """Episodes of one process and step at most."""
 SPLITS = {"train": "train", "validate": "validation", "test": "test"}
 """Stage -> name of its split, if the environment has splits."""
-
-
-class TaskStream:
-    """A sized stream of step numbers. The tasks of a step depend on the seed and the step number only.
-
-    Args:
-        tasks: Number of tasks.
-        per_step: Tasks per step, over all processes.
-        seed: Seed of the order.
-    """
-
-    def __init__(self, tasks: int, per_step: int, seed: int) -> None:
-        self.tasks, self.per_step, self.seed = tasks, per_step, seed
-
-    def __len__(self) -> int:
-        return max(1, self.tasks // self.per_step)
-
-    def __iter__(self) -> Iterator[int]:
-        yield from range(len(self))
-
-    def batch(self, step: int) -> list[int]:
-        """Task numbers of a step: a new permutation for each pass, no task twice in one pass."""
-        first = step * self.per_step
-        places = [divmod(position, self.tasks) for position in range(first, first + self.per_step)]
-        orders = {turn: np.random.default_rng([self.seed, turn]).permutation(self.tasks) for turn, _ in places}
-        return [int(orders[turn][place]) for turn, place in places]
 
 
 class RolloutDataModule(lightning.LightningDataModule):
@@ -74,6 +50,8 @@ class RolloutDataModule(lightning.LightningDataModule):
         seed: Seed of task order, environments and sampling; default: ``seed_everything`` on the command line, else 0.
         seed_tasks: Number of tasks of an environment that has no list of tasks.
         demonstrations: Source of labeled trajectories that replace the policy's episodes (warm-up with ``SFT``).
+        ahead: 1 plays the episodes of the next step on servers (``ServerSampler``) while the trainer learns. They are
+            then one step behind the weights, so the objective needs a correction. 0 plays them directly before it.
     """
 
     def __init__(
@@ -91,8 +69,13 @@ class RolloutDataModule(lightning.LightningDataModule):
         seed: int | None = None,
         seed_tasks: int = 1000,
         demonstrations: Demonstrations | None = None,
+        ahead: Literal[0, 1] = 0,
     ) -> None:
         super().__init__()
+        if ahead not in (0, 1):
+            raise ConfigError(f"data.ahead={ahead}: expected 0 or 1 step.")
+        if ahead and demonstrations is not None:
+            raise ConfigError("data.ahead=1 with data.demonstrations: demonstrations are not played. Set ahead: 0.")
         least_one = {"tasks_per_step": tasks_per_step, "group_size": group_size, "seed_tasks": seed_tasks}
         for name, value in least_one.items():
             if value < 1:
@@ -123,6 +106,13 @@ class RolloutDataModule(lightning.LightningDataModule):
         self.splits = {**SPLITS, **(splits or {})}
         self.eval_episodes = eval_episodes
         self.demonstrations = demonstrations
+        self.ahead = ahead
+        self._next: AheadBatch | None = None
+        """Episodes of the next step that are being played."""
+        self._known_health: dict[str, Any] | None = None
+        """State of the training environments before the episodes of the next step: a resumed run plays those again."""
+        self.unsent = False
+        """Whether the sampler has older weights than the policy, because it was playing ahead."""
         self.steps = 0
         """Number of training batches so far, including those without an optimizer step."""
         self.discarded: list[Trajectory] = []
@@ -147,10 +137,12 @@ class RolloutDataModule(lightning.LightningDataModule):
 
     def teardown(self, stage: str) -> None:
         """Close the environments; they are created again at their next use."""
+        self._drop_next()
         self._pool.close()
 
     def on_exception(self, exception: BaseException) -> None:
         """Close the environments of a run that ends early."""
+        self._drop_next()
         self._pool.close()
 
     # -- training ----------------------------------------------------------------------------------------------
@@ -197,19 +189,56 @@ class RolloutDataModule(lightning.LightningDataModule):
         assert self.trainer is not None
         policy: Policy = self.trainer.lightning_module.policy  # type: ignore[assignment]
         if self.trainer.training:
-            specs = self.specs(self.steps)
-            self.steps += 1
             if self.demonstrations is not None:
+                specs = self.specs(self.steps)
+                self.steps += 1
                 return self.demonstrations.make(specs, policy.dialect, self.collector("train"))
             health = self.collector("train").health
             suspects = set(health.suspects)
-            played = self._resampled(self._collect(specs, policy, self._counter("rolling out", len(specs))), policy)
+            played = self._resampled(self._played(policy), policy)
             if self.trainer.world_size > 1:
                 states: list[Any] = [None] * self.trainer.world_size
                 torch.distributed.all_gather_object(states, health.state_dict())
                 health.agree(suspects, states)
+            if self.ahead:
+                self._play_next(policy)
             return played
         return self.evaluate(policy, str(batch))
+
+    def _played(self, policy: Policy) -> list[Trajectory]:
+        """The episodes of this step: those that were played ahead, or new ones."""
+        self.settle(policy)
+        batch, self._next = self._next, None
+        step, self.steps = self.steps, self.steps + 1
+        if batch is not None:
+            try:
+                return batch.wait()
+            except PolicyError as error:  # servers are checked in this thread only, which has the weights to compare
+                warnings.warn(f"The episodes that were played ahead are lost and played again: {error}", stacklevel=2)
+        specs = self.specs(step)
+        return self._collect(specs, policy, self._counter("rolling out", len(specs)))
+
+    def _play_next(self, policy: Policy) -> None:
+        """Start the episodes of the next step, unless this one is the last."""
+        assert self.trainer is not None
+        if self.trainer.max_steps in range(self.trainer.global_step + 2):
+            return
+        self._known_health = self.collector("train").health.state_dict()
+        specs = self.specs(self.steps)
+        self._next = AheadBatch(lambda on_episode: self._collect(specs, policy, on_episode))
+
+    def settle(self, policy: Policy) -> None:
+        """Wait until nothing is played, then send the newest weights to the sampler, if it has older ones."""
+        if self._next is not None:
+            self._next.join()
+        if self.unsent:
+            policy.sampler.sync(policy)
+            self.unsent = False
+
+    def _drop_next(self) -> None:
+        if self._next is not None:
+            self._next.cancel()
+        self._next = self._known_health = None
 
     def _collect(
         self,
@@ -261,10 +290,13 @@ class RolloutDataModule(lightning.LightningDataModule):
     def state_dict(self) -> dict[str, Any]:
         """The position in the task stream, and the tasks in quarantine."""
         known = {split: collector.health.state_dict() for split, collector in self._collectors.items()}
+        if self._next is not None and self._known_health is not None:
+            known[self.splits["train"]] = self._known_health
         return {"steps": self.steps, "health": self._health | known}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore :meth:`state_dict`."""
+        self._drop_next()
         self.steps, self._health = int(state_dict["steps"]), dict(state_dict["health"])
         for split in self._health.keys() & self._collectors.keys():
             self._collectors[split].health.load_state_dict(self._health.pop(split))
@@ -302,6 +334,7 @@ class RolloutDataModule(lightning.LightningDataModule):
             raise ConfigError(f"trials={trials}: expected at least 1.")
         if stage not in STAGES:
             raise ConfigError(f"stage={stage!r}: expected one of {', '.join(STAGES)}.")
+        self.settle(policy)
         specs = self._evaluated(stage, self.eval_episodes if episodes is None else episodes, trials)
         count = self._counter("evaluating", len(specs), on_episode)
         with self._precision():
