@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
@@ -16,11 +15,12 @@ from hero_pl.chat.dialect import Dialect
 from hero_pl.errors import ConfigError, PolicyError
 from hero_pl.policy.base import Policy
 from hero_pl.policy.sampling import Sampling
-from hero_pl.rollout.ahead import AheadBatch
+from hero_pl.rollout.ahead import PlayAhead
 from hero_pl.rollout.collect import Collector, pool_of
 from hero_pl.rollout.demonstrations import Demonstrations
 from hero_pl.rollout.environments import check_arguments, check_id, share_of
 from hero_pl.rollout.limits import Limits
+from hero_pl.rollout.ranks import over_ranks
 from hero_pl.rollout.specs import EpisodeSpec, SeedPurpose, TaskStream, derive_seeds
 from hero_pl.types import Trajectory
 
@@ -107,12 +107,10 @@ class RolloutDataModule(lightning.LightningDataModule):
         self.eval_episodes = eval_episodes
         self.demonstrations = demonstrations
         self.ahead = ahead
-        self._next: AheadBatch | None = None
+        self.next = PlayAhead()
         """Episodes of the next step that are being played."""
-        self._known_health: dict[str, Any] | None = None
-        """State of the training environments before the episodes of the next step: a resumed run plays those again."""
-        self.unsent = False
-        """Whether the sampler has older weights than the policy, because it was playing ahead."""
+        self.accept_changes = False
+        """Whether a checkpoint of a run with another number of tasks per step may be resumed."""
         self.steps = 0
         """Number of training batches so far, including those without an optimizer step."""
         self.discarded: list[Trajectory] = []
@@ -137,18 +135,22 @@ class RolloutDataModule(lightning.LightningDataModule):
 
     def teardown(self, stage: str) -> None:
         """Close the environments; they are created again at their next use."""
-        self._drop_next()
+        self.next.drop()
         self._pool.close()
 
     def on_exception(self, exception: BaseException) -> None:
         """Close the environments of a run that ends early."""
-        self._drop_next()
+        self.next.drop()
         self._pool.close()
 
     # -- training ----------------------------------------------------------------------------------------------
 
     def _stream(self, tasks: int) -> TaskStream:
-        return TaskStream(tasks, self.tasks_per_step * self._place()[1], self.seed)
+        return TaskStream(tasks, self._per_step(), self.seed)
+
+    def _per_step(self) -> int:
+        """Tasks of one step over all processes."""
+        return self.tasks_per_step * self._place()[1]
 
     def _place(self) -> tuple[int, int]:
         """Rank of this process, and number of processes."""
@@ -194,12 +196,8 @@ class RolloutDataModule(lightning.LightningDataModule):
                 self.steps += 1
                 return self.demonstrations.make(specs, policy.dialect, self.collector("train"))
             health = self.collector("train").health
-            suspects = set(health.suspects)
-            played = self._resampled(self._played(policy), policy)
-            if self.trainer.world_size > 1:
-                states: list[Any] = [None] * self.trainer.world_size
-                torch.distributed.all_gather_object(states, health.state_dict())
-                health.agree(suspects, states)
+            before = set(self.next.health["suspects"]) if self.next.health else None
+            played, _ = over_ranks(health, lambda: self._resampled(self._played(policy), policy), suspects=before)
             if self.ahead:
                 self._play_next(policy)
             return played
@@ -208,37 +206,23 @@ class RolloutDataModule(lightning.LightningDataModule):
     def _played(self, policy: Policy) -> list[Trajectory]:
         """The episodes of this step: those that were played ahead, or new ones."""
         self.settle(policy)
-        batch, self._next = self._next, None
         step, self.steps = self.steps, self.steps + 1
-        if batch is not None:
-            try:
-                return batch.wait()
-            except PolicyError as error:  # servers are checked in this thread only, which has the weights to compare
-                warnings.warn(f"The episodes that were played ahead are lost and played again: {error}", stacklevel=2)
-        specs = self.specs(step)
-        return self._collect(specs, policy, self._counter("rolling out", len(specs)))
+        played = self.next.take()
+        if played is None:
+            specs = self.specs(step)
+            played = self._collect(specs, policy, self._counter("rolling out", len(specs)))
+        return played
 
     def _play_next(self, policy: Policy) -> None:
         """Start the episodes of the next step, unless this one is the last."""
         assert self.trainer is not None
-        if self.trainer.max_steps in range(self.trainer.global_step + 2):
-            return
-        self._known_health = self.collector("train").health.state_dict()
-        specs = self.specs(self.steps)
-        self._next = AheadBatch(lambda on_episode: self._collect(specs, policy, on_episode))
+        if self.trainer.max_steps not in range(self.trainer.global_step + 2):
+            specs, health = self.specs(self.steps), self.collector("train").health.state_dict()
+            self.next.start(lambda on_episode: self._collect(specs, policy, on_episode), health)
 
     def settle(self, policy: Policy) -> None:
         """Wait until nothing is played, then send the newest weights to the sampler, if it has older ones."""
-        if self._next is not None:
-            self._next.join()
-        if self.unsent:
-            policy.sampler.sync(policy)
-            self.unsent = False
-
-    def _drop_next(self) -> None:
-        if self._next is not None:
-            self._next.cancel()
-        self._next = self._known_health = None
+        self.next.settle(lambda: policy.sampler.sync(policy))
 
     def _collect(
         self,
@@ -288,15 +272,28 @@ class RolloutDataModule(lightning.LightningDataModule):
         return batch
 
     def state_dict(self) -> dict[str, Any]:
-        """The position in the task stream, and the tasks in quarantine."""
+        """The position in the task stream, its tasks per step, and the tasks in quarantine."""
         known = {split: collector.health.state_dict() for split, collector in self._collectors.items()}
-        if self._next is not None and self._known_health is not None:
-            known[self.splits["train"]] = self._known_health
-        return {"steps": self.steps, "health": self._health | known}
+        if self.next.health is not None:
+            known[self.splits["train"]] = self.next.health
+        return {"steps": self.steps, "per_step": self._per_step(), "health": self._health | known}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore :meth:`state_dict`."""
-        self._drop_next()
+        """Restore :meth:`state_dict`.
+
+        Raises:
+            ConfigError: A step of the checkpoint's run had another number of tasks, over all processes.
+        """
+        before, now = state_dict.get("per_step", self._per_step()), self._per_step()
+        training = self.trainer is None or self.trainer.state.fn == "fit"
+        if before != now and training and not self.accept_changes:
+            raise ConfigError(
+                f"data.tasks_per_step={self.tasks_per_step} with {self._place()[1]} processes: {now} tasks per step, "
+                f"but {before} in the run of the checkpoint, so tasks would be repeated or left out. Set "
+                "data.tasks_per_step to that number divided by the number of processes, or accept the change with "
+                "--resume_changed true."
+            )
+        self.next.drop()
         self.steps, self._health = int(state_dict["steps"]), dict(state_dict["health"])
         for split in self._health.keys() & self._collectors.keys():
             self._collectors[split].health.load_state_dict(self._health.pop(split))
@@ -319,6 +316,8 @@ class RolloutDataModule(lightning.LightningDataModule):
     ) -> list[Trajectory]:
         """Play held-out tasks without hints, as in deployment.
 
+        Several processes share the episodes, and each gets all of them, in the order of one process.
+
         Args:
             policy: A policy with loaded weights.
             stage: ``validate``, ``test``, or ``train`` for the tasks of training.
@@ -336,9 +335,16 @@ class RolloutDataModule(lightning.LightningDataModule):
             raise ConfigError(f"stage={stage!r}: expected one of {', '.join(STAGES)}.")
         self.settle(policy)
         specs = self._evaluated(stage, self.eval_episodes if episodes is None else episodes, trials)
-        count = self._counter("evaluating", len(specs), on_episode)
+        (rank, world), collector = self._place(), self.collector(stage)
+        own = specs[rank::world]
+        count = self._counter("evaluating", len(own), on_episode)
         with self._precision():
-            return self.collector(stage).collect(specs, policy, sampling or self.eval_sampling, count)
+            _, shares = over_ranks(
+                collector.health,
+                lambda: collector.collect(own, policy, sampling or self.eval_sampling, count),
+                gather=True,
+            )
+        return [shares[i % len(shares)][i // len(shares)] for i in range(len(specs))]
 
     def _precision(self) -> AbstractContextManager[None]:
         """``trainer.precision``, which Lightning sets for steps only; actions are sampled as they are scored."""

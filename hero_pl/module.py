@@ -221,7 +221,7 @@ class HeroModule(lightning.LightningModule):
         """Send the weights to the sampler; while it plays ahead, the data module does so when it has finished."""
         data = getattr(self.trainer, "datamodule", None)
         if data is not None and data.ahead:
-            data.unsent = True
+            data.next.unsent = True
         else:
             self.policy.sampler.sync(self.policy)
 

@@ -164,8 +164,8 @@ def test_a_server_that_dies_while_it_plays_ahead_costs_no_episode(
         server.start()
 
     def update(self: HeroModule, step: Any) -> Any:
-        if self.trainer.datamodule._next is not None:
-            self.trainer.datamodule._next.join()
+        for thread in ahead_threads():
+            thread.join()
         return learn(self, step)
 
     learn = HeroModule._update
