@@ -15,7 +15,7 @@ import time
 import torch
 
 from hero_pl.chat.byte_tokenizer import byte_tokenizer
-from hero_pl.policy.branches import BranchScorer
+from hero_pl.policy.branches import BranchScorer, forwarded_tokens
 from hero_pl.policy.huggingface import HuggingFacePolicy
 from hero_pl.types import ScoreRow
 
@@ -67,7 +67,7 @@ def measure(policy: HuggingFacePolicy, rows: list[ScoreRow], repeat: int) -> dic
     with policy.sampling():
         for how, scorer in scorers.items():
             assert scorer.can_share(policy, "live"), scorer.reason
-            found[how]["tokens"] = scorer.describe(policy, rows, "live", 0)["teacher/forwarded_tokens"]
+            found[how]["tokens"] = forwarded_tokens(rows)
         for _ in range(repeat):
             for variant in VARIANTS:
                 begin = time.process_time()
