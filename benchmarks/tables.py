@@ -198,7 +198,7 @@ def draw(rows: Sequence[Row], out: Path) -> None:
     """Curves of success, greedy success and turns per episode over the budgets, with 95 % bands over runs."""
     import numpy as np
 
-    from hero_pl.runs.plots import Curve, draw_methods
+    from hero_pl.runs.plots import Curve, Panel, draw_methods
 
     marks = budgets(rows)
     methods: dict[str, list[dict[str, Curve]]] = {}
@@ -217,9 +217,9 @@ def draw(rows: Sequence[Row], out: Path) -> None:
         name = title(method) + (f", {rate}" if several and rate else "")
         methods.setdefault(name, []).append(curves)
     panels = (
-        ("success", ("success",)),
-        ("greedy success", ("success_greedy",)),
-        ("turns per episode", ("turns",)),
+        Panel("success", ("success",), 0.0, 1.0),
+        Panel("greedy success", ("success_greedy",), 0.0, 1.0),
+        Panel("turns per episode", ("turns",), 0.0),
     )
     positive = [mark for mark in marks if mark]
     wide = bool(positive) and positive[-1] >= 20 * positive[0]

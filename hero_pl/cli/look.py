@@ -63,9 +63,9 @@ def _write_page(records: Path, target: Path) -> str:
 @app.command(rich_help_panel=PANEL, epilog="Example: hero_pl plot runs/a runs/b --out curves.png")
 def plot(
     runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
-    out: Annotated[Path, typer.Option("--out", help="PNG file to write.")] = Path("curves.png"),
+    out: Annotated[Path, typer.Option("--out", help="PNG or SVG file to write.")] = Path("curves.png"),
 ) -> None:
-    """Plot success, turns per episode and reflection coverage of runs over training turns."""
+    """Plot success, turns, loss, divergence, effect of the hints, coverage and entropy of runs over training turns."""
     from hero_pl.runs.plots import plot_runs
 
     plot_runs(runs, out)

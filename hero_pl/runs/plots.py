@@ -1,4 +1,4 @@
-"""Plot curves from the ``metrics.csv`` files of runs: success, turns per episode and reflection coverage.
+"""Plot curves from the ``metrics.csv`` files of runs, as PNG or SVG.
 
 The x axis is always the number of training turns used, because methods are compared at equal numbers of turns. Runs of
 one method (the same name except for the seed) become one line with a 95 % band. matplotlib is in the extra ``plot``.
@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import yaml
@@ -27,14 +27,34 @@ if TYPE_CHECKING:
 
 TURNS = "train/turns"
 """Assistant turns used for training so far."""
+
+
+class Panel(NamedTuple):
+    """One metric over training turns."""
+
+    title: str
+    columns: tuple[str, ...]
+    """Candidates; the first one with at least two points in some run is drawn."""
+    low: float = -math.inf
+    """Lowest possible value; bands and axis end there."""
+    high: float = math.inf
+
+
 PANELS = (
-    ("success", ("val/success", "test/success", "rollout/success")),
-    ("turns per episode", ("rollout/turns_per_episode", "val/turns", "test/turns")),
-    ("reflection coverage", ("reflection/coverage",)),
+    Panel("success", ("val/success", "test/success", "rollout/success"), 0.0, 1.0),
+    Panel("turns per episode", ("rollout/turns_per_episode", "val/turns", "test/turns"), 0.0),
+    Panel("loss", ("train/loss",)),
+    Panel("divergence from the teacher", ("teacher/divergence",)),
+    Panel("effect of the hint", ("teacher/hint_gain", "teacher/hint_sensitivity")),
+    Panel("reflection coverage", ("reflection/coverage",), 0.0, 1.0),
+    Panel("entropy", ("train/entropy",), 0.0),
+    Panel("malformed replies", ("rollout/malformed",), 0.0, 1.0),
 )
-"""Title of each panel and its candidate columns; the first one with at least two points in some run is drawn."""
+"""A panel that no run has logged is left out."""
+COLUMNS = 4
+"""Panels side by side."""
 SMOOTHING = 9
-"""Window of the moving mean for training metrics, which are noisy because each step has few rollouts."""
+"""Largest window of the moving mean for training metrics, which are noisy because each step has few rollouts."""
 
 STYLES = ("-", "--", "-.", ":")
 """Of the lines, so that they differ without color."""
@@ -71,11 +91,11 @@ def plot_run(run: Path, out: Path) -> None:
 
 
 def plot_runs(runs: Sequence[Path], out: Path) -> None:
-    """Draw every method found in the runs into one PNG.
+    """Draw every method found in the runs into one file.
 
     Args:
         runs: Run folders, or ``metrics.csv`` files; folders are searched for such files.
-        out: PNG file to write; an existing file is replaced.
+        out: PNG or SVG file to write, by its suffix; an existing file is replaced.
 
     Raises:
         ConfigError: matplotlib is not installed.
@@ -99,24 +119,28 @@ def plot_runs(runs: Sequence[Path], out: Path) -> None:
 def draw_methods(
     methods: Mapping[str, Sequence[Mapping[str, Curve]]],
     out: Path,
-    panels: Sequence[tuple[str, tuple[str, ...]]] = PANELS,
+    panels: Sequence[Panel] = PANELS,
     linear_below: float | None = None,
 ) -> None:
     """Draw curves that were already read: one line with its band per method.
 
     Args:
         methods: Method -> the curves of each of its runs, by metric.
-        out: PNG file to write; an existing file is replaced.
-        panels: Title of each panel and its candidate metrics, the preferred one first.
+        out: PNG or SVG file to write, by its suffix; an existing file is replaced.
+        panels: What to draw.
         linear_below: Number of training turns from which the x axis is logarithmic; ``None`` for a linear axis.
 
     Raises:
         ConfigError: matplotlib is not installed.
         HeroError: ``out`` cannot be written.
     """
-    figure = _figure_class()(figsize=(13, 4.6), layout="constrained")
-    for axes, (title, columns) in zip(figure.subplots(1, len(panels)), panels, strict=True):
-        _draw(axes, title, columns, methods)
+    every = [run for runs in methods.values() for run in runs]
+    logged = [panel for panel in panels if _best_column(panel.columns, every)] or list(panels[:1])
+    wide = min(COLUMNS, len(logged))
+    high = math.ceil(len(logged) / wide)
+    figure = _figure_class()(figsize=(4.3 * wide, 3.6 * high + 1.0), layout="constrained")
+    for place, panel in enumerate(logged, 1):
+        _draw(figure.add_subplot(high, wide, place), panel, methods)
     for axes in figure.axes:
         if linear_below is not None:
             axes.set_xscale("symlog", linthresh=linear_below, linscale=0.4)
@@ -228,47 +252,44 @@ def band(curves: Sequence[Curve]) -> Band:
     return Band(grid, mean, mean - half, mean + half, runs)
 
 
-def smooth(curve: Curve, width: int = SMOOTHING) -> Curve:
-    """Centered moving mean; the window is shorter at both ends, so that no point is lost."""
-    half = width // 2
+def smooth(curve: Curve) -> Curve:
+    """Centered moving mean over a tenth of the points; the window is shorter at both ends, so that no point is lost."""
+    half = min(SMOOTHING, len(curve.values) // 10) // 2
     values = [curve.values[max(0, i - half) : i + half + 1].mean() for i in range(len(curve.values))]
     return Curve(curve.turns, np.array(values))
 
 
-def _draw(axes: Any, title: str, columns: Sequence[str], methods: Mapping[str, Sequence[Mapping[str, Curve]]]) -> None:
+def _draw(axes: Any, panel: Panel, methods: Mapping[str, Sequence[Mapping[str, Curve]]]) -> None:
     """Fill one panel."""
     drawn = set()
     for i, (method, runs) in enumerate(methods.items()):
-        name = _best_column(columns, runs)
+        name = _best_column(panel.columns, runs)
         if name is None:
             continue
         curves = [run[name] for run in runs if name in run]
-        if name.startswith(("rollout/", "reflection/")):
+        if _noisy(name):
             curves = [smooth(curve) for curve in curves]
         drawn.add(name)
-        _draw_method(
-            axes,
-            method,
-            curves,
-            len(runs),
-            f"C{i % 10}",
-            STYLES[i % len(STYLES)],
-            (0.0, math.inf if title == "turns per episode" else 1.0),
-        )
-    axes.set_title(title, loc="left", fontsize=11)
+        style = (f"C{i % 10}", STYLES[i % len(STYLES)])
+        _draw_method(axes, method, curves, len(runs), style, (panel.low, panel.high))
+    axes.set_title(panel.title, loc="left", fontsize=11)
     axes.set_xlabel("training turns")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     if drawn:
-        smoothed = any(name.startswith(("rollout/", "reflection/")) for name in drawn)
-        note = f", moving mean of {SMOOTHING}" if smoothed else ""
+        note = f", moving mean of up to {SMOOTHING}" if any(map(_noisy, drawn)) else ""
         axes.set_ylabel(" and ".join(sorted(drawn)) + note, fontsize=8)
-        if title != "turns per episode":
-            axes.set_ylim(-0.02, 1.02)
-        else:
-            axes.set_ylim(bottom=0)
+        if math.isfinite(panel.high):
+            axes.set_ylim(panel.low - 0.02, panel.high + 0.02)
+        elif math.isfinite(panel.low):
+            axes.set_ylim(bottom=panel.low)
     else:
         axes.text(0.5, 0.5, "not logged", ha="center", va="center", transform=axes.transAxes, color="0.5")
+
+
+def _noisy(name: str) -> bool:
+    """Whether a metric is of the few episodes of one training step."""
+    return name.startswith(("rollout/", "reflection/", "train/", "teacher/divergence"))
 
 
 def _best_column(columns: Sequence[str], runs: Sequence[Mapping[str, Curve]]) -> str | None:
@@ -278,9 +299,15 @@ def _best_column(columns: Sequence[str], runs: Sequence[Mapping[str, Curve]]) ->
 
 
 def _draw_method(
-    axes: Any, method: str, curves: Sequence[Curve], runs: int, color: str, style: str, bounds: tuple[float, float]
+    axes: Any,
+    method: str,
+    curves: Sequence[Curve],
+    runs: int,
+    style: tuple[str, str],
+    bounds: tuple[float, float],
 ) -> None:
-    """Draw one line with its band; the label gives the number of runs."""
+    """Draw one line with its band, in a color and a line style; the label gives the number of runs."""
+    color, line_style = style
     count = str(runs) if len(curves) == runs else f"{len(curves)} of {runs}"
     label = f"{method} ({count} run{'s' if runs > 1 else ''})"
     line = band(curves)
@@ -289,7 +316,7 @@ def _draw_method(
             axes.plot(curve.turns, curve.values, color=color, alpha=0.6, label=f"{label}, each" if i == 0 else None)
         return
     marker = "o" if len(line.turns) <= 25 else None
-    axes.plot(line.turns, line.mean, style, color=color, marker=marker, ms=3.5, label=label)
+    axes.plot(line.turns, line.mean, line_style, color=color, marker=marker, ms=3.5, label=label)
     if line.runs > 1:
         low, high = np.clip(line.low, *bounds), np.clip(line.high, *bounds)  # no rate above 1 or below 0
         axes.fill_between(line.turns, low, high, color=color, alpha=0.18, linewidth=0)

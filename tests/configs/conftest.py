@@ -1,10 +1,14 @@
 """Configurations put together as the command line does, and made small enough to run."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
 from hero_pl.cli.lightning import instantiate
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -48,3 +52,21 @@ def two_steps(scratch, tmp_path):
         ]
 
     return options
+
+
+@pytest.fixture(scope="session")
+def described():
+    """Whether a metric stands in ``docs/metrics.md``; names in angle brackets stand for any text."""
+    text = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    names = {
+        name for row in re.findall(r"^\| (`[a-z_]+/.*?) \|", text, re.MULTILINE) for name in re.findall(r"`(.+?)`", row)
+    }
+    patterns = [re.compile(re.sub(r"<\w+>", r"[\\w/]+", name)) for name in names]
+
+    def known(metric):
+        if metric.startswith("val/"):
+            metric = metric.replace("val/", "test/", 1)
+        return any(pattern.fullmatch(metric) for pattern in patterns)
+
+    known.names = names
+    return known

@@ -34,7 +34,7 @@ def name(path):
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS, ids=name)
-def test_every_overlay_runs_two_steps_of_the_quickstart(overlay, tiny_config, compose, two_steps) -> None:
+def test_every_overlay_runs_two_steps_of_the_quickstart(overlay, tiny_config, compose, two_steps, described) -> None:
     arguments = two_steps(tiny_config, "hero_pl:pocket-shop")
     tries = 2 if overlay.stem == "dapo" else 1  # no episode succeeds here, so every group is drawn again
     arguments += ["--model.objective.init_args.max_resample=1"] * (tries - 1)
@@ -43,6 +43,7 @@ def test_every_overlay_runs_two_steps_of_the_quickstart(overlay, tiny_config, co
     assert cli.datamodule.steps == 2
     assert tries * 2 * 8 <= cli.model.turns <= tries * 2 * 8 * 2  # eight episodes a step, of one or two turns
     assert all(parameter.isfinite().all() for parameter in cli.model.policy.parameters())
+    assert not [name for name in cli.trainer.callback_metrics if "/" in name and not described(name)]
 
 
 @pytest.mark.parametrize("overlay", [None, *sorted((CONFIGS / "pocket_retail").glob("*.yaml"))], ids=str)

@@ -100,9 +100,11 @@ def test_one_run_and_runs_that_are_all_alike_have_no_band() -> None:
         assert line.mean[0] == 0.2
 
 
-def test_the_moving_mean_keeps_every_point() -> None:
-    curve = Curve(np.arange(4.0), np.array([0.0, 1.0, 0.0, 1.0]))
-    assert smooth(curve, 3).values.tolist() == pytest.approx([0.5, 1 / 3, 2 / 3, 0.5])
+def test_the_moving_mean_keeps_every_point_and_leaves_short_runs_alone() -> None:
+    curve = Curve(np.arange(30.0), np.tile([0.0, 1.0], 15))
+    assert smooth(curve).values.tolist() == pytest.approx([0.5, *[1 / 3, 2 / 3] * 14, 0.5])
+    short = Curve(np.arange(19.0), np.tile([0.0, 1.0], 10)[:19])
+    assert smooth(short).values.tolist() == short.values.tolist()
 
 
 def test_held_out_success_is_drawn_before_training_rollouts_unless_it_is_a_single_point() -> None:
@@ -156,12 +158,33 @@ def test_without_matplotlib_the_extra_is_named(tmp_path: Path) -> None:
 def test_bands_stay_within_what_is_possible_and_lines_differ_without_color(tmp_path):
     from matplotlib.figure import Figure
 
-    from hero_pl.runs.plots import STYLES, Curve, _draw
+    from hero_pl.runs.plots import STYLES, Curve, Panel, _draw
 
     turns = np.array([0.0, 10.0])
     runs = [{"val/success": Curve(turns, np.array(values))} for values in ([0.0, 1.0], [0.3, 0.6])]
     axes = Figure().subplots()
-    _draw(axes, "success", ("val/success",), {"a": runs, "b": runs})
+    _draw(axes, Panel("success", ("val/success",), 0.0, 1.0), {"a": runs, "b": runs})
     heights = axes.collections[0].get_paths()[0].vertices[:, 1]
     assert (heights.min(), heights.max()) == (0.0, 1.0)  # Student's t with two runs reaches far beyond both
     assert [line.get_linestyle() for line in axes.lines] == list(STYLES[:2])
+
+
+def test_a_panel_per_logged_metric_in_the_format_of_the_suffix(tmp_path, monkeypatch):
+    import matplotlib.figure
+
+    figures = []
+
+    class Figure(matplotlib.figure.Figure):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            figures.append(self)
+
+    monkeypatch.setattr(matplotlib.figure, "Figure", Figure)
+    write(tmp_path / "metrics.csv", "step,train/turns,train/loss,train/entropy\n0,8,1,0.5\n1,16,0.5,0.4\n")
+    plot_run(tmp_path, tmp_path / "curves.svg")
+    assert (tmp_path / "curves.svg").read_text().startswith("<?xml")
+    assert [axes.get_title("left") for axes in figures[0].axes] == ["loss", "entropy"]
+    write(tmp_path / "metrics.csv", "step,train/turns\n0,8\n")
+    plot_run(tmp_path, tmp_path / "curves.png")
+    assert [axes.get_title("left") for axes in figures[1].axes] == ["success"]
+    assert figures[1].axes[0].texts[0].get_text() == "not logged"
