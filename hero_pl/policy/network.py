@@ -23,7 +23,7 @@ from hero_pl.policy.fingerprint import fingerprint
 from hero_pl.policy.positions import rope_switches, stretch
 from hero_pl.types import ScoreRow
 
-LOGITS_AT_ONCE = {True: 1 << 22, False: 1 << 26}
+LOGITS_AT_ONCE = {True: 1 << 21, False: 1 << 26}
 """Logits that exist at the same time by default, on a CPU and elsewhere: some caches full, a small part of a GPU."""
 
 LEAST_AT_ONCE = 64
@@ -128,7 +128,7 @@ class Network(nn.Module):
         """Why passes with gradients have no keys and values to keep, if they have none."""
         if self.rope_switches:
             return "rotary positions change with the length of a context"
-        if self._base(self.model).is_gradient_checkpointing:
+        if any(getattr(module, "gradient_checkpointing", False) for module in self.model.modules()):
             return "under gradient checkpointing the student's pass keeps no keys and values"
         return None
 
