@@ -117,15 +117,15 @@ class TokenizedBatch:
         )
 
     def _tokens(self, keep: Tensor) -> dict[str, Any]:
-        found = {name: getattr(self, name) for name in _tensor_fields(type(self))}
-        return {name: None if value is None else value[keep] for name, value in found.items()}
+        tensors = {name: getattr(self, name) for name in _tensor_fields(type(self))}
+        return {name: None if value is None else value[keep] for name, value in tensors.items()}
 
 
 def _by_trajectory(side: Sequence[ScoreRow]) -> dict[int, list[ScoreRow]]:
-    found: dict[int, list[ScoreRow]] = {}
+    by_number: dict[int, list[ScoreRow]] = {}
     for row in side:
-        found.setdefault(row.trajectory, []).append(row)
-    return found
+        by_number.setdefault(row.trajectory, []).append(row)
+    return by_number
 
 
 def _tensor_fields(batch: type[TokenizedBatch]) -> tuple[str, ...]:
@@ -243,12 +243,12 @@ def _temperature(trajectories: Sequence[Trajectory]) -> float:
     Raises:
         TokenAlignmentError: There are several, so recorded and new log-probabilities cannot be compared.
     """
-    found = sorted({trajectory.temperature for trajectory in trajectories})
-    if len(found) > 1:
+    temperatures = sorted({trajectory.temperature for trajectory in trajectories})
+    if len(temperatures) > 1:
         raise TokenAlignmentError(
-            f"One batch has episodes that were sampled at the temperatures {found}. Split the batch."
+            f"One batch has episodes that were sampled at the temperatures {temperatures}. Split the batch."
         )
-    return found[0] if found else 1.0
+    return temperatures[0] if temperatures else 1.0
 
 
 class _Layout:

@@ -17,13 +17,18 @@ from hero_pl.policy.base import Policy
 from hero_pl.policy.sampling import Sampling
 from hero_pl.rollout.collect import Collector, pool_of
 from hero_pl.rollout.demonstrations import Demonstrations
-from hero_pl.rollout.environments import check_arguments, check_id
+from hero_pl.rollout.environments import check_arguments, check_id, share_of
 from hero_pl.rollout.limits import Limits
 from hero_pl.rollout.specs import EpisodeSpec, SeedPurpose, derive_seeds
 from hero_pl.types import Trajectory
 
 STAGES = {"train": 5, "validate": 8, "test": 4}
 """Second entry of the entropy of an evaluation, so that the same task has different randomness in two stages."""
+
+MOST_EPISODES = 1_000_000
+"""Episodes of one process and step at most."""
+SPLITS = {"train": "train", "validate": "validation", "test": "test"}
+"""Stage -> name of its split, if the environment has splits."""
 
 
 class TaskStream:
@@ -88,14 +93,25 @@ class RolloutDataModule(lightning.LightningDataModule):
         demonstrations: Demonstrations | None = None,
     ) -> None:
         super().__init__()
-        for name, value in (("tasks_per_step", tasks_per_step), ("group_size", group_size)):
+        least_one = {"tasks_per_step": tasks_per_step, "group_size": group_size, "seed_tasks": seed_tasks}
+        for name, value in least_one.items():
             if value < 1:
                 raise ConfigError(f"data.{name}={value}: expected at least 1.")
+        if tasks_per_step * group_size > MOST_EPISODES:
+            raise ConfigError(
+                f"data.tasks_per_step={tasks_per_step}, data.group_size={group_size}: expected at most {MOST_EPISODES} "
+                "episodes per step."
+            )
         if eval_episodes < 0:
             raise ConfigError(f"data.eval_episodes={eval_episodes}: expected 0 (every task) or a positive number.")
         seed = seed or 0
         if seed < 0:
             raise ConfigError(f"data.seed={seed}: expected 0 or a positive number.")
+        unknown = (splits or {}).keys() - SPLITS.keys()
+        if unknown:
+            raise ConfigError(
+                f"data.splits={splits}: no stage {', '.join(sorted(unknown))}. Stages: {', '.join(SPLITS)}."
+            )
         limits = limits or Limits()
         check_id(env)
         check_arguments(env_args or {}, limits.workers)
@@ -104,7 +120,7 @@ class RolloutDataModule(lightning.LightningDataModule):
         self.sampling = Sampling(temperature, max_action_tokens)
         self.eval_sampling = Sampling(eval_temperature, max_action_tokens)
         self.limits = limits
-        self.splits = {"train": "train", "validate": "validation", "test": "test", **(splits or {})}
+        self.splits = {**SPLITS, **(splits or {})}
         self.eval_episodes = eval_episodes
         self.demonstrations = demonstrations
         self.steps = 0
@@ -122,7 +138,8 @@ class RolloutDataModule(lightning.LightningDataModule):
         """Environments of a stage: ``train``, ``validate`` or ``test``."""
         split = self.splits.get(stage, stage)
         if split not in self._collectors:
-            made = Collector(self.env, self.env_args, split, self.limits, self.seed_tasks, self._pool)
+            arguments = share_of(self.env_args, self._place()[1])
+            made = Collector(self.env, arguments, split, self.limits, self.seed_tasks, self._pool)
             if split in self._health:
                 made.health.load_state_dict(self._health.pop(split))
             self._collectors[split] = made
@@ -238,7 +255,7 @@ class RolloutDataModule(lightning.LightningDataModule):
         return trajectories
 
     def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
-        """Return the trajectories unchanged; ids are converted to tensors when a step is laid out."""
+        """Return the trajectories unchanged; ids are converted to tensors when the batch of a step is built."""
         return batch
 
     def state_dict(self) -> dict[str, Any]:
@@ -298,7 +315,7 @@ class RolloutDataModule(lightning.LightningDataModule):
         """Demonstrations of the first training tasks.
 
         Args:
-            dialect: Of the policy that is to read them.
+            dialect: Dialect of the policy that will read them.
             episodes: How many; tasks repeat when there are fewer.
 
         Raises:

@@ -23,6 +23,7 @@ from hero_pl.policy.base import Policy
 from hero_pl.runs.records import Record, append_records, evaluable, to_record
 from hero_pl.scalars import Scalar, largest, measured, total
 from hero_pl.step import IdleBatches, StepOutputs, over_ranks, step_records
+from hero_pl.strategies import check_precision, check_strategy
 from hero_pl.types import Trajectory
 
 TOKENS_PER_MICRO_BATCH = {True: 512, False: 16384}
@@ -110,7 +111,9 @@ class HeroModule(lightning.LightningModule):
     # -- set-up ------------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
-        """Check the configuration before weights are read."""
+        """Check the configuration, and create the environments, before weights are read."""
+        check_strategy(self.trainer.strategy)
+        check_precision(self.trainer.precision)
         self.policy.sampler.check(self.policy)
         if stage == "fit":
             self.objective.check_policy(self.policy)
@@ -118,6 +121,14 @@ class HeroModule(lightning.LightningModule):
         if stage == "fit" and data is not None:
             self.objective.check(data.group_size)
             self._check_staleness(self.updates_per_batch - 1, f"updates_per_batch={self.updates_per_batch}")
+        if data is not None:
+            room, reply = self.policy.context_length(), data.sampling.max_action_tokens
+            if reply >= room:
+                raise ConfigError(
+                    f"data.max_action_tokens={reply}: the context of the policy has {room} tokens, for prompt and "
+                    "reply. Lower max_action_tokens, or raise model.policy.init_args.max_length if the model allows it."
+                )
+            data.collector({"fit": "train", "predict": "test"}.get(stage, stage))
 
     def _check_staleness(self, steps: int, why: str) -> None:
         if steps > self.max_staleness and not self.objective.tolerates_stale:
@@ -199,7 +210,7 @@ class HeroModule(lightning.LightningModule):
         metrics = over_ranks(metrics, self.trainer.world_size)
         self._log_step(metrics, len(trajectories))
         if self.idle.count(updated, metrics, self.global_step) and self.trainer.is_global_zero:
-            warnings.warn(self.idle.said, stacklevel=2)
+            warnings.warn(self.idle.message, stacklevel=2)
         self.last_records = step_records(judged, step, outputs, self.global_step)
         self.last_records += [Record("train", self.global_step, t) for t in trajectories if not evaluable(t)]
         if self.broken_steps >= self.max_broken_steps:

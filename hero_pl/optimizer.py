@@ -32,12 +32,18 @@ class OptimizerSettings:
             raise ConfigError(
                 f"lr={self.lr}, matrix_lr={self.matrix_lr}: expected finite numbers, lr > 0, matrix_lr > 0 or none."
             )
+        if not (all(0.0 <= beta < 1.0 for beta in self.betas) and 0.0 < self.eps < math.inf):
+            raise ConfigError(f"betas={self.betas}, eps={self.eps}: expected betas in [0, 1), and eps > 0.")
+        if not 0.0 <= self.weight_decay < math.inf:
+            raise ConfigError(f"weight_decay={self.weight_decay}: expected a finite number, 0 (none) or more.")
         if self.warmup_steps < 0:
             raise ConfigError(f"warmup_steps={self.warmup_steps}: expected 0 or more.")
-        if self.schedule == "linear" and not self.total_steps:
+        if self.schedule == "linear" and self.total_steps is None:
             raise ConfigError(
                 "schedule: linear needs total_steps, the number of optimizer steps of the whole run. Set it."
             )
+        if self.total_steps is not None and self.total_steps < 1:
+            raise ConfigError(f"total_steps={self.total_steps}: expected at least 1.")
 
     def make(self, module: nn.Module) -> torch.optim.Optimizer:
         """AdamW, or Muon and AdamW, on the trainable parameters of a module and nothing else."""

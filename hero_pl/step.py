@@ -31,11 +31,11 @@ class StepOutputs:
         """The metrics of this rank; empty if no rank made the step."""
         if not self.tokens and math.isnan(self.grad_norm):
             return {}
-        found = add_up([out.metrics for _, out in self.tokens])
-        found["train/loss"] = total(sum(float(out.loss.detach()) for _, out in self.tokens))  # each has its share
-        found["train/tokens"] = total(sum(len(micro) for micro, _ in self.tokens))
-        found["train/grad_norm"] = largest(self.grad_norm)
-        return found
+        summed = add_up([out.metrics for _, out in self.tokens])
+        summed["train/loss"] = total(sum(float(out.loss.detach()) for _, out in self.tokens))  # each has its share
+        summed["train/tokens"] = total(sum(len(micro) for micro, _ in self.tokens))
+        summed["train/grad_norm"] = largest(self.grad_norm)
+        return summed
 
 
 def over_ranks(metrics: Mapping[str, Scalar], world_size: int) -> dict[str, Scalar]:
@@ -57,7 +57,7 @@ class IdleBatches:
 
     def __init__(self, most: int) -> None:
         self.most, self.in_a_row = most, 0
-        self.said = ""
+        self.message = ""
         """Message about the latest one; empty before the first."""
 
     def count(self, updated: bool, metrics: Mapping[str, Scalar], step: int) -> bool:
@@ -74,8 +74,8 @@ class IdleBatches:
         reason = "its gradient is not finite" if "train/grad_norm" in metrics else "no turn of it is in the loss"
         counts = {name: float(m) for name, m in metrics.items() if m.how == "sum" and float(m) > 0.0}
         listed = ", ".join(f"{name} {value:g}" for name, value in counts.items())
-        first = not self.said
-        self.said = f"Nothing was learned from the batch after step {step}: {reason}. Its counts: {listed}."
+        first = not self.message
+        self.message = f"Nothing was learned from the batch after step {step}: {reason}. Its counts: {listed}."
         return first
 
     def check(self) -> None:
@@ -86,7 +86,7 @@ class IdleBatches:
         """
         if self.most and self.in_a_row >= self.most:
             raise HeroError(
-                f"No optimizer step in {self.in_a_row} batches in a row; the run ends. {self.said} See the episodes "
+                f"No optimizer step in {self.in_a_row} batches in a row; the run ends. {self.message} See the episodes "
                 "with: hero_pl view RUN. To continue anyway, set model.max_idle_batches: 0."
             )
 

@@ -15,7 +15,7 @@ STRIKE = getattr(signal, "SIGUSR1", signal.SIGTERM)
 
 
 class Server(ThreadingHTTPServer):
-    """Answers the next request with the next behavior; the last one repeats. Keeps what it was asked."""
+    """Answers each request with the next behavior, the last one repeatedly; stores the requests."""
 
     daemon_threads = True
 
@@ -31,7 +31,7 @@ class Server(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}/v1"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hangs up is what some tests are about."""
+        """Ignores errors of clients that disconnect, which some tests cause."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -85,17 +85,17 @@ def fails(status: int, text: str = '{"error": "no"}', **headers: str) -> Behavio
 
 
 def hangs(handler: Handler) -> None:
-    """Says nothing until the test is over."""
+    """Does not answer until the test is over."""
     handler.server.over.wait(20)
 
 
 def hangs_up(handler: Handler) -> None:
-    """Closes the connection without a word."""
+    """Closes the connection without an answer."""
     handler.close_connection = True
 
 
 def drips(handler: Handler) -> None:
-    """Sends one byte after the other, for as long as anybody listens."""
+    """Sends one byte after another until the client disconnects."""
     handler.send_response(200)
     handler.send_header("Content-Length", "100000")
     handler.end_headers()
@@ -104,7 +104,7 @@ def drips(handler: Handler) -> None:
 
 
 def strikes(count: int) -> Behavior:
-    """Sends this process a signal once so many requests have come, and says nothing."""
+    """Sends a signal to this process after a number of requests, and does not answer."""
 
     def behavior(handler: Handler) -> None:
         while len(handler.server.bodies) < count and not handler.server.over.wait(0.001):
@@ -117,7 +117,7 @@ def strikes(count: int) -> Behavior:
 
 @contextmanager
 def struck() -> Iterator[None]:
-    """What is inside must be ended by the signal; its threads, too."""
+    """The signal must end the block and its threads."""
 
     def end(number: int, frame: Any) -> None:
         raise SystemExit(number)

@@ -29,13 +29,13 @@ TINY = {
 
 @pytest.fixture
 def tiny_config():
-    """Configuration of the model, to be put into YAML."""
+    """Configuration of the model, for a YAML file."""
     return dict(TINY)
 
 
 @pytest.fixture
 def tiny_policy():
-    """Makes a policy with random weights; it has never won an episode of the pocket shop."""
+    """Makes a policy with random weights; it never succeeds in the pocket shop."""
 
     def make(**kwargs):
         return HuggingFacePolicy(config=dict(TINY), tokenizer="hero_pl:pocket-shop", parser=PlainText(), **kwargs)

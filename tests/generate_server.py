@@ -29,7 +29,7 @@ class Refused(Exception):
 
 @dataclass
 class Launch:
-    """How it was started, and what is wrong with it."""
+    """Launch options of the server, and its faults."""
 
     model: Path
     name: str = "student"
@@ -125,7 +125,7 @@ class Engine:
         return out.logits[0, -1], out.past_key_values
 
     def _cached(self, name: str, prompt: list[int]) -> tuple[Any, int]:
-        """Keys and values of the longest prefix that is known, and its length."""
+        """Keys and values of the longest cached prefix, and its length."""
         fitting = [key for key in self.cache if key[0] == name and tuple(prompt[: len(key[1])]) == key[1]]
         best = max(fitting, key=lambda key: len(key[1]), default=None)
         return (None, 0) if best is None else (copy.deepcopy(self.cache[best]), len(best[1]))
@@ -148,7 +148,7 @@ Tamper = Callable[[str, dict[str, Any]], None]
 
 
 class GenerateServer:
-    """Its life: it can die, and come back at the same port without what it was given.
+    """A server that can die and restart at the same port, without the weights that it had.
 
     Args:
         launch: How it is started.
@@ -171,7 +171,7 @@ class GenerateServer:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """Start, or start again: with the model's own weights and no adapter."""
+        """Start or restart with the model's own weights and no adapter."""
         self.engine = Engine(self.launch)
         self.dead = threading.Event()
         self._http = _Http(self)
@@ -180,7 +180,7 @@ class GenerateServer:
         self._thread.start()
 
     def die(self) -> None:
-        """Answer nobody, those who wait included."""
+        """Stop: all clients, including those that wait, get no answer."""
         self.dead.set()
         self._http.shutdown()
         self._http.server_close()
@@ -239,7 +239,7 @@ class _Http(ThreadingHTTPServer):
         self.owner, self.dead = owner, owner.dead
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hangs up is what some tests are about."""
+        """Ignores errors of clients that disconnect, which some tests cause."""
 
 
 class _Handler(BaseHTTPRequestHandler):

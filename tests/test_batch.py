@@ -1,4 +1,4 @@
-"""Both sides of every action: what is scored, what is not, and that splitting a step changes nothing."""
+"""Student and teacher rows of every action: which ids are scored, and that splitting a step changes nothing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -349,7 +349,7 @@ def test_student_rows_that_hold_other_ids_than_sampled_are_refused(scripted: Scr
 
 @dataclass(frozen=True, slots=True)
 class Noted(TokenizedBatch):
-    """A batch with more of every kind."""
+    """A batch with additional fields of every type."""
 
     maybe: torch.Tensor | None = None
     nothing: torch.Tensor | None = None
@@ -370,7 +370,8 @@ def test_bug_61_and_62_optional_tensors_are_split_with_the_tokens(
         assert part.maybe is not None
         assert torch.equal(batch.action_ids[part.maybe], part.action_ids)
         assert (part.nothing, part.label) == (None, "mine")
-        assert {row.trajectory for row in (*part.student, *part.teacher)} == set(part.trajectory.tolist())
+        for rows in (part.student, part.teacher):
+            assert {row.trajectory for row in rows} == set(part.trajectory.tolist())
         for name in ("rollout_logprobs", "turn", "position", "coefficient", "advantage", "teacher_mask"):
             assert torch.equal(getattr(batch, name)[part.maybe], getattr(part, name)), name
     assert torch.equal(torch.cat([part.maybe for part in parts]), batch.maybe)  # type: ignore[misc, arg-type]

@@ -1,4 +1,4 @@
-"""The paper is cited alike everywhere, and the forms for issues can be read."""
+"""The citation of the paper is the same everywhere, and the forms for issues are valid."""
 
 import re
 import tomllib

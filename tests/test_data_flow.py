@@ -1,4 +1,4 @@
-"""The map of one token in CONTRIBUTING.md is short, and leads through files that a training step does run."""
+"""The path of one token in CONTRIBUTING.md is short and names only files that a training step runs."""
 
 import re
 import sys
@@ -10,16 +10,16 @@ from hero_pl.callbacks.trajectories import TrajectoryLog
 
 ROOT = Path(__file__).resolve().parents[1]
 ONLY_DATA = {"types.py"}
-"""Its classes are made, and have no code that runs."""
+"""File with data classes only: no code of it runs in a step."""
 
 
 def rows_of_the_map() -> list[tuple[str, list[str]]]:
-    """Number (empty where a file is entered again) and files of each row."""
+    """Number (empty if a file occurs again) and files of each row."""
     section = (
         (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## How data flows")[2].partition("\n## ")
     )
-    found = re.findall(r"^\| (\d*) ?\| (`.*?) \|", section[0], re.MULTILINE)
-    return [(number, re.findall(r"`([\w/]+\.py)`", files)) for number, files in found]
+    matches = re.findall(r"^\| (\d*) ?\| (`.*?) \|", section[0], re.MULTILINE)
+    return [(number, re.findall(r"`([\w/]+\.py)`", files)) for number, files in matches]
 
 
 def test_the_map_of_one_token_has_at_most_18_files_and_5_returns() -> None:

@@ -1,4 +1,4 @@
-"""Which tasks a step plays, and with which seeds."""
+"""Tasks and seeds of a step."""
 
 import subprocess
 import sys
@@ -25,7 +25,7 @@ def test_ranks_share_a_pass_without_overlap():
 
 
 class Place(RolloutDataModule):
-    """As one of several processes."""
+    """Runs as one of several processes."""
 
     place = (0, 1)
 
@@ -56,7 +56,7 @@ def test_a_group_is_one_task_with_different_seeds(tiny_data):
 
 
 def drawn(*entropy, count):
-    """The entropy of the committed results, written out."""
+    """The seed entropy of the committed results, as a formula."""
     return np.random.SeedSequence(entropy).generate_state(count, np.uint32).tolist()
 
 
@@ -106,9 +106,9 @@ def test_tasks_in_quarantine_are_not_drawn_and_others_stand_in_for_them(tiny_dat
 
 def test_splits_share_no_task(tiny_data):
     data = tiny_data()
-    found = [set(data.collector(stage).task_ids) for stage in ("train", "validate", "test", "warmup")]
-    assert all(found)
-    assert sum(map(len, found)) == len(set.union(*found))
+    splits = [set(data.collector(stage).task_ids) for stage in ("train", "validate", "test", "warmup")]
+    assert all(splits)
+    assert sum(map(len, splits)) == len(set.union(*splits))
 
 
 @pytest.mark.parametrize("wrong", [{"tasks_per_step": 0}, {"group_size": 0}, {"eval_episodes": -1}, {"seed": -1}])
@@ -150,3 +150,12 @@ def test_bug_39_the_evaluation_path_never_imports_what_renders_hints():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_several_processes_share_a_spend_cap() -> None:
+    user = {"url": "http://localhost:9", "model": "m", "spend_cap": 3.0, "prompt_price": 1.0}
+    data = Place("hero_pl/PocketRetail-v0", {"user": user})
+    data.place = (1, 2)
+    endpoint = data.collector("train").env.unwrapped.user.endpoint
+    assert endpoint.spending.cap == 1.5
+    assert data.collector("test").env.unwrapped.user.endpoint is endpoint

@@ -1,4 +1,4 @@
-"""Training through the real module: steps, budget, metrics, and resuming bit for bit."""
+"""Training with the real module: steps, budget, metrics, and resuming with bitwise equal results."""
 
 import csv
 import random
@@ -36,7 +36,7 @@ from hero_pl.types import Reflection
 
 
 class Seen(Callback):
-    """Keeps what each step logged and drew."""
+    """Stores the logged metrics and the records of each step."""
 
     def __init__(self):
         self.metrics, self.records, self.kept = [], [], []
@@ -48,7 +48,7 @@ class Seen(Callback):
 
 
 class Silent(Reflector):
-    """Writes nothing that can be used."""
+    """Gives no usable diagnosis."""
 
     def reflect(self, trajectories, policy):
         return [Reflection((None,) * len(trajectory.turns), "rejected") for trajectory in trajectories]
@@ -59,7 +59,7 @@ def weights_of(module):
 
 
 def same(left, right):
-    """Equal bit for bit, through nested containers."""
+    """Whether nested containers are equal bit for bit."""
     if isinstance(left, torch.Tensor):
         return torch.equal(left, right)
     if isinstance(left, dict):
@@ -316,7 +316,7 @@ def test_a_checkpoint_of_another_objective_is_refused(tiny_module, tiny_data, fi
 # -- refused ---------------------------------------------------------------------------------------------------------
 
 
-def test_training_all_weights_in_a_coarse_precision_is_told(tiny_policy, tiny_data, fit):
+def test_training_all_weights_in_low_precision_causes_a_warning(tiny_policy, tiny_data, fit):
     module = HeroModule(tiny_policy(dtype="bfloat16"), SelfDistillation(reflector=ShopRules()))
     with pytest.warns(UserWarning, match="too coarse for the optimizer"):
         fit(module, tiny_data(), 1)

@@ -1,4 +1,4 @@
-"""Muon and AdamW as one optimizer: who gets what, and that nothing is lost when a run is resumed."""
+"""Muon and AdamW as one optimizer: the assignment of parameters, and a complete state in checkpoints."""
 
 import copy
 
@@ -64,7 +64,7 @@ def test_a_schedule_reaches_the_rates_of_both():
     assert [part.param_groups[0]["lr"] for part in optimizer.parts] == [0.1, 0.05]
 
 
-def test_a_resumed_optimizer_goes_on_bit_for_bit():
+def test_a_resumed_optimizer_continues_bit_for_bit():
     model = Small()
     optimizer = MuonAdamW.of(model, lr=0.1, matrix_lr=0.2)
     trained(model, optimizer, 3)
@@ -77,7 +77,7 @@ def test_a_resumed_optimizer_goes_on_bit_for_bit():
 
 
 def test_state_that_is_replaced_from_outside_is_what_the_next_step_uses():
-    """As when an optimizer is moved to another device."""
+    """Moving an optimizer to another device replaces its state."""
     model = Small()
     optimizer = MuonAdamW.of(model, lr=0.1, matrix_lr=0.2)
     trained(model, optimizer, 2)

@@ -1,4 +1,4 @@
-"""The script of the README trains as it stands there, and importing the package stays light."""
+"""The script of the README trains unchanged, and importing the package loads no heavy library."""
 
 import re
 import subprocess
@@ -28,17 +28,17 @@ def test_the_script_of_the_readme_trains_two_steps(tmp_path, monkeypatch, capsys
 
 def test_a_batch_with_nothing_to_learn_speaks_at_once_without_the_command_line(tiny_module, tiny_data, fit) -> None:
     objective = SFT(reward_threshold=1.0)  # the tiny policy has never won
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         fit(tiny_module(objective), tiny_data(), steps=1, max_epochs=1, limit_train_batches=1)
-    assert [str(one.message) for one in said if "Nothing was learned" in str(one.message)]
+    assert [str(one.message) for one in caught if "Nothing was learned" in str(one.message)]
 
 
 def test_every_name_of_the_door_is_the_class_of_its_module() -> None:
     assert set(hero_pl._HOMES) == set(hero_pl.__all__) <= set(dir(hero_pl))
     for name, home in hero_pl._HOMES.items():
-        found = getattr(hero_pl, name)
-        assert (found.__module__, found.__name__) == (f"hero_pl.{home}", name)
+        exported = getattr(hero_pl, name)
+        assert (exported.__module__, exported.__name__) == (f"hero_pl.{home}", name)
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
         hero_pl.Nothing  # noqa: B018
 

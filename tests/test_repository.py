@@ -1,4 +1,4 @@
-"""The repository keeps its own promises: what is tracked, documented and short stays so."""
+"""Rules of the repository: tracked files, documentation, length of files, imports."""
 
 import ast
 import re
@@ -51,13 +51,13 @@ def test_no_tracked_file_names_a_machine_path_or_a_registry() -> None:
             [rf"(?<![\w.~}}]){re.escape(path)}" for path in MACHINE_PATHS] + [re.escape(h) for h in REGISTRY_HOSTS]
         )
     )
-    found = []
+    problems = []
     for path in tracked():
         if path.suffix in READABLE:
             for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
                 if match := pattern.search(line):
-                    found.append(f"{name_of(path)}:{number}: {match[0]}")
-    assert found == []
+                    problems.append(f"{name_of(path)}:{number}: {match[0]}")
+    assert problems == []
 
 
 def test_every_module_says_what_it_is_for() -> None:
@@ -92,22 +92,22 @@ UNSAFE_ARGUMENTS = {("weights_only", False), ("shell", True)}
 
 
 def test_nothing_that_is_read_can_become_code() -> None:
-    found = []
+    problems = []
     for path in python_files(*PACKAGES):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call):
                 given = {(one.arg, one.value.value) for one in node.keywords if isinstance(one.value, ast.Constant)}
                 name = ast.unparse(node.func)
                 if name in UNSAFE or given & UNSAFE_ARGUMENTS:
-                    found.append(f"{name_of(path)}:{node.lineno}: {name}")
+                    problems.append(f"{name_of(path)}:{node.lineno}: {name}")
                 if name == "torch.load" and ("weights_only", True) not in given:
-                    found.append(f"{name_of(path)}:{node.lineno}: torch.load without weights_only=True")
-    assert found == []
+                    problems.append(f"{name_of(path)}:{node.lineno}: torch.load without weights_only=True")
+    assert problems == []
 
 
 def test_what_needs_only_the_dialect_takes_no_policy() -> None:
-    """Chat template, parser and room are a :class:`hero_pl.chat.dialect.Dialect`, which exists without weights."""
-    found = []
+    """Chat template, parser and context length are in a ``hero_pl.chat.dialect.Dialect``, which needs no weights."""
+    problems = []
     for path in python_files("hero_pl"):
         for function in ast.walk(ast.parse(path.read_text())):
             if not isinstance(function, ast.FunctionDef) or all(one.arg != "policy" for one in function.args.args):
@@ -116,8 +116,8 @@ def test_what_needs_only_the_dialect_takes_no_policy() -> None:
             used = sum(isinstance(node, ast.Name) and node.id == "policy" for node in inside)
             read = [n.attr for n in inside if isinstance(n, ast.Attribute) and ast.unparse(n.value) == "policy"]
             if used == len(read) and read and set(read) <= {"template", "parser", "max_length", "dialect"}:
-                found.append(f"{name_of(path)}: {function.name}")
-    assert found == []
+                problems.append(f"{name_of(path)}: {function.name}")
+    assert problems == []
 
 
 def module_of(path: Path) -> str:
@@ -127,19 +127,19 @@ def module_of(path: Path) -> str:
 
 
 def imported_by(path: Path, modules: Collection[str]) -> set[str]:
-    """The modules that a file names in an import, wherever it stands: in a function, or for the type checker alone."""
-    found = set()
+    """The modules that a file imports anywhere, also in functions and for the type checker only."""
+    imported = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found |= {one.name for one in node.names}
+            imported |= {one.name for one in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             below = {f"{node.module}.{one.name}" for one in node.names}
-            found |= {name if name in modules else node.module for name in below}
-    return found & set(modules) - {module_of(path)}
+            imported |= {name if name in modules else node.module for name in below}
+    return imported & set(modules) - {module_of(path)}
 
 
 def circle_in(imports: Mapping[str, Collection[str]]) -> list[str]:
-    """The modules of some circle, or none: what is left when modules that import no other are taken away."""
+    """Modules of a cycle of imports, or none: the rest after repeatedly removing modules that import no other."""
     left = {name: set(others) for name, others in imports.items()}
     while done := {name for name, others in left.items() if not others & left.keys()}:
         left = {name: others for name, others in left.items() if name not in done}

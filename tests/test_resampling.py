@@ -1,4 +1,4 @@
-"""DAPO's dynamic sampling: groups without spread are replaced, and what they cost is counted."""
+"""DAPO's dynamic sampling: groups with equal rewards are replaced, and their cost is counted."""
 
 from dataclasses import replace
 
@@ -30,7 +30,7 @@ def test_groups_without_spread_are_drawn_again_while_there_are_tries_left() -> N
 
 
 class Played(Callback):
-    """What each step trained on and logged."""
+    """Stores the episodes and the metrics of each step."""
 
     def __init__(self) -> None:
         self.batches, self.metrics = [], []
@@ -41,7 +41,7 @@ class Played(Callback):
 
 
 def lucky(share: int):
-    """A shopper that buys the right thing in every ``share``-th episode, and reads no page otherwise."""
+    """A policy that buys the right product in every ``share``-th episode, and ignores the pages otherwise."""
     from hero_pl.pocket.shop.rules import Page, Request, action
 
     def reply(context: str, seed: int) -> str:

@@ -1,4 +1,4 @@
-"""Metrics add up as they say, over micro-batches and over ranks."""
+"""Metrics are combined as declared, over micro-batches and over ranks."""
 
 import math
 import random

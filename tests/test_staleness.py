@@ -1,4 +1,4 @@
-"""How far the weights are ahead of those that drew the actions, and who is told of new weights."""
+"""Staleness of rollouts, and that the sampler is notified of new weights."""
 
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ from hero_pl.policy.sampler import CachedSampler
 
 
 class MixedEpisodes(Callback):
-    """Makes the last turn of the batch three steps younger than the others."""
+    """Gives the last turn of the batch a weights version that is three steps newer than the others."""
 
     def on_train_batch_start(self, trainer, module, batch, batch_idx):
         module.policy.version += 5
@@ -24,7 +24,7 @@ def test_bug_41_the_oldest_turn_of_a_batch_decides_its_staleness(tiny_module, ti
     assert module.last_metrics["train/staleness"] == 5.0
 
 
-def test_the_sampler_is_told_of_the_weights_before_play_and_after_each_change(tiny_module, tiny_data, fit, tmp_path):
+def test_the_sampler_is_synced_before_rollouts_and_after_each_change(tiny_module, tiny_data, fit, tmp_path):
     class Told(CachedSampler):
         def __init__(self):
             self.versions = []
@@ -33,13 +33,13 @@ def test_the_sampler_is_told_of_the_weights_before_play_and_after_each_change(ti
             self.versions.append(policy.version)
 
     module, data = tiny_module(updates_per_batch=2, max_staleness=1), tiny_data()
-    module.policy.sampler = told = Told()
+    module.policy.sampler = sampler = Told()
     trainer = fit(module, data, 2)
-    assert told.versions == [0, 1, 2]
+    assert sampler.versions == [0, 1, 2]
     trainer.save_checkpoint(tmp_path / "two.ckpt")
     state = torch.load(tmp_path / "two.ckpt", weights_only=False)
     module.roll_back(state)
-    assert told.versions == [0, 1, 2, 2]
+    assert sampler.versions == [0, 1, 2, 2]
     resumed = tiny_module(updates_per_batch=2, max_staleness=1)
     resumed.policy.sampler = again = Told()
     fit(resumed, tiny_data(), 4, tmp_path / "two.ckpt")

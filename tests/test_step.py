@@ -1,4 +1,4 @@
-"""What a step leaves behind, by hand."""
+"""Metrics and records of a step, against numbers computed by hand."""
 
 from dataclasses import replace
 
@@ -32,8 +32,8 @@ def test_micro_batches_add_up_and_every_value_has_its_place_in_the_records() -> 
         {"loss/max_token": largest(4.0), "teacher/divergence": mean(2.0, 1)},
         {"loss/max_token": largest(1.0), "teacher/divergence": mean(6.0, 3)},
     )
-    for micro, told in zip(batch.split(1), metrics, strict=True):
-        outputs.add(micro, LossOutput(torch.tensor(0.25), told, torch.ones(len(micro))))
+    for micro, of_micro in zip(batch.split(1), metrics, strict=True):
+        outputs.add(micro, LossOutput(torch.tensor(0.25), of_micro, torch.ones(len(micro))))
     outputs.grad_norm = 3.0
     assert measured(outputs.metrics()) == {
         "loss/max_token": 4.0,

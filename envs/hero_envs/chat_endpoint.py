@@ -21,7 +21,7 @@ _BYTES_PER_TOKEN = 2
 
 
 class RequestFailed(RuntimeError):
-    """No usable answer to this question; whatever needed it cannot be judged.
+    """There is no usable answer to a request; what needs the answer cannot be judged.
 
     Args:
         reason: What happened, and what to do.
@@ -34,7 +34,7 @@ class RequestFailed(RuntimeError):
 
 
 class EndpointDown(RuntimeError):
-    """No question will be answered: the key or the model is refused, or so many questions in a row have failed."""
+    """No request will be answered: the key or the model is refused, or too many requests in a row have failed."""
 
 
 class SpendCapReached(RuntimeError):
@@ -43,25 +43,25 @@ class SpendCapReached(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back for one question."""
+    """The answer to one request."""
 
     text: str
     tokens: int
     """Tokens of the answer, as the server counted them or estimated."""
     cost: float
-    """Of all tries, in the unit of the prices."""
+    """Cost of all attempts, in the unit of the prices."""
 
 
 class Spending:
-    """What has been spent and what may be.
+    """Spent cost and its cap.
 
-    A request reserves the most it can cost. What others have reserved is waited for, not taken for spent.
+    A request reserves its highest possible cost. A new request waits for reserved amounts; they do not count as spent.
 
     Args:
-        cap: Most that may be spent in all; no limit if ``None``.
-        prompt_price: Per token of prompt; with both prices 1 the unit is tokens.
-        reply_price: Per token of the answer.
-        name: Setting that holds the cap, for messages.
+        cap: Largest total cost; no limit if ``None``.
+        prompt_price: Price per token of the prompt; with both prices 1 the unit is tokens.
+        reply_price: Price per token of the answer.
+        name: Name of the setting for the cap, for messages.
     """
 
     def __init__(
@@ -79,16 +79,16 @@ class Spending:
 
     @contextmanager
     def reserve(self, amount: float) -> Iterator[list[float]]:
-        """Keep an amount free while a request is on its way.
+        """Reserve an amount during a request.
 
         Args:
-            amount: The most that it can cost.
+            amount: Highest possible cost of the request.
 
         Yields:
-            A list; what is put into it is booked at the end.
+            A list for the actual costs; their sum is added to ``spent`` at the end.
 
         Raises:
-            SpendCapReached: There is not so much left, whatever is on its way.
+            SpendCapReached: The cap does not allow the amount, even if all current requests cost nothing.
         """
         with self._settled:
             while self.cap is not None and self.spent + self._reserved + amount > self.cap:
@@ -112,10 +112,10 @@ class Spending:
 class Endpoint:
     """One model behind a chat server.
 
-    The first question goes out alone: a wrong key costs one request, not as many as there are threads.
+    The first request is sent alone, so a wrong key costs one request and not one per thread.
 
     Args:
-        url: Up to and without ``/chat/completions``, for example ``http://localhost:8000/v1``.
+        url: URL without ``/chat/completions``, for example ``http://localhost:8000/v1``.
         model: Name the server knows.
         key: Sent as bearer token if not empty.
         timeout_s: Longest time for one request, in seconds.
@@ -243,7 +243,7 @@ class Endpoint:
         )
 
     def _price(self, content: Mapping[str, Any], most: float) -> float:
-        """What an answer cost; one without numbers is taken to have cost the most that it could."""
+        """Cost of an answer; without token counts, the highest possible cost."""
         read, written = token_count(content, "prompt_tokens"), token_count(content, "completion_tokens")
         return most if read is None or written is None else self.spending.price(read, written)
 
@@ -260,10 +260,10 @@ class Endpoint:
             raise RequestFailed(f"the request to {self.url} was canceled")
 
     def _refused(self, refusal: ChatRefusal) -> Exception:
-        said = f"{self.url} answered {refusal.status} for model {self.model!r}: {refusal.shown}."
+        problem = f"{self.url} answered {refusal.status} for model {self.model!r}: {refusal.shown}."
         if self._answered and refusal.status in REFUSED:
-            return self._failed(f"{said} It answers other requests: is this one too long?", refused=True)
-        return self._stop(f"{said} Check the address, the model and the key.")
+            return self._failed(f"{problem} It answers other requests: is this one too long?", refused=True)
+        return self._stop(f"{problem} Check the address, the model and the key.")
 
     def _failed(self, reason: str, refused: bool = False) -> Exception:
         with self._lock:

@@ -49,7 +49,7 @@ class ChatFailure(Exception):
         reason: Reason for a message; text from the server is shortened and shown as ``repr``.
         wait_s: The pause that the server asks for, in seconds.
         paid: Whether the server did answer, so that the request is billed.
-        status: Of a temporary failure, if the server answered with one.
+        status: HTTP status of a temporary failure, if the server sent one.
     """
 
     def __init__(self, reason: str, wait_s: float | None = None, paid: bool = False, status: int | None = None) -> None:
@@ -141,7 +141,7 @@ class JsonServer:
         """Send one request and wait for its answer.
 
         Args:
-            path: Of the route.
+            path: Path of the route.
             body: The request, for POST; without one it is a GET. Lone surrogates in it are sent as U+FFFD.
             calls: Lets another thread end it.
 
@@ -166,8 +166,8 @@ class JsonServer:
         except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: an invalid host name
             raise ChatFailure(self._reason(error), paid=answered) from None
         if status in TRANSIENT:
-            said = f", {self._shown(content)}" if content else ""
-            raise ChatFailure(f"status {status}{said}", retry_after_s(pause, time.time()), status=status)
+            details = f", {self._shown(content)}" if content else ""
+            raise ChatFailure(f"status {status}{details}", retry_after_s(pause, time.time()), status=status)
         if not answered:
             raise ChatRefusal(status, without_key(content.decode("utf-8", "replace"), self._key))
         if len(content) > MAX_BYTES:
@@ -186,7 +186,7 @@ class JsonServer:
 
 
 class ChatServer(JsonServer):
-    """A server with the route ``/chat/completions``; its ``url`` is what stands in front of that."""
+    """A server with the route ``/chat/completions``; its ``url`` is the part before that."""
 
     def post(self, body: Mapping[str, Any], calls: Calls | None = None) -> dict[str, Any]:
         """Send one chat request; see :meth:`exchange`.

@@ -118,13 +118,13 @@ def tables(report: Report) -> list[list[list[str]]]:
     measures = list(dict.fromkeys(name for arm in arms for name in report[arm]))
     measures = [name for name in measures if not name.endswith(("/from", "/to"))]
     rows = [[name, *(_interval(report[arm], name) for arm in arms)] for name in measures]
-    found = [[["measure", *arms], *(row for row in rows if any(row[1:]))]]
+    result = [[["measure", *arms], *(row for row in rows if any(row[1:]))]]
     agreement = report["agreement"]
     columns = ["cohen", "fleiss", "alpha", "tied"]
     if any(not name.endswith("/tied") and not math.isnan(value) for name, value in agreement.items()):
         rows = [[name, *(_cell(agreement.get(f"{name}/{c}"), c) for c in columns)] for name in QUESTIONS]
-        found.append([["question", *columns], *(row for row in rows if any(row[1:-1]))])
-    return found
+        result.append([["question", *columns], *(row for row in rows if any(row[1:-1]))])
+    return result
 
 
 def print_report(report: Report, console: Console | None = None) -> None:

@@ -81,7 +81,7 @@ def read_answer(text: str) -> dict[str, bool | None]:
     for span in scan(text):
         value = plain(span.value)
         if isinstance(value, dict):
-            found = {key: value[key] for key in QUESTIONS if key in value and value[key] in (True, False, None)}
-            found = {key: one for key, one in found.items() if one is None or isinstance(one, bool)}
-            best = found if len(found) >= len(best) else best
+            answers = {key: value[key] for key in QUESTIONS if key in value and value[key] in (True, False, None)}
+            answers = {key: one for key, one in answers.items() if one is None or isinstance(one, bool)}
+            best = answers if len(answers) >= len(best) else best
     return best

@@ -28,13 +28,13 @@ def labels(row: Mapping[str, Any]) -> dict[str, bool | None]:
     situation = situation_before(row)
     truth, right = situation.judge(row["sent"], row["action"], row["reply"])
     diagnosis, target = row["diagnosis"], row["next_action_target"]
-    kind, said = truth.partition(": ")[0], diagnosis.partition(": ")[0]
-    known = said in situation.kinds
+    kind, verdict = truth.partition(": ")[0], diagnosis.partition(": ")[0]
+    known = verdict in situation.kinds
     valid = None if target is None else target == situation.right()
     return {
         "turn_was_error": right is not None,
-        "says_error": said != "right" if known else None,
-        "error_type": said == kind if known else None,
+        "says_error": verdict != "right" if known else None,
+        "error_type": verdict == kind if known else None,
         "grounded": diagnosis == truth if known else None,
         "actionable": bool(valid) if right is not None else None,
         "target_valid": valid,

@@ -233,14 +233,14 @@ def quality_report(
     report["agreement"] = {}
     for question in QUESTIONS:
         items = [[one.get(question) for one in answers[name]] for name in rows]
-        found = report["agreement"]
+        agreement = report["agreement"]
         if len(raters) == 2:
-            found[f"{question}/cohen"] = cohen_kappa([a for a, _ in items], [b for _, b in items])
+            agreement[f"{question}/cohen"] = cohen_kappa([a for a, _ in items], [b for _, b in items])
         whole = [item for item in items if None not in item]
-        found[f"{question}/fleiss"] = fleiss_kappa(whole) if len(raters) > 1 else math.nan
-        found[f"{question}/alpha"] = krippendorff_alpha(items)
+        agreement[f"{question}/fleiss"] = fleiss_kappa(whole) if len(raters) > 1 else math.nan
+        agreement[f"{question}/alpha"] = krippendorff_alpha(items)
         tied = sum(majority(item) is None and any(label is not None for label in item) for item in items)
-        found[f"{question}/tied"] = float(tied)
+        agreement[f"{question}/tied"] = float(tied)
     return report
 
 
@@ -252,23 +252,23 @@ def majority(labels: Iterable[Label]) -> Label:
     return counts[0][0]
 
 
-def precision_recall(said: Sequence[Label], was: Sequence[Label]) -> tuple[float, float]:
+def precision_recall(predicted: Sequence[Label], actual: Sequence[Label]) -> tuple[float, float]:
     """Precision and recall of the statement "this turn was an error", over the turns where both labels are known.
 
     Args:
-        said: Whether the diagnosis calls the turn an error.
-        was: Whether the turn was an error.
+        predicted: Whether the diagnosis calls the turn an error.
+        actual: Whether the turn was an error.
 
     Returns:
         Precision and recall; NaN if the denominator is 0.
     """
-    known = [(a, b) for a, b in zip(said, was, strict=True) if a is not None and b is not None]
+    known = [(a, b) for a, b in zip(predicted, actual, strict=True) if a is not None and b is not None]
     hits = sum(bool(a) and bool(b) for a, b in known)
     return _share(hits, sum(bool(a) for a, _ in known)), _share(hits, sum(bool(b) for _, b in known))
 
 
 def calibration(
-    confidences: Sequence[Confidence], said: Sequence[Label], was: Sequence[Label]
+    confidences: Sequence[Confidence], predicted: Sequence[Label], actual: Sequence[Label]
 ) -> dict[Confidence, tuple[float, int]]:
     """Per confidence level: the share of diagnoses with a correct verdict, and the number of diagnoses."""
     levels: tuple[Confidence, ...] = get_args(Confidence)
@@ -276,7 +276,7 @@ def calibration(
     for level in levels:
         right = [
             a == b
-            for confidence, a, b in zip(confidences, said, was, strict=True)
+            for confidence, a, b in zip(confidences, predicted, actual, strict=True)
             if confidence == level and a is not None and b is not None
         ]
         result[level] = (_share(sum(right), len(right)), len(right))
@@ -286,7 +286,7 @@ def calibration(
 def _arm_report(
     names: Sequence[str], rows: Mapping[str, Mapping[str, Any]], gold: Mapping[str, Mapping[str, Label]]
 ) -> dict[str, float]:
-    found = _measures(names, rows, gold)
+    measures = _measures(names, rows, gold)
     episodes: dict[tuple[str, int], list[str]] = {}
     for name in names:
         episodes.setdefault((rows[name].get("task_id", name), rows[name].get("seed", 0)), []).append(name)
@@ -297,7 +297,7 @@ def _arm_report(
         for _ in range(RESAMPLES if len(clusters) > 1 else 0)
     ]
     report: dict[str, float] = {}
-    for measure, value in found.items():
+    for measure, value in measures.items():
         report[measure] = value
         values = sorted(sample[measure] for sample in samples if not math.isnan(sample[measure]))
         if values and not measure.endswith("rows"):
@@ -311,16 +311,16 @@ def _measures(
     names: Sequence[str], rows: Mapping[str, Mapping[str, Any]], gold: Mapping[str, Mapping[str, Label]]
 ) -> dict[str, float]:
     answers = {question: [gold[name][question] for name in names] for question in QUESTIONS}
-    said, was = answers["says_error"], answers["turn_was_error"]
-    precision, recall = precision_recall(said, was)
+    predicted, actual = answers["says_error"], answers["turn_was_error"]
+    precision, recall = precision_recall(predicted, actual)
     known = {question: [answer for answer in given if answer is not None] for question, given in answers.items()}
-    levels = calibration([rows[name]["confidence"] for name in names], said, was)
+    levels = calibration([rows[name]["confidence"] for name in names], predicted, actual)
     return {
         "rows": float(len(names)),
         **{question: _share(sum(map(bool, given)), len(given)) for question, given in known.items()},
         "error/precision": precision,
         "error/recall": recall,
-        "error/rows": float(sum(a is not None and b is not None for a, b in zip(said, was, strict=True))),
+        "error/rows": float(sum(a is not None and b is not None for a, b in zip(predicted, actual, strict=True))),
         **{f"calibration/{level}": share for level, (share, _) in levels.items()},
         **{f"calibration/{level}/rows": float(number) for level, (_, number) in levels.items()},
     }

@@ -109,8 +109,8 @@ def newest_verified(folder: Path) -> tuple[Path | None, list[str]]:
         HeroError: A newer version of hero_pl wrote the newest checkpoint; an older one would lose its progress.
     """
     refused: list[str] = []
-    found = {path: (_step(path), path.stat().st_mtime_ns) for path in folder.glob("*.ckpt")}
-    for path in sorted(found, key=lambda path: found[path], reverse=True):
+    age = {path: (_step(path), path.stat().st_mtime_ns) for path in folder.glob("*.ckpt")}
+    for path in sorted(age, key=lambda path: age[path], reverse=True):
         try:
             verify(path)
         except HeroError as error:
@@ -232,8 +232,8 @@ def _explained(path: Path) -> Iterator[None]:
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, HeroError) as error:
         # For a foreign pickle the message of torch recommends to disable its protection; do not show that.
         foreign = isinstance(error, pickle.UnpicklingError)
-        said = "it contains other objects than tensors" if foreign else (str(error) or repr(error)).splitlines()[0]
+        reason = "it contains other objects than tensors" if foreign else (str(error) or repr(error)).splitlines()[0]
         raise HeroError(
-            f"The checkpoint {path} cannot be read: {said}. Nothing was loaded. Resume from an earlier one in the same "
-            "folder (--resume auto takes the newest intact one), or start without it."
+            f"The checkpoint {path} cannot be read: {reason}. Nothing was loaded. Resume from an earlier one in the "
+            "same folder (--resume auto takes the newest intact one), or start without it."
         ) from error

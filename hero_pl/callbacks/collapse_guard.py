@@ -201,13 +201,13 @@ class CollapseGuard(lightning.Callback):
                 done = "stop"
         if done == "stop":
             trainer.should_stop = True
-        told = {"warn": "training continues", "stop": "training stops", "rollback": f"back to step {restored}"}
+        then = {"warn": "training continues", "stop": "training stops", "rollback": f"back to step {restored}"}
         folder = run_folder(trainer)
         if trainer.is_global_zero:
             where = {"step": trainer.global_step, "turns": int(module.turns), "event": "collapse", "action": done}
             for alarm in alarms:
                 row = {name: getattr(alarm, name) for name in ("metric", "value", "reference", "limit")}
-                self._console.print(f"Collapse guard, step {trainer.global_step}: {alarm}; {told[done]}.", markup=False)
+                self._console.print(f"Collapse guard, step {trainer.global_step}: {alarm}; {then[done]}.", markup=False)
                 if folder is not None:
                     append_lines(folder / "events.jsonl", [{**where, **row, "restored_step": restored}])
 

@@ -50,6 +50,11 @@ class HeldOut(lightning.Callback):
     ) -> None:
         if episodes < 0:
             raise ConfigError(f"held_out.episodes={episodes}: expected a positive number, or 0 for no evaluation.")
+        if logged_episodes < 0 or any(mark < 1 for mark in at_turns or []):
+            raise ConfigError(
+                f"held_out.at_turns={at_turns}, held_out.logged_episodes={logged_episodes}: expected numbers of turns "
+                "above 0, and 0 episodes or more."
+            )
         self.episodes, self.stage, self.greedy, self.method = episodes, stage, greedy, method
         self.at_turns, self.logged_episodes, self.block = sorted(at_turns or []), logged_episodes, block
         self.results: dict[str, dict[str, Any]] = {}
@@ -59,6 +64,11 @@ class HeldOut(lightning.Callback):
         """CPU time of training in seconds, without evaluations (which ``elapsed_s`` includes)."""
         self._started = 0.0
         self._cpu_mark = time.process_time()
+
+    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        """Create the environments of the held-out tasks, so that wrong arguments are refused early."""
+        if stage == "fit" and self.episodes:
+            trainer.datamodule.collector(self.stage)  # type: ignore[attr-defined]
 
     def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         """Evaluate the policy before training."""

@@ -165,14 +165,14 @@ def beside(logger: RunLogger, tensorboard: bool, wandb: Wandb | None) -> list[Lo
     def folder() -> Path:
         return Path(logger.log_dir)
 
-    found: list[Logger] = []
+    loggers: list[Logger] = []
     if wandb is not None:
         _needs("wandb")
-        found.append(Beside("Weights & Biases", folder, lambda run: _wandb(wandb, run)))
+        loggers.append(Beside("Weights & Biases", folder, lambda run: _wandb(wandb, run)))
     if tensorboard:
         _needs("tensorboard")
-        found.append(Beside("TensorBoard", folder, lambda run: TensorBoardLogger(run, "", "tensorboard")))
-    return found
+        loggers.append(Beside("TensorBoard", folder, lambda run: TensorBoardLogger(run, "", "tensorboard")))
+    return loggers
 
 
 def without_keys(text: str) -> str:

@@ -1,4 +1,4 @@
-"""How far a run is: a bar with the work of the moment in a terminal, one line per step where there is none."""
+"""Progress of a run: a bar with the current activity in a terminal, otherwise one line per step."""
 
 from __future__ import annotations
 
@@ -163,8 +163,8 @@ class RunProgress(ProgressBar):
 
     def _time(self, turns: int) -> list[str]:
         left = self.remaining.left(share_done(self.trainer, turns), evaluations_left(self.trainer, turns))
-        told = [clock_text(self.remaining.elapsed)]
-        return told if left is None else [*told, f"about {clock_text(left)} left"]
+        parts = [clock_text(self.remaining.elapsed)]
+        return parts if left is None else [*parts, f"about {clock_text(left)} left"]
 
 
 class _Shown(ProgressColumn):
@@ -181,7 +181,7 @@ class _Shown(ProgressColumn):
 
 
 def _shown(metrics: Mapping[str, float]) -> list[str]:
-    """What a line says about a step, as far as it was measured."""
+    """The metrics in the line of a step, as far as they were measured."""
     names = {"rollout/success": "success", "train/loss": "loss"}
     values = {shown: metrics.get(name, math.nan) for name, shown in names.items()}
     return [f"{shown} {value:.3f}" for shown, value in values.items() if not math.isnan(value)]

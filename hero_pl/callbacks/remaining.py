@@ -16,7 +16,7 @@ def share_done(trainer: Any, turns: int) -> float | None:
     """Share of the run that is done by the limit that is reached first; ``None`` for a run without a limit.
 
     Args:
-        trainer: With its limits on steps, epochs and time, and the turn budget among its callbacks.
+        trainer: Trainer with limits on steps, epochs and time, and with the turn budget among its callbacks.
         turns: Training turns used.
     """
     shares = [turns / one.max_turns for one in trainer.callbacks if isinstance(one, TurnBudget) and one.max_turns]
@@ -34,10 +34,10 @@ def share_done(trainer: Any, turns: int) -> float | None:
 
 def evaluations_left(trainer: Any, turns: int) -> int:
     """Held-out evaluations that are still to come, the one after training included."""
-    found = next((one for one in trainer.callbacks if isinstance(one, HeldOut) and one.episodes), None)
-    if found is None:
+    held_out = next((one for one in trainer.callbacks if isinstance(one, HeldOut) and one.episodes), None)
+    if held_out is None:
         return 0
-    return 1 + sum(mark > turns for mark in found.at_turns)
+    return 1 + sum(mark > turns for mark in held_out.at_turns)
 
 
 def how_it_ended(trainer: Any, turns: int) -> str:
@@ -92,7 +92,7 @@ class Remaining:
         """Seconds until the run ends; ``None`` where nothing is known yet.
 
         Args:
-            share: Of the run that is done.
+            share: Share of the run that is done, in [0, 1].
             evaluations: That are still to come.
         """
         if share is None or self._first is None or share <= self._first:

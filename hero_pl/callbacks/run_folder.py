@@ -40,8 +40,8 @@ def run_folder(trainer: lightning.Trainer) -> Path | None:
 
 def holds(folder: Path) -> list[str]:
     """Names of the files of a run in a folder."""
-    found = [name for name in (METRICS_FILE, *GROWING) if (folder / name).exists()]
-    return found + sorted(f"checkpoints/{path.name}" for path in (folder / "checkpoints").glob("*.ckpt"))
+    written = [name for name in (METRICS_FILE, *GROWING) if (folder / name).exists()]
+    return written + sorted(f"checkpoints/{path.name}" for path in (folder / "checkpoints").glob("*.ckpt"))
 
 
 def check_new(folder: Path) -> None:
@@ -63,15 +63,21 @@ def locked(folder: Path) -> Iterator[None]:
     """Lock a run folder so that no other process writes to it.
 
     Raises:
-        ConfigError: Another process holds the lock.
+        ConfigError: Another process holds the lock, or the folder cannot be made.
     """
     if sys.platform == "win32":  # folders cannot be locked there
         yield
         return
     import fcntl
 
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise ConfigError(
+            f"The run folder {folder} cannot be made: {error.strerror or error}. Set trainer.logger.init_args.save_dir "
+            "to a folder that can be written."
+        ) from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -88,8 +94,8 @@ def locked(folder: Path) -> Iterator[None]:
 
 def sizes(folder: Path) -> dict[str, int]:
     """Size of each file of a run: bytes, but rows for the metrics, whose header may still grow."""
-    found = {name: (folder / name).stat().st_size for name in GROWING if (folder / name).exists()}
-    return {**found, METRICS_FILE: max(0, len(_rows(folder / METRICS_FILE)) - 1)}
+    of_files = {name: (folder / name).stat().st_size for name in GROWING if (folder / name).exists()}
+    return {**of_files, METRICS_FILE: max(0, len(_rows(folder / METRICS_FILE)) - 1)}
 
 
 def cut_back(folder: Path, files: Mapping[str, Any]) -> Iterator[str]:

@@ -75,13 +75,13 @@ def compare_settings(before: Mapping[str, Any], now: Mapping[str, Any], accept: 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     """Dotted keys and their values; an absent section and an empty one are equal."""
-    found: list[tuple[str, Any]] = []
+    pairs: list[tuple[str, Any]] = []
     for key, value in values.items():
         if isinstance(value, Mapping):
-            found += _flat(value, f"{prefix}{key}.")
+            pairs += _flat(value, f"{prefix}{key}.")
         elif value is not None:
-            found.append((f"{prefix}{key}", value))
-    return found
+            pairs.append((f"{prefix}{key}", value))
+    return pairs
 
 
 def _harmless(key: str) -> bool:

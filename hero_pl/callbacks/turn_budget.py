@@ -21,6 +21,25 @@ class TurnBudget(lightning.Callback):
             raise ConfigError(f"turn_budget.max_turns={max_turns}: expected a positive number, or 0 for no budget.")
         self.max_turns = max_turns
 
+    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        """Refuse a run without an end, or without a step.
+
+        Raises:
+            ConfigError: It is one of these.
+        """
+        if stage != "fit":
+            return
+        for key in ("max_steps", "max_epochs", "limit_train_batches"):
+            if getattr(trainer, key) == 0:
+                raise ConfigError(f"trainer.{key}=0: nothing would be trained. Evaluate with: hero_pl test")
+        stopping = (lightning.pytorch.callbacks.Timer, lightning.pytorch.callbacks.EarlyStopping)
+        ends = trainer.max_steps > 0 or (trainer.max_epochs or 0) > 0 or self.max_turns
+        if not ends and not any(isinstance(callback, stopping) for callback in trainer.callbacks):  # type: ignore[attr-defined]
+            raise ConfigError(
+                "turn_budget.max_turns=0, and trainer has neither max_steps nor max_epochs nor max_time: the run would "
+                "have no end. Set one of them."
+            )
+
     def spent(self, trainer: lightning.Trainer) -> bool:
         """Whether the budget is used up."""
         turns: Any = trainer.lightning_module.turns

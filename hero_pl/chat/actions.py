@@ -198,8 +198,8 @@ class ReAct(ActionParser):
             >>> ReAct().parse('Thought: look.\nAction: find\nAction Input: {"text": "mug"}').action
             '{"name": "find", "arguments": {"text": "mug"}}'
         """
-        _, found, tail = reply.rpartition("Action:")
-        if not found:
+        _, label, tail = reply.rpartition("Action:")
+        if not label:
             return ParsedAction("", "The reply has no line 'Action: ...'.")
         name, separate, arguments = tail.partition("Action Input:")
         if separate:

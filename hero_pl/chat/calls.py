@@ -98,8 +98,8 @@ def read_calls(text: str) -> Calls:
     if text.startswith("<function=", place):
         return _tagged(text, place)
     name = "" if text[place : place + 1] in ("{", "[") else None
-    if name is None and (found := _BEFORE_JSON.match(text, place)):
-        name, place = found["name"], found.end()
+    if name is None and (match := _BEFORE_JSON.match(text, place)):
+        name, place = match["name"], match.end()
     if name is None:
         return Calls(start, len(text), reason="A tool call must be a JSON object; this one has none.")
     try:
@@ -118,15 +118,15 @@ def _marked(reply: str, opening: re.Match[str]) -> Calls:
     tagged = _NAMED.match(opening.group())
     closing = "</function>" if tagged else _CLOSING[opening.group()]
     body = opening.start() if tagged else opening.end()
-    found = read_calls(reply[body:])
-    stop = body + found.stop
-    end = reply.find(closing, opening.end() if found.arguments is None else stop)
-    if end >= 0 and (found.arguments is None or not _OPENING.search(reply, stop, end)):
+    calls = read_calls(reply[body:])
+    stop = body + calls.stop
+    end = reply.find(closing, opening.end() if calls.arguments is None else stop)
+    if end >= 0 and (calls.arguments is None or not _OPENING.search(reply, stop, end)):
         stop = end + len(closing)
     later = [match.group() for match in _OPENING.finditer(reply, stop)]
     outer = sum(not _NAMED.match(marker) for marker in later)  # <tool_call><function=...> is one call
     return Calls(
-        opening.start(), stop, found.name, found.arguments, found.reason, found.further + (outer or len(later))
+        opening.start(), stop, calls.name, calls.arguments, calls.reason, calls.further + (outer or len(later))
     )
 
 
@@ -135,17 +135,17 @@ def _unmarked(reply: str) -> Calls | None:
     start = len(reply) - len(reply.lstrip())
     fence = _FENCE.search(reply)
     if reply[start : start + 1] == "{" or _BARE.match(reply, start) or (fence and fence.start() == start):
-        found = read_calls(reply)
-        if found.arguments is not None or _looks_meant(reply, start):
-            return Calls(start, len(reply), found.name, found.arguments, found.reason, found.further)
+        calls = read_calls(reply)
+        if calls.arguments is not None or _looks_meant(reply, start):
+            return Calls(start, len(reply), calls.name, calls.arguments, calls.reason, calls.further)
         return None
     bare = _BARE.search(reply)
     if bare is None:
         return None
-    found = read_calls(reply[bare.start() :])
-    if found.arguments is None and '"name"' not in bare.group():
+    calls = read_calls(reply[bare.start() :])
+    if calls.arguments is None and '"name"' not in bare.group():
         return None
-    return Calls(bare.start(), len(reply), found.name, found.arguments, found.reason, found.further)
+    return Calls(bare.start(), len(reply), calls.name, calls.arguments, calls.reason, calls.further)
 
 
 def _looks_meant(reply: str, start: int) -> bool:
@@ -214,10 +214,10 @@ def _tagged(text: str, place: int) -> Calls:
     if body.startswith("{"):
         return _checked(place, stop, tag["tag"], body, 0)
     *parts, rest = body.split("</parameter>")
-    found = [_PARAMETER.fullmatch(part) for part in parts]
-    if rest.strip() or not all(found):
+    matches = [_PARAMETER.fullmatch(part) for part in parts]
+    if rest.strip() or not all(matches):
         return Calls(place, stop, reason="Between <function=...> and </function> stand only closed parameters.")
-    return Calls(place, stop, tag["tag"], {one[1]: _value(one[2].removesuffix("\n")) for one in found if one})
+    return Calls(place, stop, tag["tag"], {one[1]: _value(one[2].removesuffix("\n")) for one in matches if one})
 
 
 def _value(raw: str) -> Any:
@@ -232,8 +232,8 @@ def _count(text: str, place: int) -> int:
     """Number of objects directly after the first call."""
     further = 0
     while True:
-        found = _BETWEEN.match(text, place)
-        place = found.end() if found else place
+        match = _BETWEEN.match(text, place)
+        place = match.end() if match else place
         if text[place : place + 1] not in ("{", "["):
             return further
         try:

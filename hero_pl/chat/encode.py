@@ -207,7 +207,7 @@ class Encoder:
         return self._encode(text)
 
     def _encode_apart(self, text: str, marked: str) -> list[int]:
-        """Encode each control token of the template alone, and the text between them by characters where needed."""
+        """Encode each control token of the template separately, and the text between them, by characters if needed."""
         ids: list[int] = []
         position = 0
         for match in self._found(text):

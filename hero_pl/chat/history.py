@@ -80,13 +80,13 @@ class History:
             messages += [Message("assistant", f"{thought}{REPLY}{i}."), step.observation]
         rest = self.template.renderer.render(messages, self._tools, True)
         ids: tuple[int, ...] = ()
-        said: tuple[int, ...] | None = None
+        sampled: tuple[int, ...] | None = None
         for i, step in enumerate(self._steps):
             before, rest, kept = self._split(rest, i, opened)
-            ids += self._encode(before, said)
-            said = step.action_ids if kept else step.action_ids[thoughts[i] :]
-            ids += said
-        return ids + self._encode(rest, said)
+            ids += self._encode(before, sampled)
+            sampled = step.action_ids if kept else step.action_ids[thoughts[i] :]
+            ids += sampled
+        return ids + self._encode(rest, sampled)
 
     def _split(self, rest: Rendered, i: int, opened: str) -> tuple[Rendered, Rendered, bool]:
         """The text before reply ``i``, the text after it, and whether its reasoning is shown."""
@@ -103,10 +103,10 @@ class History:
         head = Rendered(rest.text[:start], rest.marked[:start])
         return head, rest.tail(place + len(word)), thought >= 0
 
-    def _encode(self, piece: Rendered, said: tuple[int, ...] | None) -> tuple[int, ...]:
-        if said is None:
+    def _encode(self, piece: Rendered, sampled: tuple[int, ...] | None) -> tuple[int, ...]:
+        if sampled is None:
             return self.template.encoder.encode_rendered(piece.text, piece.marked)
-        return self.template.encode_rest(said, piece)
+        return self.template.encode_rest(sampled, piece)
 
     def _thought(self, action_ids: tuple[int, ...]) -> int:
         """Number of ids that are reasoning; 0 without ``reasoning: strip``."""

@@ -119,7 +119,7 @@ def hostile_text(template: ChatTemplate) -> Line:
 
 
 def hint(template: ChatTemplate, position: HintPosition) -> Line:
-    """The hint stands in the context at this position, once, and all else stays."""
+    """Check that the hint is in the context once, at this position, and that nothing else changes."""
     name = f"hint {position}"
     words = "HEROHINTTNIH"
     try:

@@ -185,8 +185,8 @@ class Renderer:
         return str(rendered) if generate else str(rendered).removesuffix(self.unasked)
 
     def _mentions_control(self, contents: Sequence[str], schemas: Sequence[Any]) -> bool:
-        said = [*contents, *(json.dumps(schema, ensure_ascii=False) for schema in schemas)]
-        return any(self.encoder.mentions_control(text) for text in said)
+        texts = [*contents, *(json.dumps(schema, ensure_ascii=False) for schema in schemas)]
+        return any(self.encoder.mentions_control(text) for text in texts)
 
     def _strftime(self, form: str) -> str:
         self.asked_the_date = True

@@ -288,14 +288,14 @@ class ChatTemplate:
 
     def _find_endings(self) -> list[_Ending]:
         roles: list[Role] = ["tool", "user"] if self.has_tool_role else ["user"]
-        found = [_Ending(None, self.generation_ids)]
+        endings = [_Ending(None, self.generation_ids)]
         for role in roles:
             messages = [Message("user", "a"), Message("assistant", "b"), Message(role, REPLY)]
             whole = self.renderer.plain(messages, generate=True).partition(REPLY)[2]
             closing = self.renderer.plain(messages).partition(REPLY)[2]
             generation = self.generation_ids if whole == closing + self.generation_text else ()
-            found.append(_Ending(self.encoder.encode_template(closing, after=-1), generation))
-        return sorted(found, key=lambda e: -1 if e.closing is None else len(e.closing), reverse=True)
+            endings.append(_Ending(self.encoder.encode_template(closing, after=-1), generation))
+        return sorted(endings, key=lambda e: -1 if e.closing is None else len(e.closing), reverse=True)
 
     def _leading_bos(self, ids: Sequence[int]) -> int:
         """1 if ``ids`` begin with BOS, and BOS begins texts; where it begins every message, it is part of that."""

@@ -49,9 +49,9 @@ def check_tools(renderer: Renderer, opening: Sequence[Message], tools: Sequence[
 
 
 def unasked_prompt(renderer: Renderer) -> str:
-    """The generation prompt of a template that writes it whether it is asked for or not; empty for all others.
+    """The generation prompt of a template that always writes it, even if not requested; empty for other templates.
 
-    What opens the second of two user messages opens the first one, too; what stands before it has closed the first.
+    The text that opens the second of two user messages also opens the first; the text before it closes the first.
     """
     user, word = Message("user", _WORDS), f"{_WORDS}2"
     alone = renderer.plain([user])
@@ -67,8 +67,8 @@ def unasked_prompt(renderer: Renderer) -> str:
 
 def drops_reasoning(renderer: Renderer, pair: tuple[str, str]) -> bool:
     """Whether the reasoning of a reply is left out after the next user message."""
-    said = Message("assistant", f"{pair[0]}\n{_WORDS}\n{pair[1]}\n\nb")
-    return _WORDS not in renderer.plain([Message("user", "a"), said, Message("user", "c")])
+    reasoned = Message("assistant", f"{pair[0]}\n{_WORDS}\n{pair[1]}\n\nb")
+    return _WORDS not in renderer.plain([Message("user", "a"), reasoned, Message("user", "c")])
 
 
 def moves_prompt(renderer: Renderer, opening: Sequence[Message]) -> bool:

@@ -152,10 +152,10 @@ def report(
     from hero_pl.annotate.files import print_report, read_key, read_rows, report_json, to_markdown
     from hero_pl.annotate.quality import quality_report
 
-    found = quality_report([read_rows(path) for path in raters], read_key(key), read_rows(gold) if gold else ())
+    quality = quality_report([read_rows(path) for path in raters], read_key(key), read_rows(gold) if gold else ())
     if out is not None:
-        out.write_text(report_json(found), encoding="utf-8")
+        out.write_text(report_json(quality), encoding="utf-8")
     if markdown:
-        print(to_markdown(found))
+        print(to_markdown(quality))
     else:
-        print_report(found)
+        print_report(quality)

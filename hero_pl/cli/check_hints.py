@@ -123,5 +123,5 @@ def _diagnoses(cli: HeroCLI, played: list[Trajectory], policy: Policy, labels: L
 def _rules(played: list[Trajectory]) -> RuleReflector | None:
     """The rules for these episodes, if there are any."""
     firsts = [trajectory.first_observation for trajectory in played]
-    found = (rules for rules in (ShopRules(), RetailRules()) if all(rules.open(first) for first in firsts))
-    return next(found, None)
+    matching = (rules for rules in (ShopRules(), RetailRules()) if all(rules.open(first) for first in firsts))
+    return next(matching, None)

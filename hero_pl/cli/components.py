@@ -73,9 +73,9 @@ def registered() -> dict[str, list[type]]:
 
 def _subclasses() -> dict[str, list[type]]:
     def below(base: Any) -> list[type]:
-        found: list[type] = [cls for direct in base.__subclasses__() for cls in (direct, *below(direct))]
+        classes: list[type] = [cls for direct in base.__subclasses__() for cls in (direct, *below(direct))]
         return sorted(
-            {c for c in found if not inspect.isabstract(c) and c.__name__[0] != "_"}, key=lambda c: c.__name__
+            {c for c in classes if not inspect.isabstract(c) and c.__name__[0] != "_"}, key=lambda c: c.__name__
         )
 
     return {base.__name__: below(base) for base in BASES}
@@ -98,13 +98,13 @@ def named_in(config: str | Path) -> list[str]:
     Raises:
         ConfigError: See :func:`~hero_pl.cli.configs.read_config`.
     """
-    found = []
+    modules = []
     for key, text in _texts(read_config(config)):
         if key == "env" and ":" in text:
-            found.append(text.partition(":")[0])
+            modules.append(text.partition(":")[0])
         elif re.fullmatch(r"[A-Za-z_]\w*(\.\w+)+", text) and text.rpartition(".")[2][:1].isupper():
-            found.append(text.rpartition(".")[0])
-    return list(dict.fromkeys(found))
+            modules.append(text.rpartition(".")[0])
+    return list(dict.fromkeys(modules))
 
 
 def import_named(modules: Iterable[str]) -> None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 import textwrap
 from collections.abc import Iterator
@@ -19,8 +20,10 @@ from hero_pl.runs.folders import must_exist
 
 DEEPEST = 100
 """Levels of a configuration at most."""
-LARGEST = 100_000
-"""Values of a configuration with anchors at most."""
+LARGEST = 5_000
+"""Values of a configuration at most; the parser takes seconds for as many."""
+MOST_BYTES = 1_000_000
+"""Size of a configuration at most."""
 PACKAGED = "hero_pl:"
 """Prefix of configurations that ship with the package, for example ``hero_pl:baselines/grpo``."""
 
@@ -47,8 +50,8 @@ def describe() -> str:
     lines = []
     for name, path in _packaged():
         command, *comments = _comments(path)
-        told = textwrap.fill(" ".join(comments), 100, initial_indent="    ", subsequent_indent="    ")
-        lines += [name, told, f"    {_outside_a_checkout(command)}", ""]
+        description = textwrap.fill(" ".join(comments), 100, initial_indent="    ", subsequent_indent="    ")
+        lines += [name, description, f"    {_outside_a_checkout(command)}", ""]
     return "\n".join(lines[:-1])
 
 
@@ -65,17 +68,22 @@ def read_config(name: str | Path) -> dict[str, Any]:
     path = resolve(name)
     must_exist(path, "file", "Give a YAML file, such as the config.yaml of a run, or a name from: hero_pl configs")
     try:
+        size = path.stat().st_size
+        if size > MOST_BYTES:
+            raise _TooLarge(f"{size} bytes; expected a configuration of at most {MOST_BYTES}")
         values = _load(path.read_bytes())
     except _Refused as error:
         raise ConfigError(f"{path}, {error}") from error
+    except _TooLarge as error:
+        raise ConfigError(f"{path}: {error}") from error
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror or error}.") from error
     except (yaml.YAMLError, ValueError) as error:  # ValueError: an integer of thousands of digits
         raise ConfigError(f"{path} is not YAML: {str(error).replace('<byte string>', str(path))}") from error
     if not isinstance(values, dict):
-        found = "nothing" if values is None else "a list" if isinstance(values, list) else "a single value"
+        given = "nothing" if values is None else "a list" if isinstance(values, list) else "a single value"
         raise ConfigError(
-            f"{path} contains {found}. Expected keys and values, such as model: {{...}} and data: {{...}}."
+            f"{path} contains {given}. Expected keys and values, such as model: {{...}} and data: {{...}}."
         )
     return values
 
@@ -159,15 +167,19 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
 
 
 def _load(text: str | bytes) -> Any:
-    """The value of a text. Its depth is checked first: the loader in C ends the process where it is too deep."""
+    """The value of a text. Tags and depth are checked first: the loader in C ends the process where it is too deep."""
     depth = 0
-    for event in yaml.parse(text, _Loader) if len(text) > DEEPEST else ():
+    for event in yaml.parse(text, _Loader):
+        tag = getattr(event, "tag", None)
+        if tag is not None:
+            raise _Refused(
+                None, None, f"the tag {tag!r}: tags are not supported, write the value alone.", _place(event)
+            )
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > DEEPEST:
             raise _Refused(None, None, f"more than {DEEPEST} levels inside each other", _place(event))
     value = _Loader(text).get_single_data()
-    if b"&" in text if isinstance(text, bytes) else "&" in text:
-        _check_anchors(value)
+    _check_size(value)
     return value
 
 
@@ -175,11 +187,15 @@ def _place(event: Any) -> Any:
     return event.start_mark
 
 
-def _check_anchors(value: Any) -> None:
-    """Refuse values that contain themselves, and small texts that stand for huge values.
+class _TooLarge(ConfigError):
+    """More values than a configuration may have."""
+
+
+def _check_size(value: Any) -> None:
+    """Refuse huge values, also if anchors in a small text expand to them, and values that contain themselves.
 
     Raises:
-        ConfigError: The value is one of these.
+        _TooLarge: The value is one of these.
     """
     level, count = [value], 0
     for _ in range(DEEPEST):
@@ -193,7 +209,10 @@ def _check_anchors(value: Any) -> None:
         if not level or count > LARGEST:
             break
     if level:
-        raise ConfigError(f"A value with anchors (&, *) contains itself, or more than {LARGEST} values: write it out.")
+        raise _TooLarge(
+            f"more than {LARGEST} values, or a value that contains itself by an anchor (&, *). Put long lists into a "
+            "file of their own, and write anchors out."
+        )
 
 
 class _Dumper(yaml.SafeDumper):
@@ -209,15 +228,22 @@ def _refuse(loader: Any, node: yaml.ScalarNode) -> NoReturn:
     )
 
 
+def _finite(loader: Any, node: yaml.ScalarNode) -> float:
+    number = float(yaml.SafeLoader.construct_yaml_float(loader, node))
+    return number if math.isfinite(number) else _refuse(loader, node)
+
+
+NUMBERS = {
+    "tag:yaml.org,2002:int": r"[-+]?(0|[1-9][0-9_]*|0x[0-9a-fA-F_]+|0b[01_]+)",
+    "tag:yaml.org,2002:float": r"[-+]?([0-9][0-9_]*\.[0-9_]*([eE][-+]?[0-9]+)?|[0-9][0-9_]*[eE][-+]?[0-9]+"
+    r"|\.[0-9][0-9_]*([eE][-+]?[0-9]+)?)",
+}
+"""Tag -> pattern of numbers."""
 _REFUSED = "!refused"
 _SCALARS = {
     "tag:yaml.org,2002:null": (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
     "tag:yaml.org,2002:bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    "tag:yaml.org,2002:int": (r"[-+]?(0|[1-9][0-9_]*|0x[0-9a-fA-F_]+|0b[01_]+)", "-+0123456789"),
-    "tag:yaml.org,2002:float": (
-        r"[-+]?([0-9][0-9_]*\.[0-9_]*([eE][-+]?[0-9]+)?|[0-9][0-9_]*[eE][-+]?[0-9]+|\.[0-9][0-9_]*([eE][-+]?[0-9]+)?)",
-        "-+.0123456789",
-    ),
+    **{tag: (pattern, "-+.0123456789") for tag, pattern in NUMBERS.items()},
     "tag:yaml.org,2002:merge": (r"<<", "<"),
     _REFUSED: (r"[-+]?(0[0-9_]+|0o[0-7_]+|\.(inf|Inf|INF))|\.(nan|NaN|NAN)", "-+.0"),
 }
@@ -227,3 +253,4 @@ for _tag, (_pattern, _first) in _SCALARS.items():
     for _kind in (_Loader, _Dumper):
         _kind.add_implicit_resolver(_tag, re.compile(rf"^(?:{_pattern})$"), list(_first))
 _Loader.add_constructor(_REFUSED, _refuse)
+_Loader.add_constructor("tag:yaml.org,2002:float", _finite)

@@ -34,7 +34,7 @@ def export(source: Path, target: Destination, config: str | Path | None = None) 
     Args:
         source: A checkpoint, or a run folder (or a folder with one run below it), of which the newest intact one is
             taken.
-        target: Where to.
+        target: Folder to write to.
         config: Configuration of the run; default: the one in its folder.
 
     Returns:
@@ -88,10 +88,10 @@ def checkpoint_of(source: Path) -> Path:
         shown = [str(path.parent if path.name == "checkpoints" else path) for path in folders[:MOST_LISTED]]
         shown += [f"and {len(folders) - MOST_LISTED} more"] * (len(folders) > MOST_LISTED)
         raise ConfigError(f"{source} contains {len(folders)} runs; give one of them:\n  " + "\n  ".join(shown))
-    found, refused = newest_verified(folders[0])
-    if found is None:
+    checkpoint, refused = newest_verified(folders[0])
+    if checkpoint is None:
         raise HeroError(f"All checkpoints in {folders[0]} are damaged:\n  " + "\n  ".join(refused))
-    return found
+    return checkpoint
 
 
 def run_of(checkpoint: Path) -> Path | None:

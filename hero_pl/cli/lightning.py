@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from hero_pl.callbacks.collapse_guard import CollapseGuard
@@ -20,12 +21,15 @@ from hero_pl.cli.components import import_components
 from hero_pl.cli.parser import HeroParser
 from hero_pl.cli.quiet import quiet
 from hero_pl.cli.run import add_run_arguments, open_run, use_run_logger
+from hero_pl.cli.values import check_values
 from hero_pl.datamodule import RolloutDataModule
-from hero_pl.errors import ConfigError
+from hero_pl.errors import ConfigError, HeroError
 from hero_pl.module import HeroModule
 from hero_pl.runs.folders import must_exist
+from hero_pl.strategies import check_precision, check_strategy
 from hero_pl.teacher.wordings import AUTO
 
+LARGEST_SEED = 2**32 - 1
 CHECKPOINTS = "The checkpoints of a run are in its folder checkpoints/."
 
 EXAMPLES = {
@@ -78,8 +82,21 @@ class HeroCLI(LightningCLI):
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse the given arguments; ``sys.argv`` is not used."""
+        """Parse the given arguments; ``sys.argv`` is not used.
+
+        Raises:
+            ConfigError: A value is missing, or no seed or number of threads.
+        """
         self.config = parser.parse_args(args)
+        command = self.config.get("subcommand")
+        config = self.config[command] if command else self.config
+        check_values(self._parser(command), config)
+        if not 0 <= int(config.get("seed_everything") or 0) <= LARGEST_SEED:
+            raise ConfigError(f"seed_everything={config.seed_everything}: expected a number from 0 to {LARGEST_SEED}.")
+        if config.get("torch_threads", 0) < 0:
+            raise ConfigError(
+                f"torch_threads={config.torch_threads}: expected 0 (torch's default) or a positive number."
+            )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the callbacks of every run, each under its own key."""
@@ -106,8 +123,15 @@ class HeroCLI(LightningCLI):
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[lightning.Callback]) -> lightning.Trainer:
         """Set loggers, run folder and the checkpoint to resume from, before any weights are loaded."""
+        check_strategy(config.get("strategy", "auto"))
+        check_precision(config.get("precision"))
         self._resumed_from = open_run(self, config, callbacks)
-        return super()._instantiate_trainer(config, callbacks)
+        try:
+            return super()._instantiate_trainer(config, callbacks)
+        except HeroError:
+            raise
+        except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
+            raise ConfigError(f"The trainer rejects its settings: {' '.join(str(error).split())}") from error
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         """Add the checkpoint to resume from; it is not part of the configuration, which may be used again."""

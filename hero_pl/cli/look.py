@@ -93,11 +93,11 @@ def compare(
     from hero_pl.runs.compare import compare_runs
     from hero_pl.runs.tables import print_comparison, to_markdown
 
-    found = compare_runs(runs, baseline, metric, budget=budget, stage=stage)
+    comparisons = compare_runs(runs, baseline, metric, budget=budget, stage=stage)
     if markdown:
-        print(to_markdown(found))
+        print(to_markdown(comparisons))
     else:
-        print_comparison(found)
+        print_comparison(comparisons)
 
 
 @app.command(

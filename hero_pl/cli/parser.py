@@ -9,10 +9,11 @@ from typing import Any, NoReturn
 import jsonargparse
 import yaml
 from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
+from jsonargparse._loaders_dumpers import get_yaml_default_loader
 from lightning.pytorch.cli import LightningArgumentParser
 
 from hero_pl.cli.components import arguments, nearest
-from hero_pl.cli.configs import dump_text, load_text, read_config
+from hero_pl.cli.configs import NUMBERS, dump_text, load_text, read_config
 
 MODE = "hero_pl"
 """Name of the value loader in jsonargparse."""
@@ -20,12 +21,22 @@ MODE = "hero_pl"
 NAMED = r"(?:class_path'?:? '|dot import path string: |Given value: (?=[\w.]+$))([A-Za-z_][\w.]*)"
 """Pattern of a component name as given by the user, in a message of the parser."""
 
+PLAIN = (
+    ("<class 'NoneType'>", "null"),
+    (r"<class '(?:[\w.]+\.)?(\w+)'>", r"\1"),
+    (r"an? (typing\.Literal)", r"\1"),
+    (r"typing\.Literal\[([^]]*)\]", r"one of \1"),
+    ("a (int|str|float|bool|list|dict|null)\\b", r"\1"),
+)
+"""Names of types in messages of the parser, and how they are written in configurations."""
+
 
 class HeroParser(LightningArgumentParser):
     """Prints short errors with the closest known name for a misspelled component or key."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         jsonargparse.set_loader(MODE, load_text, exceptions=(yaml.YAMLError,))
+        _without_sixties(get_yaml_default_loader())  # type: ignore[no-untyped-call]
         super().__init__(*args, **{"parser_mode": MODE, **kwargs})
 
     def add_argument(self, *args: Any, **kwargs: Any) -> Any:
@@ -42,6 +53,8 @@ class HeroParser(LightningArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Exit with the message and a suggestion for a wrong name."""
         message = message.replace("<unicode string>", "the command line")  # files were parsed before
+        for pattern, plain in PLAIN:
+            message = re.sub(pattern, plain, message)
         suggestion = self._suggestion(message)
         if suggestion.strip() not in message:  # an error inside a component passes here once per level
             message += suggestion
@@ -66,11 +79,19 @@ class HeroParser(LightningArgumentParser):
 
     def _keys(self) -> set[str]:
         """All options of this parser and of its subcommands."""
-        found = {action.dest for action in self._actions}
+        names = {action.dest for action in self._actions}
         for action in self._actions:
             for parser in (getattr(action, "choices", None) or {}).values() if action.dest == "subcommand" else ():
-                found |= {option.dest for option in parser._actions}
-        return found
+                names |= {option.dest for option in parser._actions}
+        return names
+
+
+def _without_sixties(loader: Any) -> None:
+    """In the parser's own loader, with which it reads numbers that were written as text: 1:30 is not 90."""
+    numbers = [(tag, re.compile(f"^(?:{pattern})$")) for tag, pattern in NUMBERS.items()]
+    for first, known in loader.yaml_implicit_resolvers.items():
+        others = [one for one in known if one[0] not in NUMBERS]
+        loader.yaml_implicit_resolvers[first] = others + (numbers if first and first in "-+.0123456789" else [])
 
 
 class ConfigFile(ActionConfigFile):

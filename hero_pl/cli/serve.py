@@ -15,7 +15,7 @@ def serve_commands(args: Sequence[str], device: Device) -> str:
 
     Args:
         args: Arguments of ``fit``.
-        device: Of the servers.
+        device: Device of the servers.
 
     Raises:
         ConfigError: The configuration samples in its own process, or a server cannot read the model.

@@ -251,9 +251,9 @@ class DoNothingFloor(_Mean):
 
     def update(self, trajectories: Sequence[Trajectory]) -> None:
         """Count a batch of finished trajectories."""
-        told = [trajectory.info["do_nothing_succeeds"] for trajectory in trajectories if _tells_floor(trajectory)]
-        self.total += sum(map(bool, told))
-        self.count += len(told)
+        succeeds = [trajectory.info["do_nothing_succeeds"] for trajectory in trajectories if _tells_floor(trajectory)]
+        self.total += sum(map(bool, succeeds))
+        self.count += len(succeeds)
 
 
 def _tells_floor(trajectory: Trajectory) -> bool:

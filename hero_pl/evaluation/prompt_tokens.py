@@ -18,7 +18,7 @@ def prompt_tokens(trajectories: Sequence[Trajectory], dialect: Dialect) -> dict[
 
     Args:
         trajectories: Finished episodes.
-        dialect: Of the policy that played them.
+        dialect: Dialect of the policy that played them.
 
     Returns:
         ``system_tokens`` (the system prompt of the environment), ``tools_tokens`` (schemas and the instructions for

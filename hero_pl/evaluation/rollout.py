@@ -22,7 +22,7 @@ def rollout_metrics(
     Args:
         trajectories: The whole batch. The fractions of stop reasons are over all its episodes.
         discarded: Episodes that were replaced by episodes of other tasks; their tokens and turns count as sampled.
-        dialect: Of the policy that played them.
+        dialect: Dialect of the policy that played them.
 
     Returns:
         Metrics by name. The percentiles of action lengths are those of this batch; over several ranks they become the
@@ -33,24 +33,24 @@ def rollout_metrics(
     lengths = [len(turn.action_ids) for turn in turns]
     repeated = sum(len(t.turns) - len({turn.action or turn.text for turn in t.turns}) for t in judged)
     logprobs = [value for turn in turns for value in turn.action_logprobs]
-    found = {**scores(judged), **prompt_tokens(trajectories, dialect)}
-    found["turns_per_episode"] = found.pop("turns")
-    del found["non_evaluable"]  # 0 here by construction; train/broken_episodes counts them
-    found["action_tokens"] = total(sum(len(turn.action_ids) for t in (*trajectories, *discarded) for turn in t.turns))
-    found["discarded_turns"] = total(sum(len(t.turns) for t in discarded))
+    metrics = {**scores(judged), **prompt_tokens(trajectories, dialect)}
+    metrics["turns_per_episode"] = metrics.pop("turns")
+    del metrics["non_evaluable"]  # 0 here by construction; train/broken_episodes counts them
+    metrics["action_tokens"] = total(sum(len(turn.action_ids) for t in (*trajectories, *discarded) for turn in t.turns))
+    metrics["discarded_turns"] = total(sum(len(t.turns) for t in discarded))
     for percent in (50, 95):
-        found[f"action_tokens_p{percent}"] = mean(float(np.percentile(lengths or [0], percent)), len(turns))
-    found["repeated_actions"] = share(repeated, len(turns))
+        metrics[f"action_tokens_p{percent}"] = mean(float(np.percentile(lengths or [0], percent)), len(turns))
+    metrics["repeated_actions"] = share(repeated, len(turns))
     # tool calls after the first of a reply; they are not executed
-    found["further_calls"] = share(sum(turn.further_calls for turn in turns), len(turns))
+    metrics["further_calls"] = share(sum(turn.further_calls for turn in turns), len(turns))
     # context tokens that a template changed, so that they had to be computed again (hero_pl.chat.history)
-    found["rewritten_tokens"] = total(sum(int(t.info.get("rewritten_tokens", 0)) for t in trajectories))
+    metrics["rewritten_tokens"] = total(sum(int(t.info.get("rewritten_tokens", 0)) for t in trajectories))
     # episodes that broke and were played again, and answers that were too long
-    found["retried_episodes"] = total(sum(bool(t.failures) for t in trajectories))
+    metrics["retried_episodes"] = total(sum(bool(t.failures) for t in trajectories))
     cut = sum((t.cut_chars > 0) + sum(turn.cut_chars > 0 for turn in t.turns) for t in trajectories)
-    found["cut_observations"] = total(cut)
+    metrics["cut_observations"] = total(cut)
     for reason in StopReason:
-        found[str(reason)] = share(sum(t.stop_reason == reason for t in trajectories), len(trajectories))
+        metrics[str(reason)] = share(sum(t.stop_reason == reason for t in trajectories), len(trajectories))
     # the mean of -log q over ids sampled from q is an unbiased estimate of the entropy of q
     entropy = share(-sum(logprobs), len(logprobs))
-    return {**{f"rollout/{name}": scalar for name, scalar in found.items()}, "train/entropy": entropy}
+    return {**{f"rollout/{name}": scalar for name, scalar in metrics.items()}, "train/entropy": entropy}

@@ -20,7 +20,7 @@ def summarize(trajectories: list[Trajectory], dialect: Dialect | None = None) ->
 
     Args:
         trajectories: Finished episodes.
-        dialect: Of the policy that played them; adds ``tokens``, the tokens of each part of its contexts.
+        dialect: Dialect of the policy that played them; adds ``tokens``, the tokens of each part of its contexts.
 
     Returns:
         ``success`` with its 95 % Wilson interval ``success_ci``, means of ``turns`` and ``reward``, the fractions of
@@ -77,28 +77,28 @@ def _repeated(trajectories: list[Trajectory]) -> dict[str, Any]:
 
 def remarks(result: dict[str, Any]) -> list[str]:
     """Notes to print with a success rate, one line each."""
-    said = []
+    notes = []
     if "do_nothing_floor" in result:
-        said.append(f"Doing nothing would score {result['do_nothing_floor']:.3f} on the same episodes.")
+        notes.append(f"Doing nothing would score {result['do_nothing_floor']:.3f} on the same episodes.")
     if "user" in result:
-        said.append(f"User: {result['user']}. Scores with another kind of user are not comparable.")
+        notes.append(f"User: {result['user']}. Scores with another kind of user are not comparable.")
     if "faithful_success" in result:
-        said.append(
+        notes.append(
             f"This user plays {result['faithful_episodes']} of {result['episodes']} episodes faithfully; success there "
             f"is {result['faithful_success']:.3f}."
         )
     if result["non_evaluable"]:
-        said.append(
+        notes.append(
             f"{result['non_evaluable']} more episodes ended with an error of the environment or its user: not scored."
         )
     if "planned_trials" in result:
         planned, fewest = result["planned_trials"], result["evaluable_trials"]
         reach = f"are computed up to k={fewest}" if fewest else "cannot be computed"
-        said.append(f"After such errors a task has {fewest} of its {planned} trials left: pass^k and pass@k {reach}.")
+        notes.append(f"After such errors a task has {fewest} of its {planned} trials left: pass^k and pass@k {reach}.")
     for name, title in (("pass_hat", "pass^k"), ("pass_at", "pass@k")):
         if name in result:
-            said.append(f"{title}: " + ", ".join(f"k={k} {value:.3f}" for k, value in result[name].items()))
+            notes.append(f"{title}: " + ", ".join(f"k={k} {value:.3f}" for k, value in result[name].items()))
     if result.get("tokens"):
         parts = (f"{name.removesuffix('_tokens').replace('_', ' ')} {n:.0f}" for name, n in result["tokens"].items())
-        said.append("Tokens, mean per episode or observation: " + ", ".join(parts))
-    return said
+        notes.append("Tokens, mean per episode or observation: " + ", ".join(parts))
+    return notes

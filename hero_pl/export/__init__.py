@@ -1,1 +1,1 @@
-"""Take the result of a run elsewhere: model card, data sets, upload."""
+"""Export the result of a run: model card, data sets, upload."""

@@ -22,21 +22,21 @@ Format: TypeAlias = Literal["messages", "sft", "dpo"]
 Row: TypeAlias = dict[str, Any]
 DATA_FILE = "train.jsonl"
 ALL = "all"
-"""Stands for every stage."""
+"""Selects the episodes of every stage."""
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which episodes become rows.
+    """Selection of the episodes that become rows.
 
     Args:
         format: ``messages``: one row per episode, whatever its reward. ``sft``: one row per turn of an episode that
             reached ``min_reward``. ``dpo``: one row per pair of replies to the same context: the corrected action of a
             diagnosis and the action taken, and the first different actions of the best and the worst episode of a
             group.
-        stage: Stage of the episodes, for example ``train``; ``all`` for every one. Episodes of other stages are
-            held-out tasks, so a model that is trained on them cannot be evaluated on them any more.
-        min_reward: Of an episode of ``sft``.
+        stage: Stage of the episodes, for example ``train``; ``all`` selects every stage. Episodes of other stages are
+            held-out tasks, so a model that is trained on them can no longer be evaluated on them.
+        min_reward: Smallest reward of an episode that ``sft`` uses.
     """
 
     format: Format
@@ -50,18 +50,18 @@ class Selection:
 
 @dataclass(slots=True)
 class Written:
-    """What was written, and what was left out and why."""
+    """Counts of what was written, and of what was left out and why."""
 
     rows: int = 0
     episodes: int = 0
     """Episodes of the stage."""
     environments: set[str] = field(default_factory=set)
     sources: Counter[str] = field(default_factory=Counter)
-    """Rows by where they come from."""
+    """Number of rows by their source."""
     left_out: Counter[str] = field(default_factory=Counter)
     """Reason -> number of episodes, turns or pairs."""
     broken_texts: int = 0
-    """Texts with a control token, which was broken by a zero-width space."""
+    """Texts with a control token that was split by a zero-width space."""
 
 
 def write_data(records: Path, out: Path, selection: Selection, control: Iterable[str] = ()) -> Written:
@@ -159,7 +159,7 @@ def _replies(
 def _pairs(
     records: Iterator[Record], selection: Selection, calls: bool, safe: Defuser, written: Written
 ) -> Iterator[Row]:
-    """Corrected actions as they come; groups are complete when the next step begins."""
+    """Pairs from corrected actions and from groups; a group is complete when the next step begins."""
     for _, of_step in groupby(records, key=lambda record: (record.stage, record.step)):
         episodes = list(of_step)
         for record in episodes:
@@ -197,7 +197,7 @@ def _corrected(record: Record, calls: bool, safe: Defuser, written: Written) -> 
 
 
 def _best_and_worst(group: Sequence[Record], calls: bool, safe: Defuser, written: Written) -> Iterator[Row]:
-    """The first different actions of two episodes; up to there they have the same context."""
+    """The first pair of different actions of two episodes; both have the same context before it."""
     best = max(group, key=lambda record: record.trajectory.reward)
     worst = min(group, key=lambda record: record.trajectory.reward)
     if math.isclose(best.trajectory.reward, worst.trajectory.reward, abs_tol=1e-6):
@@ -205,12 +205,12 @@ def _best_and_worst(group: Sequence[Record], calls: bool, safe: Defuser, written
         return
     pairs = zip(_turns(best.trajectory, safe), _turns(worst.trajectory, safe), strict=False)
     for (good, context), (bad, other) in pairs:
-        if context != other:  # the environment itself went another way
+        if context != other:  # the environment answered differently
             break
         chosen, rejected = reply(good, safe), reply(bad, safe)
         if chosen == rejected:
             continue
-        if good.action == bad.action or _unusable(good) is not None:  # only the words beside the action differ
+        if good.action == bad.action or _unusable(good) is not None:  # only the text around the action differs
             break
         yield {
             "prompt": context,
@@ -224,23 +224,23 @@ def _best_and_worst(group: Sequence[Record], calls: bool, safe: Defuser, written
             "rejected_reward": worst.trajectory.reward,
         }
         return
-    written.left_out["groups whose best and worst episode differ in no action of one context"] += 1
+    written.left_out["groups whose best and worst episode have no different action in one context"] += 1
 
 
 # -- parts of a row ----------------------------------------------------------------------------------------------------
 
 
 def _turns(trajectory: Trajectory, safe: Defuser) -> Iterator[tuple[Turn, list[dict[str, Any]]]]:
-    """Each turn with the messages before it."""
+    """Each turn, with the messages before it."""
     context = conversation(trajectory, safe, ())
     for turn in trajectory.turns:
         yield turn, list(context)
-        said = reply(turn, safe)
-        context += [said, answer(turn, said, safe)]
+        reply_message = reply(turn, safe)
+        context += [reply_message, answer(turn, reply_message, safe)]
 
 
 def _unusable(turn: Turn) -> str | None:
-    """Why a reply is no example, or ``None``."""
+    """Reason why a reply cannot be used as an example, or ``None``."""
     if turn.malformed is not None:
         return "replies that could not be read as an action"
     if turn.finish_reason is not FinishReason.STOP:

@@ -1,4 +1,4 @@
-"""The card of a data set: what a row is, where it comes from, what was left out, license."""
+"""The card of a data set: meaning and source of its rows, what was left out, license."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def write_dataset_card(
     """Write ``README.md``.
 
     Args:
-        folder: With the data.
+        folder: Folder with the data.
         run: Folder of the run.
         selection: Selection of the rows.
         written: Description of the written rows.

@@ -1,8 +1,8 @@
-"""Text of a data set that a tokenizer must not read as control tokens.
+"""Splits control tokens in the text of a data set, so that a tokenizer reads them as plain text.
 
-A trainer renders messages with a chat template and encodes the result as a whole, so a product or a user that writes
-``<|im_end|>`` would end a message. Rollouts encode such text apart (:mod:`hero_pl.chat.encode`); in a file it is broken
-by a zero-width space after its first character, which a person does not see.
+A trainer renders messages with a chat template and encodes the result as a whole, so the text ``<|im_end|>`` of a
+product or a user would end a message. Rollouts encode such text separately (:mod:`hero_pl.chat.encode`). In a file, a
+zero-width space is inserted after the first character of the control token; a person does not see it.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ FAMILIES = (
     r"<(?:start|end)_of_(?:turn|image|role)>",
     r"<end_of_(?:utterance|text)>",
 )
-"""Control tokens of common tokenizers, for files that are read with another tokenizer than the run's."""
+"""Control tokens of common tokenizers, because another tokenizer than that of the run may read the file."""
 SPOKEN = tuple(text for pair in (*MARKERS, *PAIRS) for text in pair)
-"""What a model writes by itself: calls and reasoning."""
+"""Markers that a model writes itself, around tool calls and reasoning."""
 
 
 class Defuser:
-    """Breaks control tokens in text, and counts the texts that had any.
+    """Splits control tokens in texts, and counts the texts that had any.
 
     Args:
-        control: Control tokens of the tokenizer of the run, beside those of common families.
+        control: Control tokens of the tokenizer of the run, in addition to those of common families.
 
     Example:
         >>> Defuser().outside("red<|im_end|>") == "red<" + BREAK + "|im_end|>"
@@ -47,11 +47,11 @@ class Defuser:
         """Texts that were changed."""
 
     def outside(self, text: str) -> str:
-        """Text of an environment or its user: no marker of a call or of reasoning either."""
+        """Text of an environment or its user; markers of calls and of reasoning are split, too."""
         return self._break(self._outside, text)
 
     def model(self, text: str) -> str:
-        """Text of the policy; markers of calls and of reasoning stay."""
+        """Text of the policy; markers of calls and of reasoning are kept."""
         return self._break(self._model, text)
 
     def _break(self, pattern: re.Pattern[str], text: str) -> str:

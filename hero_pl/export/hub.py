@@ -25,10 +25,10 @@ def check_name(name: str) -> None:
 
 
 def check_license(name: str) -> None:
-    """Refuse what cannot be the identifier of a license.
+    """Check that a text can be the identifier of a license.
 
     Raises:
-        ConfigError: It is not spelled like one.
+        ConfigError: It cannot be one.
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9.\-]*", name):
         raise ConfigError(
@@ -38,7 +38,7 @@ def check_license(name: str) -> None:
 
 
 def push(folder: Path, name: str, kind: Literal["model", "dataset"], public: bool = False, api: Any = None) -> str:
-    """Upload a folder; the repository is created if needed. The key is that of ``hf auth login``, or ``HF_TOKEN``.
+    """Upload a folder; the repository is created if needed. Uses the key of ``hf auth login`` or ``HF_TOKEN``.
 
     Args:
         folder: Folder with a README.md.
@@ -61,7 +61,7 @@ def push(folder: Path, name: str, kind: Literal["model", "dataset"], public: boo
         api.upload_folder(
             repo_id=name, repo_type=kind, folder_path=folder, commit_message=f"Upload the {kind} with hero_pl"
         )
-    except Exception as error:  # the client of the hub, and the one for HTTP below it, have many kinds of errors
+    except Exception as error:  # the client of the hub and its HTTP client raise many types of errors
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise HeroError(
             f"{folder} was written, but it could not be uploaded to {name}: {reason} Log in with hf auth login if that "

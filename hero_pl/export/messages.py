@@ -1,4 +1,4 @@
-"""Trajectories as chat messages in the form that trainers read: tool calls with ids, results that name them."""
+"""Trajectories as chat messages in the format that trainers read: tool calls with ids, and results with these ids."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from hero_pl.types import Trajectory, Turn
 
 ChatMessage: TypeAlias = dict[str, Any]
 _LABEL = re.compile(r"\s*Action:\s*$")
-"""What ReAct writes in front of a call."""
+"""The label that ReAct writes before a call."""
 
 
 def as_call(action: str) -> dict[str, Any] | None:
-    """The tool call that a canonical action is, or ``None`` for words.
+    """The tool call that a canonical action contains, or ``None`` if the action is plain text.
 
     Example:
         >>> as_call('{"name": "find", "arguments": {"id": 3}}'), as_call("find[3]")
@@ -40,27 +40,27 @@ def takes_calls(trajectory: Trajectory) -> bool:
 
 
 def opening(trajectory: Trajectory, safe: Defuser) -> list[ChatMessage]:
-    """System prompt and first observation, which a record keeps without its role; it is that of a user."""
+    """System prompt and first observation. A record does not contain the role of the latter; it is always ``user``."""
     system = [{"role": "system", "content": safe.outside(trajectory.system_prompt)}] if trajectory.system_prompt else []
     return [*system, {"role": "user", "content": safe.outside(trajectory.first_observation)}]
 
 
 def reply(turn: Turn, safe: Defuser) -> ChatMessage:
-    """What the policy said at a turn: its words, and the call that was carried out."""
+    """The policy's reply at a turn: its text, and the call that was executed."""
     call = as_call(turn.action) if turn.malformed is None else None
     if call is None:
         return {"role": "assistant", "content": safe.model(turn.text)}
-    found = find_calls(turn.text)
-    words = turn.text if found is None else turn.text[: found.start] + _after(turn, found.stop)
+    calls = find_calls(turn.text)
+    words = turn.text if calls is None else turn.text[: calls.start] + _after(turn, calls.stop)
     return _calling(_LABEL.sub("", words).strip(), call, turn, safe)
 
 
 def instead(turn: Turn, action: str, calls: bool, safe: Defuser) -> ChatMessage:
-    """Another action at the same turn.
+    """A reply with another action at the same turn.
 
     Args:
-        turn: At which it is to be said.
-        action: Canonical.
+        turn: Turn of the replaced action.
+        action: The other action, in canonical form.
         calls: Whether the policy calls tools; else a call is written as the text ``name[argument]``.
         safe: Breaks control tokens.
     """
@@ -70,10 +70,10 @@ def instead(turn: Turn, action: str, calls: bool, safe: Defuser) -> ChatMessage:
     return {"role": "assistant", "content": safe.model(PlainText().reply(action))}
 
 
-def answer(turn: Turn, said: ChatMessage, safe: Defuser) -> ChatMessage:
+def answer(turn: Turn, reply_message: ChatMessage, safe: Defuser) -> ChatMessage:
     """The observation after a turn."""
     content = safe.outside(turn.observation)
-    calls = said.get("tool_calls")
+    calls = reply_message.get("tool_calls")
     if turn.role == "tool" and calls:
         name = calls[0]["function"]["name"]
         return {"role": "tool", "tool_call_id": calls[0]["id"], "name": name, "content": content}
@@ -81,24 +81,25 @@ def answer(turn: Turn, said: ChatMessage, safe: Defuser) -> ChatMessage:
 
 
 def conversation(trajectory: Trajectory, safe: Defuser, turns: Sequence[Turn] | None = None) -> list[ChatMessage]:
-    """The episode from its start, up to the last observation that was answered.
+    """The messages of an episode from its start.
 
     Args:
         trajectory: The episode.
         safe: Breaks control tokens.
-        turns: Its first turns, each with its observation; default: all, without the observation after the last.
+        turns: The first turns of the episode, each with its observation; default: all turns, without the observation
+            after the last one.
     """
-    found = opening(trajectory, safe)
+    messages = opening(trajectory, safe)
     for turn in trajectory.turns if turns is None else turns:
-        said = reply(turn, safe)
-        found.append(said)
+        reply_message = reply(turn, safe)
+        messages.append(reply_message)
         if turns is not None or turn is not trajectory.turns[-1]:
-            found.append(answer(turn, said, safe))
-    return found
+            messages.append(answer(turn, reply_message, safe))
+    return messages
 
 
 def tools(trajectory: Trajectory, calls: bool) -> str:
-    """The tools as JSON, which trainers parse; empty where actions are text and the policy was shown none."""
+    """The tools as JSON, which trainers parse; an empty list if the actions are text."""
     return json.dumps(list(trajectory.tools) if calls else [], ensure_ascii=False)
 
 
@@ -109,5 +110,5 @@ def _calling(words: str, call: dict[str, Any], turn: Turn, safe: Defuser) -> Cha
 
 
 def _after(turn: Turn, stop: int) -> str:
-    """Words behind the call; none if there are further calls, which were not carried out."""
+    """Text after the call; empty if there are further calls, because these were not executed."""
     return "" if turn.further_calls else turn.text[stop:]

@@ -1,4 +1,4 @@
-"""The model card of an exported policy: task, method, result with its interval, commit, curve, base model, license."""
+"""The model card of an exported policy: task, method, result with interval, commit, curve, base model, license."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HERE = Path(__file__).parent
 CARD_FILE = "README.md"
 CURVE_FILE = "curves.png"
 LONGEST_EXAMPLE = 400
-"""Characters of a text of the environment that the example of the card shows; a longer one is named instead."""
+"""Longest text of the environment, in characters, that the example of the card shows; a longer one is described."""
 DIALECTS: dict[type[ActionParser], str] = {
     PlainText: "The whole reply is the action.",
     ToolCall: "A reply is a tool call in the model's own format, or plain text to the user.",
@@ -35,12 +35,12 @@ DIALECTS: dict[type[ActionParser], str] = {
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What was written to the folder that the card describes."""
+    """Properties of the export that the card describes."""
 
     turns: int
     """Training turns that the weights have used."""
     adapter: bool
-    """Whether it is an adapter without its base model."""
+    """Whether the folder contains an adapter without its base model."""
     parser: ActionParser
     method: str
     """Name of the objective and its components."""
@@ -51,7 +51,7 @@ class Exported:
 
 
 def write_model_card(folder: Path, run: Path | None, exported: Exported) -> Path:
-    """Write ``README.md``, and the curves beside it.
+    """Write ``README.md``, and the curves next to it.
 
     Args:
         folder: Folder with the exported weights.
@@ -65,10 +65,10 @@ def write_model_card(folder: Path, run: Path | None, exported: Exported) -> Path
         HeroError: A file of the run cannot be read.
     """
     settings = read_settings(run) if run else {}
-    found = evaluations(run) if run else []
-    own = of_these_weights(found, exported.turns)
+    results = evaluations(run) if run else []
+    own = of_these_weights(results, exported.turns)
     base = hub_id(settings)
-    users = sorted({one.user for one in found if one.user})
+    users = sorted({one.user for one in results if one.user})
     text = _template().render(
         title=(exported.name or folder.resolve().name).rpartition("/")[2],
         kind="A LoRA adapter" if exported.adapter else "A language model",
@@ -81,8 +81,8 @@ def write_model_card(folder: Path, run: Path | None, exported: Exported) -> Path
         made_with=made_with(run),
         license_note=license_note(exported.license),
         own=own,
-        evaluations=found,
-        floors=any(one.floor is not None for one in found),
+        evaluations=results,
+        floors=any(one.floor is not None for one in results),
         users=f" User simulator: {', '.join(users)}; scores with other users are not comparable." if users else "",
         temperature=at(settings, "data", "eval_temperature"),
         max_action_tokens=at(settings, "data", "max_action_tokens"),
@@ -97,18 +97,18 @@ def write_model_card(folder: Path, run: Path | None, exported: Exported) -> Path
         bibtex=(HERE / "paper.bib").read_text(encoding="utf-8").strip(),
     )
     path = folder / CARD_FILE
-    path.write_text(f"---\n{_front_matter(settings, base, found, own, exported)}\n---\n\n{text}\n", encoding="utf-8")
+    path.write_text(f"---\n{_front_matter(settings, base, results, own, exported)}\n---\n\n{text}\n", encoding="utf-8")
     return path
 
 
 def _front_matter(
     settings: Mapping[str, Any],
     base: str | None,
-    found: Sequence[Evaluation],
+    evaluated: Sequence[Evaluation],
     own: Evaluation | None,
     exported: Exported,
 ) -> str:
-    """What the hub reads: license, base model, and the result of these very weights."""
+    """Metadata for the hub: license, base model, and the result of exactly these weights."""
     from huggingface_hub import EvalResult, ModelCardData
 
     env = str(at(settings, "data", "env") or "unknown")
@@ -144,15 +144,15 @@ def _front_matter(
 
 
 def _messages(run: Path | None, parser: ActionParser) -> str:
-    """The start of an episode of the run as a Python expression, long texts replaced by their names."""
+    """The start of an episode of the run as a Python expression; long texts are replaced by descriptions."""
     records = run / RECORDS_FILE if run else None
     first = next(iter(read_records(records)), None) if records and records.exists() else None
     if first is None:
-        system, said = "", "the first observation"
+        system, first_text = "", "the first observation"
     else:
         system, _ = parser.describe(first.trajectory.system_prompt, first.trajectory.tools)
-        said = first.trajectory.first_observation
-    texts = [("system", system, "the system prompt"), ("user", said, "the first observation")]
+        first_text = first.trajectory.first_observation
+    texts = [("system", system, "the system prompt"), ("user", first_text, "the first observation")]
     shown_texts = [
         {"role": role, "content": text if len(text) <= LONGEST_EXAMPLE else f"... {name} of the environment ..."}
         for role, text, name in texts
@@ -167,7 +167,7 @@ def _template_arguments(settings: Mapping[str, Any]) -> str:
 
 
 def _copy_curve(run: Path, folder: Path) -> str | None:
-    """The curves of the run beside the card; drawn if the run has not done so. ``None`` where there are none."""
+    """Put the curves of the run next to the card; draw them if the run did not. ``None`` if there are none."""
     from hero_pl.runs.plots import plot_run
 
     source, target = run / CURVE_FILE, folder / CURVE_FILE
@@ -177,22 +177,22 @@ def _copy_curve(run: Path, folder: Path) -> str | None:
         return CURVE_FILE
     try:
         plot_run(run, target)
-    except (ConfigError, HeroError):  # no matplotlib, or a run that logged nothing: the card goes without
+    except (ConfigError, HeroError):  # no matplotlib, or a run that logged nothing: the card has no curves
         return None
     return CURVE_FILE
 
 
 def made_with(run: Path | None) -> str:
     """Version and commit of each start of the run."""
-    told = []
+    versions = []
     for row in starts(run) if run else []:
         commit = f"`{row['commit']}`" if row.get("commit") else "not recorded"
-        told.append(f"{row.get('hero_pl', 'unknown')}, commit {commit}")
-    return "; then ".join(dict.fromkeys(told)) or "version and commit not recorded"
+        versions.append(f"{row.get('hero_pl', 'unknown')}, commit {commit}")
+    return "; then ".join(dict.fromkeys(versions)) or "version and commit not recorded"
 
 
 def license_note(name: str) -> str:
-    """A license for the table of a card."""
+    """The license as the table of a card shows it."""
     return "not stated" if name == "unknown" else name
 
 

@@ -1,4 +1,4 @@
-"""What the held-out evaluations of one run measured, from ``eval.jsonl`` and ``summary.json``."""
+"""Results of the held-out evaluations of one run, from ``eval.jsonl`` and ``summary.json``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Evaluation:
     stage: str
     """Split of the tasks: ``test`` or ``validate``."""
     budget: int
-    """Training turns at which the evaluation was due."""
+    """Training turns after which the evaluation was planned."""
     turns_used: int | None
     """Training turns that the policy had used; ``None`` if the run ended before it wrote its summary."""
     episodes: int
@@ -46,7 +46,7 @@ class Evaluation:
 
 
 def evaluations(run: Path) -> list[Evaluation]:
-    """The evaluations of a run in their order; empty if there are none.
+    """The evaluations of a run in the order of the file; empty if there are none.
 
     Raises:
         HeroError: A file of the run cannot be read.
@@ -66,9 +66,9 @@ def evaluations(run: Path) -> list[Evaluation]:
     return [_evaluation(*key, used.get(key[1]), rows) for key, rows in groups.items()]
 
 
-def of_these_weights(found: Sequence[Evaluation], turns: int) -> Evaluation | None:
+def of_these_weights(results: Sequence[Evaluation], turns: int) -> Evaluation | None:
     """The evaluation of the weights that had used so many training turns; ``None`` if they were not evaluated."""
-    return next((one for one in reversed(found) if one.turns_used == turns), None)
+    return next((one for one in reversed(results) if one.turns_used == turns), None)
 
 
 def _evaluation(stage: str, budget: int, user: str, used: int | None, rows: Sequence[Mapping[str, Any]]) -> Evaluation:

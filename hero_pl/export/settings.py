@@ -1,4 +1,4 @@
-"""What the ``config.yaml`` of a run says, for a card: base model, environment, settings; and the name of a method."""
+"""Facts for a card from the ``config.yaml`` of a run: base model, environment, settings; and the name of a method."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def read_settings(run: Path) -> dict[str, Any]:
 
 
 def at(settings: Any, *keys: str) -> Any:
-    """The value below some keys; ``None`` if there is none."""
+    """The value at a path of keys; ``None`` if there is none."""
     for key in keys:
         settings = settings.get(key) if isinstance(settings, Mapping) else None
     return settings
@@ -42,12 +42,12 @@ def at(settings: Any, *keys: str) -> Any:
 def method(objective: object) -> str:
     """The name of an objective and of its components."""
     parts = {name: getattr(objective, name, None) for name in PARTS}
-    told = [f"{name} {type(part).__name__}" for name, part in parts.items() if type(part).__module__ != "builtins"]
-    return type(objective).__name__ + (f" ({', '.join(told)})" if told else "")
+    named = [f"{name} {type(part).__name__}" for name, part in parts.items() if type(part).__module__ != "builtins"]
+    return type(objective).__name__ + (f" ({', '.join(named)})" if named else "")
 
 
 def base_model(settings: Mapping[str, Any]) -> str:
-    """What the policy started from, without the folders of the machine."""
+    """Name of the initial model of the policy, without local folders."""
     arguments = at(settings, "model", "policy", "init_args") or {}
     if arguments.get("pretrained"):
         return _without_folders(str(arguments["pretrained"]))
@@ -56,14 +56,14 @@ def base_model(settings: Mapping[str, Any]) -> str:
 
 
 def hub_id(settings: Mapping[str, Any]) -> str | None:
-    """The base model if it is one of the hub, ``user/name``; ``None`` for a folder and for packaged checkpoints."""
+    """The base model if it is on the hub (``user/name``); ``None`` for a folder and for packaged checkpoints."""
     name = at(settings, "model", "policy", "init_args", "pretrained")
-    found = isinstance(name, str) and re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not Path(name).exists()
-    return name if found else None
+    on_hub = isinstance(name, str) and re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not Path(name).exists()
+    return name if on_hub else None
 
 
 def shown(settings: Mapping[str, Any]) -> str:
-    """The sections ``model`` and ``data`` as YAML, without defaults of ``None`` and without folders of the machine."""
+    """The sections ``model`` and ``data`` as YAML, without values of ``None`` and without local folders."""
     kept = {key: _clean(settings[key]) for key in ("model", "data") if key in settings}
     return yaml.safe_dump(kept, sort_keys=False, allow_unicode=True, width=100).strip()
 
@@ -77,6 +77,6 @@ def _clean(value: Any) -> Any:
 
 
 def _without_folders(text: str) -> str:
-    """Only the last part of an absolute path: a card is public, and the folders of a machine are not."""
+    """Only the last part of an absolute path: a card is public, and local folders must not appear in it."""
     absolute = text.startswith(("/", "~", "\\\\")) or re.match(r"[A-Za-z]:[\\/]", text)
     return PurePath(text.replace("\\", "/")).name if absolute and "\n" not in text else text

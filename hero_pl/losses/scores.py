@@ -71,10 +71,10 @@ class Scores:
         """One number per token from its log-probabilities over the vocabulary, in parts and without gradient.
 
         Args:
-            of_log_probs: From ``(n, vocab)`` to ``(n,)``.
+            of_log_probs: Function from ``(n, vocab)`` to ``(n,)``.
         """
-        found = [of_log_probs(self.log_probs(part)) for part in self.parts()]
-        return torch.cat(found) if found else self.values.new_zeros(0, dtype=at_least_float32(self.values.dtype))
+        values = [of_log_probs(self.log_probs(part)) for part in self.parts()]
+        return torch.cat(values) if values else self.values.new_zeros(0, dtype=at_least_float32(self.values.dtype))
 
     def of_actions(self, action_ids: Tensor) -> Tensor:
         """Log-probabilities ``(N,)`` of the sampled ids, in nats; gradients flow.

@@ -45,7 +45,7 @@ class Weighing(Protocol):
 
     @property
     def by_token(self) -> bool:
-        """Whether the weight of a token depends on that token alone: it is found while the token's logits exist.
+        """Whether the weight of a token depends on that token only; it is then computed while the token's logits exist.
 
         Otherwise all tokens are projected once more, before their gradient.
         """
@@ -54,7 +54,7 @@ class Weighing(Protocol):
         """Weights ``(tokens of part,)``, detached.
 
         Args:
-            student: Of the tokens of ``part``, as constants.
+            student: Scores of the tokens of ``part``, as constants.
             teacher: The same for the teacher.
             divergence: Returns their divergence, ``(tokens of part,)``.
             part: Which tokens; all of them unless ``by_token``.
@@ -73,8 +73,8 @@ def summed_divergence(
 
     Args:
         loss: The divergence. Its ``diagnostics`` cover all tokens afterwards.
-        student: Of N tokens, at the sampling temperature; gradients flow. Its ``at_once`` decides for both sides.
-        teacher: Of the same tokens, at the same temperature; treated as a constant.
+        student: Scores of N tokens at the sampling temperature; gradients flow. Its ``at_once`` applies to both sides.
+        teacher: Scores of the same tokens at the same temperature; treated as a constant.
         coefficients: ``(N,)`` from ``hero_pl.losses.coefficients``.
         action_ids: ``(N,)`` sampled ids.
         weighing: Multiplies the coefficients.

@@ -76,7 +76,7 @@ class Objective(ABC):
         """Refuse settings that cannot work with the policy, before its weights are read.
 
         Raises:
-            ConfigError: With the reason and what to change.
+            ConfigError: The policy cannot be used; the message says why and what to change.
         """
 
     def attach_collector(self, collector: Collector) -> None:  # noqa: B027

@@ -224,14 +224,14 @@ class Credit(_WithPolicyGradient):
     def _gaps(self, policy: Policy, batch: TokenizedBatch) -> Tensor:
         """``(N,)`` in nats, 0 where there is no hint."""
         gap = torch.zeros_like(batch.rollout_logprobs)
-        found = []
+        gaps = []
         for micro in batch.split(self.tokens_per_teacher_batch):
             if micro.teacher:
                 hinted = micro.teacher_scored()
                 log_p = self.teacher_scores(policy, micro).of_actions(hinted.action_ids)
-                found.append(log_p - hinted.rollout_logprobs)
-        if found:
-            gap[batch.teacher_mask] = torch.cat(found).detach()
+                gaps.append(log_p - hinted.rollout_logprobs)
+        if gaps:
+            gap[batch.teacher_mask] = torch.cat(gaps).detach()
         return gap
 
     def _advantages(

@@ -32,12 +32,12 @@ def negative_hints(
         if hint is not None
     ]
     seed = "/".join(str(trajectory.seed) for trajectory in trajectories) if count else ""
-    found = []
+    sets = []
     for k in range(count):
         texts = [[""] * len(given) for given in hints]
         givers = derange(items, random.Random(f"{seed}/{k}"))
         for item, giver in zip(items, givers or (), strict=False):
             if items[giver].text != item.text:
                 texts[item.episode][item.turn - 1] = items[giver].text
-        found.append(texts)
-    return found
+        sets.append(texts)
+    return sets

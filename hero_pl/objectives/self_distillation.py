@@ -223,10 +223,10 @@ class SelfDistillation(Objective):
     def _scheduled(self, levels: Mapping[str, float], version: int) -> dict[str, Scalar]:
         """Current values of scheduled settings."""
         moving = [name for name, weight in self.confidence_weights.items() if isinstance(weight, Schedule)]
-        found = {f"confidence_{name}": levels[name] for name in moving}
+        values = {f"confidence_{name}": levels[name] for name in moving}
         if self.blend is not None:
-            found["blend"] = self.blend.share.at(version)
-        return {f"schedule/{name}": largest(value) for name, value in found.items()}
+            values["blend"] = self.blend.share.at(version)
+        return {f"schedule/{name}": largest(value) for name, value in values.items()}
 
     def loss(self, policy: Policy, micro: TokenizedBatch) -> LossOutput:
         """Step 4: divergence per token of the sampled ids, without gradient for the teacher."""
@@ -240,8 +240,8 @@ class SelfDistillation(Objective):
         before = self.weights.forwarded
         ids, teacher = micro.action_ids, self.teacher_scores(policy, micro)
         weighing = self._weighing(policy, micro)
-        found = summed_divergence(self.divergence, student, teacher, micro.coefficient, ids, weighing)
-        q, p, per_token = found.student_log_probs, found.teacher_log_probs, found.per_token
+        result = summed_divergence(self.divergence, student, teacher, micro.coefficient, ids, weighing)
+        q, p, per_token = result.student_log_probs, result.teacher_log_probs, result.per_token
         metrics = {
             "teacher/divergence": mean(per_token.mean(), per_token.numel()),
             "teacher/endorsement": mean((p - q).mean(), per_token.numel()),
@@ -249,7 +249,7 @@ class SelfDistillation(Objective):
             **mismatch(q, micro.rollout_logprobs),
             **self.forwarded_since(before),
         }
-        return LossOutput(found.loss, metrics, per_token, q, p)
+        return LossOutput(result.loss, metrics, per_token, q, p)
 
     def _borrows(self, policy: Policy) -> bool:
         """Whether the teacher runs on the keys and values of the student's pass."""
@@ -311,7 +311,7 @@ class _Weighing:
 
     @property
     def by_token(self) -> bool:
-        """Whether both weigh each token by itself."""
+        """Whether the weights of both depend on single tokens only."""
         return all(one is None or one.by_token for one in (self.gate, self.correction))
 
     def weigh(self, student: Scores, teacher: Scores, divergence: Callable[[], Tensor], part: slice) -> Tensor:

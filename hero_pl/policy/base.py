@@ -46,6 +46,10 @@ class Policy(nn.Module, ABC):
         """Template, parser and context length of this policy; available after :meth:`load`."""
         return Dialect(self.template, self.parser, self.max_length)
 
+    def context_length(self) -> int:
+        """Maximum number of tokens in the context, also before :meth:`load`."""
+        return self.max_length
+
     @abstractmethod
     def load(self) -> None:
         """Read or make tokenizer and weights; calling it again does nothing.

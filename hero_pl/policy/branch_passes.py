@@ -18,7 +18,7 @@ Place: TypeAlias = tuple[int, int]
 """Number of a trunk, and how many ids at its beginning a row has in common with it."""
 
 ATTENTION = "hero_pl_branches"
-"""Name under which the attention of ``tree_mask`` is known to transformers."""
+"""Name of the attention of ``tree_mask`` in transformers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +26,9 @@ class Tree:
     """Rows that are scored together."""
 
     trunk: int
-    """Number of the row that is run as a whole."""
+    """Number of the row that is run completely."""
     branches: tuple[tuple[int, int], ...]
-    """``(row, ids in common with the trunk)``."""
+    """``(row, length of the prefix that it shares with the trunk)``."""
 
     def forwarded(self, rows: Sequence[ScoreRow]) -> int:
         """Tokens that go through the network."""
@@ -64,7 +64,7 @@ def on_prefixes(
 
 
 def _continue(model: Any, read: Read, row: ScoreRow, start: int, cache: Any) -> Tensor:
-    """Run ``row`` from position ``start`` on, on top of what is in the cache."""
+    """Run ``row`` from position ``start`` on; the cache holds the ids before it."""
     ids = torch.tensor([row.ids[start:]], device=model.device)
     positions = torch.arange(start, len(row.ids), device=model.device)[None]
     places = [position - start for position in row.read]
@@ -74,23 +74,23 @@ def _continue(model: Any, read: Read, row: ScoreRow, start: int, cache: Any) -> 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """One sequence that holds a whole tree: the trunk, then what is new of each branch."""
+    """One sequence for a whole tree: the trunk, then the ids of each branch after its shared prefix."""
 
     ids: tuple[int, ...]
     positions: tuple[int, ...]
-    """Those that the ids have in their rows."""
+    """Positions of the ids in their rows."""
     trunk: int
     """Length of the trunk."""
     spans: tuple[tuple[int, int, int], ...]
-    """``(start, stop, ids of the trunk that it sees)`` of each branch."""
+    """``(start, stop, length of the shared prefix)`` of each branch."""
     read: tuple[int, ...]
-    """Places whose logits are wanted: the trunk's, then those of each branch."""
+    """Positions whose logits are needed: those of the trunk, then those of each branch."""
     states: tuple[States, ...] = ()
     """Of each branch, the keys and values of a trunk that was run before; empty if the trunk is in the sequence."""
 
 
 def tree_layout(rows: Sequence[ScoreRow], tree: Tree) -> Layout:
-    """Lay out a tree as one sequence."""
+    """The layout of a tree as one sequence."""
     trunk = rows[tree.trunk]
     ids, positions, read = list(trunk.ids), list(range(len(trunk.ids))), list(trunk.read)
     spans: list[tuple[int, int, int]] = []
@@ -134,12 +134,12 @@ def tree_mask(model: Any, read: Read, rows: Sequence[ScoreRow], tree: Tree) -> I
 
 
 def run_layout(model: Any, read: Read, layout: Layout) -> Tensor:
-    """Logits, or hidden states, at the places that a layout wants read."""
+    """Logits or hidden states at the positions ``layout.read``."""
     device = model.device
     inputs = {
         "input_ids": torch.tensor([layout.ids], device=device),
         "position_ids": torch.tensor([layout.positions], device=device),
-        # a mask of four dimensions is handed on as it is, and nothing of the size of the sequence squared is made
+        # transformers passes on a mask with four dimensions unchanged, so no mask of quadratic size is created
         "attention_mask": torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device),
         "use_cache": False,
         "branch_spans": layout.spans,
@@ -183,18 +183,18 @@ def branch_attention(
         query: ``(1, heads, length, head size)``.
         key: ``(1, key heads, length, head size)``.
         value: Like ``key``.
-        attention_mask: Not needed.
-        scaling: Of the scores.
+        attention_mask: Not used.
+        scaling: Factor of the attention scores.
         branch_spans: See :class:`Layout`.
         trunk_length: See :class:`Layout`.
         branch_states: See :attr:`Layout.states`.
-        options: What else the network asks of its attention.
+        options: Other options that the network passes to its attention.
 
     Returns:
-        ``(1, length, heads, head size)`` and no weights.
+        ``(1, length, heads, head size)``, and ``None`` instead of attention weights.
 
     Raises:
-        ValueError: The network asks for what this attention has not: a window, a soft cap, sinks.
+        ValueError: The network needs a feature that this attention does not have: a window, a soft cap or sinks.
     """
     asked = [name for name in ("sliding_window", "softcap", "s_aux") if options.get(name) is not None]
     if asked:

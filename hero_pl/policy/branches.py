@@ -1,10 +1,11 @@
-"""Score many continuations of one conversation without running the conversation once for each.
+"""Scores many continuations of one conversation without running the whole conversation for each of them.
 
-The teacher's context at turn t is the conversation up to there, then a hint, then the action. Scored separately, every
-turn pays for the whole conversation before it. Here the rows of a conversation form a tree: its last row is run as a
-whole (the *trunk*), and every other row (a *branch*) only from the first id on in which it differs from the trunk. The
-logits are those of separate passes, up to rounding. What a row has in common with the trunk is found by comparing ids,
-so nothing is assumed of templates: where a history was rewritten, a conversation has several trunks.
+The teacher's context at turn t is the conversation before t, then a hint, then the action. If rows are scored
+separately, every turn costs a pass over the whole conversation before it. Here the rows of a conversation form a tree:
+its last row is run completely (the *trunk*); every other row (a *branch*) is run only from the first id that differs
+from the trunk. The logits equal those of separate passes, up to rounding. The common prefix of a row and the trunk is
+found by comparing ids, so no property of the chat template is assumed: if it rewrites the history, a conversation has
+several trunks.
 
 The trunk of the live weights need not be run at all while the student's rows are scored with gradients
 (:meth:`Network.keeping`): the teacher then runs on the keys and values of the student's own pass.
@@ -32,13 +33,13 @@ Sharing = Literal["prefix_cache", "tree_mask"]
 Scoring = Literal["auto", "separate", "prefix_cache", "tree_mask"]
 
 WORTH = 0.9
-"""Rows share a pass if that takes at most this share of their tokens; else they are padded and run side by side."""
+"""Rows share a pass if that runs at most this share of their tokens; otherwise they are padded and run as a batch."""
 
 log = logging.getLogger(__name__)
 
 
 def plan(rows: Sequence[ScoreRow]) -> list[Tree]:
-    """Gather the rows of each trajectory around its last one, or around the last of each stretch that grew."""
+    """Trees of the rows: one per trajectory, or one per part of a trajectory without a rewritten history."""
     branches: dict[int, list[tuple[int, int]]] = {}
     trajectories: dict[int, list[int]] = {}
     for i, row in enumerate(rows):
@@ -49,7 +50,7 @@ def plan(rows: Sequence[ScoreRow]) -> list[Tree]:
             i = members[place]
             shared, trunk = max(((_shared_ids(rows[i], rows[j]), j) for j in trunks), default=(0, i))
             earlier = rows[members[place - 1]] if place else None
-            # a rewritten history: what came before this row has more in common with it than with any trunk
+            # a rewritten history: this row shares a longer prefix with the row before it than with any trunk
             lone = earlier is not None and all(
                 _shared_ids(earlier, rows[i]) > _shared_ids(earlier, rows[j]) for j in trunks
             )
@@ -62,7 +63,7 @@ def plan(rows: Sequence[ScoreRow]) -> list[Tree]:
 
 
 def worth_sharing(rows: Sequence[ScoreRow]) -> tuple[list[Tree], list[int]]:
-    """The trees that save tokens, and the rows of the others."""
+    """The trees that save tokens, and the rows of all other trees."""
     trees, lone = [], []
     for tree in plan(rows):
         members = sorted([tree.trunk, *(i for i, _ in tree.branches)])
@@ -74,7 +75,7 @@ def worth_sharing(rows: Sequence[ScoreRow]) -> tuple[list[Tree], list[int]]:
 
 
 def forwarded_tokens(rows: Sequence[ScoreRow], trunks: Sequence[ScoreRow] = ()) -> int:
-    """Tokens that go through the network if it can share.
+    """Tokens that the network runs if it can share prefixes.
 
     Args:
         rows: To score.
@@ -106,24 +107,24 @@ def _cost(rows: Sequence[ScoreRow], trees: Sequence[Tree], lone: Sequence[int]) 
 
 
 class BranchScorer:
-    """Logits of rows that share their beginnings.
+    """Logits of rows that share prefixes.
 
-    Falls back to separate passes where the network cannot share, and says why once.
+    Uses separate passes if the network cannot share prefixes, and reports the reason once.
 
     Args:
         how: ``prefix_cache`` keeps keys and values of the trunk and runs one branch after the other. ``tree_mask`` runs
-            trunk and branches as one sequence in which a branch sees the trunk up to where it leaves it, and itself.
-            ``auto`` takes ``tree_mask`` if the network can, else ``prefix_cache``.
+            trunk and branches as one sequence, in which a branch attends to its prefix of the trunk and to itself.
+            ``auto`` uses ``tree_mask`` if the network supports it, otherwise ``prefix_cache``.
     """
 
     def __init__(self, how: Literal["auto", "prefix_cache", "tree_mask"] = "auto") -> None:
         self.how = how
         self.chosen: Sharing = "tree_mask" if how == "auto" else how
-        """How rows are run that share a pass."""
+        """The method for rows that share a pass."""
         self.forwarded = 0
-        """Tokens that went through the network so far."""
+        """Tokens that the network has run so far."""
         self.reason: str | None = None
-        """Why rows are scored separately, if they are."""
+        """Reason why rows are scored separately; ``None`` if they are not."""
         self._checked: set[int] = set()
         self.not_borrowed: str | None = None
         """Why rows of the live weights do not run on the keys and values of the student's pass, if they do not."""
@@ -146,7 +147,7 @@ class BranchScorer:
         return Scores(self._shared(network, network.logits_at, rows, weights))
 
     def _sharing(self, policy: Policy, rows: Sequence[ScoreRow], weights: str) -> Network | None:
-        """The network, if it can share; else the rows are counted as run one by one."""
+        """The network if it can share prefixes; otherwise ``None``, and the rows are counted as separate passes."""
         if rows and self.shares(policy, rows, weights):
             return policy.network
         self.forwarded += sum(len(row.ids) for row in rows)
@@ -183,7 +184,7 @@ class BranchScorer:
         return self.can_share(policy, weights) and not self._crosses(policy, rows)
 
     def _crosses(self, policy: Policy, rows: Sequence[ScoreRow]) -> bool:
-        """Whether rotary positions change on the way: what was computed before is then of no use beyond."""
+        """Whether a row is so long that its rotary positions change; keys from shorter contexts are then not valid."""
         switches = policy.network.rope_switches if policy.network is not None else ()
         longest = max((len(row.ids) for row in rows), default=0)
         if not switches or longest <= switches[0]:
@@ -240,7 +241,7 @@ class BranchScorer:
         return torch.cat(parts)
 
     def can_share(self, policy: Policy, weights: str) -> bool:
-        """Whether the network can: compared with separate passes on a few made-up rows, once per policy."""
+        """Whether the network can share prefixes: compared with separate passes on a few test rows, once per policy."""
         if self.reason is None and id(policy) not in self._checked:
             self._checked.add(id(policy))
             forwarded = self.forwarded
@@ -280,19 +281,19 @@ class BranchScorer:
                         network.read_rows(network.logits_at, rows[-1:], weights)
                 got = self._shared(network, network.logits_at, rows, weights)
         except (RuntimeError, TypeError, ValueError, AttributeError, KeyError, IndexError) as error:
-            return f"the network refuses ({error})"
+            return f"the network raises an error ({error})"
         want = torch.cat([policy.score([row], weights) for row in rows])
         allowed = 1e-4 if got.dtype in (torch.float32, torch.float64) else 5e-2
         if not torch.allclose(got, want, rtol=0.0, atol=allowed * max(1.0, float(want.abs().max()))):
-            return "its logits would change, so its layers do not only attend"
+            return "its logits would change, so some layers are not plain attention"
         return None
 
 
 def _shared_ids(row: ScoreRow, other: ScoreRow) -> int:
-    """Ids at the beginning of ``row`` that need not be run again after ``other``.
+    """Length of the prefix of ``row`` that need not be run again after ``other``.
 
-    The id before the first action is always run, for its logits predict the action. Halves the stretch in question, so
-    that slices do the comparing.
+    The id before the first action is always run, because its logits predict the action. A binary search compares
+    slices, which is faster than comparing id by id.
     """
     left, right = row.ids, other.ids
     low, high = 0, min(row.spans[0][0] - 1, len(right))

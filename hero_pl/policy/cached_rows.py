@@ -1,14 +1,15 @@
-"""Conversations that go through the network as one batch, with their keys and values.
+"""Conversations that are run as one batch, with a cache of their keys and values.
 
-Layers with a window, with chunks or with distances count slots of the cache, not positions. So the tokens of a row
-stand side by side whenever it is fed: rows are padded on the left, what is new is padded on the right, and a row that
-has been padded on the right is moved up before it is fed again. A row that joins late is run by itself, so that no
-other row pays for its prompt, and is then put beside the others.
+Layers with a window, with chunks or with relative distances count slots of the cache, not positions. Therefore the
+tokens of a row must be in consecutive slots when new ids are run. The rows are padded on the left and new ids on the
+right. If a row has padding on its right, its tokens are first moved to the last slots. The prompt of a row that joins
+later is run separately, so that the other rows are not padded to its length; the row is then added to the batch. A row
+whose action has ended is not run: it is moved behind the rows that continue.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,51 +22,50 @@ if TYPE_CHECKING:
 
 
 class CachedRows:
-    """A batch of rows that grow.
+    """A batch of growing rows. A pass runs only the first rows of the batch.
 
     Args:
-        network: Runs them.
-        weights: Which weights: ``live``, or a frozen copy.
+        network: Network that runs the rows.
+        weights: ``live``, or the name of a frozen copy.
     """
 
     def __init__(self, network: Network, weights: str) -> None:
         self.network, self.weights = network, weights
         self.fed_tokens = 0
-        """Tokens that went through the network so far, padding excluded."""
+        """Tokens that the network has run so far, without padding."""
         self.moved = 0
-        """How often rows were moved up."""
+        """Number of times that tokens were moved to the last slots."""
+        self.passed = 0
+        """Tokens that the network has run so far, with padding."""
         self._forget()
 
     def _forget(self) -> None:
         self.fed: dict[int, list[int]] = {}
-        """Ids in the cache by row, in the order of the batch."""
+        """Ids in the cache for each row, in the order of the batch."""
         self.cache = self._new_cache()
         self.mask = torch.zeros(0, 0, dtype=torch.long, device=self.network.device)
-        """``(rows, slots)``: which slots of the cache hold a token."""
+        """``(rows, slots)``: 1 where a slot of the cache holds a token."""
         self._behind: set[int] = set()
-        """Rows whose last token does not stand in the last slot."""
+        """Rows whose last token is not in the last slot."""
 
     def _new_cache(self) -> Any:
-        if self.network.caching == "row":  # of the kind that each layer asks for; it cannot be padded
+        if self.network.caching == "row":  # the cache type that each layer needs; it does not support padding
             from transformers import DynamicCache
 
             return DynamicCache(config=self.network.model.config)
         from hero_pl.policy.growing_cache import growing_cache
 
-        return growing_cache()  # every layer keeps all its tokens, so that slots are the same in all of them
+        return growing_cache()  # every layer keeps all tokens, so slots are the same in all layers
 
     def join(self, prompts: Mapping[int, Sequence[int]]) -> Tensor:
-        """Run the whole prompts of rows that are not here, and put them beside the others; ``(rows, vocab)`` logits."""
+        """Run the whole prompts of new rows and add the rows to the batch; ``(rows, vocab)`` logits."""
         cache, none = self._new_cache(), torch.zeros(len(prompts), 0, dtype=torch.long, device=self.network.device)
-        logits, mask = self._run(cache, none, list(prompts.values()))
+        logits, mask = self._run(cache, none, *self._padded(list(prompts.values())))
         if self.fed:
             missing = mask.shape[1] - self.mask.shape[1]
-            old, new = max(missing, 0), max(-missing, 0)
             for layer, other in zip(self.cache.layers, cache.layers, strict=True):
-                for name in ("keys", "values"):  # (rows, heads, slots, head size)
-                    there, here = pad(getattr(layer, name), (0, 0, old, 0)), pad(getattr(other, name), (0, 0, new, 0))
-                    setattr(layer, name, torch.cat([there, here]))
-            mask = torch.cat([pad(self.mask, (old, 0)), pad(mask, (new, 0))])
+                layer.beside(other)
+            mask = torch.cat([pad(self.mask, (max(missing, 0), 0)), pad(mask, (max(-missing, 0), 0))])
         else:
             self.cache = cache
         self.mask = mask
@@ -75,58 +75,93 @@ class CachedRows:
         return logits
 
     def feed(self, new: Mapping[int, Sequence[int]]) -> Tensor:
-        """Run new ids of rows that are here.
+        """Run new ids of rows of the batch.
 
         Returns:
             ``(len(new), vocab)`` logits after the last new id of each, in the order of the batch.
         """
         if not self._behind.isdisjoint(new):
             self._move_up()
-        feeds = [new.get(row, ()) for row in self.fed]
-        logits, self.mask = self._run(self.cache, self.mask, feeds)
+        self._to_front(new)
+        feeds = [new[row] for row in self.fed if row in new]
+        logits = self._extend(*self._padded(feeds))
         longest = max(map(len, feeds))
-        for (row, known), feed in zip(self.fed.items(), feeds, strict=True):
-            known += feed
-            if len(feed) < longest:
+        for row, known in self.fed.items():
+            known += new.get(row, ())
+            if len(new.get(row, ())) < longest:
                 self._behind.add(row)
-        return logits[[i for i, feed in enumerate(feeds) if feed]]
+        return logits
+
+    def step(self, ids: Tensor) -> Tensor:
+        """Run one more id ``(rows,)`` of each row of the last :meth:`feed`; logits as there.
+
+        After some steps, :meth:`settle` must be called with the ids.
+        """
+        count = len(ids)
+        return self._extend(ids[:, None], torch.ones_like(ids[:, None]), [0] * count)
+
+    def settle(self, kept: Sequence[Sequence[int]], steps: int) -> None:
+        """Record the ids of the last steps and mask the slots of ids after the end of an action.
+
+        Args:
+            kept: Ids of each row of the last :meth:`feed` that belong to its action; the first ``steps`` were run.
+            steps: Number of calls of :meth:`step`.
+        """
+        for i, (row, ids) in enumerate(zip(list(self.fed), kept, strict=False)):
+            self.fed[row] += ids[:steps]
+            self.fed_tokens += len(ids[:steps])
+            if len(ids) < steps:
+                self.mask[i, self.mask.shape[1] - steps + len(ids) :] = 0
+                self._behind.add(row)
 
     def drop(self, rows: set[int]) -> None:
-        """Take rows out of the batch."""
-        keep = [i for i, row in enumerate(self.fed) if row not in rows]
+        """Remove rows from the batch."""
+        keep = [row for row in self.fed if row not in rows]
         if len(keep) == len(self.fed):
             return
         if not keep:
             self._forget()
             return
-        index = torch.tensor(keep, device=self.mask.device)
-        self.cache.batch_select_indices(index)
-        self.mask = self.mask[index]
+        self._to_front(keep)
+        for layer in self.cache.layers:
+            layer.keep(len(keep))
+        self.mask = self.mask[: len(keep)]
         self.fed = {row: ids for row, ids in self.fed.items() if row not in rows}
         self._behind -= rows
+        self._show(len(keep))
 
-    def _run(self, cache: Any, mask: Tensor, feeds: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        """One pass over new ids, padded on the right.
-
-        Returns:
-            ``(rows, vocab)`` logits after the last new id, and the mask ``(rows, slots)`` with the new slots.
-        """
+    def _padded(self, feeds: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, list[int]]:
+        """Ids ``(rows, width)``, padded on the right; their mask, 0 for padding; the index of the last id of each."""
         width = max(map(len, feeds))
         ids = torch.zeros(len(feeds), width, dtype=torch.long)
         new = torch.zeros(len(feeds), width, dtype=torch.long)
         for i, feed in enumerate(feeds):
             ids[i, : len(feed)] = torch.tensor(feed, dtype=torch.long)
             new[i, : len(feed)] = 1
-        self.fed_tokens += int(new.sum())
-        ids, new = ids.to(mask.device), new.to(mask.device)
-        # padding repeats the last position: a longer one could change the frequencies of rotary positions
+        self.fed_tokens += sum(map(len, feeds))
+        return ids.to(self.mask.device), new.to(self.mask.device), [len(feed) - 1 for feed in feeds]
+
+    def _extend(self, ids: Tensor, new: Tensor, last: Sequence[int]) -> Tensor:
+        """Run new ids of the first rows and add their slots; ``(rows, vocab)`` logits after the last id of each."""
+        logits, mask = self._run(self.cache, self.mask[: len(ids)], ids, new, last)
+        waiting = self.mask[len(ids) :]
+        self.mask = torch.cat([mask, pad(waiting, (0, ids.shape[1]))]) if len(waiting) else mask
+        return logits
+
+    def _run(self, cache: Any, mask: Tensor, ids: Tensor, new: Tensor, last: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Run new ids in one pass.
+
+        Returns:
+            ``(rows, vocab)`` logits after the last new id, and the mask ``(rows, slots)`` with the new slots.
+        """
+        self.passed += ids.numel()
+        # padding repeats the last position: a larger position could change the rotary frequencies
         positions = (mask.sum(1, keepdim=True) + new.cumsum(1) - 1).clamp_min(0)
         mask = torch.cat([mask, new], 1)
-        last = [max(len(feed) - 1, 0) for feed in feeds]
         with self.network.using(self.weights) as model:
             logits = self.network.logits_at(
                 model,
-                range(len(feeds)),
+                range(len(ids)),
                 last,
                 input_ids=ids,
                 attention_mask=mask,
@@ -136,25 +171,42 @@ class CachedRows:
             )
         return logits.float(), mask
 
+    def _to_front(self, rows: Collection[int]) -> None:
+        """Swap rows so that these rows are the first, and let the next pass run only them."""
+        order = list(self.fed)
+        out = [i for i, row in enumerate(order[: len(rows)]) if row not in rows]
+        back = [i for i, row in enumerate(order) if i >= len(rows) and row in rows]
+        if out:
+            there, here = [*out, *back], [*back, *out]
+            for layer in self.cache.layers:
+                layer.swap(out, back)
+            self.mask[there] = self.mask[here]
+            for i, j in zip(out, back, strict=True):
+                order[i], order[j] = order[j], order[i]
+            self.fed = {row: self.fed[row] for row in order}
+        self._show(len(rows))
+
+    def _show(self, rows: int) -> None:
+        if self.network.caching == "shared":
+            for layer in self.cache.layers:
+                layer.show(rows, self.mask.shape[1])
+
     def _move_up(self) -> None:
-        """Move the tokens of every row to the last slots; their order and positions stay."""
+        """Move the tokens of every row to the last slots; their order and positions do not change."""
         width = max(map(len, self.fed.values()))
         order = self.mask.argsort(dim=1, stable=True)[:, -width:]  # empty slots first
         self.mask = self.mask.gather(1, order)
         for layer in self.cache.layers:
-            for name in ("keys", "values"):
-                states = getattr(layer, name)  # (rows, heads, slots, head size)
-                index = order[:, None, :, None].expand(-1, states.shape[1], -1, states.shape[3])
-                setattr(layer, name, states.gather(2, index))
+            layer.reorder(order)
         self._behind.clear()
         self.moved += 1
 
 
 class UncachedRows:
-    """Rows of a network without a cache that can be used: every token runs the whole contexts again.
+    """Rows of a network without a usable cache: for every new token the whole contexts are run again.
 
     Args:
-        network: Runs them.
+        network: Network that runs the rows.
         weights: As in :class:`CachedRows`.
     """
 

@@ -1,4 +1,4 @@
-"""Generation settings of a model: what they say about the end of a reply, and those that belong to a trained policy."""
+"""Generation settings of a model: the ids that end a reply, and the settings to save with a trained policy."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ if TYPE_CHECKING:
 
 
 def declared_end_ids(config: PretrainedConfig, pretrained: str | None) -> frozenset[int]:
-    """End-of-turn ids of a model configuration and of the ``generation_config.json`` beside it; GGUF has none.
+    """End-of-turn ids in a model configuration and in its ``generation_config.json``; a GGUF file has no such file.
 
     Args:
-        config: Of the model.
-        pretrained: Folder, hub id or GGUF file; ``None`` for a model from scratch, whose configuration declares
-            nothing.
+        config: Configuration of the model.
+        pretrained: Folder, hub id or GGUF file; ``None`` for a model from scratch, which has no such ids.
     """
     if pretrained is None:
         return frozenset()
@@ -28,7 +27,7 @@ def declared_end_ids(config: PretrainedConfig, pretrained: str | None) -> frozen
     try:
         generation: Any = None if is_gguf(pretrained) else GenerationConfig.from_pretrained(pretrained)
     except (OSError, ValueError):
-        generation = None  # most folders of trained policies hold none
+        generation = None  # most folders of trained policies contain none
     found: set[Any] = set()
     for settings in (config, generation):
         ids = getattr(settings, "eos_token_id", None)
@@ -37,10 +36,10 @@ def declared_end_ids(config: PretrainedConfig, pretrained: str | None) -> frozen
 
 
 def generation_settings(template: ChatTemplate, sampling: Sampling | None = None) -> GenerationConfig:
-    """Settings with which ``generate`` of transformers draws an action as a rollout does.
+    """Settings for ``generate`` of transformers that sample an action as in a rollout.
 
     Args:
-        template: Of the policy: its end-of-turn ids end a reply.
+        template: Chat template of the policy; its end-of-turn ids end a reply.
         sampling: Temperature and token limit; default: those of ``generate``.
     """
     from transformers import GenerationConfig
@@ -51,7 +50,7 @@ def generation_settings(template: ChatTemplate, sampling: Sampling | None = None
     if sampling is not None:
         found["max_new_tokens"] = sampling.max_action_tokens
         found["do_sample"] = sampling.temperature > 0.0
-        if found["do_sample"]:  # no filter: generate of transformers would else keep the 50 likeliest ids
+        if found["do_sample"]:  # no filter: by default, generate of transformers keeps only the 50 most likely ids
             found |= {"temperature": sampling.temperature, "top_k": 0, "top_p": 1.0}
     settings: GenerationConfig = GenerationConfig(**found)  # type: ignore[no-untyped-call]
     return settings

@@ -49,7 +49,7 @@ def plain(read: PreTrainedModel, attention: str) -> PreTrainedModel:
     """A model with the weights of one that was read from GGUF; transformers neither trains nor saves the latter.
 
     Args:
-        read: With its weights unpacked.
+        read: Model from a GGUF file, with unpacked weights.
         attention: Attention implementation of transformers.
     """
     from transformers import AutoModelForCausalLM

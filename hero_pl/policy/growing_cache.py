@@ -1,7 +1,11 @@
-"""A key-value cache with room for what comes next, so that a new token does not copy all earlier ones."""
+"""A key-value cache with room for what comes next, so that a new token does not copy all earlier ones.
+
+A pass may run the first rows alone: the others keep their states, and their new slots hold zeros.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -13,24 +17,63 @@ LEAST_ROOM = 64
 
 
 class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]
-    """Keys and values of one layer, views of a larger tensor; assigning others to them starts a new one."""
+    """Keys and values of one layer; ``keys`` and ``values`` are views of those rows that the next pass runs."""
 
-    _room: tuple[Tensor, Tensor] | None = None
+    rooms: tuple[Tensor, ...] = ()
+    """All rows with their free slots: ``(rows, heads, slots, head size)`` of keys and of values."""
+    used = 0
+    """Slots that hold something."""
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Append ``(rows, heads, new slots, head size)``; the result has all slots."""
+        """Append ``(rows, heads, new slots, head size)`` to the first rows; the result has all their slots."""
+        new = key_states, value_states
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-            self.keys, self.values = key_states[:, :, :0], value_states[:, :, :0]
-        before: tuple[Any, Any] = self.keys, self.values
-        used = before[0].shape[2]
-        whole = used + key_states.shape[2]
-        if self._room is None or not all(map(_holds, self._room, before, (whole, whole))):
-            self._room = _larger(before[0], whole), _larger(before[1], whole)
-        keys, values = self._room
-        keys[:, :, used:whole], values[:, :, used:whole] = key_states, value_states
-        self.keys, self.values = keys[:, :, :whole], values[:, :, :whole]
-        return self.keys, self.values
+            self.rooms = tuple(states[:, :, :0] for states in new)
+        rows, before, whole = len(key_states), self.used, self.used + key_states.shape[2]
+        if self.rooms[0].shape[2] < whole:
+            self.rooms = tuple(_larger(room[:, :, :before], whole) for room in self.rooms)
+        for room, states in zip(self.rooms, new, strict=True):
+            room[:rows, :, before:whole] = states
+        return self.show(rows, whole)
+
+    def show(self, rows: int, slots: int) -> tuple[Tensor, Tensor]:
+        """Let the next pass run the first ``rows``, behind the first ``slots``."""
+        self.used = slots
+        keys, values = (room[:rows, :, :slots] for room in self.rooms)
+        self.keys, self.values = keys, values
+        return keys, values
+
+    def swap(self, one: Sequence[int], other: Sequence[int]) -> None:
+        """Exchange rows; only what is in them is copied."""
+        there, here = [*one, *other], [*other, *one]
+        for room in self.rooms:
+            room[there, :, : self.used] = room[here, :, : self.used]
+
+    def keep(self, rows: int) -> None:
+        """Forget all but the first ``rows``."""
+        self.rooms = tuple(room[:rows] for room in self.rooms)
+
+    def reorder(self, order: Tensor) -> None:
+        """Take slots in the order ``(rows, slots)``, which has no more of them than are used."""
+        rows, slots = order.shape
+        for room in self.rooms:
+            index = order[:, None, :, None].expand(-1, room.shape[1], -1, room.shape[3])
+            room[:, :, :slots] = room.gather(2, index)
+        self.show(rows, slots)
+
+    def beside(self, other: GrowingLayer) -> None:
+        """Put the rows of another cache below these; the last slots of both stand side by side."""
+        slots, used, rows = self.used, other.used, len(self.rooms[0])
+        whole = max(slots, used)
+        joined = []
+        for room, new in zip(self.rooms, other.rooms, strict=True):
+            both = room.new_zeros(rows + len(new), room.shape[1], _with_room(whole), room.shape[3])
+            both[:rows, :, whole - slots : whole] = room[:, :, :slots]
+            both[rows:, :, whole - used : whole] = new[:, :, :used]
+            joined.append(both)
+        self.rooms = tuple(joined)
+        self.show(len(joined[0]), whole)
 
 
 def growing_cache() -> Cache:
@@ -38,12 +81,12 @@ def growing_cache() -> Cache:
     return Cache(layer_class_to_replicate=GrowingLayer)
 
 
-def _holds(room: Tensor, states: Tensor, slots: int) -> bool:
-    """Whether ``states`` are still the first slots of ``room``, and so many slots fit into it."""
-    return room.data_ptr() == states.data_ptr() and room.shape[0] == states.shape[0] and room.shape[2] >= slots
-
-
 def _larger(states: Tensor, slots: int) -> Tensor:
-    room = states.new_empty((*states.shape[:2], slots + max(LEAST_ROOM, slots // 4), states.shape[3]))
+    # zeros: a row that is not run must hold no NaN, which attention would spread although the slot is masked
+    room = states.new_zeros((*states.shape[:2], _with_room(slots), states.shape[3]))
     room[:, :, : states.shape[2]] = states
     return room
+
+
+def _with_room(slots: int) -> int:
+    return slots + max(LEAST_ROOM, slots // 4)

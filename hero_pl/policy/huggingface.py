@@ -92,6 +92,8 @@ class HuggingFacePolicy(Policy):
             raise ConfigError("HuggingFacePolicy(config=...) needs tokenizer=: a folder or hub id with a tokenizer.")
         if config is not None and "model_type" not in config:
             raise ConfigError('HuggingFacePolicy(config=...) needs "model_type", for example qwen3.')
+        if config is not None:
+            load_config(None, config, 1)  # only checked
         if max_length is not None and max_length < 16:
             raise ConfigError(f"max_length={max_length}: no conversation fits into fewer than 16 tokens.")
         self.pretrained = resolve(pretrained)
@@ -111,6 +113,11 @@ class HuggingFacePolicy(Policy):
         """What the model's configuration had of dropout and noise; all of it is switched off."""
         self.findings: Findings | None = None
         """What a small copy of the architecture showed."""
+
+    def context_length(self) -> int:
+        """Context length in tokens, also before :meth:`load`."""
+        positions = positions_of(load_config(self.pretrained, self.config, 1))
+        return min(self.configured_length or positions, positions)
 
     def load(self) -> None:
         """Read the tokenizer and configuration, check that they fit, then read or make the weights.

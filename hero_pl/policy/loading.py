@@ -1,9 +1,11 @@
-"""Read or make what a policy is built of: tokenizer, configuration, weights, adapter."""
+"""Load or create the parts of a policy: tokenizer, configuration, weights, adapter."""
 
 from __future__ import annotations
 
+import difflib
 import re
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +22,12 @@ PACKAGED = "hero_pl:"
 """Prefix of checkpoints that ship with the package, for example ``hero_pl:pocket-shop``."""
 
 _CHANCE = re.compile("drop|jitter")
-"""In the names of all settings by which a forward pass draws random numbers."""
+"""Part of the names of all settings that make a forward pass random."""
 
 _DAMAGED = (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError)
-"""What transformers and the libraries below it raise about files that are not what they should be."""
+"""Errors of transformers and its libraries for damaged or wrong files."""
 _ATTENTION = "attention implementation"
-"""In what transformers says of an architecture without the kernel that was asked for."""
+"""Part of the message of transformers if an architecture does not have the requested kernel."""
 
 
 @dataclass
@@ -42,13 +44,19 @@ class Lora:
     alpha: int = 64
     target_modules: str | list[str] = "all-linear"
 
+    def __post_init__(self) -> None:
+        if self.rank < 1 or self.alpha < 1:
+            raise ConfigError(f"lora={{rank: {self.rank}, alpha: {self.alpha}}}: expected at least 1 for both.")
+        if find_spec("peft") is None:
+            raise ConfigError("lora needs the package peft: pip install 'hero_pl[lora]'.")
+
 
 def resolve(name: str | None) -> str | None:
     """Folder of a packaged checkpoint; other names are returned as they are.
 
     Raises:
-        ConfigError: No such checkpoint is packaged, the name can only be a path and there is no such folder or file, or
-            it is a GGUF file and the package ``gguf`` is missing.
+        ConfigError: There is no such packaged checkpoint; the name is a path and no such folder or file exists; or it
+            is a GGUF file and the package ``gguf`` is missing.
     """
     if name is None:
         return None
@@ -100,25 +108,35 @@ def load_config(pretrained: str | None, config: dict[str, Any] | None, vocabular
 
     Args:
         pretrained: Folder, hub id or GGUF file.
-        config: In its place, for a model from scratch.
-        vocabulary: Ids of the tokenizer; a model from scratch gets as many.
+        config: Configuration of a model from scratch, instead of ``pretrained``.
+        vocabulary: Number of ids of the tokenizer; a model from scratch gets as many.
 
     Raises:
-        ConfigError: ``config`` describes no model.
+        ConfigError: ``config`` does not describe a model.
         PolicyError: The checkpoint has none that can be read, or one for fewer ids than the tokenizer has.
     """
-    from transformers import AutoConfig
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import CONFIG_MAPPING, AutoConfig
 
     if config is not None:
         try:
+            if config.get("model_type") not in CONFIG_MAPPING:
+                near = difflib.get_close_matches(str(config.get("model_type")), CONFIG_MAPPING, n=1)
+                hint = f" Did you mean {near[0]!r}?" if near else ""
+                raise ValueError(f"transformers has no model_type {config.get('model_type')!r}.{hint}")
             found = AutoConfig.for_model(**{"vocab_size": vocabulary, **config})
-        except (ValueError, TypeError) as error:
-            raise ConfigError(f"HuggingFacePolicy(config={config}): {error}") from error
+            known = set(vars(AutoConfig.for_model(found.model_type))) | set(found.attribute_map)
+        except (ValueError, TypeError, StrictDataclassError) as error:
+            raise ConfigError(f"HuggingFacePolicy(config={config}): {' '.join(str(error).split())}") from error
+        for key in config.keys() - known:  # transformers takes any
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.8)
+            if near:
+                raise ConfigError(f"HuggingFacePolicy(config={{{key}: ...}}): did you mean {near[0]!r}?")
     else:
         place, file = gguf.source(str(pretrained))
         try:
             found = AutoConfig.from_pretrained(place, **file)
-        except _DAMAGED as error:
+        except (*_DAMAGED, StrictDataclassError) as error:
             raise PolicyError(
                 f"No model configuration can be read from {pretrained!r}: {_first_line(error)} "
                 "Give a folder with config.json, or a hub id that this machine can reach."
@@ -134,7 +152,7 @@ def load_config(pretrained: str | None, config: dict[str, Any] | None, vocabular
 
 
 def positions_of(config: PretrainedConfig) -> int:
-    """Tokens that fit into the context of a model; plenty where its configuration names no limit."""
+    """Context length of a model in tokens; a very large number if its configuration has no limit."""
     text = config.get_text_config()
     names = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
     return next((int(there) for name in names if (there := getattr(text, name, None))), 1 << 20)
@@ -143,14 +161,14 @@ def positions_of(config: PretrainedConfig) -> int:
 def load_model(
     pretrained: str | None, config: PretrainedConfig, dtype: torch.dtype, attention: str, seed: int
 ) -> PreTrainedModel:
-    """The weights of a checkpoint; without one, random weights of this configuration.
+    """The model of a checkpoint, or with random weights if there is no checkpoint.
 
     Args:
         pretrained: Folder, hub id or GGUF file, or ``None``.
-        config: Of the model.
-        dtype: Of the weights.
+        config: Configuration of the model.
+        dtype: Data type of the weights.
         attention: Attention implementation of transformers.
-        seed: Of random weights; the caller's randomness is left alone.
+        seed: Seed of random weights; the random state of the caller does not change.
 
     Raises:
         PolicyError: The weights cannot be read, or the architecture has no such attention.
@@ -190,15 +208,9 @@ def _no_model(config: PretrainedConfig, attention: str, error: Exception) -> Pol
 
 
 def with_adapter(model: Any, lora: Lora) -> Any:
-    """The model with a fresh adapter, which alone is trained.
+    """The model with a new adapter; only the adapter is trained."""
+    from peft import LoraConfig, get_peft_model
 
-    Raises:
-        ConfigError: The package ``peft`` is missing.
-    """
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError as error:
-        raise ConfigError("lora= needs the package peft: pip install 'hero_pl[lora]'.") from error
     return get_peft_model(
         model,
         LoraConfig(
@@ -211,12 +223,12 @@ def with_adapter(model: Any, lora: Lora) -> Any:
 
 
 def without_dropout(config: PretrainedConfig) -> dict[str, float]:
-    """Student and teacher must not differ by chance: set all dropout and jitter of a configuration to 0.
+    """Set all dropout and jitter of a configuration to 0, because student and teacher must not differ at random.
 
-    A model reads them from there when it is made, or at every pass (functional dropout, skipped layers, router noise).
+    A model reads these settings when it is created or in every pass (functional dropout, skipped layers, router noise).
 
     Returns:
-        What was switched off, by the name in the configuration.
+        The former values by their names in the configuration.
     """
     off: dict[str, float] = {}
     for name, value in vars(config).items():

@@ -1,7 +1,7 @@
-"""The language model of a policy with its frozen copies, and what is read off it: hidden states and logits.
+"""The language model of a policy with its frozen copies; computes hidden states and logits.
 
-Rows are run in padded passes over rows of like length. They are padded on the right and attention is causal, so no
-action position sees padding: no attention mask is made, which would cost attention its fast kernels.
+Rows of similar length are padded and run in one pass. The padding is on the right and attention is causal, so no
+action position attends to padding. Therefore no attention mask is needed; a mask would prevent fast attention kernels.
 """
 
 from __future__ import annotations
@@ -24,19 +24,21 @@ from hero_pl.policy.positions import rope_switches, stretch
 from hero_pl.types import ScoreRow
 
 LOGITS_AT_ONCE = {True: 1 << 21, False: 1 << 26}
-"""Logits that exist at the same time by default, on a CPU and elsewhere: some caches full, a small part of a GPU."""
+"""Default number of logits that exist at the same time, on a CPU and on other devices: a few times the cache of a CPU,
+a small part of the memory of a GPU."""
 
 LEAST_AT_ONCE = 64
-"""Tokens; with fewer, the gradient of the output projection is added up more often than its products cost."""
+"""Smallest number of tokens per part; with fewer, summing the gradient of the output projection costs more than its
+matrix products."""
 
 TOKENS_PER_PASS = 16_384
-"""Padded tokens of one pass without gradients: every hinted turn brings its whole context."""
+"""Largest number of tokens of one pass without gradients, padding included; every hinted turn has its whole context."""
 
 PADDING, PADDING_SHARE = 512, 0.2
-"""Padding that a pass may hold, in tokens and as a share of it: a pass of its own costs more than some padding."""
+"""Padding that a pass may have, in tokens or as a share of the pass: a separate pass costs more than some padding."""
 
 Read: TypeAlias = Callable[..., Tensor]
-"""What is taken from a pass: :meth:`Network.logits_at` or :meth:`Network.hidden_at`."""
+"""What is computed in a pass: :meth:`Network.logits_at` or :meth:`Network.hidden_at`."""
 
 CopiesState: TypeAlias = "dict[str, dict[str, Tensor]]"
 """State dictionaries of frozen copies by their names."""
@@ -45,7 +47,7 @@ States: TypeAlias = "tuple[tuple[Tensor, Tensor], ...]"
 """Keys and values of each layer, ``(1, heads, length, head size)``."""
 
 Caching: TypeAlias = Literal["shared", "row", "none"]
-"""One cache for many rows; one for each row, because padding would spoil the state of a layer; or none at all."""
+"""One cache for many rows; one cache per row, because padding would change the state of a layer; or no cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +59,12 @@ class Trunk:
 
 
 class Network(nn.Module):
-    """Owns the model and its frozen copies.
+    """Holds the model and its frozen copies.
 
     Args:
         model: A causal language model of transformers, or an adapter around one.
-        has_adapter: Whether only an adapter is trained, so that the initial weights are the model without it.
-        origin: Fingerprint of the weights that loading gave, without an adapter.
+        has_adapter: Whether only an adapter is trained; the model without it then has the initial weights.
+        origin: Fingerprint of the loaded weights, without an adapter.
         logits_at_once: See the attribute.
     """
 
@@ -75,29 +77,29 @@ class Network(nn.Module):
         self.copies: dict[str, nn.Module] = {}
         """Frozen copies by name; not part of ``parameters()`` or ``state_dict()``."""
         self._as_loaded: set[str] = set()
-        """Copies that never change and are what loading gives."""
+        """Copies that never change and equal the loaded weights."""
         self.projects = False
-        """Whether logits are just the output projection of the last hidden states (no cap, no scale)."""
+        """Whether the logits are only the output projection of the last hidden states (no cap, no scale)."""
         self.logits_at_once = logits_at_once
         """Tokens whose logits may exist at the same time; 0 for all, ``None`` to choose by vocabulary and device."""
         self.rope_switches = rope_switches(model.config)
         """Lengths beyond which rotary positions change (:mod:`hero_pl.policy.positions`)."""
         self.caching: Caching = "shared"
-        """How keys, values and states can be kept while it samples."""
+        """How keys, values and states can be cached during sampling."""
         self.obstacles: dict[str, str] = {}
-        """Ways of ``teacher_scoring`` that change the logits of this architecture, and why."""
+        """Settings of ``teacher_scoring`` that change the logits of this architecture, and why."""
         self.trunks: list[Trunk] | None = None
         """Rows of the live weights that are kept, see :meth:`keeping`; ``None`` outside of it."""
         self._takes = frozenset(inspect.signature(self._base(model).forward).parameters)
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return next(self.parameters()).device
 
     @torch.no_grad()
     def check_projection(self) -> None:
-        """Find out whether the trunk and the output projection alone give the model's logits; in evaluation mode."""
+        """Set ``projects`` by a test in evaluation mode: whether projecting the last hidden states gives the logits."""
         if self.device.type == "meta":
             return
         ids = torch.arange(4, device=self.device)[None] % int(self.model.config.get_text_config().vocab_size)
@@ -118,7 +120,7 @@ class Network(nn.Module):
             with torch.no_grad():
                 yield self.copies[weights]
         elif weights == "initial" and self.has_adapter:
-            with torch.no_grad(), self.model.disable_adapter():  # comes back on, also after an error
+            with torch.no_grad(), self.model.disable_adapter():  # is enabled again, also after an error
                 yield self.model
         else:
             raise ConfigError(f"No weights named {weights!r}: there are {['live', *self.copies]}.")
@@ -145,13 +147,13 @@ class Network(nn.Module):
             self.trunks = None
 
     def logits_at(self, model: Any, row: Sequence[int], position: Sequence[int], **inputs: Any) -> Tensor:
-        """Logits ``(len(row), vocab)`` of one pass of ``model`` at ``(row, position)`` pairs; only they are projected.
+        """Logits ``(len(row), vocab)`` of one pass of ``model`` at ``(row, position)`` pairs; no others are computed.
 
         Args:
-            model: From :meth:`using`.
-            row: Of the batch.
-            position: In the row.
-            inputs: Of the model.
+            model: The model that :meth:`using` gives.
+            row: Numbers of rows in the batch.
+            position: Positions in these rows.
+            inputs: Inputs of the model.
         """
         row, position = list(row), list(position)
         if self.projects:
@@ -171,9 +173,9 @@ class Network(nn.Module):
         """Logits, or hidden states, that predict each action token, in the order of rows and spans.
 
         Args:
-            read: What is taken.
-            rows: With their action spans.
-            weights: ``live`` (gradients flow), or a frozen copy.
+            read: What is computed.
+            rows: Rows with their action spans.
+            weights: ``live`` (gradients flow), or the name of a frozen copy.
         """
         switches = self.rope_switches
         if not switches:
@@ -184,7 +186,7 @@ class Network(nn.Module):
             read_off = self.read_padded(read, pieces, weights, states)
             self.trunks += [Trunk(rows[i], kept) for i, kept in states.items()]
             return read_off
-        # the context up to a token decides on its rotary positions, so a row is cut where they change
+        # rotary positions depend on the length of the context of a token, so a row is run in parts where they change
         places = [(stretch(p + 1, switches), i, p) for i, row in enumerate(rows) for p in row.read]
         parts: list[Tensor] = []
         for number in sorted({number for number, _, _ in places}):
@@ -201,7 +203,7 @@ class Network(nn.Module):
         weights: str,
         states: dict[int, States] | None = None,
     ) -> Tensor:
-        """What there is at the positions of each sequence, in the order of sequences and positions.
+        """Logits or hidden states at the positions of each sequence, in the order of sequences and positions.
 
         Args:
             read: What is taken.
@@ -212,7 +214,7 @@ class Network(nn.Module):
         from hero_pl.policy.noting_cache import noted, noting_cache
 
         found: dict[int, Tensor] = {}
-        # with gradients all passes are kept for the backward pass anyway: the micro-batch bounds them
+        # with gradients all passes are kept for the backward pass, so the size of the micro-batch limits them
         most = None if torch.is_grad_enabled() else TOKENS_PER_PASS
         with self.using(weights) as model:
             for group in alike([len(piece) for piece, _ in pieces], most):
@@ -237,24 +239,24 @@ class Network(nn.Module):
         return self.projects and type(head) is nn.Linear and head.bias is None
 
     def check_plain_head(self) -> None:
-        """Refuse a head whose logits cannot be computed in parts.
+        """Check that the logits can be computed in parts.
 
         Raises:
-            PolicyError: It is not plain.
+            PolicyError: The head is not plain.
         """
         if not self.plain_head:
             raise PolicyError(
-                f"The logits of this {type(self.model).__name__} are no plain projection of its hidden states: they "
+                f"The logits of this {type(self.model).__name__} are not a plain projection of its hidden states: they "
                 "cannot be computed in parts. Set model.policy.init_args.logits_at_once to auto."
             )
 
     def projected(self, hidden: Tensor, weights: str = "live") -> Scores:
-        """Last hidden states ``(N, width)`` of the named weights with their output projection, which is plain."""
+        """Scores from last hidden states ``(N, width)`` and the plain output projection of the named weights."""
         head = self.head_weight(weights)
         at_once = self.logits_at_once
         if at_once is None:
             at_once = max(LEAST_AT_ONCE, LOGITS_AT_ONCE[hidden.device.type == "cpu"] // head.shape[0])
-        return Scores(hidden, head.to(hidden.dtype), at_once)  # under autocast they differ: cast once, not per part
+        return Scores(hidden, head.to(hidden.dtype), at_once)  # types differ under autocast: cast once, not per part
 
     def head_weight(self, weights: str = "live") -> Tensor:
         """Output projection ``(vocab, width)`` of the named weights."""
@@ -265,7 +267,7 @@ class Network(nn.Module):
         return self._base(model).base_model(**self._accepted(inputs)).last_hidden_state  # type: ignore[no-any-return]
 
     def _accepted(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """Without position ids where the model works them out from the attention mask."""
+        """The inputs without position ids if the model computes these from the attention mask."""
         return {name: value for name, value in inputs.items() if name != "position_ids" or name in self._takes}
 
     @staticmethod
@@ -280,9 +282,9 @@ class Network(nn.Module):
     # -- frozen copies -----------------------------------------------------------------------------------------
 
     def keep(self, name: str, dtype: torch.dtype | None = None) -> None:
-        """Keep a frozen copy of the present weights under ``name``, unless there is one already.
+        """Keep a frozen copy of the current weights under ``name``, unless there is one already.
 
-        With an adapter, ``initial`` costs nothing: it is the model with the adapter switched off.
+        With an adapter, ``initial`` needs no copy: it is the model with the adapter switched off.
         """
         if name in self.copies or (name == "initial" and self.has_adapter):
             return
@@ -292,11 +294,14 @@ class Network(nn.Module):
             self._as_loaded.add(name)
 
     def refresh(self, name: str) -> None:
-        """Overwrite a frozen copy with the present weights."""
+        """Overwrite a frozen copy with the current weights."""
         self.copies[name].load_state_dict(self.model.state_dict())
 
     def copies_state(self) -> CopiesState:
-        """State of the frozen copies, for checkpoints: without what an adapter leaves alone and what loading gives."""
+        """State of the frozen copies for checkpoints.
+
+        Weights that are not trained, and copies that equal the loaded weights, are left out.
+        """
         left_alone = {n for n, p in self.model.named_parameters(remove_duplicate=False) if not p.requires_grad}
         return {
             name: {}
@@ -306,18 +311,22 @@ class Network(nn.Module):
         }
 
     def load_copies(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Restore the frozen copies of a checkpoint; before the live weights, which stand in for what it left out."""
+        """Restore the frozen copies of a checkpoint.
+
+        Call it before the live weights are restored: weights that the checkpoint does not contain are copied from them.
+        """
         for name, weights in state.items():
             self.keep(name, next((w.dtype for w in weights.values() if w.is_floating_point()), None))
             self.copies[name].load_state_dict({**self.copies[name].state_dict(), **weights})
 
 
 def alike(lengths: Sequence[int], most: int | None = None) -> list[list[int]]:
-    """Groups of sequences that are padded to one length, as numbers of the sequences.
+    """Group sequences that are padded to one length; returns the numbers of the sequences.
 
     Args:
-        lengths: Of the sequences.
-        most: Tokens per group at most, padding included, unless a sequence alone has more; ``None`` for any number.
+        lengths: Lengths of the sequences.
+        most: Largest number of tokens per group, padding included; a longer sequence is a group by itself. ``None``: no
+            limit.
     """
     groups: list[list[int]] = []
     waste = 0

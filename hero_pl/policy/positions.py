@@ -1,8 +1,9 @@
 """Rotary positions that depend on the length of the context.
 
-With ``longrope`` a model turns its keys by one set of frequencies up to some length, and by another beyond it. A key
-in the cache that was made on one side is wrong on the other, and so is a short row that is run beside a long one. What
-a token's probability is follows from its own context: the length up to it decides, as in ``generate`` of transformers.
+With ``longrope`` a model rotates its keys with one set of frequencies up to some length, and with another beyond it. A
+key in the cache from one side is wrong on the other side, and so is a short row in a batch with a long one. Here the
+probability of a token depends on its own context only: the length of that context decides, as in ``generate`` of
+transformers.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def rope_switches(config: PretrainedConfig) -> tuple[int, ...]:
-    """Lengths in tokens up to which one set of frequencies holds, in order; empty for most models.
+    """Lengths in tokens up to which one set of frequencies is used, in order; empty for most models.
 
     ``dynamic`` frequencies change with every token beyond ``max_position_embeddings``, where no context may be.
     """

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,8 +20,9 @@ import torch
 
 from hero_pl.errors import ConfigError
 from hero_pl.policy.cached_rows import CachedRows, UncachedRows
+from hero_pl.policy.draw import Stream, draw
 from hero_pl.policy.positions import stretch
-from hero_pl.policy.sampling import SampledPolicy, Sampler, Sampling, Session
+from hero_pl.policy.sampling import Constraint, SampledPolicy, Sampler, Sampling, Session
 from hero_pl.types import FinishReason, SampledAction
 
 if TYPE_CHECKING:
@@ -30,7 +32,21 @@ if TYPE_CHECKING:
 
 
 class CachedSampler(Sampler):
-    """Plays all conversations in lock step and feeds only what is new (policies with a network)."""
+    """Plays all conversations in lock step and feeds only what is new (policies with a network).
+
+    Args:
+        refill: Finished actions are returned when at most this fraction of the rows is still being drawn, so that the
+            next turns and episodes can start; 0 waits for all rows. It does not change what is drawn.
+        sync_every: Number of tokens that are drawn before they are copied from the device to the host; default: 1 on a
+            CPU and 8 on other devices. It does not change what is drawn.
+    """
+
+    def __init__(self, refill: float = 0.5, sync_every: int | None = None) -> None:
+        if not 0.0 <= refill <= 1.0:
+            raise ConfigError(f"refill={refill}: expected a fraction of the rows, from 0 to 1.")
+        if sync_every is not None and sync_every < 1:
+            raise ConfigError(f"sync_every={sync_every}: expected at least 1 token.")
+        self.refill, self.sync_every = refill, sync_every
 
     def open(
         self, policy: SampledPolicy, sampling: Sampling, seeds: Sequence[int] = (), weights: str = "live"
@@ -46,25 +62,46 @@ class CachedSampler(Sampler):
                 f"{type(policy).__name__}. A ScriptedPolicy takes ScriptedSampler; leave the sampler of any policy out "
                 "to get its own."
             )
-        return CachedSession(policy, policy.network, sampling, seeds, weights)
+        return CachedSession(self, policy, policy.network, sampling, seeds, weights)
+
+
+@dataclass(slots=True)
+class _Reply:
+    """An action that is being drawn."""
+
+    prompt: tuple[int, ...]
+    constraint: Constraint | None
+    ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
 
 
 class CachedSession(Session):
     """Conversations whose keys and values stay in memory; see the module docstring."""
 
     def __init__(
-        self, policy: SampledPolicy, network: Network, sampling: Sampling, seeds: Sequence[int], weights: str
+        self,
+        sampler: CachedSampler,
+        policy: SampledPolicy,
+        network: Network,
+        sampling: Sampling,
+        seeds: Sequence[int],
+        weights: str,
     ) -> None:
-        self.policy, self.network, self.sampling, self.weights = policy, network, sampling, weights
-        self.streams: dict[int, np.random.Generator] = {}
+        self.sampler, self.policy, self.network = sampler, policy, network
+        self.sampling, self.weights = sampling, weights
+        self.streams: dict[int, Stream] = {}
         """Randomness of each open row."""
         self.opened = 0
         self.asked: dict[int, tuple[int, ...]] = {}
-        """Prompts of the rows that wait for an action."""
+        """Prompts of the rows whose action has not begun."""
+        self.replies: dict[int, _Reply] = {}
+        """Actions that are being drawn; the last id of each has not been run."""
         self.batches: dict[int, CachedRows | UncachedRows] = {}
         """Rows that share passes, by the key of :meth:`_key`."""
         self.place: dict[int, int] = {}
         """Key of the batch that holds a row, for rows whose keys and values are kept."""
+        self.rounds = self.drawn = 0
+        """Number of decoding passes, and the tokens of actions that were drawn in them."""
         self._left = 0
         self.open(seeds)
 
@@ -79,8 +116,7 @@ class CachedSession(Session):
         """See :meth:`Session.open`; costs nothing before the first prompt."""
         rows = list(range(self.opened, self.opened + len(seeds)))
         self.opened += len(rows)
-        for row, seed in zip(rows, seeds, strict=True):
-            self.streams[row] = np.random.Generator(np.random.Philox(key=seed % 2**64))
+        self.streams.update((row, Stream(seed)) for row, seed in zip(rows, seeds, strict=True))
         return rows
 
     def submit(self, rows: Sequence[int], prompts: Sequence[tuple[int, ...]]) -> None:
@@ -88,38 +124,113 @@ class CachedSession(Session):
         self.asked.update(zip(rows, prompts, strict=True))
 
     def finished(self) -> list[tuple[int, SampledAction]]:
-        """See :meth:`Session.finished`; draws for all rows that were asked, as one batch."""
-        if not self.asked:
-            return []
-        ends, limit = self.policy.template.end_ids, self.sampling.max_action_tokens
-        ids: dict[int, list[int]] = {row: [] for row in self.asked}
-        logprobs: dict[int, list[float]] = {row: [] for row in self.asked}
-        make = self.sampling.constraint
-        constraints = {row: make(row) for row in self.asked} if make else {}
-        rows, logits = self._read_prompts()
+        """See :meth:`Session.finished`; draws for all rows as one batch, until enough have ended."""
+        if self.asked:
+            self._begin()
+        started = len(self.replies)
         while True:
-            if constraints:
-                logits = torch.stack([constraints[row].allow(one) for row, one in zip(rows, logits, strict=True)])
-            for row, token, logprob in zip(rows, *self._draw(rows, logits), strict=True):
-                ids[row].append(token)
-                logprobs[row].append(logprob)
-                if constraints:
-                    constraints[row].accept(token)
-            going = [row for row in rows if ids[row][-1] not in ends]
-            if not going or len(ids[going[0]]) == limit:
+            ended = [row for row, reply in self.replies.items() if self._reason(reply) is not None]
+            going = {row: reply.ids for row, reply in self.replies.items() if self._reason(reply) is None}
+            if not going or (ended and len(going) <= self.sampler.refill * started):
                 break
-            rows, logits = self._feed({row: ids[row] for row in going})
-        self.asked = {}
+            limit = self.sampling.max_action_tokens
+            steps = min([self._steps_ahead(), *(limit - len(ids) for ids in going.values())])
+            rows, logits = self._feed(going)
+            self.drawn += self._draw(rows, logits, steps)
+            self.rounds += steps
         version = self.policy.version if self.weights == "live" else 0
-        reasons = {row: FinishReason.LENGTH if row in going else FinishReason.STOP for row in ids}
-        return [(row, SampledAction(tuple(ids[row]), tuple(logprobs[row]), reasons[row], version)) for row in ids]
+        return [(row, self._action(self.replies.pop(row), version)) for row in ended]
 
     def close(self, rows: Sequence[int]) -> None:
         """See :meth:`Session.close`."""
         for row in rows:
             del self.streams[row]
             self.asked.pop(row, None)
+            self.replies.pop(row, None)
             self._drop(row)
+
+    # -- drawing -----------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        """Read the prompts of new actions, and draw the first token of each."""
+        make = self.sampling.constraint
+        for row, prompt in self.asked.items():
+            self.replies[row] = _Reply(prompt, make(row) if make else None)
+        rows, logits = self._read_prompts()
+        self.asked = {}
+        self._draw(rows, logits, 1)
+
+    def _steps_ahead(self) -> int:
+        """Number of tokens that may be drawn before they are copied to the host."""
+        together = self.network.caching == "shared" and not self.network.rope_switches
+        if not together or self.sampling.constraint is not None:
+            return 1
+        return self.sampler.sync_every or (1 if self.network.device.type == "cpu" else 8)
+
+    def _draw(self, rows: Sequence[int], logits: Tensor, steps: int) -> int:
+        """Draw the next tokens of rows and copy them to the host once.
+
+        Args:
+            rows: In the order of ``logits``.
+            logits: ``(rows, vocab)`` after the last id of each.
+            steps: Tokens of each row; tokens after the end of its action are not kept.
+
+        Returns:
+            Number of tokens that were kept.
+        """
+        replies = [self.replies[row] for row in rows]
+        if self.sampling.constraint is not None:
+            allowed = [r.constraint.allow(one) if r.constraint else one for r, one in zip(replies, logits, strict=True)]
+            logits = torch.stack(allowed)
+        uniform: Tensor | None = None
+        if self.sampling.temperature:
+            numbers = np.array([self.streams[row].look(steps) for row in rows])
+            if logits.device.type == "mps":
+                numbers = numbers.astype(np.float32)
+            uniform = torch.from_numpy(numbers).to(logits.device)
+        tokens: list[Tensor] = []
+        logprobs: list[Tensor] = []
+        for step in range(steps):
+            if step:
+                logits = self._only_batch().step(tokens[-1])
+            drawn = draw(logits, self.sampling.divisor, None if uniform is None else uniform[:, step])
+            tokens.append(drawn[0])
+            logprobs.append(drawn[1])
+        found = torch.stack(tokens, 1).tolist(), torch.stack(logprobs, 1).tolist()  # the host waits here only
+        kept = [self._take(row, ids, values) for row, ids, values in zip(rows, *found, strict=True)]
+        if steps > 1:
+            self._only_batch().settle([ids[:count] for ids, count in zip(found[0], kept, strict=True)], steps - 1)
+        return sum(kept)
+
+    def _take(self, row: int, ids: Sequence[int], logprobs: Sequence[float]) -> int:
+        """Add drawn tokens to the action of a row, up to its end; return their number."""
+        reply, count = self.replies[row], 0
+        while count < len(ids) and self._reason(reply) is None:
+            assert math.isfinite(logprobs[count]), "a token of probability 0 was drawn"
+            reply.ids.append(ids[count])
+            reply.logprobs.append(logprobs[count])
+            if reply.constraint is not None:
+                reply.constraint.accept(ids[count])
+            count += 1
+        if self.sampling.temperature:
+            self.streams[row].skip(count)
+        return count
+
+    def _reason(self, reply: _Reply) -> FinishReason | None:
+        """Why an action has ended, if it has."""
+        if reply.ids and reply.ids[-1] in self.policy.template.end_ids:
+            return FinishReason.STOP
+        return FinishReason.LENGTH if len(reply.ids) == self.sampling.max_action_tokens else None
+
+    def _action(self, reply: _Reply, version: int) -> SampledAction:
+        reason = self._reason(reply)
+        assert reason is not None
+        return SampledAction(tuple(reply.ids), tuple(reply.logprobs), reason, version)
+
+    def _only_batch(self) -> CachedRows:
+        (batch,) = self.batches.values()
+        assert isinstance(batch, CachedRows)
+        return batch
 
     # -- the batches -------------------------------------------------------------------------------------------
 
@@ -144,12 +255,12 @@ class CachedSession(Session):
         new: dict[int, Sequence[int]] = {}
         again: dict[int, Sequence[int]] = {}
         for row, ids in drawn.items():
-            whole = len(self.asked[row]) + len(ids)
+            whole = len(self.replies[row].prompt) + len(ids)
             if self.place[row] == self._key(row, whole):
                 new[row] = ids[-1:]
             else:
                 self._drop(row)
-                again[row] = (*self.asked[row], *ids)
+                again[row] = (*self.replies[row].prompt, *ids)
         return self._run(new, again)
 
     def _run(self, new: Mapping[int, Sequence[int]], joining: Mapping[int, Sequence[int]]) -> tuple[list[int], Tensor]:
@@ -162,8 +273,8 @@ class CachedSession(Session):
         parts: list[Tensor] = []
         for key in sorted({self.place[row] for row in new}):
             batch = self.batches[key]
-            rows += [row for row in batch.fed if row in new]
             parts.append(batch.feed({row: ids for row, ids in new.items() if self.place[row] == key}))
+            rows += [row for row in batch.fed if row in new]  # feeding changes their order
         keys = {row: self._key(row, len(ids)) for row, ids in joining.items()}
         for key in sorted(set(keys.values())):
             if key not in self.batches:
@@ -182,17 +293,3 @@ class CachedSession(Session):
             self.batches[key].drop({row})
             if not self.batches[key].fed:
                 self._left += self.batches.pop(key).fed_tokens
-
-    def _draw(self, rows: Sequence[int], logits: Tensor) -> tuple[list[int], list[float]]:
-        """One token per row, and its log-probability."""
-        log_q = (logits / self.sampling.divisor).log_softmax(-1)
-        if self.sampling.temperature:
-            uniform = [self.streams[row].random() for row in rows]
-            cumulative = log_q.double().exp().cumsum(-1)
-            target = torch.tensor(uniform, dtype=torch.double, device=logits.device)[:, None] * cumulative[:, -1:]
-            tokens = torch.searchsorted(cumulative, target, right=True).clamp_max(logits.shape[-1] - 1)
-        else:
-            tokens = log_q.argmax(-1, keepdim=True)
-        chosen = log_q.gather(-1, tokens).squeeze(-1).tolist()
-        assert all(math.isfinite(x) for x in chosen), "a token of probability 0 was drawn"
-        return tokens.squeeze(-1).tolist(), chosen

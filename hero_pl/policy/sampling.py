@@ -126,12 +126,12 @@ class Sampler(ABC):
         """Check that this sampler supports the settings, before weights are read.
 
         Args:
-            policy: Need not be loaded.
+            policy: Policy; it need not be loaded.
             weights: Weights to sample from.
             constrained: Whether replies will be constrained.
 
         Raises:
-            ConfigError: With the reason and what to change.
+            ConfigError: A setting is not supported; the message says why and what to change.
         """
 
     def sync(self, policy: SampledPolicy) -> None:  # noqa: B027
@@ -141,5 +141,5 @@ class Sampler(ABC):
         while a session waits for an action.
 
         Args:
-            policy: With its new weights and their ``version``.
+            policy: Policy with the new weights and their ``version``.
         """

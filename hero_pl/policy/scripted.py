@@ -79,7 +79,7 @@ class ScriptedSampler(Sampler):
         if not isinstance(policy, ScriptedPolicy):
             raise ConfigError(
                 f"ScriptedSampler samples from a ScriptedPolicy, not from a {type(policy).__name__}. A "
-                "HuggingFacePolicy takes CachedSampler; leave the sampler of any policy out to get its own."
+                "HuggingFacePolicy takes CachedSampler; remove the setting sampler to use the policy's own."
             )
         return ScriptedSession(policy, sampling, seeds)
 

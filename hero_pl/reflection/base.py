@@ -26,7 +26,7 @@ class Reflector(ABC):
             policy: The policy that will be trained.
 
         Raises:
-            ConfigError: With the reason and what to change.
+            ConfigError: The policy cannot be used; the message says why and what to change.
         """
 
     def start(self, policy: Policy) -> None:  # noqa: B027 - most reflectors have nothing to prepare

@@ -48,6 +48,7 @@ class ChatEndpoint:
     ) -> None:
         if max_total_tokens is not None and max_total_tokens < 1:
             raise ConfigError(f"max_total_tokens={max_total_tokens}: expected at least 1, or null for no limit.")
+        self.max_total_tokens = max_total_tokens
         self._spending = Spending(max_total_tokens, name="max_total_tokens")
         try:
             self._endpoint = Endpoint(base_url, model, api_key, spending=self._spending, **options)
@@ -64,6 +65,11 @@ class ChatEndpoint:
     @spent_tokens.setter
     def spent_tokens(self, tokens: int) -> None:
         self._spending.spent = float(tokens)
+
+    def share(self, processes: int) -> None:
+        """Allow this process its part of the limit, as one of several that ask the endpoint."""
+        if self.max_total_tokens is not None:
+            self._spending.cap = self.max_total_tokens / processes
 
     def ask(
         self,

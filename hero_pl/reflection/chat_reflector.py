@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from hero_pl.errors import ConfigError
 from hero_pl.reflection.base import Reflector
 from hero_pl.reflection.chat_endpoint import ChatEndpoint
@@ -58,6 +60,7 @@ class ChatReflector(Reflector):
         max_failures: Number of consecutive requests without an answer that end the run. An endpoint that has never
             answered ends it at once.
         max_total_tokens: Maximum number of tokens, prompts and replies, of the whole run; null for no limit.
+            Each of several processes may use its part.
         response_format: Whether to send the JSON schema of the review, for servers with structured output.
         extra_body: Merged into every request, for example ``{chat_template_kwargs: {enable_thinking: false}}``; a null
             value removes a field.
@@ -119,6 +122,8 @@ class ChatReflector(Reflector):
             SpendCapError: The spend cap is reached.
             EndpointError: The endpoint cannot be used, or does not answer any more.
         """
+        together = torch.distributed.is_available() and torch.distributed.is_initialized()
+        self.endpoint.share(torch.distributed.get_world_size() if together else 1)
         plan = partial(requests, max_size=self.max_request_chars, max_reply_chars=self.max_reply_chars)
         pool = ThreadPoolExecutor(max_workers=self.concurrency)
         try:

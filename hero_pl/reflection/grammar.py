@@ -55,10 +55,10 @@ def review_lines(trajectory: Trajectory, window: tuple[int, int], max_chars: int
     """Grammar (EBNF) of the answer in plain lines: one line per turn of a window, no text without end.
 
     Args:
-        trajectory: Where actions are written ``name[...]``, a corrected one has the name of a tool, or without tools
-            one that the episode has used.
+        trajectory: If its actions are written ``name[...]``, a corrected action has the name of a tool or, without
+            tools, a name that the episode has used.
         window: First and last turn.
-        max_chars: Of any text in the answer.
+        max_chars: Largest length of each text in the answer, in characters.
     """
     lines = [f'"turn{number}: " text do?' for number in range(window[0], window[1] + 1)]
     named = " | ".join(f'"{name}"' for name in text_actions(trajectory))
@@ -73,9 +73,9 @@ def review_lines(trajectory: Trajectory, window: tuple[int, int], max_chars: int
 
 def text_actions(trajectory: Trajectory) -> list[str]:
     """Names for actions written as ``name[...]``: those of the tools, else those used; empty if none was written so."""
-    found = [one[1] for turn in trajectory.turns if (one := _BRACKETS.match(turn.action))]
+    names = [one[1] for turn in trajectory.turns if (one := _BRACKETS.match(turn.action))]
     tools = [name for name in map(tool_name, trajectory.tools) if name]
-    return list(dict.fromkeys(tools or found)) if found else []
+    return list(dict.fromkeys(tools or names)) if names else []
 
 
 def _object(**properties: Any) -> dict[str, Any]:
@@ -89,17 +89,17 @@ def _text(max_chars: int) -> dict[str, Any]:
 
 def _bounded(schema: Mapping[str, Any], max_chars: int) -> dict[str, Any]:
     """A tool's parameters with limits on every text and list, and without additional properties."""
-    found = {key: value for key, value in schema.items() if key not in ("description", "default", "examples", "title")}
-    if found.get("type") == "string" and "enum" not in found:
-        found |= _text(max_chars)
-    if found.get("type") == "array":
-        found["maxItems"] = MOST_ITEMS
-        found["items"] = _bounded(found.get("items") or {"type": "string"}, max_chars)
-    if found.get("type") == "object" or "properties" in found:
-        inside = found.get("properties") or {}
-        found |= {"type": "object", "additionalProperties": False}
-        found["properties"] = {key: _bounded(value, max_chars) for key, value in inside.items()}
-    return found
+    rule = {key: value for key, value in schema.items() if key not in ("description", "default", "examples", "title")}
+    if rule.get("type") == "string" and "enum" not in rule:
+        rule |= _text(max_chars)
+    if rule.get("type") == "array":
+        rule["maxItems"] = MOST_ITEMS
+        rule["items"] = _bounded(rule.get("items") or {"type": "string"}, max_chars)
+    if rule.get("type") == "object" or "properties" in rule:
+        inside = rule.get("properties") or {}
+        rule |= {"type": "object", "additionalProperties": False}
+        rule["properties"] = {key: _bounded(value, max_chars) for key, value in inside.items()}
+    return rule
 
 
 class ReviewGrammar:

@@ -253,8 +253,8 @@ class _Reader:
 
     def _next(self) -> str:
         """The next character that is not white space; empty at the end of the text."""
-        found = _SPACE.match(self.text, self.position)
-        self.position = found.end() if found else self.position
+        match = _SPACE.match(self.text, self.position)
+        self.position = match.end() if match else self.position
         return self.text[self.position : self.position + 1]
 
     def _halt(self) -> None:
@@ -262,8 +262,8 @@ class _Reader:
             self.stop = "truncated" if _CUT_OFF.match(self.text, self.position) else "broken"
 
 
-def _unescape(found: re.Match[str]) -> str:
-    code = found.group(1)
+def _unescape(match: re.Match[str]) -> str:
+    code = match.group(1)
     if code[0] in "ux" and len(code) > 1:
         return chr(int(code[1:], 16))
     return _UNESCAPED.get(code, code if code in "\"'\\/\n" or code in _ANY_QUOTE else "\\" + code)

@@ -63,10 +63,10 @@ class LeakIndex:
 
     def find(self, text: str, turn: int) -> Literal["leak_ngram", "leak_identifier"] | None:
         """The code of the first leak in ``text`` as a diagnosis of ``turn``, or ``None``."""
-        found = words(text)
-        if any(True for _ in self._leaking_runs(found, turn)):
+        own_words = words(text)
+        if any(True for _ in self._leaking_runs(own_words, turn)):
             return "leak_ngram"
-        return "leak_identifier" if any(self._leaking_identifier(word, turn) for word in found) else None
+        return "leak_identifier" if any(self._leaking_identifier(word, turn) for word in own_words) else None
 
     def in_action(self, action: Mapping[str, Any], turn: int) -> bool:
         """Whether a corrected action of ``turn`` is a leak; each name and each value is checked separately.
@@ -80,9 +80,9 @@ class LeakIndex:
         """Replace every leaking word sequence and identifier by a marker."""
         text = _composed(text)
         spans = _word_spans(text)
-        found = [span.group().lower() for span in spans]
-        leaking = {i for i, word in enumerate(found) if self._leaking_identifier(word, turn)}
-        for start in self._leaking_runs(found, turn):
+        own_words = [span.group().lower() for span in spans]
+        leaking = {i for i, word in enumerate(own_words) if self._leaking_identifier(word, turn)}
+        for start in self._leaking_runs(own_words, turn):
             leaking.update(range(start, start + self.ngram))
         pieces: list[str] = []
         position = 0
@@ -92,17 +92,17 @@ class LeakIndex:
             position = spans[i].end()
         return "".join([*pieces, text[position:]])
 
-    def _add(self, turn: int, found: list[str]) -> None:
-        for i in range(len(found) - self.ngram + 1):
-            self._first_run.setdefault(tuple(found[i : i + self.ngram]), turn)
-        for word in filter(is_identifier, found):
+    def _add(self, turn: int, own_words: list[str]) -> None:
+        for i in range(len(own_words) - self.ngram + 1):
+            self._first_run.setdefault(tuple(own_words[i : i + self.ngram]), turn)
+        for word in filter(is_identifier, own_words):
             self._in_whole.add(word)
             for name in (word, *_parts(word)):
                 self._first_identifier.setdefault(name, turn)
 
-    def _leaking_runs(self, found: list[str], turn: int) -> Iterable[int]:
-        for i in range(len(found) - self.ngram + 1):
-            if self._first_run.get(tuple(found[i : i + self.ngram]), 0) > turn:
+    def _leaking_runs(self, own_words: list[str], turn: int) -> Iterable[int]:
+        for i in range(len(own_words) - self.ngram + 1):
+            if self._first_run.get(tuple(own_words[i : i + self.ngram]), 0) > turn:
                 yield i
 
     def _leaking_identifier(self, word: str, turn: int) -> bool:
@@ -115,13 +115,13 @@ def _pieces(value: Any) -> Iterable[str]:
     """Every key and every scalar of JSON data, as text."""
     waiting = [value]
     while waiting:
-        found = waiting.pop()
-        if isinstance(found, Mapping):
-            waiting += [*found.keys(), *found.values()]
-        elif isinstance(found, list):
-            waiting += found
-        elif found is not None:
-            yield str(found)
+        part = waiting.pop()
+        if isinstance(part, Mapping):
+            waiting += [*part.keys(), *part.values()]
+        elif isinstance(part, list):
+            waiting += part
+        elif part is not None:
+            yield str(part)
 
 
 def _parts(word: str) -> list[str]:

@@ -1,7 +1,7 @@
 """Reviews in plain lines, for models that cannot write JSON: ``turn2: opened the wrong page / do: click[back]``.
 
-One line per turn: its number, perhaps a confidence in brackets, what there is to say, and after ``/ do:`` the corrected
-action where there is one. A ``do:`` on a line of its own belongs to the turn above it.
+One line per turn: its number, optionally a confidence in brackets, the diagnosis, and after ``/ do:`` the corrected
+action if there is one. A separate line ``do:`` belongs to the turn above it.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ def read_lines(text: str) -> tuple[list[tuple[int, Any, bool]], bool]:
     for line in filter(None, map(str.strip, text.splitlines())):
         turn, do = _TURN.fullmatch(line), _DO.fullmatch(line)
         if turn:
-            said, confidence = _LABEL.sub("", turn[3], count=1), turn[2]
-            do = _DO.fullmatch(said)
-            pairs = [("diagnosis", (do[1] or "") if do else said), ("confidence", confidence or UNSAID)]
+            text_of_turn, confidence = _LABEL.sub("", turn[3], count=1), turn[2]
+            do = _DO.fullmatch(text_of_turn)
+            pairs = [("diagnosis", (do[1] or "") if do else text_of_turn), ("confidence", confidence or UNSAID)]
             if do:
                 pairs.append(("next_action_target", do[2]))
             entries.append((int(turn[1]), Members(pairs, complete=True), line.startswith(f"turn{turn[1]}")))

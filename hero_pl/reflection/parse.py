@@ -175,8 +175,8 @@ def _entries(value: Any, wrapped: int) -> list[tuple[int, Any, bool]]:
         return [(number, item, False) for number, item, _ in numbered if number is not None]
     if not isinstance(value, Members):
         return []
-    found = [(_key_turn(key), item, key) for key, item in value.pairs if is_complete(item)]
-    entries = [(number, item, key == f"turn{number}") for number, item, key in found if number is not None]
+    keyed = [(_key_turn(key), item, key) for key, item in value.pairs if is_complete(item)]
+    entries = [(number, item, key == f"turn{number}") for number, item, key in keyed if number is not None]
     if entries or wrapped >= _MAX_WRAPPING:
         return entries
     inner = [turns for turns in (_entries(item, wrapped + 1) for _, item in value.pairs) if turns]
@@ -184,8 +184,8 @@ def _entries(value: Any, wrapped: int) -> list[tuple[int, Any, bool]]:
 
 
 def _key_turn(key: str) -> int | None:
-    found = _KEY.fullmatch(key)
-    return int(found[2]) if found else None
+    match = _KEY.fullmatch(key)
+    return int(match[2]) if match else None
 
 
 def _listed_turn(item: Any) -> int | None:

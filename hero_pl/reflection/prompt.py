@@ -97,7 +97,7 @@ def requests(
     def fits(first: int, last: int) -> bool:
         return count("\n".join(message.content for message in request(first, last).messages)) <= max_size
 
-    found: list[ReflectorRequest] = []
+    windows: list[ReflectorRequest] = []
     first = 1
     while first <= total:
         low, high = first, total  # the largest last turn that fits lies in [low, high]
@@ -106,9 +106,9 @@ def requests(
         while low < high:
             middle = (low + high + 1) // 2
             low, high = (middle, high) if fits(first, middle) else (low, middle - 1)
-        found.append(request(first, low))
+        windows.append(request(first, low))
         first = low + 1
-    return found
+    return windows
 
 
 def render_request(

@@ -115,7 +115,7 @@ class SelfReflector(Reflector):
         """Answer every question with enough context for an answer, in batches of ``batch_size``."""
         asked = [(one, self._prompt(one, policy.dialect)) for one in questions]
         fitting = [(one, ids) for one, ids in asked if len(ids) < policy.max_length]
-        found: list[Answer] = []
+        answers: list[Answer] = []
         for batch, room in self._batches(fitting, policy.max_length):
             constraint = self._constraint([one for one, _ in batch], policy) if self.constrained else None
             # all questions of a round have the same temperature
@@ -125,7 +125,7 @@ class SelfReflector(Reflector):
             with policy.sampling():
                 session = policy.sampler.open(policy, sampling, seeds, self.weights)
                 actions = session.act(range(len(batch)), [ids for _, ids in batch])
-            found += [
+            answers += [
                 Answer(
                     policy.template.encoder.decode(action.ids),
                     len(action.ids),
@@ -135,7 +135,7 @@ class SelfReflector(Reflector):
                 )
                 for action in actions
             ]
-        answered = iter(found)
+        answered = iter(answers)
         # The parser counts a first question without room for an answer as `no_json` or `no_lines`.
         return [
             next(answered)

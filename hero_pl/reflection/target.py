@@ -89,8 +89,8 @@ def _decode(value: Any, episode: ReflectionContext) -> tuple[Mapping[str, Any] |
     text = value.strip()
     if text.strip("\"'").casefold() in _NULL_TARGETS:
         return None, []
-    found = _DIALECT.fullmatch(text)
-    text = found[1] if found else text
+    match = _DIALECT.fullmatch(text)
+    text = match[1] if match else text
     for span in scan(text):
         if (span.start, span.end) == (0, len(text)) and isinstance(span.value, Members) and span.value.complete:
             action, codes = _decode(plain(span.value), episode)

@@ -253,9 +253,9 @@ def _info(answer: Any) -> Any:
     return answer[-1] if isinstance(answer, tuple) and answer else None
 
 
-def _problems(found: Iterable[Wrong], where: str) -> Iterator[Problem]:
+def _problems(problems: Iterable[Wrong], where: str) -> Iterator[Problem]:
     """Problems that would break an episode; one kind per field, since the values differ."""
-    for wrong in found:
+    for wrong in problems:
         yield Problem(where, str(wrong), wrong.field)
 
 

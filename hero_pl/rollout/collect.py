@@ -19,7 +19,7 @@ from hero_pl.types import StopReason, Trajectory
 
 
 def pool_of(limits: Limits) -> EnvPool:
-    """Where the limits say that environments run."""
+    """The pool of environments for the limits."""
     return WorkerPool(limits) if limits.workers else LocalPool(limits)
 
 
@@ -100,9 +100,9 @@ class Collector:
                 sampling.divisor,
                 ended,
             )
-            found = slots.play(played)
-        self.health.judge(found)
-        rest = iter(found)
+            played_now = slots.play(played)
+        self.health.judge(played_now)
+        rest = iter(played_now)
         return [unplayed[i] if i in unplayed else next(rest) for i in range(len(specs))]
 
     def _unplayed(self, spec: EpisodeSpec, why: str) -> Trajectory:

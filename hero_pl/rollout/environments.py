@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -18,6 +19,8 @@ from hero_pl.rollout.answers import MAX_CHARS, Answer, read_start, read_step
 Env = gymnasium.Env[str, str]
 MAX_ERROR = 2000
 """Maximum number of characters of an error's text in records."""
+MAX_GIVEN = 500
+"""Maximum number of characters of arguments in a message."""
 
 
 def register() -> None:
@@ -86,13 +89,33 @@ def make(env_id: str, split: str | None = None, **kwargs: Any) -> Env:
         kwargs |= _switches(env_id, kwargs)
         if split is not None and "split" in _parameters(env_id):
             kwargs["split"] = split
-        return gymnasium.make(env_id, disable_env_checker=True, **kwargs)
+        made = gymnasium.make(env_id, disable_env_checker=True, **kwargs)
+        _check_text(made)
+        return made
     except ConfigError:
         raise
     except (TypeError, ValueError, FileNotFoundError, ImportError, AttributeError, gymnasium.error.Error) as error:
         raise ConfigError(f"The environment {env_id!r} cannot be created{_reason(env_id, given, error)}") from error
     except Exception as error:
-        raise EnvError(f"The environment {env_id!r} cannot be created: {told(error)}") from error
+        raise EnvError(f"The environment {env_id!r} cannot be created: {describe(error)}") from error
+
+
+OF_NUMBERS = tuple(getattr(gymnasium.spaces, name) for name in ("Box", "Discrete", "MultiBinary", "MultiDiscrete"))
+
+
+def _check_text(env: Env) -> None:
+    """Refuse environments with spaces of numbers; one without spaces may speak text.
+
+    Raises:
+        ConfigError: A space is not of text.
+    """
+    for name in ("observation_space", "action_space"):
+        space = getattr(env, name, None)
+        if isinstance(space, OF_NUMBERS):
+            raise ConfigError(
+                f"The environment {env.spec.id if env.spec else env!r} has the {name} {space}: expected text. Wrap it "
+                "in an environment that reads and writes text (docs/extending.md)."
+            )
 
 
 def _parameters(env_id: str) -> Mapping[str, inspect.Parameter]:
@@ -116,14 +139,14 @@ def _switches(env_id: str, arguments: Mapping[str, Any]) -> dict[str, bool]:
     Raises:
         ConfigError: One is another text, which Python would treat as true.
     """
-    found = {}
+    values = {}
     for name, parameter in _parameters(env_id).items():
         value = arguments.get(name)
         if isinstance(value, str) and (parameter.annotation in (bool, "bool") or isinstance(parameter.default, bool)):
             if value.lower() not in WORDS:
                 raise ConfigError(f"data.env_args.{name}={value!r}: {env_id} expects true or false.")
-            found[name] = WORDS[value.lower()]
-    return found
+            values[name] = WORDS[value.lower()]
+    return values
 
 
 def _reason(env_id: str, given: Mapping[str, Any], error: Exception) -> str:
@@ -138,7 +161,11 @@ def _reason(env_id: str, given: Mapping[str, Any], error: Exception) -> str:
         return f": the package {package!r} registers no {name!r}.{hint} It must do so when it is imported."
     if isinstance(error, AttributeError):
         return f": {text}. Check the entry_point with which it is registered, and its __init__."
-    return f" with {dict(given)}: {text}"
+    text = text.partition(" was raised from the environment creator")[0]
+    unknown = re.search(r"unexpected keyword argument '(\w+)'", text)
+    near = difflib.get_close_matches(unknown[1], _parameters(env_id), n=1) if unknown else []
+    hint = f". Did you mean {near[0]!r}?" if near else ""
+    return f" with data.env_args={str(dict(given))[:MAX_GIVEN]}: {text[:MAX_ERROR]}{hint}"
 
 
 def task_ids(env: Env, seeds: int) -> list[str]:
@@ -155,8 +182,11 @@ def check_arguments(arguments: Mapping[str, Any], workers: int = 0) -> None:
         workers: Number of worker processes for the environment; 0: this process.
 
     Raises:
-        ConfigError: A user in this process has invalid settings, or a user cannot run in workers.
+        ConfigError: A name is no text, a user in this process has invalid settings, or a user cannot run in workers.
     """
+    unnamed = [key for key in arguments if not isinstance(key, str)]
+    if unnamed:
+        raise ConfigError(f"data.env_args: the key {unnamed[0]!r} is no name of an argument. Put quotes around a text.")
     user = arguments.get("user")
     if not isinstance(user, Mapping):
         return
@@ -169,6 +199,14 @@ def check_arguments(arguments: Mapping[str, Any], workers: int = 0) -> None:
                 f"limits.workers={workers} with user.{key}: {why}. Set limits.workers to 0, and limits.threads to the "
                 "number of users that may wait at once."
             )
+
+
+def share_of(arguments: Mapping[str, Any], processes: int) -> dict[str, Any]:
+    """Arguments for the environments of one of several training processes: each may spend its part of a spend cap."""
+    user = arguments.get("user")
+    if processes == 1 or not isinstance(user, Mapping) or not user.get("spend_cap"):
+        return dict(arguments)
+    return {**arguments, "user": {**user, "spend_cap": user["spend_cap"] / processes}}
 
 
 def begin(env: Env, task_id: str, seed: int, max_chars: int = MAX_CHARS) -> Answer:
@@ -214,16 +252,16 @@ def _asked(env: Env, method: str, *args: Any, **kwargs: Any) -> object:
     except EndpointDown as error:
         raise EndpointError(str(error)) from error
     except RequestFailed as error:
-        raise UnansweredError(f"{method}() raised {told(error)}") from error
+        raise UnansweredError(f"{method}() raised {describe(error)}") from error
     except Exception as error:
-        raise EnvError(f"{method}() raised {told(error)}") from error
+        raise EnvError(f"{method}() raised {describe(error)}") from error
     except SystemExit as error:
         if type(error) is not SystemExit:  # a signal that ends the run
             raise
-        raise EnvError(f"{method}() raised {told(error)}") from error
+        raise EnvError(f"{method}() raised {describe(error)}") from error
 
 
-def told(error: BaseException) -> str:
+def describe(error: BaseException) -> str:
     """Type and text of an error, even if its ``repr`` fails."""
     try:
         return repr(error)[:MAX_ERROR]

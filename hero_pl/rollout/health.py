@@ -22,7 +22,7 @@ class Health:
     """Broken episodes and tasks of one environment.
 
     Args:
-        env_id: For messages.
+        env_id: Name of the environment, for messages.
         tasks: Number of tasks of the environment.
         broken_share: See :class:`~hero_pl.rollout.limits.Limits`.
     """
@@ -92,8 +92,8 @@ class Health:
         """
         for state in states:
             self.quarantined |= state["quarantined"]
-        found = [set(state["suspects"]) for state in states]
-        still, fresh = suspects_before.intersection(*found), set().union(*found) - suspects_before
+        suspects = [set(state["suspects"]) for state in states]
+        still, fresh = suspects_before.intersection(*suspects), set().union(*suspects) - suspects_before
         self.suspects = (still | fresh) - self.quarantined.keys()
 
     def _check(self) -> None:

@@ -49,7 +49,7 @@ class Limits:
             ("retries", 0),
             ("max_observation_chars", 1),
         ):
-            if getattr(self, name) < least:
+            if getattr(self, name) is None or getattr(self, name) < least:
                 raise ConfigError(f"limits.{name}={getattr(self, name)}: expected at least {least}.")
         for name in ("step_timeout_s", "reset_timeout_s"):
             value = getattr(self, name)

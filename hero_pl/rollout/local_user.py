@@ -94,8 +94,8 @@ def with_model(user: Any) -> Any:
     Raises:
         ConfigError: See :func:`read_user`.
     """
-    found = read_user(user)
-    return user if found is None else {"complete": _shared(found[0]), **found[1]}
+    parsed = read_user(user)
+    return user if parsed is None else {"complete": _shared(parsed[0]), **parsed[1]}
 
 
 @lru_cache(maxsize=4)

@@ -70,7 +70,7 @@ class Fault:
 
     reason: StopReason
     error: str
-    guilty: bool = True
+    own: bool = True
     """False: the failure was caused by the call of another seat."""
 
 
@@ -93,7 +93,7 @@ class EnvPool(ABC):
         """One call per seat.
 
         Returns:
-            By seat: an answer or a fault for each of ``calls``, and a fault with ``guilty=False`` for every other seat
+            By seat: an answer or a fault for each of ``calls``, and a fault with ``own=False`` for every other seat
             whose environment was lost.
 
         Raises:
@@ -170,17 +170,17 @@ class LocalPool(EnvPool):
                 self._envs[seat] = made
         calls = {seat: call for seat, call in calls.items() if seat not in unmade}
         try:
-            found = self._ask_in_threads(calls) if self.limits.threads else self._ask_one_by_one(calls)
+            answers = self._ask_in_threads(calls) if self.limits.threads else self._ask_one_by_one(calls)
         except BaseException:  # an error or a signal that ends the run does not wait for servers
             for seat in calls if self.limits.threads else ():
                 environments.cancel(self._envs[seat])
             raise
-        for seat, one in found.items():
+        for seat, one in answers.items():
             if isinstance(one, Fault):
                 env = self._envs.pop(seat)
                 if one.reason is not StopReason.ENV_TIMEOUT or not self.limits.threads:  # else a thread still uses it
                     close_quietly(env, self.limits)
-        return found | unmade
+        return answers | unmade
 
     def close(self) -> None:
         """See :meth:`EnvPool.close`."""
@@ -188,21 +188,21 @@ class LocalPool(EnvPool):
             close_quietly(self._envs.pop(seat), self.limits)
 
     def _ask_one_by_one(self, calls: Mapping[int, Reset | Step]) -> dict[int, Answer | Fault]:
-        found: dict[int, Answer | Fault] = {}
+        answers: dict[int, Answer | Fault] = {}
         for seat, call in calls.items():
             try:
                 with _alarm(seconds(call, self.limits)):
-                    found[seat] = answer(self._envs[seat], call, self.limits)
+                    answers[seat] = answer(self._envs[seat], call, self.limits)
             except _LateError:
-                found[seat] = late(call, self.limits)
-        return found
+                answers[seat] = late(call, self.limits)
+        return answers
 
     def _ask_in_threads(self, calls: Mapping[int, Reset | Step]) -> dict[int, Answer | Fault]:
         """Use daemon threads: unlike in a standard thread pool, a thread that hangs does not block the exit."""
         todo = deque((seat, call, self._envs[seat]) for seat, call in calls.items())
         given: SimpleQueue[tuple[int, Answer | Fault | HeroError]] = SimpleQueue()
         started: dict[int, float] = {}
-        found: dict[int, Answer | Fault] = {}
+        answers: dict[int, Answer | Fault] = {}
 
         def work() -> None:
             with suppress(IndexError):
@@ -216,22 +216,22 @@ class LocalPool(EnvPool):
 
         for _ in range(min(self.limits.threads, len(todo))):
             threading.Thread(target=work, daemon=True).start()
-        while len(found) < len(calls):
+        while len(answers) < len(calls):
             ends = {seat: begun + seconds(calls[seat], self.limits) for seat, begun in list(started.items())}
-            ends = {seat: end for seat, end in ends.items() if seat not in found}
+            ends = {seat: end for seat, end in ends.items() if seat not in answers}
             wait = min(ends.values(), default=time.monotonic() + 1.0) - time.monotonic()
             try:
                 seat, one = given.get(timeout=max(0.0, wait))
             except Empty:
                 now = time.monotonic()
                 for seat in [seat for seat, end in ends.items() if end <= now]:
-                    found[seat] = late(calls[seat], self.limits)
+                    answers[seat] = late(calls[seat], self.limits)
                     threading.Thread(target=work, daemon=True).start()  # replaces the thread that hangs
                 continue
             if isinstance(one, HeroError):
                 raise one
-            found.setdefault(seat, one)  # a late answer is ignored
-        return found
+            answers.setdefault(seat, one)  # a late answer is ignored
+        return answers
 
 
 class _LateError(BaseException):

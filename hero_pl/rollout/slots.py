@@ -128,9 +128,9 @@ class Slots:
         """Call the environments; restart episodes that lost their environment through another seat."""
         answers = self.pool.ask(calls)
         for row, episode in list(self.playing.items()):
-            found = answers.get(episode.seat)
-            if isinstance(found, Fault) and episode.seat not in calls:
-                self._fail(episode, found, row)
+            answer = answers.get(episode.seat)
+            if isinstance(answer, Fault) and episode.seat not in calls:
+                self._fail(episode, answer, row)
         return answers
 
     def _begin(self, episode: _Episode, answer: Answer | Fault) -> None:
@@ -159,12 +159,12 @@ class Slots:
         failures = self.failures.setdefault(episode.number, [])
         # requests to a server were already retried
         retries = 0 if fault.reason is StopReason.ENDPOINT_ERROR else self.limits.retries
-        if fault.guilty and len(failures) >= retries:
+        if fault.own and len(failures) >= retries:
             episode.stop = fault.reason
             episode.info["error"] = error
             self._end(episode, row)
             return
-        if fault.guilty:
+        if fault.own:
             failures.append(f"{fault.reason}: {error}")
         self.waiting.appendleft((episode.number, episode.spec))
         self._leave(episode, row)
@@ -216,11 +216,11 @@ class Slots:
                 answers[row] = Answer(UNREADABLE.format(reason=parsed.malformed))
             else:
                 calls[episode.seat] = Step(parsed.action)
-        found = self._ask(calls)
+        outcomes = self._ask(calls)
         for row, episode, sampled in drawn:
             if row not in self.playing:
                 continue  # lost its environment through another seat
-            answer = answers[row] if row in answers else found[episode.seat]
+            answer = answers[row] if row in answers else outcomes[episode.seat]
             if row in read:
                 self._append(episode, sampled, *read[row], answer)
             if isinstance(answer, Fault):

@@ -90,7 +90,7 @@ class WorkerPool(EnvPool):
             parts.setdefault(seat % self.limits.workers, []).append((seat, self._seats[seat], call))
         for number in parts.keys() - self._workers.keys():
             self._workers[number] = _Worker(self.limits)
-        found: dict[int, Answer | Fault] = {}
+        answers: dict[int, Answer | Fault] = {}
         asked = {number: self._workers[number] for number in parts}
         try:
             for number, part in parts.items():
@@ -99,17 +99,17 @@ class WorkerPool(EnvPool):
                 left = min(worker.deadline for worker in asked.values()) - time.monotonic()
                 wait([one for worker in asked.values() for one in worker.signs], max(0.0, left))
                 for number, worker in list(asked.items()):
-                    fault = worker.hear(found)
+                    fault = worker.hear(answers)
                     if fault is not None:
                         self._workers.pop(number).kill()
-                        found |= worker.lost(fault)
+                        answers |= worker.lost(fault)
                     if fault is not None or not worker.waiting:
                         del asked[number]
         except BaseException:
             for number in asked:  # their answers are not needed
                 self._workers.pop(number).kill()
             raise
-        return found
+        return answers
 
     def close(self) -> None:
         """See :meth:`EnvPool.close`."""
@@ -160,11 +160,11 @@ class _Worker:
         with suppress(OSError):
             self.pipe.send(calls)
 
-    def hear(self, found: dict[int, Answer | Fault]) -> Fault | None:
+    def hear(self, answers: dict[int, Answer | Fault]) -> Fault | None:
         """Read one message if there is any.
 
         Args:
-            found: Gets the answer.
+            answers: Gets the answer.
 
         Returns:
             The fault of the worker if it has ended or takes too long.
@@ -175,7 +175,7 @@ class _Worker:
         seat, call = self.waiting[0]
         try:
             if self.pipe.poll():
-                self._take(self.pipe.recv(), seat, call, found)
+                self._take(self.pipe.recv(), seat, call, answers)
                 return None
         except (EOFError, OSError):
             self.process.join(END_S)
@@ -195,11 +195,11 @@ class _Worker:
             return Fault(StopReason.ENV_TIMEOUT, UNMADE)
         return late(call, self.limits)
 
-    def _take(self, message: Any, seat: int, call: Reset | Step, found: dict[int, Answer | Fault]) -> None:
+    def _take(self, message: Any, seat: int, call: Reset | Step, answers: dict[int, Answer | Fault]) -> None:
         if isinstance(message, HeroError):
             raise message
         if isinstance(message, Answer | Fault):
-            found[seat] = message
+            answers[seat] = message
             if isinstance(message, Fault):
                 self.hosted.discard(seat)
             self.waiting.popleft()
@@ -211,9 +211,9 @@ class _Worker:
 
     def lost(self, fault: Fault) -> dict[int, Answer | Fault]:
         """The faults of the current call and of the others."""
-        guilty = self.waiting[0][0]
-        others = Fault(fault.reason, f"another environment of the worker process: {fault.error}", guilty=False)
-        return {**dict.fromkeys(self.hosted, others), guilty: fault}
+        failed = self.waiting[0][0]
+        others = Fault(fault.reason, f"another environment of the worker process: {fault.error}", own=False)
+        return {**dict.fromkeys(self.hosted, others), failed: fault}
 
     def kill(self) -> None:
         """Kill the process, with all processes that its environments started."""
@@ -245,14 +245,14 @@ def _serve(pipe: Connection, limits: Limits) -> None:
                 try:
                     env = envs.pop(seat) if seat in envs else create(recipe)
                     pipe.send(None)
-                    found = env if isinstance(env, Fault) else answer(env, call, limits)
+                    outcome = env if isinstance(env, Fault) else answer(env, call, limits)
                 except HeroError as error:
                     pipe.send(error)
                     continue
-                pipe.send(found)
+                pipe.send(outcome)
                 if isinstance(env, Fault):
                     continue
-                if isinstance(found, Answer):
+                if isinstance(outcome, Answer):
                     envs[seat] = env
                 else:
                     close_quietly(env, limits)

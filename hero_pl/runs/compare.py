@@ -197,14 +197,14 @@ def bootstrap(runs: Sequence[Mapping[str, float]]) -> NDArray[np.float64]:
     values = np.array([[run.get(task, 0.0) for task in tasks] for run in runs])
     means = values.sum(1) / there.sum(1)
     generator = np.random.default_rng(0)
-    found: list[NDArray[np.float64]] = []
+    means_drawn: list[NDArray[np.float64]] = []
     for part in np.array_split(np.arange(RESAMPLES), 1 + RESAMPLES * len(tasks) // 4_000_000):  # about 32 MB per part
         of_tasks = generator.multinomial(len(tasks), np.full(len(tasks), 1 / len(tasks)), size=len(part))
         of_runs = generator.multinomial(len(runs), np.full(len(runs), 1 / len(runs)), size=len(part)) / len(runs)
         counted = of_tasks @ there.T
         drawn = np.where(counted > 0, of_tasks @ values.T / np.maximum(counted, 1), means)
-        found.append((of_runs * drawn).sum(1))
-    return np.concatenate(found)
+        means_drawn.append((of_runs * drawn).sum(1))
+    return np.concatenate(means_drawn)
 
 
 def effect_interval(runs: Sequence[Mapping[str, float]]) -> tuple[float, float, float]:
@@ -266,18 +266,18 @@ def _compare_blocks(
     """Compare a method (second of the pair) with the baseline (first), on each base policy that both have."""
     baseline, method = pair
     blocks = sorted({block for block, _ in baseline[1]} & {block for block, _ in method[1]})
-    found = []
+    comparisons = []
     for block in blocks:
         own = [(name, {unit: tasks for unit, tasks in values.items() if unit[0] == block}) for name, values in pair]
         if differences := paired_differences(own[0][1], own[1][1]):
-            found.append(_compare(cell, metric, (own[0], own[1]), block, differences, solved_by_nothing, broken))
-    if not found:
+            comparisons.append(_compare(cell, metric, (own[0], own[1]), block, differences, solved_by_nothing, broken))
+    if not comparisons:
         raise HeroError(
             f"{method[0]!r} and {baseline[0]!r} share no seed with a common task at {cell[1]} turns ({cell[0]}): "
             f"{', '.join(map(unit_name, sorted(method[1])))} and {', '.join(map(unit_name, sorted(baseline[1])))}. "
             "Evaluate both on the same tasks with the same seeds."
         )
-    return found
+    return comparisons
 
 
 def _compare(

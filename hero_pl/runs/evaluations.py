@@ -90,14 +90,14 @@ def find_results(runs: Sequence[Path]) -> list[Path]:
         ConfigError: A folder or file does not exist.
         HeroError: A folder has no such file.
     """
-    found: dict[Path, None] = {}
+    files: dict[Path, None] = {}
     for run in runs:
         must_exist(run, "run", f"Give a folder that hero_pl fit wrote, or an {EVAL_FILE}.")
         paths = [run / EVAL_FILE] if (run / EVAL_FILE).exists() else sorted(run.rglob(EVAL_FILE))
         if run.is_dir() and not paths:
             raise HeroError(f"{run} contains no {EVAL_FILE}. Give the folder of a run with held_out.episodes above 0.")
-        found.update(dict.fromkeys(paths if run.is_dir() else [run]))
-    return list(found)
+        files.update(dict.fromkeys(paths if run.is_dir() else [run]))
+    return list(files)
 
 
 def unit_name(unit: Unit) -> str:

@@ -10,6 +10,8 @@ from hero_pl.errors import ConfigError
 from hero_pl.runs.records import RECORDS_FILE, records_path
 
 MOST_LISTED = 10
+LONGEST = 200
+"""Characters of a path in a message at most."""
 
 
 def must_exist(path: Path, kind: Literal["file", "folder", "run", "checkpoint"], cure: str) -> None:
@@ -23,11 +25,15 @@ def must_exist(path: Path, kind: Literal["file", "folder", "run", "checkpoint"],
     Raises:
         ConfigError: The check failed; the message suggests the closest name in the same folder, if there is one.
     """
-    if {"file": path.is_file, "folder": path.is_dir}.get(kind, path.exists)():
+    try:
+        found = "folder" if path.is_dir() else "file" if path.is_file() else "device or pipe" if path.exists() else ""
+        beside = [other.name for other in path.parent.iterdir()] if not found and path.parent.is_dir() else []
+    except OSError as error:  # a name that is too long, or a folder that may not be read
+        raise ConfigError(f"{str(path)[:LONGEST]} cannot be opened: {error.strerror or error}. {cure}") from error
+    if found and (found == kind or kind in ("run", "checkpoint")):
         return
-    if path.exists():
-        raise ConfigError(f"{path} is a {'folder' if path.is_dir() else 'file'}; expected a {kind}. {cure}")
-    beside = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+    if found:
+        raise ConfigError(f"{path} is a {found}; expected a {kind}. {cure}")
     near = difflib.get_close_matches(path.name, beside, n=1)
     hint = f" Did you mean {path.parent / near[0]}?" if near else ""
     named = kind if kind != "run" else "file" if path.suffix else "folder"
@@ -44,13 +50,13 @@ def one_run(run: Path) -> Path:
     path = records_path(run)
     if not run.is_dir() or path.exists():
         return path
-    found = sorted(run.rglob(RECORDS_FILE))
-    if not found:
+    files = sorted(run.rglob(RECORDS_FILE))
+    if not files:
         raise ConfigError(
             f"{run} contains no {RECORDS_FILE}. Give the folder of a run with trajectories.every_n_steps above 0."
         )
-    if len(found) > 1:
-        shown = [str(path.parent) for path in found[:MOST_LISTED]]
-        shown += [f"and {len(found) - MOST_LISTED} more"] * (len(found) > MOST_LISTED)
-        raise ConfigError(f"{run} contains {len(found)} runs; give one of them:\n  " + "\n  ".join(shown))
-    return found[0]
+    if len(files) > 1:
+        shown = [str(path.parent) for path in files[:MOST_LISTED]]
+        shown += [f"and {len(files) - MOST_LISTED} more"] * (len(files) > MOST_LISTED)
+        raise ConfigError(f"{run} contains {len(files)} runs; give one of them:\n  " + "\n  ".join(shown))
+    return files[0]

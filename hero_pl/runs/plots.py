@@ -164,7 +164,7 @@ def find_metrics(runs: Sequence[Path]) -> list[Path]:
         ConfigError: A folder or file does not exist.
         HeroError: A folder contains no such file.
     """
-    found: dict[Path, None] = {}
+    files: dict[Path, None] = {}
     for run in runs:
         must_exist(run, "run", "Give a folder that hero_pl fit wrote, or a metrics.csv.")
         paths = [run] if run.is_file() else sorted(run.rglob("metrics.csv"))
@@ -172,10 +172,10 @@ def find_metrics(runs: Sequence[Path]) -> list[Path]:
             raise HeroError(
                 f"{run} contains no metrics.csv. Give folders that hero_pl fit wrote (runs/NAME), or such files."
             )
-        found.update(dict.fromkeys(paths))
-    if not found:
+        files.update(dict.fromkeys(paths))
+    if not files:
         raise HeroError("No runs were given. Give at least one run folder: hero_pl plot runs/NAME")
-    return list(found)
+    return list(files)
 
 
 def method_name(metrics_path: Path) -> str:
@@ -188,7 +188,7 @@ def method_name(metrics_path: Path) -> str:
 
 
 def run_seed(metrics_path: Path) -> int | None:
-    """Seed in the ``config.yaml`` beside the metrics; ``None`` where none is told."""
+    """Seed in the ``config.yaml`` next to the metrics; ``None`` if there is none."""
     try:
         config = yaml.safe_load((metrics_path.parent / "config.yaml").read_text(encoding="utf-8"))
         return int(config["data"]["seed"])

@@ -44,31 +44,31 @@ def to_markdown(comparisons: Sequence[Comparison]) -> str:
 
 def notes(comparisons: Sequence[Comparison]) -> list[str]:
     """Notes that a reader of the table needs."""
-    said = ["Runs needed: seeds per method that resolve an effect of this size with 80 % probability."]
+    lines = ["Runs needed: seeds per method that resolve an effect of this size with 80 % probability."]
     if any(not one.has_interval for one in comparisons):
-        said.append(
+        lines.append(
             "No interval: with one seed and one task, or with equal differences, there is no spread to compute it "
             "from. Evaluate more seeds and tasks."
         )
     if any(one.tasks == 1 for one in comparisons):
-        said.append("One task: the result does not cover other tasks.")
+        lines.append("One task: the result does not cover other tasks.")
     if any(one.seeds == 1 and one.has_interval for one in comparisons):
-        said.append("One seed: the interval covers the choice of tasks only, not the variation between training runs.")
+        lines.append("One seed: the interval covers the choice of tasks only, not the variation between training runs.")
     if any(1 < one.seeds < FEW_SEEDS for one in comparisons):
-        said.append(
+        lines.append(
             f"Fewer than {FEW_SEEDS} seeds: the interval assumes that results of runs are normally distributed."
         )
     left_out = sum(one.unpaired for one in comparisons)
     if left_out:
-        said.append(f"{left_out} results that only one of the two methods has for this seed and task were left out.")
+        lines.append(f"{left_out} results that only one of the two methods has for this seed and task were left out.")
     broken = sum(one.broken for one in comparisons)
     if broken:
-        said.append(f"{broken} episodes that ended with an error of the environment or its user were left out.")
+        lines.append(f"{broken} episodes that ended with an error of the environment or its user were left out.")
     if any(one.floor is not None for one in comparisons):
-        said.append("Doing nothing: the success rate of an agent that ends each of these dialogues at once.")
+        lines.append("Doing nothing: the success rate of an agent that ends each of these dialogues at once.")
     if any(one.user for one in comparisons):
-        said.append("Scores with different kinds of users are not comparable; each row has one kind.")
-    return said
+        lines.append("Scores with different kinds of users are not comparable; each row has one kind.")
+    return lines
 
 
 def print_comparison(comparisons: Sequence[Comparison], console: Console | None = None) -> None:

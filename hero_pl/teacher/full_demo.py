@@ -123,7 +123,7 @@ class FullDemoTeacher(Teacher):
             dict.fromkeys(("no_demonstration", "long_demonstrations", "cut_demonstrations", "unmatched_turns"), 0)
         )
         candidates = self._candidates(trajectories, dialect)
-        hints = [self._hints(t, found, dialect, rng) for t, found in zip(trajectories, candidates, strict=True)]
+        hints = [self._hints(t, own, dialect, rng) for t, own in zip(trajectories, candidates, strict=True)]
         if self.source == "buffer":
             self.buffer.extend(self._successes(trajectories, dialect).values())
         return hints
@@ -176,10 +176,10 @@ class FullDemoTeacher(Teacher):
             )
         specs = {(t.task_id, t.seed): EpisodeSpec(t.task_id, t.group, t.seed) for t in trajectories}
         played = self.expert.make(list(specs.values()), dialect, self._collector)
-        found = {
+        by_task = {
             (t.task_id, t.seed): _demonstration(t, dialect) for t in played if succeeded(t, self.success_threshold)
         }
-        return [[found[t.task_id, t.seed]] if (t.task_id, t.seed) in found else [] for t in trajectories]
+        return [[by_task[t.task_id, t.seed]] if (t.task_id, t.seed) in by_task else [] for t in trajectories]
 
     # -- showing them ---------------------------------------------------------------------------------------------
 

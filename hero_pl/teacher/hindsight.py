@@ -206,7 +206,7 @@ class FeedbackOnlyTeacher(HindsightTeacher):
         success_threshold: Smallest reward of a successful episode.
         template: Wording of the hint, as in :class:`HindsightTeacher`, except ``auto``, which needs diagnoses.
         max_observation_tokens: Longer observations are cut in the middle.
-        max_hint_tokens: Of the whole hint.
+        max_hint_tokens: Largest length of the whole hint, in tokens.
     """
 
     def __init__(

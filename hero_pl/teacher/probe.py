@@ -74,7 +74,7 @@ class HintProbe:
         Args:
             trajectories: One rollout batch.
             hints: One or none per turn.
-            policy: With the weights of this step.
+            policy: Policy with the weights of this step.
             weights: Weights of the teacher.
 
         Returns:

@@ -1,14 +1,14 @@
 """Subtract the effect of a hint's wording without content (its *scaffold*) from the teacher's logits.
 
-A wording moves scores by itself, with nothing in it (see the column ``empty`` of ``hero_pl check-hints``). The
-teacher's view ``scaffold: subtract`` scores each reply three times, and its logits are
+A wording changes scores even without content (see the column ``empty`` of ``hero_pl check-hints``). With ``scaffold:
+subtract`` the teacher scores each reply three times, and its logits are
 
     log p(a | c) + log p(a | c + hint) - log p(a | c + empty scaffold)
 
-renormalized by the softmax of whatever divergence follows. All three come from the teacher's weights, so that with
-frozen weights the target stands still while the student moves; with live weights the first term is the student's own
-distribution. The idea, to subtract what an empty context does, is that of OCSD (arXiv 2608.04788); this form of it in
-log-probabilities is ours, as no code of it was at hand.
+renormalized by the softmax of the divergence. All three terms come from the teacher's weights: with frozen weights the
+target does not change while the student does; with live weights the first term is the student's own distribution. The
+idea, to subtract the effect of an empty context, is from OCSD (arXiv 2608.04788); this form in log-probabilities is our
+own.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ Scaffold: TypeAlias = Literal["keep", "subtract"]
 def without_scaffold(hinted: Scores, scaffold: Scores, bare: Scores) -> Scores:
     """The teacher's scores minus the effect of the empty scaffold; constants per row cancel in the softmax.
 
-    Where all three are projected by the same matrix, their hidden states are subtracted instead of their logits.
+    If the same matrix projects all three, their hidden states are subtracted instead of their logits.
 
     Args:
-        hinted: Of n tokens, with the hint in view.
-        scaffold: The same with the hint's wording, but nothing in it.
+        hinted: Scores of n tokens with the hint in the context.
+        scaffold: The same with the wording of the hint, but without its content.
         bare: The same without any hint.
 
     Raises:

@@ -124,15 +124,15 @@ def test_rules_refuse_another_environment(sample: Path) -> None:
         label_rows([{**row, "task": "Return my order."} for row in read_rows(sample)])
 
 
-def test_the_terminal_form_goes_on_where_it_was_left(sample: Path, tmp_path: Path) -> None:
-    out, said = tmp_path / "me.jsonl", []
+def test_the_terminal_form_continues_where_it_stopped(sample: Path, tmp_path: Path) -> None:
+    out, printed = tmp_path / "me.jsonl", []
     given = iter(["y", "maybe", "n", "", *["y"] * (len(QUESTIONS) - 3), "y", "q"])
-    assert ask_all(sample, out, "me", lambda question: next(given), said.append) == 1
-    assert any("'maybe' is not an answer" in line for line in said)
+    assert ask_all(sample, out, "me", lambda question: next(given), printed.append) == 1
+    assert any("'maybe' is not an answer" in line for line in printed)
     (row,) = read_rows(out)
     assert list(row["labels"].values())[:3] == [True, False, None]
     assert row["rater"] == "me"
-    assert ask_all(sample, out, "me", lambda question: "n", said.append) == 20
+    assert ask_all(sample, out, "me", lambda question: "n", printed.append) == 20
     assert len({row["id"] for row in read_rows(out)}) == 20
 
 
@@ -152,10 +152,10 @@ def test_the_end_of_the_input_ends_the_terminal_form_like_q(sample: Path, tmp_pa
 def test_the_terminal_shows_control_characters_as_text(sample: Path, tmp_path: Path) -> None:
     rows = [{**row, "reply": "\x1b[2Jgone"} for row in read_rows(sample)[:1]]
     (tmp_path / "bad.jsonl").write_text(json.dumps(rows[0]) + "\n")
-    said: list[str] = []
-    ask_all(tmp_path / "bad.jsonl", tmp_path / "out.jsonl", "", lambda question: "q", said.append)
-    assert "\\x1b[2Jgone" in said[1]
-    assert "\x1b" not in "".join(said)
+    printed: list[str] = []
+    ask_all(tmp_path / "bad.jsonl", tmp_path / "out.jsonl", "", lambda question: "q", printed.append)
+    assert "\\x1b[2Jgone" in printed[1]
+    assert "\x1b" not in "".join(printed)
 
 
 def test_the_page_holds_the_rows_as_data_and_nothing_else_runs(sample: Path, tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ ANSWER = {"turn_was_error": True, "says_error": False, "grounded": None, "target
 
 
 def judges(handler: Handler) -> None:
-    """Answers every chat request alike, but for one that names a word."""
+    """Gives the same answer to every chat request except those that contain a certain word."""
     refused = all(word in json.dumps(handler.body) for word in ("click[blue]", "wrong: blue"))
     text = f"Here it is:\n```json\n{json.dumps(ANSWER)}\n```"
     (fails(400, "refused") if refused else says(text, 40, 9))(handler)
@@ -204,7 +204,7 @@ def test_a_judge_behind_an_endpoint_labels_every_row_and_failures_are_counted(
     assert f"{20 - len(refused)} of 20 rows answered" in capsys.readouterr().out
 
 
-def test_a_judge_that_nobody_runs_is_given_up_after_the_first_row_and_no_file_is_left(
+def test_a_judge_that_does_not_answer_fails_at_the_first_row_and_leaves_no_file(
     sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with serving(fails(429, Retry_After="3600")) as server:
@@ -284,12 +284,12 @@ def test_gold_labels_count_before_the_majority(sample: Path) -> None:
     rows, key = label_rows(read_rows(sample)), read_key(key_path(sample))
     rater = [{**row, "labels": {**row["labels"], "turn_was_error": False}} for row in rows]
     assert quality_report([rater], key)["true"]["error/precision"] == 0.0
-    found = quality_report([rater], key, rows)
-    assert (found["true"]["error/precision"], found["true"]["error/recall"]) == (1.0, 1.0)
-    assert "| error/precision | " in to_markdown(found)
+    report = quality_report([rater], key, rows)
+    assert (report["true"]["error/precision"], report["true"]["error/recall"]) == (1.0, 1.0)
+    assert "| error/precision | " in to_markdown(report)
 
 
-def test_a_single_rater_agrees_with_nobody_so_no_agreement_is_shown() -> None:
+def test_a_single_rater_has_no_agreement() -> None:
     row = {"id": "a", "confidence": "high", "labels": {"turn_was_error": True, "says_error": True}}
     alone = quality_report([[row]], {"a": "true"})
     assert "| question |" not in to_markdown(alone)

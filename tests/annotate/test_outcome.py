@@ -1,4 +1,4 @@
-"""Labels by outcome: the rest of an episode is played by rule in the real pocket environments."""
+"""Labels by outcome: rules play the rest of an episode in the real pocket environments."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -81,7 +81,7 @@ def test_mistakes_in_the_shop_are_the_turns_after_which_less_can_be_had() -> Non
     assert errors(by_rule(rows)) == expected, "the rules say the same without playing"
 
 
-def test_a_target_is_valid_if_taking_it_does_no_harm() -> None:
+def test_a_target_is_valid_if_it_does_not_lower_the_reward() -> None:
     want = shopping()
     trajectory = played(SHOP, 0, [f"search[{want['kind']}]", "click[nothing]"])
     item = {"name": "click", "arguments": {"element": f"{want['material']} {want['kind']}"}}
@@ -91,9 +91,9 @@ def test_a_target_is_valid_if_taking_it_does_no_harm() -> None:
     assert label_rows(rows_of(trajectory), SHOP)[1]["labels"]["target_valid"] is None
 
 
-def test_where_the_episode_was_lost_before_the_turn_nothing_is_told() -> None:
+def test_turns_after_a_lost_episode_have_no_label() -> None:
     def play(task: int) -> tuple[list[str], bool]:
-        """By rule, but another item of the order is returned; and whether there was one."""
+        """Actions by the rules, but another item of the order is returned; and whether there is another item."""
         env = make(RETAIL, "train", **RETAIL_ARGS)
         reply = begin(env, env.unwrapped.task_ids[task], 7).observation
         clerk = Clerk.open(reply)
@@ -110,7 +110,7 @@ def test_where_the_episode_was_lost_before_the_turn_nothing_is_told() -> None:
             clerk = clerk.after(actions[-1], reply)
         return actions, any(ACTS[1] in action for action in actions)
 
-    task, actions = next((task, found) for task in range(50) for found, fits in [play(task)] if fits)
+    task, actions = next((task, sent) for task in range(50) for sent, fits in [play(task)] if fits)
     labeled = label_rows(rows_of(played(RETAIL, task, actions, RETAIL_ARGS)), RETAIL, RETAIL_ARGS)
     changed = next(number for number, action in enumerate(actions) if ACTS[1] in action)
     assert errors(labeled) == [False] * changed + [True] + [None] * (len(actions) - changed - 1)
@@ -128,9 +128,9 @@ def test_rules_label_the_retail_desk_in_its_own_words() -> None:
         ("Very well.", (None, None, None)),
     ):
         (labeled,) = by_rule([{**row, "diagnosis": diagnosis}])
-        found = labeled["labels"]
-        assert found["turn_was_error"] is True
-        assert (found["says_error"], found["error_type"], found["grounded"]) == expected, diagnosis
+        labels = labeled["labels"]
+        assert labels["turn_was_error"] is True
+        assert (labels["says_error"], labels["error_type"], labels["grounded"]) == expected, diagnosis
 
 
 def test_an_environment_that_does_not_repeat_what_was_recorded_is_refused() -> None:

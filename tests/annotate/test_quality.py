@@ -101,20 +101,20 @@ def test_a_majority_needs_more_than_any_other() -> None:
 
 
 def test_precision_and_recall_by_hand() -> None:
-    said = [True, True, True, False, False, None, True]
+    predicted = [True, True, True, False, False, None, True]
     was = [True, True, False, True, False, True, None]
-    assert precision_recall(said, was) == (2 / 3, 2 / 3)
+    assert precision_recall(predicted, was) == (2 / 3, 2 / 3)
     assert precision_recall([True, False, False], [True, True, True]) == (1.0, 1 / 3)
     assert all(map(math.isnan, precision_recall([False], [False])))
 
 
 def test_calibration_by_hand() -> None:
-    found = calibration(
+    levels = calibration(
         ["high", "high", "low", "low", "low"], [True, False, True, True, None], [True, False, True, False, True]
     )
-    assert found["high"] == (1.0, 2)
-    assert found["low"] == (0.5, 2)
-    assert math.isnan(found["medium"][0])
+    assert levels["high"] == (1.0, 2)
+    assert levels["low"] == (0.5, 2)
+    assert math.isnan(levels["medium"][0])
 
 
 def test_the_same_turns_are_drawn_for_every_arm_without_naming_it() -> None:
@@ -187,8 +187,8 @@ def test_the_report_sets_true_diagnoses_against_the_shuffled_floor() -> None:
 def test_a_gold_row_without_an_answer_leaves_the_majority_as_it_is() -> None:
     rated = {"id": "a", "confidence": "high", "labels": {"turn_was_error": True, "says_error": True}}
     gold = {"id": "a", "labels": {"turn_was_error": None, "says_error": False}}
-    found = quality_report([[rated]], {"a": "true"}, [gold])["true"]
-    assert (found["turn_was_error"], found["says_error"]) == (1.0, 0.0)
+    report = quality_report([[rated]], {"a": "true"}, [gold])["true"]
+    assert (report["turn_was_error"], report["says_error"]) == (1.0, 0.0)
 
 
 def test_three_raters_are_compared_by_alpha_and_may_leave_rows_out() -> None:
@@ -210,11 +210,11 @@ def labeled(task: str, number: int, error: bool) -> dict[str, Any]:
 def test_intervals_draw_episodes_and_not_turns() -> None:
     # Ten turns each of two episodes, one all wrong, one all right: only 0, 1/2 and 1 can be drawn.
     rows = [labeled(task, number, task == "a") for task in "ab" for number in range(10)]
-    found = quality_report([rows], {row["id"]: "true" for row in rows})["true"]
-    assert (found["turn_was_error"], found["turn_was_error/from"], found["turn_was_error/to"]) == (0.5, 0.0, 1.0)
-    assert found["error/precision"] == 0.5
-    assert (found["error/precision/from"], found["error/precision/to"]) == (0.0, 1.0)
-    assert "rows/from" not in found
+    report = quality_report([rows], {row["id"]: "true" for row in rows})["true"]
+    assert (report["turn_was_error"], report["turn_was_error/from"], report["turn_was_error/to"]) == (0.5, 0.0, 1.0)
+    assert report["error/precision"] == 0.5
+    assert (report["error/precision/from"], report["error/precision/to"]) == (0.0, 1.0)
+    assert "rows/from" not in report
 
 
 def test_bug_48_unanimous_episodes_have_no_interval_and_the_table_says_not_resolved() -> None:
@@ -223,8 +223,8 @@ def test_bug_48_unanimous_episodes_have_no_interval_and_the_table_says_not_resol
     assert report["true"]["turn_was_error"] == 0.6
     assert not [name for name in report["true"] if name.endswith(("/from", "/to"))]
     ((_, *measures), *_) = tables(report)
-    said = {name: cell for name, cell in measures if cell}
-    assert (said["turn_was_error"], said["rows"]) == ("0.600 [not resolved]", "20")
+    cells = {name: cell for name, cell in measures if cell}
+    assert (cells["turn_was_error"], cells["rows"]) == ("0.600 [not resolved]", "20")
 
 
 def test_a_single_episode_has_no_interval() -> None:

@@ -7,7 +7,7 @@ from cells import Cell, keep
 
 
 def by_seed(cell: Cell, out: Path) -> str:
-    """Seed 1 kills its process, seed 2 fails, the others are done; each leaves a mark that it was run."""
+    """Seed 1 kills its process, seed 2 fails, the others succeed; each writes a file to show that it was run."""
     with (out / "runs.txt").open("a") as log:
         log.write(f"{cell.method} {cell.seed}\n")
     if cell.seed == 1:
@@ -16,7 +16,7 @@ def by_seed(cell: Cell, out: Path) -> str:
 
 
 def all_done(cell: Cell, out: Path) -> str:
-    """Every cell ends well."""
+    """Every cell succeeds."""
     with (out / "runs.txt").open("a") as log:
         log.write(f"{cell.method} {cell.seed}\n")
     return keep(cell, out, "")

@@ -1,4 +1,4 @@
-"""Cells of a grid: their identity, how they end, and that sharing a process changes no number."""
+"""Cells of a grid: their identity, how they end, and that sharing a process changes no result."""
 
 import json
 from dataclasses import replace
@@ -79,13 +79,13 @@ def grid(tmp_path: Path) -> list[Cell]:
 
 
 def test_one_cell_that_dies_or_fails_takes_no_other_with_it(grid: list[Cell], tmp_path: Path) -> None:
-    said: list[str] = []
-    run_cells(grid, tmp_path, 1, said.append, by_seed)
+    lines: list[str] = []
+    run_cells(grid, tmp_path, 1, lines.append, by_seed)
     results = [result_of(cell, tmp_path) or {} for cell in grid]
     assert [result["status"] for result in results] == ["done", "crashed", "crashed", "done"]
     assert "exit status 9" in results[1]["error"]
     assert results[2]["error"] == "ValueError: seed 2"
-    assert sum("crashed" in line for line in said) == 2
+    assert sum("crashed" in line for line in lines) == 2
     rows = [row for cell in grid for row in rows_of(cell, tmp_path, False)]
     assert [row["status"] for row in rows if row["budget"] == 20] == ["done", "crashed", "crashed", "done"]
 
@@ -100,12 +100,12 @@ def test_the_same_command_repeats_no_finished_cell_and_tries_crashed_ones_again(
     assert all((result_of(cell, tmp_path) or {})["status"] == "done" for cell in grid)
 
 
-def test_an_interrupted_grid_goes_on_where_it_was(grid: list[Cell], tmp_path: Path) -> None:
-    said: list[str] = []
+def test_an_interrupted_grid_continues_where_it_stopped(grid: list[Cell], tmp_path: Path) -> None:
+    lines: list[str] = []
 
     def interrupt(line: str) -> None:
-        said.append(line)
-        if len(said) == 2:
+        lines.append(line)
+        if len(lines) == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -163,15 +163,15 @@ def test_tokens_and_steps_are_summed_up_to_each_budget(tmp_path: Path) -> None:
         "step,train/turns,rollout/action_tokens,reflection/tokens,teacher/tokens,train/skipped_steps,test/success\n"
         "0,0,,,,,0.1\n0,6,20,7,100,0,\n1,12,22,8,110,1,\n1,12,,,,,0.2\n2,25,30,9,120,0,\n"
     )
-    found = curve(tmp_path)
+    points = curve(tmp_path)
     columns = ("acting_tokens", "reflecting_tokens", "teaching_tokens", "steps")
-    assert [found["0"][name] for name in columns] == [0, 0, 0, 0]
-    assert [found["10"][name] for name in columns] == [42, 15, 210, 1]  # one of the two steps was skipped
-    assert [found["20"][name] for name in columns] == [72, 24, 330, 2]
+    assert [points["0"][name] for name in columns] == [0, 0, 0, 0]
+    assert [points["10"][name] for name in columns] == [42, 15, 210, 1]  # one of the two steps was skipped
+    assert [points["20"][name] for name in columns] == [72, 24, 330, 2]
 
 
 def numbers(cell: Cell, out: Path) -> list[dict[str, Any]]:
-    """What a cell measured, without times."""
+    """Results of a cell, without times."""
     assert (result_of(cell, out) or {})["status"] == "done", (cell.folder(out) / "log.txt").read_text()
     timed = ("train_cpu_s", "wall_s")
     return [
@@ -186,9 +186,9 @@ def test_cells_in_one_process_give_the_numbers_of_processes_of_their_own(tmp_pat
     run_cell(replace(CELL, method="hero_self", lr=2e-3, seed=5), shared)
     run_cell(CELL, shared)
     run_cells([CELL], alone, 1, lambda line: None)  # a worker of its own
-    found = numbers(CELL, alone)
-    assert found == numbers(CELL, shared)
-    assert found[-1]["steps"] > 0
+    result = numbers(CELL, alone)
+    assert result == numbers(CELL, shared)
+    assert result[-1]["steps"] > 0
     metrics = [(CELL.folder(out) / "version_0" / "metrics.csv").read_text() for out in (alone, shared)]
     assert metrics[0] == metrics[1]
 

@@ -1,4 +1,4 @@
-"""Raters of the packaged policies' reviews: a small sample, and what a reviewer's verdict counts as."""
+"""Raters of the packaged policies' reviews: a small sample, and the labels from a reviewer's verdicts."""
 
 import sys
 from pathlib import Path
@@ -39,7 +39,7 @@ def test_three_raters_and_both_arms_are_reported(
 def test_a_reviewer_that_would_have_acted_otherwise_says_mistake() -> None:
     rows = [{"task_id": "t", "seed": 0, "turn": n, "labels": dict.fromkeys(QUESTIONS, True)} for n in (1, 2, 3)]
     call = {"name": "click", "arguments": {"element": "red"}}
-    said = {("t", 0, 1): Diagnosis("wrong: blue", "high", call), ("t", 0, 2): Diagnosis("right: red", "high")}
-    rated = diagnosis_quality.by_review(rows, said | {("t", 0, 3): None})
+    diagnoses = {("t", 0, 1): Diagnosis("wrong: blue", "high", call), ("t", 0, 2): Diagnosis("right: red", "high")}
+    rated = diagnosis_quality.by_review(rows, diagnoses | {("t", 0, 3): None})
     assert [row["labels"]["turn_was_error"] for row in rated] == [True, False, None]
     assert all(row["labels"]["grounded"] is None for row in rated)

@@ -29,8 +29,8 @@ def test_each_measure_is_about_its_own_turns() -> None:
 
 def test_the_interval_draws_whole_episodes() -> None:
     # Episode 0 holds 0, 0, 0, episode 1 holds 1: means 0, 1/4 (one of each) and 1 with probability 1/4, 1/2, 1/4.
-    found = bootstrap_mean([(0, 0.0), (0, 0.0), (0, 0.0), (1, 1.0)])
-    assert (found["mean"], found["low"], found["high"]) == (0.25, 0.0, 1.0)
+    result = bootstrap_mean([(0, 0.0), (0, 0.0), (0, 0.0), (1, 1.0)])
+    assert (result["mean"], result["low"], result["high"]) == (0.25, 0.0, 1.0)
     assert math.isnan(bootstrap_mean([])["mean"])
 
 
@@ -39,15 +39,15 @@ def test_a_difference_is_paired_and_says_when_it_is_not_resolved() -> None:
         TurnScore(one.episode, one.wrong, one.divergence, one.endorsement - 1.0 - one.episode, one.changed)
         for one in SCORES
     ]
-    found = difference(SCORES, lower, "wrong")
-    assert (found["mean"], found["low"], found["high"], found["verdict"]) == (1.5, 1.0, 2.0, "higher")
+    result = difference(SCORES, lower, "wrong")
+    assert (result["mean"], result["low"], result["high"], result["verdict"]) == (1.5, 1.0, 2.0, "higher")
     assert difference(SCORES, SCORES, "divergence")["verdict"] == "not resolved"
 
 
 def test_differences_that_are_all_alike_have_no_interval() -> None:
     lower = [TurnScore(one.episode, one.wrong, one.divergence, one.endorsement - 1.0, one.changed) for one in SCORES]
-    found = difference(SCORES, lower, "wrong")
-    assert (interval(found, "+"), found["verdict"]) == ("+1.000 [no interval]", "not resolved")
+    result = difference(SCORES, lower, "wrong")
+    assert (interval(result, "+"), result["verdict"]) == ("+1.000 [no interval]", "not resolved")
 
 
 def test_the_arms_differ_in_their_words_alone() -> None:
@@ -73,13 +73,13 @@ def test_a_report_before_training_compares_every_arm_on_the_same_turns(tiny_conf
         f"--config={ROOT / name}" for name in ("configs/quickstart.yaml", "configs/baselines/rule_reflector.yaml")
     ]
     cli = instantiate([*configs, *scratch, f"{policy}.config={json.dumps(tiny_config)}", "--trainer.logger=false"])
-    found = before(cli, 6, "validate", ShopRules(), 0, "Fine.")
-    assert found["turns_compared"] <= found["turns"]
-    assert found["turns_wrong"] > 0  # random weights
-    assert set(found["arms"]) == {TRUE, "true without target", "shuffled", "generic", "constant"}
-    assert all(arm["divergence"]["mean"] > 0 for arm in found["arms"].values())
-    assert set(found["against_true"]) == {"shuffled", "generic", "constant"}
-    assert "according to ShopRules" in page({"before": found})
+    result = before(cli, 6, "validate", ShopRules(), 0, "Fine.")
+    assert result["turns_compared"] <= result["turns"]
+    assert result["turns_wrong"] > 0  # random weights
+    assert set(result["arms"]) == {TRUE, "true without target", "shuffled", "generic", "constant"}
+    assert all(arm["divergence"]["mean"] > 0 for arm in result["arms"].values())
+    assert set(result["against_true"]) == {"shuffled", "generic", "constant"}
+    assert "according to ShopRules" in page({"before": result})
 
 
 def grid(folder: Path, **successes: int) -> Path:
@@ -97,16 +97,16 @@ def grid(folder: Path, **successes: int) -> Path:
 
 
 def test_the_triangle_is_read_from_a_grid(tmp_path: Path) -> None:
-    found = after(
+    result = after(
         grid(tmp_path, hero_rule=9, shuffled=2, feedback_only=2), ["hero_rule", "shuffled", "feedback_only"], None
     )
-    verdicts = {(pair["method"], pair["against"]): pair["verdict"] for pair in found["pairs"]}
+    verdicts = {(pair["method"], pair["against"]): pair["verdict"] for pair in result["pairs"]}
     assert verdicts == {
         ("hero_rule", "shuffled"): "higher",
         ("hero_rule", "feedback_only"): "higher",
         ("shuffled", "feedback_only"): "not resolved",
     }
-    assert "| 250 | - | shuffled | feedback_only | 3 | 0.200 vs 0.200 |" in page({"after": found})
+    assert "| 250 | - | shuffled | feedback_only | 3 | 0.200 vs 0.200 |" in page({"after": result})
 
 
 def test_a_grid_without_the_corners_is_refused(tmp_path: Path) -> None:
@@ -115,5 +115,5 @@ def test_a_grid_without_the_corners_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_corner_is_named(tmp_path: Path) -> None:
-    found = after(grid(tmp_path, hero_rule=9, shuffled=2), ["hero_rule", "hero_self", "shuffled"], None)
-    assert any("hero_self" in reason for reason in found["left_out"])
+    result = after(grid(tmp_path, hero_rule=9, shuffled=2), ["hero_rule", "hero_self", "shuffled"], None)
+    assert any("hero_self" in reason for reason in result["left_out"])

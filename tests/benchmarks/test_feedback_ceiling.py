@@ -1,4 +1,4 @@
-"""What a feedback teacher is asked: each decision once, under what happened there."""
+"""Contexts of a feedback teacher: each decision once, by slot and outcome."""
 
 import sys
 from pathlib import Path
@@ -33,8 +33,8 @@ def episode(reward: float, color: str, prompt: tuple[int, ...]) -> Trajectory:
 def test_every_decision_is_asked_once_by_what_happened_there() -> None:
     policy = load("hero_pl:pocket-shop")
     prompt = policy.template.first_prompt("", FIRST, "user", ())
-    found = cases(policy, [episode(0.5, "blue", prompt), episode(1.0, "red", prompt)])
-    asked = {key: [(number, label) for number, _, label in parts] for key, parts in found.items() if parts}
+    parts_of = cases(policy, [episode(0.5, "blue", prompt), episode(1.0, "red", prompt)])
+    asked = {key: [(number, label) for number, _, label in parts] for key, parts in parts_of.items() if parts}
     assert asked == {
         ("item", "right, reward below 1"): [(0, "click[pine lamp]")],
         ("color", "wrong, reward below 1"): [(0, "click[red]")],
@@ -43,7 +43,7 @@ def test_every_decision_is_asked_once_by_what_happened_there() -> None:
         ("color", "right, reward 1"): [(1, "click[red]")],
         ("size", "right, reward 1"): [(1, "click[tiny]")],
     }
-    contexts = {context for parts in found.values() for _, context, _ in parts}
+    contexts = {context for parts in parts_of.values() for _, context, _ in parts}
     assert all(len(context) > len(prompt) for context in contexts), "with the observation and the reward"
 
 

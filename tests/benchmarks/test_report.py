@@ -1,4 +1,4 @@
-"""The tables of the documents are those of the results in the tree."""
+"""The tables in the documents equal those made from the results in the repository."""
 
 from pathlib import Path
 
@@ -56,10 +56,10 @@ def test_tables_of_other_files(root: Path) -> None:
     text = "".join(
         f"<!-- table: {words} -->\n{CLOSE}\n" for words in ("tuning.csv tuning", "gate.json json", "page.md text")
     )
-    found = rewrite(text, root)
-    assert "| GRPO, group of 8 | 0.300 (chosen) | 0.250 |" in found
-    assert "| no hint | 0.250 |\n| wrong turns | 12 |\n| passed | True |" in found
-    assert f"# A page\n{CLOSE}" in found
+    rewritten = rewrite(text, root)
+    assert "| GRPO, group of 8 | 0.300 (chosen) | 0.250 |" in rewritten
+    assert "| no hint | 0.250 |\n| wrong turns | 12 |\n| passed | True |" in rewritten
+    assert f"# A page\n{CLOSE}" in rewritten
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The grid as a command: what it refuses, what it would run, and that every cell is a configuration that parses."""
+"""The command of the grid: its errors, its plan, and that the configuration of every cell can be parsed."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -93,9 +93,9 @@ def test_the_live_variant_of_hero_has_neither_a_frozen_reflector_nor_a_frozen_te
 
 
 def test_controls_of_a_suite_without_rules_shuffle_its_own_reflector() -> None:
-    found = settings(SUITES["webshop"], "shuffled")["model.objective.init_args.reflector"]
-    assert found["class_path"] == "ShuffledReflector"
-    assert found["init_args"]["inner"] == SUITES["webshop"].values["model"]["objective"]["init_args"]["reflector"]
+    reflector = settings(SUITES["webshop"], "shuffled")["model.objective.init_args.reflector"]
+    assert reflector["class_path"] == "ShuffledReflector"
+    assert reflector["init_args"]["inner"] == SUITES["webshop"].values["model"]["objective"]["init_args"]["reflector"]
 
 
 def test_any_overlay_is_a_method_by_its_file_name(tmp_path: Path) -> None:
@@ -109,8 +109,8 @@ def test_any_overlay_is_a_method_by_its_file_name(tmp_path: Path) -> None:
 def test_an_arm_that_hides_diagnoses_does_not_choose_its_wording_by_them() -> None:
     for method in ("feedback_only", "reflection_only", "shuffled_without_feedback"):
         for suite, template in (("webshop", "short"), ("pocket-retail", "hero_pl:pocket/hint.jinja")):
-            found = settings(SUITES[suite], method)["model.objective.init_args.teacher.init_args.template"]
-            assert found == template
+            chosen = settings(SUITES[suite], method)["model.objective.init_args.teacher.init_args.template"]
+            assert chosen == template
 
 
 @pytest.mark.parametrize("method", ["full_demo", "full_demo_buffer", "full_demo_oracle", "full_demo_matched"])

@@ -1,4 +1,4 @@
-"""Usable reviews are counted, and blame is held against the rules."""
+"""Usable reviews are counted, and their verdicts are compared with the rules."""
 
 import sys
 from pathlib import Path
@@ -17,14 +17,14 @@ def call(element: str) -> dict:
     return {"name": "click", "arguments": {"element": element}}
 
 
-def test_blame_and_targets_are_counted_by_hand() -> None:
+def test_verdicts_and_targets_are_counted_by_hand() -> None:
     truth = [
         Reflection(
             (Diagnosis("wrong", "high", call("red")), Diagnosis("right", "high"), Diagnosis("x", "high", call("a"))),
             "ok",
         )
     ]
-    found = [
+    result = [
         Reflection(
             (
                 Diagnosis("no", "medium", {"name": "click", "arguments": {"argument": "Red"}}),
@@ -35,7 +35,7 @@ def test_blame_and_targets_are_counted_by_hand() -> None:
             tokens=9,
         )
     ]
-    total = counts(truth, found, ScriptedPolicy(parser=PlainText()))
+    total = counts(truth, result, ScriptedPolicy(parser=PlainText()))
     assert total == {"turns": 3, "usable": 2, "blamed": 2, "mistakes": 2, "both": 1, "right": 1, "tokens": 9}
 
 

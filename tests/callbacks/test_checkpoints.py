@@ -1,4 +1,4 @@
-"""A checkpoint is whole or it is not there; a broken one is named."""
+"""A checkpoint is complete or does not exist; an error names a damaged one."""
 
 import os
 import resource
@@ -142,7 +142,7 @@ def test_the_newest_checkpoint_is_the_one_with_most_steps_whenever_it_was_copied
     assert newest_verified(tmp_path) == (tmp_path / "step=2.ckpt", [])
 
 
-def test_nobody_goes_back_behind_a_newer_version(tmp_path):
+def test_a_checkpoint_of_a_newer_version_is_never_skipped(tmp_path):
     save(tmp_path / "step=1.ckpt", 1)
     newer_schema(tmp_path / "step=2.ckpt")
     with pytest.raises(HeroError, match="upgrade hero_pl"):

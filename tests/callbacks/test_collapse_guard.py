@@ -1,4 +1,4 @@
-"""The guard sees a run collapse, leaves a healthy one alone, and goes back to weights that were good."""
+"""The guard detects a collapse, does nothing in a healthy run, and restores the last good weights."""
 
 import json
 import math
@@ -23,11 +23,11 @@ QUICK = {
     metric: Limit(limit.low, limit.high, limit.margin, min(limit.window, 3), limit.reference)
     for metric, limit in LIMITS.items()
 }
-"""The limits in force, with windows for runs of a few steps."""
+"""The shipped limits, with windows for runs of a few steps."""
 
 
 class Insists(Objective):
-    """Makes one token ever more likely: the policy collapses onto it."""
+    """Makes one token more likely in every step: the policy collapses to it."""
 
     def __init__(self, token=None):
         self.token = token
@@ -56,10 +56,10 @@ def test_bug_40_a_policy_that_collapses_onto_one_token_raises_the_alarm(
 ):
     guard = CollapseGuard(limits=QUICK)
     fit(tiny_module(Insists(token), lr=0.02), tiny_data(), 15, callbacks=[guard], logger=CSVLogger(tmp_path))
-    found = events(tmp_path)
-    assert metrics <= {event["metric"] for event in found}
-    assert {event["action"] for event in found} == {"warn"}
-    assert guard.alarms == len(found)
+    logged = events(tmp_path)
+    assert metrics <= {event["metric"] for event in logged}
+    assert {event["action"] for event in logged} == {"warn"}
+    assert guard.alarms == len(logged)
 
 
 def test_bug_40_actions_that_grow_without_end_raise_the_alarm(tiny_module, tiny_data, fit, tmp_path):
@@ -111,7 +111,7 @@ def test_each_watched_number_has_a_limit_that_a_collapse_breaks_once(metric, hea
     assert str(alarms[0]).startswith(f"{metric} is ")
 
 
-def test_a_wording_that_does_harm_from_the_start_is_an_alarm_at_once():
+def test_a_wording_that_is_harmful_from_the_start_is_an_alarm_at_once():
     watch = Watch("teacher/hint_gain", LIMITS["teacher/hint_gain"])
     assert watch.observe(-2.0) is not None
     student_has_learned = Watch("teacher/hint_gain", LIMITS["teacher/hint_gain"])
@@ -184,8 +184,8 @@ def test_rollback_restores_weights_and_optimizer_of_a_step_before_the_collapse(t
     module = tiny_module(Insists(), lr=0.02)
     before = Weights()
     trainer = fit(module, tiny_data(), 30, callbacks=[before, guard, after], logger=CSVLogger(tmp_path))
-    found = events(tmp_path)
-    first = found[0]
+    logged = events(tmp_path)
+    first = logged[0]
     assert first["action"] == "rollback"
     # the newest checkpoint has not proved good yet, so it is the one before
     assert first["step"] - 4 <= first["restored_step"] <= first["step"] - 3
@@ -193,8 +193,8 @@ def test_rollback_restores_weights_and_optimizer_of_a_step_before_the_collapse(t
     assert not same(after.seen[first["step"]], before.seen[first["step"]])
     assert guard.rollbacks == 1
     # it collapses again, and the budget of rollbacks is used up
-    assert found[-1]["action"] == "stop"
-    assert trainer.global_step == found[-1]["step"] > first["step"]
+    assert logged[-1]["action"] == "stop"
+    assert trainer.global_step == logged[-1]["step"] > first["step"]
     assert module.turns > 0
 
 

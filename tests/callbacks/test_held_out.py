@@ -115,7 +115,7 @@ def test_negative_numbers_are_refused_with_the_meaning_of_zero(make):
         make()
 
 
-def test_held_out_tasks_that_are_trained_on_are_told(tiny_module, tiny_data, fit):
+def test_held_out_tasks_that_are_trained_on_cause_a_warning(tiny_module, tiny_data, fit):
     data = tiny_data(splits={"test": "train"})
     with pytest.warns(UserWarning, match="of the test tasks of hero_pl/WebShopPocket-v0 are also training tasks"):
         fit(tiny_module(), data, 1, callbacks=[HeldOut(episodes=2)])

@@ -1,4 +1,4 @@
-"""Loggers beside metrics.csv: own folders, the same run whichever of them there are, and no end of a run by them."""
+"""Loggers besides metrics.csv: they have their own folders, do not change a run, and cannot end it."""
 
 import importlib.util
 import json
@@ -32,7 +32,7 @@ class Gone(Logger):
         raise ConnectionError("refused for key 0123456789abcdef0123456789abcdef")
 
 
-def test_a_service_that_fails_is_told_once_and_left_alone(tmp_path):
+def test_a_service_that_fails_is_reported_once_and_not_used_again(tmp_path):
     logger = Beside("Gone", lambda: tmp_path, lambda folder: Gone())
     with pytest.warns(UserWarning, match=r"Gone failed \(ConnectionError: refused for key \[key\]\).*metrics\.csv"):
         logger.log_metrics({"loss": 1.0}, 0)
@@ -76,16 +76,16 @@ def outcome(folder):
 def test_every_choice_of_loggers_leaves_the_same_checkpoint_and_summary(config, tmp_path, monkeypatch):
     monkeypatch.setitem(os.environ, "WANDB_SILENT", "true")
     settings = {"trainer__max_steps": 1, "held_out__episodes": 1}
-    found = {}
+    result = {}
     for name, words in {"none": [], "tb": TENSORBOARD, "wb": WANDB, "both": [*TENSORBOARD, *WANDB]}.items():
         main(["fit", "--config", config(**settings), "--trainer.logger.init_args.name", name, *words])
         folder = tmp_path / "runs" / name / "version_0"
-        found[name] = outcome(folder)
+        result[name] = outcome(folder)
         assert (folder / "metrics.csv").is_file()
         assert (folder / "tensorboard").is_dir() == (words[:2] == TENSORBOARD)
         assert bool(list(folder.glob("wandb/offline-run-*"))) == (WANDB[0] in words)
-    weights, *rest = found["none"]
-    for name, (others, *other_rest) in found.items():
+    weights, *rest = result["none"]
+    for name, (others, *other_rest) in result.items():
         assert other_rest == rest, name
         assert all(torch.equal(weights[key], others[key]) for key in weights), name
 

@@ -1,4 +1,4 @@
-"""What a terminal shows during a run, and what a file gets: one line per step, and no warning that is wrong."""
+"""Output of a run in a terminal and in a file: one line per step, and no wrong warning."""
 
 import re
 from types import SimpleNamespace
@@ -140,8 +140,8 @@ NOISE = re.compile(
 
 
 @pytest.fixture
-def said(config, capfd, caplog, recwarn):
-    """What a command of a short run writes, and its warnings."""
+def output_of(config, capfd, caplog, recwarn):
+    """Output and warnings of the command of a short run."""
 
     caplog.set_level("INFO")
 
@@ -155,28 +155,28 @@ def said(config, capfd, caplog, recwarn):
             + caplog.text
             + "".join(str(one.message) for one in recwarn if "deprecated" not in str(one.message))
         )
-        assert not (found := NOISE.search(text)), found
+        assert not (match := NOISE.search(text)), match
         return text
 
     return run
 
 
-def test_a_run_and_its_resumption_say_nothing_that_is_wrong(said, tmp_path):
-    text = said(trainer__max_steps=2)
+def test_a_run_and_its_resumption_say_nothing_that_is_wrong(output_of, tmp_path):
+    text = output_of(trainer__max_steps=2)
     assert len(re.findall(r"^step \d", text, re.MULTILINE)) == 2
-    text = said("--resume", "auto", trainer__max_steps=3)
+    text = output_of("--resume", "auto", trainer__max_steps=3)
     assert "Resuming the run in" in text
     assert re.findall(r"^step (\d)", text, re.MULTILINE) == ["3"]
     checkpoint = tmp_path / "runs" / "tiny" / "version_0" / "checkpoints" / "last.ckpt"
-    assert f"version_1 from {checkpoint}" in said("--ckpt_path", str(checkpoint), trainer__max_steps=4)
+    assert f"version_1 from {checkpoint}" in output_of("--ckpt_path", str(checkpoint), trainer__max_steps=4)
 
 
-def test_a_complete_run_that_is_resumed_keeps_its_last_evaluation(said, tmp_path):
-    said(trainer__max_steps=1)
+def test_a_complete_run_that_is_resumed_keeps_its_last_evaluation(output_of, tmp_path):
+    output_of(trainer__max_steps=1)
     run = tmp_path / "runs" / "tiny" / "version_0"
     before = {name: (run / name).read_bytes() for name in ("eval.jsonl", "trajectories.jsonl", "metrics.csv")}
     assert before["eval.jsonl"].count(b"\n") == 4
-    assert "The run is complete: it has made its 1 steps" in said("--resume", "auto", trainer__max_steps=1)
+    assert "The run is complete: it has made its 1 steps" in output_of("--resume", "auto", trainer__max_steps=1)
     assert {name: (run / name).read_bytes() for name in before} == before
 
 

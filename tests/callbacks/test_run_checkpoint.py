@@ -53,7 +53,7 @@ def test_an_error_saves_the_last_whole_step_and_names_the_way_on(tiny_module, ti
 
 
 class FailingReport(Callback):
-    """A report that goes wrong."""
+    """Fails at the end of training."""
 
     def on_train_end(self, trainer, module):
         raise RuntimeError("no such color")
@@ -74,7 +74,7 @@ def test_a_finished_run_that_is_resumed_trains_nothing(tiny_module, tiny_data, f
     assert (again.turns, trainer.global_step) == (first.turns, read(last)["global_step"])
 
 
-def test_a_finished_run_goes_on_with_a_larger_budget_as_one_that_had_it_at_once(tiny_module, tiny_data, fit, tmp_path):
+def test_a_finished_run_continued_with_a_larger_budget_equals_a_whole_one(tiny_module, tiny_data, fit, tmp_path):
     whole = tiny_module()
     fit(whole, tiny_data(), 4)
     fit(tiny_module(), tiny_data(), 2, callbacks=[RunCheckpoint(100)])

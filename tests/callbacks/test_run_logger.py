@@ -55,7 +55,7 @@ def test_a_folder_that_holds_a_run_is_refused_and_left_alone(tmp_path):
     assert (tmp_path / "same" / "version_0" / "metrics.csv").read_bytes() == before
 
 
-def test_a_resumed_logger_goes_on_below_its_rows_also_with_new_columns(tmp_path):
+def test_a_resumed_logger_appends_to_its_rows_also_with_new_columns(tmp_path):
     logged(RunLogger(str(tmp_path), "same"), {"loss": 1.0}, {"loss": 0.5})
     again = RunLogger(str(tmp_path), "same")
     again.go_on_in(tmp_path / "same" / "version_0")
@@ -72,7 +72,7 @@ def test_two_processes_do_not_write_to_one_run(tmp_path):
         pass
 
 
-def test_files_are_cut_back_to_the_checkpoint_and_it_is_said(tmp_path):
+def test_files_are_truncated_to_the_checkpoint_with_a_message(tmp_path):
     (tmp_path / "eval.jsonl").write_text('{"a":1}\n', encoding="utf-8")
     (tmp_path / "metrics.csv").write_text("loss\n1\n2\n", encoding="utf-8")
     at = sizes(tmp_path)
@@ -80,12 +80,12 @@ def test_files_are_cut_back_to_the_checkpoint_and_it_is_said(tmp_path):
         file.write('{"a":2}\n{"a":')
     (tmp_path / "events.jsonl").write_text("{}\n", encoding="utf-8")
     (tmp_path / "metrics.csv").write_text("loss,turns\n1,\n2,\n3,4\n5,", encoding="utf-8")  # a torn last row
-    said = list(cut_back(tmp_path, at))
+    notes = list(cut_back(tmp_path, at))
     assert (tmp_path / "eval.jsonl").read_text(encoding="utf-8") == '{"a":1}\n'
     assert (tmp_path / "events.jsonl").read_text(encoding="utf-8") == ""
     assert rows_of(tmp_path / "metrics.csv") == [{"loss": "1", "turns": ""}, {"loss": "2", "turns": ""}]
-    assert len(said) == 3
-    assert "eval.jsonl: 1 lines written after the checkpoint were removed (13 bytes)" in said[1] + said[0]
+    assert len(notes) == 3
+    assert "eval.jsonl: 1 lines written after the checkpoint were removed (13 bytes)" in notes[1] + notes[0]
 
 
 def test_a_file_that_lost_lines_of_the_run_is_named(tmp_path):

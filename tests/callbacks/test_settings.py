@@ -1,4 +1,4 @@
-"""Settings that changed since a checkpoint are named; those that decide what was learned from are refused."""
+"""Settings that changed since a checkpoint are listed; changes to the training data are refused."""
 
 import pytest
 

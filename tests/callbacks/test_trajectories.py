@@ -1,4 +1,4 @@
-"""A run says where it is when it ends."""
+"""A run prints its folder when it ends."""
 
 import pytest
 from lightning.pytorch.loggers import CSVLogger
@@ -8,15 +8,15 @@ from hero_pl.callbacks.trajectories import TrajectoryLog
 
 
 @pytest.mark.parametrize(
-    ("every_n_steps", "episodes", "said"),
+    ("every_n_steps", "episodes", "message"),
     [(1, 0, "The run is in {folder}; view it with: hero_pl view {folder}\n"), (0, 0, "The run is in {folder}\n")],
 )
 def test_a_run_without_evaluations_names_its_folder_at_the_end(
-    every_n_steps, episodes, said, tiny_module, tiny_data, fit, tmp_path, capsys
+    every_n_steps, episodes, message, tiny_module, tiny_data, fit, tmp_path, capsys
 ):
     callbacks = [HeldOut(episodes), TrajectoryLog(every_n_steps)]
     fit(tiny_module(), tiny_data(), 1, callbacks=callbacks, logger=CSVLogger(tmp_path, "tiny"))
-    assert said.format(folder=tmp_path / "tiny" / "version_0") in capsys.readouterr().out
+    assert message.format(folder=tmp_path / "tiny" / "version_0") in capsys.readouterr().out
 
 
 def test_a_run_whose_evaluation_names_the_folder_does_not_name_it_again(tiny_module, tiny_data, fit, tmp_path, capsys):

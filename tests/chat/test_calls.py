@@ -1,4 +1,4 @@
-"""Tool calls in the dialects that models speak: read completely, or malformed with a reason."""
+"""Tool calls in the formats of common models: they are read completely, or are malformed with a reason."""
 
 import json
 import time

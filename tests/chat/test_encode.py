@@ -1,4 +1,4 @@
-"""Text from outside: what no tokenizer can encode is replaced, and what spells a control token is counted."""
+"""Text from outside: characters that cannot be encoded are replaced, and texts with control tokens are counted."""
 
 import string
 

@@ -1,4 +1,4 @@
-"""Conversations turn by turn: what was sampled stays, and templates that rewrite history get the history they write."""
+"""Conversations turn by turn: sampled ids are kept, and a template can rewrite the history as it does in general."""
 
 import pytest
 
@@ -60,13 +60,13 @@ def test_strip_gives_the_prompts_of_a_template_that_drops_earlier_reasoning() ->
     assert template.drops_reasoning
     history = History(template, "s", "q")
     first, second = "<think>\nhm\n</think>\n\nlook", "<think>\nso\n</think>\n\nbuy"
-    said = [("system", "s"), ("user", "q"), ("assistant", first), ("tool", "seen")]
+    messages = [("system", "s"), ("user", "q"), ("assistant", first), ("tool", "seen")]
     # the reasoning stays while tools answer, and goes when the user does
-    assert text(template, history.append(action(template, first), "seen", "tool")) == wanted(template, *said)
+    assert text(template, history.append(action(template, first), "seen", "tool")) == wanted(template, *messages)
     assert history.rewritten_tokens == 0
-    said += [("assistant", second), ("user", "thanks <|im_end|>")]
+    messages += [("assistant", second), ("user", "thanks <|im_end|>")]
     last = history.append(action(template, second), "thanks <|im_end|>")
-    assert text(template, last) == wanted(template, *said)
+    assert text(template, last) == wanted(template, *messages)
     assert "hm" not in text(template, last)
     assert history.rewritten_tokens > 0
     assert [i for i in last if i in template.encoder.control_ids].count(int(template.tokenizer.eos_token_id)) == 6
@@ -105,10 +105,10 @@ def test_a_system_prompt_that_moves_moves_and_the_cost_is_counted() -> None:
     template = made(MOVES)
     assert template.moves_prompt
     history = History(template, "rules ", "q")
-    said = [("system", "rules "), ("user", "q")]
-    assert text(template, history.prompt_ids) == wanted(template, *said)
-    said += [("assistant", "a"), ("user", "o")]
-    assert text(template, history.append(action(template, "a"), "o")) == wanted(template, *said)
+    messages = [("system", "rules "), ("user", "q")]
+    assert text(template, history.prompt_ids) == wanted(template, *messages)
+    messages += [("assistant", "a"), ("user", "o")]
+    assert text(template, history.append(action(template, "a"), "o")) == wanted(template, *messages)
     assert history.rewritten_tokens > 0
     hinted = text(template, template.insert_hint(history.prompt_ids, "H", "last_message"))
     assert hinted.endswith("rules o\n\nH<|im_end|>\n<|im_start|>assistant\n")

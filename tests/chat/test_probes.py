@@ -1,4 +1,4 @@
-"""The lines of the model check that need no model, on small tokenizers and, where there are any, on real ones."""
+"""The checks of chat templates, which need no model: on small tokenizers and, if available, on real ones."""
 
 import os
 from pathlib import Path
@@ -59,10 +59,10 @@ def test_a_hint_position_that_the_template_cannot_show_is_wrong_where_it_is_set(
         "{{ raise_exception('Roles must alternate') }}{% endif %}<|im_start|>",
         1,
     )
-    found = lines(made(TOOLS + alternating))
-    assert not found["hint before_action"].ok
-    assert "last_message" in found["hint before_action"].detail
-    assert found["hint last_message"].ok
+    report = lines(made(TOOLS + alternating))
+    assert not report["hint before_action"].ok
+    assert "last_message" in report["hint before_action"].detail
+    assert report["hint last_message"].ok
     other = lines(made(TOOLS + alternating, hint_position="last_message"))
     assert other["hint before_action"].ok
     assert "not possible" in other["hint before_action"].detail
@@ -80,7 +80,7 @@ def test_text_from_outside_that_becomes_a_control_token_is_noticed(monkeypatch: 
     assert not lines(made(TOOLS + CHATML))["hostile text"].ok
 
 
-def test_what_changes_prompts_is_told() -> None:
+def test_properties_that_change_prompts_are_reported() -> None:
     with pytest.warns(UserWarning, match="today"):
         tell(made("{{ strftime_now('%Y') }}" + CHATML))
     dropped = CHATML.replace("message['content'] }}", "message['content'].split('</think>')[-1] }}")
@@ -89,7 +89,7 @@ def test_what_changes_prompts_is_told() -> None:
 
 
 @pytest.mark.filterwarnings("error")
-def test_nothing_is_told_of_a_template_that_is_followed() -> None:
+def test_a_supported_template_has_no_remarks() -> None:
     tell(made(CHATML))
     tell(made("{{ strftime_now('%Y') }}" + CHATML, template_args={"today": "2025-01-01"}))
 
@@ -119,6 +119,6 @@ def test_the_real_tokenizers_are_right_in_every_line() -> None:
         tokenizer = AutoTokenizer.from_pretrained(folder)
         if tokenizer.chat_template is None:
             continue
-        found = lines(ChatTemplate(tokenizer, template_args={"date_string": "26 Jul 2024"}))
-        wrong += [(folder.parts[-3], line) for line in found.values() if not line.ok and line.name != "tools"]
+        report = lines(ChatTemplate(tokenizer, template_args={"date_string": "26 Jul 2024"}))
+        wrong += [(folder.parts[-3], line) for line in report.values() if not line.ok and line.name != "tools"]
     assert not wrong

@@ -1,4 +1,4 @@
-"""Reasoning is private, and a reply that was cut inside it is no action."""
+"""Reasoning never reaches the environment, and a reply that was cut inside its reasoning is not an action."""
 
 import pytest
 

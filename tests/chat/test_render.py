@@ -1,4 +1,4 @@
-"""Rendering: filters of a template act on real values, and every letter says where it came from."""
+"""Rendering: filters of a template get the real values, and the source of every character is known."""
 
 import pytest
 from hypothesis import given, settings
@@ -132,6 +132,6 @@ def test_the_day_does_not_come_from_the_clock() -> None:
         "{{ strftime_now('%d %b %Y') }}{{ place }}" + made("{{ m.content }}").tokenizer.chat_template
     )
     assert "26 Jul 2024" in ChatTemplate(tokenizer).renderer.plain([Message("user", "a")])
-    told = ChatTemplate(tokenizer, template_args={"today": "2031-03-04", "place": " Rome"})
-    assert "04 Mar 2031 Rome" in told.renderer.plain([Message("user", "a")])
-    assert told.renderer.asked_the_date
+    dated = ChatTemplate(tokenizer, template_args={"today": "2031-03-04", "place": " Rome"})
+    assert "04 Mar 2031 Rome" in dated.renderer.plain([Message("user", "a")])
+    assert dated.renderer.asked_the_date

@@ -1,4 +1,4 @@
-"""Prompts as ids: they grow by appending, outside text stays text, hints land where the setting says."""
+"""Prompts as ids: they grow by appending, outside text stays plain text, hints are inserted at the set position."""
 
 import json
 from typing import get_args

@@ -1,4 +1,4 @@
-"""Prompts: recorded text is marked line by line, and a template that names something unknown is an error."""
+"""Prompts: recorded text is quoted line by line, and an unknown name in a template is an error."""
 
 import jinja2
 import pytest

@@ -43,7 +43,7 @@ def test_templates_can_be_named(config, tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["--labels", "guess"], "guess"),
         (["--episodes", "0"], "--episodes=0"),
@@ -51,11 +51,11 @@ def test_templates_can_be_named(config, tmp_path) -> None:
     ],
 )
 def test_settings_that_cannot_work_are_refused_before_a_model_is_loaded(
-    words, said, config, loads_no_model, capsys
+    words, message, config, loads_no_model, capsys
 ) -> None:
     with pytest.raises(SystemExit):
         main(["check-hints", "--config", config(), *words])
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_force_reaches_the_teacher_and_is_refused_where_there_is_nothing_to_force(config) -> None:
@@ -72,6 +72,6 @@ def test_a_refused_run_ends_with_the_table_and_a_status(config, capsys) -> None:
     with pytest.raises(SystemExit) as end:
         main(["fit", "--config", config(model__objective__init_args__teacher=auto)])
     assert end.value.code == 1
-    said = capsys.readouterr().err
-    assert "To train anyway: --force true" in said
-    assert "reply_exactly" in said
+    error = capsys.readouterr().err
+    assert "To train anyway: --force true" in error
+    assert "reply_exactly" in error

@@ -1,4 +1,4 @@
-"""A class is a component because it lies where components lie."""
+"""A class is a component if its module is in the package of its base class."""
 
 import os
 import shutil
@@ -36,7 +36,7 @@ class Whisperer(HindsightTeacher):
 
 @pytest.fixture
 def copy(tmp_path):
-    """Runs a command with a copy of the package, to which files were added."""
+    """Runs a command with a copy of the package and additional files in it."""
     shutil.copytree(ROOT / "hero_pl", tmp_path / "hero_pl", ignore=shutil.ignore_patterns("__pycache__"))
 
     def run(*words):

@@ -1,4 +1,4 @@
-"""Configurations by name and by file: read as a person reads them, or refused with file and line."""
+"""Configurations by name and by file: scalars have the type that a person expects; errors name file and line."""
 
 import json
 import re
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def message(capsys, args):
-    """What a refused command prints."""
+    """Error message of a refused command."""
     with pytest.raises(SystemExit) as exit_:
         main(args)
     assert exit_.value.code not in (0, None)
@@ -33,9 +33,9 @@ def test_every_file_of_the_checkout_has_a_name_and_is_listed_with_what_it_is() -
     listed = describe().split("\n\n")
     assert len(listed) == len(list((ROOT / "configs").rglob("*.yaml")))
     for block in listed:
-        name, *told, command = block.splitlines()
+        name, *description, command = block.splitlines()
         assert resolve(name) == ROOT / "configs" / f"{name.removeprefix('hero_pl:')}.yaml"
-        assert "".join(told).strip()
+        assert "".join(description).strip()
         assert f"--config {name}" in command
         assert "configs/" not in command
 
@@ -107,8 +107,8 @@ def test_every_command_with_a_configuration_takes_a_name(config, capsys, tmp_pat
     ],
 )
 def test_a_scalar_is_what_it_looks_like(text, value) -> None:
-    found = load_text(text)
-    assert (found, type(found)) == (value, type(value))
+    values = load_text(text)
+    assert (values, type(values)) == (value, type(value))
 
 
 @pytest.mark.parametrize(
@@ -150,14 +150,14 @@ def test_yaml_that_seems_to_say_something_else_is_refused_with_file_and_line(
     text, expected = REFUSED[kind]
     (tmp_path / "over.yaml").write_text(text, encoding="utf-8")
     first = [] if command == "components" else ["--config", config()]
-    said = message(capsys, [command, *first, "--config", str(tmp_path / "over.yaml")])
-    assert f"hero_pl: {tmp_path / 'over.yaml'}, {expected}" in said
+    error = message(capsys, [command, *first, "--config", str(tmp_path / "over.yaml")])
+    assert f"hero_pl: {tmp_path / 'over.yaml'}, {expected}" in error
 
 
 @pytest.mark.parametrize("words", [["--model.lr=.nan"], ["--model.lr", ".inf"], ["--data.env_args={a: 1, a: 2}"]])
 def test_the_command_line_is_read_by_the_same_rules(words, config, capsys, loads_no_model) -> None:
-    said = message(capsys, ["fit", "--config", config(), *words])
-    assert "expected a finite decimal number" in said or "appears twice" in said
+    error = message(capsys, ["fit", "--config", config(), *words])
+    assert "expected a finite decimal number" in error or "appears twice" in error
 
 
 @pytest.mark.parametrize("where", ["file", "words"])
@@ -177,13 +177,13 @@ def test_words_are_text_where_text_is_taken_and_booleans_where_those_are(where, 
         encoding="utf-8",
     )
     over = [f"--config={tmp_path / 'over.yaml'}"] if where == "file" else [f"--{k}={v}" for k, v in values.items()]
-    found = instantiate(["--config", config(), *over]).config
-    assert found.collapse_guard.action == "off"
-    assert found.held_out.method == "no"
-    assert found.trainer.logger.init_args.name == "on"
-    assert found.export.enabled is True
-    assert found.trainer.enable_checkpointing is False
-    assert found.data.env_args == {"country": "no", "compact": "off"}
+    result = instantiate(["--config", config(), *over]).config
+    assert result.collapse_guard.action == "off"
+    assert result.held_out.method == "no"
+    assert result.trainer.logger.init_args.name == "on"
+    assert result.export.enabled is True
+    assert result.trainer.enable_checkpointing is False
+    assert result.data.env_args == {"country": "no", "compact": "off"}
 
 
 def test_values_reach_the_run_through_its_own_record(config, tmp_path, capsys) -> None:
@@ -196,8 +196,8 @@ def test_values_reach_the_run_through_its_own_record(config, tmp_path, capsys) -
 def test_a_folder_in_the_place_of_a_configuration_is_called_that(capsys, tmp_path, loads_no_model) -> None:
     assert f"{tmp_path} is a folder; expected a file" in message(capsys, ["fit", "--config", str(tmp_path)])
     (tmp_path / "quickstart.yaml").touch()
-    said = message(capsys, ["fit", "--config", str(tmp_path / "quickstrat.yaml")])
-    assert re.search(r"There is no file .*quickstrat\.yaml\. Did you mean .*quickstart\.yaml\?", said)
+    error = message(capsys, ["fit", "--config", str(tmp_path / "quickstrat.yaml")])
+    assert re.search(r"There is no file .*quickstrat\.yaml\. Did you mean .*quickstart\.yaml\?", error)
 
 
 def test_a_configuration_may_be_written_on_the_command_line(config) -> None:

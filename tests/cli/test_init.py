@@ -48,12 +48,12 @@ def test_from_init_to_two_steps_in_at_most_eight_commands_from_a_folder_that_is_
     (block,) = re.findall(r"```sh\n(.*?)```", (project / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     commands = block.splitlines()
     assert 2 + len(commands) <= MOST_COMMANDS  # init and cd before them
-    said = {command: run(command, project) for command in commands}
-    assert "follows the API" in said["hero_pl check-env my_env:my_env/Guess-v0"]
-    assert "3 passed" in said["pytest"]
-    steps = re.findall(r"^step (\d)", said["hero_pl fit --config run.yaml --trainer.max_steps 2"], re.MULTILINE)
+    output_of = {command: run(command, project) for command in commands}
+    assert "follows the API" in output_of["hero_pl check-env my_env:my_env/Guess-v0"]
+    assert "3 passed" in output_of["pytest"]
+    steps = re.findall(r"^step (\d)", output_of["hero_pl fit --config run.yaml --trainer.max_steps 2"], re.MULTILINE)
     assert steps == ["1", "2"]
-    assert "Your guess?" in said["hero_pl view runs/my_env --terminal --limit 2"]
+    assert "Your guess?" in output_of["hero_pl view runs/my_env --terminal --limit 2"]
 
 
 def test_the_environment_is_short_and_well_formed(tmp_path):
@@ -85,7 +85,7 @@ def test_nothing_is_overwritten_and_a_name_has_to_be_that_of_a_module(tmp_path, 
     assert (tmp_path / "fresh" / "fresh.py").is_file()
 
 
-def test_a_module_beside_the_user_is_found_but_takes_the_place_of_no_package(tmp_path):
+def test_a_module_in_the_current_folder_is_found_but_replaces_no_package(tmp_path):
     (tmp_path / "typing_extensions.py").write_text("raise SystemExit('taken over')\n", encoding="utf-8")
     (tmp_path / "beside.py").write_text("print('found')\n", encoding="utf-8")
     program = tmp_path / "bin" / "hero_pl"

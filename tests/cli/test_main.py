@@ -1,4 +1,4 @@
-"""The command line refuses what cannot work before a model is loaded, and names the cure."""
+"""The command line refuses what cannot work before a model is loaded, and says what to do."""
 
 import json
 import os
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def message(capsys, args):
-    """What a refused command prints."""
+    """Error message of a refused command."""
     with pytest.raises(SystemExit) as exit_:
         main(args)
     assert exit_.value.code not in (0, None)
@@ -59,7 +59,7 @@ def test_a_file_that_is_no_configuration_is_named_by_every_command(command, kind
     assert "Traceback" not in text
 
 
-def test_an_option_that_is_no_yaml_is_not_blamed_on_a_file(config, capsys, loads_no_model):
+def test_an_option_that_is_no_yaml_does_not_name_a_file(config, capsys, loads_no_model):
     assert 'in "the command line", line 1' in message(capsys, ["fit", "--config", config(), "--data={a: [1"])
 
 
@@ -240,7 +240,7 @@ def test_run_folders_may_stand_before_between_and_after_the_options(words, folde
     asked = []
     monkeypatch.setattr("hero_pl.runs.compare.compare_runs", lambda *given, **_: asked.append(given))
     for name in ("to_markdown", "print_comparison"):
-        monkeypatch.setattr(f"hero_pl.runs.tables.{name}", lambda found, name=name: asked.append(name))
+        monkeypatch.setattr(f"hero_pl.runs.tables.{name}", lambda comparisons, name=name: asked.append(name))
     main(["compare", *words.split()])
     assert asked == [
         ([Path(one) for one in folders.split()], "x", "success"),

@@ -1,4 +1,4 @@
-"""A run of fit is resumed in its own folder, or refused with the cure; never started from scratch by mistake."""
+"""A run of fit is resumed in its own folder, or refused with advice; it never starts from scratch by mistake."""
 
 import csv
 import json
@@ -13,7 +13,7 @@ from hero_pl.runs.records import read_records
 
 
 def message(capsys, args):
-    """What a refused command prints."""
+    """Error message of a refused command."""
     with pytest.raises(SystemExit) as exit_:
         main(args)
     assert exit_.value.code == 1
@@ -48,7 +48,7 @@ def test_auto_starts_a_run_and_then_continues_it_in_its_folder(config, tmp_path)
     assert yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["trainer"]["max_steps"] == 4
 
 
-def test_changed_settings_are_applied_or_refused_and_said(config, capsys, tmp_path, caplog):
+def test_changed_settings_are_applied_or_refused_with_a_message(config, capsys, tmp_path, caplog):
     main(["fit", "--config", config(trainer__max_steps=1, model__lr=1e-3)])
     run = tmp_path / "runs" / "tiny" / "version_0"
     text = message(capsys, ["fit", "--config", config(data__tasks_per_step=2), "--resume", str(run)])

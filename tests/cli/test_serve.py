@@ -1,4 +1,4 @@
-"""The launch line fits the configuration: its model, precision, context, adapter and address."""
+"""The launch command fits the configuration: model, precision, context length, adapter and address."""
 
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,7 @@ def test_a_rank_between_those_of_the_server_is_rounded_up() -> None:
         Launch.of(HuggingFacePolicy(pretrained="owner/model", lora=Lora(rank=1024)), "student")
 
 
-def test_a_configuration_without_a_server_is_told_the_overlay(capsys: Any) -> None:
+def test_a_configuration_without_a_server_is_refused_with_the_overlay_to_add(capsys: Any) -> None:
     with pytest.raises(SystemExit):
         main(["serve-command", "--config", str(CONFIGS / "quickstart.yaml")])
     assert "add --config configs/hardware/server.yaml" in capsys.readouterr().err

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def compose():
-    """Builds what configuration files and options say."""
+    """Instantiates configuration files and options."""
 
     def build(*files, arguments=()):
         return instantiate([*(word for file in files for word in ("--config", str(file))), *arguments])

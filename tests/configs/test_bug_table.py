@@ -12,7 +12,7 @@ MISSING = "not covered yet"
 ALSO = {
     21: [("tests/test_module.py", "test_a_run_resumed_at_any_step_equals_the_whole_run_bit_for_bit")],
 }
-"""Tests of a bug that carry neither its number nor the words by which its mutation selects them."""
+"""Tests of a bug without its number in their name, which its mutation does not select."""
 
 
 def functions():
@@ -24,18 +24,18 @@ def functions():
 
 def covering(tests):
     """Tests by number of the bug; ``test_bug_15_and_16_...`` covers both."""
-    found = {}
+    tests_of = {}
     for file, name in tests:
         head = re.match(r"test_bug_(\d+(?:_and_\d+)*)_", name)
         for number in head.group(1).split("_and_") if head else ():
-            found.setdefault(int(number), []).append((file, name))
+            tests_of.setdefault(int(number), []).append((file, name))
     for bug in bugs():
         if bug.select:
             chosen = [one for one in tests if one[0] == bug.tests and bug.select in one[1]]
-            found.setdefault(bug.number, []).extend(chosen)
+            tests_of.setdefault(bug.number, []).extend(chosen)
     for number, also in ALSO.items():
-        found.setdefault(number, []).extend(one for one in also if one in tests)
-    return found
+        tests_of.setdefault(number, []).extend(one for one in also if one in tests)
+    return tests_of
 
 
 def test_the_table_has_every_bug_once_and_in_order() -> None:
@@ -64,12 +64,12 @@ def test_every_bug_can_still_be_put_in_where_its_mutation_says() -> None:
 
 
 def fill() -> None:
-    """Write how the bugs are put in, and the tests that exist, into the last columns."""
-    found = covering(list(functions()))
+    """Fill the last two columns: the mutation of each bug, and its tests."""
+    tests_of = covering(list(functions()))
     put_in = {bug.number: bug.put_in_as for bug in bugs()}
 
     def row(match: re.Match[str]) -> str:
-        tests = dict.fromkeys(found.get(int(match[1]), []))
+        tests = dict.fromkeys(tests_of.get(int(match[1]), []))
         named = "<br>".join(f"`{f}::{n}`" for f, n in tests) or MISSING
         return f"| {match[1]} | {match[2]} | {put_in.get(int(match[1]), '')} | {named} |"
 

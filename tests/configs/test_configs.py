@@ -1,4 +1,4 @@
-"""Configurations as files: each says how it is run, and no two overlays train the same thing."""
+"""Configuration files: each begins with its command, and no two overlays train the same."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Every overlay composes with the quickstart and runs, and changes what it says and nothing else."""
+"""Every overlay works with the quickstart, and changes only what its comment says."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The examples of docs/extending.md work as they stand there."""
+"""The examples of docs/extending.md work unchanged."""
 
 import importlib
 import os
@@ -23,7 +23,7 @@ def blocks(language):
 
 @pytest.fixture
 def mine(tmp_path, monkeypatch):
-    """The module that the page builds up, importable."""
+    """The module with all examples of the page, importable."""
     (tmp_path / "mine.py").write_text("\n\n".join(blocks("python")), encoding="utf-8")
     for name, text in zip(("mine.yaml", "imitation.yaml"), blocks("yaml"), strict=True):
         (tmp_path / name).write_text(text, encoding="utf-8")
@@ -46,7 +46,7 @@ def test_each_test_of_the_page_passes(name, mine) -> None:
 
 
 def trained(overlay, tiny_config, tmp_path):
-    """Two steps of the quickstart with an overlay and a policy at random."""
+    """Two steps of the quickstart with an overlay and a policy with random weights."""
     policy = "--model.policy.init_args"
     cli = instantiate(
         [

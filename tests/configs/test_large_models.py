@@ -114,7 +114,7 @@ def test_the_webshop_configuration_finds_its_tasks(compose) -> None:
 
 @pytest.fixture
 def official_data():
-    """The argument that names the official data, which only a checkout of it has."""
+    """The argument with the folder of the official data."""
     folder = SHARED / "data" / "taubench"
     if not folder.is_dir():
         pytest.skip("the folder shared/data/taubench is not beside the repository")

@@ -1,4 +1,4 @@
-"""docs/method.md quotes the prompts as they are, and names knobs and components that exist."""
+"""docs/method.md quotes the current prompts, and names settings and components that exist."""
 
 import inspect
 import re

@@ -1,4 +1,4 @@
-"""Overlays that carry the name of a paper, or of a knob of one, are set up as the paper says."""
+"""Overlays that are named after a paper have the settings of the paper."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Configurations for real models measure which hints these read, and those of SmolLM2 run on a tiny one."""
+"""Configurations for real models check hints before training, and those of SmolLM2 run on a tiny model."""
 
 import json
 from pathlib import Path

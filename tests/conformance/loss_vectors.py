@@ -96,14 +96,14 @@ class Tracked(Mapping[str, Any]):
 
 
 class Either(tuple[Any, ...]):
-    """Alternatives of which one has to match."""
+    """Alternatives; one of them must match."""
 
     def __new__(cls, *alternatives: Any) -> Either:
         return super().__new__(cls, alternatives)
 
 
 class Tokens:
-    """The active tokens of a case as the product sees them: flat, with trajectory, turn and weight."""
+    """The active tokens of a case as hero_pl has them: flat, with trajectory, turn and weight."""
 
     def __init__(self, params: Tracked, inputs: Tracked) -> None:
         self.mask = real(inputs["mask"]) > 0
@@ -471,19 +471,19 @@ FAMILIES: dict[str, Callable[[Tracked, Tracked], Found]] = {
 }
 
 
-def difference(found: Any, expected: Any, rtol: float, atol: float) -> str | None:
-    """Why ``found`` does not match ``expected``, or ``None``."""
-    if isinstance(expected, bool) or expected is None or found is None:
-        return None if found is expected else f"expected {expected}, found {found}"
-    if isinstance(found, Either):
-        reasons = [difference(alternative, expected, rtol, atol) for alternative in found]
+def difference(actual: Any, expected: Any, rtol: float, atol: float) -> str | None:
+    """Reason why ``actual`` does not match ``expected``, or ``None``."""
+    if isinstance(expected, bool) or expected is None or actual is None:
+        return None if actual is expected else f"expected {expected}, found {actual}"
+    if isinstance(actual, Either):
+        reasons = [difference(alternative, expected, rtol, atol) for alternative in actual]
         return None if None in reasons else reasons[0]
-    if isinstance(found, list):
-        if len(found) != len(expected):
-            return f"expected {len(expected)} entries, found {len(found)}"
-        reasons = [difference(one, other, rtol, atol) for one, other in zip(found, expected, strict=True)]
+    if isinstance(actual, list):
+        if len(actual) != len(expected):
+            return f"expected {len(expected)} entries, found {len(actual)}"
+        reasons = [difference(one, other, rtol, atol) for one, other in zip(actual, expected, strict=True)]
         return next((f"entry {n}: {reason}" for n, reason in enumerate(reasons) if reason), None)
-    got, want = torch.as_tensor(found).detach().double(), real(expected)
+    got, want = torch.as_tensor(actual).detach().double(), real(expected)
     if got.shape != want.shape:
         return f"expected shape {tuple(want.shape)}, found {tuple(got.shape)}"
     if torch.allclose(got, want, rtol=rtol, atol=atol):
@@ -494,12 +494,12 @@ def difference(found: Any, expected: Any, rtol: float, atol: float) -> str | Non
     )
 
 
-def decoy_problem(name: str, value: float, found: Found, rtol: float, atol: float) -> str | None:
+def decoy_problem(name: str, value: float, computed: Found, rtol: float, atol: float) -> str | None:
     """Decoys are losses, or norms of the gradient if their name ends in ``norm``; ``correct_...`` ones must match."""
     gradient = next(
-        (entry for key, entry in found.items() if key.startswith("grad_") and isinstance(entry, Tensor)), None
+        (entry for key, entry in computed.items() if key.startswith("grad_") and isinstance(entry, Tensor)), None
     )
-    actual = gradient.norm() if name.endswith("norm") and gradient is not None else found["loss"]
+    actual = gradient.norm() if name.endswith("norm") and gradient is not None else computed["loss"]
     actual = torch.as_tensor(actual).detach()
     matches = difference(actual, value, rtol, atol) is None
     if matches == name.startswith("correct_"):
@@ -517,15 +517,15 @@ def check(case: Mapping[str, Any], tensors: Mapping[str, Any], tolerance: Mappin
         for key, value in case["inputs"].items()
     }
     params, given = Tracked(case["params"]), Tracked(inputs)
-    found = FAMILIES[family](params, given)
+    actual = FAMILIES[family](params, given)
     rtol, atol = tolerance["rtol"], tolerance["atol"]
     problems = [f"parameter {key!r} was not used" for key in sorted(params.unread)]
     problems += [f"input {key!r} was not used" for key in sorted(given.unread)]
     for key, expected in case["expected"].items():
-        reason = difference(found[key], expected, rtol, atol) if key in found else "not computed by this script"
+        reason = difference(actual[key], expected, rtol, atol) if key in actual else "not computed by this script"
         if reason:
             problems.append(f"{key}: {reason}")
-    decoys = (decoy_problem(name, value, found, rtol, atol) for name, value in case.get("decoys", {}).items())
+    decoys = (decoy_problem(name, value, actual, rtol, atol) for name, value in case.get("decoys", {}).items())
     return problems + [problem for problem in decoys if problem]
 
 

@@ -49,15 +49,15 @@ def gradient(function: Callable[[list[Any]], Any], at: list[Any]) -> list[Any]:
     step = 1e-30
 
     def walk(part: list[Any]) -> list[Any]:
-        found = []
+        actual = []
         for i, value in enumerate(part):
             if isinstance(value, list):
-                found.append(walk(value))
+                actual.append(walk(value))
             else:
                 part[i] = complex(value, step)
-                found.append(complex(function(at)).imag / step)
+                actual.append(complex(function(at)).imag / step)
                 part[i] = value
-        return found
+        return actual
 
     return walk(at)
 

@@ -29,10 +29,10 @@ def check_file(path: Path) -> Iterator[tuple[str, list[str]]]:
         return
     for case in cases:
         try:
-            found = differences(case)
+            problems = differences(case)
         except Exception as error:
-            found = [f"{type(error).__name__}: {error}"]
-        yield str(case.get("id")), found
+            problems = [f"{type(error).__name__}: {error}"]
+        yield str(case.get("id")), problems
 
 
 def differences(case: Mapping[str, Any]) -> list[str]:
@@ -45,11 +45,11 @@ def differences(case: Mapping[str, Any]) -> list[str]:
         final_reward=episode["final_reward"],
     )
     settings = {name: case[name] for name in SETTINGS if name in case}
-    found = parse_reflection(case["raw"], turns=len(context.actions), context=context, **settings)
+    reflection = parse_reflection(case["raw"], turns=len(context.actions), context=context, **settings)
     got = {
-        "status": found.status,
-        "strict": found.strict,
-        "issues": sorted([code, turn] for code, turn in found.issues),
+        "status": reflection.status,
+        "strict": reflection.strict,
+        "issues": sorted([code, turn] for code, turn in reflection.issues),
         "turns": [
             diagnosis
             and {
@@ -57,7 +57,7 @@ def differences(case: Mapping[str, Any]) -> list[str]:
                 "confidence": diagnosis.confidence,
                 "next_action_target": diagnosis.next_action_target,
             }
-            for diagnosis in found.diagnoses
+            for diagnosis in reflection.diagnoses
         ],
     }
     wanted = {**case["expected"], "issues": sorted(case["expected"]["issues"])}
@@ -70,10 +70,10 @@ def main(paths: list[str]) -> int:
         return 2
     passed = failed = 0
     for path in map(Path, paths):
-        for name, found in check_file(path):
-            passed, failed = passed + (not found), failed + bool(found)
-            if found:
-                print("\n  ".join([f"FAILED {path.name}::{name}", *found]))
+        for name, problems in check_file(path):
+            passed, failed = passed + (not problems), failed + bool(problems)
+            if problems:
+                print("\n  ".join([f"FAILED {path.name}::{name}", *problems]))
     if not passed + failed:
         print("FAILED: no case in the given files")
         failed = 1

@@ -93,7 +93,7 @@ def plain(value: object) -> object:
 
 
 class RecordedSearch:
-    """Stands in for the search index: gives the recorded hits."""
+    """Replaces the search index: returns the recorded hits."""
 
     def __init__(self, catalog: Catalog, hits: dict[str, list[str]]) -> None:
         self.row_of, self.hits = catalog.row_of, hits

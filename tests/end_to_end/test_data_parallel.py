@@ -24,14 +24,14 @@ def free_port() -> int:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Without what an earlier run in this process may have left behind for its own ranks."""
+    """Environment variables without those of earlier distributed runs in this process."""
     kept = {k: v for k, v in os.environ.items() if k not in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_PORT")}
     return {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), **more}
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
-    """What each of two ranks found in every scenario."""
+    """Results of both ranks in every scenario."""
     out = tmp_path_factory.mktemp("ranks") / "found"
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "NODE_RANK": "0"}
     started = [
@@ -45,17 +45,17 @@ def ranks(tmp_path_factory):
         for rank in range(2)
     ]
     try:
-        said = [process.communicate(timeout=300)[0] for process in started]
+        outputs = [process.communicate(timeout=300)[0] for process in started]
     finally:
         for process in started:
             process.kill()
-    assert [process.returncode for process in started] == [0, 0], "\n".join(said)
+    assert [process.returncode for process in started] == [0, 0], "\n".join(outputs)
     return [torch.load(f"{out}.{rank}") for rank in range(2)]
 
 
 @pytest.fixture(scope="module")
 def alone():
-    """What one process with all the episodes finds, on demand."""
+    """Results of one process with all episodes, computed on demand."""
     known = {}
 
     def of(name):
@@ -66,11 +66,11 @@ def alone():
     return of
 
 
-def assert_close(found, expected, what):
-    assert found.keys() == expected.keys()
+def assert_close(actual, expected, what):
+    assert actual.keys() == expected.keys()
     scale = max(float(value.abs().max()) for value in expected.values())
     for name in expected:
-        assert float((found[name] - expected[name]).abs().max()) <= 1e-5 * scale, (what, name)
+        assert float((actual[name] - expected[name]).abs().max()) <= 1e-5 * scale, (what, name)
 
 
 @pytest.mark.parametrize("name", ["all hinted", "unequal", "unequal, per trajectory", "grpo"])
@@ -89,10 +89,10 @@ def test_bug_18_a_process_without_any_hinted_turn_takes_part_with_gradient_zero(
 
 def test_bug_18_a_step_without_hinted_turns_anywhere_is_skipped_by_both_processes(ranks, alone):
     for rank in ranks:
-        found = rank["all ranks empty"]
-        assert (found["gradient"], found["version"]) == ({}, 0)
-        assert found["turns"] >= 15
-        assert_close(found["weights"], alone("all ranks empty")["weights"], "all ranks empty")
+        result = rank["all ranks empty"]
+        assert (result["gradient"], result["version"]) == ({}, 0)
+        assert result["turns"] >= 15
+        assert_close(result["weights"], alone("all ranks empty")["weights"], "all ranks empty")
 
 
 def test_processes_may_have_different_numbers_of_micro_batches(ranks, alone):
@@ -126,9 +126,9 @@ def test_what_is_logged_speaks_for_both_processes(name, ranks, alone):
 
 def test_bug_56_and_58_a_users_counter_mean_and_maximum_come_out_right_over_both_processes(ranks, alone):
     expected = {"mine/count": 8.0, "mine/mean": (2 * 0.5 + 6 * 1.0) / 8, "mine/largest": 3.0, "mine/rare": 7.0}
-    for found in (*(rank["own metrics"]["metrics"] for rank in ranks), alone("own metrics")["metrics"]):
-        mine = {name: value for name, value in found.items() if name.startswith("mine/")}
-        assert mine == {**expected, "mine/micro_batches": 4.0, "mine/tokens": found["train/tokens"]}
+    for result in (*(rank["own metrics"]["metrics"] for rank in ranks), alone("own metrics")["metrics"]):
+        mine = {name: value for name, value in result.items() if name.startswith("mine/")}
+        assert mine == {**expected, "mine/micro_batches": 4.0, "mine/tokens": result["train/tokens"]}
 
 
 def test_the_command_trains_on_two_processes_with_the_shipped_overlay(tmp_path):

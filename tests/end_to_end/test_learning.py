@@ -1,4 +1,4 @@
-"""What each arm learns in the miniature of ``benchmarks/miniature.py``, at seed 0; chance is 1/12."""
+"""Result of each method in ``benchmarks/miniature.py`` at seed 0; chance is 1/12."""
 
 import sys
 from collections.abc import Callable
@@ -41,7 +41,7 @@ def obedient(world: Path) -> Weights:
     return make_obedient(world)
 
 
-def test_the_taught_model_obeys_hints_and_knows_no_task(world: Path, obedient: Weights) -> None:
+def test_the_warmed_up_model_follows_hints_and_solves_no_task(world: Path, obedient: Weights) -> None:
     policy = fresh(world, obedient)
     actions = action_ids(policy)
     ids = policy.template.insert_hint(context(policy, 3), "a5 right")

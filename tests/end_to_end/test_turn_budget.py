@@ -25,18 +25,18 @@ def means(tmp_path_factory: pytest.TempPathFactory) -> Means:
     from cells import Cell, result_of, run_cell
 
     out = tmp_path_factory.mktemp("grid")
-    found: Means = {}
+    result: Means = {}
     for method in METHODS:
         curves = []
         for seed in SEEDS:
             cell = Cell("pocket-webshop", method, "hero_pl:pocket-shop", 1e-3, seed, BUDGETS, "test", 150)
             assert run_cell(cell, out) == "done", (cell.folder(out) / "log.txt").read_text()
             curves.append((result_of(cell, out) or {})["curve"])
-        found[method] = {
+        result[method] = {
             mark: statistics.fmean(curve[str(mark)]["success"] for curve in curves) for mark in (0, *BUDGETS)
         }
-        print(method, found[method], {m: [c[str(m)]["success_greedy"] for c in curves] for m in BUDGETS})
-    return found
+        print(method, result[method], {m: [c[str(m)]["success_greedy"] for c in curves] for m in BUDGETS})
+    return result
 
 
 @pytest.mark.slow

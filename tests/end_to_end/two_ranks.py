@@ -52,25 +52,25 @@ class AnyReward(GRPO):
     """Rewards the ids themselves, so that a policy that never wins has groups with different rewards."""
 
     def shape(self, rewards: torch.Tensor, trajectories: Sequence[Trajectory]) -> torch.Tensor:
-        found = [float(sum(sum(turn.action_ids) for turn in t.turns)) for t in trajectories]
-        return rewards + torch.tensor(found, dtype=rewards.dtype)
+        sums = [float(sum(sum(turn.action_ids) for turn in t.turns)) for t in trajectories]
+        return rewards + torch.tensor(sums, dtype=rewards.dtype)
 
 
 class Some(Reflector):
-    """The rules, for the episodes whose place in the step is listed; nothing for the others."""
+    """The rules for the listed episodes of a step; no diagnoses for the others."""
 
     def __init__(self, episodes: int, places: Sequence[int]) -> None:
         self.episodes, self.places, self.rules = episodes, places, ShopRules()
 
     def reflect(self, trajectories: Sequence[Trajectory], policy: Policy | None) -> list[Reflection]:
         return [
-            found if t.group % self.episodes in self.places else replace(found, diagnoses=(None,) * len(t.turns))
-            for t, found in zip(trajectories, self.rules.reflect(trajectories, policy), strict=True)
+            one if t.group % self.episodes in self.places else replace(one, diagnoses=(None,) * len(t.turns))
+            for t, one in zip(trajectories, self.rules.reflect(trajectories, policy), strict=True)
         ]
 
 
 class Own(SelfDistillation):
-    """An objective of a user's, with metrics of its own: by hand, per episode of a step."""
+    """A user's objective with its own metrics, given by hand per episode of a step."""
 
     count, value, weight = (1, 2, 2, 3), (0.0, 1.0, 1.0, 1.0), (1, 1, 2, 4)
 
@@ -167,5 +167,5 @@ def run(scenario: Scenario, world: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    found = {name: run(scenario, world=2) for name, scenario in SCENARIOS.items()}
-    torch.save(found, f"{sys.argv[1]}.{os.environ['LOCAL_RANK']}")
+    results = {name: run(scenario, world=2) for name, scenario in SCENARIOS.items()}
+    torch.save(results, f"{sys.argv[1]}.{os.environ['LOCAL_RANK']}")

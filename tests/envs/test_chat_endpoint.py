@@ -1,4 +1,4 @@
-"""Cases 6 to 10: questions to a server that is busy, broken, silent, refuses, or costs too much."""
+"""Cases 6 to 10: requests to a server that is busy, broken or silent, refuses, or costs too much."""
 
 import json
 import random
@@ -15,7 +15,7 @@ from tests.chat_server import Behavior, Handler, Server, answers, drips, fails, 
 
 HELLO = [{"role": "user", "content": "Hello"}]
 MOST = 4 // 2 + 1 + 5 // 2 + 1 + 50
-"""What "user" and "Hello" and an answer of 50 tokens are taken to cost at most: 56 tokens."""
+"""Upper limit of the cost of "user", "Hello" and an answer of 50 tokens: 56 tokens."""
 
 
 def endpoint(server: Server, **options: Any) -> Endpoint:
@@ -27,7 +27,7 @@ def ask(one: Endpoint) -> Answer:
 
 
 def ask_at_once(one: Endpoint, count: int) -> list[Future[Answer]]:
-    """So many questions in as many threads, all ended."""
+    """Sends a number of requests, each in its own thread, and waits for all."""
     with ThreadPoolExecutor(count) as pool:
         return [pool.submit(ask, one) for _ in range(count)]
 
@@ -49,13 +49,13 @@ def test_a_busy_server_is_left_alone_for_as_long_as_it_asks_but_no_longer_than_t
 
 def test_pauses_double_up_to_the_limit_and_are_not_alike() -> None:
     def waits(chance: Callable[[], float] | None) -> list[float]:
-        found: list[float] = []
+        result: list[float] = []
         with serving(says("Hi."), fails(503)) as server:
-            one = endpoint(server, max_retries=4, max_wait_s=5.0, sleep=found.append, chance=chance)
+            one = endpoint(server, max_retries=4, max_wait_s=5.0, sleep=result.append, chance=chance)
             ask(one)
             with pytest.raises(RequestFailed):
                 ask(one)
-        return found
+        return result
 
     assert waits(lambda: 1.0) == [1.0, 2.0, 4.0, 5.0]  # and none after the last try
     assert waits(lambda: 0.0) == [0.5, 1.0, 2.0, 2.5]

@@ -1,4 +1,4 @@
-"""One chat request against a real HTTP server on this machine that misbehaves on request. Nobody waits for a clock."""
+"""One chat request against a real local HTTP server with programmed faults. No test waits for real time."""
 
 import itertools
 import json
@@ -264,7 +264,7 @@ def test_a_proxy_is_used_for_other_machines_only(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("value", [None, True, -1, MAX_TOKENS + 1, 10**400, 2.0, "7", [7]])
-def test_a_count_of_tokens_that_cannot_be_true_is_not_believed(value: Any) -> None:
+def test_an_impossible_count_of_tokens_is_not_used(value: Any) -> None:
     assert token_count({"usage": {"prompt_tokens": value}}, "prompt_tokens") is None
     assert token_count({"usage": [value]}, "prompt_tokens") is None
     assert token_count({}, "prompt_tokens") is None

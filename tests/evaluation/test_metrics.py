@@ -130,8 +130,8 @@ def test_tool_errors_and_malformed_replies_are_shares_of_turns() -> None:
 
 
 def test_the_words_of_a_simulated_user_are_no_tool_error() -> None:
-    said = (turn(1, "Error: I cannot log in", role="user"), turn(2, "Error: user not found"))
-    played = replace(episode("a", 0.0, said), info={"user": "scripted-full"})
+    turns = (turn(1, "Error: I cannot log in", role="user"), turn(2, "Error: user not found"))
+    played = replace(episode("a", 0.0, turns), info={"user": "scripted-full"})
     assert float(scores([played])["tool_errors"]) == 1 / 2
 
 

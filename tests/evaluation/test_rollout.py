@@ -1,4 +1,4 @@
-"""What a rollout batch says, by hand, over the episodes that count."""
+"""Metrics of a rollout batch over its evaluable episodes, against numbers computed by hand."""
 
 from dataclasses import replace
 
@@ -25,7 +25,7 @@ def episode(*turns: Turn, reward: float = 0.0, stop: StopReason = StopReason.TER
 
 
 def found(*trajectories: Trajectory, discarded: tuple[Trajectory, ...] = ()) -> dict[str, float]:
-    """What is logged, apart from the parts of prompts."""
+    """The logged metrics, without those of the parts of prompts."""
     tokens = {f"rollout/{name}" for name in prompt_tokens(trajectories, POLICY.dialect)}
     logged = measured(rollout_metrics(trajectories, discarded, POLICY.dialect))
     return {name: value for name, value in logged.items() if name not in tokens}
@@ -52,10 +52,10 @@ def test_a_broken_episode_counts_as_broken_and_as_tokens_spent_and_nowhere_else(
 
 
 def test_a_batch_of_broken_episodes_has_no_means_and_no_zeros_to_be_alarmed_by() -> None:
-    told = found(episode(turn(1, "a", 3), stop=StopReason.ENV_ERROR))
+    metrics = found(episode(turn(1, "a", 3), stop=StopReason.ENV_ERROR))
     zero = ("discarded_turns", "rewritten_tokens", "retried_episodes", "cut_observations")
-    assert [told.pop(f"rollout/{name}") for name in ("action_tokens", *zero)] == [3.0, 0.0, 0.0, 0.0, 0.0]
-    assert told == {f"rollout/{reason}": float(reason is StopReason.ENV_ERROR) for reason in StopReason}
+    assert [metrics.pop(f"rollout/{name}") for name in ("action_tokens", *zero)] == [3.0, 0.0, 0.0, 0.0, 0.0]
+    assert metrics == {f"rollout/{reason}": float(reason is StopReason.ENV_ERROR) for reason in StopReason}
 
 
 def test_discarded_episodes_count_as_tokens_and_turns_spent() -> None:
@@ -77,7 +77,7 @@ def test_over_two_ranks_means_are_over_what_was_averaged_and_percentiles_are_wei
     assert both["rollout/repeated_actions"] == pytest.approx(5 / 8)  # not (2 * 0 + 1 * 5/6) / 3, by episodes
 
 
-def test_what_is_counted_per_turn_is_said_once_and_reported_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_metrics_per_turn_are_defined_once_and_reported_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(TURN_SHARES, "shouted", lambda turn, trajectory: turn.action.isupper())
     played = [episode(turn(1, "BUY", 2), turn(2, "wait", 2), turn(3, "wait", 2), turn(4, "wait", 2))]
     assert float(scores(played)["shouted"]) == 0.25
@@ -87,5 +87,5 @@ def test_what_is_counted_per_turn_is_said_once_and_reported_everywhere(monkeypat
 
 def test_episodes_that_were_played_again_and_observations_that_were_cut_are_counted() -> None:
     one = episode(replace(turn(1, "a", 3), cut_chars=7), turn(2, "b", 3))
-    told = found(one, replace(one, cut_chars=2, failures=("env_error: x", "env_error: y")))
-    assert (told["rollout/cut_observations"], told["rollout/retried_episodes"]) == (3.0, 1.0)
+    metrics = found(one, replace(one, cut_chars=2, failures=("env_error: x", "env_error: y")))
+    assert (metrics["rollout/cut_observations"], metrics["rollout/retried_episodes"]) == (3.0, 1.0)

@@ -1,4 +1,4 @@
-"""What is said of evaluated episodes: intervals, repeated tasks, and what was broken."""
+"""Summary of evaluated episodes: intervals, repeated tasks, and broken episodes."""
 
 import math
 from pathlib import Path
@@ -35,7 +35,7 @@ def test_broken_episodes_are_counted_apart():
     assert (result["success"], result["episodes"], result["non_evaluable"]) == (0.5, 2, 1)
 
 
-def test_the_floor_and_the_kind_of_user_stand_beside_the_score():
+def test_the_floor_and_the_kind_of_user_are_reported_with_the_score():
     played = [episode(i < 3, task=str(i), user="scripted-full", do_nothing_succeeds=i == 0) for i in range(4)]
     result = summarize(played)
     assert (result["success"], result["do_nothing_floor"], result["user"]) == (0.75, 0.25, "scripted-full")
@@ -55,7 +55,7 @@ def test_an_agent_that_hangs_up_at_once_scores_the_printed_floor(env, right, cou
     assert result["success"] == result["do_nothing_floor"] == right / count
 
 
-def test_tasks_that_a_scripted_user_cannot_play_are_told_apart():
+def test_tasks_that_a_scripted_user_cannot_play_are_reported_separately():
     played = [episode(i < 2, task=str(i), user_is_faithful=i > 0) for i in range(4)]
     result = summarize(played)
     assert (result["faithful_episodes"], result["faithful_success"]) == (3, 1 / 3)
@@ -78,9 +78,9 @@ def test_a_task_that_lost_a_trial_bounds_k_instead_of_leaving_the_mean():
     result = summarize([*played, episode(0, StopReason.ENV_ERROR, task="b")])
     assert result["pass_hat"] == result["pass_at"] == {"1": 0.5}
     assert (result["planned_trials"], result["evaluable_trials"]) == (2, 1)
-    said = remarks(result)
-    assert "After such errors a task has 1 of its 2 trials left: pass^k and pass@k are computed up to k=1." in said
-    assert "pass^k: k=1 0.500" in said
+    notes = remarks(result)
+    assert "After such errors a task has 1 of its 2 trials left: pass^k and pass@k are computed up to k=1." in notes
+    assert "pass^k: k=1 0.500" in notes
     whole = summarize([*played, episode(0, task="b")])
     assert whole["pass_hat"] == {"1": 0.5, "2": 0.5}
     assert not any("trials" in line for line in remarks(whole))

@@ -1,4 +1,4 @@
-"""Data sets of a run: calls with ids, pairs of one context, nothing from outside that ends a message, loaded by TRL."""
+"""Data sets of a run: calls have ids, pairs share a context, outside text cannot end a message, TRL loads them."""
 
 import json
 from pathlib import Path
@@ -58,9 +58,9 @@ def test_a_call_has_an_id_that_its_result_names_and_the_words_around_it_stay(tmp
 
 def test_text_from_outside_cannot_end_a_message_and_the_card_counts_it(tmp_path):
     (row,), written = data(tmp_path, [Record("train", 0, CALLS)], format="messages")
-    said = row["messages"][3]["content"]
-    assert "<|" not in said
-    assert said.replace(BREAK, "") == CALLS.turns[0].observation
+    content = row["messages"][3]["content"]
+    assert "<|" not in content
+    assert content.replace(BREAK, "") == CALLS.turns[0].observation
     assert written.broken_texts == 1
 
 
@@ -116,11 +116,11 @@ def test_only_replies_of_good_episodes_are_imitated_each_with_its_own_context(tm
 
 def test_a_corrected_action_is_preferred_to_the_one_taken_in_the_form_of_the_policy(tmp_path):
     target = {"name": "find", "arguments": {"id": 4}}
-    told = Reflection((Diagnosis("wrong order", "high", target), None), "ok")
+    reflection = Reflection((Diagnosis("wrong order", "high", target), None), "ok")
     text = episode(turn(1, "find[3]", "find[3]"), tools=(TOOL,))
     same = Reflection((Diagnosis("right", "high", {"name": "find", "arguments": {"id": 3}}),), "ok")
     other = Reflection((Diagnosis("wrong", "high", target),), "ok")
-    rows, _ = data(tmp_path, [Record("train", 0, CALLS, told)], format="dpo")
+    rows, _ = data(tmp_path, [Record("train", 0, CALLS, reflection)], format="dpo")
     assert rows[0]["source"] == "corrected_action"
     assert rows[0]["chosen"][0]["tool_calls"][0]["function"]["arguments"] == {"id": 4}
     assert rows[0]["rejected"][0]["tool_calls"][0]["function"]["arguments"] == {"id": 3}
@@ -149,14 +149,14 @@ def test_a_pair_of_a_group_is_the_first_difference_in_one_context(tmp_path):
     assert (row["chosen"][0]["content"], row["rejected"][0]["content"]) == ("red", "blue")
     assert (row["reward"], row["rejected_reward"], row["turn"], len(row["prompt"])) == (1.0, 0.0, 2, 4)
     assert written.left_out["groups with equal rewards"] == 1
-    assert written.left_out["groups whose best and worst episode differ in no action of one context"] == 1
+    assert written.left_out["groups whose best and worst episode have no different action in one context"] == 1
 
 
-def test_a_pair_does_not_differ_in_words_beside_one_action_alone(tmp_path):
-    told = Reflection((Diagnosis("right", "high", {"name": "find", "arguments": {"id": 3}}), None), "ok")
+def test_a_pair_differs_in_more_than_the_text_around_one_action(tmp_path):
+    reflection = Reflection((Diagnosis("right", "high", {"name": "find", "arguments": {"id": 3}}), None), "ok")
     silent = episode(turn(1, FIND, FIND, CALLS.turns[0].observation, "tool"), CALLS.turns[1], reward=0.0)
     with pytest.raises(HeroError, match=r"1 corrected actions that equal .* 1 groups whose"):
-        data(tmp_path, [Record("train", 0, CALLS, told), Record("train", 0, silent)], format="dpo")
+        data(tmp_path, [Record("train", 0, CALLS, reflection), Record("train", 0, silent)], format="dpo")
 
 
 def test_calls_that_were_not_carried_out_are_left_out_of_the_words():
@@ -179,9 +179,11 @@ def test_a_run_without_such_rows_and_a_folder_that_is_taken_are_refused(tmp_path
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory):
     """Records of a run that called tools, with diagnoses."""
-    told = Reflection((Diagnosis("no", "high", {"name": "find", "arguments": {"id": 4, "all": True}}), None), "ok")
+    reflection = Reflection(
+        (Diagnosis("no", "high", {"name": "find", "arguments": {"id": 4, "all": True}}), None), "ok"
+    )
     folder = tmp_path_factory.mktemp("shop")
-    append_records(folder / "trajectories.jsonl", [Record("train", step, CALLS, told) for step in range(4)])
+    append_records(folder / "trajectories.jsonl", [Record("train", step, CALLS, reflection) for step in range(4)])
     return folder
 
 
@@ -190,9 +192,9 @@ def test_the_command_writes_rows_and_a_card(kind, shop, tmp_path, capsys):
     from huggingface_hub import DatasetCard
 
     main(["export-data", str(shop), "--format", kind, "--out", str(tmp_path / "set"), "--license", "mit"])
-    said = capsys.readouterr().out
-    assert f"from 4 episodes to {tmp_path / 'set' / DATA_FILE}" in said
-    assert "Only control tokens of common models were looked for" in said  # it has no config.yaml
+    printed = capsys.readouterr().out
+    assert f"from 4 episodes to {tmp_path / 'set' / DATA_FILE}" in printed
+    assert "Only control tokens of common models were looked for" in printed  # it has no config.yaml
     card = (tmp_path / "set" / "README.md").read_text(encoding="utf-8")
     loaded = DatasetCard.load(tmp_path / "set" / "README.md").data
     assert loaded.license == "mit"

@@ -1,4 +1,4 @@
-"""An exported policy loads in plain transformers, acts as it did in training, and its card says what was measured."""
+"""An exported policy loads in plain transformers and acts as in training; its card reports the measured result."""
 
 import json
 import re
@@ -59,7 +59,7 @@ def packaged(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def exported(packaged, tmp_path_factory):
-    """It, exported by the name of its folder."""
+    """The exported policy of the run, in a folder."""
     folder = tmp_path_factory.mktemp("exported") / "agent"
     main(["export", str(packaged.parent), str(folder), "--license", "mit"])
     return folder
@@ -89,8 +89,8 @@ def test_the_card_tells_the_result_with_its_interval_and_the_commit(packaged, ex
     text = (exported / "README.md").read_text(encoding="utf-8")
     summary = json.loads((packaged / "summary.json").read_text(encoding="utf-8"))
     low, high = summary["after"]["success_ci"]
-    told = f"succeed in **{summary['after']['success']:.3f}**, 95 % interval {low:.3f} to {high:.3f}"
-    assert told in text
+    sentence = f"succeed in **{summary['after']['success']:.3f}**, 95 % interval {low:.3f} to {high:.3f}"
+    assert sentence in text
     assert f"| {summary['training_turns']} (these weights) | test |" in text
     assert "| base model | hero_pl:pocket-shop |" in text
     assert "| SelfDistillation (reflector ShopRules, teacher HindsightTeacher, weights LiveWeights, divergence " in text
@@ -202,7 +202,7 @@ def test_a_folder_with_two_runs_is_refused_with_their_names(capsys, tmp_path, lo
 
 
 class Hub:
-    """Keeps what it is asked for."""
+    """Stores the requests."""
 
     def __init__(self) -> None:
         self.asked: list = []

@@ -36,14 +36,14 @@ def run(tiny_module, tiny_data, fit, tmp_path):
 
 @pytest.fixture
 def newest(tmp_path):
-    """The newest checkpoint of a run that is whole."""
+    """The newest intact checkpoint of a run."""
     from hero_pl.callbacks.checkpoints import newest_verified
 
     return lambda folder="run": newest_verified(tmp_path / folder / "checkpoints")[0]
 
 
 def same(left, right):
-    """Bit for bit, whatever it is put together from."""
+    """Whether two nested values are equal bit for bit."""
     if isinstance(left, torch.Tensor):
         return torch.equal(left, right)
     if isinstance(left, dict):
@@ -54,7 +54,7 @@ def same(left, right):
 
 
 def same_weights(left, right):
-    """Bit for bit."""
+    """Whether the weights of two modules are equal bit for bit."""
     pairs = zip(left.state_dict().items(), right.state_dict().items(), strict=True)
     return all(name == other and torch.equal(a, b) for (name, a), (other, b) in pairs)
 

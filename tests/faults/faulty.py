@@ -40,7 +40,7 @@ class FaultyShop(gymnasium.Wrapper[str, str, str, str]):
         seeds: Fault by seed of the episode: ``fail``, ``hang``, ``die`` or ``strike``.
         tasks: Fault by task, at its start.
         once: Folder; each fault happens once only, whichever process meets it first.
-        split: Of the shop.
+        split: Split of the shop's tasks.
     """
 
     def __init__(

@@ -33,7 +33,7 @@ PIECES = (
 
 
 def hostile_replies(tools: Sequence[Mapping[str, Any]], count: int, seed: int = 0) -> Iterator[str]:
-    """Broken tool calls: each is a right one to which one to three kinds of harm were done."""
+    """Broken tool calls: each is a correct one with one to three kinds of damage."""
     draw = random.Random(seed)
     functions = [tool["function"] for tool in tools]
     for _ in range(count):

@@ -1,4 +1,4 @@
-"""Cases 6 to 10 in a whole run: what an endpoint does costs a step at most, and whatever ends the run saves it."""
+"""Cases 6 to 10 in a whole run: a fault of an endpoint costs at most one step; a run that it ends is saved first."""
 
 import json
 
@@ -55,7 +55,7 @@ def test_a_dead_endpoint_ends_the_run_before_its_steps_do(run, newest):
     assert verify(newest()).step == 2
 
 
-def test_the_command_ends_with_the_status_of_the_cap_and_goes_on_when_it_is_raised(config, tmp_path, capsys):
+def test_the_command_ends_with_the_status_of_the_cap_and_resumes_with_a_higher_cap(config, tmp_path, capsys):
     def fit(cap):
         settings = {"base_url": server.url, "model": "judge", "max_total_tokens": cap}
         reflector = {"class_path": "ChatReflector", "init_args": settings}

@@ -1,4 +1,4 @@
-"""Cases 1 to 5: environments that raise, start nothing, hang, die or answer wrongly cost their own episode alone."""
+"""Cases 1 to 5: an environment that raises, cannot start, hangs, dies or answers wrongly costs only its own episode."""
 
 import gc
 import json
@@ -86,9 +86,9 @@ def test_bug_139_a_step_that_always_raises_breaks_its_episode_which_teaches_noth
 def test_bug_135_and_136_a_task_that_cannot_be_started_stays_in_quarantine(run, newest, shop, tmp_path):
     bad = shop().specs(1)[0].task_id
     data = shop(tasks={bad: "fail"})
-    with pytest.warns(UserWarning, match=f"Task '{bad}' of {FAULTY} always breaks") as told:
+    with pytest.warns(UserWarning, match=f"Task '{bad}' of {FAULTY} always breaks") as warned:
         run("run", data=data, steps=3)
-    assert sum("always breaks" in str(warning.message) for warning in told) == 1
+    assert sum("always breaks" in str(warning.message) for warning in warned) == 1
     broken = [t for t in records(tmp_path / "run") if not evaluable(t)]
     assert [(t.task_id, t.turns, len(t.failures)) for t in broken] == [(bad, (), 1)]
     again = shop(tasks={bad: "fail"})
@@ -117,7 +117,7 @@ def test_bug_137_a_run_of_which_too_much_is_broken_ends_with_the_reason(run, new
 def test_a_rollout_without_an_episode_that_can_be_scored_fails_and_keeps_its_records(config, tmp_path, capsys):
     tasks = RolloutDataModule(FAULTY).collector("test").task_ids
     path = config(data__env=FAULTY, data__env_args={"tasks": dict.fromkeys(tasks, "fail")})
-    for number, said in (
+    for number, message in (
         (2, "None of the 2 episodes can be scored"),
         (50, "of the latest 5 episodes of .* are broken"),
     ):
@@ -125,7 +125,7 @@ def test_a_rollout_without_an_episode_that_can_be_scored_fails_and_keeps_its_rec
         with pytest.raises(SystemExit) as ended:
             main(["rollout", "--config", path, "--episodes", str(number), "--out", str(out)])
         assert ended.value.code == 1
-        assert re.search(said, capsys.readouterr().err)
+        assert re.search(message, capsys.readouterr().err)
         assert len(list(read_records(out))) == min(number, 5)
 
 
@@ -134,7 +134,7 @@ def test_a_rollout_without_an_episode_that_can_be_scored_fails_and_keeps_its_rec
 
 @pytest.fixture
 def leaves_nothing():
-    """No process, and no open file, is left when the test is over."""
+    """Checks that no process and no open file is left after the test."""
     resource_tracker.ensure_running()  # of Python; it comes with the first process and stays
     before = open_files()
     yield
@@ -158,8 +158,8 @@ def test_bug_240_a_worker_that_hangs_or_dies_is_replaced_and_the_run_is_the_same
     assert same_weights(whole, struck)
     assert episodes(tmp_path / "run") == episodes(tmp_path / "whole")
     (failure,) = [failure for t in records(tmp_path / "run") for failure in t.failures]
-    said = "env_timeout: {}step() took longer than 2 s" if fault == "hang" else "env_error: {}the worker process ended"
-    assert failure.startswith(said.format(f"{FAULTY}, task {third.task_id!r}, turn 2: "))
+    error = "env_timeout: {}step() took longer than 2 s" if fault == "hang" else "env_error: {}the worker process ended"
+    assert failure.startswith(error.format(f"{FAULTY}, task {third.task_id!r}, turn 2: "))
 
 
 @pytest.mark.usefixtures("leaves_nothing")
@@ -168,10 +168,10 @@ def test_an_environment_that_always_hangs_breaks_its_episode_alone(workers, shop
     limits = Limits(max_turns=3, workers=workers, step_timeout_s=1.0, retries=0)
     specs = shop().specs(0) + shop().specs(1)
     data = shop(limits, seeds={specs[1].seed: "hang"})
-    found = data.collector("train").collect(specs, speaker(), Sampling(max_action_tokens=8))
-    assert [t.stop_reason.value for t in found] == ["truncated", "env_timeout", "truncated", "truncated"]
-    assert [t.failures for t in found] == [()] * 4
-    assert "turn 2: step() took longer than 1 s" in found[1].info["error"]
+    trajectories = data.collector("train").collect(specs, speaker(), Sampling(max_action_tokens=8))
+    assert [t.stop_reason.value for t in trajectories] == ["truncated", "env_timeout", "truncated", "truncated"]
+    assert [t.failures for t in trajectories] == [()] * 4
+    assert "turn 2: step() took longer than 1 s" in trajectories[1].info["error"]
     data.teardown("fit")
 
 
@@ -189,7 +189,7 @@ def test_a_signal_ends_a_run_whose_environment_hangs(run, newest, shop):
 
 
 class Answers(gymnasium.Env[str, str]):
-    """Says what it is given."""
+    """Returns the given answers."""
 
     observation_space = action_space = gymnasium.spaces.Text(1000)
     task_ids = ("a", "b", "c")
@@ -230,12 +230,12 @@ def play(**answers):
     ("call", "case"), [*(("start", case) for case in WRONG_STARTS), *(("step", case) for case in WRONG_STEPS)]
 )
 def test_bug_131_and_132_a_wrong_answer_breaks_its_episode_and_names_all_that_helps(call, case):
-    answer, said = (WRONG_STARTS if call == "start" else WRONG_STEPS)[case]
+    answer, problem = (WRONG_STARTS if call == "start" else WRONG_STEPS)[case]
     episode = play(**{call: answer})
     where = "start" if call == "start" else "turn 1"
     assert episode.stop_reason is StopReason.ENV_ERROR
     assert episode.info["error"].startswith(f"AnswersTest-v0, task 'a', {where}: ")
-    assert said in episode.info["error"]
+    assert problem in episode.info["error"]
     assert episode.reward == 0.0
 
 
@@ -268,7 +268,7 @@ TOOLS = st.fixed_dictionaries({"tools": st.lists(TOOL | ANY, max_size=2)})
 
 @st.composite
 def nearly_right(draw, *fields):
-    """Right in all fields but one at most, for an answer with two wrong ones stops at the first."""
+    """Answers with at most one wrong field, because an answer with two is refused at the first."""
     answer = [draw(field) for field in fields]
     if draw(st.booleans()):
         answer[draw(st.integers(0, len(answer) - 1))] = draw(ANY)
@@ -289,7 +289,7 @@ STEP = nearly_right(st.text(), st.sampled_from([0.0, 0.5, 1]), st.booleans(), st
 @example(("hi", {}), ("x", 0.0, True, False, {"mean": math.nan}))
 @example(("hi", {1: 2, "1": 3}), ("x", 1.0, np.bool_(True), False, {"a": np.array(1.5)}))
 def test_whatever_an_environment_answers_becomes_a_record(start, step):
-    """The examples are the corpus: answers that something stumbled over, or was likely to."""
+    """The examples are answers that caused an error once, or were likely to."""
     episode = play(start=start, step=step)
     assert episode.stop_reason in (
         StopReason.ENV_ERROR,
@@ -306,7 +306,7 @@ def test_whatever_an_environment_answers_becomes_a_record(start, step):
 
 
 class NotANumber(Answers):
-    """Rewards every other task with no number."""
+    """Gives a reward that is not a number in every other task."""
 
     def reset(self, *, seed=None, options=None):
         self.reward = math.nan if options["task"] == "b" else 1.0

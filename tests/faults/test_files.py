@@ -1,4 +1,4 @@
-"""Case 24: every file that is read may be damaged; the error names it, and no other error gets out."""
+"""Case 24: every file can be damaged; an error of hero_pl names it, and no other error is raised."""
 
 import json
 import shutil
@@ -60,7 +60,7 @@ def listed(function: Callable[[Path], Any]) -> Callable[[Path], Any]:
 
 
 def in_run(name: str, function: Callable[[Path], Any]) -> Callable[[Path], Any]:
-    """A reader of a run folder, which holds the file under its usual name."""
+    """A reader of a run folder that contains the file under its usual name."""
 
     def read(path: Path) -> Any:
         folder = path.parent / "run"

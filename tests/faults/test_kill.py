@@ -1,4 +1,4 @@
-"""Case 20: killed at any moment, a run goes on from its newest whole checkpoint; no record is lost or there twice."""
+"""Case 20: killed at any moment, a run resumes from its newest complete checkpoint; no record is lost or duplicated."""
 
 import csv
 import os
@@ -25,7 +25,7 @@ def die(*_):
 
 
 def at_call(count: int, function: Callable, instead: Callable = die) -> Callable:
-    """The function, until it is called so often."""
+    """Calls ``function``, but ``instead`` at call number ``count``."""
     calls = []
 
     def counted(*args, **kwargs):
@@ -63,7 +63,7 @@ def rows_of(folder):
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_a_killed_run_goes_on_as_if_nothing_had_been(place, run, newest, tmp_path):
+def test_a_killed_run_resumes_exactly(place, run, newest, tmp_path):
     whole = run("whole")
     child = os.fork()
     if child == 0:
@@ -82,7 +82,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(place, run, newest, tmp_pat
 
 
 class Instants(Callback):
-    """Counts the calls of this thread, of Python and of C, and is struck at one of them."""
+    """Counts the calls of Python and C functions in this thread, and interrupts one of them."""
 
     def __init__(self, last: int = 0) -> None:
         self.count, self.last = 0, last
@@ -135,7 +135,7 @@ def test_a_run_that_is_killed_at_twenty_random_instants_ends_as_if_nothing_had_b
 
 
 def go_on(run: Callable, tmp_path) -> object:
-    """What ``--resume auto`` does."""
+    """Resumes like ``--resume auto``."""
     logger = RunLogger(str(tmp_path), "", "run")
     point = resume_point("auto", logger)
     if point is not None:

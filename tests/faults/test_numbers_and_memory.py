@@ -1,4 +1,4 @@
-"""Cases 17 and 18: numbers that are none, and memory that does not suffice."""
+"""Cases 17 and 18: numbers that are not finite, and too little memory."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from tests.faults.conftest import same_weights
 
 
 class Faulty(SelfDistillation):
-    """Is struck in the loss of some steps, counted from 1."""
+    """Fails in the loss of some steps, counted from 1."""
 
     def __init__(self, steps, fault):
         super().__init__(reflector=ShopRules())
@@ -50,7 +50,7 @@ LARGE = 1 << 14
 
 
 class Full:
-    """Raises as often as it is told to."""
+    """Raises a given number of times."""
 
     def __init__(self, times):
         self.times = times
@@ -80,6 +80,24 @@ def test_a_micro_batch_that_does_not_fit_is_split_and_the_gradient_is_the_same(w
     whole = run("whole", Faulty(set(), full), steps=2)
     for left, right in zip(split.parameters(), whole.parameters(), strict=True):
         assert torch.allclose(left, right, atol=1e-6)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an accelerator of NVIDIA")
+def test_a_failed_allocation_of_the_accelerator_is_split_too(run):
+    def allocate(objective, out):
+        if not objective.failed:
+            objective.failed = True
+            torch.empty(1 << 50, dtype=torch.uint8, device="cuda")
+        return out
+
+    objective = Faulty({2}, allocate)
+    objective.failed = False
+    with pytest.warns(UserWarning, match="from now on"):
+        split = run("run", objective, steps=2, accelerator="gpu")
+    whole = run("whole", Faulty(set(), allocate), steps=2, accelerator="gpu")
+    for left, right in zip(split.parameters(), whole.parameters(), strict=True):
+        assert torch.allclose(left, right, atol=1e-5)
 
 
 def test_what_does_not_fit_after_the_split_ends_the_run_with_the_cure_and_its_state(run, newest, tiny_module):

@@ -1,4 +1,4 @@
-"""Restored state is complete: from every step of 12 the next one is the same, bit for bit, and so are all after it."""
+"""Restored state is complete: a run resumed at any of 12 steps equals the whole run bit for bit."""
 
 import pytest
 import torch
@@ -59,9 +59,9 @@ def test_from_every_step_the_next_one_is_the_same_bit_for_bit(kind, run, module_
         torch.manual_seed(step)  # nothing may hang on the global generator
         folder = f"from-{step}"
         run(folder, module=module_of(kind), data=data(), resume=kept[step], steps=step + 1, **epochs)
-        found, wanted = state_of(tmp_path / folder / "checkpoints" / "last.ckpt"), state_of(kept[step + 1])
+        actual, wanted = state_of(tmp_path / folder / "checkpoints" / "last.ckpt"), state_of(kept[step + 1])
         for name in COMPARED:
-            assert same(found[name], wanted[name]), (step, name)
+            assert same(actual[name], wanted[name]), (step, name)
 
 
 def tensors_in(value):

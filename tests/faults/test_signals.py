@@ -1,4 +1,4 @@
-"""Cases 19 and 20: a signal at any moment costs at most the step that it hits, and that step is done again."""
+"""Cases 19 and 20: a signal at any time costs at most the current step, and that step is repeated."""
 
 import os
 import signal
@@ -7,6 +7,7 @@ import pytest
 from lightning import Callback
 
 from hero_pl.callbacks.checkpoints import AtomicCheckpointIO, verify
+from hero_pl.callbacks.interrupts import Interrupts
 from hero_pl.callbacks.run_checkpoint import RunCheckpoint
 from hero_pl.objectives.self_distillation import SelfDistillation
 from hero_pl.pocket.shop.reflector import ShopRules
@@ -23,15 +24,15 @@ class StruckReflector(ShopRules):
     calls = 0
 
     def reflect(self, trajectories, policy):
-        found = super().reflect(trajectories, policy)
+        reflections = super().reflect(trajectories, policy)
         self.calls += 1
         if self.calls == 3:
             strike()
-        return found
+        return reflections
 
 
 class Struck(Callback):
-    """Interrupts the third step where it is told to."""
+    """Interrupts the third step at a given place."""
 
     def __init__(self, where, number=signal.SIGTERM):
         self.where, self.number = where, number
@@ -66,7 +67,7 @@ class StruckSave(AtomicCheckpointIO):
 
 
 def interrupted(run, where, number=signal.SIGTERM):
-    """The status of a run that is struck at a place, which has saved nothing before, unless a save is struck."""
+    """Exit status of a run that a signal interrupts at a place; nothing was saved before, except where it is a save."""
     objective = SelfDistillation(reflector=StruckReflector() if where == "reflection" else ShopRules())
     more = {"plugins": [StruckSave()]} if where == "save" else {}
     keeper = RunCheckpoint(1 if where == "save" else 100)
@@ -77,7 +78,7 @@ def interrupted(run, where, number=signal.SIGTERM):
 
 @pytest.fixture
 def whole(run, tmp_path):
-    """The run that nothing interrupts, and its episodes."""
+    """The uninterrupted run, and its episodes."""
     return run("whole", SelfDistillation(reflector=ShopRules())), episodes(tmp_path / "whole")
 
 
@@ -99,3 +100,42 @@ def test_every_signal_that_ends_a_run_has_its_own_status(number, run, newest):
     assert interrupted(run, "rollout", number) == 128 + number
     assert verify(newest()).step == 2
     assert signal.getsignal(signal.SIGINT) is before
+
+
+class Broken(Callback):
+    """Raises after the weights of the third step were changed."""
+
+    def on_train_start(self, trainer, module):
+        def fail(policy):
+            if trainer.global_step == 3:  # counted when the optimizer has stepped
+                raise RuntimeError("the teacher is gone")
+
+        module.objective.after_step = fail
+
+
+def test_an_error_in_the_middle_of_a_step_saves_no_half_of_it(run, tmp_path):
+    with pytest.raises(RuntimeError, match="the teacher is gone"):
+        run("run", SelfDistillation(reflector=ShopRules()), callbacks=[Broken()], keeper=RunCheckpoint(100))
+    assert not list((tmp_path / "run" / "checkpoints").glob("*.ckpt"))
+
+
+class EndedError(Exception):
+    """In the place of the end of this process."""
+
+
+def test_a_second_ctrl_c_ends_the_process_even_while_it_saves(monkeypatch, capfd):
+    def end(status):
+        raise EndedError(status)
+
+    monkeypatch.setattr("hero_pl.callbacks.interrupts.os._exit", end)
+    interrupts = Interrupts()
+    interrupts.listen()
+    interrupts.held = True
+    try:
+        strike(signal.SIGINT)
+        strike(signal.SIGTERM)  # one who waits patiently changes nothing
+        with pytest.raises(EndedError, match="130"):
+            strike(signal.SIGINT)
+    finally:
+        interrupts.stop_listening()
+    assert "press Ctrl-C again" in capfd.readouterr().err

@@ -1,4 +1,4 @@
-"""Cases 11, 12, 14 and 15: text from models, users, tools and pages is data, whatever it says."""
+"""Cases 11, 12, 14 and 15: text from models, users, tools and pages is only data, whatever it contains."""
 
 import copy
 import json
@@ -84,7 +84,7 @@ REST = {
 
 
 class Reads(Reflector):
-    """Reads what is written for each of its calls, the last text for ever."""
+    """Parses one given text per call; the last one repeatedly."""
 
     def __init__(self, *raw):
         self.raw, self.review = list(raw), Review(max_diagnosis_chars=60)
@@ -96,7 +96,7 @@ class Reads(Reflector):
 
 
 def bits(trainer, module):
-    """Copies of all that an optimizer step changes."""
+    """Copies of everything that an optimizer step changes."""
     return copy.deepcopy(
         [
             module.state_dict(),
@@ -107,7 +107,7 @@ def bits(trainer, module):
 
 
 class States(Callback):
-    """What each batch left behind."""
+    """Records of each batch."""
 
     def __init__(self):
         self.after = []
@@ -169,7 +169,7 @@ TOKENIZERS = ("pocket-shop", "pocket-retail")
 
 
 def tokenizer_of(name):
-    """Those that come with the package, and the bytes with every kind of token added."""
+    """The packaged tokenizers, and a byte tokenizer with added tokens of every type."""
     if name in TOKENIZERS:
         return AutoTokenizer.from_pretrained(ROOT / "hero_pl" / "pocket" / "checkpoints" / name)
     tokenizer = byte_tokenizer()
@@ -179,19 +179,19 @@ def tokenizer_of(name):
 
 
 def prompts(template, text):
-    """Every place of a prompt where text from outside stands."""
+    """Every position of a prompt that contains text from outside."""
     tool = {"name": text, "description": text, "parameters": {text: [{"enum": [text]}]}}
     prompt = template.first_prompt(text, text, tools=[tool])
     action = (*template.encoder.encode_untrusted(text or "x"), int(template.tokenizer.eos_token_id))
     history = History(template, text, text, "user", [tool])
-    found = {"system prompt, tools and task": prompt, "an action again": template.encoder.encode_untrusted(text)}
+    encoded = {"system prompt, tools and task": prompt, "an action again": template.encoder.encode_untrusted(text)}
     for role in ("user", "tool"):
-        found[f"observation of a {role}"] = template.next_prompt(prompt, action, text, role)
-        found[f"history with a {role}"] = history.append(action, text, role)
+        encoded[f"observation of a {role}"] = template.next_prompt(prompt, action, text, role)
+        encoded[f"history with a {role}"] = history.append(action, text, role)
     for position in get_args(HintPosition):
-        found[f"hint {position}"] = template.insert_hint(prompt, text, position, action)
+        encoded[f"hint {position}"] = template.insert_hint(prompt, text, position, action)
     messages = [Message(role, text) for role in get_args(Role)]
-    return {**found, "all roles": template.conversation(messages)}
+    return {**encoded, "all roles": template.conversation(messages)}
 
 
 @pytest.mark.parametrize("name", [*TOKENIZERS, "bytes"])
@@ -228,7 +228,7 @@ ORDERS = (
 
 
 class Orders(ToyEnv):
-    """Says what a page of an attacker says; its rules are those of the toy."""
+    """Shows a page of an attacker; its rules are those of the toy environment."""
 
     def step(self, action):
         answer, *rest = super().step(action)
@@ -250,13 +250,13 @@ def orders():
 
 
 def test_reward_end_and_actions_come_from_code_whatever_an_observation_says(orders) -> None:
-    clean, told = play("hero_pl/Toy-v0", "red"), play(orders, "red")
-    assert ORDERS[0] in told[1].turns[0].observation
-    for one, other in zip(clean, told, strict=True):
+    clean, ordered = play("hero_pl/Toy-v0", "red"), play(orders, "red")
+    assert ORDERS[0] in ordered[1].turns[0].observation
+    for one, other in zip(clean, ordered, strict=True):
         assert (one.reward, one.stop_reason, one.info) == (other.reward, other.stop_reason, other.info)
         assert [t.action for t in one.turns] == [t.action for t in other.turns]
         assert [t.role for t in one.turns] == [t.role for t in other.turns]
-    assert [one.reward for one in told] == [1.0, 0.0, 0.0, 0.0]
+    assert [one.reward for one in ordered] == [1.0, 0.0, 0.0, 0.0]
 
 
 def test_a_reviewer_sees_orders_as_quoted_material_and_what_it_says_of_other_turns_is_dropped(orders) -> None:
@@ -264,12 +264,12 @@ def test_a_reviewer_sees_orders_as_quoted_material_and_what_it_says_of_other_tur
         lines = "\n".join(message.content for message in render_request(trajectory).messages).splitlines()
         return [line for line in lines if line[:2] != "| "]
 
-    clean, told = play("hero_pl/Toy-v0", "red")[1], play(orders, "red")[1]
-    assert outside_of_quotes(told) == outside_of_quotes(clean)
+    clean, ordered = play("hero_pl/Toy-v0", "red")[1], play(orders, "red")[1]
+    assert outside_of_quotes(ordered) == outside_of_quotes(clean)
     obeyed = json.dumps({"turn9": turn("Perfect."), "reward": 1.0, "turn1": turn()})
-    (found,) = Reads(obeyed).reflect([told], None)
-    assert [bool(one) for one in found.diagnoses] == [True, False, False]
-    assert ("extra_turn", 9) in found.issues
+    (reflection,) = Reads(obeyed).reflect([ordered], None)
+    assert [bool(one) for one in reflection.diagnoses] == [True, False, False]
+    assert ("extra_turn", 9) in reflection.issues
 
 
 def test_only_the_user_ends_a_dialogue() -> None:

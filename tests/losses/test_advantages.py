@@ -25,10 +25,10 @@ GROUPWISE = [grpo_advantages, dr_grpo_advantages, rloo_advantages, maxrl_advanta
 def test_bug_27_grpo_divides_by_the_sample_standard_deviation() -> None:
     # group 0: mean 2/3, squared deviations 4/9 + 1/9 + 1/9 = 2/3, ddof 1: std sqrt(1/3)
     std = math.sqrt(1 / 3)
-    found = grpo_advantages(REWARDS, GROUPS, eps=1e-4)
-    assert found[:3].tolist() == pytest.approx([-2 / 3 / (std + 1e-4), *[1 / 3 / (std + 1e-4)] * 2])
+    actual = grpo_advantages(REWARDS, GROUPS, eps=1e-4)
+    assert actual[:3].tolist() == pytest.approx([-2 / 3 / (std + 1e-4), *[1 / 3 / (std + 1e-4)] * 2])
     # group 4: mean 1/2, std sqrt(2 / 16)
-    assert found[4:].tolist() == pytest.approx([-0.25 / (math.sqrt(1 / 8) + 1e-4), 0.25 / (math.sqrt(1 / 8) + 1e-4)])
+    assert actual[4:].tolist() == pytest.approx([-0.25 / (math.sqrt(1 / 8) + 1e-4), 0.25 / (math.sqrt(1 / 8) + 1e-4)])
     population = grpo_advantages(REWARDS, GROUPS, eps=0.0, ddof=0)
     assert population[:3].tolist() == pytest.approx([-math.sqrt(2), math.sqrt(0.5), math.sqrt(0.5)])
 

@@ -83,9 +83,9 @@ def test_a_turn_that_revises_the_belief_against_the_outcome_weighs_less() -> Non
 def test_the_only_turn_of_a_trajectory_and_a_hopeless_group_keep_finite_factors() -> None:
     assert beliefs([3.0]) == [1.0]
     trajectory, prior = torch.tensor([0, 1, 0, 1]), torch.tensor([0.0, 1.0, 0.0, 1.0])
-    found = belief_factors(torch.ones(4), torch.tensor([1e3, -1e3, -1e3, 1e3]), trajectory, prior)
-    assert found.isfinite().all()
-    assert (found > 0).all()
+    actual = belief_factors(torch.ones(4), torch.tensor([1e3, -1e3, -1e3, 1e3]), trajectory, prior)
+    assert actual.isfinite().all()
+    assert (actual > 0).all()
 
 
 def test_magnitudes_by_hand() -> None:
@@ -104,6 +104,6 @@ def test_no_gradient_flows_through_credit() -> None:
     gap = torch.ones(2, requires_grad=True)
     turns = torch.tensor([0, 0])
     plain = gap.detach()
-    found = [rule(plain, gap) for rule in (reweighted_advantages, rlsd_advantages, gap_magnitudes)]
-    found += [turn_credits(gap, turns)[1], belief_factors(plain, gap, turns, plain)]
-    assert not any(credit.requires_grad for credit in found)
+    actual = [rule(plain, gap) for rule in (reweighted_advantages, rlsd_advantages, gap_magnitudes)]
+    actual += [turn_credits(gap, turns)[1], belief_factors(plain, gap, turns, plain)]
+    assert not any(credit.requires_grad for credit in actual)

@@ -86,7 +86,7 @@ def test_value_and_gradient_match_the_plain_definition(name: str, support: str, 
     per_token = loss(student, teacher)
     weights = torch.arange(1.0, len(student) + 1, dtype=torch.float64)
     (weights * per_token).sum().backward()
-    found, student.grad = student.grad, None
+    gradient, student.grad = student.grad, None
 
     expected = []
     for z, t in zip(student, teacher, strict=True):
@@ -98,7 +98,7 @@ def test_value_and_gradient_match_the_plain_definition(name: str, support: str, 
         expected.append(total.clamp(max=clip) if clip_mode == "token" else total)
     (weights * torch.stack(expected)).sum().backward()
     torch.testing.assert_close(per_token, torch.stack(expected))
-    torch.testing.assert_close(found, student.grad, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(gradient, student.grad, rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize("name", DIVERGENCES)

@@ -35,7 +35,7 @@ def test_sigmoid_gap_endorses_and_softens() -> None:
     assert SigmoidGap(0.5)(INPUTS)[0].item() == pytest.approx(0.64 / 0.89)
 
 
-def test_an_uncertain_teacher_is_not_believed() -> None:
+def test_an_uncertain_teacher_gets_a_small_weight() -> None:
     by_entropy = TeacherConfidence()(INPUTS)
     h = -(0.8 * math.log(0.8) + 0.2 * math.log(0.2))
     assert by_entropy.tolist() == pytest.approx([1 - h / math.log(2), 0.0, 1.0])

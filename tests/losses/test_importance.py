@@ -50,10 +50,10 @@ def test_extreme_ratios_are_clamped_before_they_overflow() -> None:
 
 
 def test_mismatch_by_hand() -> None:
-    found = mismatch(torch.tensor([0.0, math.log(2)]), torch.zeros(2))
-    assert float(found["mismatch/abs_mean"]) == pytest.approx(math.log(2) / 2)
-    assert float(found["mismatch/abs_max"]) == pytest.approx(math.log(2))
-    assert float(found["mismatch/kl"]) == pytest.approx((2 - math.log(2) - 1) / 2)
+    actual = mismatch(torch.tensor([0.0, math.log(2)]), torch.zeros(2))
+    assert float(actual["mismatch/abs_mean"]) == pytest.approx(math.log(2) / 2)
+    assert float(actual["mismatch/abs_max"]) == pytest.approx(math.log(2))
+    assert float(actual["mismatch/kl"]) == pytest.approx((2 - math.log(2) - 1) / 2)
     assert mismatch(torch.zeros(0), torch.zeros(0)) == {}
 
 

@@ -1,4 +1,4 @@
-"""Jensen-Shannon by hand: value, bounds, and which side beta belongs to."""
+"""Jensen-Shannon by hand: value, bounds, and the side that beta weights."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""KL divergences by hand: direction, reach, bounds."""
+"""KL divergences by hand: direction, limits of clipping, bounds."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Normalization: each mode by hand, and what must not depend on how tokens are split, padded or ordered."""
+"""Normalization: each mode by hand, and independence of how tokens are split, padded or ordered."""
 
 import math
 from collections.abc import Callable
@@ -142,7 +142,7 @@ def test_bug_18_two_ranks_give_what_one_rank_gives_even_if_one_is_empty(mode: st
 
 
 def gradient_in_pieces(mode: str, sizes: list[int]) -> Tensor:
-    """Gradient of a whole step whose tokens are cut into micro-batches of the given sizes."""
+    """Gradient of a whole step whose tokens are split into micro-batches of the given sizes."""
     generator = torch.Generator().manual_seed(5)
     weights = torch.randn(6, 5, generator=generator, dtype=torch.float64).requires_grad_()
     hidden = torch.randn(8, 6, generator=generator, dtype=torch.float64)
@@ -291,7 +291,7 @@ def test_shares_of_two_normalizations_add_their_coefficients_with_one_reduction_
         calls.append(local)
         return local
 
-    found = coefficients({"token_mean": 0.25, "traj_mean_turn_mean": 0.75}, **where, reduce_sum=counted)
+    actual = coefficients({"token_mean": 0.25, "traj_mean_turn_mean": 0.75}, **where, reduce_sum=counted)
     parts = [coefficients(mode, **where) for mode in ("token_mean", "traj_mean_turn_mean")]
-    torch.testing.assert_close(found, 0.25 * parts[0] + 0.75 * parts[1])
+    torch.testing.assert_close(actual, 0.25 * parts[0] + 0.75 * parts[1])
     assert len(calls) == 2

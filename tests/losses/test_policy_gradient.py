@@ -106,13 +106,13 @@ def test_bug_80_cispo_bounds_the_weight_and_every_token_keeps_its_gradient() -> 
 
 
 def test_on_policy_all_surrogates_have_the_same_gradient() -> None:
-    found = []
+    actual = []
     for options in ({}, {"dual_clip": 3.0}, {"surrogate": "cispo"}):
         log_probs = torch.tensor([-1.0, -2.0], requires_grad=True)
         ClippedPolicyGradient(**options)(log_probs, log_probs.detach(), torch.tensor([0.3, -0.7])).sum().backward()
-        found.append(log_probs.grad)
-    assert torch.equal(found[0], found[1])
-    torch.testing.assert_close(found[0], found[2])
+        actual.append(log_probs.grad)
+    assert torch.equal(actual[0], actual[1])
+    torch.testing.assert_close(actual[0], actual[2])
 
 
 @pytest.mark.parametrize(

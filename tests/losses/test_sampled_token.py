@@ -1,4 +1,4 @@
-"""The sampled-token surrogate: its gradient is what counts."""
+"""The sampled-token surrogate: its gradient equals the gradient of the divergence."""
 
 import math
 

@@ -13,7 +13,7 @@ IDS = torch.randint(VOCAB, (TOKENS,), generator=torch.Generator().manual_seed(1)
 
 
 def sides(at_once: int, dtype: torch.dtype = torch.float64, temperature: float = 1.0) -> tuple[Scores, Tensor]:
-    """Scores in parts, and the same logits as a whole."""
+    """Scores that are computed in parts, and the same logits in one tensor."""
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(TOKENS, WIDTH, generator=generator, dtype=dtype).requires_grad_()
     head = torch.randn(VOCAB, WIDTH, generator=generator, dtype=dtype).requires_grad_()
@@ -50,9 +50,9 @@ def test_logits_of_a_few_tokens_only_exist_at_the_same_time(monkeypatch: pytest.
     inner = Scores.logits
 
     def logits(self: Scores, part: slice = slice(None)) -> Tensor:
-        found = inner(self, part)
-        seen.append(found.shape[0])
-        return found
+        actual = inner(self, part)
+        seen.append(actual.shape[0])
+        return actual
 
     monkeypatch.setattr(Scores, "logits", logits)
     scores, _ = sides(5)
@@ -72,9 +72,9 @@ def test_a_frozen_head_gets_no_gradient() -> None:
 
 def test_one_number_per_token_in_parts() -> None:
     scores, logits = sides(5, temperature=2.0)
-    found = scores.measure(entropy)
-    torch.testing.assert_close(found, entropy(logits.log_softmax(-1)))
-    assert not found.requires_grad
+    actual = scores.measure(entropy)
+    torch.testing.assert_close(actual, entropy(logits.log_softmax(-1)))
+    assert not actual.requires_grad
     assert scores.at(torch.zeros(TOKENS, dtype=torch.bool)).measure(entropy).shape == (0,)
 
 

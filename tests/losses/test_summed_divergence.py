@@ -82,10 +82,10 @@ def test_equals_the_plain_path(name: str, chunk: int) -> None:
     diagnostics = loss.diagnostics
     trained = given["student_hidden"], given["student_head_weight"]
     expected_gradients = torch.autograd.grad(3.0 * expected, trained)
-    found = in_parts(loss, given, chunk)
-    torch.testing.assert_close(found.loss, expected, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(found.per_token, expected_per_token.detach(), rtol=1e-5, atol=1e-6)
-    (3.0 * found.loss).backward()
+    actual = in_parts(loss, given, chunk)
+    torch.testing.assert_close(actual.loss, expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(actual.per_token, expected_per_token.detach(), rtol=1e-5, atol=1e-6)
+    (3.0 * actual.loss).backward()
     for tensor, gradient in zip(trained, expected_gradients, strict=True):
         assert tensor.grad is not None
         assert (tensor.grad - gradient).norm() <= 1e-5 * gradient.norm()
@@ -99,11 +99,11 @@ def test_bug_86_the_temperature_divides_logits_and_gradient_of_every_chunk(name:
     trained = given["student_hidden"], given["student_head_weight"]
     expected, _ = plain(LOSSES[name](), given, temperature=0.7)
     expected_gradients = torch.autograd.grad(expected, trained)
-    found = in_parts(LOSSES[name](), given, 8, 0.7)
-    torch.testing.assert_close(found.loss, expected)
-    for gradient, wanted in zip(torch.autograd.grad(found.loss, trained), expected_gradients, strict=True):
+    actual = in_parts(LOSSES[name](), given, 8, 0.7)
+    torch.testing.assert_close(actual.loss, expected)
+    for gradient, wanted in zip(torch.autograd.grad(actual.loss, trained), expected_gradients, strict=True):
         torch.testing.assert_close(gradient, wanted)
-    for side, log_probs in (("student", found.student_log_probs), ("teacher", found.teacher_log_probs)):
+    for side, log_probs in (("student", actual.student_log_probs), ("teacher", actual.teacher_log_probs)):
         logits = (given[f"{side}_hidden"] @ given[f"{side}_head_weight"].T).detach() / 0.7
         torch.testing.assert_close(log_probs, logits.log_softmax(-1)[torch.arange(23), given["action_ids"]])
 
@@ -147,9 +147,9 @@ def test_a_frozen_head_gets_no_gradient_and_the_hidden_states_still_do() -> None
 def test_equal_sides_have_exactly_zero_loss_and_gradient() -> None:
     given = inputs()
     given["teacher_hidden"], given["teacher_head_weight"] = given["student_hidden"], given["student_head_weight"]
-    found = in_parts(JensenShannon(), given, 5)
-    found.loss.backward()
-    assert found.loss.item() == 0.0
+    actual = in_parts(JensenShannon(), given, 5)
+    actual.loss.backward()
+    assert actual.loss.item() == 0.0
     assert given["student_hidden"].grad is not None
     assert not given["student_hidden"].grad.any()
 
@@ -157,9 +157,9 @@ def test_equal_sides_have_exactly_zero_loss_and_gradient() -> None:
 def test_bug_18_no_tokens_give_zero_on_the_graph() -> None:
     given = {name: tensor if "weight" in name else tensor[:0] for name, tensor in inputs().items()}
     head = given["student_head_weight"]
-    found = in_parts(JensenShannon(), given)
-    found.loss.backward()
-    assert found.loss.item() == 0.0
+    actual = in_parts(JensenShannon(), given)
+    actual.loss.backward()
+    assert actual.loss.item() == 0.0
     assert head.grad is not None
     assert not head.grad.any()
 
@@ -184,10 +184,10 @@ def test_bfloat16_heads_keep_their_dtype_and_small_contributions() -> None:
     }
     in_parts(JensenShannon(), given, 1).loss.backward()
     (expected,) = torch.autograd.grad(plain(JensenShannon(), exact)[0], exact["student_head_weight"])
-    found = given["student_head_weight"].grad
-    assert found is not None
-    assert found.dtype == torch.bfloat16
-    assert (found.double() - expected).norm() <= 0.02 * expected.norm()
+    gradient = given["student_head_weight"].grad
+    assert gradient is not None
+    assert gradient.dtype == torch.bfloat16
+    assert (gradient.double() - expected).norm() <= 0.02 * expected.norm()
 
 
 def test_what_does_not_fit_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""The vector file as a whole, and proof that its checker notices known bugs."""
+"""All vectors of the file, and tests that the checker detects known bugs."""
 
 import importlib.util
 import json

@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 import tempfile
+import threading
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +30,8 @@ import torch
 import transformers
 
 ROOT = Path(__file__).resolve().parents[2]
+LIMIT_S = 600
+"""Longest time of the tests of one bug; tests that take longer have not noticed it."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,11 @@ def run_tests(arguments: list[str], tree: Path, log: Path) -> bool:
             code = int(pytest.main(arguments))
             sys.stdout.flush()
             os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == int(pytest.ExitCode.TESTS_FAILED)
+    timer = threading.Timer(LIMIT_S, os.kill, (child, signal.SIGKILL))
+    timer.start()
+    status = os.waitpid(child, 0)[1]
+    timer.cancel()
+    return os.waitstatus_to_exitcode(status) == int(pytest.ExitCode.TESTS_FAILED)
 
 
 def chosen(words: list[str]) -> list[Bug]:

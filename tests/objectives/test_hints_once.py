@@ -1,4 +1,4 @@
-"""A hint is encoded once, in however many rows of a step it stands."""
+"""A hint is encoded once per step, even if several rows contain it."""
 
 from collections import Counter
 
@@ -35,17 +35,17 @@ def test_bug_87_a_hint_is_encoded_once_for_teacher_gate_scaffold_and_probe(
     policy = ScriptedPolicy()
     policy.load()
     played = episodes(policy, 3)
-    said = [[f"said {i}{number} of {position}" for number in (1, 2)] for i in range(3)]
-    told = [Reflection(tuple(Diagnosis(text, "high") for text in texts), "ok") for texts in said]
+    diagnoses = [[f"said {i}{number} of {position}" for number in (1, 2)] for i in range(3)]
+    reflections = [Reflection(tuple(Diagnosis(text, "high") for text in texts), "ok") for texts in diagnoses]
     teacher = HindsightTeacher(position=position)
     objective = SelfDistillation(
-        ScriptedReflector(told), teacher, gate=Contrastive(negative_hints=2), scaffold="subtract", probe_turns=6
+        ScriptedReflector(reflections), teacher, gate=Contrastive(negative_hints=2), scaffold="subtract", probe_turns=6
     )
     encode, seen = policy.template.encoder._encode, Counter[str]()
     monkeypatch.setattr(policy.template.encoder, "_encode", lambda text: seen.update([text]) or encode(text))
     step = objective.prepare(played, policy, lambda local: local)
     assert len(step.batch.teacher) == 6
     assert float(step.metrics["teacher/probe_turns"]) == 6.0
-    for words in [text for texts in said for text in texts]:
+    for words in [text for texts in diagnoses for text in texts]:
         assert times(words, seen) == 2  # once by itself, for its length, and once where it stands
     assert times(teacher.scaffold, seen) == 1

@@ -25,7 +25,7 @@ HINTED = ((True, False), (False, True), (True, True), (False, False))
 
 def episodes(policy: ScriptedPolicy) -> list[Trajectory]:
     """Four of two turns, in two groups; the second group has equal rewards."""
-    found = []
+    result = []
     for i, (reward, group) in enumerate(zip(REWARDS, GROUPS, strict=True)):
         prompt = policy.template.first_prompt("", f"task {group}")
         turns = []
@@ -35,8 +35,8 @@ def episodes(policy: ScriptedPolicy) -> list[Trajectory]:
             log_q = action_log_probabilities(policy.table(torch.tensor((prompt[-1], *ids[:-1]))), torch.tensor(ids))
             turns.append(Turn(number, prompt, ids, tuple(log_q.tolist()), reply, reply, "no", "user"))
             prompt = policy.template.next_prompt(prompt, ids, "no")
-        found.append(Trajectory(f"t{group}", "e", i, group, "", (), "", tuple(turns), reward, StopReason.TERMINATED))
-    return found
+        result.append(Trajectory(f"t{group}", "e", i, group, "", (), "", tuple(turns), reward, StopReason.TERMINATED))
+    return result
 
 
 def settings(weights: TeacherWeights) -> dict[str, object]:
@@ -86,7 +86,7 @@ def test_the_student_is_scored_once_and_only_hinted_tokens_have_a_teacher(
     assert float(step.metrics["hero/hinted_turns"]) == pytest.approx(4 / 8)
 
 
-def test_without_any_hint_the_policy_gradient_goes_on_alone(bigrams: ScriptedPolicy) -> None:
+def test_without_any_hint_only_the_policy_gradient_remains(bigrams: ScriptedPolicy) -> None:
     silent = ScriptedReflector([Reflection((None, None), "rejected")] * 4)
     estimator = PolicyGradient("none")
     mixed = Mixed(estimator, distillation_weight=0.5, reflector=silent)
@@ -161,7 +161,7 @@ def test_both_parts_are_checked_and_saved(doubled: TeacherWeights) -> None:
 
 
 def credited(policy: ScriptedPolicy, weights: TeacherWeights, **options: object):
-    """The laid-out batch of a credit objective, and the gap of each hinted token by hand."""
+    """The batch of a credit objective, and the gap of each hinted token computed by hand."""
     objective = Credit(**{"policy_gradient": PolicyGradient("batch"), **options}, **settings(weights))
     batch = objective.prepare(episodes(policy), policy, lambda local: local).batch
     logits = policy.score(batch.student)

@@ -1,4 +1,4 @@
-"""Hints of other turns: which turn gets whose, and that a gate reads them."""
+"""Hints of other turns: how they are assigned, and that a gate uses them."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -33,9 +33,9 @@ def test_no_turn_keeps_its_own_words_and_turns_without_a_hint_get_none(bigrams: 
     first, second = negative_hints(trajectories, hints, 2)
     assert first != second
     assert negative_hints(trajectories, hints, 2) == [first, second]
-    for found in (first, second):
+    for result in (first, second):
         for i, row in enumerate(hints):
-            for true, wrong in zip(row, found[i], strict=True):
+            for true, wrong in zip(row, result[i], strict=True):
                 assert (wrong == "") == (true is None)
                 assert true is None or (wrong != true.text and wrong[5] != str(i))  # of another episode
     assert negative_hints(trajectories, hints, 0) == []
@@ -82,7 +82,7 @@ def test_the_gate_gets_the_sampled_ids_under_each_wrong_hint_in_every_micro_batc
 
 
 class Recorded(Gate):
-    """Another gate, whose factors are kept."""
+    """Another gate; stores its factors."""
 
     def __init__(self, inner: Gate) -> None:
         super().__init__()
@@ -126,7 +126,7 @@ def test_the_contrastive_gate_cancels_a_style_that_any_hint_brings_and_the_sigmo
     given = [Reflection((Diagnosis(words, "high"),), "ok") for words in content]
 
     def factors(gate: Gate) -> tuple[float, float]:
-        """Of the style id and of the id that the true hint names, both in the first episode."""
+        """Values of the style id and of the id that the true hint names, both in the first episode."""
         weights = Styled(policy, style, strength, content)
         watching = Recorded(gate)
         objective = SelfDistillation(ScriptedReflector(list(given)), weights=weights, gate=watching)

@@ -21,7 +21,7 @@ from hero_pl.types import Diagnosis, Reflection, StopReason, Trajectory, Turn
 
 @pytest.fixture
 def policy() -> ScriptedPolicy:
-    """Bigrams: a hint before the generation prompt changes nothing, so every action starts inside a table of noise."""
+    """A bigram model with random logits: a hint before the generation prompt has no effect."""
     made = ScriptedPolicy()
     made.load()
     torch.nn.init.normal_(made.table.weight, generator=torch.Generator().manual_seed(0))
@@ -44,7 +44,7 @@ def gradient(objective: Objective, policy: ScriptedPolicy, trajectories: list[Tr
 
 
 class SharperTeacher(SelfDistillation):
-    """HERO whose teacher is made to disagree, because a table of bigrams cannot read a hint."""
+    """HERO with a teacher that disagrees by construction, because a bigram model cannot read a hint."""
 
     def start_disagreeing(self) -> "SharperTeacher":
         scores = self.weights.scores
@@ -143,8 +143,8 @@ def test_a_baseline_is_that_of_all_ranks(policy: ScriptedPolicy, kind: Literal["
 
     whole, first, second = (PolicyGradient(kind) for _ in range(3))
     for _ in range(2):  # the running mean moves on alike
-        found = advantages(first, episodes[:2], episodes[2:]) + advantages(second, episodes[2:], episodes[:2])
-        assert found == pytest.approx(advantages(whole, episodes, []))
+        result = advantages(first, episodes[:2], episodes[2:]) + advantages(second, episodes[2:], episodes[:2])
+        assert result == pytest.approx(advantages(whole, episodes, []))
 
 
 @pytest.mark.parametrize("make", [PolicyGradient, GRPO])

@@ -1,4 +1,4 @@
-"""Numbers that move with the optimizer steps; expected values by hand."""
+"""Settings that change with the optimizer steps; expected values by hand."""
 
 import pytest
 import torch
@@ -61,10 +61,10 @@ def test_bug_83_a_blend_starts_at_the_first_normalization_and_ends_at_the_second
     blend = Blend("traj_mean_turn_mean", Schedule(0.0, 1.0, "linear", begin=2, steps=4))
     turn, trajectory = torch.tensor([0, 0, 0, 1]), torch.zeros(4, dtype=torch.long)
     where = {"turn": turn, "trajectory": trajectory, "weight": torch.ones(4), "num_trajectories": 1}
-    found = [
+    result = [
         coefficients(normalization_at("seq_mean_token_mean", blend, step), **where)[3].item() for step in (0, 4, 6)
     ]
-    assert found == pytest.approx(
+    assert result == pytest.approx(
         [1 / 4, 3 / 8, 1 / 2]
     )  # the short turn has a quarter of the tokens, half of the turns
 

@@ -31,7 +31,7 @@ def turn(made: ScriptedPolicy, reply: str, ended: bool = True) -> Turn:
 
 
 def kept(scope: str, reply: str, parser=None, skip: int = 0, ended: bool = True) -> str:
-    """Text of the ids in the loss, ``$`` for the end of the turn."""
+    """Text of the ids in the loss; ``$`` is the end of the turn."""
     made = policy(parser)
     one = turn(made, reply, ended)
     start, stop = LossScope(scope, skip)(one, made.dialect)

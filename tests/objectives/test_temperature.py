@@ -1,4 +1,4 @@
-"""What was sampled at one temperature is compared at that temperature."""
+"""Student and teacher are compared at the temperature of sampling."""
 
 from dataclasses import replace
 from typing import Any
@@ -78,14 +78,14 @@ def test_bug_14_both_sides_are_compared_at_the_temperature_that_the_batch_was_sa
     policy, episodes = played(0.5, logits_at_once=logits_at_once)
     objective = SelfDistillation(ShopRules())
     batch = objective.prepare(episodes, policy, lambda local: local).batch
-    found = objective.loss(policy, batch)
+    result = objective.loss(policy, batch)
     student, teacher = (policy.score(rows).detach() / 0.5 for rows in (batch.student, batch.teacher))
     per_token = JensenShannon()(student, teacher)
-    assert found.per_token is not None
-    torch.testing.assert_close(found.per_token, per_token, rtol=1e-4, atol=1e-6)
-    assert found.loss.item() == pytest.approx(float((batch.coefficient * per_token).sum()), rel=1e-4)
+    assert result.per_token is not None
+    torch.testing.assert_close(result.per_token, per_token, rtol=1e-4, atol=1e-6)
+    assert result.loss.item() == pytest.approx(float((batch.coefficient * per_token).sum()), rel=1e-4)
     expected = student.log_softmax(-1).gather(-1, batch.action_ids.unsqueeze(-1)).squeeze(-1)
-    torch.testing.assert_close(found.student_logprobs, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(result.student_logprobs, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_gate_sees_both_sides_and_the_wrong_hints_at_the_temperature_of_the_batch(played: Any) -> None:

@@ -1,4 +1,4 @@
-"""The shop's tokenizer reads any text and gives it back."""
+"""The shop's tokenizer encodes any text without loss."""
 
 import pytest
 

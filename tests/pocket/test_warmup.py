@@ -1,4 +1,4 @@
-"""The base policy can be made again: a reduced version of ``configs/pocket_warmup.yaml``."""
+"""The base policy can be trained again: a reduced version of ``configs/pocket_warmup.yaml``."""
 
 import csv
 import json
@@ -27,7 +27,7 @@ def warm_up(tmp_path, monkeypatch):
 
 
 def test_from_random_weights_the_shop_is_learned_from_clean_demonstrations(warm_up):
-    """Were it not, no habit of the base policy could ever be trained away either."""
+    """Otherwise no habit of the base policy could be changed by training."""
     clean = ("--data.demonstrations.init_args.clean", "true", "--data.tasks_per_step", "32")
     folder = warm_up(80, *clean, "--held_out.greedy", "false", "--held_out.episodes", "50")
     summary = json.loads((folder / "summary.json").read_text())

@@ -1,4 +1,4 @@
-"""Scoring with a shared beginning gives the logits of separate passes, and counts what it runs."""
+"""Scoring with shared prefixes gives the logits of separate passes and counts the tokens that are run."""
 
 import warnings
 from collections.abc import Sequence
@@ -209,7 +209,7 @@ def test_each_token_of_the_conversation_runs_once_and_each_hint_and_action_once(
     assert sum(len(row.ids) for row in rows) > 2 * (body + sum(new))
 
 
-def test_a_rewritten_history_keeps_the_numbers_and_is_told_once(policy: HuggingFacePolicy) -> None:
+def test_a_rewritten_history_keeps_the_numbers_and_is_reported_once(policy: HuggingFacePolicy) -> None:
     trajectory = episode(policy, 3)
     other = policy.template.first_prompt("", "an entirely different beginning of the conversation")
     changed = replace(trajectory, turns=(replace(trajectory.turns[0], prompt_ids=other), *trajectory.turns[1:]))

@@ -1,4 +1,4 @@
-"""Sampling and scoring agree, frozen copies stay frozen, adapters come back, and wrong folders are named."""
+"""Sampling and scoring agree, frozen copies do not change, adapters are restored, and errors name wrong folders."""
 
 import json
 from collections.abc import Sequence
@@ -52,7 +52,7 @@ def row_of(prompt: Sequence[int], action: SampledAction) -> ScoreRow:
 
 
 def logprobs_of(policy: HuggingFacePolicy, prompt: Sequence[int], action: SampledAction, temperature: float) -> Any:
-    """What a plain forward pass over one row says, without cache, padding or batch."""
+    """Log-probabilities from a plain forward pass over one row, without cache, padding or batch."""
     ids = torch.tensor([[*prompt, *action.ids]])
     with policy.sampling():
         logits = policy.network.model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1] / temperature

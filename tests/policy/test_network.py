@@ -1,4 +1,4 @@
-"""Rows are scored in passes over rows of like length, and come back in their order."""
+"""Rows of similar length are scored in one pass, and the scores keep the order of the rows."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The cache between turns: every token is fed once, rows are moved up, and neither changes what is sampled."""
+"""The cache between turns: every token is run once and rows are moved; neither changes what is sampled."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ ANSWERS = [
     ["k", "l", "m"],
     ["p" * 60, "q", "r"],
 ]
-"""What the environment says after each action: never two long ones at once, so that the rows drift apart."""
+"""Observations after each action: never two long ones at once, so that the lengths of the rows become different."""
 
 Turns = list[tuple[tuple[int, ...], SampledAction]]
 
@@ -46,7 +46,7 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> HuggingFacePolicy:
 
 
 def play(policy: HuggingFacePolicy, rows: list[int], sampling: Sampling) -> tuple[dict[int, Turns], CachedSession]:
-    """Four turns of the named conversations, side by side; the last one leaves after two."""
+    """Four turns of the named conversations in one batch; the last one ends after two."""
     place = {row: i for i, row in enumerate(rows)}
     prompts = {row: policy.template.first_prompt("", OPENINGS[row]) for row in rows}
     turns: dict[int, Turns] = {row: [] for row in rows}
@@ -88,6 +88,63 @@ def test_ragged_conversations_equal_those_played_alone_although_rows_were_moved_
             assert one.logprobs == pytest.approx(other.logprobs, abs=1e-5)
 
 
+@pytest.mark.parametrize(
+    "sampler", [CachedSampler(0.0), CachedSampler(1.0), CachedSampler(0.5, 3), CachedSampler(0.0, 8)]
+)
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_bug_561_tokens_drawn_ahead_and_early_answers_change_nothing(
+    temperature: float, sampler: CachedSampler, policy: HuggingFacePolicy
+) -> None:
+    sampling = Sampling(temperature, 12)
+    alone = {row: play(policy, [row], sampling)[0][row] for row in range(4)}
+    lengths = {len(action.ids) for turns in alone.values() for _, action in turns}
+    assert len(lengths) > 2 or not temperature  # some rows end while others go on
+    before, policy.sampler = policy.sampler, sampler
+    try:
+        together, session = play(policy, [0, 1, 2, 3], sampling)
+    finally:
+        policy.sampler = before
+    for row in range(4):
+        assert [action.ids for _, action in alone[row]] == [action.ids for _, action in together[row]]
+        for (_, one), (_, other) in zip(alone[row], together[row], strict=True):
+            assert one.logprobs == pytest.approx(other.logprobs, abs=1e-5)
+            assert one.finish_reason == other.finish_reason
+    last = [turns[-1] for turns in together.values()]
+    fed = sum(len(prompt) + len(action.ids) - 1 for prompt, action in last)
+    # a token that ends an action may be fed at once, or with the next prompt
+    assert fed <= session.fed_tokens <= fed + len(last)
+
+
+def test_bug_562_a_row_that_has_ended_is_not_run_with_the_others(policy: HuggingFacePolicy) -> None:
+    prompt = policy.template.first_prompt("", "same")
+    with policy.sampling():
+        session = policy.sampler.open(policy, Sampling(1.5, 30), range(64))
+        assert isinstance(session, CachedSession)
+        drawn = session.act(range(64), [prompt] * 64)
+    steps = [len(action.ids) for action in drawn]
+    assert min(steps) < 15 < 30 == max(steps)
+    assert only_batch(session).passed == 64 * len(prompt) + sum(count - 1 for count in steps)
+
+
+def test_an_action_is_handed_out_while_others_are_drawn(policy: HuggingFacePolicy) -> None:
+    prompt = policy.template.first_prompt("", "same")
+    with policy.sampling():
+        session = CachedSampler(refill=0.9).open(policy, Sampling(1.5, 30), range(64))
+        session.submit(range(64), [prompt] * 64)
+        first = session.finished()
+        assert 7 <= len(first) < 64  # at most 57 are still being drawn
+        session.close([row for row, _ in first])
+        rest = session.finished()
+    assert rest
+    assert not {row for row, _ in first} & {row for row, _ in rest}
+
+
+@pytest.mark.parametrize("wrong", [{"refill": -0.1}, {"refill": 1.5}, {"sync_every": 0}])
+def test_settings_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"expected"):
+        CachedSampler(**wrong)
+
+
 def test_every_token_of_every_conversation_is_fed_exactly_once(policy: HuggingFacePolicy) -> None:
     turns, session = play(policy, [0, 1, 2, 3], Sampling(1.0, 12))
     last = [played[-1] for played in turns.values()]
@@ -110,7 +167,7 @@ def test_moving_up_leaves_a_slot_for_each_token_of_the_longest_conversation(poli
 
 
 def test_bug_45_rows_that_join_late_equal_those_that_were_there_from_the_start(policy: HuggingFacePolicy) -> None:
-    """Row ``i`` joins at turn ``i``, beside rows that wait, go on, or have left."""
+    """Row ``i`` joins at turn ``i``; the other rows wait, continue, or have ended."""
     alone = {row: play(policy, [row], Sampling(1.0, 12))[0][row] for row in range(4)}
     with policy.sampling():
         session = policy.sampler.open(policy, Sampling(1.0, 12))

@@ -1,4 +1,4 @@
-"""A policy whose replies are written down."""
+"""A policy with predefined replies."""
 
 import pytest
 import torch

@@ -33,11 +33,11 @@ def reflector(server: Server, **options: Any) -> ChatReflector:
 
 
 def test_a_reflection_comes_back_parsed_with_its_tokens(server: Server, trajectory: Trajectory) -> None:
-    (found,) = reflector(server).reflect([trajectory], None)
-    assert [diagnosis and diagnosis.text for diagnosis in found.diagnoses] == [
+    (reflection,) = reflector(server).reflect([trajectory], None)
+    assert [diagnosis and diagnosis.text for diagnosis in reflection.diagnoses] == [
         f"Step {i} was sound." for i in (1, 2, 3)
     ]
-    assert (found.status, found.strict, found.tokens) == ("ok", True, 20)
+    assert (reflection.status, reflection.strict, reflection.tokens) == ("ok", True, 20)
     (asked,) = server.bodies
     assert server.paths == ["/v1/chat/completions"]
     assert [message["role"] for message in asked["messages"]] == ["system", "user"]
@@ -47,8 +47,8 @@ def test_a_reflection_comes_back_parsed_with_its_tokens(server: Server, trajecto
 
 def test_order_is_kept_with_many_requests_in_flight(server: Server, make_trajectory: Any) -> None:
     episodes = [make_trajectory(["a"] * turns, ["b"] * turns) for turns in (1, 2, 3, 1, 2, 3)]
-    found = reflector(server, concurrency=6).reflect(episodes, None)
-    assert [len(one.diagnoses) for one in found] == [1, 2, 3, 1, 2, 3]
+    reflections = reflector(server, concurrency=6).reflect(episodes, None)
+    assert [len(one.diagnoses) for one in reflections] == [1, 2, 3, 1, 2, 3]
     assert reflector(server).reflect([], None) == []
 
 
@@ -69,8 +69,8 @@ def test_a_key_that_would_be_sent_unencrypted_to_another_machine_is_refused(monk
 
 def test_what_a_request_does_not_show_is_an_issue(server: Server, make_trajectory: Any) -> None:
     episode = make_trajectory(["a", "b", "c"], ["r" * 150, "ok", "ok"])
-    (found,) = reflector(server, max_reply_chars=100).reflect([episode], None)
-    assert (found.status, found.strict, found.issues) == ("ok", True, (("reply_cut", 1),))
+    (reflection,) = reflector(server, max_reply_chars=100).reflect([episode], None)
+    assert (reflection.status, reflection.strict, reflection.issues) == ("ok", True, (("reply_cut", 1),))
 
 
 def test_extra_fields_are_added_and_null_removes_one(server: Server) -> None:
@@ -84,22 +84,22 @@ def test_what_may_pass_is_asked_again_and_empty_text_is_an_answer(
     broken: Behavior, server: Server, trajectory: Trajectory
 ) -> None:
     server.behaviors = [broken, chat(GOOD)]
-    (found,) = reflector(server, on_invalid="retry").reflect([trajectory], None)
-    assert (found.status, len(server.bodies)) == ("ok", 2)
+    (reflection,) = reflector(server, on_invalid="retry").reflect([trajectory], None)
+    assert (reflection.status, len(server.bodies)) == ("ok", 2)
 
 
 def test_a_request_without_an_answer_is_data(server: Server, trajectory: Trajectory) -> None:
     server.behaviors = [chat(GOOD), fails(503)]
-    found = reflector(server, max_retries=2, concurrency=1).reflect([trajectory] * 2, None)
-    assert [one.issues for one in found] == [(), (("request_failed", 0),)]
-    assert (found[1].status, found[1].diagnoses) == ("rejected", (None, None, None))
+    reflections = reflector(server, max_retries=2, concurrency=1).reflect([trajectory] * 2, None)
+    assert [one.issues for one in reflections] == [(), (("request_failed", 0),)]
+    assert (reflections[1].status, reflections[1].diagnoses) == ("rejected", (None, None, None))
     assert len(server.bodies) == 4
 
 
 def test_a_refused_request_costs_only_its_episode(server: Server, trajectory: Trajectory) -> None:
     server.behaviors = [chat(GOOD), fails(400, "too long"), chat(GOOD)]
-    found = reflector(server, concurrency=1).reflect([trajectory] * 3, None)
-    assert [one.issues for one in found] == [(), (("request_refused", 0),), ()]
+    reflections = reflector(server, concurrency=1).reflect([trajectory] * 3, None)
+    assert [one.issues for one in reflections] == [(), (("request_refused", 0),), ()]
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 302])
@@ -155,8 +155,8 @@ def test_the_schema_of_the_review_goes_along_if_wanted(switch: bool, server: Ser
     episode = make_trajectory(["a" * 900] * 3, ["b" * 900] * 3)
     server.behaviors = [chat({f"turn{i}": GOOD[f"turn{i}"]}) for i in (1, 2, 3)]
     options = {"max_request_chars": 100, "concurrency": 1, "max_diagnosis_chars": 60}
-    (found,) = reflector(server, response_format=switch, **options).reflect([episode], None)
-    assert all(found.diagnoses)
+    (reflection,) = reflector(server, response_format=switch, **options).reflect([episode], None)
+    assert all(reflection.diagnoses)
     for number, asked in enumerate(server.bodies, 1):
         shape = asked.get("response_format")
         assert (shape is not None) is switch
@@ -167,15 +167,20 @@ def test_the_schema_of_the_review_goes_along_if_wanted(switch: bool, server: Ser
 
 def test_skip_leaves_an_invalid_answer_alone(server: Server, trajectory: Trajectory) -> None:
     server.behaviors = [chat("I think it went well."), chat(GOOD)]
-    (found,) = reflector(server).reflect([trajectory], None)
-    assert (found.status, len(server.bodies)) == ("rejected", 1)
+    (reflection,) = reflector(server).reflect([trajectory], None)
+    assert (reflection.status, len(server.bodies)) == ("rejected", 1)
 
 
 def test_retry_asks_again_with_the_errors_and_a_little_warmer(server: Server, trajectory: Trajectory) -> None:
     first = {"turn1": GOOD["turn1"], "turn3": {"diagnosis": "n/a"}}
     server.behaviors = [chat(first), chat(GOOD)]
-    (found,) = reflector(server, on_invalid="retry").reflect([trajectory], None)
-    assert (found.status, all(found.diagnoses), found.issues, found.tokens) == ("ok", True, (("retried", 0),), 40)
+    (reflection,) = reflector(server, on_invalid="retry").reflect([trajectory], None)
+    assert (reflection.status, all(reflection.diagnoses), reflection.issues, reflection.tokens) == (
+        "ok",
+        True,
+        (("retried", 0),),
+        40,
+    )
     again = server.bodies[1]
     assert again["temperature"] == pytest.approx(0.2)
     assert [message["role"] for message in again["messages"]] == ["system", "user", "assistant", "user"]
@@ -186,8 +191,8 @@ def test_retry_asks_again_with_the_errors_and_a_little_warmer(server: Server, tr
 
 def test_retry_keeps_the_first_answer_when_the_second_is_no_better(server: Server, trajectory: Trajectory) -> None:
     server.behaviors = [chat({"turn1": GOOD["turn1"]}), chat("sorry"), chat(GOOD)]
-    (found,) = reflector(server, on_invalid="retry").reflect([trajectory], None)
-    assert [bool(diagnosis) for diagnosis in found.diagnoses] == [True, False, False]
+    (reflection,) = reflector(server, on_invalid="retry").reflect([trajectory], None)
+    assert [bool(diagnosis) for diagnosis in reflection.diagnoses] == [True, False, False]
     assert len(server.bodies) == 2
 
 
@@ -195,9 +200,9 @@ def test_retry_can_ask_more_than_once_and_stops_when_the_answer_is_whole(
     server: Server, trajectory: Trajectory
 ) -> None:
     server.behaviors = [chat("hm"), chat({"turn1": GOOD["turn1"]}), chat(GOOD), chat("never asked")]
-    (found,) = reflector(server, on_invalid="retry", retries=5).reflect([trajectory], None)
-    assert all(found.diagnoses)
-    assert (found.issues, found.tokens) == ((("retried", 0),) * 2, 60)
+    (reflection,) = reflector(server, on_invalid="retry", retries=5).reflect([trajectory], None)
+    assert all(reflection.diagnoses)
+    assert (reflection.issues, reflection.tokens) == ((("retried", 0),) * 2, 60)
     assert [asked["temperature"] for asked in server.bodies] == pytest.approx([0.0, 0.2, 0.4])
 
 
@@ -209,11 +214,11 @@ def test_a_complete_answer_is_not_asked_again(server: Server, trajectory: Trajec
 def test_a_long_episode_is_asked_in_windows_and_joined(server: Server, make_trajectory: Any) -> None:
     episode = make_trajectory(["a" * 900] * 3, ["b" * 900] * 3)
     server.behaviors = [chat({f"turn{i}": GOOD[f"turn{i}"]}) for i in (1, 2, 3)]
-    (found,) = reflector(server, max_request_chars=100, concurrency=1).reflect([episode], None)
-    assert [diagnosis and diagnosis.text for diagnosis in found.diagnoses] == [
+    (reflection,) = reflector(server, max_request_chars=100, concurrency=1).reflect([episode], None)
+    assert [diagnosis and diagnosis.text for diagnosis in reflection.diagnoses] == [
         f"Step {i} was sound." for i in (1, 2, 3)
     ]
-    assert (found.status, found.tokens, len(server.bodies)) == ("ok", 60, 3)
+    assert (reflection.status, reflection.tokens, len(server.bodies)) == ("ok", 60, 3)
 
 
 def test_leaks_are_checked_with_the_given_policy(server: Server, trajectory: Trajectory) -> None:
@@ -242,3 +247,11 @@ def test_a_setting_out_of_range_is_refused(options: dict[str, Any]) -> None:
     values: dict[str, Any] = {"base_url": "http://localhost", "model": "m", **options}
     with pytest.raises(ConfigError, match=next(iter(options))):
         ChatReflector(**values)
+
+
+def test_several_processes_share_the_limit_of_tokens(monkeypatch) -> None:
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: 4)
+    reflector = ChatReflector("http://localhost:9", "judge", max_total_tokens=1000)
+    assert reflector.reflect([], None) == []
+    assert reflector.endpoint._spending.cap == 250

@@ -35,8 +35,8 @@ def test_a_turn_whose_corrected_action_is_taken_away_still_counts_as_a_failure()
     trajectories = [episode(2, f"task{e}") for e in range(3)]
     inner = [reflection("one", "two"), reflection("three", None), reflection("four", "five")]
     shuffled = ShuffledReflector(ScriptedReflector(inner)).reflect(trajectories, None)
-    found = [diagnosis for one in shuffled for diagnosis in one.diagnoses if diagnosis]
-    assert [(diagnosis.next_action_target, diagnosis.was_failure) for diagnosis in found] == [(None, True)] * 5
+    diagnoses = [diagnosis for one in shuffled for diagnosis in one.diagnoses if diagnosis]
+    assert [(diagnosis.next_action_target, diagnosis.was_failure) for diagnosis in diagnoses] == [(None, True)] * 5
 
 
 def codes(reflections: list[Reflection]) -> list[str]:
@@ -55,7 +55,7 @@ def batches(count: int = 1) -> tuple[list[Trajectory], list[Reflection]]:
 
 
 class Inner(Reflector):
-    """Says what the reply to each turn was; remembers what it was told to prepare and restore."""
+    """Diagnoses quote the reply of each turn; stores the calls of its methods."""
 
     def __init__(self) -> None:
         self.started: object = None
@@ -101,9 +101,9 @@ def test_bug_38_no_turn_keeps_its_own_hint_and_the_mask_is_equal(given_: list[An
     marked = [[text and f"{text} @{e}.{t}" for t, text in enumerate(row)] for e, row in enumerate(given_)]
     trajectories = [episode(len(row), f"task{e}") for e, row in enumerate(marked)]
     shuffled = ShuffledReflector(ScriptedReflector([reflection(*row) for row in marked]), mode, seed)
-    found = shuffled.reflect(trajectories, None)
-    for e, (row, after) in enumerate(zip(marked, texts(found), strict=True)):
-        dropped = {turn for code, turn in found[e].issues if code == "control_dropped"}
+    reflections = shuffled.reflect(trajectories, None)
+    for e, (row, after) in enumerate(zip(marked, texts(reflections), strict=True)):
+        dropped = {turn for code, turn in reflections[e].issues if code == "control_dropped"}
         hinted = [t for t, text in enumerate(row) if text]
         assert [t for t, text in enumerate(after) if text] == [t for t in hinted if t + 1 not in dropped]
         assert all(after[t] != row[t] for t in hinted)
@@ -112,40 +112,42 @@ def test_bug_38_no_turn_keeps_its_own_hint_and_the_mask_is_equal(given_: list[An
             assert len(dropped) == (1 if len(hinted) == 1 else 0)
     if mode == "batch":
         total = sum(bool(text) for row in marked for text in row)
-        assert codes(found).count("control_dropped") == (1 if total == 1 else 0)
+        assert codes(reflections).count("control_dropped") == (1 if total == 1 else 0)
 
 
 def test_batch_mode_takes_the_words_of_another_task_of_the_same_environment() -> None:
     trajectories = [episode(2, task, env) for env in ("shop", "desk") for task in ("t1", "t2")]
     original = [reflection(*(f"{one.env_id} {one.task_id} turn {t}" for t in range(2))) for one in trajectories]
-    found = texts(ShuffledReflector(ScriptedReflector(original)).reflect(trajectories, None))
-    for one, row in zip(trajectories, found, strict=True):
+    shuffled_texts = texts(ShuffledReflector(ScriptedReflector(original)).reflect(trajectories, None))
+    for one, row in zip(trajectories, shuffled_texts, strict=True):
         other = {"t1": "t2", "t2": "t1"}[one.task_id]
         assert all((text or "").startswith(f"{one.env_id} {other} ") for text in row)
 
 
 def test_batch_mode_permutes_the_words() -> None:
     trajectories, original = batches()
-    found = texts(ShuffledReflector(ScriptedReflector(original)).reflect(trajectories, None))
-    assert sorted(str(text) for row in found for text in row) == sorted(str(t) for row in texts(original) for t in row)
+    shuffled_texts = texts(ShuffledReflector(ScriptedReflector(original)).reflect(trajectories, None))
+    assert sorted(str(text) for row in shuffled_texts for text in row) == sorted(
+        str(t) for row in texts(original) for t in row
+    )
 
 
 def test_turns_mode_stays_inside_the_episode() -> None:
     trajectories, original = batches()
-    found = texts(ShuffledReflector(ScriptedReflector(original), "turns").reflect(trajectories, None))
-    for before, after in zip(texts(original), found, strict=True):
+    shuffled_texts = texts(ShuffledReflector(ScriptedReflector(original), "turns").reflect(trajectories, None))
+    for before, after in zip(texts(original), shuffled_texts, strict=True):
         assert sorted(map(str, before)) == sorted(map(str, after))
 
 
 def test_equal_words_of_another_turn_are_avoided_and_counted_where_they_cannot_be() -> None:
     mixed = [reflection("good", "good", "poor", "poor")]
-    found = ShuffledReflector(ScriptedReflector(mixed), "turns").reflect([episode(4)], None)
-    assert texts(found) == [["poor", "poor", "good", "good"]]
-    assert codes(found) == []
+    reflections = ShuffledReflector(ScriptedReflector(mixed), "turns").reflect([episode(4)], None)
+    assert texts(reflections) == [["poor", "poor", "good", "good"]]
+    assert codes(reflections) == []
     mostly = [reflection("good", "good", "good", "good", "poor")]
-    found = ShuffledReflector(ScriptedReflector(mostly), "turns").reflect([episode(5)], None)
-    assert codes(found) == ["control_unchanged"] * 3
-    assert sorted(str(text) for text in texts(found)[0]) == ["good"] * 4 + ["poor"]
+    reflections = ShuffledReflector(ScriptedReflector(mostly), "turns").reflect([episode(5)], None)
+    assert codes(reflections) == ["control_unchanged"] * 3
+    assert sorted(str(text) for text in texts(reflections)[0]) == ["good"] * 4 + ["poor"]
 
 
 def test_a_turn_without_a_partner_takes_the_words_of_an_earlier_batch() -> None:
@@ -214,8 +216,8 @@ def test_the_seed_matters_and_batches_differ(mode: Any) -> None:
 def test_generic_sentences_come_from_the_bank_in_about_the_same_length() -> None:
     lengths = [12, 40, 160, 600]
     original = [reflection(*("w" * length for length in lengths))]
-    (found,) = ShuffledReflector(ScriptedReflector(original), "generic").reflect([episode(4)], None)
-    for diagnosis, length in zip(found.diagnoses, lengths, strict=True):
+    (generic,) = ShuffledReflector(ScriptedReflector(original), "generic").reflect([episode(4)], None)
+    for diagnosis, length in zip(generic.diagnoses, lengths, strict=True):
         assert diagnosis is not None
         assert diagnosis.text in generic_bank()
         assert abs(len(diagnosis.text).bit_length() - length.bit_length()) <= 1
@@ -230,8 +232,10 @@ def test_the_bank_holds_distinct_sentences_without_digits() -> None:
 
 def test_random_words_are_as_many_as_before_and_from_other_turns() -> None:
     original = [reflection("alpha beta gamma", "delta epsilon"), reflection("zeta")]
-    found = ShuffledReflector(ScriptedReflector(original), "random_tokens").reflect([episode(2), episode(1)], None)
-    ((first, second), (third,)) = texts(found)
+    reflections = ShuffledReflector(ScriptedReflector(original), "random_tokens").reflect(
+        [episode(2), episode(1)], None
+    )
+    ((first, second), (third,)) = texts(reflections)
     assert [len(str(text).split()) for text in (first, second, third)] == [3, 2, 1]
     assert set(str(first).split()) <= {"delta", "epsilon", "zeta"}
     assert set(str(third).split()) <= {"alpha", "beta", "gamma", "delta", "epsilon"}
@@ -255,18 +259,18 @@ def test_a_setting_out_of_range_is_refused(options: dict[str, Any]) -> None:
 def test_the_blind_reflector_keeps_turns_and_confidences_and_takes_blind_words() -> None:
     seen = reflection("Saw one.", None, "Saw three.", confidence="medium")
     blind = reflection("Guess one.", "Guess two.", "Guess three.", confidence="low")
-    (found,) = BlindReflector(ScriptedReflector([seen, blind])).reflect([episode(3)], None)
+    (result,) = BlindReflector(ScriptedReflector([seen, blind])).reflect([episode(3)], None)
     words = [Diagnosis(text, "medium", was_failure=True) for text in ("Guess one.", "Guess three.")]
-    assert found.diagnoses == (words[0], None, words[1])
-    assert (found.tokens, found.issues) == (14, ())
+    assert result.diagnoses == (words[0], None, words[1])
+    assert (result.tokens, result.issues) == (14, ())
 
 
 def test_the_blind_reflector_shows_no_reply_anywhere() -> None:
     inner = Inner()
-    (found,) = BlindReflector(inner).reflect([episode(3)], None)
+    (result,) = BlindReflector(inner).reflect([episode(3)], None)
     assert inner.calls == 2
-    assert codes([found]) == ["control_generic"] * 3  # shown nothing, Inner says nothing
-    assert all(diagnosis and diagnosis.text in generic_bank() for diagnosis in found.diagnoses)
+    assert codes([result]) == ["control_generic"] * 3  # shown nothing, Inner says nothing
+    assert all(diagnosis and diagnosis.text in generic_bank() for diagnosis in result.diagnoses)
     blind = without_replies(episode(3))
     assert [(turn.text, turn.action, turn.observation, turn.prompt_ids) for turn in blind.turns] == [
         (f"a{i}", f"a{i}", "", ()) for i in (1, 2, 3)
@@ -275,8 +279,8 @@ def test_the_blind_reflector_shows_no_reply_anywhere() -> None:
 
 
 def test_a_blind_guess_that_is_the_same_is_counted() -> None:
-    (found,) = BlindReflector(ScriptedReflector([reflection("Yes."), reflection("Yes.")])).reflect([episode(1)], None)
-    assert found.issues == (("control_unchanged", 1),)
+    (result,) = BlindReflector(ScriptedReflector([reflection("Yes."), reflection("Yes.")])).reflect([episode(1)], None)
+    assert result.issues == (("control_unchanged", 1),)
 
 
 def test_a_reflector_that_reads_ids_cannot_be_blinded() -> None:

@@ -1,4 +1,4 @@
-"""A review that is drawn under its format is always usable, whatever the model would rather write."""
+"""A review that is sampled with its grammar is always usable, whatever the model prefers."""
 
 import json
 from dataclasses import replace

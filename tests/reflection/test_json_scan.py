@@ -29,8 +29,8 @@ def test_any_json_object_is_read_as_json_reads_it(value: dict[str, Any], indent:
 @given(OBJECTS)
 def test_prose_around_an_object_changes_nothing(value: dict[str, Any]) -> None:
     text = json.dumps(value)
-    found = list(scan(f"It's the user's review, I'd say:\n```json\n{text}\n```\nDone :-)"))
-    assert [plain(span.value) for span in found] == [value]
+    values = list(scan(f"It's the user's review, I'd say:\n```json\n{text}\n```\nDone :-)"))
+    assert [plain(span.value) for span in values] == [value]
 
 
 @given(st.text(alphabet="{}[]\":,'\\ \nabtn01.-“”", max_size=60))

@@ -123,7 +123,7 @@ def test_redacted_text_does_not_leak() -> None:
 def test_composed_and_decomposed_letters_leak_alike() -> None:
     later = "the cafe\u0301 in the re\u0301publique district closed early"
     episode = ReflectionContext("", ("a", "b"), ("c", later), (), 0.0)
-    said = "So the caf\u00e9 in the r\u00e9publique district closed."
-    assert LeakIndex(episode).find(said, 1) == "leak_ngram"
-    assert LeakIndex(episode).find(said, 2) is None
-    assert "district" not in LeakIndex(episode).redact(said, 1)
+    text = "So the caf\u00e9 in the r\u00e9publique district closed."
+    assert LeakIndex(episode).find(text, 1) == "leak_ngram"
+    assert LeakIndex(episode).find(text, 2) is None
+    assert "district" not in LeakIndex(episode).redact(text, 1)

@@ -56,7 +56,7 @@ def retail(compact: bool) -> list[Trajectory]:
 
 @cache
 def shop() -> list[Trajectory]:
-    """Episodes of a policy that searches and clicks around."""
+    """Episodes of a policy that searches and clicks at random."""
     policy = ScriptedPolicy(
         ["search[shirt]", "click[item 1]", "click[buy now]", "search[blue kettle]", "click[< prev]"]
     )
@@ -66,8 +66,8 @@ def shop() -> list[Trajectory]:
 
 
 def known_at(episode: Trajectory, turn: int) -> str:
-    said = [text for one in episode.turns[:turn] for text in (one.text, one.observation)]
-    return "\n".join((episode.system_prompt, episode.first_observation, *said))
+    texts = [text for one in episode.turns[:turn] for text in (one.text, one.observation)]
+    return "\n".join((episode.system_prompt, episode.first_observation, *texts))
 
 
 def spoken(text: str) -> list[str]:
@@ -79,7 +79,7 @@ def holds(words: list[str], text: list[str]) -> bool:
 
 
 def planted(draw: random.Random) -> Iterator[tuple[Trajectory, int, str]]:
-    """Episode, turn, and a diagnosis that tells eight words in a row, or an identifier, of a later turn."""
+    """Episode, turn, and a diagnosis with eight words in a row, or an identifier, from a later turn."""
     for episode in (*retail(False), *shop()):
         for turn in range(1, len(episode.turns)):
             known = spoken(known_at(episode, turn))
@@ -96,13 +96,13 @@ def planted(draw: random.Random) -> Iterator[tuple[Trajectory, int, str]]:
 
 
 def _overlaps(quoted: str, known: list[str]) -> bool:
-    """Whether most of it was known, so that it tells too little to be called a leak."""
+    """Whether most of the text was known before, so that it is not a leak."""
     words = spoken(quoted)
     return any(holds(words[i : i + 4], known) for i in range(len(words) - 3))
 
 
 def honest(draw: random.Random) -> Iterator[tuple[Trajectory, int, str]]:
-    """Episode, turn, and a diagnosis that quotes what was known, speaks in general, or was written by rule."""
+    """Episode, turn, and a diagnosis that quotes earlier text, is general, or was written by the rules."""
     general = [line for line in BANK.read_text(encoding="utf-8").splitlines() if line.strip()]
     for episode in (*retail(False), *shop()):
         for turn in range(1, len(episode.turns) + 1):
@@ -112,8 +112,8 @@ def honest(draw: random.Random) -> Iterator[tuple[Trajectory, int, str]]:
             yield episode, turn, f"{draw.choice(general)} {episode.turns[turn - 1].observation[:80]}"
             yield episode, turn, f"Should have asked for order W{draw.randrange(10**6, 10**7)} first."
     for rules, episodes in ((RetailRules(), retail(True)), (ShopRules(), shop())):
-        for episode, found in zip(episodes, rules.reflect(episodes, None), strict=True):
-            yield from ((episode, i, one.text) for i, one in enumerate(found.diagnoses, 1) if one)
+        for episode, reflection in zip(episodes, rules.reflect(episodes, None), strict=True):
+            yield from ((episode, i, one.text) for i, one in enumerate(reflection.diagnoses, 1) if one)
 
 
 def flagged(cases: list[tuple[Trajectory, int, str]]) -> list[bool]:
@@ -125,7 +125,7 @@ def flagged(cases: list[tuple[Trajectory, int, str]]) -> list[bool]:
 def test_planted_leaks_are_found_and_honest_diagnoses_are_left_alone(seed: int) -> None:
     leaks, clean = list(planted(random.Random(seed))), list(honest(random.Random(seed)))
     assert min(len(leaks), len(clean)) > 300
-    missed = [case[1:] for case, found in zip(leaks, flagged(leaks), strict=True) if not found]
-    alarms = [case[1:] for case, found in zip(clean, flagged(clean), strict=True) if found]
+    missed = [case[1:] for case, is_flagged in zip(leaks, flagged(leaks), strict=True) if not is_flagged]
+    alarms = [case[1:] for case, is_flagged in zip(clean, flagged(clean), strict=True) if is_flagged]
     assert len(missed) <= 0.05 * len(leaks), missed[:5]
     assert len(alarms) <= 0.05 * len(clean), alarms[:5]

@@ -46,14 +46,14 @@ def parse(episode: ReflectionContext) -> Any:
 
 def test_one_clean_object_is_ok_and_strict(parse: Any) -> None:
     raw = f"\n {json.dumps(whole(), indent=1)} \n"
-    found = parse(raw)
-    assert (found.status, found.strict, found.issues, found.raw) == ("ok", True, (), raw)
-    assert found.diagnoses == (Diagnosis("One.", "high"), Diagnosis("Two.", "high", CALL), Diagnosis("Three.", "high"))
+    parsed = parse(raw)
+    assert (parsed.status, parsed.strict, parsed.issues, parsed.raw) == ("ok", True, (), raw)
+    assert parsed.diagnoses == (Diagnosis("One.", "high"), Diagnosis("Two.", "high", CALL), Diagnosis("Three.", "high"))
 
 
 def test_fields_beyond_the_schema_are_ignored(parse: Any) -> None:
-    found = parse({**whole(turn1={**entry("One."), "severity": 3}), "summary": "fine"})
-    assert (found.status, found.strict) == ("ok", True)
+    parsed = parse({**whole(turn1={**entry("One."), "severity": 3}), "summary": "fine"})
+    assert (parsed.status, parsed.strict) == ("ok", True)
 
 
 def test_prose_around_makes_it_ok_but_not_strict(parse: Any) -> None:
@@ -66,22 +66,23 @@ def test_prose_around_makes_it_ok_but_not_strict(parse: Any) -> None:
 
 
 def test_any_issue_makes_it_repaired_and_not_strict(parse: Any) -> None:
-    found = parse(whole(turn1=entry("One.", "HIGH")))
-    assert (found.status, found.strict) == ("repaired", False)
+    parsed = parse(whole(turn1=entry("One.", "HIGH")))
+    assert (parsed.status, parsed.strict) == ("repaired", False)
 
 
 @pytest.mark.parametrize(
     "raw", ["", "fine", "null", "[]", "{}", "3", '{"summary": "x"}', '{"turn": {}}', "[1, 2]", "{", '"turn1"']
 )
 def test_without_turn_keys_there_is_no_json(raw: str, parse: Any) -> None:
-    found = parse(raw)
-    assert (found.status, found.strict, found.diagnoses, found.issues) == ("rejected", False, NONE, (("no_json", 0),))
+    parsed = parse(raw)
+    assert (parsed.status, parsed.strict) == ("rejected", False)
+    assert (parsed.diagnoses, parsed.issues) == (NONE, (("no_json", 0),))
 
 
 def test_it_is_rejected_when_no_turn_survives(parse: Any) -> None:
-    found = parse({f"turn{i}": entry("n/a") for i in (1, 2, 3)})
-    assert (found.status, found.strict) == ("rejected", False)
-    assert found.issues == (("empty_diagnosis", 1), ("empty_diagnosis", 2), ("empty_diagnosis", 3))
+    parsed = parse({f"turn{i}": entry("n/a") for i in (1, 2, 3)})
+    assert (parsed.status, parsed.strict) == ("rejected", False)
+    assert parsed.issues == (("empty_diagnosis", 1), ("empty_diagnosis", 2), ("empty_diagnosis", 3))
 
 
 # --- thinking, spans, repairs -----------------------------------------------------------------------------------------
@@ -89,9 +90,9 @@ def test_it_is_rejected_when_no_turn_survives(parse: Any) -> None:
 
 def test_text_up_to_the_last_end_of_thinking_is_removed(parse: Any) -> None:
     draft = json.dumps(whole(turn1=entry("Draft.")))
-    found = parse(f"<think>{draft}</think> hm {draft}</think>{json.dumps(whole())}")
-    assert texts(found) == ["One.", "Two.", "Three."]
-    assert found.issues == (("thinking_stripped", 0),)
+    parsed = parse(f"<think>{draft}</think> hm {draft}</think>{json.dumps(whole())}")
+    assert texts(parsed) == ["One.", "Two.", "Three."]
+    assert parsed.issues == (("thinking_stripped", 0),)
     assert parse("<think>nothing</think>").issues == (("thinking_stripped", 0), ("no_json", 0))
 
 
@@ -126,9 +127,9 @@ def test_on_a_tie_the_later_span_wins(parse: Any) -> None:
     ],
 )
 def test_small_mistakes_are_repaired(raw: str) -> None:
-    found = parse_reflection(raw, turns=1, context=blank_context(1))
-    assert found.diagnoses == (Diagnosis("One line.", "high"),)
-    assert (found.status, found.strict, found.issues) == ("repaired", False, (("json_repaired", 0),))
+    parsed = parse_reflection(raw, turns=1, context=blank_context(1))
+    assert parsed.diagnoses == (Diagnosis("One line.", "high"),)
+    assert (parsed.status, parsed.strict, parsed.issues) == ("repaired", False, (("json_repaired", 0),))
 
 
 def test_nothing_is_evaluated(parse: Any) -> None:
@@ -137,23 +138,23 @@ def test_nothing_is_evaluated(parse: Any) -> None:
 
 def test_an_unfinished_object_keeps_only_complete_turns(parse: Any) -> None:
     text = json.dumps(whole())
-    found = parse(text[: text.index("Three") + 3])
-    assert texts(found) == ["One.", "Two.", None]
-    assert found.issues == (("truncated_output", 0), ("missing_turn", 3))
+    parsed = parse(text[: text.index("Three") + 3])
+    assert texts(parsed) == ["One.", "Two.", None]
+    assert parsed.issues == (("truncated_output", 0), ("missing_turn", 3))
 
 
 def test_an_object_that_lacks_only_its_last_brace_keeps_all_turns(parse: Any) -> None:
-    found = parse(json.dumps(whole())[:-1])
-    assert (texts(found), found.issues) == (["One.", "Two.", "Three."], (("truncated_output", 0),))
+    parsed = parse(json.dumps(whole())[:-1])
+    assert (texts(parsed), parsed.issues) == (["One.", "Two.", "Three."], (("truncated_output", 0),))
 
 
 @pytest.mark.parametrize("form", ["wrapped", "list"])
 def test_unfinished_forms_other_than_the_plain_one_keep_complete_turns_too(form: str, parse: Any) -> None:
     turns: Any = whole() if form == "wrapped" else [{"turn": i, **entry(f"T{i}.")} for i in (1, 2, 3)]
     text = json.dumps({"reflections": turns} if form == "wrapped" else turns)
-    found = parse(text[: text.rindex("confidence")])
-    assert [bool(diagnosis) for diagnosis in found.diagnoses] == [True, True, False]
-    assert set(found.issues) == {("truncated_output", 0), ("key_normalised", 0), ("missing_turn", 3)}
+    parsed = parse(text[: text.rindex("confidence")])
+    assert [bool(diagnosis) for diagnosis in parsed.diagnoses] == [True, True, False]
+    assert set(parsed.issues) == {("truncated_output", 0), ("key_normalised", 0), ("missing_turn", 3)}
 
 
 # --- keys -------------------------------------------------------------------------------------------------------------
@@ -164,8 +165,8 @@ def test_unfinished_forms_other_than_the_plain_one_keep_complete_turns_too(form:
 )
 def test_key_variants_are_normalized_once(key: str, parse: Any) -> None:
     rest = {name: value for name, value in whole().items() if name != "turn1"}
-    found = parse({key: entry("One."), **rest})
-    assert (texts(found), found.issues) == (["One.", "Two.", "Three."], (("key_normalised", 0),))
+    parsed = parse({key: entry("One."), **rest})
+    assert (texts(parsed), parsed.issues) == (["One.", "Two.", "Three."], (("key_normalised", 0),))
 
 
 @pytest.mark.parametrize("key", ["turn", "turn1a", "step1", "turn 1.5", "turnone", "-1", "turn1 turn2", "1e3"])
@@ -175,9 +176,9 @@ def test_other_keys_name_no_turn(key: str, parse: Any) -> None:
 
 @pytest.mark.parametrize("number", [1, "1", "turn1", "Turn 01", 1.0])
 def test_a_list_of_objects_with_turn_is_read(number: Any, parse: Any) -> None:
-    found = parse([{"turn": number, **entry("One.")}, {"turn": 3, **entry("Three.")}, {"note": 1}, 7])
-    assert texts(found) == ["One.", None, "Three."]
-    assert found.issues == (("key_normalised", 0), ("missing_turn", 2))
+    parsed = parse([{"turn": number, **entry("One.")}, {"turn": 3, **entry("Three.")}, {"note": 1}, 7])
+    assert texts(parsed) == ["One.", None, "Three."]
+    assert parsed.issues == (("key_normalised", 0), ("missing_turn", 2))
 
 
 @pytest.mark.parametrize("number", [True, None, 1.5, "one", [1]])
@@ -196,16 +197,16 @@ def test_one_wrapping_key_is_taken_off(parse: Any) -> None:
 
 
 def test_keys_from_zero_to_one_less_than_the_turns_are_shifted_by_one(parse: Any) -> None:
-    found = parse({f"turn{i}": entry(f"T{i + 1}.") for i in range(3)})
-    assert (texts(found), found.issues) == (["T1.", "T2.", "T3."], (("zero_indexed", 0),))
+    parsed = parse({f"turn{i}": entry(f"T{i + 1}.") for i in range(3)})
+    assert (texts(parsed), parsed.issues) == (["T1.", "T2.", "T3."], (("zero_indexed", 0),))
     single = parse_reflection(json.dumps({"turn0": ENTRY}), turns=1, context=blank_context(1))
     assert (single.status, single.issues) == ("repaired", (("zero_indexed", 0),))
 
 
 @pytest.mark.parametrize("numbers", [(0,), (0, 1), (0, 2), (0, 1, 3), (0, 1, 2, 3), (0, 5)])
 def test_key_zero_in_any_other_pattern_rejects_everything(numbers: tuple[int, ...], parse: Any) -> None:
-    found = parse({f"turn{i}": ENTRY for i in numbers})
-    assert (found.status, found.diagnoses, found.issues) == ("rejected", NONE, (("ambiguous_indexing", 0),))
+    parsed = parse({f"turn{i}": ENTRY for i in numbers})
+    assert (parsed.status, parsed.diagnoses, parsed.issues) == ("rejected", NONE, (("ambiguous_indexing", 0),))
 
 
 def test_an_unfinished_zero_indexed_output_is_ambiguous(parse: Any) -> None:
@@ -217,8 +218,8 @@ def test_bug_30_a_zero_indexed_reflection_never_lands_one_turn_late(parse: Any) 
     # Each diagnosis names the turn it was written for. Pairing key K with turn K would leave turn 1 empty and put every
     # other diagnosis on the action after the one it is about.
     for form in ("turn{}", "{}", "Turn 0{}"):
-        found = parse({form.format(i): entry(f"About action number {i + 1}.") for i in range(3)})
-        assert texts(found) == [f"About action number {i}." for i in (1, 2, 3)]
+        parsed = parse({form.format(i): entry(f"About action number {i + 1}.") for i in range(3)})
+        assert texts(parsed) == [f"About action number {i}." for i in (1, 2, 3)]
     listed = parse([{"turn": i, **entry(f"About action number {i + 1}.")} for i in range(3)])
     assert texts(listed) == [f"About action number {i}." for i in (1, 2, 3)]
 
@@ -226,19 +227,19 @@ def test_bug_30_a_zero_indexed_reflection_never_lands_one_turn_late(parse: Any) 
 @pytest.mark.parametrize("second", ["turn1", "Turn 1", "1"])
 def test_of_duplicates_the_last_wins(second: str, parse: Any) -> None:
     first, last = json.dumps(entry("First.")), json.dumps(entry("Last."))
-    found = parse(f'{{"turn1": {first}, "turn2": {first}, "{second}": {last}, "turn3": {first}}}')
-    assert texts(found) == ["Last.", "First.", "First."]
-    assert [code for code, _ in found.issues if code != "key_normalised"] == ["duplicate_key"]
+    parsed = parse(f'{{"turn1": {first}, "turn2": {first}, "{second}": {last}, "turn3": {first}}}')
+    assert texts(parsed) == ["Last.", "First.", "First."]
+    assert [code for code, _ in parsed.issues if code != "key_normalised"] == ["duplicate_key"]
 
 
 def test_a_missing_turn_has_no_hint(parse: Any) -> None:
-    found = parse({"turn2": entry("Two.")})
-    assert (texts(found), found.issues) == ([None, "Two.", None], (("missing_turn", 1), ("missing_turn", 3)))
+    parsed = parse({"turn2": entry("Two.")})
+    assert (texts(parsed), parsed.issues) == ([None, "Two.", None], (("missing_turn", 1), ("missing_turn", 3)))
 
 
 def test_a_turn_given_as_null_is_missing_and_covers_nothing(parse: Any) -> None:
-    found = parse(whole(turn2=None))
-    assert (texts(found), found.issues) == (["One.", None, "Three."], (("missing_turn", 2),))
+    parsed = parse(whole(turn2=None))
+    assert (texts(parsed), parsed.issues) == (["One.", None, "Three."], (("missing_turn", 2),))
     listed = [{"turn": 1, **ENTRY}, None, {"turn": 3, **ENTRY}]
     assert parse(listed).issues == (("key_normalised", 0), ("missing_turn", 2))
     nothing = parse(dict.fromkeys(("turn1", "turn2", "turn3")))
@@ -248,14 +249,14 @@ def test_a_turn_given_as_null_is_missing_and_covers_nothing(parse: Any) -> None:
 
 
 def test_turns_after_the_end_are_dropped(parse: Any) -> None:
-    found = parse(whole(turn4=ENTRY, turn17=ENTRY))
-    assert (texts(found), found.issues) == (["One.", "Two.", "Three."], (("extra_turn", 4), ("extra_turn", 17)))
+    parsed = parse(whole(turn4=ENTRY, turn17=ENTRY))
+    assert (texts(parsed), parsed.issues) == (["One.", "Two.", "Three."], (("extra_turn", 4), ("extra_turn", 17)))
 
 
 def test_nothing_in_range_is_rejected(parse: Any) -> None:
-    found = parse({"turn7": ENTRY})
-    assert (found.status, found.diagnoses) == ("rejected", NONE)
-    assert found.issues == (("no_turn_in_range", 0),)
+    parsed = parse({"turn7": ENTRY})
+    assert (parsed.status, parsed.diagnoses) == ("rejected", NONE)
+    assert parsed.issues == (("no_turn_in_range", 0),)
 
 
 def test_the_order_of_keys_changes_nothing(parse: Any) -> None:
@@ -264,8 +265,12 @@ def test_the_order_of_keys_changes_nothing(parse: Any) -> None:
     for seed in range(10):
         random.Random(seed).shuffle(turns)
         shuffled = {key: dict(random.Random(seed).sample(list(value.items()), 3)) for key, value in turns}
-        found = parse(shuffled)
-        assert (found.diagnoses, found.status, found.issues) == (expected.diagnoses, expected.status, expected.issues)
+        parsed = parse(shuffled)
+        assert (parsed.diagnoses, parsed.status, parsed.issues) == (
+            expected.diagnoses,
+            expected.status,
+            expected.issues,
+        )
 
 
 # --- fields in their turn ---------------------------------------------------------------------------------------------
@@ -273,26 +278,26 @@ def test_the_order_of_keys_changes_nothing(parse: Any) -> None:
 
 @pytest.mark.parametrize("value", [5, True, [], ["x"], {}, {"confidence": "high"}, {"diagnosis": ["x"]}])
 def test_a_turn_without_a_diagnosis_is_empty(value: Any, parse: Any) -> None:
-    found = parse(whole(turn2=value))
-    assert (texts(found), found.issues) == (["One.", None, "Three."], (("empty_diagnosis", 2),))
+    parsed = parse(whole(turn2=value))
+    assert (texts(parsed), parsed.issues) == (["One.", None, "Three."], (("empty_diagnosis", 2),))
 
 
 def test_a_bare_string_is_a_diagnosis_of_low_confidence(parse: Any) -> None:
-    found = parse(whole(turn2="Two, just so."))
-    assert found.diagnoses[1] == Diagnosis("Two, just so.", "low")
-    assert found.issues == (("bare_string_turn", 2), ("bad_confidence", 2))
+    parsed = parse(whole(turn2="Two, just so."))
+    assert parsed.diagnoses[1] == Diagnosis("Two, just so.", "low")
+    assert parsed.issues == (("bare_string_turn", 2), ("bad_confidence", 2))
     assert parse(whole(turn2="N/A")).issues == (("bare_string_turn", 2), ("empty_diagnosis", 2))
 
 
 def test_issues_name_their_turn(parse: Any) -> None:
-    found = parse(
+    parsed = parse(
         whole(
             turn1=entry("One.", 0.9, "[]"),
             turn2=entry("Long. " * 200, "sure"),
             turn3=entry("Three.", "high", {"name": "x"}),
         )
     )
-    assert found.issues == (
+    assert parsed.issues == (
         *(("confidence_normalised", 1), ("bad_target", 1)),
         *(("too_long", 2), ("bad_confidence", 2)),
         ("unknown_tool", 3),
@@ -312,9 +317,9 @@ LATER_NAME = "Should have refunded item 8301557 at once."
 
 
 def test_a_diagnosis_that_tells_the_future_is_dropped(parse: Any) -> None:
-    found = parse(whole(turn1=entry(LATER_WORDS), turn2=entry(LATER_NAME)))
-    assert texts(found) == [None, None, "Three."]
-    assert found.issues == (("leak_ngram", 1), ("leak_identifier", 2))
+    parsed = parse(whole(turn1=entry(LATER_WORDS), turn2=entry(LATER_NAME)))
+    assert texts(parsed) == [None, None, "Three."]
+    assert parsed.issues == (("leak_ngram", 1), ("leak_identifier", 2))
 
 
 def test_what_the_turn_itself_brought_is_no_leak(parse: Any) -> None:
@@ -322,9 +327,9 @@ def test_what_the_turn_itself_brought_is_no_leak(parse: Any) -> None:
 
 
 def test_redaction_keeps_the_turn_without_the_words(parse: Any) -> None:
-    found = parse(whole(turn1=entry(LATER_WORDS), turn2=entry(LATER_NAME)), leak_policy="redact")
-    assert texts(found) == ["Good, [redacted].", "Should have refunded item [redacted] at once.", "Three."]
-    assert found.issues == (("leak_ngram", 1), ("leak_identifier", 2))
+    parsed = parse(whole(turn1=entry(LATER_WORDS), turn2=entry(LATER_NAME)), leak_policy="redact")
+    assert texts(parsed) == ["Good, [redacted].", "Should have refunded item [redacted] at once.", "Three."]
+    assert parsed.issues == (("leak_ngram", 1), ("leak_identifier", 2))
 
 
 def test_a_diagnosis_of_which_nothing_remains_is_dropped(parse: Any) -> None:
@@ -333,18 +338,18 @@ def test_a_diagnosis_of_which_nothing_remains_is_dropped(parse: Any) -> None:
 
 def test_flagging_reports_and_changes_nothing(parse: Any) -> None:
     target = {"name": "refund", "arguments": {"item": "8301557"}}
-    found = parse(whole(turn1=entry(LATER_WORDS, target=target)), leak_policy="flag")
-    assert found.diagnoses[0] == Diagnosis(LATER_WORDS, "high", target)
-    assert found.issues == (("leak_ngram", 1), ("target_leak", 1))
+    parsed = parse(whole(turn1=entry(LATER_WORDS, target=target)), leak_policy="flag")
+    assert parsed.diagnoses[0] == Diagnosis(LATER_WORDS, "high", target)
+    assert parsed.issues == (("leak_ngram", 1), ("target_leak", 1))
 
 
 @pytest.mark.parametrize("policy", ["drop", "redact"])
 def test_a_leak_in_the_target_alone_drops_the_target(policy: Any, parse: Any) -> None:
-    found = parse(
+    parsed = parse(
         whole(turn2=entry("Two.", target={"name": "refund", "arguments": {"item": "8301557"}})), leak_policy=policy
     )
-    assert found.diagnoses[1] == Diagnosis("Two.", "high")
-    assert found.issues == (("target_leak", 2),)
+    assert parsed.diagnoses[1] == Diagnosis("Two.", "high")
+    assert parsed.issues == (("target_leak", 2),)
 
 
 @given(st.integers(2, 8), st.text(alphabet=string.ascii_lowercase, min_size=3, max_size=8), st.integers(1000, 9999))
@@ -353,18 +358,18 @@ def test_bug_31_a_canary_of_the_last_reply_survives_in_no_earlier_turn(turns: in
     context = ReflectionContext("task", ("act",) * turns, ("ok",) * (turns - 1) + (f"code: {canary}",), (), 1.0)
     raw = json.dumps({f"turn{i}": entry(f"Should have used {canary.upper()}.") for i in range(1, turns + 1)})
     for policy in ("drop", "redact"):
-        found = parse_reflection(raw, turns=turns, context=context, leak_policy=policy)  # type: ignore[arg-type]
-        assert all(canary not in (text or "").lower() for text in texts(found)[:-1])
-        assert texts(found)[-1] == f"Should have used {canary.upper()}."
-        assert {turn for code, turn in found.issues if code == "leak_identifier"} == set(range(1, turns))
+        parsed = parse_reflection(raw, turns=turns, context=context, leak_policy=policy)  # type: ignore[arg-type]
+        assert all(canary not in (text or "").lower() for text in texts(parsed)[:-1])
+        assert texts(parsed)[-1] == f"Should have used {canary.upper()}."
+        assert {turn for code, turn in parsed.issues if code == "leak_identifier"} == set(range(1, turns))
 
 
 # --- windows, settings ------------------------------------------------------------------------------------------------
 
 
 def test_a_window_asks_only_for_its_turns(parse: Any) -> None:
-    found = parse({"turn2": entry("Two."), "turn3": entry("Three.")}, window=(2, 3))
-    assert (texts(found), found.status, found.strict) == ([None, "Two.", "Three."], "ok", True)
+    parsed = parse({"turn2": entry("Two."), "turn3": entry("Three.")}, window=(2, 3))
+    assert (texts(parsed), parsed.status, parsed.strict) == ([None, "Two.", "Three."], "ok", True)
     assert parse({"turn1": ENTRY, "turn2": ENTRY}, window=(2, 3)).issues == (("extra_turn", 1), ("missing_turn", 3))
 
 

@@ -87,12 +87,12 @@ def test_no_punctuation_raises(raw: str) -> None:
 @given(ANY_JSON, st.sampled_from([CONTEXT, DIALOGUE]))
 def test_any_json_as_turn_and_as_target_is_read_and_read_again_alike(value: Any, context: ReflectionContext) -> None:
     turn = {"diagnosis": "Fine.", "confidence": "high", "next_action_target": value}
-    found = parse_reflection(json.dumps({"turn1": turn, "turn2": value}), turns=3, context=context)
-    assert found.diagnoses[0] is not None
-    again = parse_reflection(dump_reflection(found), turns=3, context=context)
-    assert again.diagnoses == found.diagnoses
-    assert dict(found.issues).get("missing_turn") == 3 or value is None
-    json.dumps([one.next_action_target for one in found.diagnoses if one]).encode()
+    reflection = parse_reflection(json.dumps({"turn1": turn, "turn2": value}), turns=3, context=context)
+    assert reflection.diagnoses[0] is not None
+    again = parse_reflection(dump_reflection(reflection), turns=3, context=context)
+    assert again.diagnoses == reflection.diagnoses
+    assert dict(reflection.issues).get("missing_turn") == 3 or value is None
+    json.dumps([one.next_action_target for one in reflection.diagnoses if one]).encode()
 
 
 @settings(max_examples=60)
@@ -113,12 +113,12 @@ def test_the_order_of_keys_does_not_matter(output: dict[str, Any], chance: Any) 
 @given(st.lists(st.tuples(st.integers(1, 3), st.sampled_from("ABCDE")), min_size=1, max_size=8))
 def test_of_duplicate_keys_the_last_wins(pairs: list[tuple[int, str]]) -> None:
     members = [f'"turn{i}": {{"diagnosis": "It is {word}.", "confidence": "low"}}' for i, word in pairs]
-    found = parse_reflection("{" + ", ".join(members) + "}", turns=3, context=CONTEXT)
+    reflection = parse_reflection("{" + ", ".join(members) + "}", turns=3, context=CONTEXT)
     last = dict(pairs)
-    assert [one and one.text for one in found.diagnoses] == [
+    assert [one and one.text for one in reflection.diagnoses] == [
         f"It is {last[i]}." if i in last else None for i in (1, 2, 3)
     ]
-    assert (("duplicate_key", 0) in found.issues) == (len(last) < len(pairs))
+    assert (("duplicate_key", 0) in reflection.issues) == (len(last) < len(pairs))
 
 
 @given(st.text(alphabet=st.sampled_from("a\ud83d\ude00\udfff\ud800 "), max_size=12))
@@ -132,14 +132,14 @@ def test_lone_surrogates_never_reach_a_record(text: str) -> None:
 def test_one_turn_and_sixty_turns_are_read_alike() -> None:
     for turns in (1, 60):
         raw = json.dumps({f"turn{i}": {"diagnosis": f"T{i}.", "confidence": "high"} for i in range(1, turns + 1)})
-        found = parse_reflection(raw, turns=turns, context=blank(turns))
-        assert [diagnosis and diagnosis.text for diagnosis in found.diagnoses] == [
+        reflection = parse_reflection(raw, turns=turns, context=blank(turns))
+        assert [diagnosis and diagnosis.text for diagnosis in reflection.diagnoses] == [
             f"T{i}." for i in range(1, turns + 1)
         ]
-        assert found.strict
+        assert reflection.strict
 
 
 @pytest.mark.parametrize("unit", ["{", "[", '{"turn1":', '[{"turn":1,"x":', "{'turn1': '"])
 def test_a_megabyte_of_nested_braces_is_read_to_an_end(unit: str) -> None:
-    found = parse_reflection(unit * (1_000_000 // len(unit)), turns=3, context=CONTEXT)
-    assert found.diagnoses[1:] == (None, None)  # quadratic work takes hours: see what `scan` reads
+    reflection = parse_reflection(unit * (1_000_000 // len(unit)), turns=3, context=CONTEXT)
+    assert reflection.diagnoses[1:] == (None, None)  # quadratic work takes hours: see what `scan` reads

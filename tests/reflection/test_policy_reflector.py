@@ -1,4 +1,4 @@
-"""A second policy reviews: it is asked instead of the one that is trained, and does not learn."""
+"""A second policy reviews instead of the trained one, and it is not trained."""
 
 from pathlib import Path
 
@@ -40,10 +40,10 @@ def test_the_reviewer_is_asked_and_not_the_policy_that_is_trained(student, episo
     other.load()
     reflector = PolicyReflector(packaged(SECOND), mode="continue", tokens_per_turn=16)
     reflector.start(student)
-    found = reflector.reflect(episodes, student)
+    reflections = reflector.reflect(episodes, student)
     alone = SelfReflector(mode="continue", tokens_per_turn=16)
-    assert found == alone.reflect(episodes, other)
-    assert found != alone.reflect(episodes, student)
+    assert reflections == alone.reflect(episodes, other)
+    assert reflections != alone.reflect(episodes, student)
 
 
 def test_the_reviewer_s_weights_are_frozen_and_no_part_of_the_policy(student):

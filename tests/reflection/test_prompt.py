@@ -128,10 +128,10 @@ def test_the_past_of_a_late_window_is_bounded_and_what_is_left_out_is_named(
 def test_a_past_that_is_not_shown_in_full_is_an_issue_of_its_window(make_trajectory: Callable[..., Trajectory]) -> None:
     trajectory = make_trajectory(["a" * 161, *["b"] * 19], ["ok"] * 20)
     windows = [(1, 8), (9, 9), (10, 20)]
-    found = [render_request(trajectory, window=window).cuts for window in windows]
+    cuts = [render_request(trajectory, window=window).cuts for window in windows]
     # turn 9 sees turns 1 to 8, of which the first is too long; turn 10 sees turns 2 to 9
     left_out = ("future_left_out", 8), ("future_left_out", 9)
-    assert found == [(left_out[0],), (("past_cut", 9), left_out[1]), (("past_left_out", 10),)]
+    assert cuts == [(left_out[0],), (("past_cut", 9), left_out[1]), (("past_left_out", 10),)]
     replies = make_trajectory(["a"] * 3, ["r" * 161, "ok", "ok"])
     assert render_request(replies, window=(2, 3)).cuts == (("past_cut", 2),)
 
@@ -139,13 +139,13 @@ def test_a_past_that_is_not_shown_in_full_is_an_issue_of_its_window(make_traject
 def test_windows_cover_every_turn_once_and_fit(make_trajectory: Callable[..., Trajectory]) -> None:
     trajectory = make_trajectory(["a" * 300] * 12, ["r" * 900] * 12)
     limit = total(render_request(trajectory, window=(1, 6)))
-    found = requests(trajectory, max_size=limit)
-    covered = [turn for request in found for turn in range(request.window[0], request.window[1] + 1)]
+    result = requests(trajectory, max_size=limit)
+    covered = [turn for request in result for turn in range(request.window[0], request.window[1] + 1)]
     assert covered == list(range(1, 13))
-    assert len(found) in (3, 4)
-    assert all(total(request) <= limit for request in found)
+    assert len(result) in (3, 4)
+    assert all(total(request) <= limit for request in result)
     # but for the part that shows what came later, each window is as long as it can be
-    for first, last in (request.window for request in found[:-1]):
+    for first, last in (request.window for request in result[:-1]):
         assert total(render_request(trajectory, window=(first, last + 1))) > limit - 0.25 * (limit - 2800)
 
 
@@ -178,18 +178,18 @@ def test_a_window_shows_what_came_after_it_the_next_turn_and_the_end_first(
     assert "(29 more turns are reviewed separately)" in requests(trajectory, max_size=1)[0].messages[1].content
 
 
-def test_what_a_window_sees_of_the_future_must_not_be_told(make_trajectory: Callable[..., Trajectory]) -> None:
+def test_what_a_window_contains_of_the_future_is_a_leak(make_trajectory: Callable[..., Trajectory]) -> None:
     late = "the parcel went to the old address " + "x" * 300 + " RETURN-4471"
     trajectory = make_trajectory(["a " * 300, "b " * 300, "c"], ["ok " * 300, "fine", late])
     first = requests(trajectory, max_size=4400)[0]
     assert first.window[1] < 3
     assert "the parcel went to the old address" in first.messages[1].content
     assert "RETURN-4471" in first.messages[1].content
-    for said in ("So the parcel went to the old address.", "Leads to RETURN-4471."):
-        raw = json.dumps({"turn1": {"diagnosis": said, "confidence": "high"}})
-        found = parse_reflection(raw, turns=3, context=ReflectionContext.of(trajectory), window=first.window)
-        assert found.diagnoses[0] is None
-        assert any(code.startswith("leak_") for code, _ in found.issues)
+    for text in ("So the parcel went to the old address.", "Leads to RETURN-4471."):
+        raw = json.dumps({"turn1": {"diagnosis": text, "confidence": "high"}})
+        reflection = parse_reflection(raw, turns=3, context=ReflectionContext.of(trajectory), window=first.window)
+        assert reflection.diagnoses[0] is None
+        assert any(code.startswith("leak_") for code, _ in reflection.issues)
 
 
 def test_a_turn_that_is_too_large_gets_a_window_of_its_own(trajectory: Trajectory) -> None:

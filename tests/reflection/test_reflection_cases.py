@@ -1,4 +1,4 @@
-"""The case file that other implementations are checked against, through the command that users would run."""
+"""The file of cases for other implementations, run with its own command."""
 
 import json
 import subprocess

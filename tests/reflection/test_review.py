@@ -1,4 +1,4 @@
-"""The loop that reflectors share: which of two answers counts, what both have cost, and when it ends."""
+"""The loop of the reflectors: which of two answers is kept, the cost of both, and when the loop ends."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -60,23 +60,23 @@ def about(*turns: int) -> Answer:
 
 def test_only_incomplete_windows_are_asked_again_ever_warmer(make_trajectory: Callable[..., Trajectory]) -> None:
     episodes = [make_trajectory(["a"] * turns, ["b"] * turns) for turns in (2, 0, 1)]
-    told = Told(about(1), Answer("sorry", 3), about(1), about(9), about(2), on_invalid="retry", retries=5)
-    found = told.reflect(episodes, None)
-    assert told.rounds == [[(1, 0, 0.0), (2, 0, 0.0), (1, 0, 0.0)], [(2, 1, 0.2)], [(2, 2, 0.4)]]
-    assert [len(one.diagnoses) for one in found] == [2, 0, 1]
-    assert all(all(one.diagnoses) for one in found)
-    assert [one.tokens for one in found] == [7 + 3 + 7 + 7, 0, 7]
-    assert found[0].issues.count(("retried", 0)) == 2
+    reflector = Told(about(1), Answer("sorry", 3), about(1), about(9), about(2), on_invalid="retry", retries=5)
+    reflections = reflector.reflect(episodes, None)
+    assert reflector.rounds == [[(1, 0, 0.0), (2, 0, 0.0), (1, 0, 0.0)], [(2, 1, 0.2)], [(2, 2, 0.4)]]
+    assert [len(one.diagnoses) for one in reflections] == [2, 0, 1]
+    assert all(all(one.diagnoses) for one in reflections)
+    assert [one.tokens for one in reflections] == [7 + 3 + 7 + 7, 0, 7]
+    assert reflections[0].issues.count(("retried", 0)) == 2
 
 
-def test_a_question_that_nobody_answers_is_counted_and_not_asked_again(trajectory: Trajectory) -> None:
+def test_a_request_without_an_answer_is_counted_and_not_repeated(trajectory: Trajectory) -> None:
     failed = Answer("", failure="request_failed")
-    told = Told(failed, about(2), Answer("sorry", 3), failed, on_invalid="retry", retries=5)
-    (found,) = told.reflect([trajectory], None)
-    assert told.rounds == [[(1, 0, 0.0), (2, 0, 0.0), (3, 0, 0.0)], [(3, 1, 0.2)]]
-    assert [bool(diagnosis) for diagnosis in found.diagnoses] == [False, True, False]
+    reflector = Told(failed, about(2), Answer("sorry", 3), failed, on_invalid="retry", retries=5)
+    (reflection,) = reflector.reflect([trajectory], None)
+    assert reflector.rounds == [[(1, 0, 0.0), (2, 0, 0.0), (3, 0, 0.0)], [(3, 1, 0.2)]]
+    assert [bool(diagnosis) for diagnosis in reflection.diagnoses] == [False, True, False]
     unseen = ("future_left_out", 1), ("future_left_out", 2)
-    assert found.issues == (("request_failed", 0), ("no_json", 0), ("request_failed", 0), *unseen)
+    assert reflection.issues == (("request_failed", 0), ("no_json", 0), ("request_failed", 0), *unseen)
 
 
 @pytest.mark.parametrize(

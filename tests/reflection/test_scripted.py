@@ -9,8 +9,8 @@ SCRIPT = [Reflection((Diagnosis(f"Number {i}.", "high"), None, None), "ok") for 
 
 
 def test_no_reflector_gives_no_diagnosis(trajectory: Trajectory) -> None:
-    (found,) = NoReflector().reflect([trajectory], None)
-    assert (found.diagnoses, found.status, found.issues) == ((None, None, None), "ok", ())
+    (reflection,) = NoReflector().reflect([trajectory], None)
+    assert (reflection.diagnoses, reflection.status, reflection.issues) == ((None, None, None), "ok", ())
 
 
 def test_the_script_is_read_in_order(trajectory: Trajectory) -> None:
@@ -21,7 +21,7 @@ def test_the_script_is_read_in_order(trajectory: Trajectory) -> None:
         reflector.reflect([trajectory], None)
 
 
-def test_a_resumed_script_goes_on_where_it_stopped(trajectory: Trajectory) -> None:
+def test_a_resumed_script_continues_where_it_stopped(trajectory: Trajectory) -> None:
     reflector = ScriptedReflector(SCRIPT)
     reflector.reflect([trajectory], None)
     resumed = ScriptedReflector(SCRIPT)

@@ -62,11 +62,11 @@ def is_retry(context: str) -> bool:
 
 def test_all_turns_are_diagnosed_in_one_greedy_question() -> None:
     policy = Asked(lambda context: json.dumps(GOOD))
-    (found,) = SelfReflector().reflect([played(policy, *STEPS)], policy)
-    assert [diagnosis and diagnosis.text for diagnosis in found.diagnoses] == [
+    (reflection,) = SelfReflector().reflect([played(policy, *STEPS)], policy)
+    assert [diagnosis and diagnosis.text for diagnosis in reflection.diagnoses] == [
         f"Step {i} was sound." for i in (1, 2, 3)
     ]
-    assert found.tokens == len(json.dumps(GOOD)) + 1
+    assert reflection.tokens == len(json.dumps(GOOD)) + 1
     assert policy.settings == [Sampling(0.0, 96 * 3 + 64)]
     assert "| none found" in policy.prompts[0]
     assert "FINAL REWARD: 0.25" in policy.prompts[0]
@@ -75,19 +75,19 @@ def test_all_turns_are_diagnosed_in_one_greedy_question() -> None:
 def test_temperature_and_the_limits_of_a_diagnosis_are_settings() -> None:
     long = {f"turn{i}": {"diagnosis": "Sound. " * 20, "confidence": "high"} for i in (1, 2, 3)}
     policy = Asked(lambda context: json.dumps(long))
-    (found,) = SelfReflector(temperature=0.7, max_diagnosis_chars=30, tokens_per_turn=300).reflect(
+    (reflection,) = SelfReflector(temperature=0.7, max_diagnosis_chars=30, tokens_per_turn=300).reflect(
         [played(policy, *STEPS)], policy
     )
     assert policy.settings[0].temperature == 0.7
-    assert all(len(diagnosis.text) <= 30 for diagnosis in found.diagnoses)
+    assert all(len(diagnosis.text) <= 30 for diagnosis in reflection.diagnoses)
     with pytest.raises(ConfigError, match="temperature"):
         SelfReflector(temperature=-1.0)
 
 
 def test_an_episode_without_turns_asks_nothing() -> None:
     policy = Asked(lambda context: "")
-    (found,) = SelfReflector(on_invalid="retry").reflect([played(policy)], policy)
-    assert found.diagnoses == ()
+    (reflection,) = SelfReflector(on_invalid="retry").reflect([played(policy)], policy)
+    assert reflection.diagnoses == ()
     assert policy.prompts == []
 
 
@@ -104,11 +104,11 @@ def test_a_long_episode_is_reviewed_in_windows_that_are_joined() -> None:
     steps = [(f"say {i} " + "x" * 400, "y" * 400) for i in (1, 2, 3)]
     whole = SelfReflector().reflect([played(policy, *steps)], policy)
     assert len(policy.prompts) == 1
-    (found,) = SelfReflector(max_request_tokens=100).reflect([played(policy, *steps)], policy)
+    (reflection,) = SelfReflector(max_request_tokens=100).reflect([played(policy, *steps)], policy)
     assert len(policy.prompts) == 1 + 3
-    assert found.diagnoses == whole[0].diagnoses
-    assert found.status == "ok"
-    assert found.tokens == sum(len(answer_for_the_window(prompt)) + 1 for prompt in policy.prompts[1:])
+    assert reflection.diagnoses == whole[0].diagnoses
+    assert reflection.status == "ok"
+    assert reflection.tokens == sum(len(answer_for_the_window(prompt)) + 1 for prompt in policy.prompts[1:])
 
 
 def test_what_a_question_does_not_show_is_counted_and_says_nothing_against_its_answer() -> None:
@@ -123,11 +123,11 @@ def test_what_a_question_does_not_show_is_counted_and_says_nothing_against_its_a
     assert float(reflection_statistics([whole, windowed])["issues/reply_cut"]) == 2.0
 
 
-def test_what_was_cut_is_not_told_to_the_policy_when_it_is_asked_again() -> None:
+def test_a_truncated_answer_is_not_shown_when_the_request_is_repeated() -> None:
     policy = Asked(lambda context: "sorry")
     steps = [("look", "y" * 5000), *STEPS[1:]]
-    (found,) = SelfReflector(on_invalid="retry").reflect([played(policy, *steps)], policy)
-    assert ("reply_cut", 1) in found.issues
+    (reflection,) = SelfReflector(on_invalid="retry").reflect([played(policy, *steps)], policy)
+    assert ("reply_cut", 1) in reflection.issues
     assert "reply_cut" not in policy.prompts[1]
 
 
@@ -136,18 +136,18 @@ def test_without_a_setting_the_windows_follow_the_context_of_the_policy() -> Non
     steps = [("x" * 900, "y" * 900) for _ in range(3)]
     trajectory = played(policy, *steps)
     policy.max_length = 9000  # half of it is for the question, and one turn takes about 5000 with the instructions
-    (found,) = SelfReflector().reflect([trajectory], policy)
+    (reflection,) = SelfReflector().reflect([trajectory], policy)
     assert len(policy.prompts) > 1
-    assert all(found.diagnoses)
+    assert all(reflection.diagnoses)
 
 
 def test_only_the_question_that_has_no_room_goes_unanswered() -> None:
     policy = Asked(lambda context: json.dumps(GOOD))
     short, long = played(policy, *STEPS), played(policy, ("x" * 9000, "y"), *STEPS[1:])
     policy.max_length = 8000
-    found = SelfReflector(max_request_tokens=7900).reflect([long, short], policy)
-    assert [bool(one.diagnoses[0]) for one in found] == [False, True]
-    assert ("no_json", 0) in found[0].issues
+    reflections = SelfReflector(max_request_tokens=7900).reflect([long, short], policy)
+    assert [bool(one.diagnoses[0]) for one in reflections] == [False, True]
+    assert ("no_json", 0) in reflections[0].issues
 
 
 # -- a second question -----------------------------------------------------------------------------------------------
@@ -157,27 +157,27 @@ def test_only_the_question_that_has_no_room_goes_unanswered() -> None:
 def test_retry_shows_the_policy_its_own_answer_and_what_was_wrong(mode: Any) -> None:
     first = json.dumps({"turn1": GOOD["turn1"], "turn3": {"diagnosis": "n/a"}})
     policy = Asked(lambda context: json.dumps(GOOD) if is_retry(context) else first)
-    (found,) = SelfReflector(mode=mode, on_invalid="retry").reflect([played(policy, *STEPS)], policy)
-    assert all(found.diagnoses)
-    assert found.issues == (("retried", 0),)
-    assert found.tokens == len(first) + 1 + len(json.dumps(GOOD)) + 1
+    (reflection,) = SelfReflector(mode=mode, on_invalid="retry").reflect([played(policy, *STEPS)], policy)
+    assert all(reflection.diagnoses)
+    assert reflection.issues == (("retried", 0),)
+    assert reflection.tokens == len(first) + 1 + len(json.dumps(GOOD)) + 1
     question, again = policy.prompts
     assert again.startswith(f"{question}{first}<|im_end|>\n<|im_start|>user\nYour answer could not be used")
     assert "turn2: the entry is missing" in again
     assert [setting.temperature for setting in policy.settings] == pytest.approx([0.0, 0.2])
     assert policy.seeds[0] != policy.seeds[1]
-    statistics = reflection_statistics([found])
+    statistics = reflection_statistics([reflection])
     assert float(statistics["retries"]) == 1.0
-    assert float(statistics["tokens"]) == found.tokens
+    assert float(statistics["tokens"]) == reflection.tokens
 
 
 def test_a_review_in_lines_is_asked_for_after_the_episode_and_again_in_lines() -> None:
     lines = "turn1: fine\nturn2: other words / do: search lamps\nturn3: fine"
     policy = Asked(lambda context: lines if is_retry(context) else "It went well.")
     reflector = SelfReflector(mode="continue", answer="lines", on_invalid="retry", max_request_tokens=None)
-    (found,) = reflector.reflect([played(policy, *STEPS)], policy)
-    assert [one and one.text for one in found.diagnoses] == ["fine", "other words", "fine"]
-    assert found.diagnoses[1].next_action_target == {"action": "search lamps"}  # type: ignore[union-attr]
+    (reflection,) = reflector.reflect([played(policy, *STEPS)], policy)
+    assert [one and one.text for one in reflection.diagnoses] == ["fine", "other words", "fine"]
+    assert reflection.diagnoses[1].next_action_target == {"action": "search lamps"}  # type: ignore[union-attr]
     question, again = policy.prompts
     assert "over<|im_end|>" in question
     assert "Its reward is 0.25 of 1.00. Review each of your 3 turns in one line" in question
@@ -189,38 +189,38 @@ def test_a_review_in_lines_is_asked_for_after_the_episode_and_again_in_lines() -
 
 def test_bug_50_a_line_that_does_not_fit_is_cut_off_and_counted() -> None:
     policy = Asked(lambda context: "turn1: fine\nturn2: fine\nturn3: " + "x" * 400)
-    (found,) = SelfReflector(mode="continue", answer="lines").reflect([played(policy, *STEPS)], policy)
-    assert [bool(one) for one in found.diagnoses] == [True, True, False]
-    assert ("cut_line", 0) in found.issues
+    (reflection,) = SelfReflector(mode="continue", answer="lines").reflect([played(policy, *STEPS)], policy)
+    assert [bool(one) for one in reflection.diagnoses] == [True, True, False]
+    assert ("cut_line", 0) in reflection.issues
 
 
 def test_only_incomplete_answers_are_asked_about_again() -> None:
     policy = Asked(lambda context: "sorry" if "| forget" in context and not is_retry(context) else json.dumps(GOOD))
     good, bad = played(policy, *STEPS), played(policy, ("forget", "a shop"), *STEPS[1:])
-    found = SelfReflector(on_invalid="retry").reflect([good, bad], policy)
-    assert [one.issues for one in found] == [(), (("retried", 0),)]
+    reflections = SelfReflector(on_invalid="retry").reflect([good, bad], policy)
+    assert [one.issues for one in reflections] == [(), (("retried", 0),)]
     assert [is_retry(prompt) for prompt in policy.prompts] == [False, False, True]
 
 
 def test_questions_are_repeated_up_to_the_limit_ever_warmer_and_the_best_answer_stays() -> None:
     best = json.dumps({"turn1": GOOD["turn1"]})
-    said = ["sorry", best, "hm", "hmm"]
-    answers = iter(said)
+    raw_answers = ["sorry", best, "hm", "hmm"]
+    answers = iter(raw_answers)
     policy = Asked(lambda context: next(answers))
-    (found,) = SelfReflector(on_invalid="retry", retries=3).reflect([played(policy, *STEPS)], policy)
-    assert [bool(diagnosis) for diagnosis in found.diagnoses] == [True, False, False]
-    assert found.issues.count(("retried", 0)) == 3
+    (reflection,) = SelfReflector(on_invalid="retry", retries=3).reflect([played(policy, *STEPS)], policy)
+    assert [bool(diagnosis) for diagnosis in reflection.diagnoses] == [True, False, False]
+    assert reflection.issues.count(("retried", 0)) == 3
     assert [setting.temperature for setting in policy.settings] == pytest.approx([0.0, 0.2, 0.4, 0.6])
     # each further question goes on from the best answer so far, not from the latest
-    for before, prompt in zip((*said[:2], best), policy.prompts[1:], strict=True):
+    for before, prompt in zip((*raw_answers[:2], best), policy.prompts[1:], strict=True):
         assert f"{before}<|im_end|>" in prompt
-    assert found.tokens == sum(len(one) + 1 for one in said)
+    assert reflection.tokens == sum(len(one) + 1 for one in raw_answers)
 
 
 def test_skip_asks_once() -> None:
     policy = Asked(lambda context: "sorry")
-    (found,) = SelfReflector().reflect([played(policy, *STEPS)], policy)
-    assert found.status == "rejected"
+    (reflection,) = SelfReflector().reflect([played(policy, *STEPS)], policy)
+    assert reflection.status == "rejected"
     assert len(policy.prompts) == 1
 
 
@@ -228,9 +228,9 @@ def test_a_second_question_that_does_not_fit_is_counted() -> None:
     policy = Asked(lambda context: "sorry")
     trajectory = played(policy, *STEPS)
     policy.max_length = len(review_prompt(trajectory, policy.dialect)) + 8
-    (found,) = SelfReflector(mode="continue", on_invalid="retry").reflect([trajectory], policy)
-    assert ("retry_too_long", 0) in found.issues
-    assert ("retried", 0) not in found.issues
+    (reflection,) = SelfReflector(mode="continue", on_invalid="retry").reflect([trajectory], policy)
+    assert ("retry_too_long", 0) in reflection.issues
+    assert ("retried", 0) not in reflection.issues
 
 
 def test_retries_draw_from_seeds_of_their_own_and_leave_the_global_generator_alone(tmp_path: Any) -> None:
@@ -260,7 +260,7 @@ def test_settings_that_cannot_work_are_refused() -> None:
 
 
 @pytest.mark.parametrize("position", ["before_action", "system", "last_message", "think_prefix"])
-def test_the_request_to_review_is_the_last_thing_said_wherever_hints_go(position: Any) -> None:
+def test_the_request_to_review_is_the_last_message_at_any_hint_position(position: Any) -> None:
     asked = Asked(lambda context: "{}")
     asked.template.hint_position = position
     context = str(asked.template.tokenizer.decode(list(review_prompt(played(asked, *STEPS), asked.dialect))))

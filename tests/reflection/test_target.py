@@ -1,4 +1,4 @@
-"""Which corrected actions are kept, and what they are for the environment and for the assistant."""
+"""Corrected actions: which are kept, and their form for the environment and for the policy."""
 
 import json
 from typing import Any
@@ -118,11 +118,11 @@ def test_words_are_no_target_where_the_environment_takes_no_replies() -> None:
 def test_an_episode_of_calls_alone_takes_words_only_if_the_environment_says_so(episode: ReflectionContext) -> None:
     assert read_target("Which order is it?", "high", episode, 1) == (None, ["bad_target"])
     assert read_target(REPLY, "high", episode, 1) == (REPLY, [])
-    told = ReflectionContext("", episode.actions, episode.observations, episode.tools, 0.0, plain_replies=True)
-    assert read_target("Which order is it?", "high", told, 1) == (REPLY, [])
+    context = ReflectionContext("", episode.actions, episode.observations, episode.tools, 0.0, plain_replies=True)
+    assert read_target("Which order is it?", "high", context, 1) == (REPLY, [])
 
 
-def test_what_the_environment_said_at_the_start_decides(make_trajectory: Any) -> None:
+def test_the_info_of_the_environment_at_the_start_decides(make_trajectory: Any) -> None:
     trajectory = make_trajectory([json.dumps(CALL)], ["ok"], info={"plain_replies": True})
     assert read_target("Which order is it?", "high", ReflectionContext.of(trajectory), 1) == (REPLY, [])
 

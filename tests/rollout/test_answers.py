@@ -11,23 +11,23 @@ from hero_pl.rollout.answers import MAX_BITS, MAX_DEPTH, MAX_INFO, read_start, r
 
 
 def circle():
-    found = {}
-    found["again"] = [found]
-    return found
+    nested = {}
+    nested["again"] = [nested]
+    return nested
 
 
 def bush():
-    """Holds itself so often that a walk along every branch would never end."""
-    found = []
-    found.extend([found] * 9)
-    return {"bush": found}
+    """Contains itself so often that visiting every branch would never end."""
+    nested = []
+    nested.extend([nested] * 9)
+    return {"bush": nested}
 
 
 def nested(levels):
-    found = 1
+    value = 1
     for _ in range(levels):
-        found = {"k": found}
-    return found
+        value = {"k": value}
+    return value
 
 
 GOOD_TOOL = {"type": "function", "function": {"name": "find", "parameters": {"type": "object"}}}
@@ -71,7 +71,7 @@ WRONG_STARTS = {
         ("hi", {"tools": [{"type": "function", "function": {"name": "f"}}]}),
         "(f) has no object 'parameters'",
     ),
-    **{f"info: {name}": (("hi", info), said) for name, (info, said) in WRONG_INFOS.items()},
+    **{f"info: {name}": (("hi", info), problem) for name, (info, problem) in WRONG_INFOS.items()},
 }
 WRONG_STEPS = {
     "nothing": (None, "step() returned None; expected (observation, reward, terminated, truncated, info)"),
@@ -92,24 +92,24 @@ WRONG_STEPS = {
     "order: info second": (("hi", {}, 0.0, False, False), "the reward is of type dict"),
     "terminated": (("hi", 0.0, None, False, {}), "terminated is None"),
     "truncated": (("hi", 0.0, False, "no", {}), "truncated is 'no'"),
-    **{f"info: {name}": (("hi", 0.0, False, False, info), said) for name, (info, said) in WRONG_INFOS.items()},
+    **{f"info: {name}": (("hi", 0.0, False, False, info), problem) for name, (info, problem) in WRONG_INFOS.items()},
 }
 
 
 @pytest.mark.parametrize("case", WRONG_STARTS)
 def test_a_wrong_start_names_its_field(case):
-    answer, said = WRONG_STARTS[case]
+    answer, problem = WRONG_STARTS[case]
     with pytest.raises(EnvError) as caught:
         read_start(answer)
-    assert said in str(caught.value)
+    assert problem in str(caught.value)
 
 
 @pytest.mark.parametrize("case", WRONG_STEPS)
 def test_a_wrong_step_names_its_field(case):
-    answer, said = WRONG_STEPS[case]
+    answer, problem = WRONG_STEPS[case]
     with pytest.raises(EnvError) as caught:
         read_step(answer)
-    assert said in str(caught.value)
+    assert problem in str(caught.value)
 
 
 def test_a_right_answer_is_read_as_plain_values():
@@ -120,20 +120,20 @@ def test_a_right_answer_is_read_as_plain_values():
         "grid": np.arange(4).reshape(2, 2),
         7: "seven",
     }
-    found = read_step((np.str_("done"), np.float32(0.25), np.bool_(True), False, info))
-    assert (found.observation, found.role, found.reward, found.cut_chars) == ("done", "tool", 0.25, 0)
-    assert (found.terminated, found.truncated) == (True, False)
+    result = read_step((np.str_("done"), np.float32(0.25), np.bool_(True), False, info))
+    assert (result.observation, result.role, result.reward, result.cut_chars) == ("done", "tool", 0.25, 0)
+    assert (result.terminated, result.truncated) == (True, False)
     expected = {"role": "tool", "success": True, "parts": [0.5, 3, None], "grid": [[0, 1], [2, 3]], "7": "seven"}
-    assert found.info == expected == json.loads(json.dumps(found.info, allow_nan=False))
-    assert [type(value) for value in found.info["parts"]] == [float, int, type(None)]
-    assert [type(one) for one in (found.observation, found.reward, found.terminated)] == [str, float, bool]
+    assert result.info == expected == json.loads(json.dumps(result.info, allow_nan=False))
+    assert [type(value) for value in result.info["parts"]] == [float, int, type(None)]
+    assert [type(one) for one in (result.observation, result.reward, result.terminated)] == [str, float, bool]
 
 
 def test_an_answer_shares_nothing_with_the_environment():
     info = {"pages": ["a"]}
-    found = read_start(("hi", info))
+    result = read_start(("hi", info))
     info["pages"].append("b")
-    assert found.info == {"pages": ["a"]}
+    assert result.info == {"pages": ["a"]}
 
 
 def test_as_much_as_the_limits_allow_is_right():
@@ -144,6 +144,6 @@ def test_as_much_as_the_limits_allow_is_right():
 
 @pytest.mark.parametrize(("length", "cut"), [(9, 0), (10, 0), (11, 1), (10_000_000, 9_999_990)])
 def test_a_long_observation_is_cut_with_a_count_and_a_word(length, cut):
-    for found in (read_start(("x" * length, {}), 10), read_step(("x" * length, 0.0, False, False, {}), 10)):
-        assert found.cut_chars == cut
-        assert found.observation == "x" * min(10, length) + (f"\n[{cut} more characters were cut off]" if cut else "")
+    for result in (read_start(("x" * length, {}), 10), read_step(("x" * length, 0.0, False, False, {}), 10)):
+        assert result.cut_chars == cut
+        assert result.observation == "x" * min(10, length) + (f"\n[{cut} more characters were cut off]" if cut else "")

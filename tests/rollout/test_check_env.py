@@ -1,4 +1,4 @@
-"""check_env accepts environments that keep the contract and names each promise that one breaks."""
+"""check_env accepts environments that follow the API and names each rule that one breaks."""
 
 import gymnasium as gym
 import pytest
@@ -13,7 +13,7 @@ gym.register_envs(hero_envs)
 
 
 class Echo(gym.Env):
-    """Keeps the contract: three tasks, ended by the word stop."""
+    """Follows the API: three tasks, ended by the word stop."""
 
     metadata = {"render_modes": []}  # noqa: RUF012
 
@@ -99,7 +99,7 @@ def test_a_problem_that_shows_in_many_places_is_reported_once_and_counted(fault)
     assert contract[0].rpartition("... and ")[2].removesuffix(" more").isdigit()
 
 
-def test_an_environment_without_text_is_told_so_first_and_in_plain_letters():
+def test_an_environment_without_text_gets_one_clear_error_first():
     first, second, *others = check_env("CartPole-v1")
     assert first.startswith("action_space must be text (hero_envs.spaces.UnicodeText")
     assert second.startswith("observation_space must be text")
@@ -113,7 +113,7 @@ def test_an_unknown_environment_is_refused():
 
 
 class Raises(Echo):
-    """Raises where the contract has it answer."""
+    """Raises where the API requires an answer."""
 
     def __init__(self, where):
         super().__init__()
@@ -159,7 +159,7 @@ gym.register("hero_pl_tests/Raises-v0", entry_point=Raises, disable_env_checker=
 
 
 @pytest.mark.parametrize(
-    ("where", "said"),
+    ("where", "problem"),
     [
         ("sample", "action_space must be text (hero_envs.spaces.UnicodeText or gymnasium's Text); its sample() raised"),
         ("no space", "observation_space must be text"),
@@ -173,6 +173,6 @@ gym.register("hero_pl_tests/Raises-v0", entry_point=Raises, disable_env_checker=
         ("close", "close(): raised RuntimeError('will not close')"),
     ],
 )
-def test_whatever_an_environment_raises_becomes_a_line_of_the_report(where, said):
+def test_whatever_an_environment_raises_becomes_a_line_of_the_report(where, problem):
     lines = check_env("hero_pl_tests/Raises-v0", where=where)
-    assert any(said in line for line in lines), lines
+    assert any(problem in line for line in lines), lines

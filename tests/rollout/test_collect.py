@@ -13,7 +13,7 @@ from hero_pl.types import StopReason, Trajectory
 
 
 class Echo(gymnasium.Env[str, str]):
-    """Repeats what it hears; ``done`` ends the episode with reward 1, ``boom`` raises."""
+    """Repeats each action; ``done`` ends the episode with reward 1, ``boom`` raises."""
 
     observation_space = action_space = gymnasium.spaces.Text(1000)  # type: ignore[assignment]
     task_ids = ("a", "b", "c")
@@ -76,7 +76,7 @@ def test_episodes_come_back_in_the_order_of_their_draws(threads: int) -> None:
     assert [e.stop_reason for e in episodes[:2]] == [StopReason.MAX_TURNS, StopReason.TERMINATED]
 
 
-def test_an_unreadable_reply_is_answered_and_play_goes_on() -> None:
+def test_an_unreadable_reply_is_answered_and_the_episode_continues() -> None:
     (episode,) = play(["  ", "done"])
     assert episode.turns[0].malformed
     assert "could not be read" in episode.turns[0].observation

@@ -58,7 +58,7 @@ def test_an_expert_shows_a_privileged_teacher_the_whole_task(retail):
 
 
 class Counts:
-    """An expert that says which action of its episode it is."""
+    """An expert whose actions are their numbers in the episode."""
 
     def reset(self):
         self.number = 0

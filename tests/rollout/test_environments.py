@@ -1,4 +1,4 @@
-"""An environment that cannot be made is refused in one line that names the cure."""
+"""An environment that cannot be created is refused in one line that says what to do."""
 
 import pytest
 
@@ -20,7 +20,7 @@ class Cow(gymnasium.Env):
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """A package that registers environments which cannot be made."""
+    """A package that registers environments that cannot be created."""
     (tmp_path / "makes_package.py").write_text(PACKAGE, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
 

@@ -22,11 +22,11 @@ def health(tasks=100, share=0.5):
 
 @pytest.mark.parametrize("stop", [RAISES, HANGS])
 def test_a_task_that_cannot_be_started_is_named_once_and_kept_out(stop, recwarn):
-    found = health()
-    found.judge([episode("a", FINE), episode("b", stop), episode("b", stop), episode("c", FINE), episode("c")])
-    (told,) = recwarn
-    assert str(told.message) == "Task 'b' of Test-v0 always breaks and is no longer played: b broke"
-    assert found.quarantined == {"b": "b broke"}
+    monitor = health()
+    monitor.judge([episode("a", FINE), episode("b", stop), episode("b", stop), episode("c", FINE), episode("c")])
+    (warning,) = recwarn
+    assert str(warning.message) == "Task 'b' of Test-v0 always breaks and is no longer played: b broke"
+    assert monitor.quarantined == {"b": "b broke"}
 
 
 def later(task, stop=RAISES):
@@ -35,48 +35,48 @@ def later(task, stop=RAISES):
 
 @pytest.mark.filterwarnings("ignore:Task")
 def test_a_task_that_breaks_later_has_to_do_so_in_two_batches_in_a_row():
-    found = health()
-    found.judge([later("a"), later("a"), later("b"), later("b", FINE), later("c")])
-    found.judge([later("b"), later("c", FINE)])
-    assert found.quarantined == {}
+    monitor = health()
+    monitor.judge([later("a"), later("a"), later("b"), later("b", FINE), later("c")])
+    monitor.judge([later("b"), later("c", FINE)])
+    assert monitor.quarantined == {}
     again = health()
-    again.load_state_dict(found.state_dict())
-    for one in (found, again):
+    again.load_state_dict(monitor.state_dict())
+    for one in (monitor, again):
         one.judge([later("a"), later("b", FINE), later("c")])
         assert one.quarantined == {"a": "a broke"}
 
 
 def test_what_the_sampler_breaks_is_no_fault_of_the_task():
-    found = health()
-    found.judge([episode("a", StopReason.SAMPLER_ERROR)])
-    assert found.quarantined == {}
+    monitor = health()
+    monitor.judge([episode("a", StopReason.SAMPLER_ERROR)])
+    assert monitor.quarantined == {}
 
 
-def feed(found, episodes):
+def feed(monitor, episodes):
     for one in episodes:
-        found.ended(one)
+        monitor.ended(one)
 
 
 def test_an_environment_that_starts_nothing_ends_the_run_soon():
-    found = health()
-    feed(found, map(episode, "abca"))
+    monitor = health()
+    feed(monitor, map(episode, "abca"))
     with pytest.raises(EnvError, match=r"5 of the latest 5 episodes.*b broke.*broken_share=0\.5.*check-env Test-v0"):
-        found.ended(episode("b"))
+        monitor.ended(episode("b"))
 
 
 def test_one_task_that_breaks_however_often_does_not_end_the_run():
-    found = health()
+    monitor = health()
     for _ in range(WINDOW):
-        found.ended(episode("a"))
-        found.ended(episode("b"))
+        monitor.ended(episode("a"))
+        monitor.ended(episode("b"))
 
 
 def test_the_share_is_of_the_latest_episodes():
-    found = health(share=0.25)
+    monitor = health(share=0.25)
     for i in range(200):
-        found.ended(episode(str(i), RAISES if i % 4 == 3 else FINE))
+        monitor.ended(episode(str(i), RAISES if i % 4 == 3 else FINE))
     with pytest.raises(EnvError, match=f"17 of the latest {WINDOW} "):
-        found.ended(episode("again"))
+        monitor.ended(episode("again"))
 
 
 def test_a_share_of_one_allows_any():
@@ -100,7 +100,7 @@ def test_processes_agree_on_what_each_of_them_found():
     before = {"b", "c", "d"}
     one, other = health(), health()
     states = [{"quarantined": {"a": "x"}, "suspects": ["b", "c", "e"]}, {"quarantined": {"d": "y"}, "suspects": ["b"]}]
-    for found, mine in zip((one, other), states, strict=True):
-        found.load_state_dict(mine)
-        found.agree(before, states)
-        assert found.state_dict() == {"quarantined": {"a": "x", "d": "y"}, "suspects": ["b", "e"]}
+    for monitor, mine in zip((one, other), states, strict=True):
+        monitor.load_state_dict(mine)
+        monitor.agree(before, states)
+        assert monitor.state_dict() == {"quarantined": {"a": "x", "d": "y"}, "suspects": ["b", "e"]}

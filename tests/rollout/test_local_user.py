@@ -35,7 +35,7 @@ def policy_of(tokenizer: Path, **config: float) -> HuggingFacePolicy:
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A folder as any instruct checkpoint is one; its weights are random."""
+    """A folder like that of an instruct model, with random weights."""
     folder = tmp_path_factory.mktemp("tiny-chat")
     byte_tokenizer().save_pretrained(folder)
     policy = policy_of(folder)
@@ -113,7 +113,7 @@ def test_the_strategies_are_those_of_the_environment() -> None:
 
 
 def test_a_model_that_has_learned_a_dialogue_plays_it_to_the_end(checkpoint: str, tmp_path: Path) -> None:
-    """Three replies are learned by heart; the episode then ends by the user's own stop."""
+    """The model memorizes three replies; the episode then ends by the user's stop text."""
     asked: list[tuple[list[dict[str, str]], str]] = []
     says = iter(["Cancel it.", "Yes.", "###STOP###"])
 
@@ -135,7 +135,7 @@ def test_a_model_that_has_learned_a_dialogue_plays_it_to_the_end(checkpoint: str
 
 
 def learn(policy: HuggingFacePolicy, asked: list[tuple[list[dict[str, str]], str]]) -> None:
-    """Fit the replies until each is the greedy one."""
+    """Train until each reply is the greedy one."""
     end = int(policy.template.tokenizer.eos_token_id)
     rows, targets = [], []
     for messages, reply in asked:

@@ -1,4 +1,4 @@
-"""A pool answers every call within its limit, and says what went wrong with those that failed."""
+"""A pool answers every call within its time limit, and gives the reason for calls that failed."""
 
 import threading
 import time
@@ -97,12 +97,12 @@ def test_an_environment_that_cannot_be_created_costs_its_episode(threads: int, m
     monkeypatch.setattr("hero_pl.rollout.pool.START_S", 0.2)
     pool = LocalPool(Limits(threads=threads))
     seats = [pool.seats(Recipe("MoodyTest-v0", None, {"slow": slow}), 1)[0] for slow in ("raises", "hangs", "")]
-    found = pool.ask(dict.fromkeys(seats, Reset("a", 1)))
-    assert found[seats[0]] == Fault(
+    answers = pool.ask(dict.fromkeys(seats, Reset("a", 1)))
+    assert answers[seats[0]] == Fault(
         StopReason.ENV_ERROR, "The environment 'MoodyTest-v0' cannot be created: RuntimeError('no browser')"
     )
-    assert found[seats[1]].reason is StopReason.ENV_TIMEOUT  # type: ignore[union-attr]
-    assert isinstance(found[seats[2]], Answer)
+    assert answers[seats[1]].reason is StopReason.ENV_TIMEOUT  # type: ignore[union-attr]
+    assert isinstance(answers[seats[2]], Answer)
 
 
 def test_a_loop_of_python_is_interrupted() -> None:
@@ -162,7 +162,7 @@ def test_a_kind_of_environment_keeps_its_seats_and_shares_none() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
         ({"workers": -1}, "limits.workers=-1"),
         ({"threads": 2, "workers": 2}, "Set one of them to 0"),
@@ -173,6 +173,6 @@ def test_a_kind_of_environment_keeps_its_seats_and_shares_none() -> None:
         ({"max_observation_chars": 0}, "limits.max_observation_chars=0"),
     ],
 )
-def test_limits_that_make_no_sense_are_refused(wrong: dict[str, Any], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_limits_that_make_no_sense_are_refused(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         Limits(**wrong)

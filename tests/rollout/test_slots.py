@@ -1,4 +1,4 @@
-"""A slot takes the next episode as soon as it is free, and no episode depends on what plays beside it."""
+"""A free slot starts the next episode at once, and no episode depends on the others in the batch."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,7 +18,7 @@ FAILURE = SampledAction((), (), FinishReason.ERROR, 0, "the server does not answ
 
 
 class Count(gymnasium.Env[str, str]):
-    """Ends after as many steps as the task says, and tells how many it has seen since the start."""
+    """Ends after the number of steps in the task; observations contain the number of steps so far."""
 
     observation_space = action_space = gymnasium.spaces.Text(1000)  # type: ignore[assignment]
     task_ids = tuple("12345")
@@ -41,7 +41,7 @@ def _registered() -> Any:
 
 
 class Watched(ScriptedSession):
-    """Notes how many rows each batch had."""
+    """Stores the number of rows of each batch."""
 
     def __init__(self, *args: Any) -> None:
         self.batches: list[int] = []
@@ -53,7 +53,7 @@ class Watched(ScriptedSession):
 
 
 class OneByOne(Watched):
-    """Answers one row at a time, the latest first, as a server might."""
+    """Answers one row at a time, the latest first, like a server could."""
 
     def finished(self) -> list[tuple[int, SampledAction]]:
         row = max(self.asked)
@@ -153,14 +153,14 @@ def test_each_turn_keeps_the_version_of_the_weights_that_drew_it() -> None:
 def test_a_network_plays_the_same_episodes_however_many_are_in_flight(tiny_policy) -> None:
     policy = tiny_policy()
     policy.load()
-    found = []
+    result = []
     for num_envs in (1, 3, 7, 64):
         shop = Collector("hero_pl/WebShopPocket-v0", split="train", limits=Limits(max_turns=4, num_envs=num_envs))
         specs = [EpisodeSpec(shop.task_ids[i], i, 100 + i) for i in range(10)]
-        found.append(shop.collect(specs, policy, Sampling(1.0, 6)))
-    assert len({len(episode.turns) for episode in found[0]} | {len(e.turns[0].action_ids) for e in found[0]}) > 1
-    for other in found[1:]:
-        for one, two in zip(found[0], other, strict=True):
+        result.append(shop.collect(specs, policy, Sampling(1.0, 6)))
+    assert len({len(episode.turns) for episode in result[0]} | {len(e.turns[0].action_ids) for e in result[0]}) > 1
+    for other in result[1:]:
+        for one, two in zip(result[0], other, strict=True):
             assert [(turn.prompt_ids, turn.action_ids) for turn in one.turns] == [
                 (turn.prompt_ids, turn.action_ids) for turn in two.turns
             ]

@@ -57,7 +57,7 @@ class Moody(gymnasium.Env):
 
 @pytest.fixture
 def pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Makes a pool, and a moody environment on each of its seats, that is registered in this process only."""
+    """Makes a pool with an unreliable environment on each seat, which is registered in this process only."""
     (tmp_path / "moody_module.py").write_text(MOODY, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     import moody_module
@@ -93,30 +93,30 @@ def observation(answer: Answer | Fault) -> str:
 def test_the_same_episodes_are_played_by_any_number_of_workers(tiny_policy: Any) -> None:
     policy = tiny_policy()
     policy.load()
-    found = []
+    result = []
     for workers in (0, 1, 2, 4):
         limits = Limits(max_turns=3, num_envs=5, workers=workers)
         shop = Collector("hero_pl/WebShopPocket-v0", split="train", limits=limits)
         specs = [EpisodeSpec(shop.task_ids[i], i, 100 + i) for i in range(8)]
-        found.append(shop.collect(specs, policy, Sampling(1.0, 6)))
+        result.append(shop.collect(specs, policy, Sampling(1.0, 6)))
         shop.close()
-    assert {len(episode.turns) for episode in found[0]} == {3}
-    assert found[1] == found[0]
-    assert found[2] == found[0]
-    assert found[3] == found[0]
+    assert {len(episode.turns) for episode in result[0]} == {3}
+    assert result[1] == result[0]
+    assert result[2] == result[0]
+    assert result[3] == result[0]
 
 
 def test_the_dialogues_of_a_user_are_the_same_too() -> None:
     policy = ScriptedPolicy(lambda context, seed: f"What is your zip code? {seed % 3}")
     policy.load()
-    found = []
+    result = []
     for workers in (0, 2):
         retail = Collector(*RETAIL, split="train", limits=Limits(max_turns=3, workers=workers))
         specs = [EpisodeSpec(task, i, i) for i, task in enumerate(retail.task_ids[:6])]
-        found.append(retail.collect(specs, policy, Sampling(max_action_tokens=64)))
+        result.append(retail.collect(specs, policy, Sampling(max_action_tokens=64)))
         retail.close()
-    assert found[0] == found[1]
-    assert len({episode.first_observation for episode in found[0]}) > 1
+    assert result[0] == result[1]
+    assert len({episode.first_observation for episode in result[0]}) > 1
 
 
 def test_bug_243_an_id_that_was_registered_here_is_known_there_and_seats_are_spread_over_the_workers(pool: Any) -> None:
@@ -129,30 +129,30 @@ def test_bug_243_an_id_that_was_registered_here_is_known_there_and_seats_are_spr
 def test_bug_241_and_242_a_worker_that_ends_takes_its_other_episodes_along_and_no_more(pool: Any) -> None:
     made = pool(6)
     first = made.ask({seat: Reset("a", 1) for seat in range(6)})
-    found = made.ask({1: Step("hi"), 2: Step("die"), 3: Step("hi"), 4: Step("hi")})
-    assert {seat for seat, answer in found.items() if isinstance(answer, Answer)} == {1, 3}
-    assert found[2] == Fault(StopReason.ENV_ERROR, "the worker process ended with exit status 7")
-    assert {seat: found[seat].guilty for seat in (0, 2, 4)} == {0: False, 2: True, 4: False}
+    answers = made.ask({1: Step("hi"), 2: Step("die"), 3: Step("hi"), 4: Step("hi")})
+    assert {seat for seat, answer in answers.items() if isinstance(answer, Answer)} == {1, 3}
+    assert answers[2] == Fault(StopReason.ENV_ERROR, "the worker process ended with exit status 7")
+    assert {seat: answers[seat].own for seat in (0, 2, 4)} == {0: False, 2: True, 4: False}
     again = made.ask({seat: Reset("a", 1) for seat in (0, 2, 4)})
     assert len({observation(answer) for answer in again.values()} - {observation(first[0])}) == 1
 
 
-def test_an_environment_that_raises_leaves_its_worker_and_its_neighbors_alone(pool: Any) -> None:
+def test_an_environment_that_raises_does_not_affect_its_worker_and_the_others(pool: Any) -> None:
     made = pool(4)
     before = made.ask({seat: Reset("a", 1) for seat in range(4)})
-    found = made.ask({0: Step("fail"), 2: Step("hi")})
-    assert found[0] == Fault(StopReason.ENV_ERROR, "step() raised RuntimeError('no')")
-    assert observation(found[2]) == "hi"
+    answers = made.ask({0: Step("fail"), 2: Step("hi")})
+    assert answers[0] == Fault(StopReason.ENV_ERROR, "step() raised RuntimeError('no')")
+    assert observation(answers[2]) == "hi"
     assert made.ask({0: Reset("a", 1)}) == {0: before[0]}
 
 
 def test_an_environment_that_cannot_be_created_leaves_its_worker_alone(pool: Any) -> None:
     made = pool(1, workers=1)
     (seat,) = made.seats(Recipe.of("MoodyWorker-v0", None, {"fault": "no display"}), 1)
-    found = made.ask({seat: Reset("a", 1), 0: Reset("a", 1)})
-    said = "The environment 'MoodyWorker-v0' cannot be created: OSError('no display')"
-    assert found[seat] == Fault(StopReason.ENV_ERROR, said)
-    assert made.ask({0: Reset("a", 1)}) == {0: found[0]}
+    answers = made.ask({seat: Reset("a", 1), 0: Reset("a", 1)})
+    error = "The environment 'MoodyWorker-v0' cannot be created: OSError('no display')"
+    assert answers[seat] == Fault(StopReason.ENV_ERROR, error)
+    assert made.ask({0: Reset("a", 1)}) == {0: answers[0]}
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="no /proc to look a process up in")
@@ -202,7 +202,7 @@ def test_a_worker_reads_no_tensor_library() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
-def test_a_script_without_a_guard_is_told_what_is_missing(tmp_path: Path) -> None:
+def test_a_script_without_a_main_guard_gets_a_clear_error(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
         "from hero_pl.rollout.limits import Limits\n"
@@ -219,14 +219,14 @@ def test_a_script_without_a_guard_is_told_what_is_missing(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("user", "said"),
+    ("user", "message"),
     [
         ({"pretrained": "folder"}, "limits.workers=2 with user.pretrained: every worker would load the model"),
         ({"url": "http://localhost/v1", "model": "m", "spend_cap": 1.0}, "limits.workers=2 with user.spend_cap"),
     ],
 )
-def test_a_user_that_workers_cannot_share_is_refused_at_once(user: dict[str, Any], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_a_user_that_workers_cannot_share_is_refused_at_once(user: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         RolloutDataModule(RETAIL[0], {**RETAIL[1], "user": user}, limits=Limits(workers=2))
 
 

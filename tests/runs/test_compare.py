@@ -1,4 +1,4 @@
-"""Differences between methods come with their noise, and small ones are called not resolved."""
+"""Differences between methods have intervals, and small ones are reported as not resolved."""
 
 import io
 import json
@@ -36,9 +36,9 @@ def run(
     return folder
 
 
-def shown(found: list[Comparison]) -> str:
+def shown(comparisons: list[Comparison]) -> str:
     out = io.StringIO()
-    print_comparison(found, Console(file=out, width=100))
+    print_comparison(comparisons, Console(file=out, width=100))
     return out.getvalue()
 
 
@@ -146,9 +146,9 @@ def test_where_no_spread_was_seen_nothing_is_resolved(
 ) -> None:
     runs = [run(tmp_path, "base", seed, tasks(few, count)) for seed in range(seeds)]
     runs += [run(tmp_path, "hero", seed, tasks(many, count)) for seed in range(seeds)]
-    (found,) = compare_runs(runs)
-    assert (found.verdict, found.has_interval, found.runs_needed) == ("not resolved", False, None)
-    text, table = shown([found]), to_markdown([found])
+    (comparison,) = compare_runs(runs)
+    assert (comparison.verdict, comparison.has_interval, comparison.runs_needed) == ("not resolved", False, None)
+    text, table = shown([comparison]), to_markdown([comparison])
     assert "no interval" in text
     assert "there is no spread" in " ".join(text.split())
     assert "[no interval] | not resolved | unknown |" in table
@@ -270,9 +270,9 @@ def test_base_policies_are_compared_each_by_itself(tmp_path: Path) -> None:
                 run(folder, "hero", seed, tasks(hero), block=block),
             ]
     runs.append(run(tmp_path, "hero", 7, tasks(9), block="three"))  # the baseline was not run there
-    found = compare_runs(runs)
-    assert [(one.block, one.seeds, round(one.effect, 3)) for one in found] == [("one", 2, 0.7), ("two", 2, 0.1)]
-    assert "| hero | base | one | 2 |" in to_markdown(found)
+    comparisons = compare_runs(runs)
+    assert [(one.block, one.seeds, round(one.effect, 3)) for one in comparisons] == [("one", 2, 0.7), ("two", 2, 0.1)]
+    assert "| hero | base | one | 2 |" in to_markdown(comparisons)
     (tmp_path / "again").mkdir()
     run(tmp_path / "again", "hero", 0, tasks(9), block="one")
     with pytest.raises(HeroError, match="both hold 'hero', seed 0 of one"):
@@ -298,10 +298,10 @@ def test_each_kind_of_user_gets_a_row_of_its_own(tmp_path: Path) -> None:
             ("b", 1, 9, "llm:m"),
         )
     ]
-    found = {one.user: one for one in compare_runs(runs)}
+    comparisons = {one.user: one for one in compare_runs(runs)}
     # Mixed, the effect would be (0.3 + 0.8) / 2.
-    assert {user: round(one.effect, 6) for user, one in found.items()} == {"scripted-full": 0.3, "llm:m": 0.8}
-    for text in (to_markdown(list(found.values())), shown(list(found.values()))):
+    assert {user: round(one.effect, 6) for user, one in comparisons.items()} == {"scripted-full": 0.3, "llm:m": 0.8}
+    for text in (to_markdown(list(comparisons.values())), shown(list(comparisons.values()))):
         assert "scripted-full" in text
         assert "llm:m" in text
 
@@ -313,10 +313,10 @@ def test_the_floor_of_the_compared_tasks_is_in_both_tables(tmp_path: Path) -> No
         for number, row in enumerate(rows):
             row["do_nothing_succeeds"] = number < 4
         (path / "eval.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found = compare_runs(sorted(tmp_path.iterdir()))
-    assert found[0].floor == pytest.approx(0.4)
-    assert "| 0.400 |" in to_markdown(found)
-    assert "(nothing: 0.400)" in shown(found)
+    comparisons = compare_runs(sorted(tmp_path.iterdir()))
+    assert comparisons[0].floor == pytest.approx(0.4)
+    assert "| 0.400 |" in to_markdown(comparisons)
+    assert "(nothing: 0.400)" in shown(comparisons)
 
 
 def test_broken_episodes_are_no_failures_and_are_counted(tmp_path: Path) -> None:

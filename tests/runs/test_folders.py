@@ -22,7 +22,7 @@ def test_one_run_is_found_by_file_by_folder_and_from_above(tmp_path: Path) -> No
     assert one_run(path.parent) == path
 
 
-def test_several_runs_are_listed_and_none_is_said(tmp_path: Path) -> None:
+def test_several_runs_are_listed_and_none_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"contains no trajectories\.jsonl"):
         one_run(tmp_path)
     for i in range(MOST_LISTED + 2):

@@ -1,4 +1,4 @@
-"""Lines are written whole or not at all, and a file that was torn stays readable."""
+"""Lines are written completely or not at all, and a file with a torn line stays readable."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""What is logged about an episode comes back exactly."""
+"""A record of an episode is read back exactly."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Moving teachers: the rate belongs to the student, the average to float32."""
+"""Moving-average teachers: the rate is the weight of the student, and the average is in float32."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Whose success a teacher is shown, what of it, and what happens when there is none."""
+"""Demonstrations for the teacher: their source, what is shown, and turns without one."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,7 +21,7 @@ POLICY.load()
 
 
 def episode(name: str, reward: float, task: str = "t", seen: Sequence[str] = ("page", "done"), **more) -> Trajectory:
-    """An episode whose actions carry its name."""
+    """An episode whose actions contain its name."""
     turns = tuple(
         Turn(n, (), (1,), (0.0,), f"<think>SECRET</think>{name}{n}", f"{name}{n}", text, "user")
         for n, text in enumerate(seen, 1)
@@ -124,7 +124,7 @@ def test_a_buffer_shows_single_episodes_the_successes_of_earlier_batches() -> No
     assert shown(advise(teacher, [episode("later", 0.0)])[0]) == {None}  # pushed out by newer ones
 
 
-def test_a_restored_buffer_goes_on_as_the_saved_one() -> None:
+def test_a_restored_buffer_continues_like_the_saved_one() -> None:
     saved, restored = FullDemoTeacher("buffer"), FullDemoTeacher("buffer")
     for _ in range(2):
         advise(saved, [episode(f"win{i}-", 1.0) for i in range(5)])
@@ -150,7 +150,7 @@ def test_a_matched_step_is_shown_only_where_everything_seen_before_was_the_same(
 
 
 class Expert(Demonstrations):
-    """Fails at task ``hard`` and succeeds elsewhere, up to rounding."""
+    """Fails in task ``hard`` and succeeds in the others, up to rounding."""
 
     def make(self, specs: Sequence[EpisodeSpec], dialect: Dialect, collector: Collector) -> list[Trajectory]:
         return [

@@ -1,4 +1,4 @@
-"""What the hint says, what it leaves out, and what gives way when it is too long."""
+"""Content of a hint, and what is shortened first if it is too long."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The probe sees a teacher lose its hold on hints, and a run is the same with and without it."""
+"""The probe detects a teacher that no longer follows hints, and it does not change a run."""
 
 import math
 
@@ -23,7 +23,7 @@ VOCABULARY = len(POLICY.template.tokenizer)
 
 
 class Reads(TeacherWeights):
-    """Prefers id 0 by as many nats as its ``strength`` where the context holds the word of the hint."""
+    """Prefers id 0 by ``strength`` nats if the context contains the word of the hint."""
 
     def __init__(self, strength, word="BLUE"):
         self.strength, self.word = strength, word
@@ -54,15 +54,15 @@ def hints(*texts):
 
 def test_sensitivity_is_the_mean_divergence_between_true_and_exchanged_hints() -> None:
     probe = HintProbe(2, 1)
-    found = probe.step([episode("a", "bb")], hints("BLUE", "RED"), POLICY, Reads(3.0))
+    metrics = probe.step([episode("a", "bb")], hints("BLUE", "RED"), POLICY, Reads(3.0))
     # On each of the two turns one row holds BLUE and the other does not: the same divergence at every token.
     logits = torch.zeros(2, VOCABULARY)
     logits[0, 0] = 3.0
     expected = float(JensenShannon()(logits[:1], logits[1:]))
-    assert float(found["teacher/hint_sensitivity"]) == pytest.approx(expected)
-    assert float(found["teacher/probe_turns"]) == 2
+    assert float(metrics["teacher/hint_sensitivity"]) == pytest.approx(expected)
+    assert float(metrics["teacher/probe_turns"]) == 2
     assert 0.0 < expected < math.log(2)
-    assert "teacher/hint_gain" not in found  # these hints say neither right nor wrong
+    assert "teacher/hint_gain" not in metrics  # these hints say neither right nor wrong
 
 
 def test_a_teacher_that_no_longer_reads_hints_measures_zero() -> None:
@@ -77,16 +77,16 @@ def test_the_set_is_the_first_hinted_turns_and_stays() -> None:
     probe = HintProbe(3, 2)
     names = []
     for batch in range(6):
-        found = probe.step([episode("a", "b")], hints(f"BLUE {batch}", None), POLICY, Reads(1.0))
-        names.append("teacher/hint_sensitivity" in found)
-        assert "teacher/probe_tokens" in found
+        metrics = probe.step([episode("a", "b")], hints(f"BLUE {batch}", None), POLICY, Reads(1.0))
+        names.append("teacher/hint_sensitivity" in metrics)
+        assert "teacher/probe_tokens" in metrics
     assert [turn.hint for turn in probe.turns] == ["BLUE 0", "BLUE 1", "BLUE 2"]
     assert names == [False, False, True, False, True, False]  # when it is complete, then every second batch
 
 
 def test_hints_that_all_say_the_same_measure_nothing_and_say_so() -> None:
-    found = HintProbe(2, 1).step([episode("a", "b")], hints("BLUE", "BLUE"), POLICY, Reads(1.0))
-    assert measured(found) == {"teacher/probe_turns": 0.0, "teacher/probe_tokens": 0.0}
+    metrics = HintProbe(2, 1).step([episode("a", "b")], hints("BLUE", "BLUE"), POLICY, Reads(1.0))
+    assert measured(metrics) == {"teacher/probe_turns": 0.0, "teacher/probe_tokens": 0.0}
 
 
 def test_a_hint_that_does_not_fit_is_left_out_and_counted() -> None:
@@ -94,12 +94,12 @@ def test_a_hint_that_does_not_fit_is_left_out_and_counted() -> None:
     tight.load()
     trajectory = episode("a", "b")
     tight.max_length = len(POLICY.template.insert_hint(trajectory.turns[0].prompt_ids, "BLUE")) + 2
-    found = HintProbe(2, 1).step([trajectory], hints("BLUE", "RED"), tight, Reads(1.0))
-    assert float(found["teacher/probe_turns"]) == 1
+    metrics = HintProbe(2, 1).step([trajectory], hints("BLUE", "RED"), tight, Reads(1.0))
+    assert float(metrics["teacher/probe_turns"]) == 1
 
 
 class Prefers(TeacherWeights):
-    """Prefers the byte ``letter`` by ``strength`` nats wherever the context holds the word BLUE."""
+    """Prefers the byte ``letter`` by ``strength`` nats if the context contains the word BLUE."""
 
     def __init__(self, letter, strength):
         self.id, self.strength = POLICY.template.encoder.encode_untrusted(letter)[0], strength
@@ -129,9 +129,9 @@ def test_the_wanted_reply_is_the_target_or_the_action_that_was_called_right() ->
 
 def test_tokens_are_those_of_both_rows_of_every_turn() -> None:
     trajectory = episode("a", "bb")
-    found = HintProbe(2, 1).step([trajectory], hints("BLUE", "RED"), POLICY, Reads(1.0))
+    metrics = HintProbe(2, 1).step([trajectory], hints("BLUE", "RED"), POLICY, Reads(1.0))
     rows = [len(POLICY.template.insert_hint(t.prompt_ids, h)) for t in trajectory.turns for h in ("BLUE", "RED")]
-    assert float(found["teacher/probe_tokens"]) == sum(rows) + 2 * sum(len(t.action_ids) for t in trajectory.turns)
+    assert float(metrics["teacher/probe_tokens"]) == sum(rows) + 2 * sum(len(t.action_ids) for t in trajectory.turns)
 
 
 def test_a_resumed_probe_measures_the_same_turns_at_the_same_batches() -> None:

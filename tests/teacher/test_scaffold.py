@@ -1,4 +1,4 @@
-"""In miniature: what the wording does alone cancels, what the hint says stays."""
+"""On a tiny model: the effect of the wording alone cancels, and the effect of the hint's content stays."""
 
 import math
 
@@ -109,9 +109,9 @@ def test_nothing_flows_to_the_teacher(tiny_policy) -> None:
         scaffold="subtract",
     )
     batch = objective.prepare([one_turn(policy)], policy, lambda local: local).batch
-    found = objective.teacher_scores(policy, batch)
-    assert found.head is not None
-    assert not found.logits().requires_grad
+    scores = objective.teacher_scores(policy, batch)
+    assert scores.head is not None
+    assert not scores.logits().requires_grad
 
 
 def test_hidden_states_are_subtracted_as_logits_are() -> None:

@@ -1,4 +1,4 @@
-"""Which weights the teacher scores with, and when they follow the student."""
+"""The weights that the teacher scores with, and when they change with the student."""
 
 from pathlib import Path
 

@@ -205,12 +205,12 @@ def list_all_airports(data: Database) -> str:
 
 def search_direct_flight(data: Database, origin: Any, destination: Any, date: Any) -> str:
     """Available flights of a route on a date, in file order."""
-    found = []
+    flights = []
     if isinstance(origin, str) and isinstance(destination, str):
         for flight in data.base.flights_by_route.get((origin, destination), ()):
             if date in flight["dates"] and flight["dates"][date]["status"] == "available":
-                found.append(_without_dates(flight) | flight["dates"][date])
-    return json.dumps(found)
+                flights.append(_without_dates(flight) | flight["dates"][date])
+    return json.dumps(flights)
 
 
 def search_onestop_flight(data: Database, origin: Any, destination: Any, date: Any) -> str:
@@ -219,9 +219,9 @@ def search_onestop_flight(data: Database, origin: Any, destination: Any, date: A
     Three errors of the original are kept: the next day is not zero-padded, times are compared as text, and the
     second leg shows the data of the first leg's day.
     """
-    found: list[list[Record]] = []
+    pairs: list[list[Record]] = []
     if not (isinstance(origin, str) and isinstance(destination, str)):
-        return json.dumps(found)
+        return json.dumps(pairs)
     for first in data.base.flights_by_origin.get(origin, ()):
         arrival = first["scheduled_arrival_time_est"]
         for second in data.base.flights_by_route.get((first["destination"], destination), ()):
@@ -232,13 +232,13 @@ def search_onestop_flight(data: Database, origin: Any, destination: Any, date: A
                 continue
             if first["dates"][date]["status"] != "available" or second["dates"][second_date]["status"] != "available":
                 continue
-            found.append(
+            pairs.append(
                 [
                     _without_dates(first) | first["dates"][date] | {"date": date},
                     _without_dates(second) | second["dates"][date] | {"date": second_date},
                 ]
             )
-    return json.dumps(found)
+    return json.dumps(pairs)
 
 
 def _without_dates(flight: Record) -> Record:

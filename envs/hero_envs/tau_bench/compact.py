@@ -64,8 +64,8 @@ def read_order(observation: str) -> dict[str, Any]:
     if "; paid " not in observation:
         return {}
     items = [
-        {"item_id": found[1], "name": found[2], "product_id": found[3], "options": ast.literal_eval(found[4])}
-        for found in _ITEM.finditer(rest)
+        {"item_id": match[1], "name": match[2], "product_id": match[3], "options": ast.literal_eval(match[4])}
+        for match in _ITEM.finditer(rest)
     ]
     return {"status": status, "items": items}
 
@@ -75,8 +75,8 @@ def read_product(observation: str) -> dict[str, Any]:
     if observation.startswith("{"):
         product: dict[str, Any] = json.loads(observation)
         return product
-    found = _VARIANT.finditer(observation)
+    matches = _VARIANT.finditer(observation)
     variants = {
-        match[1]: {"item_id": match[1], "options": ast.literal_eval(match[2]), "available": True} for match in found
+        match[1]: {"item_id": match[1], "options": ast.literal_eval(match[2]), "available": True} for match in matches
     }
     return {"variants": variants}

@@ -121,8 +121,8 @@ def parse_request(text: str) -> Request:
         >>> request.identity.zip, request.goals[0].kind, request.goals[0].reason
         ('19031', 'cancel', 'no longer needed')
     """
-    found = _IDENTITY.search(text)
-    identity = Identity(found[1], found[2], found[3], found[4]) if found else None
+    match = _IDENTITY.search(text)
+    identity = Identity(match[1], match[2], match[3], match[4]) if match else None
     goals: list[Goal] = []
     position = 0
     while match := _START.search(text, position):

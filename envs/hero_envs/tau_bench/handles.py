@@ -50,13 +50,13 @@ class Handles:
 
     def say(self, text: str) -> str:
         """Replace names of orders by their ids in a message to the user."""
-        return _SPOKEN.sub(lambda found: self._ids.get(found[0], found[0]), text)
+        return _SPOKEN.sub(lambda match: self._ids.get(match[0], match[0]), text)
 
-    def _name(self, found: re.Match[str]) -> str:
-        kind = "item" if found["item"] else str(found.lastgroup)
-        key = found[kind]
+    def _name(self, match: re.Match[str]) -> str:
+        kind = "item" if match["item"] else str(match.lastgroup)
+        key = match[kind]
         if key not in self._names:
-            first = _FIRST.get(kind) or (found["name"] if kind == "item" else key.rpartition("_")[0])
+            first = _FIRST.get(kind) or (match["name"] if kind == "item" else key.rpartition("_")[0])
             number = 1
             name = f"{first}1" if kind in _FIRST else first
             while name in self._ids:

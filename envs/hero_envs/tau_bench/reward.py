@@ -26,13 +26,13 @@ def score(domain: Domain, task: Task, data: Database, log: Sequence[Action]) -> 
     reward = 1.0 if data.delta() == domain.end_state(task) else 0.0
     info: dict[str, Any]
     if task.outputs:
-        said = [
+        replies = [
             _text(action.kwargs.get("content")).lower().replace(",", "") for action in log if action.name == "respond"
         ]
-        found = {output: any(output.lower() in text for text in said) for output in task.outputs}
-        if not all(found.values()):
+        outputs = {output: any(output.lower() in text for text in replies) for output in task.outputs}
+        if not all(outputs.values()):
             reward = 0.0
-        info = {"r_outputs": 1.0 if all(found.values()) else 0.0, "outputs": found}
+        info = {"r_outputs": 1.0 if all(outputs.values()) else 0.0, "outputs": outputs}
     else:
         info = {"r_actions": reward, "gt_data_hash": domain.end_state_hash(task)}
     actions = [

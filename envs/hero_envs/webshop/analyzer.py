@@ -52,11 +52,11 @@ def terms(text: str) -> list[str]:
 def tokens(text: str) -> list[str]:
     """Words of a text before any of them is changed or removed."""
     if text.isascii():
-        found = _ASCII_WORD.findall(text)
+        matches = _ASCII_WORD.findall(text)
     else:
-        found = [match[0] for match in _unicode_word().finditer(text) if match[1] is None]
+        matches = [match[0] for match in _unicode_word().finditer(text) if match[1] is None]
     out: list[str] = []
-    for token in found:
+    for token in matches:
         for start in range(0, len(token), MAX_TOKEN_LENGTH):
             piece = token[start : start + MAX_TOKEN_LENGTH]
             if piece[0] != "_" or piece.strip("_"):

@@ -1,6 +1,6 @@
 """Nouns of product titles: the only part of the benchmark that needs a language model.
 
-The original tags titles with spaCy. There are three extractors, and every result names the one in use: ``spacy`` (the
+The original tags titles with spaCy. There are three extractors, and every result names its extractor: ``spacy`` (the
 optional extra, with the same tags; the default for the official data), a *table* computed once with spaCy, and
 ``rules`` (built in, an approximation).
 """
@@ -32,10 +32,10 @@ class Nouns:
 
     def of(self, title: str) -> tuple[list[str], frozenset[str]]:
         """Nouns of a title as a list and as a set."""
-        if (found := self._known.get(title)) is None:
+        if (known := self._known.get(title)) is None:
             nouns = self._rule(title)
-            found = self._known[title] = (nouns, frozenset(nouns))
-        return found
+            known = self._known[title] = (nouns, frozenset(nouns))
+        return known
 
 
 def get_nouns(choice: str | Nouns | NounRule | Mapping[str, list[str]]) -> Nouns:

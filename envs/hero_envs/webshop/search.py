@@ -80,17 +80,17 @@ class SearchIndex:
     def search_scored(self, query: str, hits: int = MAX_HITS) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Numbers of the best documents and their scores."""
         counted = Counter(terms(query))
-        found: list[NDArray[np.int32]] = []
+        matching: list[NDArray[np.int32]] = []
         scored: list[NDArray[np.float32]] = []
         if len(counted) <= MAX_QUERY_TERMS:
             starts, lookup = self.postings.starts, self.postings.vocabulary.get
             for term, count in counted.items():
                 if (number := lookup(term)) is not None:
-                    found.append(self.postings.documents[starts[number] : starts[number + 1]])
+                    matching.append(self.postings.documents[starts[number] : starts[number + 1]])
                     scored.append(self._term_scores(number, count))
-        if not found:
+        if not matching:
             return np.empty(0, np.int64), np.empty(0, np.float32)
-        holders = np.concatenate(found) if len(found) > 1 else found[0]
+        holders = np.concatenate(matching) if len(matching) > 1 else matching[0]
         weights = np.concatenate(scored) if len(scored) > 1 else scored[0]
         return self._best(holders, weights, hits)
 
@@ -175,7 +175,7 @@ def build_postings(documents: Iterable[str]) -> Postings:
 
 
 def encode_length(length: int) -> int:
-    """The one byte that stands for a document length: exact below 40, then the leading four bits of what is over 24.
+    """One byte for a document length: exact below 40, then the leading four bits of the length minus 24.
 
     Example:
         >>> [decode_length(encode_length(n)) for n in (0, 39, 40, 41, 57, 100, 1000)]
@@ -191,7 +191,7 @@ def encode_length(length: int) -> int:
 
 
 def decode_length(code: int) -> int:
-    """The length that a byte of :func:`encode_length` stands for."""
+    """The length from a byte of :func:`encode_length`."""
     if code < 24:
         return code
     exponent, mantissa = divmod(code - 24, 8)

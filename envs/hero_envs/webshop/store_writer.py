@@ -45,9 +45,9 @@ def write_store(directory: Path, products: Iterable[Product], fingerprints: Sequ
             category_hashes.append(text_hash(product.category))
             if product.instructions:
                 instructed.append(row)
-            found = terms(index_text(product))
-            lengths.append(len(found))
-            spill.add(row, Counter(found))
+            own_terms = terms(index_text(product))
+            lengths.append(len(own_terms))
+            spill.add(row, Counter(own_terms))
     names = np.array(asins, dtype=f"<U{MAX_ASIN_LENGTH}")
     by_asin = np.argsort(names, kind="stable").astype(np.int32)
     document_of_row = np.empty_like(by_asin)

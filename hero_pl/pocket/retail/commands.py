@@ -31,18 +31,18 @@ class RetailCommands(ActionParser):
             >>> RetailCommands().parse("Anything else?").action
             'Anything else?'
         """
-        found = _COMMAND.fullmatch(reply)
-        if not found:
+        match = _COMMAND.fullmatch(reply)
+        if not match:
             return ParsedAction(reply) if reply else ParsedAction("", "The reply was empty.")
-        kinds = _TOOLS.get(found[1], {})
-        values = found[2].split(_BETWEEN) if found[2] else []
+        kinds = _TOOLS.get(match[1], {})
+        values = match[2].split(_BETWEEN) if match[2] else []
         if kinds and len(values) > len(kinds):
-            return ParsedAction("", f"{found[1]} takes {len(kinds)} arguments, not {len(values)}.")
+            return ParsedAction("", f"{match[1]} takes {len(kinds)} arguments, not {len(values)}.")
         arguments: dict[str, Any] = {
             name: value.split(", ") if kind["type"] == "array" else value
             for (name, kind), value in zip(kinds.items(), values, strict=False)
         }
-        return ParsedAction(json.dumps({"name": found[1], "arguments": arguments}))
+        return ParsedAction(json.dumps({"name": match[1], "arguments": arguments}))
 
     def write(self, call: Mapping[str, Any]) -> str:
         """Format a tool call as a command, and a ``respond`` call as its text.

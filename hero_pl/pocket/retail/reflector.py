@@ -26,8 +26,8 @@ def desks(trajectory: Trajectory) -> list[Desk]:
     """The state before each turn of a retail trajectory."""
     desk = Desk.open(trajectory.first_observation)
     assert desk is not None, "checked by the caller"
-    found = []
+    states = []
     for turn in trajectory.turns:
-        found.append(desk)
+        states.append(desk)
         desk = desk.after(read_call(turn.action), turn.observation)
-    return found
+    return states

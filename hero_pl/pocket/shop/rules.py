@@ -32,8 +32,8 @@ class Request:
     @staticmethod
     def read(text: str) -> Request | None:
         """Find the request in a page or a task."""
-        found = _REQUEST.search(text)
-        return Request(*found.groups()) if found else None
+        match = _REQUEST.search(text)
+        return Request(*match.groups()) if match else None
 
     def value(self, slot: Slot) -> str:
         """The requested value of a slot."""
@@ -110,8 +110,8 @@ def call(slot: Slot, value: str) -> dict[str, Any]:
 def judge(request: Request, page_text: str, taken: str, answer: str) -> Verdict:
     """Judge one action by the page before it and the reply after it."""
     slot, right = decision(request, Page.read(page_text))
-    found = re.fullmatch(r"(?:search|click)\[(.*)\]", taken.strip())
-    value = found.group(1) if found else (taken.strip() or "nothing")
+    match = re.fullmatch(r"(?:search|click)\[(.*)\]", taken.strip())
+    value = match.group(1) if match else (taken.strip() or "nothing")
     kind: Kind = "wrong"
     if taken.strip() == action(slot, right):
         kind = "right"

@@ -1,1 +1,1 @@
-"""Whether sampler, scorer and the plain forward pass of a model agree: played on a small copy of its architecture."""
+"""Checks on a small copy of an architecture that sampler, scorer and the plain forward pass agree."""

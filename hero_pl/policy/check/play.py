@@ -1,7 +1,7 @@
-"""Conversations played on a network, and what its plain forward pass says of every token in them.
+"""Test conversations that are sampled from a network, and reference logits for them.
 
-The reference is the definition: the probabilities of a token are those of one forward pass, in evaluation mode and
-without a cache, over what stands before it and nothing else.
+The reference is the definition of the policy: the probabilities of a token come from one forward pass over the ids
+before it, in evaluation mode and without a cache.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from hero_pl.policy.sampling import Sampling
 from hero_pl.types import SampledAction, ScoreRow
 
 ACTION = 5
-"""Tokens of an action at most."""
+"""Largest number of tokens of an action."""
 ENDS = frozenset(range(FIRST_ID, VOCABULARY, 8))
-"""Ids that end an action, so that some rows go on while others have ended."""
+"""Ids that end an action; they are frequent, so actions have different lengths."""
 LENGTHS: Mapping[int, Mapping[int, int]] = {
     0: {1: 6, 2: 26, 3: SWITCH},
     1: {1: SWITCH + 12, 3: SWITCH + 30},
     2: {2: 20, 3: SWITCH - 1},
 }
-"""Tokens of the prompts, by row and turn. One row waits for a turn, one joins late, and two cross a switch."""
+"""Length of the prompts by row and turn. One row skips a turn, one joins later, two exceed :data:`SWITCH`."""
 
 
 class Small(Policy):
@@ -44,7 +44,7 @@ class Small(Policy):
         self.eval()
 
     def load(self) -> None:
-        """There is nothing to load."""
+        """Does nothing: there is nothing to load."""
 
     def score(self, rows: Sequence[ScoreRow], weights: str = "live") -> Tensor:
         """See :meth:`Policy.score`."""
@@ -68,7 +68,7 @@ class Played:
 
 
 def play(policy: Policy, weights: str = "live") -> list[Played]:
-    """Play :data:`LENGTHS` side by side; seeds and what the environment says are always the same."""
+    """Play the conversations of :data:`LENGTHS` as one batch; seeds and observations are always the same."""
     source = torch.Generator().manual_seed(1)
     conversations: dict[int, tuple[int, ...]] = dict.fromkeys(LENGTHS, ())
     played: list[Played] = []
@@ -98,7 +98,7 @@ def merged(played: Sequence[Played]) -> list[ScoreRow]:
 
 
 class Reference:
-    """Logits of the plain forward pass after each context, computed once."""
+    """Logits of the plain forward pass after each context; each is computed once."""
 
     def __init__(self, model: Any) -> None:
         self.model = model

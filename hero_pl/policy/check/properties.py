@@ -1,4 +1,4 @@
-"""Properties of an architecture, each found by trying it on a small copy: one function, one line."""
+"""Properties of an architecture, each tested on a small copy: one function and one line of the report for each."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ from hero_pl.types import ScoreRow
 
 TRAINING = "Student and teacher would differ by more than their contexts: this architecture cannot be trained here."
 OFF = "from the plain forward pass"
-"""What a gap is measured from: logits, or log-probabilities in nats."""
+"""End of a message about a difference of logits, or of log-probabilities in nats."""
 SLOW = {
-    "row": ("row by row: padding would spoil the state of its layers", "Slower: every turn runs its whole context."),
-    "none": ("without a cache: it has none that can be used", "Very slow: every token runs its whole context."),
+    "row": ("row by row: padding would change the state of its layers", "Slower: every turn runs its whole context."),
+    "none": ("without a cache: it has no usable one", "Very slow: every token runs its whole context."),
 }
-"""What sampling without a shared cache means, and costs."""
+"""How sampling works without a shared cache, and what it costs."""
 NATS = 1e-3
-"""Difference of a log-probability that rounding explains, in nats."""
+"""Largest difference of a log-probability that rounding can cause, in nats."""
 HINT = 6
-"""Tokens of the hint in the rows of a teacher."""
+"""Number of tokens of the hint in the rows of a teacher."""
 
 
 def allowed(dtype: torch.dtype, scale: float) -> float:
-    """Difference between two ways to compute the same logits that rounding explains.
+    """Largest difference between two computations of the same logits that rounding can cause.
 
     Args:
-        dtype: Of the weights.
+        dtype: Data type of the weights.
         scale: Largest absolute logit.
     """
     return (1e-4 if dtype in (torch.float32, torch.float64) else 5e-2) * max(1.0, scale)
 
 
 class Trial:
-    """A small model that is played once; its properties are then asked one by one."""
+    """A small model with sampled test conversations; each method tests one property."""
 
     def __init__(self, model: Any) -> None:
         self.policy = Small(Network(model))
@@ -54,14 +54,14 @@ class Trial:
 
     @property
     def rows(self) -> list[ScoreRow]:
-        """The decisions that were played, one row each."""
+        """The sampled actions, one row each."""
         return [turn.scored for turn in self.played]
 
     # -- sampling ----------------------------------------------------------------------------------------------
 
     def sampler(self) -> Line:
-        """Rows of different lengths, side by side, several turns: log-probabilities of what was drawn."""
-        cure = "Take another architecture: this one cannot be sampled."
+        """Log-probabilities of sampled tokens, for a batch of rows of different lengths over several turns."""
+        cure = "Use another architecture: this one cannot be sampled."
         for caching in get_args(Caching):
             self.network.caching = caching
             line = compared("sampler", self._sampled, NATS, cure)
@@ -84,20 +84,20 @@ class Trial:
     # -- scoring -----------------------------------------------------------------------------------------------
 
     def score(self) -> Line:
-        """Rows that are scored one at a time."""
+        """Scores of rows that are run one at a time."""
         return self._scored("score", lambda: torch.cat([self.policy.score([row]) for row in self.rows]), self.rows)
 
     def padded(self) -> Line:
-        """Rows beside longer and shorter ones."""
+        """Scores of a batch of rows with different lengths."""
         return self._scored("padded rows", lambda: self.policy.score(self.rows), self.rows)
 
     def turns_in_one_row(self) -> Line:
-        """A whole conversation in one row."""
+        """Scores of a whole conversation in one row."""
         rows = merged(self.played)
         return self._scored("turns in one row", lambda: self.policy.score(rows), rows)
 
     def training_mode(self) -> Line:
-        """Dropout, skipped layers, router noise: anything that only training does."""
+        """Scores in training mode: no dropout, skipped layers or router noise may change them."""
 
         def score() -> Tensor:
             self.policy.train()
@@ -106,7 +106,7 @@ class Trial:
             finally:
                 self.policy.eval()
             if not torch.equal(first, second):
-                raise RuntimeError("two passes over the same rows differ, so it draws random numbers")
+                raise RuntimeError("two passes over the same rows differ, so it uses random numbers")
             return first
 
         return self._scored("training mode", score, self.rows)
@@ -114,7 +114,7 @@ class Trial:
     # -- shared trunks -----------------------------------------------------------------------------------------
 
     def sharing(self, how: Literal["prefix_cache", "tree_mask"]) -> Line:
-        """Rows of a teacher, whose contexts have a hint at their end, on top of what they have in common."""
+        """Scores of a teacher's rows, which end with a hint and an action, with shared prefixes."""
         hint = tuple(self.played[0].prompt[:1] * HINT)
         rows = [_hinted(turn, hint) for turn in sorted(self.played, key=lambda turn: turn.row)]
         short = [row for row in rows if len(row.ids) <= SWITCH]
@@ -136,7 +136,7 @@ class Trial:
     # -- other weights -----------------------------------------------------------------------------------------
 
     def frozen_copy(self) -> Line:
-        """A copy scores as before when the live weights change."""
+        """Scores of a frozen copy do not change with the live weights."""
         before = self.reference.logits(self.rows)
         self.policy.keep("frozen")
         with torch.no_grad():
@@ -147,7 +147,7 @@ class Trial:
         return line if not line.ok or moved > 1e-2 else Line(line.name, False, "the copy changes with the live weights")
 
     def adapter_off(self) -> Line:
-        """The initial weights under an adapter: sampled and scored as without one."""
+        """Samples and scores of the initial weights under an adapter are the same as without the adapter."""
         before = self.reference.logits(self.rows)
         network = Network(with_adapter(self.network.model, Lora(rank=4)), has_adapter=True)
         network.caching = self.network.caching
@@ -162,7 +162,7 @@ class Trial:
             moved = _gap(policy.score(self.rows), before)
         want = self.reference.logprobs(self.played)
         if drawn.shape != want.shape or _gap(drawn, want) > NATS:
-            return Line("adapter off", False, "sampling from the initial weights is not what it was without an adapter")
+            return Line("adapter off", False, "samples of the initial weights differ from those without an adapter")
         line = self._scored("adapter off", lambda: policy.score(self.rows, "initial"), self.rows)
         return line if not line.ok or moved > 1e-2 else Line(line.name, False, "the adapter has no effect")
 
@@ -180,13 +180,13 @@ _FAILURES = (RuntimeError, TypeError, ValueError, AttributeError, KeyError, Inde
 
 
 def compared(name: str, values: Callable[[], tuple[Tensor, Tensor]], tolerance: float, cure: str) -> Line:
-    """A line about the largest difference from the plain forward pass.
+    """The line of the report for the largest difference to the plain forward pass.
 
     Args:
-        name: Of the property.
-        values: Gives what was found and what is right.
-        tolerance: Difference that is no fault.
-        cure: For a larger one.
+        name: Name of the property.
+        values: Returns the actual and the expected values.
+        tolerance: Largest accepted difference.
+        cure: What to do if the difference is larger.
     """
     try:
         got, want = values()
@@ -200,7 +200,7 @@ def compared(name: str, values: Callable[[], tuple[Tensor, Tensor]], tolerance: 
 
 @torch.no_grad()
 def _gap(got: Tensor, want: Tensor) -> float:
-    """Largest difference; infinite if it is no number."""
+    """Largest difference; infinite if it is not finite."""
     gap = (got - want).abs().max()
     return float(gap) if bool(gap.isfinite()) else float("inf")
 

@@ -1,4 +1,4 @@
-"""The fast check: how an architecture can be sampled and scored, or why it cannot; known before any weight is used."""
+"""The fast check before weights are loaded: how an architecture can be sampled and scored, or why it cannot."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What was found of one architecture."""
+    """Result of the check of one architecture."""
 
     model: str
     """Name of its class."""
@@ -31,35 +31,35 @@ class Findings:
     caching: Caching
     """How it can be sampled."""
     obstacles: Mapping[str, str]
-    """Ways of ``teacher_scoring`` that it cannot, and why."""
+    """Settings of ``teacher_scoring`` that it does not support, and why."""
 
     def refuse(self) -> None:
-        """Refuse an architecture that is computed in two ways, and tell of slow paths.
+        """Refuse an architecture whose ways to compute logits disagree, and warn about slow ones.
 
         Raises:
-            PolicyError: Sampler, scorer and forward pass disagree; names the property and says what to do.
+            PolicyError: Sampler, scorer and forward pass disagree; the message names the property and says what to do.
         """
         for line in self.lines:
             if not line.ok:
                 raise PolicyError(f"{self.model} cannot be trained: {line.name}: {line.detail}. {line.cure}")
         for line in self.lines:
-            if line.cure and line.name not in self.obstacles:  # those are told when they are asked for
+            if line.cure and line.name not in self.obstacles:  # these are reported when they are requested
                 warnings.warn(f"{self.model}: {line.name}: {line.detail}. {line.cure}", stacklevel=3)
 
     def settle(self, network: Network) -> None:
-        """Set a network up as the architecture needs it."""
+        """Apply the result to a network."""
         network.caching, network.obstacles = self.caching, dict(self.obstacles)
 
 
 _known: dict[str, Findings] = {}
-"""By the small configuration, so that a process tries an architecture once."""
+"""Results by small configuration, so that a process checks an architecture once."""
 
 
 def examine(config: PretrainedConfig, attention: str) -> Findings:
-    """Play and score a small copy of an architecture; its weights are not needed.
+    """Sample from and score with a small copy of an architecture; the weights are not needed.
 
     Args:
-        config: Of the model, with its dropout switched off.
+        config: Configuration of the model, with dropout switched off.
         attention: Attention implementation of transformers.
 
     Raises:
@@ -99,7 +99,7 @@ def smallest(config: PretrainedConfig, attention: str) -> tuple[Any, str]:
 
 
 def fast_lines(trial: Trial) -> Iterator[Line]:
-    """The lines that a second is enough for; what comes after a red one may need it."""
+    """The tests that take about a second; they stop at the first failure, because later tests need the earlier ones."""
     checks = (
         trial.sampler,
         trial.score,
@@ -117,13 +117,13 @@ def fast_lines(trial: Trial) -> Iterator[Line]:
 
 
 def untried(why: str) -> Line:
-    """No small copy could be made."""
+    """The line of the report if no small copy can be made."""
     cure = "Run hero_pl check-model on its weights before training."
-    return Line("small copy", True, f"the architecture could not be tried on a small copy ({why})", cure)
+    return Line("small copy", True, f"the architecture could not be tested on a small copy ({why})", cure)
 
 
 def _keeps_states(model: Any) -> bool:
-    """Whether a layer keeps something else than keys and values of all tokens."""
+    """Whether a layer keeps anything other than the keys and values of all tokens."""
     from transformers.cache_utils import DynamicCache, DynamicLayer
 
     layers = DynamicCache(config=model.config).layers

@@ -1,6 +1,7 @@
-"""A small copy of an architecture: the same class with random weights, and every kind of layer that the model has.
+"""A small copy of an architecture: the same class with random weights and every type of layer of the model.
 
-Windows, attention chunks and rope switches become so short that a conversation of a hundred tokens is past all of them.
+A conversation of a hundred tokens is longer than its windows, its attention chunks, and the length at which its rotary
+frequencies change.
 """
 
 from __future__ import annotations
@@ -12,23 +13,23 @@ from typing import Any
 import torch
 
 VOCABULARY = 96
-"""Ids of the small copy; those below :data:`FIRST_ID` may be special."""
+"""Number of ids of the small copy; ids below :data:`FIRST_ID` may be special."""
 FIRST_ID = 4
 POSITIONS = 160
-"""Tokens that fit into its context."""
+"""Context length in tokens."""
 WINDOW = 12
-"""Tokens in its windows and attention chunks."""
+"""Length of windows and attention chunks in tokens."""
 SWITCH = 40
-"""Length up to which its first rotary frequencies hold."""
+"""Context length beyond which the rotary frequencies change, in tokens."""
 
 LARGEST = 4_000_000
-"""Weights of a copy at most, so that it is played in seconds."""
+"""Largest number of weights of a copy, so that the check takes seconds."""
 
 _WIDTH, _HEADS, _HEAD = 64, 4, 16
 _LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 _NUMBER_OF_HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads", "attention_heads")
 _PREFIX = 8
-"""Layers that are kept at most in order to keep the first ones as they are."""
+"""Largest number of layers to keep if the first layers are kept unchanged."""
 
 _FIXED: Mapping[str, int] = {
     **dict.fromkeys(("hidden_size", "n_embd", "d_model", "lru_width"), _WIDTH),
@@ -47,7 +48,7 @@ _FIXED: Mapping[str, int] = {
     **{"mamba_dt_rank": 4, "attention_head_dim": 2 * _HEAD, "linear_key_head_dim": 8, "linear_value_head_dim": 8},
     **{"linear_num_key_heads": 2, "linear_num_value_heads": 4, "hidden_size_per_layer_input": 16},
 }
-"""Sizes of the small copy, by the names that configurations have for them."""
+"""Sizes of the small copy by their names in configurations."""
 
 _AT_MOST: Mapping[str, int] = {
     **dict.fromkeys(("num_experts_per_tok", "moe_topk", "num_experts_per_token"), 2),
@@ -55,22 +56,22 @@ _AT_MOST: Mapping[str, int] = {
     **dict.fromkeys(("sliding_window", "attention_chunk_size", "window_size", "attention_window_size"), WINDOW),
     **{"original_max_position_embeddings": SWITCH, "first_k_dense_replace": 1, "num_kv_shared_layers": 0},
 }
-"""Sizes that stay if they are smaller."""
+"""Upper limits of sizes; smaller values do not change."""
 
 _INDICES = re.compile(r"(layers|layer_ids|layer_indices|idxs)$")
 _SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 
 
 class TooLarge(Exception):
-    """No small copy can be made; says why."""
+    """No small copy can be made; the message says why."""
 
 
 def small_copy(model: Any, seed: int = 0) -> Any:
-    """A model of the same class, in float32 and evaluation mode; its weights make every layer count.
+    """A model of the same class in float32 and evaluation mode; its weights are so large that every layer matters.
 
     Args:
         model: A causal language model of transformers, without an adapter.
-        seed: Of the weights; the caller's randomness is left alone.
+        seed: Seed of the weights; the random state of the caller does not change.
 
     Raises:
         TooLarge: Its configuration cannot be made small.
@@ -93,23 +94,23 @@ def small_copy(model: Any, seed: int = 0) -> Any:
                 with torch.no_grad():
                     logits = made(input_ids=torch.tensor([[FIRST_ID] * SWITCH]), use_cache=False).logits
         if not logits.isfinite().all():
-            raise TooLarge("its logits are no numbers")
+            raise TooLarge("its logits are not finite")
     except TooLarge:
         raise
-    except Exception as error:  # whatever the code of a foreign configuration raises
+    except Exception as error:  # custom configuration code can raise anything
         raise TooLarge(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
     return made
 
 
 def is_small(model: Any) -> bool:
-    """Whether an architecture can be played as it is."""
+    """Whether an architecture is small enough for the check itself."""
     text = model.config.get_text_config()
     room = int(getattr(text, "max_position_embeddings", 0) or POSITIONS) >= 2 * SWITCH + FIRST_ID
     return room and int(text.vocab_size) >= VOCABULARY and sum(w.numel() for w in model.parameters()) <= LARGEST
 
 
 def _smaller(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration as a dictionary, made small; those inside it (of text, of images) as well."""
+    """A small version of a configuration dictionary and of the configurations inside it (for text, for images)."""
     heads = next((config[name] for name in _NUMBER_OF_HEADS if config.get(name)), _HEADS)
     width = next((config[name] for name in ("hidden_size", "n_embd", "d_model") if config.get(name)), _WIDTH)
     head = config.get("head_dim") or width // heads
@@ -152,7 +153,7 @@ def _number_of_layers(config: Mapping[str, Any]) -> int:
 
 
 def _kept_layers(config: Mapping[str, Any]) -> list[int]:
-    """Numbers of the layers to keep, so that each kind is there; at least two, the first ones where possible."""
+    """Numbers of the layers to keep: every type of layer, at least two layers, and the first ones if possible."""
     count = _number_of_layers(config)
     if config.get("attention_types"):
         return list(range(sum(len(kinds) for kinds, _ in config["attention_types"])))
@@ -161,7 +162,7 @@ def _kept_layers(config: Mapping[str, Any]) -> list[int]:
     kinds = [(*(str(v[i]) for v in lists), *(i in config[name] for name in marks)) for i in range(count)]
     firsts = sorted({kinds.index(kind) for kind in set(kinds)})
     periods = [v for k, v in config.items() if k.endswith(("_period", "_interval")) and isinstance(v, int)]
-    if not lists and periods:  # the kinds of the layers follow from these
+    if not lists and periods:  # these determine the types of the layers
         firsts.append(min(count, max(periods) + 1) - 1)
     if len(firsts) > 1 and firsts[-1] >= _PREFIX:
         return firsts
@@ -169,7 +170,7 @@ def _kept_layers(config: Mapping[str, Any]) -> list[int]:
 
 
 def _of_layers(name: str, value: list[Any], kept: Sequence[int], count: int) -> list[Any]:
-    """What a list with one entry per layer, or with numbers of layers, says of those that are kept."""
+    """The part of a list for the layers to keep; the list has one entry per layer, or numbers of layers."""
     if len(value) == count and len(set(map(str, value))) <= 4:
         return [value[i] for i in kept]
     if _INDICES.search(name) and all(isinstance(i, int) for i in value):
@@ -178,7 +179,7 @@ def _of_layers(name: str, value: list[Any], kept: Sequence[int], count: int) -> 
 
 
 def _smaller_rope(rope: Mapping[str, Any], head: int) -> dict[str, Any]:
-    """Settings of rotary positions for small heads."""
+    """Settings of rotary positions for smaller heads."""
     small: dict[str, Any] = {}
     for name, value in rope.items():
         if isinstance(value, Mapping):

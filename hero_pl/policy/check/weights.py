@@ -1,4 +1,4 @@
-"""A policy as it is, with its own weights, sampler and chat template: a short conversation, played and scored."""
+"""Checks a policy with its own weights, sampler and chat template: a short conversation is sampled and scored."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from hero_pl.types import ScoreRow
 OPENINGS = ("Hello.", "Hello, I am looking for a red mug that holds about half a liter. What do you have?")
 ANSWERS = ("Tell me more about the first one, please.", "Yes.")
 TOKENS = 6
-"""Tokens of an action at most."""
+"""Largest number of tokens of an action."""
 
 
 def weights_lines(policy: Policy) -> Iterator[Line]:
-    """Sampler, scorer and forward pass of a loaded policy.
+    """Compare sampler, scorer and forward pass of a loaded policy.
 
     Args:
-        policy: On its device; it is put into evaluation mode while it is played.
+        policy: Policy on its device; it is in evaluation mode while it is sampled.
     """
     played = _play(policy)
     rows = [turn.scored for turn in played]
@@ -48,7 +48,7 @@ def weights_lines(policy: Policy) -> Iterator[Line]:
     was = policy.training
     policy.train()
     try:
-        yield line("training mode", lambda: _scored(policy, rows), want, "Something draws at random while it trains.")
+        yield line("training mode", lambda: _scored(policy, rows), want, "The model is random in training mode.")
     finally:
         policy.train(was)
     scorer = BranchScorer("prefix_cache")
@@ -63,7 +63,7 @@ def _scored(policy: Policy, rows: list[ScoreRow]) -> Tensor:
 
 
 def _play(policy: Policy) -> list[Played]:
-    """Two turns of two conversations, side by side."""
+    """Two turns of two conversations in one batch."""
     histories = [History(policy.template, "You keep a shop.", opening) for opening in OPENINGS]
     played: list[Played] = []
     with policy.sampling():
@@ -81,7 +81,7 @@ def _play(policy: Policy) -> list[Played]:
 
 @torch.no_grad()
 def _plain(policy: Policy, row: ScoreRow) -> Tensor:
-    """Logits of one forward pass over a row alone."""
+    """Logits of one forward pass over a single row."""
     network: Any = policy.need_network("the check")
     ids = torch.tensor([row.ids], device=network.device)
     return network.model(input_ids=ids, use_cache=False).logits[0, row.read].float().cpu()  # type: ignore[no-any-return]

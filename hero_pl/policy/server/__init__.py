@@ -1,1 +1,1 @@
-"""Sampling on servers that stand beside the trainer: ids in, ids and log-probabilities out, weights by folder."""
+"""Sampling on vLLM servers: ids in, ids and log-probabilities out; weights are sent through a folder."""

@@ -1,7 +1,7 @@
-"""Does a server draw from the weights that the trainer has? One short reply to a long prompt tells.
+"""Checks with one short reply to a long prompt that a server samples from the weights of the trainer.
 
-The reply is generated, since that is what uses the server's prefix cache: a cache that outlived its weights moves
-log-probabilities by 0.25, and those of the prompt, which are computed afresh, show nothing.
+The reply must be generated, because generation uses the prefix cache of the server. A cache from former weights changes
+log-probabilities of the reply by 0.25. Those of the prompt do not show this, because the server computes them again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from hero_pl.policy.server.client import Server
 
 PROMPT_TOKENS = 400
-"""At least, if the context has room: many whole blocks of a prefix cache."""
+"""Smallest length of the prompt, if the context is long enough: it fills many blocks of a prefix cache."""
 REPLY_TOKENS = 8
 TEMPERATURE = 0.7
 """Not 1, so that a server that reports log-probabilities from before the temperature is noticed."""
@@ -33,10 +33,10 @@ TEXT = "Numbers that the trainer and the server must both know: "
 
 
 def canary_prompt(dialect: Dialect) -> tuple[int, ...]:
-    """The same ids in every check of a run, so that a server has cached them under the former weights.
+    """The prompt of all checks of a run. It is always the same, so the server has cached it with the former weights.
 
     Args:
-        dialect: Of the policy.
+        dialect: Dialect of the policy.
     """
     words, prompt = TEXT, dialect.template.conversation([Message("user", TEXT)])
     while len(prompt) < PROMPT_TOKENS:
@@ -49,8 +49,8 @@ def ask(server: Server, served: Served, prompt: tuple[int, ...], ends: Set[int])
     """One reply of a server to the prompt of the check.
 
     Raises:
-        ServerError: There is none.
-        PolicyError: It is unusable.
+        ServerError: There is no reply.
+        PolicyError: The reply is unusable.
     """
     answer = server.generate(request(served, prompt, REPLY_TOKENS, TEMPERATURE, len(prompt), ends))
     try:
@@ -65,10 +65,10 @@ def check(
     """Compare the log-probabilities of a reply with those of the trainer's own weights.
 
     Args:
-        server: That has the weights.
-        served: What they are called there.
-        prompt: From :func:`canary_prompt`.
-        policy: With the weights.
+        server: Server with the weights.
+        served: Name of the weights on the server.
+        prompt: Result of :func:`canary_prompt`.
+        policy: Policy with the weights.
         weights: ``live`` or ``initial``.
         tolerance: Largest accepted difference in nats; default: by the precision of the weights.
 
@@ -77,7 +77,7 @@ def check(
 
     Raises:
         ServerError: The server gives no reply.
-        PolicyError: Its weights are not those of the trainer.
+        PolicyError: The server does not have the weights of the trainer.
     """
     reply = ask(server, served, prompt, policy.template.end_ids)
     row = ScoreRow((*prompt, *reply.ids), ((len(prompt), len(prompt) + len(reply.ids)),))
@@ -97,7 +97,8 @@ def check(
     raise PolicyError(
         f"{server.url} does not draw from the weights of the trainer: log-probabilities of {served.model} differ by "
         f"{gap:.2g} nats (sampler tolerance: {tolerance:.2g}). It serves another model or keeps the cache of former "
-        "weights: restart it as hero_pl serve-command says. If it only computes less precisely, raise tolerance."
+        "weights: restart it with the command from hero_pl serve-command. If only its precision is lower, raise "
+        "tolerance."
     )
 
 

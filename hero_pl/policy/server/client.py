@@ -1,4 +1,4 @@
-"""One server and its routes; an error names the server and what its launch lacks."""
+"""One server and its routes; an error names the server and the launch option that is missing."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from hero_pl.policy.server.launch import FLAGS
 
 ADAPTERS = "/v1/load_lora_adapter"
 QUICK_S = 10.0
-"""Time limit of a question that a server answers while it draws, in seconds."""
+"""Time limit of a request that a server answers while it samples, in seconds."""
 NO_ROUTE = re.compile(r'"detail": ?"Not Found"')
-"""In the answer of a server that has no such route; other answers with status 404 miss something else."""
+"""Part of the answer of a server without the route; other answers with status 404 have other causes."""
 
 
 class ServerError(PolicyError):
-    """A server does not do what it was asked."""
+    """A server did not do what was requested."""
 
 
 class ServerGone(ServerError):
-    """It does not answer, or has lost the weights that it was given: it may have been restarted."""
+    """A server does not answer or no longer has the weights; it may have been restarted."""
 
 
 class _Refused(Exception):
-    """It answered with an error.
+    """A server answered with an error.
 
     Args:
-        status: Of HTTP.
+        status: HTTP status.
         said: Status and the beginning of the answer.
     """
 
@@ -45,11 +45,11 @@ class _Refused(Exception):
 
 
 class Server:
-    """The routes of vLLM that sampling needs.
+    """The routes of a vLLM server that sampling needs.
 
     Args:
-        url: Of the server, without ``/v1``.
-        timeout_s: Of one whole call.
+        url: URL of the server, without ``/v1``.
+        timeout_s: Time limit of one call, in seconds.
 
     Raises:
         ConfigError: The address is unusable.
@@ -66,7 +66,7 @@ class Server:
             raise ConfigError(f"sampler url {url!r}: expected http://host:port, without a path such as /v1.")
 
     def models(self) -> dict[str, int | None]:
-        """Context length by the name of each model and adapter that is served; ``None`` where it is not said."""
+        """Context length by the name of each served model and adapter; ``None`` if the server does not report it."""
         try:
             listed = self._call("/v1/models").get("data")
         except _Refused as refusal:
@@ -79,15 +79,15 @@ class Server:
         return found
 
     def generate(self, body: Mapping[str, Any], calls: Calls | None = None) -> dict[str, Any]:
-        """Draw one reply; see :mod:`hero_pl.policy.server.dialect`.
+        """Sample one reply; see :mod:`hero_pl.policy.server.dialect`.
 
         Args:
             body: The request.
-            calls: Lets another thread end it.
+            calls: Lets another thread cancel the request.
 
         Raises:
-            ServerGone: No answer, or the weights are not there.
-            ServerError: It refuses the request.
+            ServerGone: There is no answer, or the server does not have the weights.
+            ServerError: The server refuses the request.
         """
         try:
             return self._call(GENERATE, body, calls)
@@ -101,10 +101,10 @@ class Server:
             raise self._refused(refusal) from None
 
     def load_adapter(self, name: str, folder: Path) -> None:
-        """Serve the adapter of a folder under a name that is new.
+        """Serve the adapter of a folder under a new name.
 
         Raises:
-            ServerError: It cannot.
+            ServerError: The server cannot load it.
         """
         try:
             self._call(ADAPTERS, {"lora_name": name, "lora_path": str(folder)})
@@ -114,17 +114,18 @@ class Server:
             raise self._not_taken(folder, refusal) from None
 
     def unload_adapter(self, name: str) -> None:
-        """Forget an adapter, if the server still knows it."""
-        with suppress(_Refused, ServerGone):  # it was restarted, or will be: then nothing is left to forget
+        """Unload an adapter if the server still has it."""
+        with suppress(_Refused, ServerGone):  # it was restarted or will be: then there is nothing to unload
             self._call("/v1/unload_lora_adapter", {"lora_name": name})
 
     def load_weights(self, folder: Path, label: str) -> None:
-        """Replace the model's weights, and label every reply that they draw.
+        """Replace the weights of the model, and label every reply that is sampled from them.
 
-        The prefix cache is emptied: it holds keys and values of the former weights, which would be used in silence.
+        The prefix cache is emptied: its keys and values come from the former weights and would be used without a
+        warning.
 
         Raises:
-            ServerError: It cannot.
+            ServerError: The server cannot load them.
         """
         try:
             self._call("/pause?mode=wait", {})
@@ -141,7 +142,7 @@ class Server:
             raise self._not_taken(folder, refusal) from None
 
     def weights_label(self) -> str:
-        """What :meth:`load_weights` was told last."""
+        """The label of the latest :meth:`load_weights`."""
         try:
             return str(self._call("/weight_info").get("weight_version"))
         except _Refused as refusal:
@@ -150,13 +151,13 @@ class Server:
     # -- one call ----------------------------------------------------------------------------------------------
 
     def _call(self, path: str, body: Mapping[str, Any] | None = None, calls: Calls | None = None) -> dict[str, Any]:
-        """The JSON object of an answer; empty for routes that answer with a line of text or with nothing."""
+        """The JSON object of an answer; empty if the route answers with text or with nothing."""
         try:
             content = (self._quick if body is None else self._http).exchange(path, body, calls)
         except ChatRefusal as refusal:
             raise _Refused(refusal.status, str(refusal)) from None
         except ChatFailure as failure:
-            if failure.status == 500:  # other temporary ones are of a proxy, or of a server that is starting
+            if failure.status == 500:  # other temporary failures come from a proxy, or from a server that is starting
                 raise _Refused(500, str(failure)) from None
             raise ServerGone(f"{self.url}{path}: {failure}.") from None
         try:
@@ -173,6 +174,6 @@ class Server:
 
     def _not_taken(self, folder: Path, error: Exception) -> ServerError:
         return ServerError(
-            f"{self.url} did not take the weights in {folder} ({error}). It must see that folder under the same path, "
-            "and be started as hero_pl serve-command says."
+            f"{self.url} did not load the weights in {folder} ({error}). It needs access to this folder under the "
+            "same path, and must be started with the command from hero_pl serve-command."
         )

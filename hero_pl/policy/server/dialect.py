@@ -1,4 +1,4 @@
-"""vLLM's route for ids in and ids out: what is sent, and what has to be true of a reply."""
+"""Requests and replies of vLLM's route for token ids, and the checks of a reply."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ GENERATE = "/inference/v1/generate"
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """Weights as the servers know them."""
+    """Name and version of weights on the servers."""
 
     model: str
-    """Name to ask for: that of an adapter, or of the model itself."""
+    """Name in requests: that of an adapter, or of the model itself."""
     version: int
-    """Optimizer steps that they have seen."""
+    """Number of optimizer steps of the weights."""
     label: str | None = None
-    """What every reply has to say about the weights that drew it, where the model's own weights were replaced."""
+    """Label that every reply must have if the weights of the model itself were replaced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class UnusableReply(Exception):
 
 
 class WrongWeights(UnusableReply):
-    """It was drawn by other weights than those that were asked for."""
+    """The reply was sampled from other weights than requested."""
 
 
 def request(
@@ -46,15 +46,15 @@ def request(
 ) -> dict[str, Any]:
     """The body of one request.
 
-    Everything that shapes the distribution is set, because a server has defaults of its own: ``top_k: 5`` alone moves
-    log-probabilities by 0.2. The end-of-turn ids are those of the policy's template and no others.
+    All settings that change the distribution are set, because a server has its own defaults: ``top_k: 5`` alone changes
+    log-probabilities by 0.2. The end-of-turn ids are exactly those of the policy's template.
 
     Args:
-        served: Which weights.
-        prompt: Ids.
-        max_tokens: Ids of the reply at most.
-        temperature: 0 is greedy.
-        seed: Of this one reply.
+        served: Weights to sample from.
+        prompt: Ids of the prompt.
+        max_tokens: Largest number of ids of the reply.
+        temperature: Temperature; 0 is greedy.
+        seed: Seed of this reply.
         ends: Ids that end a reply.
     """
     return {
@@ -82,19 +82,20 @@ def request(
 
 
 def read_reply(answer: Mapping[str, Any], served: Served, max_tokens: int, ends: Set[int]) -> Reply:
-    """The ids and log-probabilities of an answer, after checking that they are what was asked for.
+    """The ids and log-probabilities of an answer, after checks that they match the request.
 
-    A reply without an end-of-turn id is ``length``, also if the server's context was full before ``max_tokens``.
+    A reply without an end-of-turn id has the finish reason ``length``, even if the server's context was full before
+    ``max_tokens``.
 
     Args:
         answer: Decoded JSON of the server.
-        served: The weights that were asked for.
+        served: The requested weights.
         max_tokens: As in the request.
         ends: As in the request.
 
     Raises:
-        WrongWeights: Other weights drew it, or it does not say which.
-        UnusableReply: It is incomplete or contradicts itself.
+        WrongWeights: The reply comes from other weights, or does not name them.
+        UnusableReply: The reply is incomplete or contradicts itself.
     """
     if answer.get("model") != served.model:
         raise WrongWeights(f"drawn by the model {_shown(answer.get('model'))}, expected {served.model!r}")
@@ -121,7 +122,7 @@ def read_reply(answer: Mapping[str, Any], served: Served, max_tokens: int, ends:
 
 
 def _check_label(spans: Any, label: str, count: int) -> None:
-    """Every id has to be drawn by the weights of this label."""
+    """Check that every id was sampled from the weights with this label."""
     covered = 0
     for span in spans if isinstance(spans, list) else ():
         version, start, end = (span.get(key) if isinstance(span, dict) else None for key in ("version", "start", "end"))
@@ -131,7 +132,7 @@ def _check_label(spans: Any, label: str, count: int) -> None:
             break
         covered = end
     if covered != count:
-        raise WrongWeights(f"{covered} of {count} ids say which weights drew them, expected {label!r} for all")
+        raise WrongWeights(f"{covered} of {count} ids name their weights, expected {label!r} for all")
 
 
 def _logprobs(given: Any, ids: Sequence[int]) -> tuple[float, ...]:

@@ -1,4 +1,4 @@
-"""Weights on their way to the servers: a folder that is whole or not there."""
+"""Writes weights for the servers; a folder is complete or does not exist."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 def write_weights(root: Path, name: str, network: Network) -> Path:
-    """Write the live weights, or the adapter that is trained, and give the folder its name when it is whole.
+    """Write the live weights, or the trained adapter; the folder gets its name when it is complete.
 
     Args:
-        root: Made if it is missing; the servers read it under the same path.
-        name: Of the folder in ``root``; there is none of that name.
-        network: With the weights.
+        root: Created if it does not exist; the servers read it under the same path.
+        name: Name of the new folder in ``root``.
+        network: Network with the weights.
 
     Returns:
         The folder, as an absolute path.
@@ -46,7 +46,7 @@ def write_weights(root: Path, name: str, network: Network) -> Path:
 
 @contextmanager
 def _no_progress_bar() -> Iterator[None]:
-    """One for every optimizer step would cover everything else."""
+    """A progress bar for every optimizer step would hide all other output."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()
@@ -59,5 +59,5 @@ def _no_progress_bar() -> Iterator[None]:
 
 
 def remove_weights(folder: Path) -> None:
-    """Delete a folder that no server needs any more; one that cannot be deleted is left there."""
+    """Delete a folder that no server needs any more; if that fails, the folder stays."""
     shutil.rmtree(folder, ignore_errors=True)

@@ -17,7 +17,7 @@ Device = Literal["gpu", "cpu"]
 Sync = Literal["adapter", "folder"]
 
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-"""Values that vLLM takes for ``--max-lora-rank``."""
+"""Values that vLLM accepts for ``--max-lora-rank``."""
 
 FLAGS = {
     "routes": "--enable-scale-out",
@@ -26,16 +26,16 @@ FLAGS = {
     "logprobs": "--logprobs-mode processed_logprobs",
     "defaults": "--generation-config vllm",
 }
-"""What a launch needs, by what it is for."""
+"""Options that a launch needs, by their purpose."""
 
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """How a server has to be started.
+    """Settings to start a server with.
 
     Args:
         pretrained: Folder or hub id of the model.
-        tokenizer: Folder or hub id, if it is another one.
+        tokenizer: Folder or hub id of the tokenizer.
         dtype: Data type of the weights.
         max_length: Context length in tokens; ``None``: from the model's configuration.
         rank: Rank of the adapter; ``None`` if all weights are sent.
@@ -54,8 +54,8 @@ class Launch:
         """The launch for the settings of a policy.
 
         Args:
-            policy: Need not be loaded.
-            name: What the model is called.
+            policy: Policy; it need not be loaded.
+            name: Name of the model on the server.
             weights: Whether weights are sent to the server.
 
         Raises:
@@ -75,11 +75,11 @@ class Launch:
         return cls(policy.pretrained, tokenizer, policy.dtype, length, rank, name)
 
     def command(self, url: str, device: Device = "gpu") -> str:
-        """A line for a shell.
+        """The shell command that starts the server.
 
         Args:
-            url: Where the server will be found.
-            device: Of the server; on a CPU it takes one core and 1 GiB for keys and values.
+            url: URL of the server.
+            device: Device of the server; on a CPU it uses one core and 1 GiB for keys and values.
         """
         environment, flags = [], ["--served-model-name", self.name, "--dtype", self.dtype]
         if self.rank is not None:
@@ -90,7 +90,7 @@ class Launch:
             environment.append(FLAGS["weights"])
         if device == "cpu":
             environment += ["VLLM_CPU_KVCACHE_SPACE=1", "VLLM_CPU_OMP_THREADS_BIND=nobind", "OMP_NUM_THREADS=1"]
-            # a seeded request whose prompt is read in parts ends a server on a CPU: its generators cannot go back
+            # on a CPU, a request with a seed ends the server if its prompt is processed in parts
             flags += ["--enforce-eager", "--no-enable-chunked-prefill"]
         else:
             flags += ["--gpu-memory-utilization", "0.4"]

@@ -1,4 +1,4 @@
-"""The servers that draw from one set of weights: which of them have it, and who gets the next conversation."""
+"""A group of servers with the same weights: which of them have the weights, and which gets the next conversation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hero_pl.policy.server.client import Server, ServerGone
 from hero_pl.policy.server.dialect import Served
 
 LONGEST_PAUSE_S = 5.0
-"""Between two looks at servers that do not answer."""
+"""Longest pause between two attempts to reach servers that do not answer, in seconds."""
 
 
 @dataclass(eq=False, slots=True)
@@ -21,18 +21,18 @@ class Place:
 
     server: Server
     ready: bool = False
-    """Whether it has the weights, as far as is known."""
+    """Whether the server is known to have the weights."""
 
 
 class Pool:
-    """Servers that are to have the same weights.
+    """Servers that get the same weights.
 
     Args:
-        servers: At least one.
+        servers: One or more servers.
         served: The weights.
-        give: Gives them to a server and checks them.
-        timeout_s: How long to wait for servers that do not answer.
-        hint: What to do if none answers.
+        give: Sends the weights to a server and checks them.
+        timeout_s: Time to wait for servers that do not answer, in seconds.
+        hint: Gives the advice for an error message if no server answers.
     """
 
     def __init__(
@@ -51,13 +51,13 @@ class Pool:
         self._sleep: Callable[[float], None] = time.sleep
 
     def renew(self, served: Served) -> None:
-        """Give all servers new weights; those that do not answer are left out until they are back.
+        """Send new weights to all servers; servers that do not answer are not used until they answer again.
 
         Args:
-            served: What the new weights are called.
+            served: Name and version of the new weights.
 
         Raises:
-            PolicyError: None answers within the time limit, or one has other weights.
+            PolicyError: No server answers within the time limit, or a server has other weights.
         """
         self.served = served
         for place in self.places:
@@ -66,13 +66,13 @@ class Pool:
         self.pick()
         for place in self.places:
             if not place.ready:
-                warnings.warn(f"{place.server.url} does not answer and is left out for now.", stacklevel=2)
+                warnings.warn(f"{place.server.url} does not answer and is not used for now.", stacklevel=2)
 
     def pick(self) -> Place:
-        """A server for a new conversation, in turn; waits for one to come back if there is none.
+        """The next server for a new conversation; if no server is ready, waits for one.
 
         Raises:
-            PolicyError: None came back within the time limit, or one came back with other weights.
+            PolicyError: No server is ready within the time limit, or a server has other weights.
         """
         deadline, pause = self._clock() + self._timeout_s, 0.1
         while not any(place.ready for place in self.places):
@@ -90,7 +90,7 @@ class Pool:
                 return place
 
     def _settle(self) -> ServerGone | None:
-        """Give the weights to all servers that answer and have not got them; why the last one did not answer."""
+        """Send the weights to all servers that are not ready; returns the error of the last one that did not answer."""
         gone = None
         for place in self.places:
             if not place.ready:

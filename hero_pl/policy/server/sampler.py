@@ -72,22 +72,22 @@ class ServerSampler(Sampler):
         self.timeout_s, self.tolerance = timeout_s, tolerance
         self.workers = Workers(parallel)
         self.gap = 0.0
-        """Largest difference of log-probabilities in the latest check, in nats."""
+        """Largest difference between log-probabilities in the latest check, in nats."""
         self._run, self._serial, self._greeted = "", 0, False
         self._weights: Path | None = None
         """Folder of the live weights."""
         self._prompt: tuple[int, ...] = ()
-        """Of the check."""
+        """Prompt of the check."""
         self._pools: dict[str, Pool] = {}
-        """By the name of the weights."""
+        """Pools by the name of the weights."""
 
-    # -- the seam ----------------------------------------------------------------------------------------------
+    # -- interface of Sampler ------------------------------------------------------------------------------------
 
     def check(self, policy: SampledPolicy, weights: str = "live", constrained: bool = False) -> None:
-        """See :meth:`Sampler.check`; the first time, every server has to answer.
+        """See :meth:`Sampler.check`; the first call requires an answer from every server.
 
         Raises:
-            PolicyError: One does not answer, or was started with other settings.
+            PolicyError: A server does not answer, or was started with other settings.
         """
         policy = _with_model(policy)
         if (self.mode == "adapter") != (policy.lora is not None):
@@ -117,12 +117,12 @@ class ServerSampler(Sampler):
         """Write the live weights, send them to the servers, and check that the servers use them.
 
         Raises:
-            PolicyError: No server accepts them, or one uses other weights.
+            PolicyError: No server accepts the weights, or a server uses other weights.
         """
         self.check(policy)
         policy = _with_model(policy)
         self._run = self._run or _of_rank_0(uuid.uuid4().hex[:8])
-        self._serial += 1  # the weights of one version can change: a run may be rolled back
+        self._serial += 1  # weights of the same version can differ, because a run may be rolled back
         name = f"hero-{self._run}-{self._serial}"
         former, self._weights = self._weights, (self.folder / name).resolve()
         if self.mode == "adapter":
@@ -142,7 +142,7 @@ class ServerSampler(Sampler):
         told = _of_rank_0(failure and str(failure))
         if told is not None:
             raise failure or PolicyError(told)
-        if not first:  # they have the weights by now; this compares them with those of this process
+        if not first:  # the servers have the weights now; this compares them with those of this process
             self._pools["live"].renew(served)
         elif former is not None:
             self._forget(former)
@@ -150,7 +150,7 @@ class ServerSampler(Sampler):
     def open(
         self, policy: SampledPolicy, sampling: Sampling, seeds: Sequence[int] = (), weights: str = "live"
     ) -> ServerSession:
-        """See :meth:`Sampler.open`; replies of a server can differ in rounding with what else it draws.
+        """See :meth:`Sampler.open`; a reply can differ by rounding, depending on what else the server samples.
 
         Raises:
             ConfigError: See :meth:`check`.
@@ -167,8 +167,8 @@ class ServerSampler(Sampler):
         """A comment and a command for each server.
 
         Args:
-            policy: Need not be loaded.
-            device: Of the servers.
+            policy: Policy; it need not be loaded.
+            device: Device of the servers.
 
         Raises:
             ConfigError: A server cannot read the model.
@@ -194,7 +194,7 @@ class ServerSampler(Sampler):
             raise PolicyError(f"No server for sampling: {gone} {self._hint(policy, server)}") from None
 
     def _known(self, server: Server, policy: HuggingFacePolicy) -> dict[str, int | None]:
-        """Models and adapters of a server; one with another model or too little room is refused."""
+        """Models and adapters of a server; refuses a server with another model or with a shorter context."""
         known = server.models()
         if self.model not in known:
             raise ServerError(
@@ -210,14 +210,14 @@ class ServerSampler(Sampler):
         return known
 
     def _give(self, server: Server, policy: HuggingFacePolicy, weights: str) -> None:
-        """Send the weights to a server, unless it has them, and check its replies."""
+        """Send the weights to a server unless it has them already, and check its replies."""
         served = self._pools[weights].served
         prompt = self._prompt = self._prompt or canary.canary_prompt(policy.dialect)
         known = self._known(server, policy)
         there = served.model in known and (served.label is None or server.weights_label() == served.label)
         if not there:
             assert self._weights is not None
-            # so that keys and values of the former weights are in its cache when the check asks the same
+            # fills the prefix cache with the former weights, so that the check notices if the server does not empty it
             canary.ask(server, Served(self.model, 0), prompt, policy.template.end_ids)
             if served.label is None:
                 server.load_adapter(served.model, self._weights)
@@ -226,7 +226,7 @@ class ServerSampler(Sampler):
         self.gap = canary.check(server, served, prompt, policy, weights, self.tolerance)
 
     def _forget(self, former: Path) -> None:
-        """Delete weights that no reply needs."""
+        """Delete weights that are no longer used."""
         if self.mode == "adapter":
             for place in self._pools["live"].places:
                 if place.ready:
@@ -249,13 +249,13 @@ def _with_model(policy: SampledPolicy) -> HuggingFacePolicy:
     if not isinstance(policy, HuggingFacePolicy):
         raise ConfigError(
             f"ServerSampler sends the weights of a HuggingFacePolicy to servers, not those of a "
-            f"{type(policy).__name__}. Leave the sampler of any policy out to get its own."
+            f"{type(policy).__name__}. Remove the setting sampler to use the policy's own."
         )
     return policy
 
 
 def _of_rank_0(value: Any) -> Any:
-    """The value that the first process has."""
+    """The value of the first process."""
     if not distributed.is_initialized():
         return value
     shared = [value]

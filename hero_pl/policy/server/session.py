@@ -1,4 +1,4 @@
-"""Conversations that are played on servers: one request per action, and the answers in any order."""
+"""Conversations that are sampled on servers: one request per action; the answers come in any order."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 class Workers:
-    """Threads that wait for servers. The process ends without them: a run that is interrupted waits for no reply.
+    """Daemon threads that wait for servers: when a run is interrupted, the process does not wait for replies.
 
     Args:
-        count: Jobs at once.
+        count: Largest number of concurrent jobs.
     """
 
     def __init__(self, count: int) -> None:
@@ -33,7 +33,7 @@ class Workers:
         self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
 
     def add(self, job: Callable[[], None]) -> None:
-        """Run a job, which raises nothing, as soon as a thread is free."""
+        """Run a job as soon as a thread is free. The job must not raise."""
         if self._started < self._count:
             self._started += 1
             threading.Thread(target=self._work, name="hero_pl sampler", daemon=True).start()
@@ -50,21 +50,21 @@ class _Row:
 
     seed: int
     place: Place | None = None
-    """Where it was played last: that server has its prefix in the cache."""
+    """Server of the latest turn; its cache contains the prefix of the conversation."""
     turns: int = 0
     calls: Calls = field(default_factory=Calls)
-    """Of the request that it waits for."""
+    """Handle of the current request."""
 
 
 class ServerSession(Session):
-    """Conversations, each on one server for as long as that one has the weights.
+    """Conversations, each on one server as long as that server has the weights.
 
     Args:
-        pool: Servers with the weights that act.
+        pool: Servers with the weights to sample from.
         workers: Threads for the requests.
         sampling: Settings of all conversations.
         ends: Ids that end a reply.
-        seeds: One per conversation to start with.
+        seeds: One seed per conversation of the start.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class ServerSession(Session):
         """See :meth:`Session.submit`.
 
         Raises:
-            PolicyError: No server has the weights, and none came back in time.
+            PolicyError: No server has the weights, and none was ready in time.
         """
         served = self._pool.served
         for number, prompt in zip(rows, prompts, strict=True):
@@ -102,7 +102,7 @@ class ServerSession(Session):
             self._workers.add(functools.partial(self._draw, number, row.place, row.calls, served, prompt, seed))
 
     def finished(self) -> list[tuple[int, SampledAction]]:
-        """See :meth:`Session.finished`; the time limit of the requests limits the wait."""
+        """See :meth:`Session.finished`; waits at most for the time limit of the requests."""
         found: list[tuple[int, SampledAction]] = []
         while self._asked and not (found and self._drawn.empty()):
             row, action = self._drawn.get()
@@ -112,31 +112,31 @@ class ServerSession(Session):
         return found
 
     def close(self, rows: Sequence[int]) -> None:
-        """See :meth:`Session.close`; requests on their way are ended."""
+        """See :meth:`Session.close`; current requests are canceled."""
         for row in rows:
             self._rows.pop(row).calls.end()
             self._asked.discard(row)
 
     def _draw(self, row: int, place: Place, calls: Calls, served: Served, prompt: tuple[int, ...], seed: int) -> None:
-        """In a thread of its own: one request, and what became of it."""
+        """One request and its result; runs in a worker thread."""
         limit = self._sampling.max_action_tokens
         try:
             body = request(served, prompt, limit, self._sampling.temperature, seed, self._ends)
             reply = read_reply(place.server.generate(body, calls), served, limit, self._ends)
             action = SampledAction(reply.ids, reply.logprobs, reply.finish_reason, served.version)
-        except Exception as error:  # whatever it is concerns this one request; the thread has others to serve
-            place.ready = place.ready and calls.ended.is_set()  # to be looked at before it gets another request
+        except Exception as error:  # any error belongs to this request only; the thread continues with others
+            place.ready = place.ready and calls.ended.is_set()  # the server is checked before its next request
             reason = str(error) if isinstance(error, (PolicyError, UnusableReply)) else repr(error)
             action = SampledAction((), (), FinishReason.ERROR, served.version, f"{place.server.url}: {reason}")
         self._drawn.put((row, action))
 
 
 def reply_seed(seed: int, turn: int) -> int:
-    """Seed of one reply: a server that got the same seed at every turn would use the same random numbers again.
+    """Seed of one reply; with the same seed at every turn, a server would use the same random numbers every time.
 
     Args:
-        seed: Of the conversation.
-        turn: Counts from 1.
+        seed: Seed of the conversation.
+        turn: Number of the turn, from 1.
     """
     state = np.random.SeedSequence((seed % 2**64, turn)).generate_state(1, np.uint64)
-    return int(state[0]) >> 1  # servers take signed numbers
+    return int(state[0]) >> 1  # servers expect signed numbers

@@ -80,18 +80,18 @@ def make_cases(
     Args:
         trajectories: One rollout batch.
         reflections: One per trajectory.
-        facts: The teacher's.
-        dialect: Of the policy.
-        turns: Of each of both kinds at most, spread evenly over the batch.
+        facts: Gives what the teacher may show about a turn.
+        dialect: Dialect of the policy.
+        turns: Largest number of turns of each kind; they are spread evenly over the batch.
     """
-    found = [
+    reviewed = [
         _Found(i, trajectory, turn, diagnosis)
         for i, (trajectory, reflection) in enumerate(zip(trajectories, reflections, strict=True))
         for turn, diagnosis in zip(trajectory.turns, reflection.diagnoses, strict=True)
         if diagnosis is not None and turn.action_ids
     ]
-    blamed = [one for one in found if one.diagnosis.next_action_target is not None]
-    right = [one for one in found if one.diagnosis.next_action_target is None and not one.diagnosis.was_failure]
+    blamed = [one for one in reviewed if one.diagnosis.next_action_target is not None]
+    right = [one for one in reviewed if one.diagnosis.next_action_target is None and not one.diagnosis.was_failure]
     cases = [_case(one, blamed, facts, dialect) for one in _spread(blamed, turns)]
     return cases + [_case(one, right, facts, dialect) for one in _spread(right, turns)]
 
@@ -100,19 +100,19 @@ def _case(one: _Found, alike: list[_Found], facts: GiveFacts, dialect: Dialect) 
     own = one.diagnosis
     hint = facts(one.trajectory, one.turn, own, dialect)
     silent = dict.fromkeys(("diagnosis", "confidence", "target"))
-    told: dict[Arm, Facts] = {Arm.HINT: hint, Arm.SCAFFOLD: NOTHING, Arm.FEEDBACK: {**hint, **silent}}
+    by_arm: dict[Arm, Facts] = {Arm.HINT: hint, Arm.SCAFFOLD: NOTHING, Arm.FEEDBACK: {**hint, **silent}}
     place = alike.index(one)
     others = [*alike[place + 1 :], *alike[:place]]
     giver = next((other for other in others if _says(other) != _says(one)), None)
     if giver is not None:
-        told[Arm.SHUFFLED] = facts(one.trajectory, one.turn, giver.diagnosis, dialect)
+        by_arm[Arm.SHUFFLED] = facts(one.trajectory, one.turn, giver.diagnosis, dialect)
     if own.next_action_target is None:
-        return Case(one.episode, one.turn, one.turn.action_ids, None, told)
+        return Case(one.episode, one.turn, one.turn.action_ids, None, by_arm)
     target = own.next_action_target
     other = next((o.diagnosis.next_action_target for o in others if o.diagnosis.next_action_target != target), None)
     if other is not None:
-        told[Arm.WRONG] = facts(one.trajectory, one.turn, replace(own, next_action_target=other), dialect)
-    return Case(one.episode, one.turn, _ids(target, dialect), _ids(other, dialect) if other else None, told)
+        by_arm[Arm.WRONG] = facts(one.trajectory, one.turn, replace(own, next_action_target=other), dialect)
+    return Case(one.episode, one.turn, _ids(target, dialect), _ids(other, dialect) if other else None, by_arm)
 
 
 def _says(one: _Found) -> tuple[str, Any]:
@@ -124,8 +124,8 @@ def _ids(call: Mapping[str, Any], dialect: Dialect) -> tuple[int, ...]:
     return dialect.reply_ids(dialect.parser.write(call))
 
 
-def _spread(found: list[_Found], count: int) -> list[_Found]:
+def _spread(reviewed: list[_Found], count: int) -> list[_Found]:
     """At most ``count`` of them, at even distances."""
-    if len(found) <= count:
-        return found
-    return [found[i * len(found) // count] for i in range(count)]
+    if len(reviewed) <= count:
+        return reviewed
+    return [reviewed[i * len(reviewed) // count] for i in range(count)]

@@ -92,11 +92,11 @@ def measure(
                 asked[wording, arm] = (context, reply)
         prompt = case.turn.prompt_ids
         pairs = [(prompt, case.wanted), *([(prompt, case.wrong)] if case.wrong else []), *asked.values()]
-        found = scorer(prompt, pairs)
-        bare.append(found.get((prompt, case.wanted)))
-        bare_wrong.append(found.get((prompt, case.wrong)) if case.wrong else None)
+        scored = scorer(prompt, pairs)
+        bare.append(scored.get((prompt, case.wanted)))
+        bare_wrong.append(scored.get((prompt, case.wrong)) if case.wrong else None)
         for key, column in columns.items():
-            column.append(found.get(asked[key]) if key in asked else None)
+            column.append(scored.get(asked[key]) if key in asked else None)
     return Measured(
         tuple(case.episode for case in cases),
         tuple(case.blamed for case in cases),
@@ -192,10 +192,10 @@ class _Scorer:
         different = list(dict.fromkeys(pairs))
         fitting = [pair for pair in different if len(pair[0]) + len(pair[1]) <= self.policy.max_length]
         self.too_long += len(different) - len(fitting)
-        found: dict[tuple[Reply, Reply], float] = {}
+        scored: dict[tuple[Reply, Reply], float] = {}
         for part in _parts(fitting, len(prompt)):
-            found |= zip(part, reply_logprobs(self.policy, part, self.weights), strict=True)
-        return found
+            scored |= zip(part, reply_logprobs(self.policy, part, self.weights), strict=True)
+        return scored
 
 
 def _parts(pairs: Sequence[tuple[Reply, Reply]], shared: int) -> Iterator[list[tuple[Reply, Reply]]]:

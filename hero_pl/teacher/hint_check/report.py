@@ -133,11 +133,11 @@ def summary(report: HintReport) -> str:
     if best is None:
         return f"No wording surely helps on {turns} ({cost})."
     before, after = report.bare["wanted"], best.probability[Arm.HINT.value]
-    said = (
+    line = (
         f"{best.wording}: P(corrected action) {before:.2f} without hint, {after:.2f} with it; all turns "
         f"{best.overall}; on {turns} ({cost})."
     )
-    return said if after >= UNLIKELY else f"{said} {WEAK}"
+    return line if after >= UNLIKELY else f"{line} {WEAK}"
 
 
 def refusal(report: HintReport) -> str:
@@ -231,9 +231,9 @@ def _named(wording: Wording) -> dict[str, str | None]:
 
 def _judged(one: Judged) -> dict[str, Any]:
     changes = ("overall", "blamed", "right", "obeyed", "shuffled", "content", "scaffold", "feedback")
-    found: dict[str, Any] = {"verdict": one.kind.value, "refused": one.refused or None}
-    found |= {name: asdict(change) if (change := getattr(one, name)).turns else None for name in changes}
-    return {**found, "probability": one.probability, "gain_nats": one.gain}
+    values: dict[str, Any] = {"verdict": one.kind.value, "refused": one.refused or None}
+    values |= {name: asdict(change) if (change := getattr(one, name)).turns else None for name in changes}
+    return {**values, "probability": one.probability, "gain_nats": one.gain}
 
 
 def _plain(value: Any) -> Any:

@@ -51,19 +51,19 @@ class Change:
         Miller, Journal of Human Resources 50, 2015, with the factor ``E / (E - 1)``), and the quantile is Student's
         with ``E - 1`` degrees of freedom. A single episode has an infinite interval.
         """
-        found = [(episode, math.tanh(change / 2)) for episode, change in pairs]
-        if not found:
+        changes = [(episode, math.tanh(change / 2)) for episode, change in pairs]
+        if not changes:
             return Change(math.nan, -math.inf, math.inf, 0, 0)
-        mean = math.fsum(value for _, value in found) / len(found)
+        mean = math.fsum(value for _, value in changes) / len(changes)
         clusters: dict[int, float] = {}
-        for episode, value in found:
+        for episode, value in changes:
             clusters[episode] = clusters.get(episode, 0.0) + value - mean
         count = len(clusters)
         if count < 2:
-            return Change(mean, -math.inf, math.inf, len(found), count)
-        error = math.sqrt(count / (count - 1) * math.fsum(s * s for s in clusters.values())) / len(found)
+            return Change(mean, -math.inf, math.inf, len(changes), count)
+        error = math.sqrt(count / (count - 1) * math.fsum(s * s for s in clusters.values())) / len(changes)
         half = student_quantile(LEVEL, count - 1) * error
-        return Change(mean, mean - half, mean + half, len(found), count)
+        return Change(mean, mean - half, mean + half, len(changes), count)
 
     def __str__(self) -> str:
         if not self.turns:

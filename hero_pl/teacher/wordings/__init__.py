@@ -1,8 +1,8 @@
 """The wordings of hints in the package, and their positions.
 
-A wording is a Jinja file beside this one. ``full`` tells everything in prose; the others say the diagnosis and the
-corrected action in as few words as possible, and what the environment answered only where there is no diagnosis. Which
-one a model can read differs from model to model and is measured by :mod:`hero_pl.teacher.hint_check`.
+A wording is a Jinja file in this folder. ``full`` contains everything as prose. The others contain the diagnosis and
+the corrected action in as few words as possible, and the observation only if there is no diagnosis. Which wording a
+model can use differs between models; :mod:`hero_pl.teacher.hint_check` measures it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ POSITIONS: dict[str, tuple[HintPosition, ...]] = {
 }
 """Shipped wordings and the positions that are measured; one with a single position always goes there.
 
-In the order in which they are taken where several help alike: prose comes last.
+If several wordings are equally good, the first one in this order is used: prose comes last.
 """
 OTHER_POSITIONS: tuple[HintPosition, ...] = ("before_action", "last_message")
 """Positions to measure for the user's own templates."""

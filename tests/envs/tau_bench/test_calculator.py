@@ -1,4 +1,4 @@
-"""The calculator against Python's own evaluation, and against input that is meant to hurt."""
+"""The calculator against Python's own evaluation, and against hostile input."""
 
 import os
 import random

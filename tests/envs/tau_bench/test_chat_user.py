@@ -1,4 +1,4 @@
-"""The four strategies of a chat user, with a model that says what the test wants."""
+"""The four strategies of a chat user, with a model whose replies the test chooses."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from hero_envs.tau_bench.users.chat import ChatUser, Message
 
 
 class Says:
-    """A chat model that gives the listed replies in order and keeps what it was asked."""
+    """A chat model that gives the listed replies in order and stores its requests."""
 
     def __init__(self, *replies: str) -> None:
         self.replies = list(replies)

@@ -1,4 +1,4 @@
-"""The endpoint user against a real HTTP server on this machine; what the endpoint itself does is tested beside it."""
+"""The endpoint user against a real HTTP server on this machine; ``test_chat_endpoint.py`` tests the endpoint itself."""
 
 from typing import Any
 
@@ -82,7 +82,7 @@ def test_a_dialogue_is_played_over_http_and_its_cost_is_added_up() -> None:
 
 
 def plays_the_instruction(handler: Handler) -> None:
-    """A server whose model is the scripted user: it reads the instruction and the dialogue out of the request."""
+    """A server that answers like the scripted user: it parses the instruction and the dialogue in the request."""
     messages = handler.body["messages"]
     instruction = messages[0]["content"].partition("Instruction: ")[2].partition("\n\nHow to play")[0]
     user = ScriptedUser()
@@ -112,7 +112,7 @@ def test_a_retail_task_is_solved_over_http_through_every_kind_of_failure() -> No
 
 
 def played(user: dict[str, Any], episodes: int = 2, **limits: Any) -> list[Trajectory]:
-    """So many episodes with a user."""
+    """A number of episodes with a user."""
     policy = ScriptedPolicy(["Hello?"])
     policy.load()
     user = {"model": "tiny", "sleep": lambda seconds: None, **user}

@@ -1,4 +1,4 @@
-"""The Gymnasium environment: the contract, generated retail, and replies that are meant to break it."""
+"""The Gymnasium environment: its API, generated retail data, and hostile replies."""
 
 import json
 import subprocess

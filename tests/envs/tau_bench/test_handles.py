@@ -1,4 +1,4 @@
-"""Short names go out, ids come in, and neither user nor reward notices."""
+"""The policy sees and sends short names; the tools get ids, and neither user nor reward changes."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The importer reads literals, compares hashes, and writes nothing that it could not verify."""
+"""The importer reads literals only, compares hashes, and writes only what it could verify."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the official data lie
 
 
 def write_checkout(root: Path) -> Path:
-    """A folder with the shape of the original repository, made from the JSON files."""
+    """A folder with the structure of the original repository, made from the JSON files."""
     for name in TABLES:
         folder = root / "tau_bench" / "envs" / name
         (folder / "data").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Tasks whose answer the tools must give."""
+"""Tasks that need an answer from the tools."""
 
 import pytest
 

@@ -138,7 +138,7 @@ def test_a_policy_that_only_chats_meets_a_user_who_repeats_and_then_stops() -> N
     assert STOP not in "".join(answers[:20])
 
 
-def test_free_text_is_said_in_the_first_person() -> None:
+def test_free_text_is_in_the_first_person() -> None:
     opening = ScriptedUser().reset("You are Mia. You want to return your lamp, and you're angry with yourself.")
     assert opening == "I am Mia. I want to return my lamp, and I'm angry with myself."
 

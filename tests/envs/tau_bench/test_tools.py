@@ -1,4 +1,4 @@
-"""Oddities that a reader would want to repair, on records small enough to check by hand; no official data needed."""
+"""Unusual behavior of the original tools that is kept on purpose, on small records; needs no official data."""
 
 import json
 from typing import Any
@@ -159,11 +159,11 @@ def test_anything_in_a_list_of_items_that_is_no_item_is_not_found_and_changes_no
         assert RETAIL[name].call(data, arguments) == f"Error: {what} not found"
     for name, order in (("exchange_delivered_order_items", "#W2"), ("modify_pending_order_items", "#W1")):
         arguments = {"order_id": order, "item_ids": ["a"], "new_item_ids": [item], "payment_method_id": "paypal_1"}
-        said = RETAIL[name].call(data, arguments)
+        answer = RETAIL[name].call(data, arguments)
         if isinstance(item, list | dict):
-            assert f"unhashable type: '{type(item).__name__}'" in said
+            assert f"unhashable type: '{type(item).__name__}'" in answer
         else:
-            assert said == f"Error: new item {item} not found or available"
+            assert answer == f"Error: new item {item} not found or available"
     assert data.delta() == {}
 
 
@@ -251,9 +251,9 @@ def test_the_day_after_is_not_zero_padded_so_early_days_never_connect() -> None:
     search = {"origin": "JFK", "destination": "SEA"}
     tool = AIRLINE["search_onestop_flight"]
     assert json.loads(tool.call(airline(), {**search, "date": "2024-05-08"})) == []
-    found = json.loads(tool.call(airline(), {**search, "date": "2024-05-20"}))
-    assert found[0][1]["date"] == "2024-05-21"
-    assert found[0][1]["prices"] == {"economy": 200}  # of the 20th: the first leg's day
+    flights = json.loads(tool.call(airline(), {**search, "date": "2024-05-20"}))
+    assert flights[0][1]["date"] == "2024-05-21"
+    assert flights[0][1]["prices"] == {"economy": 200}  # of the 20th: the first leg's day
 
 
 def test_a_flight_change_leaves_the_cabin_and_a_second_cancellation_doubles_the_history() -> None:
@@ -291,7 +291,7 @@ def test_three_missing_arguments_are_listed_with_a_comma_before_the_last() -> No
 
 
 @pytest.mark.parametrize(
-    ("said", "reward"),
+    ("replies", "reward"),
     [
         (["The total is $1,234.56 OK?"], 1.0),
         (["it is 1234.56", "and ok"], 1.0),
@@ -299,18 +299,18 @@ def test_three_missing_arguments_are_listed_with_a_comma_before_the_last() -> No
         ([], 0.0),
     ],
 )
-def test_outputs_are_looked_for_without_commas_and_case_in_what_was_said(said: list[str], reward: float) -> None:
+def test_outputs_are_searched_in_replies_without_commas_and_case(replies: list[str], reward: float) -> None:
     data = shop()
     task = Task("test-0", "ann", "", (), ("1234.56", "OK"))
     domain = Domain("retail", data.base, retail_tools.TOOLS, (), "", {"test": (task,)})
-    log = [Action("respond", {"content": text}) for text in said]
+    log = [Action("respond", {"content": text}) for text in replies]
     log.append(Action("think", {"thought": "1234.56 OK"}))
     report = score(domain, task, data, log)
     assert report["reward"] == reward
     assert set(report["info"]) == {"r_outputs", "outputs"}
 
 
-def test_equal_databases_are_told_as_the_benchmark_tells_them() -> None:
+def test_databases_are_compared_as_in_the_benchmark() -> None:
     for value, other, equal in ((5, 5.0, False), ({}, [], True), (True, 1, False), ("1", 1, False)):
         left, right = shop(), shop()
         left["users"].edit("ann")["x"] = value

@@ -1,4 +1,4 @@
-"""The Gymnasium class: contract, limits, options, mistakes."""
+"""The Gymnasium class: API, limits, options, invalid actions."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Official files: found, streamed, refused with a clear word, and converted to a store."""
+"""Official files: found, streamed, refused with a clear message, and converted to a store."""
 
 import importlib.util
 import json
@@ -199,7 +199,7 @@ def test_a_noun_table_of_the_catalog_replaces_its_extractor(folder):
     assert env.step("search[tea]")[4]["nouns"] == "table:nouns.json"
 
 
-def test_the_official_data_wants_the_nouns_of_the_benchmark_or_another_choice_said_aloud(folder):
+def test_the_official_data_needs_the_nouns_of_the_benchmark_or_an_explicit_setting(folder):
     if importlib.util.find_spec("spacy") is None:
         with pytest.raises(ImportError, match=r'pip install "hero_pl\[spacy\]".* nouns="rules"'):
             gym.make("hero_pl/WebShop-v0", data_dir=folder, split="all")

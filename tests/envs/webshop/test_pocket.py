@@ -22,7 +22,7 @@ SIZES_OF_SPLITS = {"warmup": 400, "train": 250, "validation": 100, "test": 250}
 
 
 def buy(material="pine", kind="shirt", color="red", size="large"):
-    """Reward of buying this when a large red pine shirt is wanted."""
+    """Reward of buying a product if the request is a large red pine shirt."""
     env = gym.make("hero_pl/WebShopPocket-v0", max_noops=None)
     env.reset(options={"task": "pine-shirt-red-large"})
     for action in (f"search[{material} {kind}]", f"click[{material} {kind}]", f"click[{color}]", f"click[{size}]"):

@@ -11,8 +11,8 @@ from hero_envs.webshop.search import SearchIndex, build_postings, decode_length,
 
 
 def search(documents, query, hits=50):
-    found, scores = SearchIndex(build_postings(documents)).search_scored(query, hits)
-    return found.tolist(), scores
+    numbers, scores = SearchIndex(build_postings(documents)).search_scored(query, hits)
+    return numbers.tolist(), scores
 
 
 @pytest.mark.parametrize(
@@ -66,10 +66,10 @@ def test_stems_are_those_of_the_published_algorithm_with_its_two_departures(word
 
 def test_the_score_is_the_formula_computed_by_hand():
     # two of three documents hold "oak": idf = ln(1 + (3 - 2 + 0.5) / (2 + 0.5)); lengths 1, 2, 3, average 2
-    found, scores = search(["oak", "oak lamp", "red tin box"], "oak")
+    numbers, scores = search(["oak", "oak lamp", "red tin box"], "oak")
     idf = math.log(1 + 1.5 / 2.5)
     expected = [idf - idf / (1 + 1 / (0.9 * (0.6 + 0.4 * length / 2))) for length in (1, 2)]
-    assert found == [0, 1]
+    assert numbers == [0, 1]
     assert scores == pytest.approx(expected, rel=1e-6)
 
 

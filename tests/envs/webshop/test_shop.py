@@ -1,4 +1,4 @@
-"""The page machine's rules and the quirks it keeps, on a hand-made shop."""
+"""The rules of the pages, and unusual behavior of the original that is kept, on a small shop."""
 
 import pytest
 
@@ -58,7 +58,7 @@ def test_search_works_on_every_page(make_shop, make_product, page):
     assert shop.page.kind == "results"
 
 
-def test_after_buying_nothing_can_be_clicked_but_search_goes_on(make_shop, make_product):
+def test_after_buying_only_search_is_possible(make_shop, make_product):
     shop = item(make_shop(make_product()))
     state, _, done = shop.step("click[buy now]")
     assert done

@@ -1,4 +1,4 @@
-"""The retail dialect reads what it writes."""
+"""The retail dialect can parse its own output."""
 
 import json
 
@@ -40,7 +40,7 @@ def test_missing_arguments_and_unknown_tools_reach_the_environment():
 
 
 @pytest.mark.parametrize("text", ["", "  ", "get_order_details[#W1 | #W2]"])
-def test_what_cannot_be_a_call_is_told_back(text):
+def test_an_impossible_call_is_answered_with_the_reason(text):
     parsed = RetailCommands().parse(text)
     assert parsed.action == ""
     assert parsed.malformed

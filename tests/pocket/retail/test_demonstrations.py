@@ -1,4 +1,4 @@
-"""Retail warm-up data: all modes occur, labels obey hints, mistakes are habits, nothing of it is tested on later."""
+"""Retail warm-up data: all modes occur, labels follow hints, mistakes are systematic, no task is tested later."""
 
 import re
 from collections import Counter
@@ -43,8 +43,8 @@ def make(policy):
 
 def hint_of(policy, row):
     """The hint in the row's context, or an empty text."""
-    found = re.findall(r"note:[^\n]*?(?=<\|im_|\n|$)", policy.template.encoder.decode(row.turns[-1].prompt_ids))
-    return found[-1].strip() if found else ""
+    matches = re.findall(r"note:[^\n]*?(?=<\|im_|\n|$)", policy.template.encoder.decode(row.turns[-1].prompt_ids))
+    return matches[-1].strip() if matches else ""
 
 
 def test_acting_reviewing_and_hinted_rows_occur_in_all_modes(policy, make):
@@ -56,11 +56,11 @@ def test_acting_reviewing_and_hinted_rows_occur_in_all_modes(policy, make):
     modes = {(" reward " in hint, bool(verdict.search(hint)), " do " in hint) for hint in hints}
     assert (True, True, True) in modes, "full hints"
     assert (True, False, False) in modes, "environment feedback alone"
-    assert any(not reward and said for reward, said, _ in modes), "diagnosis alone"
+    assert any(not reward and diagnosed for reward, diagnosed, _ in modes), "diagnosis alone"
 
 
 def test_the_label_does_what_the_target_in_the_hint_says(policy, make):
-    asked = [(found[1].strip(), row) for row in make() if (found := re.search(r" do (.*)", hint_of(policy, row)))]
+    asked = [(match[1].strip(), row) for row in make() if (match := re.search(r" do (.*)", hint_of(policy, row)))]
     assert len(asked) > 20
     for target, row in asked:
         assert target == row.turns[0].text
@@ -70,13 +70,13 @@ def test_the_label_repeats_what_a_hint_calls_right_and_leaves_what_it_calls_wron
     checked = Counter()
     for row in make(obedience=0.99):
         hint = hint_of(policy, row)
-        found = re.search(r" (right|wrong \w+|error|not \w+|\w+ not \w+): (.+?)(?: do .*)?$", hint)
-        if found:
-            same = short(read_call(RetailCommands().parse(row.turns[0].text).action)) == found[2]
-            if found[1] == "right":
+        match = re.search(r" (right|wrong \w+|error|not \w+|\w+ not \w+): (.+?)(?: do .*)?$", hint)
+        if match:
+            same = short(read_call(RetailCommands().parse(row.turns[0].text).action)) == match[2]
+            if match[1] == "right":
                 assert same, (hint, row.turns[0].text)
-            checked[found[1] == "right"] += 1
-            checked["same"] += same and found[1] != "right"
+            checked[match[1] == "right"] += 1
+            checked["same"] += same and match[1] != "right"
     assert min(checked[True], checked[False]) > 20
     # two refunds of one item, to the two methods, differ; but two ways of asking are one word
     assert checked["same"] <= 0.1 * checked[False]

@@ -1,4 +1,4 @@
-"""Warm-up data: all modes occur, labels obey the hints, and nothing of it is trained or tested on later."""
+"""Warm-up data: all modes occur, labels follow the hints, and no task is used for training or tests later."""
 
 import hashlib
 import re
@@ -36,8 +36,8 @@ def made(tiny_policy):
 
 def hint_of(policy, row):
     """The hint in the row's context, or an empty text."""
-    found = re.findall(r"note:[^\n]*?(?=<\|im_|\n|$)", policy.template.encoder.decode(row.turns[-1].prompt_ids))
-    return found[-1].strip() if found else ""
+    matches = re.findall(r"note:[^\n]*?(?=<\|im_|\n|$)", policy.template.encoder.decode(row.turns[-1].prompt_ids))
+    return matches[-1].strip() if matches else ""
 
 
 def test_acting_reviewing_and_hinted_rows_occur_in_all_modes(made):
@@ -50,7 +50,7 @@ def test_acting_reviewing_and_hinted_rows_occur_in_all_modes(made):
     assert (True, True, True) in modes, "full hints"
     assert (True, True, False) in modes, "hints without a target"
     assert (True, False, False) in modes, "environment feedback alone"
-    assert any(not then and said for then, said, _ in modes), "diagnosis alone"
+    assert any(not then and diagnosed for then, diagnosed, _ in modes), "diagnosis alone"
 
 
 def test_without_branches_and_reviews_nothing_but_acting_is_shown(made):
@@ -77,7 +77,7 @@ def test_an_example_in_the_system_prompt_is_not_taken_for_the_request(kind, tiny
 
 def test_the_label_does_what_the_target_in_the_hint_says(made):
     policy, rows = made()
-    asked = [(found.group(1).strip(), row) for row in rows if (found := re.search(r" do (.*)", hint_of(policy, row)))]
+    asked = [(match.group(1).strip(), row) for row in rows if (match := re.search(r" do (.*)", hint_of(policy, row)))]
     assert len(asked) > 10
     for target, row in asked:
         assert target == row.turns[0].text
@@ -87,10 +87,10 @@ def test_the_label_repeats_what_a_hint_calls_right_and_leaves_what_it_calls_wron
     policy, rows = made(obedience=1.0)
     checked = 0
     for row in rows:
-        found = re.search(r" (right|wrong): (.+?)(?: do .*)?$", hint_of(policy, row))
-        if found:
-            same = row.turns[0].text in (f"click[{found.group(2)}]", f"search[{found.group(2)}]")
-            assert same == (found.group(1) == "right"), (found.group(0), row.turns[0].text)
+        match = re.search(r" (right|wrong): (.+?)(?: do .*)?$", hint_of(policy, row))
+        if match:
+            same = row.turns[0].text in (f"click[{match.group(2)}]", f"search[{match.group(2)}]")
+            assert same == (match.group(1) == "right"), (match.group(0), row.turns[0].text)
             checked += 1
     assert checked > 20
 
@@ -102,8 +102,8 @@ def test_clean_demonstrations_win_every_episode(made):
 
 def shown_episode(policy, row):
     """The demonstration in the leading system message of the row, or an empty text."""
-    found = re.match(r"(?:<\|im_start\|>)?system\n(note: find: .*)", decoded(policy, row))
-    return found.group(1) if found else ""
+    match = re.match(r"(?:<\|im_start\|>)?system\n(note: find: .*)", decoded(policy, row))
+    return match.group(1) if match else ""
 
 
 def decoded(policy, row):

@@ -1,4 +1,4 @@
-"""The rules of the pocket shop, played: every episode is a success."""
+"""Episodes played by the rules of the pocket shop: every one is a success."""
 
 import pytest
 

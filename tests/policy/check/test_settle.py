@@ -1,4 +1,4 @@
-"""Sampler, scorer and forward pass agree on every kind of layer, or the model is refused by name when it is loaded."""
+"""Sampler, scorer and forward pass agree on every type of layer, or loading the model raises an error that names it."""
 
 import json
 import warnings
@@ -142,7 +142,7 @@ def test_the_architecture_is_tried_before_the_weights_are_read(tmp_path: Path, m
         loaded(tmp_path, {**SIZES, "model_type": "bert"})
 
 
-def test_what_cannot_be_made_small_is_told_with_the_command_to_run(
+def test_an_architecture_without_a_small_copy_is_reported_with_the_command_to_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hero_pl.policy.check.small.LARGEST", 10)
@@ -175,7 +175,7 @@ def test_frequencies_that_follow_the_longest_row_are_noticed() -> None:
 
 
 class Forgetful(nn.Module):
-    """Drops at random while it is trained, and no setting says so."""
+    """Uses dropout in training, but has no setting for it."""
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
@@ -213,7 +213,7 @@ def test_frozen_copies_and_adapters_are_played_as_well() -> None:
 # -- what load does with it ------------------------------------------------------------------------------------------
 
 
-def test_a_slow_path_is_told_when_the_model_is_loaded(tmp_path: Path) -> None:
+def test_a_slow_path_is_reported_when_the_model_is_loaded(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="Lfm2ForCausalLM: sampler: .* row by row"):
         policy = loaded(tmp_path, HYBRID)
     assert policy.network is not None
@@ -221,7 +221,7 @@ def test_a_slow_path_is_told_when_the_model_is_loaded(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("error:.*sampler")
-def test_nothing_is_told_of_a_model_that_agrees(tmp_path: Path) -> None:
+def test_a_model_that_agrees_has_no_warning(tmp_path: Path) -> None:
     loaded(tmp_path, WINDOWED)
 
 
@@ -258,7 +258,7 @@ def test_bug_152_a_long_row_does_not_change_the_rotary_positions_of_a_short_one(
                 torch.testing.assert_close(logits, plain, atol=1e-4, rtol=1e-4)
 
 
-def test_contexts_beyond_a_rope_switch_are_told_once(tmp_path: Path) -> None:
+def test_contexts_beyond_a_rope_switch_are_reported_once(tmp_path: Path) -> None:
     policy = loaded(tmp_path, LONG)
     scorer = BranchScorer("prefix_cache")
     with policy.sampling():

@@ -16,7 +16,7 @@ from tests.generate_server import GenerateServer, serving
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny model, as a folder that both sides read."""
+    """Folder with a tiny model, which the trainer and the server read."""
     folder = tmp_path_factory.mktemp("model")
     made = HuggingFacePolicy(
         config={**TINY, "initializer_range": 0.3, "max_position_embeddings": 512}, tokenizer="hero_pl:pocket-shop"

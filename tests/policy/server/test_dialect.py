@@ -1,4 +1,4 @@
-"""What is sent to a server, and which of its replies are believed."""
+"""Requests to a server, and which of its replies are accepted."""
 
 import copy
 from typing import Any

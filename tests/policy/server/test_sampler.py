@@ -1,4 +1,4 @@
-"""Servers draw what the trainer would; stale, wrong, dead and restarted ones are noticed."""
+"""Servers sample from the weights of the trainer; stale, wrong, dead and restarted servers are detected."""
 
 import re
 from pathlib import Path
@@ -22,7 +22,7 @@ MODES = ["adapter", "folder"]
 
 
 def train(policy: HuggingFacePolicy, size: float = 0.3) -> None:
-    """What an optimizer step does: other weights, another version."""
+    """Changes weights and version like an optimizer step."""
     torch.manual_seed(policy.version)
     with torch.no_grad():
         for parameter in policy.parameters():
@@ -141,7 +141,7 @@ def test_when_one_server_dies_the_others_take_over_until_it_is_back(model: Path,
         actions = session.act([0, 1], prompts)
         assert sorted(action.finish_reason is FinishReason.ERROR for action in actions) == [False, True]
         assert all(action.finish_reason is not FinishReason.ERROR for action in session.act([0, 1], prompts))
-        with pytest.warns(UserWarning, match=re.escape(f"{one.url} does not answer and is left out")):
+        with pytest.warns(UserWarning, match=re.escape(f"{one.url} does not answer and is not used")):
             train(policy)
         one.start()
         train(policy)
@@ -358,7 +358,7 @@ def test_initial_weights_of_an_adapter_are_the_model_itself(server: GenerateServ
     assert action.version == 0
 
 
-def test_initial_weights_beside_full_training_have_a_server_of_their_own(model: Path, make: Any) -> None:
+def test_initial_weights_have_their_own_server_when_all_weights_are_trained(model: Path, make: Any) -> None:
     with serving(model) as live, serving(model) as initial:
         policy = make(live, sync="folder", initial_url=initial.url)
         policy.keep("initial")

@@ -1,4 +1,4 @@
-"""Runs whose actions are drawn by servers: what is learned from, what is not, and how they end."""
+"""Runs with sampling on servers: which replies are trained on, and how the runs end."""
 
 import os
 import signal

@@ -39,7 +39,7 @@ pytestmark = [
 
 
 class Real:
-    """A server that was started as the launch line says."""
+    """A server that was started with the launch command."""
 
     def __init__(self, log: Path, sync: str) -> None:
         with socket.socket() as free:

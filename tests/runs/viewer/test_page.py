@@ -1,4 +1,4 @@
-"""The page shows everything that a run wrote and lets nothing of it become markup."""
+"""The page shows everything that a run wrote, and no text becomes markup."""
 
 import base64
 import hashlib
@@ -162,7 +162,7 @@ def test_a_page_that_cannot_be_written_is_named(records_path: Path, tmp_path: Pa
         write_html(records_path, tmp_path)
 
 
-def test_a_page_that_colors_tokens_is_told_from_one_that_does_not(records_path: Path, tmp_path: Path) -> None:
+def test_a_page_that_colors_tokens_is_distinguished_from_one_that_does_not(records_path: Path, tmp_path: Path) -> None:
     append_records(records_path, [record('say "per_token":true')])
     pages = {name: tmp_path / f"{name}.html" for name in ("tokens", "turns", "missing")}
     write_html(records_path, pages["tokens"], spell)

@@ -1,4 +1,4 @@
-"""The terminal view shows the same and cannot be steered by outside text."""
+"""The terminal view shows the same as the page, and outside text cannot control the terminal."""
 
 import io
 import re
@@ -48,7 +48,7 @@ def test_an_episode_is_shown_with_reply_observation_diagnosis_and_loss(tmp_path:
     assert "increase the limit" not in text
 
 
-def test_floor_user_and_broken_episodes_stand_beside_the_success(tmp_path: Path) -> None:
+def test_floor_user_and_broken_episodes_are_shown_with_the_success(tmp_path: Path) -> None:
     path = tmp_path / "trajectories.jsonl"
     info = {"user": "scripted-full", "do_nothing_succeeds": True}
     first, second, third = (record(f"retail/{i}", reward=float(i < 1)) for i in range(3))

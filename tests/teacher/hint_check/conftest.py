@@ -36,7 +36,7 @@ class Reader(ScriptedPolicy):
 
 
 def after(*words):
-    """Reads what follows the last of these words, up to the end of the line or of the message."""
+    """Reads the text after the last of these words, up to the end of the line or of the message."""
 
     def reads(context):
         for word in words:
@@ -65,13 +65,13 @@ def episode(policy, number, actions):
 
 @pytest.fixture
 def reader():
-    """Makes such a policy."""
+    """Makes a policy of this class."""
     return lambda *words: Reader(after(*words))
 
 
 @pytest.fixture
 def batch():
-    """Makes four episodes, each of a blamed turn and one that was called right, with their reflections."""
+    """Makes four episodes with reflections; each has a turn that was called wrong and one that was called right."""
 
     def make(policy, count=4):
         played = [episode(policy, i, ("click[bad]", "click[ok]")) for i in range(count)]
@@ -83,5 +83,5 @@ def batch():
 
 @pytest.fixture
 def uniform():
-    """Log-probability of a reply of so many ids under a policy that knows nothing."""
+    """Log-probability of a reply of a number of ids under a uniform policy."""
     return lambda policy, ids: -ids * float(torch.tensor(float(len(policy.template.tokenizer))).log())

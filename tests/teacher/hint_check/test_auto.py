@@ -1,4 +1,4 @@
-"""``template: auto`` measures once, takes what the policy can read, and refuses what would do harm."""
+"""``template: auto`` measures once, chooses a wording that helps the policy, and refuses harmful ones."""
 
 import json
 

@@ -26,22 +26,24 @@ def templates(*chosen):
 def test_a_reply_that_the_hint_names_gains_what_the_model_gives_it(reader, batch, uniform) -> None:
     policy = reader("; do ")
     cases = make_cases(*batch(policy), HindsightTeacher().facts, policy.dialect)
-    found = measure(cases, templates(Wording("short", "before_action"), Wording("full", "before_action")), policy, ALL)
+    measured = measure(
+        cases, templates(Wording("short", "before_action"), Wording("full", "before_action")), policy, ALL
+    )
     length = len(policy.ids("click[good0]"))
     bare = uniform(policy, length)
     vocabulary = len(policy.template.tokenizer)
     gained = length * (3.0 + math.log(vocabulary) - math.log(vocabulary - 1 + math.exp(3.0)))
-    assert found.bare[:4] == pytest.approx([bare] * 4)
-    short, full = found.readings
+    assert measured.bare[:4] == pytest.approx([bare] * 4)
+    short, full = measured.readings
     assert short.logprobs[Arm.HINT][:4] == pytest.approx([bare + gained] * 4)
     assert short.logprobs[Arm.WRONG][:4] == pytest.approx([bare + gained] * 4)  # of the wrong target
     assert short.logprobs[Arm.WRONG][4:] == (None,) * 4
-    assert short.logprobs[Arm.SCAFFOLD] == pytest.approx(found.bare)
-    assert full.logprobs[Arm.HINT] == pytest.approx(found.bare)  # it is not read
-    assert found.blamed == (True,) * 4 + (False,) * 4
+    assert short.logprobs[Arm.SCAFFOLD] == pytest.approx(measured.bare)
+    assert full.logprobs[Arm.HINT] == pytest.approx(measured.bare)  # it is not read
+    assert measured.blamed == (True,) * 4 + (False,) * 4
 
 
-def test_a_wording_that_the_chat_template_refuses_is_named_and_the_others_go_on(reader, batch) -> None:
+def test_a_wording_that_the_chat_template_refuses_is_named_and_the_others_are_measured(reader, batch) -> None:
     policy = reader("; do ")
     strict = policy.template.tokenizer.chat_template.replace(
         "{% for message in messages %}",
@@ -50,8 +52,10 @@ def test_a_wording_that_the_chat_template_refuses_is_named_and_the_others_go_on(
     )
     policy.template.tokenizer.chat_template = strict
     cases = make_cases(*batch(policy), HindsightTeacher().facts, policy.dialect)
-    found = measure(cases, templates(Wording("short", "before_action"), Wording("inline", "last_message")), policy, ALL)
-    refused, inline = found.readings
+    measured = measure(
+        cases, templates(Wording("short", "before_action"), Wording("inline", "last_message")), policy, ALL
+    )
+    refused, inline = measured.readings
     assert "two user messages in a row" in refused.refused
     assert set(refused.logprobs[Arm.HINT]) == {None}
     assert inline.refused == ""
@@ -75,10 +79,10 @@ def test_contexts_that_do_not_fit_are_left_out_and_counted(reader, batch) -> Non
     policy = reader("; do ")
     cases = make_cases(*batch(policy), HindsightTeacher().facts, policy.dialect)
     policy.max_length = max(len(case.turn.prompt_ids) + len(case.wanted) for case in cases) + 10
-    found = measure(cases, templates(Wording("full", "before_action")), policy, (Arm.HINT,))
-    assert found.readings[0].logprobs[Arm.HINT] == (None,) * 8
-    assert found.too_long == 8
-    assert None not in found.bare
+    measured = measure(cases, templates(Wording("full", "before_action")), policy, (Arm.HINT,))
+    assert measured.readings[0].logprobs[Arm.HINT] == (None,) * 8
+    assert measured.too_long == 8
+    assert None not in measured.bare
 
 
 @pytest.fixture(scope="module")
@@ -105,15 +109,15 @@ def shop():
 
 def test_a_network_that_runs_the_conversation_once_gives_the_same_numbers(shop, monkeypatch) -> None:
     policy, cases = shop
-    found = measure(cases, templates(), policy, ALL)
+    measured = measure(cases, templates(), policy, ALL)
     alone = reply_logprobs(policy, [(case.turn.prompt_ids, case.wanted) for case in cases])
-    assert found.bare == pytest.approx(alone, abs=1e-4)
+    assert measured.bare == pytest.approx(alone, abs=1e-4)
     monkeypatch.setattr(measuring.BranchScorer, "can_share", lambda *_: False)
     separate = measure(cases, templates(), policy, ALL)
-    for one, other in zip(found.readings, separate.readings, strict=True):
+    for one, other in zip(measured.readings, separate.readings, strict=True):
         for arm in ALL:
             assert [v for v in one.logprobs[arm] if v] == pytest.approx([v for v in other.logprobs[arm] if v], abs=1e-4)
-    assert found.tokens < separate.tokens
+    assert measured.tokens < separate.tokens
 
 
 def test_few_logits_exist_at_the_same_time(shop, monkeypatch) -> None:

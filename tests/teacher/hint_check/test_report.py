@@ -19,14 +19,14 @@ def report(policy, batch):
 
 
 def test_the_best_wording_comes_first_with_the_arguments_that_choose_it(reader, batch) -> None:
-    found = report(reader("Reply with exactly this action: ", "Note: "), batch)
-    assert found.best.wording.template == "reply_exactly"
-    assert choice(found) == (
+    outcome = report(reader("Reply with exactly this action: ", "Note: "), batch)
+    assert outcome.best.wording.template == "reply_exactly"
+    assert choice(outcome) == (
         "--model.objective.init_args.teacher.init_args.template reply_exactly "
-        f"--model.objective.init_args.teacher.init_args.position {found.best.wording.position}"
+        f"--model.objective.init_args.teacher.init_args.position {outcome.best.wording.position}"
     )
-    assert "reply_exactly" in summary(found)
-    assert f"{found.tokens} tokens" in summary(found)
+    assert "reply_exactly" in summary(outcome)
+    assert f"{outcome.tokens} tokens" in summary(outcome)
 
 
 def test_of_wordings_that_help_alike_the_first_is_taken(reader, batch) -> None:
@@ -34,18 +34,18 @@ def test_of_wordings_that_help_alike_the_first_is_taken(reader, batch) -> None:
     cases = make_cases(*batch(policy), HindsightTeacher().facts, policy.dialect)
     for position, other in (("before_action", "last_message"), ("last_message", "before_action")):
         chosen = [Wording("full"), Wording("short", position), Wording("short", other)]
-        found = check_hints(cases, {w: HintTemplate(w.template, 1024, 1536) for w in chosen}, policy, ALL)
-        assert found.best.wording == Wording("short", position)
+        outcome = check_hints(cases, {w: HintTemplate(w.template, 1024, 1536) for w in chosen}, policy, ALL)
+        assert outcome.best.wording == Wording("short", position)
 
 
 def test_of_the_shipped_wordings_prose_is_taken_last(reader, batch) -> None:
-    found = report(reader("Better: ", "; do ", "Again, with ", "Reply with exactly this action: ", "been: "), batch)
-    assert {one.kind for one in found.judged} == {Kind.USABLE}
-    assert found.best.wording == Wording("short", "before_action")
+    outcome = report(reader("Better: ", "; do ", "Again, with ", "Reply with exactly this action: ", "been: "), batch)
+    assert {one.kind for one in outcome.judged} == {Kind.USABLE}
+    assert outcome.best.wording == Wording("short", "before_action")
     assert list(POSITIONS)[-1] == "full"
 
 
-def test_a_corrected_action_that_stays_unlikely_is_told(reader, batch) -> None:
+def test_a_corrected_action_that_stays_unlikely_is_reported(reader, batch) -> None:
     policy = reader("; do ")
     assert WEAK in summary(report(policy, batch))
     policy.strength = 20.0
@@ -53,12 +53,12 @@ def test_a_corrected_action_that_stays_unlikely_is_told(reader, batch) -> None:
 
 
 def test_a_policy_that_reads_nothing_has_no_best_wording(reader, batch) -> None:
-    found = report(reader("no such word"), batch)
-    assert found.best is None
-    assert choice(found) == ""
-    assert {one.kind for one in found.judged} == {Kind.NOTHING}
-    assert "--force" in refusal(found)
-    assert "obeys nothing" in refusal(found)
+    outcome = report(reader("no such word"), batch)
+    assert outcome.best is None
+    assert choice(outcome) == ""
+    assert {one.kind for one in outcome.judged} == {Kind.NOTHING}
+    assert "--force" in refusal(outcome)
+    assert "obeys nothing" in refusal(outcome)
 
 
 def test_the_table_fits_into_88_columns_and_names_every_wording(reader, batch) -> None:

@@ -1,4 +1,4 @@
-"""Verdicts follow from intervals, and few turns claim nothing."""
+"""Verdicts follow from intervals, and few turns give no verdict."""
 
 import math
 
@@ -13,7 +13,7 @@ EPISODES = (0, 1, 2, 3)
 
 
 def kind(hint, wrong=0.0, shuffled=-1.0, scaffold=0.0, noise=0.05, episodes=EPISODES, right=0.0):
-    """The verdict on a wording with these mean changes; every second turn has ``noise`` more, the others less."""
+    """The verdict on a wording with these mean changes, plus and minus ``noise`` in turn."""
     turns = len(episodes)
     spread = [noise if i % 2 else -noise for i in range(turns)]
     means = {Arm.HINT: hint, Arm.WRONG: wrong, Arm.SHUFFLED: shuffled, Arm.SCAFFOLD: scaffold, Arm.FEEDBACK: 0.0}
@@ -78,13 +78,13 @@ def test_a_hint_that_helps_no_more_than_another_turn_s_says_nothing() -> None:
     assert kind(hint=1.5, shuffled=1.5).kind is Kind.ANY_HINT
 
 
-def test_harm_is_laid_to_the_scaffold_if_it_does_harm_alone() -> None:
+def test_harm_is_attributed_to_the_scaffold_if_the_scaffold_alone_is_harmful() -> None:
     assert kind(hint=-3.0, scaffold=-4.0).kind is Kind.SCAFFOLD
     assert kind(hint=-3.0, scaffold=0.0).kind is Kind.HARMFUL
     assert kind(hint=1.0, right=-3.0).kind is Kind.HARMFUL  # it costs more than it gives
 
 
-def test_a_model_that_surely_does_not_move_obeys_nothing() -> None:
+def test_a_model_with_no_significant_change_does_not_follow_hints() -> None:
     assert kind(hint=0.0, wrong=0.0).kind is Kind.NOTHING
     assert kind(hint=0.0, wrong=2.0).kind is Kind.UNRESOLVED
     assert kind(hint=0.5, wrong=0.0, noise=2.0).kind is Kind.UNRESOLVED

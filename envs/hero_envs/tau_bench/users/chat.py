@@ -152,9 +152,9 @@ class ChatUser(User):
     def _check(self, reply: str) -> str:
         """The request to the supervisor; all recorded text is quoted, so that it cannot look like an instruction."""
         names = {"user": "Agent", "assistant": "Customer"}
-        said = [f"{names[m['role']]}:\n{_quoted(m['content'])}" for m in self._history if m["role"] in names]
-        told, dialogue = _quoted(self._instruction), "\n".join(said)
-        return _CHECK.format(instruction=told, dialogue=dialogue, reply=_quoted(reply), stop=STOP)
+        lines = [f"{names[m['role']]}:\n{_quoted(m['content'])}" for m in self._history if m["role"] in names]
+        instruction, dialogue = _quoted(self._instruction), "\n".join(lines)
+        return _CHECK.format(instruction=instruction, dialogue=dialogue, reply=_quoted(reply), stop=STOP)
 
 
 def _quoted(text: str) -> str:

@@ -6,6 +6,8 @@ of them, and a server that is dead for one is dead for all.
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import os
 import threading
 import weakref
@@ -93,6 +95,9 @@ class EndpointUser(ChatUser):
         temperature: Sampling temperature.
         max_tokens: Longest reply, in tokens.
         options: Everything else that ``shared_endpoint`` takes.
+
+    Raises:
+        ValueError: A setting is unknown or out of range.
     """
 
     def __init__(
@@ -105,6 +110,12 @@ class EndpointUser(ChatUser):
         max_tokens: int = 512,
         **options: Any,
     ) -> None:
+        known = [*inspect.signature(EndpointUser).parameters, *inspect.signature(shared_endpoint).parameters]
+        for name in options.keys() - set(known):
+            near = difflib.get_close_matches(name, known, n=1)
+            raise ValueError(
+                f"user: no setting {name!r}. Did you mean {near[0]!r}?" if near else f"user: no setting {name!r}."
+            )
         self.endpoint = shared_endpoint(url, model, **options)
         self._temperature, self._max_tokens = temperature, max_tokens
         self._cost = 0.0

@@ -208,6 +208,6 @@ def _first_person(text: str) -> str:
     return text
 
 
-def _keep_capital(replacement: str, found: re.Match[str]) -> str:
-    new = found.expand(replacement)
-    return new[0].upper() + new[1:] if found[0][0].isupper() else new
+def _keep_capital(replacement: str, match: re.Match[str]) -> str:
+    new = match.expand(replacement)
+    return new[0].upper() + new[1:] if match[0][0].isupper() else new
