@@ -66,7 +66,35 @@ METHODS: dict[str, Method] = {
     ),
     "generic": Method("generic diagnoses", ("configs/controls/generic_diagnosis.yaml",), wraps="generic"),
     "supervised": Method("supervised by an expert, a ceiling", ("configs/baselines/supervised.yaml",), taught=True),
+    "hero_auto": Method(
+        "HERO, wording chosen by measurement",
+        ("configs/baselines/rule_reflector.yaml",),
+        {f"{OBJECTIVE}.teacher.init_args.template": "auto"},
+    ),
+    "hero_full": Method(
+        "HERO, the long wording",
+        ("configs/baselines/rule_reflector.yaml",),
+        {f"{OBJECTIVE}.teacher.init_args.template": "full"},
+    ),
+    "hero_forward_kl": Method(
+        "HERO, forward KL",
+        ("configs/baselines/rule_reflector.yaml",),
+        {f"{OBJECTIVE}.divergence": "ForwardKL"},
+    ),
+    "hero_2_updates": Method(
+        "HERO, 2 updates per batch", ("configs/baselines/rule_reflector.yaml",), {"model.updates_per_batch": 2}
+    ),
+    "hero_4_updates": Method(
+        "HERO, 4 updates per batch", ("configs/baselines/rule_reflector.yaml",), {"model.updates_per_batch": 4}
+    ),
+    "hero_failures": Method(
+        "HERO, only turns diagnosed as errors",
+        ("configs/baselines/rule_reflector.yaml",),
+        {f"{OBJECTIVE}.failures_only": True},
+    ),
 }
+OF_WORDINGS = ("hero_auto", "hero_full", "hero_forward_kl", "hero_2_updates", "hero_4_updates", "hero_failures")
+"""Methods for suites with a real model and a rule-based reflector."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +114,11 @@ class Suite:
     """Whether it runs on a CPU; others need an accelerator and the weights of the policy."""
     rates: tuple[float, ...] = (5e-4, 1e-3, 2e-3)
     """Learning rates that ``--tune`` tries, the same for every method."""
-    methods: tuple[str, ...] = tuple(METHODS)
+    methods: tuple[str, ...] = tuple(name for name in METHODS if name not in OF_WORDINGS)
+    template: str = ""
+    """Wording of every hint, unless the method sets one; default: that of the configuration."""
+    own: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Method -> settings of this suite, for methods that its configuration does not contain as it is."""
     tuning_world: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of the environment for tuning the learning rate; they differ from those of the test."""
     adapt: bool = True
@@ -120,6 +152,27 @@ SUITES: dict[str, Suite] = {
         rules="RetailRules",
         expert={"class_path": "RetailDemonstrations", "init_args": {"clean": True}},
         tuning_world={"data_seed": 1},
+    ),
+    "real-shop": Suite(
+        "real-shop",
+        "configs/smollm2_shop.yaml",
+        "SmolLM2-135M-Instruct in the pocket shop, after a supervised warm-up without hints: competent (24 steps) and "
+        "poor (9 steps). Its rule-based reflector is an oracle over visible facts; hint-following was not trained.",
+        ("models/smollm2-shop", "models/smollm2-shop-poor"),
+        rules="ShopRules",
+        expert={"class_path": "ShopExpert"},
+        rates=(2e-4, 4e-4, 8e-4),
+        methods=tuple(name for name in METHODS if name != "hero_live"),
+        tuning_world={"catalog_seed": 1},
+        template="short",
+        own={
+            "hero_self": {
+                f"{OBJECTIVE}.reflector": {
+                    "class_path": "SelfReflector",
+                    "init_args": {"weights": "initial", "mode": "continue", "answer": "lines", "constrained": True},
+                }
+            }
+        },
     ),
     "webshop": Suite(
         "webshop",
@@ -206,7 +259,7 @@ def why_not(suite: Suite, method: str) -> str:
 def settings(suite: Suite, name: str, endpoint: Sequence[str] | None = None, stage: str = "test") -> dict[str, Any]:
     """Settings of a method in addition to its overlays; the stage ``validate`` uses the tuning environment."""
     method = method_of(name)
-    found = dict(method.settings)
+    found = {**suite.own.get(name, {}), **method.settings}
     if stage == "validate" and suite.tuning_world:
         found["data.env_args"] = {**suite.values["data"].get("env_args", {}), **suite.tuning_world}
     if name == "hero_external" and endpoint:
@@ -220,10 +273,10 @@ def settings(suite: Suite, name: str, endpoint: Sequence[str] | None = None, sta
     objective = base["model"]["objective"].get("init_args", {})
     if method.shows == "demonstration":
         found[f"{OBJECTIVE}.teacher.init_args.template"] = None  # the default, for models that understand English
-    elif method.shows:
-        template = (objective.get("teacher") or {}).get("init_args", {}).get("template")
+    elif method.shows or (suite.template and name.startswith(("hero_", "shuffled", "generic"))):
+        template = suite.template or (objective.get("teacher") or {}).get("init_args", {}).get("template")
         # `auto` chooses by the effect of diagnoses; an arm without diagnoses gets the wording that suits most models
-        found[f"{OBJECTIVE}.teacher.init_args.template"] = "short" if template == "auto" else template
+        found.setdefault(f"{OBJECTIVE}.teacher.init_args.template", "short" if template == "auto" else template)
     if method.taught:
         found["data.demonstrations"] = dict(suite.expert)
     if name == "hero_rule":

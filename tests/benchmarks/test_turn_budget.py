@@ -67,7 +67,7 @@ CELLS = [
     (suite.name, method)
     for suite in SUITES.values()
     for method in available(suite, ["http://localhost:1/v1", "model"])
-    if (ROOT / suite.config).is_file() and suite.name in ("pocket-webshop", "pocket-retail", "retail")
+    if (ROOT / suite.config).is_file() and suite.name in ("pocket-webshop", "pocket-retail", "real-shop", "retail")
 ]
 
 
