@@ -131,6 +131,11 @@ class SelfDistillation(Objective):
         """True with a correction."""
         return self.correction is not None
 
+    @property
+    def continues(self) -> int:
+        """Those of the reflector."""
+        return self.reflector.continues
+
     def check(self, group_size: int) -> None:
         """Check that the teacher gets what its hints need: a group, or a reflector with diagnoses."""
         if group_size < self.teacher.needs_group:

@@ -21,6 +21,7 @@ import torch
 from hero_pl.errors import ConfigError
 from hero_pl.policy.cached_rows import CachedRows, UncachedRows
 from hero_pl.policy.draw import Stream, draw
+from hero_pl.policy.kept_rows import KeptRow, KeptRows
 from hero_pl.policy.positions import stretch
 from hero_pl.policy.sampling import Constraint, SampledPolicy, Sampler, Sampling, Session
 from hero_pl.types import FinishReason, SampledAction
@@ -47,6 +48,8 @@ class CachedSampler(Sampler):
         if sync_every is not None and sync_every < 1:
             raise ConfigError(f"sync_every={sync_every}: expected at least 1 token.")
         self.refill, self.sync_every = refill, sync_every
+        self.kept = KeptRows()
+        """Conversations that have ended, see :meth:`keep`."""
 
     def open(
         self, policy: SampledPolicy, sampling: Sampling, seeds: Sequence[int] = (), weights: str = "live"
@@ -63,6 +66,14 @@ class CachedSampler(Sampler):
                 "to get its own."
             )
         return CachedSession(self, policy, policy.network, sampling, seeds, weights)
+
+    def keep(self, rows: int) -> None:
+        """See :meth:`Sampler.keep`."""
+        self.kept.limit = rows
+
+    def forget(self) -> None:
+        """See :meth:`Sampler.forget`."""
+        self.kept.clear()
 
 
 @dataclass(slots=True)
@@ -147,7 +158,15 @@ class CachedSession(Session):
             del self.streams[row]
             self.asked.pop(row, None)
             self.replies.pop(row, None)
+            self._keep(row)
             self._drop(row)
+
+    def _keep(self, row: int) -> None:
+        """Leave the keys and values of a row with the sampler, if it wants them."""
+        batch = self.batches[self.place[row]] if row in self.place else None
+        if self.sampler.kept.limit and self.network.caching == "shared" and isinstance(batch, CachedRows):
+            kept = KeptRow(tuple(batch.fed[row]), batch.states_of(row))
+            self.sampler.kept.put(self.network, self.weights, kept)
 
     # -- drawing -----------------------------------------------------------------------------------------------
 
@@ -280,11 +299,26 @@ class CachedSession(Session):
             if key not in self.batches:
                 kind = UncachedRows if self.network.caching == "none" else CachedRows
                 self.batches[key] = kind(self.network, self.weights)
+            batch = self.batches[key]
             some = {row: ids for row, ids in joining.items() if keys[row] == key}
-            rows += some
-            parts.append(self.batches[key].join(some))
+            kept = {row: found for row, ids in some.items() if (found := self._kept(row, ids)) is not None}
+            if kept and isinstance(batch, CachedRows):
+                continued = {row: some.pop(row) for row in kept}
+                rows += continued
+                parts.append(batch.join(continued, list(kept.values())))
+            if some:
+                rows += some
+                parts.append(batch.join(some))
         self.place |= keys
         return rows, torch.cat(parts)
+
+    def _kept(self, row: int, prompt: Sequence[int]) -> KeptRow | None:
+        """A conversation that ended and that a prompt continues, where its keys and values can be used."""
+        if self.network.caching != "shared":
+            return None
+        found = self.sampler.kept.before(self.network, self.weights, prompt)
+        fits = found is not None and self._key(row, len(found.ids)) == self._key(row, len(prompt))
+        return found if fits else None
 
     def _drop(self, row: int) -> None:
         """Forget the keys and values of a row."""

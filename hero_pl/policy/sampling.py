@@ -134,6 +134,16 @@ class Sampler(ABC):
             ConfigError: A setting is not supported; the message says why and what to change.
         """
 
+    def keep(self, rows: int) -> None:  # noqa: B027
+        """Keep the keys and values of the last ``rows`` conversations that end from now on; 0 keeps no more.
+
+        A later session with the same weights does not run them again in a prompt that continues one of them. Does
+        nothing where they cannot be kept.
+        """
+
+    def forget(self) -> None:  # noqa: B027
+        """Free the memory of what :meth:`keep` has kept."""
+
     def sync(self, policy: SampledPolicy) -> None:  # noqa: B027
         """Update to the live weights of a policy; a sampler that reads them directly does nothing.
 
