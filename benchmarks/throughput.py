@@ -5,7 +5,8 @@
 All variants sample the same tokens from a random model; every action has its full length, so that they do the same
 work. Time is CPU time on one thread, the variants run alternately in one process, and only their ratio is comparable
 across machines. ``again`` is the sampler itself with a new session at every turn.
-The second table shows the parts of one training step in the pocket shop. The third plays many episodes of the shop with
+The second table compares a LoRA adapter that is merged while it samples with one that is not. The third table shows
+the parts of one training step in the pocket shop. The fourth plays many episodes of the shop with
 a limit on episodes in flight: in waves, each of which waits for its longest episode; in slots that are refilled when
 the longest action has ended; and in slots that are refilled when half of the actions have (the default). Occupancy is
 the share of the slots whose token is kept, over all passes of the decoding.
@@ -31,6 +32,7 @@ from hero_pl.chat.actions import PlainText
 from hero_pl.datamodule import RolloutDataModule
 from hero_pl.objectives.self_distillation import SelfDistillation
 from hero_pl.policy.huggingface import HuggingFacePolicy
+from hero_pl.policy.loading import Lora
 from hero_pl.policy.sampler import CachedSampler, CachedSession
 from hero_pl.policy.sampling import SampledPolicy, Sampling
 from hero_pl.reflection.self_reflector import SelfReflector
@@ -128,6 +130,18 @@ def rollouts(width: int, vocab: int, repeats: int) -> list[dict[str, float | str
     return rows
 
 
+def adapter(width: int, vocab: int, repeats: int) -> list[dict[str, float | str]]:
+    """A policy with an adapter, merged while it samples or not."""
+    policy = random_policy(width, vocab, lora=Lora())
+    times: dict[bool, list[float]] = {True: [], False: []}
+    for _ in range(repeats):
+        for merge, spent in times.items():
+            policy.sampler = CachedSampler(merge=merge)
+            spent.append(cpu_s(partial(play, policy, LOADS["B=8 T=8"], True)))
+    merged, plain = min(times[True]), min(times[False])
+    return [{"adapter": "B=8 T=8", "not merged CPU s": plain, "merged CPU s": merged, "ratio": plain / merged}]
+
+
 def parts(repeats: int) -> list[dict[str, float | str]]:
     """Time the parts of one quickstart step: rollout, reflection and batch, gradient and optimizer step."""
     policy = HuggingFacePolicy("hero_pl:pocket-shop", parser=PlainText())
@@ -215,6 +229,7 @@ def main() -> int:
     torch.set_num_threads(1)
     rows = rollouts(options.width, options.vocab, options.repeats)
     show(rows)
+    show(adapter(options.width, options.vocab, options.repeats))
     show(parts(options.repeats))
     slots = occupancy(256, 32)
     show(slots)

@@ -19,6 +19,7 @@ from hero_pl.rollout.collect import Collector, pool_of
 from hero_pl.rollout.demonstrations import Demonstrations
 from hero_pl.rollout.environments import check_arguments, check_id, share_of
 from hero_pl.rollout.limits import Limits
+from hero_pl.rollout.ranks import over_ranks
 from hero_pl.rollout.specs import EpisodeSpec, SeedPurpose, derive_seeds
 from hero_pl.types import Trajectory
 
@@ -123,6 +124,8 @@ class RolloutDataModule(lightning.LightningDataModule):
         self.splits = {**SPLITS, **(splits or {})}
         self.eval_episodes = eval_episodes
         self.demonstrations = demonstrations
+        self.accept_changes = False
+        """Whether a checkpoint of a run with another number of tasks per step may be resumed."""
         self.steps = 0
         """Number of training batches so far, including those without an optimizer step."""
         self.discarded: list[Trajectory] = []
@@ -156,7 +159,11 @@ class RolloutDataModule(lightning.LightningDataModule):
     # -- training ----------------------------------------------------------------------------------------------
 
     def _stream(self, tasks: int) -> TaskStream:
-        return TaskStream(tasks, self.tasks_per_step * self._place()[1], self.seed)
+        return TaskStream(tasks, self._per_step(), self.seed)
+
+    def _per_step(self) -> int:
+        """Tasks of one step over all processes."""
+        return self.tasks_per_step * self._place()[1]
 
     def _place(self) -> tuple[int, int]:
         """Rank of this process, and number of processes."""
@@ -201,14 +208,9 @@ class RolloutDataModule(lightning.LightningDataModule):
             self.steps += 1
             if self.demonstrations is not None:
                 return self.demonstrations.make(specs, policy.dialect, self.collector("train"))
+            on_episode = self._counter("rolling out", len(specs))
             health = self.collector("train").health
-            suspects = set(health.suspects)
-            played = self._resampled(self._collect(specs, policy, self._counter("rolling out", len(specs))), policy)
-            if self.trainer.world_size > 1:
-                states: list[Any] = [None] * self.trainer.world_size
-                torch.distributed.all_gather_object(states, health.state_dict())
-                health.agree(suspects, states)
-            return played
+            return over_ranks(health, lambda: self._resampled(self._collect(specs, policy, on_episode), policy))[0]
         return self.evaluate(policy, str(batch))
 
     def _collect(
@@ -263,12 +265,25 @@ class RolloutDataModule(lightning.LightningDataModule):
         return batch
 
     def state_dict(self) -> dict[str, Any]:
-        """The position in the task stream, and the tasks in quarantine."""
+        """The position in the task stream, its tasks per step, and the tasks in quarantine."""
         known = {split: collector.health.state_dict() for split, collector in self._collectors.items()}
-        return {"steps": self.steps, "health": self._health | known}
+        return {"steps": self.steps, "per_step": self._per_step(), "health": self._health | known}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore :meth:`state_dict`."""
+        """Restore :meth:`state_dict`.
+
+        Raises:
+            ConfigError: A step of the checkpoint's run had another number of tasks, over all processes.
+        """
+        before, now = state_dict.get("per_step", self._per_step()), self._per_step()
+        training = self.trainer is None or self.trainer.state.fn == "fit"
+        if before != now and training and not self.accept_changes:
+            raise ConfigError(
+                f"data.tasks_per_step={self.tasks_per_step} with {self._place()[1]} processes: {now} tasks per step, "
+                f"but {before} in the run of the checkpoint, so tasks would be repeated or left out. Set "
+                "data.tasks_per_step to that number divided by the number of processes, or accept the change with "
+                "--resume_changed true."
+            )
         self.steps, self._health = int(state_dict["steps"]), dict(state_dict["health"])
         for split in self._health.keys() & self._collectors.keys():
             self._collectors[split].health.load_state_dict(self._health.pop(split))
@@ -291,6 +306,8 @@ class RolloutDataModule(lightning.LightningDataModule):
     ) -> list[Trajectory]:
         """Play held-out tasks without hints, as in deployment.
 
+        Several processes share the episodes, and each gets all of them, in the order of one process.
+
         Args:
             policy: A policy with loaded weights.
             stage: ``validate``, ``test``, or ``train`` for the tasks of training.
@@ -307,9 +324,16 @@ class RolloutDataModule(lightning.LightningDataModule):
         if stage not in STAGES:
             raise ConfigError(f"stage={stage!r}: expected one of {', '.join(STAGES)}.")
         specs = self._evaluated(stage, self.eval_episodes if episodes is None else episodes, trials)
-        count = self._counter("evaluating", len(specs), on_episode)
+        (rank, world), collector = self._place(), self.collector(stage)
+        own = specs[rank::world]
+        count = self._counter("evaluating", len(own), on_episode)
         with self._precision():
-            return self.collector(stage).collect(specs, policy, sampling or self.eval_sampling, count)
+            _, shares = over_ranks(
+                collector.health,
+                lambda: collector.collect(own, policy, sampling or self.eval_sampling, count),
+                gather=True,
+            )
+        return [shares[i % len(shares)][i // len(shares)] for i in range(len(specs))]
 
     def _precision(self) -> AbstractContextManager[None]:
         """``trainer.precision``, which Lightning sets for steps only; actions are sampled as they are scored."""

@@ -92,7 +92,7 @@ class IdleBatches:
 
 
 def step_records(trajectories: list[Trajectory], step: Step, outputs: StepOutputs, number: int) -> list[Record]:
-    """Trajectories with reflections and per-token values in the order of their turns."""
+    """Trajectories with reflections, hints and per-token values in the order of their turns."""
     columns: list[list[list[list[float] | None]]] = [[[None] * len(t.turns) for t in trajectories] for _ in range(3)]
     for micro, out in outputs.tokens:
         if out.per_token is None or not step.batch.turn_numbers:
@@ -110,8 +110,9 @@ def step_records(trajectories: list[Trajectory], step: Step, outputs: StepOutput
                 column[i][j - 1] = place
     missing: list[Any] = [None] * len(trajectories)
     reflections = step.reflections or missing
+    hints = [tuple(row) for row in step.hints] if step.hints is not None else missing
     pack = [[tuple(None if v is None else tuple(v) for v in rows) for rows in column] for column in columns]
     return [
-        Record("train", number, t, reflections[i], pack[0][i], pack[1][i], pack[2][i])
+        Record("train", number, t, reflections[i], pack[0][i], pack[1][i], pack[2][i], hints[i])
         for i, t in enumerate(trajectories)
     ]

@@ -80,7 +80,7 @@ def test_a_stage_that_is_not_there_is_refused(tiny_data):
 
 def test_the_state_is_the_number_of_batches_drawn_and_the_tasks_in_quarantine(tiny_data):
     data = tiny_data()
-    state = {"steps": 17, "health": {"train": {"quarantined": {"a": "it broke"}, "suspects": ["b"]}}}
+    state = {"steps": 17, "per_step": 2, "health": {"train": {"quarantined": {"a": "it broke"}, "suspects": ["b"]}}}
     data.load_state_dict(state)
     assert data.state_dict() == state  # also before an environment is made
     assert data.quarantined == 1
@@ -159,3 +159,19 @@ def test_several_processes_share_a_spend_cap() -> None:
     endpoint = data.collector("train").env.unwrapped.user.endpoint
     assert endpoint.spending.cap == 1.5
     assert data.collector("test").env.unwrapped.user.endpoint is endpoint
+
+
+def test_a_resumed_run_has_as_many_tasks_per_step_whatever_the_number_of_processes(tiny_data) -> None:
+    two, one = Place("hero_pl/WebShopPocket-v0", tasks_per_step=2), tiny_data(tasks_per_step=4)
+    two.place = (0, 2)
+    two.steps = 3
+    one.load_state_dict(two.state_dict())
+    assert one.steps == 3
+    other = tiny_data(tasks_per_step=2)
+    with pytest.raises(
+        ConfigError, match=r"2 tasks per step, but 4 in the run of the checkpoint.*--resume_changed true"
+    ):
+        other.load_state_dict(two.state_dict())
+    other.accept_changes = True
+    other.load_state_dict(two.state_dict())
+    assert other.steps == 3

@@ -99,6 +99,8 @@ def test_each_record_has_one_loss_and_two_probabilities_per_action_token_of_a_hi
         columns = (record.token_loss, record.token_student, record.token_teacher)
         for turn, *values in zip(record.trajectory.turns, *columns, strict=True):
             assert [len(column) for column in values] == [len(turn.action_ids)] * 3
+        for diagnosis, hint in zip(record.reflection.diagnoses, record.hints, strict=True):
+            assert diagnosis.text in hint.text
 
 
 def test_training_stops_at_the_first_step_that_reaches_the_turn_budget(tiny_module, tiny_data, fit):

@@ -12,6 +12,7 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
+from hero_pl.callbacks.children import AGREED_S, ALONE_S, end, take_over
 from hero_pl.callbacks.interrupts import Interrupted, Interrupts
 from hero_pl.callbacks.run_folder import cut_back, run_folder, sizes
 from hero_pl.errors import ConfigError, HeroError
@@ -93,7 +94,8 @@ class RunCheckpoint(lightning.Callback):
             self._interrupts.release()
 
     def on_exception(self, trainer: lightning.Trainer, module: Any, exception: BaseException) -> None:
-        """Save the last completed step, if its weights are unchanged, and print how to resume."""
+        """Save the last completed step, if its weights are unchanged, print how to resume, and end other processes."""
+        children = take_over(trainer.strategy.launcher)
         why = exception.name if isinstance(exception, Interrupted) else type(exception).__name__
         step = None if self._whole is None else int(self._whole["global_step"])
         savable = step is not None and not self._applying and _whole_on_each_rank(trainer)
@@ -106,6 +108,7 @@ class RunCheckpoint(lightning.Callback):
             rank_zero_info(f"Stopped by {why} before the first checkpoint. Start the run again with the same command.")
         else:
             rank_zero_info(f"Stopped by {why}. Resume with --resume {self.newest}")
+        end(children, AGREED_S if isinstance(exception, Interrupted) else ALONE_S)
 
     def teardown(self, trainer: lightning.Trainer, module: Any, stage: str) -> None:
         """Restore the previous signal handlers."""

@@ -109,6 +109,7 @@ def _resume(cli: Any, config: Any, logger: RunLogger, callbacks: list[lightning.
         continue_in(point, logger)
         checkpoint = str(point.checkpoint) if point.checkpoint else None
     if checkpoint:
+        cli.datamodule.accept_changes = config.resume_changed
         if point is None:
             rank_zero_info(f"Starting a new run in {logger.log_dir} from {checkpoint}")
         for line in compare_settings(read_settings(Path(checkpoint)), settings, config.resume_changed):

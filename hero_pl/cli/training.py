@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from hero_pl.errors import ConfigError
+from hero_pl.errors import ConfigError, HeroError
 from hero_pl.runs.records import RECORDS_FILE
 
 Stage = Literal["train", "validate", "test"]
@@ -47,6 +47,7 @@ def run_lightning(args: list[str]) -> Any:
 
     Raises:
         ConfigError: The trainer rejects its settings.
+        HeroError: Another training process has ended.
     """
     with _quick_end(args[0]):
         from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -57,6 +58,21 @@ def run_lightning(args: list[str]) -> Any:
         return HeroCLI(args)
     except MisconfigurationException as error:
         raise ConfigError(f"The trainer rejects its settings: {error}") from error
+    except RuntimeError as error:
+        if not _of_another_process(error):
+            raise
+        raise HeroError(
+            "Another training process has ended, or did not answer in time; its own last lines say why. "
+            f"({' '.join(str(error).split())[:300]})"
+        ) from error
+
+
+def _of_another_process(error: RuntimeError) -> bool:
+    """Whether a collective operation of several processes failed."""
+    import torch.distributed as dist
+
+    several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+    return several and (isinstance(error, dist.DistError) or "gloo" in str(error) or "NCCL" in str(error))
 
 
 def _lightning(name: str, help_: str) -> None:

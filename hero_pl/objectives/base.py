@@ -13,7 +13,7 @@ from hero_pl.batch import ReduceSum, TokenizedBatch
 from hero_pl.policy.base import Policy
 from hero_pl.rollout.collect import Collector
 from hero_pl.scalars import Scalar
-from hero_pl.types import Reflection, Trajectory
+from hero_pl.types import Hint, Reflection, Trajectory
 
 Normalize = Literal[
     "token_mean",
@@ -36,6 +36,8 @@ class Step:
     metrics: dict[str, Scalar] = field(default_factory=dict)
     """Metrics of this rank, created with :func:`~hero_pl.scalars.total`, ``mean`` or ``largest``."""
     reflections: list[Reflection] | None = None
+    hints: list[list[Hint | None]] | None = None
+    """Per trajectory and turn: the hint in the teacher's context; ``None`` where the teacher does not score."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -218,7 +218,7 @@ class SelfDistillation(Objective):
             batch = replace(batch, teacher_shares=shares, teacher_borrows=shares and self._borrows(policy))
         metrics |= self.probe.step(trajectories, hints, policy, self.weights)
         self._seen = _seen(trajectories, reduce_sum)
-        return Step(batch, metrics, reflections)
+        return Step(batch, metrics, reflections, _scored_hints(hints, batch))
 
     def _weight(self, hint: Hint | None, levels: Mapping[str, float]) -> float:
         if hint is None or (self.failures_only and not hint.is_failure):
@@ -331,6 +331,15 @@ class _Weighing:
             recorded = micro.rollout_logprobs[part]
             factor = factor * self.correction(student.of_actions(ids), recorded, micro.trajectory[part])
         return factor.detach()
+
+
+def _scored_hints(hints: Sequence[Sequence[Hint | None]], batch: TokenizedBatch) -> list[list[Hint | None]]:
+    """The hints of the turns that the teacher scores; those that were too long or have weight 0 are left out."""
+    scored = set(
+        zip(batch.trajectory[batch.teacher_mask].tolist(), batch.turn[batch.teacher_mask].tolist(), strict=True)
+    )
+    places = {(i, batch.turn_numbers[turn]) for i, turn in scored}
+    return [[hint if (i, j) in places else None for j, hint in enumerate(row, 1)] for i, row in enumerate(hints)]
 
 
 def _seen(trajectories: Sequence[Trajectory], reduce_sum: ReduceSum) -> tuple[float, float]:

@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from hero_pl.policy.kept_rows import KeptRow
-    from hero_pl.policy.network import Network, States
+    from hero_pl.policy.network import States
+    from hero_pl.policy.sampling_weights import SamplingWeights
 
 
 class CachedRows:
     """A batch of growing rows. A pass runs only the first rows of the batch.
 
     Args:
-        network: Network that runs the rows.
-        weights: ``live``, or the name of a frozen copy.
+        weights: Weights that run the rows.
     """
 
-    def __init__(self, network: Network, weights: str) -> None:
-        self.network, self.weights = network, weights
+    def __init__(self, weights: SamplingWeights) -> None:
+        self.network, self.weights = weights.network, weights
         self.fed_tokens = 0
         """Tokens that the network has run so far, without padding."""
         self.moved = 0
@@ -151,11 +151,8 @@ class CachedRows:
     def _padded(self, feeds: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, list[int]]:
         """Ids ``(rows, width)``, padded on the right; their mask, 0 for padding; the index of the last id of each."""
         width = max(map(len, feeds))
-        ids = torch.zeros(len(feeds), width, dtype=torch.long)
-        new = torch.zeros(len(feeds), width, dtype=torch.long)
-        for i, feed in enumerate(feeds):
-            ids[i, : len(feed)] = torch.tensor(feed, dtype=torch.long)
-            new[i, : len(feed)] = 1
+        ids = torch.tensor([[*feed, *[0] * (width - len(feed))] for feed in feeds], dtype=torch.long)
+        new = torch.tensor([[1] * len(feed) + [0] * (width - len(feed)) for feed in feeds], dtype=torch.long)
         self.fed_tokens += sum(map(len, feeds))
         return ids.to(self.mask.device), new.to(self.mask.device), [len(feed) - 1 for feed in feeds]
 
@@ -176,17 +173,15 @@ class CachedRows:
         # padding repeats the last position: a larger position could change the rotary frequencies
         positions = (mask.sum(1, keepdim=True) + new.cumsum(1) - 1).clamp_min(0)
         mask = torch.cat([mask, new], 1)
-        with self.network.using(self.weights) as model:
-            logits = self.network.logits_at(
-                model,
-                range(len(ids)),
-                last,
-                input_ids=ids,
-                attention_mask=mask,
-                position_ids=positions,
-                past_key_values=cache,
-                use_cache=True,
-            )
+        logits = self.weights.logits_at(
+            range(len(ids)),
+            last,
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+        )
         return logits.float(), mask
 
     def _to_front(self, rows: Collection[int]) -> None:
@@ -240,12 +235,11 @@ class UncachedRows:
     """Rows of a network without a usable cache: for every new token the whole contexts are run again.
 
     Args:
-        network: Network that runs the rows.
         weights: As in :class:`CachedRows`.
     """
 
-    def __init__(self, network: Network, weights: str) -> None:
-        self.network, self.weights = network, weights
+    def __init__(self, weights: SamplingWeights) -> None:
+        self.network, self.weights = weights.network, weights
         self.fed: dict[int, list[int]] = {}
         """As in :class:`CachedRows`."""
         self.fed_tokens = 0
@@ -269,4 +263,4 @@ class UncachedRows:
         contexts = [ids for row, ids in self.fed.items() if row in rows]
         self.fed_tokens += sum(map(len, contexts))
         pieces = [(context, [len(context) - 1]) for context in contexts]
-        return self.network.read_padded(self.network.logits_at, pieces, self.weights).float()
+        return self.network.read_padded(self.network.logits_at, pieces, self.weights.weights).float()

@@ -76,7 +76,9 @@ def _inverse(probabilities: Tensor, uniform: Tensor) -> Tensor:
 
 def _blocks(values: Tensor, padding: float) -> Tensor:
     """``(rows, blocks, BLOCK)``."""
-    return pad(values, (0, -values.shape[-1] % BLOCK), value=padding).view(len(values), -1, BLOCK)
+    missing = -values.shape[-1] % BLOCK
+    padded = pad(values, (0, missing), value=padding) if missing else values  # pad copies in any case
+    return padded.view(len(values), -1, BLOCK)
 
 
 def _of(blocks: Tensor, block: Tensor) -> Tensor:

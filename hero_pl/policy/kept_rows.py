@@ -53,9 +53,12 @@ class KeptRows:
 
 
 def _mark(network: Network, weights: str) -> Mark:
-    """What must be the same for keys and values to be the same: any change of a weight in place raises its version."""
+    """What must be the same for keys and values to be the same.
+
+    A change of a weight in place raises its version; an adapter that is merged while sampling does not.
+    """
     with network.using(weights) as model:
-        versions = tuple((weight.data_ptr(), weight._version) for weight in model.parameters())
+        versions = (id(model), *(weight._version for weight in model.parameters()))
     device = network.device.type
     mixed = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
     return (weights, torch.get_autocast_dtype(device) if mixed else None, versions)

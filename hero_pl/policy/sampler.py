@@ -24,6 +24,7 @@ from hero_pl.policy.draw import Stream, draw
 from hero_pl.policy.kept_rows import KeptRow, KeptRows
 from hero_pl.policy.positions import stretch
 from hero_pl.policy.sampling import Constraint, SampledPolicy, Sampler, Sampling, Session
+from hero_pl.policy.sampling_weights import SamplingWeights
 from hero_pl.types import FinishReason, SampledAction
 
 if TYPE_CHECKING:
@@ -40,14 +41,16 @@ class CachedSampler(Sampler):
             next turns and episodes can start; 0 waits for all rows. It does not change what is drawn.
         sync_every: Number of tokens that are drawn before they are copied from the device to the host; default: 1 on a
             CPU and 8 on other devices. It does not change what is drawn.
+        merge: Whether an adapter is added to the weights while they sample, which needs memory for a copy of them. It
+            is done only where log-probabilities change by rounding alone.
     """
 
-    def __init__(self, refill: float = 0.5, sync_every: int | None = None) -> None:
+    def __init__(self, refill: float = 0.5, sync_every: int | None = None, merge: bool = True) -> None:
         if not 0.0 <= refill <= 1.0:
             raise ConfigError(f"refill={refill}: expected a fraction of the rows, from 0 to 1.")
         if sync_every is not None and sync_every < 1:
             raise ConfigError(f"sync_every={sync_every}: expected at least 1 token.")
-        self.refill, self.sync_every = refill, sync_every
+        self.refill, self.sync_every, self.merge = refill, sync_every, merge
         self.kept = KeptRows()
         """Conversations that have ended, see :meth:`keep`."""
 
@@ -99,7 +102,7 @@ class CachedSession(Session):
         weights: str,
     ) -> None:
         self.sampler, self.policy, self.network = sampler, policy, network
-        self.sampling, self.weights = sampling, weights
+        self.sampling, self.weights = sampling, SamplingWeights(network, weights, sampler.merge)
         self.streams: dict[int, Stream] = {}
         """Randomness of each open row."""
         self.opened = 0
@@ -136,20 +139,9 @@ class CachedSession(Session):
 
     def finished(self) -> list[tuple[int, SampledAction]]:
         """See :meth:`Session.finished`; draws for all rows as one batch, until enough have ended."""
-        if self.asked:
-            self._begin()
-        started = len(self.replies)
-        while True:
-            ended = [row for row, reply in self.replies.items() if self._reason(reply) is not None]
-            going = {row: reply.ids for row, reply in self.replies.items() if self._reason(reply) is None}
-            if not going or (ended and len(going) <= self.sampler.refill * started):
-                break
-            limit = self.sampling.max_action_tokens
-            steps = min([self._steps_ahead(), *(limit - len(ids) for ids in going.values())])
-            rows, logits = self._feed(going)
-            self.drawn += self._draw(rows, logits, steps)
-            self.rounds += steps
-        version = self.policy.version if self.weights == "live" else 0
+        with self.weights.ready(self.policy.version):
+            ended = self._run_on()
+        version = self.policy.version if self.weights.weights == "live" else 0
         return [(row, self._action(self.replies.pop(row), version)) for row in ended]
 
     def close(self, rows: Sequence[int]) -> None:
@@ -166,9 +158,25 @@ class CachedSession(Session):
         batch = self.batches[self.place[row]] if row in self.place else None
         if self.sampler.kept.limit and self.network.caching == "shared" and isinstance(batch, CachedRows):
             kept = KeptRow(tuple(batch.fed[row]), batch.states_of(row))
-            self.sampler.kept.put(self.network, self.weights, kept)
+            self.sampler.kept.put(self.network, self.weights.weights, kept)
 
     # -- drawing -----------------------------------------------------------------------------------------------
+
+    def _run_on(self) -> list[int]:
+        """Draw until enough actions have ended; their rows."""
+        if self.asked:
+            self._begin()
+        started = len(self.replies)
+        while True:
+            ended = [row for row, reply in self.replies.items() if self._reason(reply) is not None]
+            going = {row: reply.ids for row, reply in self.replies.items() if self._reason(reply) is None}
+            if not going or (ended and len(going) <= self.sampler.refill * started):
+                return ended
+            limit = self.sampling.max_action_tokens
+            steps = min([self._steps_ahead(), *(limit - len(ids) for ids in going.values())])
+            rows, logits = self._feed(going)
+            self.drawn += self._draw(rows, logits, steps)
+            self.rounds += steps
 
     def _begin(self) -> None:
         """Read the prompts of new actions, and draw the first token of each."""
@@ -298,7 +306,7 @@ class CachedSession(Session):
         for key in sorted(set(keys.values())):
             if key not in self.batches:
                 kind = UncachedRows if self.network.caching == "none" else CachedRows
-                self.batches[key] = kind(self.network, self.weights)
+                self.batches[key] = kind(self.weights)
             batch = self.batches[key]
             some = {row: ids for row, ids in joining.items() if keys[row] == key}
             kept = {row: found for row, ids in some.items() if (found := self._kept(row, ids)) is not None}
@@ -310,13 +318,13 @@ class CachedSession(Session):
                 rows += some
                 parts.append(batch.join(some))
         self.place |= keys
-        return rows, torch.cat(parts)
+        return rows, parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _kept(self, row: int, prompt: Sequence[int]) -> KeptRow | None:
         """A conversation that ended and that a prompt continues, where its keys and values can be used."""
         if self.network.caching != "shared":
             return None
-        found = self.sampler.kept.before(self.network, self.weights, prompt)
+        found = self.sampler.kept.before(self.network, self.weights.weights, prompt)
         fits = found is not None and self._key(row, len(found.ids)) == self._key(row, len(prompt))
         return found if fits else None
 

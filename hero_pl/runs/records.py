@@ -1,9 +1,9 @@
 """``trajectories.jsonl``: the episodes of a run with their reflections and token losses, one JSON object per line.
 
-A line holds ``schema``, ``stage``, ``step``, ``trajectory``, ``reflection``, ``token_loss``, ``token_student`` and
-``token_teacher``. All fields of :mod:`hero_pl.types` are kept, and reading returns exactly what was written. A prompt
-mostly repeats the previous prompt and action, so ``prompt_shared`` counts the leading ids that are the same and
-``prompt_ids`` holds only the rest.
+A line holds ``schema``, ``stage``, ``step``, ``trajectory``, ``reflection``, ``token_loss``, ``token_student``,
+``token_teacher`` and ``hints``. All fields of :mod:`hero_pl.types` are kept, and reading returns exactly what was
+written. A prompt mostly repeats the previous prompt and action, so ``prompt_shared`` counts the leading ids that are
+the same and ``prompt_ids`` holds only the rest.
 
 The module also defines when an episode is evaluable, when it succeeded, and when a turn was refused.
 """
@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 
 from hero_pl.errors import HeroError
 from hero_pl.runs.jsonl import append_lines, read_lines
-from hero_pl.types import Diagnosis, FinishReason, Reflection, StopReason, Trajectory, Turn
+from hero_pl.types import Diagnosis, FinishReason, Hint, Reflection, StopReason, Trajectory, Turn
 
 RECORDS_FILE = "trajectories.jsonl"
 """Name of the file in a run folder."""
@@ -49,6 +49,8 @@ class Record:
     """Student's probability of the sampled id."""
     token_teacher: PerToken | None = None
     """Teacher's probability of the same id."""
+    hints: tuple[Hint | None, ...] | None = None
+    """Per turn: the hint that was in the teacher's context, or ``None`` for a turn that the teacher did not score."""
 
 
 def append_records(path: Path, records: Iterable[Record]) -> int:
@@ -120,7 +122,7 @@ def to_record(record: Record) -> dict[str, Any]:
     """Convert a record to the JSON object of one line.
 
     Raises:
-        HeroError: Diagnoses or per-token numbers do not match the turns.
+        HeroError: Diagnoses, hints or per-token numbers do not match the turns.
     """
     _check_lengths(record)
     turns = []
@@ -155,6 +157,7 @@ def to_record(record: Record) -> dict[str, Any]:
         "token_loss": _pack_turns(record.token_loss),
         "token_student": _pack_turns(record.token_student),
         "token_teacher": _pack_turns(record.token_teacher),
+        "hints": None if record.hints is None else [None if hint is None else _fields(hint) for hint in record.hints],
     }
 
 
@@ -184,6 +187,7 @@ def from_record(data: Mapping[str, Any]) -> Record:
             token_loss=_unpack_turns(data["token_loss"]),
             token_student=_unpack_turns(data["token_student"]),
             token_teacher=_unpack_turns(data["token_teacher"]),
+            hints=_hints(data.get("hints")),  # records of version 0.1.0 have none
         )
     except KeyError as error:
         raise HeroError(
@@ -232,6 +236,11 @@ def _reflection(data: Mapping[str, Any]) -> Reflection:
     return Reflection(**values)
 
 
+def _hints(data: Sequence[Mapping[str, Any] | None] | None) -> tuple[Hint | None, ...] | None:
+    """Read the hints of one episode."""
+    return None if data is None else tuple(None if one is None else Hint(**one) for one in data)
+
+
 def _check_lengths(record: Record) -> None:
     """Check the lengths of all per-turn and per-token lists."""
     turns = record.trajectory.turns
@@ -241,6 +250,8 @@ def _check_lengths(record: Record) -> None:
             f"{place}: {len(record.reflection.diagnoses)} diagnoses for {len(turns)} turns. "
             "A reflection has one diagnosis or None per turn."
         )
+    if record.hints is not None and len(record.hints) != len(turns):
+        raise HeroError(f"{place}: {len(record.hints)} hints for {len(turns)} turns. Give one hint or None per turn.")
     for name in ("token_loss", "token_student", "token_teacher"):
         per_turn: PerToken | None = getattr(record, name)
         if per_turn is None:

@@ -1,32 +1,16 @@
 """Two processes with gloo on the CPU learn exactly what one process learns from the same episodes."""
 
 import json
-import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
 sys.path.append(str(Path(__file__).parent))
-from two_ranks import SCENARIOS, TINY, run
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-def environment(**more: str) -> dict[str, str]:
-    """Environment variables without those of earlier distributed runs in this process."""
-    kept = {k: v for k, v in os.environ.items() if k not in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_PORT")}
-    return {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), **more}
+from two_processes import ROOT, environment, fit, free_port
+from two_ranks import SCENARIOS, run
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +95,21 @@ def test_the_turn_budget_counts_the_turns_of_both_processes_and_stops_them_toget
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+def test_an_error_of_one_process_ends_both_with_its_reason(ranks):
+    found = [rank["one rank broken"]["error"] for rank in ranks]
+    assert found == ["Process 1: the shop has closed", "the shop has closed"]
+
+
+def test_held_out_episodes_are_shared_and_every_process_has_the_results_of_all(ranks, alone):
+    expected = alone("held out")
+    assert expected["evaluated"] == 14  # before and after
+    assert [rank["held out"]["evaluated"] for rank in ranks] == [8, 6]
+    for rank in ranks:
+        assert rank["held out"]["held_out"].keys() == expected["held_out"].keys() == {"0", str(expected["turns"])}
+        for mark, found in rank["held out"]["held_out"].items():
+            assert found == expected["held_out"][mark], mark
+
+
 @pytest.mark.parametrize("name", ["all hinted", "unequal", "one rank empty", "grpo"])
 def test_what_is_logged_speaks_for_both_processes(name, ranks, alone):
     first, second = (rank[name]["metrics"] for rank in ranks)
@@ -132,36 +131,8 @@ def test_bug_56_and_58_a_users_counter_mean_and_maximum_come_out_right_over_both
 
 
 def test_the_command_trains_on_two_processes_with_the_shipped_overlay(tmp_path):
-    changes = tmp_path / "tiny.yaml"
-    changes.write_text(
-        yaml.safe_dump(
-            {
-                "model": {
-                    "policy": {
-                        "init_args": {"pretrained": None, "config": TINY, "tokenizer": "hero_pl:pocket-shop"},
-                    },
-                    "objective": {"init_args": {"reflector": "ShopRules"}},
-                },
-                "data": {"tasks_per_step": 2, "max_action_tokens": 4, "limits": {"max_turns": 2}},
-                "turn_budget": {"max_turns": 16},
-                "held_out": {"episodes": 3, "at_turns": []},
-                "trainer": {
-                    "accelerator": "cpu",
-                    "devices": 2,
-                    "enable_progress_bar": False,
-                    "strategy": {
-                        "class_path": "lightning.pytorch.strategies.DDPStrategy",
-                        "init_args": {"process_group_backend": "gloo", "timeout": "0:02:00"},
-                    },
-                    "logger": {"init_args": {"save_dir": str(tmp_path / "runs")}},
-                },
-            }
-        ),
-        encoding="utf-8",
-    )
-    overlays = ["configs/quickstart.yaml", "configs/hardware/data_parallel.yaml", str(changes)]
     done = subprocess.run(
-        [sys.executable, "-m", "hero_pl", "fit", *(word for file in overlays for word in ("--config", file))],
+        fit(tmp_path, {"turn_budget": {"max_turns": 16}, "held_out": {"episodes": 3, "at_turns": []}}),
         cwd=ROOT,
         env=environment(MASTER_PORT=str(free_port())),
         capture_output=True,

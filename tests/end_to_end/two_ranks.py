@@ -18,9 +18,11 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy
 
 from hero_pl.batch import ReduceSum, TokenizedBatch
+from hero_pl.callbacks.held_out import HeldOut
 from hero_pl.callbacks.turn_budget import TurnBudget
 from hero_pl.chat.actions import PlainText
 from hero_pl.datamodule import RolloutDataModule
+from hero_pl.errors import EnvError
 from hero_pl.module import HeroModule
 from hero_pl.objectives.base import LossOutput, Objective, Step
 from hero_pl.objectives.policy_gradient import GRPO
@@ -92,6 +94,21 @@ class Own(SelfDistillation):
         return out
 
 
+class Counted(RolloutDataModule):
+    """Counts the held-out episodes that this rank plays."""
+
+    evaluated, broken = 0, False
+
+    def _counter(self, work: str, total: int, *args: Any) -> Callable[[Trajectory], None]:
+        self.evaluated += total * (work == "evaluating")
+        return super()._counter(work, total, *args)
+
+    def _collect(self, *args: Any) -> list[Trajectory]:
+        if self.broken and self._place()[0] == 1:
+            raise EnvError("the shop has closed")
+        return super()._collect(*args)
+
+
 @dataclass(frozen=True)
 class Scenario:
     objective: Callable[[], Objective]
@@ -99,6 +116,8 @@ class Scenario:
     tokens_per_micro_batch: int = 1 << 20
     group_size: int = 1
     max_turns: int = 0
+    held_out: int = 0
+    broken: bool = False
 
 
 EPISODES = 4
@@ -117,7 +136,9 @@ SCENARIOS = {
     "all ranks empty": Scenario(lambda: SelfDistillation(Some(EPISODES, ())), max_turns=15),
     "own metrics": Scenario(lambda: Own(ShopRules()), tokens_per_micro_batch=1),
     "grpo": Scenario(AnyReward, group_size=4),
+    "held out": Scenario(lambda: SelfDistillation(ShopRules()), held_out=7),
     "budget": Scenario(lambda: SelfDistillation(ShopRules()), max_turns=25),
+    "one rank broken": Scenario(lambda: SelfDistillation(ShopRules()), broken=True),
 }
 
 
@@ -133,7 +154,8 @@ def run(scenario: Scenario, world: int) -> dict[str, Any]:
         clip=0.0,
         tokens_per_micro_batch=scenario.tokens_per_micro_batch,
     )
-    data = RolloutDataModule(
+    held_out = HeldOut(scenario.held_out)
+    data = Counted(
         "hero_pl/WebShopPocket-v0",
         tasks_per_step=EPISODES // world,
         group_size=scenario.group_size,
@@ -152,9 +174,13 @@ def run(scenario: Scenario, world: int) -> dict[str, Any]:
         enable_model_summary=False,
         use_distributed_sampler=False,
         limit_val_batches=0,
-        callbacks=[TurnBudget(scenario.max_turns)],
+        callbacks=[TurnBudget(scenario.max_turns), held_out],
     )
-    trainer.fit(module, data)
+    data.broken = scenario.broken
+    try:
+        trainer.fit(module, data)
+    except EnvError as error:
+        return {"error": str(error)}
     return {
         "gradient": {name: p.grad.clone() for name, p in policy.named_parameters() if p.grad is not None},
         "weights": {name: p.detach().clone() for name, p in policy.named_parameters()},
@@ -162,6 +188,8 @@ def run(scenario: Scenario, world: int) -> dict[str, Any]:
         "version": policy.version,
         "batches": data.steps,
         "metrics": module.last_metrics,
+        "held_out": {mark: {**found, "train_cpu_s": 0} for mark, found in held_out.results.items()},
+        "evaluated": data.evaluated,
         "micro_batches": len({record.trajectory.group for record in module.last_records if record.token_loss[0]}),
     }
 

@@ -84,6 +84,18 @@ def test_hindsight_learns_from_failures_alone_and_from_a_single_episode(policy: 
     assert gradient(objective, policy, [episode(policy, f"try {i}", 0.0) for i in range(size)]).abs().max() > 0
 
 
+def test_a_step_tells_only_the_hints_that_the_teacher_reads(policy: ScriptedPolicy) -> None:
+    texts = ("a miss", "too long " * policy.dialect.max_length, "weight 0")
+    reflections = [Reflection((Diagnosis(text, "low" if "0" in text else "high"),), "ok") for text in texts]
+    objective = SelfDistillation(ScriptedReflector(reflections), confidence_weights={"low": 0.0})
+    step = objective.prepare([episode(policy, "try", 0.0) for _ in texts], policy, lambda local: local)
+    assert step.hints is not None
+    (read,), *others = step.hints
+    assert read is not None
+    assert "a miss" in read.text
+    assert others == [[None], [None]]
+
+
 @pytest.mark.parametrize(("weights", "passes"), [(LiveWeights, 1), (TrustRegionWeights, 2)])
 def test_bug_53_the_tokens_of_a_teacher_count_once_per_pass(policy, weights, passes) -> None:
     objective = hero(1)

@@ -155,7 +155,7 @@ def test_every_token_of_every_conversation_is_fed_exactly_once(policy: HuggingFa
 def test_moving_up_leaves_a_slot_for_each_token_of_the_longest_conversation(policy: HuggingFacePolicy) -> None:
     _, session = play(policy, [0, 1, 2], Sampling(1.0, 12))
     batch = only_batch(session)
-    with policy.sampling():
+    with policy.sampling(), session.weights.ready(0):
         batch.feed({min(batch.fed, key=lambda row: len(batch.fed[row])): [5] * 40})
     loose = batch.mask.shape[1]
     batch._move_up()

@@ -23,7 +23,7 @@ from hero_pl.runs.records import (
     succeeded,
     to_record,
 )
-from hero_pl.types import Diagnosis, FinishReason, Reflection, StopReason, Trajectory, Turn
+from hero_pl.types import Diagnosis, FinishReason, Hint, Reflection, StopReason, Trajectory, Turn
 
 
 def turn(number: int, prompt: tuple[int, ...], action: tuple[int, ...] = (7, 8)) -> Turn:
@@ -84,6 +84,7 @@ def full() -> Record:
         token_loss=((0.1, 1e-17), None, (math.inf,)),
         token_student=((0.5, 1 / 3), None, (math.nan,)),
         token_teacher=((0.9, 0.0), (0.1, 0.2), None),
+        hints=(None, Hint(2, "<hint>wrong cup</hint>", "low", True, "back", "system", "<hint></hint>"), None),
     )
 
 
@@ -103,7 +104,7 @@ def test_a_record_without_reflection_and_losses_comes_back_exactly() -> None:
     assert through_json(bare) == bare
 
 
-@pytest.mark.parametrize("kind", [Trajectory, Turn, Reflection, Diagnosis])
+@pytest.mark.parametrize("kind", [Trajectory, Turn, Reflection, Diagnosis, Hint, Record])
 def test_no_field_is_forgotten(full: Record, kind: type) -> None:
     data = to_record(full)
     written = {
@@ -111,6 +112,8 @@ def test_no_field_is_forgotten(full: Record, kind: type) -> None:
         Turn: data["trajectory"]["turns"][0],
         Reflection: data["reflection"],
         Diagnosis: data["reflection"]["diagnoses"][1],
+        Hint: data["hints"][1],
+        Record: data,
     }[kind]
     assert {field.name for field in dataclasses.fields(kind)} <= set(written)
 
@@ -167,6 +170,17 @@ def test_an_unknown_stop_reason_is_refused(full: Record) -> None:
 def test_losses_that_do_not_fit_the_turns_are_refused(full: Record, loss: tuple) -> None:
     with pytest.raises(HeroError, match="token_loss"):
         to_record(dataclasses.replace(full, token_loss=loss))
+
+
+def test_a_line_without_hints_as_earlier_versions_wrote_it_is_read(full: Record) -> None:
+    data = to_record(full)
+    del data["hints"]
+    assert from_record(data).hints is None
+
+
+def test_hints_that_do_not_fit_the_turns_are_refused(full: Record) -> None:
+    with pytest.raises(HeroError, match="1 hints for 3 turns"):
+        to_record(dataclasses.replace(full, hints=(None,)))
 
 
 def test_diagnoses_that_do_not_fit_the_turns_are_refused(full: Record) -> None:

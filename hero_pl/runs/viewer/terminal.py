@@ -81,6 +81,10 @@ def _episode(record: Record) -> Panel:
             if diagnosis.next_action_target is not None:
                 body.append("    target ", style="yellow")
                 body.append(plain(str(dict(diagnosis.next_action_target))) + "\n")
+        hint = record.hints[i] if record.hints else None
+        if hint is not None:
+            body.append(f"    hint of the teacher ({hint.position or 'position of the template'}) ", style="magenta")
+            body.append(plain(hint.text.strip() or "empty").replace("\n", "\n    ") + "\n", style="dim")
         if turn.observation:
             body.append(f"    {plain(turn.role)} ", style="cyan")
             body.append(plain(turn.observation.strip()).replace("\n", "\n    ") + "\n", style="dim")

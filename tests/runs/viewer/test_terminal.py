@@ -11,16 +11,17 @@ from rich.console import Console
 from hero_pl.errors import HeroError
 from hero_pl.runs.records import Record, append_records
 from hero_pl.runs.viewer import print_terminal
-from hero_pl.runs.viewer.page import write_html
+from hero_pl.runs.viewer.page import Source, write_html
 from hero_pl.runs.viewer.terminal import plain
-from hero_pl.types import Diagnosis, Reflection, StopReason, Trajectory, Turn
+from hero_pl.types import Diagnosis, Hint, Reflection, StopReason, Trajectory, Turn
 
 
 def record(task: str, observation: str = "a page", reward: float = 1.0) -> Record:
     turns = (Turn(1, (1,), (5, 6), (-0.1, -0.2), "click[Buy]", "click[Buy]", observation, "tool", malformed="no name"),)
     trajectory = Trajectory(task, "e", 0, 0, "", (), "buy [bold]a cup[/bold]", turns, reward, StopReason.MAX_TURNS)
     reflection = Reflection((Diagnosis("the wrong cup", "medium", {"name": "back"}),), "ok")
-    return Record("train", 2, trajectory, reflection, ((0.25, 0.75),))
+    hints = (Hint(1, "it should go back", position="system"),)
+    return Record("train", 2, trajectory, reflection, ((0.25, 0.75),), hints=hints)
 
 
 def shown(path: Path, limit: int, stage: str | None = None) -> str:
@@ -41,6 +42,7 @@ def test_an_episode_is_shown_with_reply_observation_diagnosis_and_loss(tmp_path:
         "tool a page",
         "diagnosis (medium) the wrong cup",
         "{'name': 'back'}",
+        "hint of the teacher (system) it should go back",
         "reward 0.5 · 1 turns · max_turns · reflection ok",
         "buy [bold]a cup[/bold]",
     ):
@@ -63,7 +65,7 @@ def test_floor_user_and_broken_episodes_are_shown_with_the_success(tmp_path: Pat
     assert "1 broken" in text
     assert text.count("50%") == 2  # success and floor, over the two episodes that count
     page = tmp_path / "page.html"
-    write_html(path, page)
+    write_html([Source(path)], page)
     assert '"broken":1,"success":0.5,"floor":0.5,"users":["scripted-full"]' in page.read_text(encoding="utf-8")
 
 

@@ -1,0 +1,48 @@
+"""Episodes that several training processes (ranks) play together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch.distributed as dist
+
+from hero_pl.errors import HeroError
+from hero_pl.rollout.health import Health
+from hero_pl.types import Trajectory
+
+
+def over_ranks(
+    health: Health, play: Callable[[], list[Trajectory]], gather: bool = False
+) -> tuple[list[Trajectory], list[list[Trajectory]]]:
+    """Play this rank's share; all ranks agree on the tasks in quarantine, and an error of one ends all of them.
+
+    Args:
+        health: Of the environment that is played.
+        play: Plays the share of this rank.
+        gather: Whether each rank gets the episodes of all.
+
+    Returns:
+        The episodes of this rank; and those of each rank, or of this one only without ``gather``.
+
+    Raises:
+        HeroError: Of this rank, or of the first other one with an error.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        played = play()
+        return played, [played]
+    suspects, error = set(health.suspects), None
+    played = []
+    try:
+        played = play()
+    except HeroError as caught:  # the others wait for this rank
+        error = caught
+    found: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(found, (health.state_dict(), error, played if gather else []))
+    if error is not None:
+        raise error
+    for rank, (_, other, _) in enumerate(found):
+        if other is not None:
+            raise type(other)(f"Process {rank}: {other}")
+    health.agree(suspects, [state for state, _, _ in found])
+    return played, [share for _, _, share in found] if gather else [played]
