@@ -20,6 +20,7 @@ from hero_pl.evaluation.summary import logged, remarks, summarize
 from hero_pl.objectives.base import Objective, Step
 from hero_pl.optimizer import OptimizerSettings, apply_settings
 from hero_pl.policy.base import Policy
+from hero_pl.rollout.ahead import check_ahead
 from hero_pl.runs.records import Record, append_records, evaluable, to_record
 from hero_pl.scalars import Scalar, largest, measured, total
 from hero_pl.step import IdleBatches, StepOutputs, over_ranks, step_records
@@ -121,6 +122,10 @@ class HeroModule(lightning.LightningModule):
         if stage == "fit" and data is not None:
             self.objective.check(data.group_size)
             self._check_staleness(self.updates_per_batch - 1, f"updates_per_batch={self.updates_per_batch}")
+            if data.ahead:
+                check_ahead(self.policy.sampler.in_process, self.objective.redraws)
+                lag = 2 * self.updates_per_batch - 1
+                self._check_staleness(lag, f"data.ahead=1, updates_per_batch={self.updates_per_batch}")
         if data is not None:
             room, reply = self.policy.context_length(), data.sampling.max_action_tokens
             if reply >= room:
@@ -205,7 +210,7 @@ class HeroModule(lightning.LightningModule):
             if updated:
                 self.objective.after_step(self.policy)
                 self.policy.version += 1
-                self.policy.sampler.sync(self.policy)
+                self._send_weights()
         metrics |= {**outputs.metrics(), "train/skipped_steps": largest(not updated)}
         metrics = over_ranks(metrics, self.trainer.world_size)
         self._log_step(metrics, len(trajectories))
@@ -215,6 +220,14 @@ class HeroModule(lightning.LightningModule):
         self.last_records += [Record("train", self.global_step, t) for t in trajectories if not evaluable(t)]
         if self.broken_steps >= self.max_broken_steps:
             raise self._broken()
+
+    def _send_weights(self) -> None:
+        """Send the weights to the sampler; while it plays ahead, the data module does so when it has finished."""
+        data = getattr(self.trainer, "datamodule", None)
+        if data is not None and data.ahead:
+            data.next.unsent = True
+        else:
+            self.policy.sampler.sync(self.policy)
 
     def on_train_batch_end(self, *args: Any) -> None:
         """End a run without optimizer steps, after the callbacks have written its last batch.
@@ -384,4 +397,4 @@ class HeroModule(lightning.LightningModule):
         state = checkpoint["hero"]
         self.objective.roll_back(state["objective"])
         self.policy.load_copies(state["copies"])
-        self.policy.sampler.sync(self.policy)
+        self._send_weights()

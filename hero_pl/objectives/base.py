@@ -93,6 +93,11 @@ class Objective(ABC):
             collector: Plays the environments of the training split, for components that need it.
         """
 
+    @property
+    def redraws(self) -> bool:
+        """Whether :meth:`redraw` can reject groups."""
+        return False
+
     def redraw(self, trajectories: Sequence[Trajectory], attempt: int) -> list[int]:
         """Groups of a rollout batch to replace by other tasks before the step (dynamic sampling).
 

@@ -49,6 +49,11 @@ class _WithPolicyGradient(SelfDistillation):
         super().start(policy)
         self.policy_gradient.start(policy)
 
+    @property
+    def redraws(self) -> bool:
+        """See :attr:`Objective.redraws`."""
+        return self.policy_gradient.redraws
+
     def redraw(self, trajectories: Sequence[Trajectory], attempt: int) -> list[int]:
         """Groups without a signal for the policy gradient."""
         return self.policy_gradient.redraw(trajectories, attempt)

@@ -109,6 +109,9 @@ class Session(ABC):
 class Sampler(ABC):
     """Samples actions from a policy."""
 
+    in_process = True
+    """Whether it runs the network of the policy; others may sample while the policy is trained."""
+
     @abstractmethod
     def open(
         self, policy: SampledPolicy, sampling: Sampling, seeds: Sequence[int] = (), weights: str = "live"
