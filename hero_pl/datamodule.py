@@ -236,17 +236,14 @@ class RolloutDataModule(lightning.LightningDataModule):
             PolicyError: Out of memory; the message has the settings to lower.
         """
         objective: Any = self.trainer.lightning_module.objective if self.trainer else None
-        policy.sampler.keep(objective.continues if objective else 0)
         try:
-            with self._precision():
+            with self._precision(), policy.sampler.keeping(objective.continues if objective else 0):
                 return self.collector("train").collect(specs, policy, self.sampling, on_episode)
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise PolicyError(
                 f"Out of memory with {min(self.limits.num_envs, len(specs))} episodes in flight. Lower "
                 "data.limits.num_envs, data.max_action_tokens or data.limits.max_turns."
             ) from error
-        finally:
-            policy.sampler.keep(0)
 
     def _resampled(self, trajectories: list[Trajectory], policy: Policy) -> list[Trajectory]:
         """Replace rejected groups by groups of random tasks, until the objective accepts every group."""

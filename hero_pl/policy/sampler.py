@@ -11,7 +11,8 @@ prompt, however many other conversations run beside it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -52,7 +53,7 @@ class CachedSampler(Sampler):
             raise ConfigError(f"sync_every={sync_every}: expected at least 1 token.")
         self.refill, self.sync_every, self.merge = refill, sync_every, merge
         self.kept = KeptRows()
-        """Conversations that have ended, see :meth:`keep`."""
+        """Conversations that have ended, see :meth:`keeping`."""
 
     def open(
         self, policy: SampledPolicy, sampling: Sampling, seeds: Sequence[int] = (), weights: str = "live"
@@ -70,9 +71,14 @@ class CachedSampler(Sampler):
             )
         return CachedSession(self, policy, policy.network, sampling, seeds, weights)
 
-    def keep(self, rows: int) -> None:
-        """See :meth:`Sampler.keep`."""
+    @contextmanager
+    def keeping(self, rows: int) -> Iterator[None]:
+        """See :meth:`Sampler.keeping`."""
         self.kept.limit = rows
+        try:
+            yield
+        finally:
+            self.kept.limit = 0
 
     def forget(self) -> None:
         """See :meth:`Sampler.forget`."""

@@ -50,10 +50,9 @@ def played(tiny_policy: Any, tiny_data: Any) -> Any:
         policy, data = tiny_policy(), tiny_data(tasks_per_step=episodes)
         policy.sampler = sampler = Sessions()
         policy.load()
-        sampler.keep(keep)
         specs, collect = data.specs(0), data.collector("train").collect
-        found = collect(specs[:1], policy, Sampling(1.0, 9)) + collect(specs[1:], policy, data.sampling)
-        sampler.keep(0)
+        with sampler.keeping(keep):
+            found = collect(specs[:1], policy, Sampling(1.0, 9)) + collect(specs[1:], policy, data.sampling)
         return policy, sampler, found
 
     return play
@@ -117,8 +116,8 @@ def test_other_weights_and_another_precision_never_take_what_was_kept(played: An
     with torch.autocast("cpu", torch.bfloat16):
         assert sampler.kept.before(network, "live", prompt) is None
     assert sampler.kept.before(network, "live", prompt[:20]) is None
-    sampler.keep(8)
-    sampler.kept.put(network, "initial", KeptRow(prompt[:9], ()))
+    with sampler.keeping(8):
+        sampler.kept.put(network, "initial", KeptRow(prompt[:9], ()))
     assert [row.ids for row in sampler.kept.rows] == [prompt[:9]]
 
 
