@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer
-
-if TYPE_CHECKING:
-    from hero_pl.policy.network import States
 
 
 class NotingLayer(DynamicLayer):  # type: ignore[no-untyped-call]
@@ -27,7 +24,7 @@ def noting_cache() -> Cache:
     return Cache(layer_class_to_replicate=NotingLayer)
 
 
-def noted(cache: Any, lengths: Sequence[int]) -> Iterator[States]:
+def noted(cache: Any, lengths: Sequence[int]) -> Iterator[tuple[tuple[Tensor, Tensor], ...]]:
     """Keys and values of each row, without its padding on the right, as constants."""
     for row, length in enumerate(lengths):
         yield tuple(
