@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import shutil
 import sys
 import tempfile
@@ -71,7 +72,8 @@ def pages(folder: Path, episodes: int, turns: int, tokens: int) -> dict[str, flo
     start = time.process_time()
     count = write_html([Source(records, lambda ids: [WORDS[one] for one in ids])], page)
     sizes = {"records_mb": records.stat().st_size / 1e6, "page_mb": page.stat().st_size / 1e6}
-    return {"episodes": count, **sizes, "write_cpu_s": time.process_time() - start}
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+    return {"episodes": count, **sizes, "write_cpu_s": time.process_time() - start, "write_peak_mb": peak_mb}
 
 
 def measure(page_file: Path, browser: Any) -> dict[str, float]:

@@ -1,9 +1,10 @@
 """The page in a real browser. With ``HERO_PL_PICTURES=docs/pictures`` the pictures of the documentation are written.
 
-The runs in the pictures are the folders in ``HERO_PL_RUNS``, separated like a search path.
+``HERO_PL_RUNS`` names two run folders, separated like a search path: those of the documentation are
+``configs/quickstart.yaml`` and the same with ``configs/controls/shuffled_diagnosis.yaml``.
 """
 
-import json
+import io
 import os
 import re
 from collections.abc import Callable
@@ -11,11 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from hero_pl.cli.look import _write_page
 from hero_pl.runs.folders import one_run
-from hero_pl.runs.records import Record, append_records
-from hero_pl.runs.viewer import Source, chunks, write_html
+from hero_pl.runs.records import Record, append_records, read_records, succeeded
+from hero_pl.runs.viewer import Source, chunks, print_terminal, write_html
 from hero_pl.types import Diagnosis, Hint, Reflection, StopReason, Trajectory, Turn
 
 NASTY = "</script><script>alert(1)</script><img src=x onerror=alert(2)><b>bold</b> {{data}} \u202e \ud800"
@@ -327,25 +329,33 @@ def test_pictures_of_the_documentation(tab, tmp_path) -> None:
     paths = [one_run(Path(run)) for run in os.environ["HERO_PL_RUNS"].split(os.pathsep)]
     tab.set_viewport_size({"width": 1200, "height": 860})
 
-    def shoot(name: str, shown: list[Path], fragment: str = "", ready: str = "article", tokens: int = 0) -> None:
+    def shoot(name: str, shown: list[Path], episode: int, ready: str = "article", keys: str = "") -> None:
         out = tmp_path / f"{name}.html"
         _write_page(shown, out)
-        tab.goto(out.as_uri() + fragment)
+        tab.goto(f"{out.as_uri()}#episode={episode}")
         tab.wait_for_selector(ready)
-        for _ in range(tokens):
-            tab.keyboard.press("ArrowRight")
+        for key in keys.split():
+            tab.keyboard.press(f"Arrow{key}")
         tab.screenshot(path=folder / f"{name}.png")
         assert (folder / f"{name}.png").stat().st_size < 250_000
 
-    failed = next(
+    first, second = (list(read_records(path)) for path in paths)
+    failed = next(i for i, one in enumerate(first) if one.token_loss and not succeeded(one.trajectory))
+    lost = {(one.trajectory.task_id, one.step) for one in second if one.token_loss and not succeeded(one.trajectory)}
+    won = next(
         i
-        for i, line in enumerate(paths[0].open(encoding="utf-8"))
-        if (one := json.loads(line))["token_loss"] and one["trajectory"]["reward"] < 1.0
+        for i, one in enumerate(first)
+        if one.step >= 10 and succeeded(one.trajectory) and (one.trajectory.task_id, one.step) in lost
     )
-    shoot("page-light", paths[:1], f"#episode={failed}", tokens=3)
+    shoot("page-light", paths[:1], failed, keys="Right Right")
     tab.emulate_media(color_scheme="dark")
-    shoot("page-dark", paths[:1], f"#episode={failed}")
+    shoot("page-dark", paths[:1], failed)
     tab.emulate_media(color_scheme="light")
-    shoot("page-pair", paths, f"#episode={failed}", ".pair article:nth-child(2)")
+    shoot("page-pair", paths, won, ".pair article:nth-child(2)", "Right Down Down Down Right")
     tab.set_viewport_size({"width": 400, "height": 860})
-    shoot("page-narrow", paths[:1], f"#episode={failed}")
+    shoot("page-narrow", paths[:1], failed)
+    console = Console(record=True, width=100, file=io.StringIO(), force_terminal=True)
+    print_terminal(paths[0], 1, console, "train")
+    drawn = console.export_svg(title="hero_pl view RUN --terminal --stage train --limit 1")
+    fonts = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)  # they would be fetched
+    (folder / "terminal.svg").write_text(fonts.sub("", drawn), encoding="utf-8")
