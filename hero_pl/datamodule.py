@@ -235,8 +235,9 @@ class RolloutDataModule(lightning.LightningDataModule):
         Raises:
             PolicyError: Out of memory; the message has the settings to lower.
         """
+        objective: Any = self.trainer.lightning_module.objective if self.trainer else None
         try:
-            with self._precision():
+            with self._precision(), policy.sampler.keeping(objective.continues if objective else 0):
                 return self.collector("train").collect(specs, policy, self.sampling, on_episode)
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise PolicyError(

@@ -67,6 +67,11 @@ class Objective(ABC):
         """Whether the loss is valid for actions of an older policy (it has a correction, or needs none)."""
         return False
 
+    @property
+    def continues(self) -> int:
+        """How many of the latest episodes :meth:`prepare` goes on with under the weights that played them."""
+        return 0
+
     def check(self, group_size: int) -> None:  # noqa: B027
         """Refuse invalid settings, before any model is loaded.
 

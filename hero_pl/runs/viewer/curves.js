@@ -10,7 +10,7 @@ function svg(tag, attributes, ...children) {
 
 function chart(panel) {
   const xs = panel.lines.flatMap((line) => line.x), ys = panel.lines.flatMap((line) => line.y).filter(known);
-  const right = Math.max(...xs, 1), low = Math.min(...ys), high = Math.max(...ys), height = high - low || 1;
+  const right = Math.max(...xs, 1), low = panel.low ?? Math.min(...ys), high = panel.high ?? Math.max(...ys), height = high - low || 1;
   const place = (x, y) => ((x / right) * WIDTH).toFixed(1) + "," + (TOP + (1 - (y - low) / height) * (HEIGHT - 2 * TOP)).toFixed(1);
   const told = panel.lines.map((line) => data.runs[line.run].name + ": " + number(line.y[0], 3) + " to " + number(line.y[line.y.length - 1], 3));
   const picture = svg("svg", { viewBox: "0 0 " + WIDTH + " " + HEIGHT, preserveAspectRatio: "none", role: "img", "aria-label": panel.title + " over training turns. " + told.join("; ") },

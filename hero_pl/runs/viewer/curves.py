@@ -14,7 +14,7 @@ POINTS = 200
 
 
 def curves(records: Sequence[Path]) -> list[dict[str, Any]]:
-    """Title, column and one line per run of every panel that at least one run has logged twice.
+    """Title, column, bounds and one line per run of every panel that at least one run has logged twice.
 
     Args:
         records: The records of each run; a run without ``metrics.csv`` has no lines.
@@ -31,7 +31,8 @@ def curves(records: Sequence[Path]) -> list[dict[str, Any]]:
             continue
         lines = [_line(number, run[column], noisy(column)) for number, run in enumerate(runs) if column in run]
         if any(len(line["x"]) > 1 for line in lines):
-            panels.append({"title": panel.title, "column": column, "lines": lines})
+            bounds = {"low": short(panel.low), "high": short(panel.high)}
+            panels.append({"title": panel.title, "column": column, **bounds, "lines": lines})
     return panels
 
 

@@ -236,7 +236,9 @@ def test_curves_come_from_the_metrics_beside_the_records(records_path: Path, tmp
     (records_path.parent / "metrics.csv").write_text("step,train/turns,train/loss\n0,10,0.5\n1,20,0.25\n")
     write_html([Source(records_path)], out)
     line = {"run": 0, "x": [10.0, 20.0], "y": [0.5, 0.25]}
-    assert data_of(out)["curves"] == [{"title": "loss", "column": "train/loss", "lines": [line]}]
+    assert data_of(out)["curves"] == [
+        {"title": "loss", "column": "train/loss", "low": None, "high": None, "lines": [line]}
+    ]
 
 
 def test_a_decoder_that_loses_an_id_is_refused(records_path: Path, tmp_path: Path) -> None:
