@@ -1,10 +1,12 @@
 """Memory and time of a full-vocabulary divergence: plain logits compared with the chunked linear form.
 
-    python benchmarks/divergence_memory.py --vocab 151936 --csv divergence_memory.csv
+    python benchmarks/divergence_memory.py --csv divergence_memory.csv
 
 Each variant runs forward and backward, including the gradient of the output head, in its own process. Memory is the
 increase of the peak over the peak with the inputs loaded; time is CPU time on one thread. Only ratios are comparable
 across machines. The gradients of every variant are first compared with those of the plain one on a small problem.
+
+Exits with status 1 if the last variant is above a bar of ``BARS``, which hold for N=1024, d=256 and V=151936.
 """
 
 from __future__ import annotations
@@ -33,6 +35,8 @@ from hero_pl.losses import (
 
 LOSSES = {"JensenShannon": JensenShannon, "ForwardKL": ForwardKL, "ReverseKL": ReverseKL}
 PLAIN = 0
+BARS = {"memory_ratio": 0.08, "time_ratio": 0.55, "gradient_error": 1e-5}
+"""Largest accepted memory and time as shares of the plain form, and largest relative error of a gradient."""
 
 
 def build_inputs(tokens: int, width: int, vocab: int) -> dict[str, Tensor]:
@@ -87,19 +91,19 @@ def worst_gradient_error(name: str, chunk: int) -> float:
     return max(float((one - other).norm() / one.norm()) for one, other in zip(plain, chunked, strict=True))
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--loss", choices=LOSSES, default="JensenShannon")
     parser.add_argument("--tokens", type=int, default=1024, help="action tokens N")
     parser.add_argument("--width", type=int, default=256, help="hidden size d")
-    parser.add_argument("--vocab", type=int, default=32_000, help="vocabulary V")
+    parser.add_argument("--vocab", type=int, default=151_936, help="vocabulary V")
     parser.add_argument("--chunks", type=int, nargs="+", default=[256, 64], help="tokens projected at a time")
     parser.add_argument("--csv", type=Path, help="also write the table here")
     parser.add_argument("--variant", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.variant is not None:
         print(json.dumps(measure(options.loss, options.tokens, options.width, options.vocab, options.variant)))
-        return
+        return 0
 
     rows = []
     for chunk in (PLAIN, *options.chunks):
@@ -122,7 +126,10 @@ def main() -> None:
         print("".join(f"{value:>16}" for value in row.values()))
     if options.csv:
         write_rows(options.csv, rows)
+    broken = [name for name, bar in BARS.items() if float(rows[-1][name]) > bar]
+    print(f"bars {BARS}:", f"broken: {', '.join(broken)}" if broken else "held")
+    return int(bool(broken))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

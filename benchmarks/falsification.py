@@ -102,7 +102,7 @@ def score(
     hints = objective.teacher.advise(trajectories, reflections, policy.dialect)
     batch = tokenize(trajectories, hints, policy.dialect, device=next(policy.parameters()).device)
     found: dict[tuple[int, int], TurnScore] = {}
-    for micro in batch.split(cli.model.tokens_per_micro_batch):
+    for micro in batch.split(cli.model.micro_batch_tokens):
         with policy.sampling():
             student, teacher = policy.score(micro.student), policy.score(micro.teacher)
             divergence = objective.divergence(student, teacher, micro.action_ids)

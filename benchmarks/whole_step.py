@@ -10,12 +10,19 @@ separate   hero_pl with ``teacher_scoring: separate`` and ``logits_at_once: 0``:
 default    hero_pl as it comes
 
 Exits with status 1 if ``default`` costs more than ``--bar`` times ``naive``.
+
+    python benchmarks/whole_step.py --peer
+
+compares ``default``, alone and with a review of 480 tokens per episode (``reviewed``), with two trainers of TRL 1.16 on
+the same numbers of tokens (``peer_trl.py``), in CPU time and, a process each, in peak memory. Exits with status 1 above
+a bar of ``BARS``.
 """
 
 from __future__ import annotations
 
 import argparse
 import resource
+import subprocess
 import sys
 import tempfile
 import time
@@ -27,22 +34,32 @@ from typing import Any
 
 import gymnasium
 import torch
+from peer_trl import PEERS, Lengths, missing
 from tables import write_rows
 from throughput import random_policy
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from hero_pl.chat.actions import PlainText
 from hero_pl.chat.byte_tokenizer import with_chatml
+from hero_pl.module import TOKENS_PER_MICRO_BATCH
 from hero_pl.objectives.self_distillation import SelfDistillation
 from hero_pl.policy.huggingface import HuggingFacePolicy
 from hero_pl.policy.sampling import Sampling
 from hero_pl.reflection.base import Reflector
+from hero_pl.reflection.self_reflector import review_prompt
 from hero_pl.rollout.collect import Collector, Limits
 from hero_pl.rollout.specs import EpisodeSpec
 from hero_pl.teacher.hindsight import HindsightTeacher
 from hero_pl.types import Diagnosis, Reflection, ScoreRow, Trajectory
 
 PARTS = ("rollout", "teacher", "student", "optimizer")
+
+REVIEW_TOKENS = 480
+BARS = {
+    "GRPOTrainer": {"default": 0.40, "reviewed": 0.5, "memory": 0.19},
+    "SDPOTrainer": {"default": 0.37, "reviewed": 0.5, "memory": 0.7},
+}
+"""Largest accepted shares of a peer's CPU time, and of its peak memory by ``default``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +107,16 @@ class Ready(Reflector):
         return [Reflection(tuple(Diagnosis(self.text, "high") for _ in t.turns), "ok") for t in trajectories]
 
 
+class Writing(Ready):
+    """The same, after the policy has written a review of fixed length."""
+
+    def reflect(self, trajectories: Sequence[Trajectory], policy: Any) -> list[Reflection]:
+        with policy.sampling():
+            session = policy.sampler.open(policy, Sampling(0.0, REVIEW_TOKENS), range(len(trajectories)))
+            session.act(range(len(trajectories)), [review_prompt(t, policy.dialect) for t in trajectories])
+        return super().reflect(trajectories, policy)
+
+
 def build_policy(width: int, vocab: int, **settings: Any) -> HuggingFacePolicy:
     """Random weights; a byte tokenizer whose other ids are pairs of bytes that no text is encoded as."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -104,16 +131,21 @@ def build_policy(width: int, vocab: int, **settings: Any) -> HuggingFacePolicy:
 
 
 class Clock:
-    """CPU seconds by part."""
+    """CPU seconds by part, or what else ``now`` reads."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float] = time.process_time) -> None:
+        self.now = now
         self.spent: dict[str, float] = defaultdict(float)
+
+    @property
+    def total(self) -> float:
+        return sum(self.spent.values())
 
     def timed(self, part: str, work: Callable[..., Any]) -> Callable[..., Any]:
         def run(*args: Any, **kwargs: Any) -> Any:
-            started = time.process_time()
+            started = self.now()
             found = work(*args, **kwargs)
-            self.spent[part] += time.process_time() - started
+            self.spent[part] += self.now() - started
             return found
 
         return run
@@ -122,11 +154,13 @@ class Clock:
 class Ours:
     """A step of the shipped classes."""
 
-    def __init__(self, load: Load, width: int, vocab: int, at_once: Any, **objective: Any) -> None:
+    def __init__(
+        self, load: Load, width: int, vocab: int, at_once: Any, reflector: type[Ready] = Ready, **objective: Any
+    ) -> None:
         self.load = load
         self.policy = build_policy(width, vocab, logits_at_once=at_once)
         self.objective = SelfDistillation(
-            Ready(load.diagnosis), HindsightTeacher(template="short"), probe_turns=0, **objective
+            reflector(load.diagnosis), HindsightTeacher(template="short"), probe_turns=0, **objective
         )
         self.objective.start(self.policy)
         self.collector = Collector(
@@ -137,23 +171,23 @@ class Ours:
         )
         self.optimizer = torch.optim.AdamW(self.policy.parameters(), lr=0.0)
 
-    def step(self, seed: int) -> tuple[Clock, list[Trajectory], float]:
-        clock = Clock()
+    def step(self, seed: int, now: Callable[[], float] = time.process_time) -> tuple[Clock, list[Trajectory], float]:
+        clock = Clock(now)
         weights = self.objective.weights
         scores, weights.scores = weights.scores, clock.timed("teacher", weights.scores)  # type: ignore[method-assign]
         specs = [EpisodeSpec(self.collector.task_ids[i], i, seed + i) for i in range(self.load.episodes)]
         play = clock.timed("rollout", self.collector.collect)
         played = play(specs, self.policy, Sampling(1.0, self.load.action))
-        started = time.process_time()
+        started = now()
         with torch.no_grad():
             batch = self.objective.prepare(played, self.policy, lambda local: local).batch
         self.optimizer.zero_grad()
         total = 0.0
-        for micro in batch.split(16384):
+        for micro in batch.split(TOKENS_PER_MICRO_BATCH[True]):
             loss = self.objective.loss(self.policy, micro).loss
             loss.backward()
             total += float(loss.detach())
-        clock.spent["student"] = time.process_time() - started - clock.spent["teacher"]
+        clock.spent["student"] = now() - started - clock.spent["teacher"]
         clock.timed("optimizer", self.optimizer.step)()
         weights.scores = scores  # type: ignore[method-assign]
         return clock, played, total
@@ -229,6 +263,56 @@ def peak_mib() -> float:
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
+def step_of(name: str, size: tuple[Load, int, int], folder: str) -> Callable[[], float]:
+    """A function that makes one step of a variant or a peer, and returns its CPU seconds."""
+    if name not in PEERS:
+        ours = Ours(*size, "auto", Writing if name == "reviewed" else Ready)
+        return lambda: sum(ours.step(0)[0].spent.values())
+    ours = Ours(*size, "auto")
+    specs = [EpisodeSpec(ours.collector.task_ids[i], i, i) for i in range(2)]
+    played = ours.collector.collect(specs, ours.policy, Sampling(1.0, size[0].action))
+    with torch.no_grad():
+        batch = ours.objective.prepare(played, ours.policy, lambda local: local).batch
+    lengths = Lengths.of(played, [len(row.ids) for row in batch.teacher])
+    return PEERS[name](ours.policy, lengths, size[0].episodes, folder).step
+
+
+def memory_of(name: str, size: tuple[Load, int, int]) -> float:
+    """Peak memory of this process after two steps, in MiB."""
+    with tempfile.TemporaryDirectory() as folder:
+        step = step_of(name, size, folder)
+        for _ in range(2):
+            step()
+    return peak_mib()
+
+
+def compare(size: tuple[Load, int, int], repeats: int) -> int:
+    """Compare with TRL; 1 if a bar is broken, 0 also where TRL cannot be imported."""
+    if reason := missing():
+        print(f"skipped: {reason}")
+        return 0
+    names = ("default", "reviewed", *PEERS)
+    with tempfile.TemporaryDirectory() as folder:
+        steps = {name: step_of(name, size, folder) for name in names}
+        found = [{name: step() for name, step in steps.items()} for _ in range(repeats)]
+    seconds = {name: min(one[name] for one in found) for name in names}
+    memory = {}
+    for name in ("default", *PEERS):
+        command = [sys.executable, __file__, "--only", name]
+        said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        memory[name] = float(said.split()[-1])
+    print("CPU s", {name: round(value, 2) for name, value in seconds.items()})
+    print("peak MiB", {name: round(value) for name, value in memory.items()})
+    broken = False
+    for peer, bars in BARS.items():
+        shares = {name: seconds[name] / seconds[peer] for name in ("default", "reviewed")}
+        shares["memory"] = memory["default"] / memory[peer]
+        for name, bar in bars.items():
+            broken |= shares[name] > bar
+            print(f"{name} of {peer}: {shares[name]:.2f} (at most {bar})")
+    return int(broken)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--width", type=int, default=128)
@@ -236,10 +320,17 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--bar", type=float, default=0.4, help="default against naive")
     parser.add_argument("--csv", type=Path)
+    parser.add_argument("--peer", action="store_true", help="compare with TRL")
+    parser.add_argument("--only", help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(1)
     load = Load()
     size = (load, options.width, options.vocab)
+    if options.only:
+        print(memory_of(options.only, size))
+        return 0
+    if options.peer:
+        return compare(size, options.repeats)
     variants = {
         "separate": Ours(*size, 0, teacher_scoring="separate"),
         "default": Ours(*size, "auto"),
@@ -250,11 +341,11 @@ def main() -> int:
         losses = {}
         for name, variant in variants.items():
             clock, played, losses[name] = variant.step(100 * repeat)
-            best[name] = min(clock, best.get(name, clock), key=lambda one: sum(one.spent.values()))
+            best[name] = min(clock, best.get(name, clock), key=lambda one: one.total)
         clock, losses["naive"] = naive.step(played)
-        best["naive"] = min(clock, best.get("naive", clock), key=lambda one: sum(one.spent.values()))
+        best["naive"] = min(clock, best.get("naive", clock), key=lambda one: one.total)
         assert max(losses.values()) - min(losses.values()) < 1e-5 * max(losses.values()), losses
-    whole = {name: sum(clock.spent.values()) for name, clock in best.items()}
+    whole = {name: clock.total for name, clock in best.items()}
     rows = [
         {
             "variant": name,

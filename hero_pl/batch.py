@@ -63,6 +63,8 @@ class TokenizedBatch:
     """Temperature at which the actions were sampled; see :meth:`tempered`."""
     teacher_shares: bool = False
     """The teacher's rows of a trajectory share a pass (:mod:`hero_pl.policy.branches`), and cost that much less."""
+    teacher_borrows: bool = False
+    """They run on the keys and values of the student's rows, and cost even less."""
     counters: dict[str, int] = field(default_factory=dict)
     """Counts of turns that are not in the loss: no hint, weight 0, no id in scope, or too long with the hint."""
 
@@ -74,9 +76,11 @@ class TokenizedBatch:
         cost: Counter[int] = Counter()
         for row in self.student:
             cost[row.trajectory] += len(row.ids)
+        trunks = _by_trajectory(self.student) if self.teacher_borrows else {}
         for side in (self.teacher, *self.negative_rows, *self.scaffold_rows):
             for trajectory, rows in _by_trajectory(side).items():
-                cost[trajectory] += forwarded_tokens(rows) if self.teacher_shares else sum(len(r.ids) for r in rows)
+                shared = forwarded_tokens(rows, trunks.get(trajectory, ())) if self.teacher_shares else 0
+                cost[trajectory] += shared or sum(len(row.ids) for row in rows)
         wanted: list[int] = []
         used = 0
         for trajectory in sorted(cost):

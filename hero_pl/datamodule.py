@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Literal
 
 import lightning
 import numpy as np
@@ -15,12 +15,13 @@ from hero_pl.chat.dialect import Dialect
 from hero_pl.errors import ConfigError, PolicyError
 from hero_pl.policy.base import Policy
 from hero_pl.policy.sampling import Sampling
+from hero_pl.rollout.ahead import PlayAhead
 from hero_pl.rollout.collect import Collector, pool_of
 from hero_pl.rollout.demonstrations import Demonstrations
 from hero_pl.rollout.environments import check_arguments, check_id, share_of
 from hero_pl.rollout.limits import Limits
 from hero_pl.rollout.ranks import over_ranks
-from hero_pl.rollout.specs import EpisodeSpec, SeedPurpose, derive_seeds
+from hero_pl.rollout.specs import EpisodeSpec, SeedPurpose, TaskStream, derive_seeds
 from hero_pl.types import Trajectory
 
 STAGES = {"train": 5, "validate": 8, "test": 4}
@@ -30,32 +31,6 @@ MOST_EPISODES = 1_000_000
 """Episodes of one process and step at most."""
 SPLITS = {"train": "train", "validate": "validation", "test": "test"}
 """Stage -> name of its split, if the environment has splits."""
-
-
-class TaskStream:
-    """A sized stream of step numbers. The tasks of a step depend on the seed and the step number only.
-
-    Args:
-        tasks: Number of tasks.
-        per_step: Tasks per step, over all processes.
-        seed: Seed of the order.
-    """
-
-    def __init__(self, tasks: int, per_step: int, seed: int) -> None:
-        self.tasks, self.per_step, self.seed = tasks, per_step, seed
-
-    def __len__(self) -> int:
-        return max(1, self.tasks // self.per_step)
-
-    def __iter__(self) -> Iterator[int]:
-        yield from range(len(self))
-
-    def batch(self, step: int) -> list[int]:
-        """Task numbers of a step: a new permutation for each pass, no task twice in one pass."""
-        first = step * self.per_step
-        places = [divmod(position, self.tasks) for position in range(first, first + self.per_step)]
-        orders = {turn: np.random.default_rng([self.seed, turn]).permutation(self.tasks) for turn, _ in places}
-        return [int(orders[turn][place]) for turn, place in places]
 
 
 class RolloutDataModule(lightning.LightningDataModule):
@@ -75,6 +50,8 @@ class RolloutDataModule(lightning.LightningDataModule):
         seed: Seed of task order, environments and sampling; default: ``seed_everything`` on the command line, else 0.
         seed_tasks: Number of tasks of an environment that has no list of tasks.
         demonstrations: Source of labeled trajectories that replace the policy's episodes (warm-up with ``SFT``).
+        ahead: 1 plays the episodes of the next step on servers (``ServerSampler``) while the trainer learns. They are
+            then one step behind the weights, so the objective needs a correction. 0 plays them directly before it.
     """
 
     def __init__(
@@ -92,8 +69,13 @@ class RolloutDataModule(lightning.LightningDataModule):
         seed: int | None = None,
         seed_tasks: int = 1000,
         demonstrations: Demonstrations | None = None,
+        ahead: Literal[0, 1] = 0,
     ) -> None:
         super().__init__()
+        if ahead not in (0, 1):
+            raise ConfigError(f"data.ahead={ahead}: expected 0 or 1 step.")
+        if ahead and demonstrations is not None:
+            raise ConfigError("data.ahead=1 with data.demonstrations: demonstrations are not played. Set ahead: 0.")
         least_one = {"tasks_per_step": tasks_per_step, "group_size": group_size, "seed_tasks": seed_tasks}
         for name, value in least_one.items():
             if value < 1:
@@ -124,6 +106,9 @@ class RolloutDataModule(lightning.LightningDataModule):
         self.splits = {**SPLITS, **(splits or {})}
         self.eval_episodes = eval_episodes
         self.demonstrations = demonstrations
+        self.ahead = ahead
+        self.next = PlayAhead()
+        """Episodes of the next step that are being played."""
         self.accept_changes = False
         """Whether a checkpoint of a run with another number of tasks per step may be resumed."""
         self.steps = 0
@@ -150,10 +135,12 @@ class RolloutDataModule(lightning.LightningDataModule):
 
     def teardown(self, stage: str) -> None:
         """Close the environments; they are created again at their next use."""
+        self.next.drop()
         self._pool.close()
 
     def on_exception(self, exception: BaseException) -> None:
         """Close the environments of a run that ends early."""
+        self.next.drop()
         self._pool.close()
 
     # -- training ----------------------------------------------------------------------------------------------
@@ -204,14 +191,38 @@ class RolloutDataModule(lightning.LightningDataModule):
         assert self.trainer is not None
         policy: Policy = self.trainer.lightning_module.policy  # type: ignore[assignment]
         if self.trainer.training:
-            specs = self.specs(self.steps)
-            self.steps += 1
             if self.demonstrations is not None:
+                specs = self.specs(self.steps)
+                self.steps += 1
                 return self.demonstrations.make(specs, policy.dialect, self.collector("train"))
-            on_episode = self._counter("rolling out", len(specs))
             health = self.collector("train").health
-            return over_ranks(health, lambda: self._resampled(self._collect(specs, policy, on_episode), policy))[0]
+            before = set(self.next.health["suspects"]) if self.next.health else None
+            played, _ = over_ranks(health, lambda: self._resampled(self._played(policy), policy), suspects=before)
+            if self.ahead:
+                self._play_next(policy)
+            return played
         return self.evaluate(policy, str(batch))
+
+    def _played(self, policy: Policy) -> list[Trajectory]:
+        """The episodes of this step: those that were played ahead, or new ones."""
+        self.settle(policy)
+        step, self.steps = self.steps, self.steps + 1
+        played = self.next.take()
+        if played is None:
+            specs = self.specs(step)
+            played = self._collect(specs, policy, self._counter("rolling out", len(specs)))
+        return played
+
+    def _play_next(self, policy: Policy) -> None:
+        """Start the episodes of the next step, unless this one is the last."""
+        assert self.trainer is not None
+        if self.trainer.max_steps not in range(self.trainer.global_step + 2):
+            specs, health = self.specs(self.steps), self.collector("train").health.state_dict()
+            self.next.start(lambda on_episode: self._collect(specs, policy, on_episode), health)
+
+    def settle(self, policy: Policy) -> None:
+        """Wait until nothing is played, then send the newest weights to the sampler, if it has older ones."""
+        self.next.settle(lambda: policy.sampler.sync(policy))
 
     def _collect(
         self,
@@ -224,8 +235,9 @@ class RolloutDataModule(lightning.LightningDataModule):
         Raises:
             PolicyError: Out of memory; the message has the settings to lower.
         """
+        objective: Any = self.trainer.lightning_module.objective if self.trainer else None
         try:
-            with self._precision():
+            with self._precision(), policy.sampler.keeping(objective.continues if objective else 0):
                 return self.collector("train").collect(specs, policy, self.sampling, on_episode)
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise PolicyError(
@@ -263,6 +275,8 @@ class RolloutDataModule(lightning.LightningDataModule):
     def state_dict(self) -> dict[str, Any]:
         """The position in the task stream, its tasks per step, and the tasks in quarantine."""
         known = {split: collector.health.state_dict() for split, collector in self._collectors.items()}
+        if self.next.health is not None:
+            known[self.splits["train"]] = self.next.health
         return {"steps": self.steps, "per_step": self._per_step(), "health": self._health | known}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -280,6 +294,7 @@ class RolloutDataModule(lightning.LightningDataModule):
                 "data.tasks_per_step to that number divided by the number of processes, or accept the change with "
                 "--resume_changed true."
             )
+        self.next.drop()
         self.steps, self._health = int(state_dict["steps"]), dict(state_dict["health"])
         for split in self._health.keys() & self._collectors.keys():
             self._collectors[split].health.load_state_dict(self._health.pop(split))
@@ -319,6 +334,7 @@ class RolloutDataModule(lightning.LightningDataModule):
             raise ConfigError(f"trials={trials}: expected at least 1.")
         if stage not in STAGES:
             raise ConfigError(f"stage={stage!r}: expected one of {', '.join(STAGES)}.")
+        self.settle(policy)
         specs = self._evaluated(stage, self.eval_episodes if episodes is None else episodes, trials)
         (rank, world), collector = self._place(), self.collector(stage)
         own = specs[rank::world]

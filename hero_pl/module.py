@@ -20,11 +20,15 @@ from hero_pl.evaluation.summary import logged, remarks, summarize
 from hero_pl.objectives.base import Objective, Step
 from hero_pl.optimizer import OptimizerSettings, apply_settings
 from hero_pl.policy.base import Policy
+from hero_pl.rollout.ahead import check_ahead
 from hero_pl.runs.records import Record, append_records, evaluable, to_record
 from hero_pl.scalars import Scalar, largest, measured, total
 from hero_pl.step import IdleBatches, StepOutputs, over_ranks, step_records
 from hero_pl.strategies import check_precision, check_strategy
 from hero_pl.types import Trajectory
+
+TOKENS_PER_MICRO_BATCH = {True: 512, False: 16384}
+"""Tokens of a micro-batch by default, on a CPU and elsewhere."""
 
 
 class HeroModule(lightning.LightningModule):
@@ -43,7 +47,8 @@ class HeroModule(lightning.LightningModule):
         warmup_steps: Optimizer steps of linear warm-up.
         total_steps: Optimizer steps of the whole run; needed by ``linear``.
         clip: Maximum norm of the gradient; 0 disables clipping.
-        tokens_per_micro_batch: Tokens of both sides in one forward and backward pass.
+        tokens_per_micro_batch: Tokens of both sides in one forward and backward pass; a trajectory is never split.
+            ``auto`` takes few on a CPU, where more need memory and save no time, and 16384 elsewhere.
         updates_per_batch: Optimizer steps on each rollout batch. From the second step on, the weights differ from those
             that sampled the batch; the recorded log-probabilities remain those of the rollout.
         max_staleness: Maximum number of optimizer steps between the weights that sampled a batch and the weights that
@@ -67,7 +72,7 @@ class HeroModule(lightning.LightningModule):
         warmup_steps: int = 10,
         total_steps: int | None = None,
         clip: float = 1.0,
-        tokens_per_micro_batch: int = 16384,
+        tokens_per_micro_batch: int | Literal["auto"] = "auto",
         updates_per_batch: int = 1,
         max_staleness: int = 0,
         max_broken_steps: int = 10,
@@ -76,8 +81,8 @@ class HeroModule(lightning.LightningModule):
         super().__init__()
         if not 0.0 <= clip < math.inf:
             raise ConfigError(f"clip={clip}: expected a finite number, 0 (no clipping) or more.")
-        if tokens_per_micro_batch < 1:
-            raise ConfigError(f"tokens_per_micro_batch={tokens_per_micro_batch}: must be at least 1.")
+        if tokens_per_micro_batch != "auto" and tokens_per_micro_batch < 1:
+            raise ConfigError(f"tokens_per_micro_batch={tokens_per_micro_batch}: expected auto, or at least 1.")
         if updates_per_batch < 1 or max_staleness < 0 or max_idle_batches < 0:
             raise ConfigError(
                 f"updates_per_batch={updates_per_batch}, max_staleness={max_staleness}, "
@@ -117,6 +122,10 @@ class HeroModule(lightning.LightningModule):
         if stage == "fit" and data is not None:
             self.objective.check(data.group_size)
             self._check_staleness(self.updates_per_batch - 1, f"updates_per_batch={self.updates_per_batch}")
+            if data.ahead:
+                check_ahead(self.policy.sampler.in_process, self.objective.redraws)
+                lag = 2 * self.updates_per_batch - 1
+                self._check_staleness(lag, f"data.ahead=1, updates_per_batch={self.updates_per_batch}")
         if data is not None:
             room, reply = self.policy.context_length(), data.sampling.max_action_tokens
             if reply >= room:
@@ -201,7 +210,7 @@ class HeroModule(lightning.LightningModule):
             if updated:
                 self.objective.after_step(self.policy)
                 self.policy.version += 1
-                self.policy.sampler.sync(self.policy)
+                self._send_weights()
         metrics |= {**outputs.metrics(), "train/skipped_steps": largest(not updated)}
         metrics = over_ranks(metrics, self.trainer.world_size)
         self._log_step(metrics, len(trajectories))
@@ -211,6 +220,14 @@ class HeroModule(lightning.LightningModule):
         self.last_records += [Record("train", self.global_step, t) for t in trajectories if not evaluable(t)]
         if self.broken_steps >= self.max_broken_steps:
             raise self._broken()
+
+    def _send_weights(self) -> None:
+        """Send the weights to the sampler; while it plays ahead, the data module does so when it has finished."""
+        data = getattr(self.trainer, "datamodule", None)
+        if data is not None and data.ahead:
+            data.next.unsent = True
+        else:
+            self.policy.sampler.sync(self.policy)
 
     def on_train_batch_end(self, *args: Any) -> None:
         """End a run without optimizer steps, after the callbacks have written its last batch.
@@ -248,11 +265,17 @@ class HeroModule(lightning.LightningModule):
         schedule.step()
         return outputs, True
 
+    @property
+    def micro_batch_tokens(self) -> int:
+        """The number that ``tokens_per_micro_batch`` stands for on this device."""
+        tokens = self.tokens_per_micro_batch
+        return TOKENS_PER_MICRO_BATCH[self.device.type == "cpu"] if tokens == "auto" else tokens
+
     def _gradient(self, step: Step, optimizer: Any) -> StepOutputs:
         """The gradient of the whole step, micro-batch by micro-batch."""
         world, outputs = self.trainer.world_size, StepOutputs()
         optimizer.zero_grad()
-        micros = list(step.batch.split(self.tokens_per_micro_batch))
+        micros = list(step.batch.split(self.micro_batch_tokens))
         for i, micro in enumerate(micros):
             self.on_progress("learning", i, len(micros))
             with optimizer.toggle_model(sync_grad=i == len(micros) - 1):
@@ -270,13 +293,14 @@ class HeroModule(lightning.LightningModule):
         Raises:
             PolicyError: They cannot be smaller, or other ranks would wait for this one.
         """
-        tokens, parts = self.tokens_per_micro_batch, len(list(step.batch.split(self.tokens_per_micro_batch)))
+        tokens = self.micro_batch_tokens
+        parts = len(list(step.batch.split(tokens)))
         while tokens > 1 and len(list(step.batch.split(tokens))) <= parts:
             tokens //= 2
         if self.trainer.world_size > 1 or len(list(step.batch.split(tokens))) <= parts:
             raise self._out_of_memory() from error
         warnings.warn(
-            f"Out of memory with micro-batches of {self.tokens_per_micro_batch} tokens: {tokens} from now on. Set "
+            f"Out of memory with micro-batches of {self.micro_batch_tokens} tokens: {tokens} from now on. Set "
             "model.tokens_per_micro_batch to that.",
             stacklevel=2,
         )
@@ -286,7 +310,7 @@ class HeroModule(lightning.LightningModule):
 
     def _out_of_memory(self) -> PolicyError:
         return PolicyError(
-            f"Out of memory with micro-batches of {self.tokens_per_micro_batch} tokens. Lower "
+            f"Out of memory with micro-batches of {self.micro_batch_tokens} tokens. Lower "
             "model.tokens_per_micro_batch or data.max_action_tokens, switch gradient_checkpointing on, or set "
             "model.policy.init_args.logits_at_once lower."
         )
@@ -373,4 +397,4 @@ class HeroModule(lightning.LightningModule):
         state = checkpoint["hero"]
         self.objective.roll_back(state["objective"])
         self.policy.load_copies(state["copies"])
-        self.policy.sampler.sync(self.policy)
+        self._send_weights()

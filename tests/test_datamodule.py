@@ -6,9 +6,10 @@ import sys
 import numpy as np
 import pytest
 
-from hero_pl.datamodule import RolloutDataModule, TaskStream
+from hero_pl.datamodule import RolloutDataModule
 from hero_pl.errors import ConfigError
 from hero_pl.policy.scripted import ScriptedPolicy
+from hero_pl.rollout.specs import TaskStream
 
 
 def test_no_task_comes_twice_within_a_pass_and_every_pass_has_its_own_order():

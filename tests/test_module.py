@@ -168,6 +168,11 @@ def test_a_step_without_any_hint_is_counted_and_leaves_weights_and_schedule_alon
     assert module.turns >= 10
 
 
+def test_a_cpu_takes_small_micro_batches_unless_told_otherwise(tiny_module):
+    assert tiny_module().micro_batch_tokens == 512
+    assert tiny_module(tokens_per_micro_batch=7000).micro_batch_tokens == 7000
+
+
 @pytest.mark.parametrize("tokens", [1, 200, 100_000])
 def test_the_size_of_micro_batches_does_not_change_the_update(tiny_module, tiny_data, fit, tokens):
     results, norms = [], []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 import warnings
@@ -188,13 +189,14 @@ class HeldOut(lightning.Callback):
 
     def _draw(self, folder: Path, module: Any) -> None:
         from hero_pl.runs.plots import plot_run
-        from hero_pl.runs.viewer.page import write_html
+        from hero_pl.runs.viewer.page import Source, write_html
 
         for logger in module.loggers:
             logger.save()
         tokenizer = module.policy.template.tokenizer
+        spell = functools.cache(lambda one: tokenizer.decode([one]))
         records = records_path(folder)
-        write_html(records, records.with_suffix(".html"), lambda ids: [tokenizer.decode([i]) for i in ids])
+        write_html([Source(records, lambda ids: [spell(one) for one in ids])], records.with_suffix(".html"))
         try:
             plot_run(folder, folder / "curves.png")
         except ConfigError as error:

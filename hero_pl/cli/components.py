@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import inspect
 import pkgutil
@@ -131,7 +132,8 @@ def speller(config: Path) -> Callable[[Sequence[int]], list[str]]:
         ConfigError: The configuration has no tokenizer, or it is not on this machine.
     """
     tokenizer = _tokenizer(config)
-    return lambda ids: [tokenizer.decode([one]) for one in ids]
+    spell = functools.cache(lambda one: tokenizer.decode([one]))
+    return lambda ids: [spell(one) for one in ids]
 
 
 def control_tokens(config: Path) -> list[str]:

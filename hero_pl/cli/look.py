@@ -14,12 +14,15 @@ PANEL = "Look at runs"
 app = typer.Typer()
 
 
-@app.command(rich_help_panel=PANEL, epilog="Example: hero_pl view runs/quickstart --terminal --limit 5")
+@app.command(rich_help_panel=PANEL, epilog="Example: hero_pl view runs/hero runs/grpo --out pair.html")
 def view(
-    records: Annotated[
-        Path, typer.Argument(help="A trajectories.jsonl, a run folder, or a folder with one run below it.")
+    runs: Annotated[
+        list[Path], typer.Argument(help="Each a trajectories.jsonl, a run folder, or a folder with one run below it.")
     ],
-    out: Annotated[Path | None, typer.Option("--out", help="HTML file to write; default: next to the records.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="HTML file to write; default: next to the records, of several runs runs.html."),
+    ] = None,
     terminal: Annotated[
         bool, typer.Option("--terminal", help="Print to the terminal instead of writing a page.")
     ] = False,
@@ -28,36 +31,43 @@ def view(
         str | None, typer.Option("--stage", help="With --terminal: print only this stage, for example train.")
     ] = None,
 ) -> None:
-    """Show the trajectories of a run as an HTML page, or in the terminal."""
+    """Show the trajectories of a run as an HTML page, or in the terminal; of several runs side by side by task."""
     from hero_pl.runs.folders import one_run
 
-    path = one_run(records)
+    paths = [one_run(run) for run in runs]
     if terminal:
         from hero_pl.runs.viewer.terminal import print_terminal
 
-        print_terminal(path, limit, stage=stage)
+        for path in paths:
+            if len(paths) > 1:
+                print(path)
+            print_terminal(path, limit, stage=stage)
         return
-    print(_write_page(path, out or path.with_suffix(".html")))
+    print(_write_page(paths, out or (paths[0].with_suffix(".html") if len(paths) == 1 else Path("runs.html"))))
 
 
-def _write_page(records: Path, target: Path) -> str:
-    """Color single tokens if the run's tokenizer is available; else do not overwrite a page that has token colors."""
-    from hero_pl.runs.viewer.page import is_per_token, write_html
+def _write_page(paths: list[Path], target: Path) -> str:
+    """Color single tokens if a run's tokenizer is available; else do not overwrite a page that has token colors."""
+    from hero_pl.runs.viewer.page import Source, is_per_token, write_html
 
-    config = records.parent / "config.yaml"
-    decode, missing = None, f"there is no {config}"
-    if config.is_file():
-        from hero_pl.cli.components import speller
+    sources, missing = [], []
+    for path in paths:
+        config, decode = path.parent / "config.yaml", None
+        if config.is_file():
+            from hero_pl.cli.components import speller
 
-        try:
-            decode = speller(config)
-        except HeroError as error:
-            missing = str(error)
+            try:
+                decode = speller(config)
+            except HeroError as error:
+                missing.append(str(error))
+        else:
+            missing.append(f"there is no {config}")
+        sources.append(Source(path, decode))
     kept = ""
-    if decode is None and is_per_token(target):
+    if len(missing) == len(sources) and is_per_token(target):
         kept, target = f"; {target}, which colors single tokens, was kept", target.with_suffix(".turns.html")
-    note = f"\nColors are per turn, not per token: {missing}{kept}." if decode is None else ""
-    return f"Wrote {write_html(records, target, decode)} episodes to {target}{note}"
+    note = f"\nColors are per turn, not per token: {'; '.join(missing)}{kept}." if missing else ""
+    return f"Wrote {write_html(sources, target)} episodes to {target}{note}"
 
 
 @app.command(rich_help_panel=PANEL, epilog="Example: hero_pl plot runs/a runs/b --out curves.png")

@@ -67,6 +67,11 @@ class Objective(ABC):
         """Whether the loss is valid for actions of an older policy (it has a correction, or needs none)."""
         return False
 
+    @property
+    def continues(self) -> int:
+        """How many of the latest episodes :meth:`prepare` goes on with under the weights that played them."""
+        return 0
+
     def check(self, group_size: int) -> None:  # noqa: B027
         """Refuse invalid settings, before any model is loaded.
 
@@ -87,6 +92,11 @@ class Objective(ABC):
         Args:
             collector: Plays the environments of the training split, for components that need it.
         """
+
+    @property
+    def redraws(self) -> bool:
+        """Whether :meth:`redraw` can reject groups."""
+        return False
 
     def redraw(self, trajectories: Sequence[Trajectory], attempt: int) -> list[int]:
         """Groups of a rollout batch to replace by other tasks before the step (dynamic sampling).

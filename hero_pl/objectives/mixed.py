@@ -20,6 +20,7 @@ from hero_pl.losses.credit import (
 )
 from hero_pl.losses.mix import MixMode, mix_losses, mix_weights
 from hero_pl.losses.normalize import zero_loss
+from hero_pl.losses.scores import Scores
 from hero_pl.objectives.base import LossOutput, Step
 from hero_pl.objectives.policy_gradient import PolicyGradient
 from hero_pl.objectives.schedules import Schedule, scheduled
@@ -47,6 +48,11 @@ class _WithPolicyGradient(SelfDistillation):
         """Start both parts."""
         super().start(policy)
         self.policy_gradient.start(policy)
+
+    @property
+    def redraws(self) -> bool:
+        """See :attr:`Objective.redraws`."""
+        return self.policy_gradient.redraws
 
     def redraw(self, trajectories: Sequence[Trajectory], attempt: int) -> list[int]:
         """Groups without a signal for the policy gradient."""
@@ -110,7 +116,10 @@ class Mixed(_WithPolicyGradient):
 
     def loss(self, policy: Policy, micro: TokenizedBatch) -> LossOutput:
         """Both losses from one forward pass of the student."""
-        student = micro.tempered(policy.scores(micro.student))
+        with self.weights.beside(policy):
+            return self._both(policy, micro.tempered(policy.scores(micro.student)), micro)
+
+    def _both(self, policy: Policy, student: Scores, micro: TokenizedBatch) -> LossOutput:
         if len(micro) == 0:
             return LossOutput(zero_loss(student.values))
         of_policy = self.policy_gradient.surrogate_loss(policy, student, micro, micro.policy_coefficient)
@@ -191,7 +200,9 @@ class Credit(_WithPolicyGradient):
         term = replace(term, teacher_only=self.rule in ("gap_magnitude", "bayes_turn"))
         step = self.lay_out(trajectories, policy, reduce_sum, term)
         batch = step.batch
+        before = self.weights.forwarded
         gap = self._gaps(policy, batch)
+        step.metrics |= self.forwarded_since(before)
         advantage = self._advantages(trajectories, batch, gap, reduce_sum)
         step.batch = replace(
             batch,
@@ -210,6 +221,10 @@ class Credit(_WithPolicyGradient):
     def loss(self, policy: Policy, micro: TokenizedBatch) -> LossOutput:
         """Loss of the policy gradient."""
         return self.policy_gradient.loss(policy, micro)
+
+    def _borrows(self, policy: Policy) -> bool:
+        """No: the teacher has its say before the student is scored."""
+        return False
 
     def _gaps(self, policy: Policy, batch: TokenizedBatch) -> Tensor:
         """``(N,)`` in nats, 0 where there is no hint."""

@@ -242,6 +242,11 @@ class GRPO(_GroupObjective):
         self.scale_rewards, self.overlong = scale_rewards, overlong
         self.max_resample = max_resample if zero_variance == "resample" else 0
 
+    @property
+    def redraws(self) -> bool:
+        """See :attr:`Objective.redraws`."""
+        return self.max_resample > 0
+
     def redraw(self, trajectories: Sequence[Trajectory], attempt: int) -> list[int]:
         """Groups with equal rewards, until ``max_resample`` is reached."""
         if attempt > self.max_resample:

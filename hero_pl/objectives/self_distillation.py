@@ -131,6 +131,11 @@ class SelfDistillation(Objective):
         """True with a correction."""
         return self.correction is not None
 
+    @property
+    def continues(self) -> int:
+        """Those of the reflector."""
+        return self.reflector.continues
+
     def check(self, group_size: int) -> None:
         """Check that the teacher gets what its hints need: a group, or a reflector with diagnoses."""
         if group_size < self.teacher.needs_group:
@@ -208,8 +213,9 @@ class SelfDistillation(Objective):
         if self.weights.scorer is not None:
             scorer, of_weights = self.weights.scorer, self.weights.copy
             rewritten = len(batch.student) - len({row.trajectory for row in batch.student})
-            metrics |= scorer.describe(policy, batch.teacher, of_weights, rewritten)
-            batch = replace(batch, teacher_shares=scorer.shares(policy, batch.teacher, of_weights))
+            metrics |= scorer.rewritten(rewritten)
+            shares = scorer.shares(policy, batch.teacher, of_weights)
+            batch = replace(batch, teacher_shares=shares, teacher_borrows=shares and self._borrows(policy))
         metrics |= self.probe.step(trajectories, hints, policy, self.weights)
         self._seen = _seen(trajectories, reduce_sum)
         return Step(batch, metrics, reflections, _scored_hints(hints, batch))
@@ -229,12 +235,14 @@ class SelfDistillation(Objective):
 
     def loss(self, policy: Policy, micro: TokenizedBatch) -> LossOutput:
         """Step 4: divergence per token of the sampled ids, without gradient for the teacher."""
-        return self.distil(policy, micro.tempered(policy.scores(micro.student)), micro)
+        with self.weights.beside(policy):
+            return self.distil(policy, micro.tempered(policy.scores(micro.student)), micro)
 
     def distil(self, policy: Policy, student: Scores, micro: TokenizedBatch) -> LossOutput:
         """The loss from the student's scores at the sampling temperature; the teacher scores all ids of ``micro``."""
         if len(micro) == 0:
             return LossOutput(zero_loss(student.values))
+        before = self.weights.forwarded
         ids, teacher = micro.action_ids, self.teacher_scores(policy, micro)
         weighing = self._weighing(policy, micro)
         result = summed_divergence(self.divergence, student, teacher, micro.coefficient, ids, weighing)
@@ -244,8 +252,18 @@ class SelfDistillation(Objective):
             "teacher/endorsement": mean((p - q).mean(), per_token.numel()),
             **self.divergence.diagnostics,
             **mismatch(q, micro.rollout_logprobs),
+            **self.forwarded_since(before),
         }
         return LossOutput(result.loss, metrics, per_token, q, p)
+
+    def _borrows(self, policy: Policy) -> bool:
+        """Whether the teacher runs on the keys and values of the student's pass."""
+        return self.weights.borrows(policy)
+
+    def forwarded_since(self, before: int | None) -> dict[str, Scalar]:
+        """Tokens that the teacher has run since ``before``, if they are counted."""
+        now = self.weights.forwarded
+        return {} if now is None or before is None else {"teacher/forwarded_tokens": total(now - before)}
 
     def _weighing(self, policy: Policy, micro: TokenizedBatch) -> _Weighing | None:
         """Gate and correction, if there are any."""

@@ -6,24 +6,26 @@ its last row is run completely (the *trunk*); every other row (a *branch*) is ru
 from the trunk. The logits equal those of separate passes, up to rounding. The common prefix of a row and the trunk is
 found by comparing ids, so no property of the chat template is assumed: if it rewrites the history, a conversation has
 several trunks.
+
+The trunk of the live weights need not be run at all while the student's rows are scored with gradients
+(:meth:`Network.keeping`): the teacher then runs on the keys and values of the student's own pass.
 """
 
 from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, Literal
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from hero_pl.losses.scores import Scores
 from hero_pl.policy.base import Policy
-from hero_pl.policy.network import Network, Read
+from hero_pl.policy.branch_passes import Place, Tree, on_prefixes, on_trunks, prefix_cache, tree_mask
+from hero_pl.policy.network import TOKENS_PER_PASS, Network, Read, Trunk
 from hero_pl.scalars import Scalar, total
 from hero_pl.types import ScoreRow
 
@@ -34,23 +36,6 @@ WORTH = 0.9
 """Rows share a pass if that runs at most this share of their tokens; otherwise they are padded and run as a batch."""
 
 log = logging.getLogger(__name__)
-
-ATTENTION = "hero_pl_branches"
-"""Name of the attention of ``tree_mask`` in transformers."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tree:
-    """Rows that are scored together."""
-
-    trunk: int
-    """Number of the row that is run completely."""
-    branches: tuple[tuple[int, int], ...]
-    """``(row, length of the prefix that it shares with the trunk)``."""
-
-    def forwarded(self, rows: Sequence[ScoreRow]) -> int:
-        """Tokens that go through the network."""
-        return len(rows[self.trunk].ids) + sum(len(rows[i].ids) - shared for i, shared in self.branches)
 
 
 def plan(rows: Sequence[ScoreRow]) -> list[Tree]:
@@ -89,9 +74,32 @@ def worth_sharing(rows: Sequence[ScoreRow]) -> tuple[list[Tree], list[int]]:
     return trees, sorted(lone)
 
 
-def forwarded_tokens(rows: Sequence[ScoreRow]) -> int:
-    """Tokens that the network runs if it can share prefixes."""
-    return _cost(rows, *worth_sharing(rows))
+def forwarded_tokens(rows: Sequence[ScoreRow], trunks: Sequence[ScoreRow] = ()) -> int:
+    """Tokens that the network runs if it can share prefixes.
+
+    Args:
+        rows: To score.
+        trunks: Rows that the same weights have run before, whose keys and values are at hand.
+    """
+    alone = _cost(rows, *worth_sharing(rows))
+    return min(alone, _cost_on(rows, places_on(rows, trunks))) if trunks else alone
+
+
+def places_on(rows: Sequence[ScoreRow], trunks: Sequence[ScoreRow]) -> list[Place]:
+    """For each row the trunk of its trajectory that has most in common with it."""
+    of_trajectory: dict[int, list[int]] = {}
+    for number, trunk in enumerate(trunks):
+        of_trajectory.setdefault(trunk.trajectory, []).append(number)
+    places = []
+    for row in rows:
+        shared = [(_shared_ids(row, trunks[number]), number) for number in of_trajectory.get(row.trajectory, ())]
+        most, number = max(shared, default=(0, 0))
+        places.append((number, most))
+    return places
+
+
+def _cost_on(rows: Sequence[ScoreRow], places: Sequence[Place]) -> int:
+    return sum(len(row.ids) - shared for row, (_, shared) in zip(rows, places, strict=True))
 
 
 def _cost(rows: Sequence[ScoreRow], trees: Sequence[Tree], lone: Sequence[int]) -> int:
@@ -118,7 +126,9 @@ class BranchScorer:
         self.reason: str | None = None
         """Reason why rows are scored separately; ``None`` if they are not."""
         self._checked: set[int] = set()
-        self._told = self._told_of_rope = False
+        self.not_borrowed: str | None = None
+        """Why rows of the live weights do not run on the keys and values of the student's pass, if they do not."""
+        self._told = self._told_of_rope = self._told_of_borrowing = False
 
     def score(self, policy: Policy, rows: Sequence[ScoreRow], weights: str) -> Tensor:
         """See :meth:`Policy.score`; no gradient flows."""
@@ -143,14 +153,11 @@ class BranchScorer:
         self.forwarded += sum(len(row.ids) for row in rows)
         return None
 
-    def describe(self, policy: Policy, rows: Sequence[ScoreRow], weights: str, rewritten: int) -> dict[str, Scalar]:
-        """Metrics of the cost of scoring ``rows``.
+    def rewritten(self, rewritten: int) -> dict[str, Scalar]:
+        """The metric of rewritten histories.
 
         Args:
-            policy: A loaded policy.
-            rows: Rows of one step.
-            weights: Weights that will score.
-            rewritten: Number of contexts that do not continue the context before them; each needs a separate pass.
+            rewritten: Places where a context does not continue the one before; each costs a pass over what precedes.
         """
         if rewritten and not self._told:
             self._told = True
@@ -159,8 +166,18 @@ class BranchScorer:
                 "such a place do not share their context with those after it.",
                 stacklevel=2,
             )
-        tokens = forwarded_tokens(rows) if self.shares(policy, rows, weights) else sum(len(row.ids) for row in rows)
-        return {"teacher/forwarded_tokens": total(tokens), "teacher/rewritten_histories": total(rewritten)}
+        return {"teacher/rewritten_histories": total(rewritten)}
+
+    def borrows(self, policy: Policy) -> bool:
+        """Whether rows of the live weights run on the keys and values that the student's pass keeps."""
+        if not self.can_share(policy, "live"):
+            return False
+        assert policy.network is not None
+        self.not_borrowed = self.not_borrowed or policy.network.keeps_nothing
+        if self.not_borrowed is not None and not self._told_of_borrowing:
+            self._told_of_borrowing = True
+            log.info(f"teacher_scoring: the live teacher runs the conversation itself: {self.not_borrowed}.")
+        return self.not_borrowed is None
 
     def shares(self, policy: Policy, rows: Sequence[ScoreRow], weights: str) -> bool:
         """Whether these rows will share passes."""
@@ -183,10 +200,16 @@ class BranchScorer:
 
     @torch.no_grad()
     def _shared(self, network: Network, read: Read, rows: Sequence[ScoreRow], weights: str) -> Tensor:
-        found: list[Tensor | None] = [None] * len(rows)
-        run = _prefix_cache if self.chosen == "prefix_cache" else _tree_mask
         trees, lone = worth_sharing(rows)
-        self.forwarded += _cost(rows, trees, lone)
+        tokens = _cost(rows, trees, lone)
+        trunks = network.trunks if weights == "live" else None
+        if trunks:
+            places = places_on(rows, [trunk.row for trunk in trunks])
+            if _cost_on(rows, places) <= tokens:
+                return self._borrowed(network, read, rows, trunks, places)
+        self.forwarded += tokens
+        found: list[Tensor | None] = [None] * len(rows)
+        run = prefix_cache if self.chosen == "prefix_cache" else tree_mask
         with network.using(weights) as model:
             for tree in trees:
                 for i, scored in run(model, read, rows, tree):
@@ -198,16 +221,39 @@ class BranchScorer:
                 found[i] = scored
         return torch.cat([scored for scored in found if scored is not None])
 
+    def _borrowed(
+        self,
+        network: Network,
+        read: Read,
+        rows: Sequence[ScoreRow],
+        trunks: Sequence[Trunk],
+        places: Sequence[Place],
+    ) -> Tensor:
+        """Run only what the trunks do not have, in passes of limited size."""
+        self.forwarded += _cost_on(rows, places)
+        run = on_prefixes if self.chosen == "prefix_cache" else on_trunks
+        parts, first, size = [], 0, 0
+        for i, (row, (_, shared)) in enumerate(zip(rows, places, strict=True)):
+            size += len(row.ids) - shared
+            if size >= TOKENS_PER_PASS or i + 1 == len(rows):
+                parts.append(run(network.model, read, rows[first : i + 1], trunks, places[first : i + 1]))
+                first, size = i + 1, 0
+        return torch.cat(parts)
+
     def can_share(self, policy: Policy, weights: str) -> bool:
         """Whether the network can share prefixes: compared with separate passes on a few test rows, once per policy."""
         if self.reason is None and id(policy) not in self._checked:
             self._checked.add(id(policy))
+            forwarded = self.forwarded
             ways: tuple[Sharing, ...] = ("tree_mask", "prefix_cache") if self.how == "auto" else (self.how,)
             for self.chosen in ways:
                 with policy.sampling():  # in training mode, gradient checkpointing would drop the cache
                     self.reason = self._obstacle(policy, weights)
+                    if self.reason is None:
+                        self.not_borrowed = self._obstacle(policy, "live", borrow=True)
                 if self.reason is None:
                     break
+            self.forwarded = forwarded
             if self.reason is not None:
                 said = f"teacher_scoring: {self.how} falls back to separate passes: {self.reason}."
                 if self.how == "auto":
@@ -217,7 +263,7 @@ class BranchScorer:
         return self.reason is None
 
     @torch.no_grad()
-    def _obstacle(self, policy: Policy, weights: str) -> str | None:
+    def _obstacle(self, policy: Policy, weights: str, borrow: bool = False) -> str | None:
         network = policy.network
         if network is None:
             return f"{type(policy).__name__} has no network to share"
@@ -229,7 +275,11 @@ class BranchScorer:
         ids = [i % vocabulary for i in range(24)]
         rows = [ScoreRow((*ids[:start], *ids[9:15]), ((start + 3, start + 6),)) for start in (8, 14, 20)]
         try:
-            got = self._shared(network, network.logits_at, rows, weights)
+            with network.keeping() if borrow and network.keeps_nothing is None else nullcontext():
+                if borrow:
+                    with torch.enable_grad():
+                        network.read_rows(network.logits_at, rows[-1:], weights)
+                got = self._shared(network, network.logits_at, rows, weights)
         except (RuntimeError, TypeError, ValueError, AttributeError, KeyError, IndexError) as error:
             return f"the network raises an error ({error})"
         want = torch.cat([policy.score([row], weights) for row in rows])
@@ -237,137 +287,6 @@ class BranchScorer:
         if not torch.allclose(got, want, rtol=0.0, atol=allowed * max(1.0, float(want.abs().max()))):
             return "its logits would change, so some layers are not plain attention"
         return None
-
-
-def _prefix_cache(model: Any, read: Read, rows: Sequence[ScoreRow], tree: Tree) -> Iterator[tuple[int, Tensor]]:
-    from transformers import DynamicCache
-
-    cache: Any = DynamicCache()
-    yield tree.trunk, _continue(model, read, rows[tree.trunk], 0, cache)
-    kept = [(layer.keys, layer.values) for layer in cache.layers]
-    for i, shared in tree.branches:
-        for layer, (keys, values) in zip(cache.layers, kept, strict=True):
-            layer.keys, layer.values = keys[:, :, :shared], values[:, :, :shared]  # appending makes new tensors
-        yield i, _continue(model, read, rows[i], shared, cache)
-
-
-def _continue(model: Any, read: Read, row: ScoreRow, start: int, cache: Any) -> Tensor:
-    """Run ``row`` from position ``start`` on; the cache holds the ids before it."""
-    ids = torch.tensor([row.ids[start:]], device=model.device)
-    positions = torch.arange(start, len(row.ids), device=model.device)[None]
-    places = [position - start for position in row.read]
-    inputs = {"input_ids": ids, "position_ids": positions, "past_key_values": cache, "use_cache": True}
-    return read(model, [0] * len(places), places, **inputs)
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """One sequence for a whole tree: the trunk, then the ids of each branch after its shared prefix."""
-
-    ids: tuple[int, ...]
-    positions: tuple[int, ...]
-    """Positions of the ids in their rows."""
-    trunk: int
-    """Length of the trunk."""
-    spans: tuple[tuple[int, int, int], ...]
-    """``(start, stop, length of the shared prefix)`` of each branch."""
-    read: tuple[int, ...]
-    """Positions whose logits are needed: those of the trunk, then those of each branch."""
-
-
-def tree_layout(rows: Sequence[ScoreRow], tree: Tree) -> Layout:
-    """The layout of a tree as one sequence."""
-    trunk = rows[tree.trunk]
-    ids, positions, read = list(trunk.ids), list(range(len(trunk.ids))), list(trunk.read)
-    spans: list[tuple[int, int, int]] = []
-    for i, shared in tree.branches:
-        start = len(ids)
-        ids += rows[i].ids[shared:]
-        positions += range(shared, len(rows[i].ids))
-        read += [start + place - shared for place in rows[i].read]
-        spans.append((start, len(ids), shared))
-    return Layout(tuple(ids), tuple(positions), len(trunk.ids), tuple(spans), tuple(read))
-
-
-def _tree_mask(model: Any, read: Read, rows: Sequence[ScoreRow], tree: Tree) -> Iterator[tuple[int, Tensor]]:
-    order = [tree.trunk, *(i for i, _ in tree.branches)]
-    found = run_layout(model, read, tree_layout(rows, tree))
-    yield from zip(order, torch.split(found, [rows[i].scored for i in order]), strict=True)
-
-
-def run_layout(model: Any, read: Read, layout: Layout) -> Tensor:
-    """Logits or hidden states at the positions ``layout.read``."""
-    device = model.device
-    inputs = {
-        "input_ids": torch.tensor([layout.ids], device=device),
-        "position_ids": torch.tensor([layout.positions], device=device),
-        # transformers passes on a mask with four dimensions unchanged, so no mask of quadratic size is created
-        "attention_mask": torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device),
-        "use_cache": False,
-        "branch_spans": layout.spans,
-        "trunk_length": layout.trunk,
-    }
-    with _branch_attention_in(model):
-        return read(model, [0] * len(layout.read), list(layout.read), **inputs)
-
-
-@contextmanager
-def _branch_attention_in(model: Any) -> Iterator[None]:
-    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-
-    ALL_ATTENTION_FUNCTIONS.register(ATTENTION, branch_attention)
-    config = (model.get_base_model() if hasattr(model, "get_base_model") else model).config
-    before = config._attn_implementation
-    config._attn_implementation = ATTENTION
-    try:
-        yield
-    finally:
-        config._attn_implementation = before
-
-
-def branch_attention(
-    module: Any,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float | None = None,
-    branch_spans: Sequence[tuple[int, int, int]] = (),
-    trunk_length: int = 0,
-    **options: Any,
-) -> tuple[Tensor, None]:
-    """Causal attention in the trunk; each branch attends to its own prefix of the trunk and to itself.
-
-    Args:
-        module: The layer; not used.
-        query: ``(1, heads, length, head size)``.
-        key: ``(1, key heads, length, head size)``.
-        value: Like ``key``.
-        attention_mask: Not used.
-        scaling: Factor of the attention scores.
-        branch_spans: See :class:`Layout`.
-        trunk_length: See :class:`Layout`.
-        options: Other options that the network passes to its attention.
-
-    Returns:
-        ``(1, length, heads, head size)``, and ``None`` instead of attention weights.
-
-    Raises:
-        ValueError: The network needs a feature that this attention does not have: a window, a soft cap or sinks.
-    """
-    asked = [name for name in ("sliding_window", "softcap", "s_aux") if options.get(name) is not None]
-    if asked:
-        raise ValueError(f"tree_mask has no {', '.join(asked)}; prefix_cache keeps the network's own attention")
-    grouped = key.shape[1] != query.shape[1]
-    sdpa = partial(torch.nn.functional.scaled_dot_product_attention, scale=scaling, enable_gqa=grouped)
-    head = slice(0, trunk_length)
-    parts = [sdpa(query[:, :, head], key[:, :, head], value[:, :, head], is_causal=True)]
-    for start, stop, shared in branch_spans:
-        own_key, own_value = (torch.cat([x[:, :, :shared], x[:, :, start:stop]], 2) for x in (key, value))
-        new = stop - start
-        seen = torch.ones(new, shared + new, dtype=torch.bool, device=query.device).tril(shared)
-        parts.append(sdpa(query[:, :, start:stop], own_key, own_value, attn_mask=seen))
-    return torch.cat(parts, 2).transpose(1, 2).contiguous(), None
 
 
 def _shared_ids(row: ScoreRow, other: ScoreRow) -> int:

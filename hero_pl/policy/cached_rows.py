@@ -18,6 +18,8 @@ from torch.nn.functional import pad
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from hero_pl.policy.kept_rows import KeptRow
+    from hero_pl.policy.network import States
     from hero_pl.policy.sampling_weights import SamplingWeights
 
 
@@ -56,10 +58,18 @@ class CachedRows:
 
         return growing_cache()  # every layer keeps all tokens, so slots are the same in all layers
 
-    def join(self, prompts: Mapping[int, Sequence[int]]) -> Tensor:
-        """Run the whole prompts of new rows and add the rows to the batch; ``(rows, vocab)`` logits."""
-        cache, none = self._new_cache(), torch.zeros(len(prompts), 0, dtype=torch.long, device=self.network.device)
-        logits, mask = self._run(cache, none, *self._padded(list(prompts.values())))
+    def join(self, prompts: Mapping[int, Sequence[int]], kept: Sequence[KeptRow] = ()) -> Tensor:
+        """Run the prompts of new rows and add the rows to the batch; ``(rows, vocab)`` logits.
+
+        Args:
+            prompts: Whole contexts by row.
+            kept: For each of them a conversation that it continues, which is not run again; default: none.
+        """
+        cache, mask = self._new_cache(), torch.zeros(len(prompts), 0, dtype=torch.long, device=self.network.device)
+        feeds = [ids[len(row.ids) :] for ids, row in zip(prompts.values(), kept, strict=True)] if kept else None
+        if kept:
+            mask = _fill(cache, kept)
+        logits, mask = self._run(cache, mask, *self._padded(feeds or list(prompts.values())))
         if self.fed:
             missing = mask.shape[1] - self.mask.shape[1]
             for layer, other in zip(self.cache.layers, cache.layers, strict=True):
@@ -68,10 +78,19 @@ class CachedRows:
         else:
             self.cache = cache
         self.mask = mask
-        longest = max(map(len, prompts.values()))
-        self._behind |= {row for row, ids in prompts.items() if len(ids) < longest}
+        lengths = dict(zip(prompts, map(len, feeds or prompts.values()), strict=True))
+        self._behind |= {row for row, length in lengths.items() if length < max(lengths.values())}
         self.fed.update({row: list(ids) for row, ids in prompts.items()})
         return logits
+
+    def states_of(self, row: int) -> States:
+        """Keys and values of a row, copied."""
+        place = list(self.fed).index(row)
+        slots = self.mask[place].nonzero().squeeze(-1)
+        return tuple(
+            (keys[place : place + 1].index_select(2, slots), values[place : place + 1].index_select(2, slots))
+            for keys, values in (layer.rooms for layer in self.cache.layers)
+        )
 
     def feed(self, new: Mapping[int, Sequence[int]]) -> Tensor:
         """Run new ids of rows of the batch.
@@ -194,6 +213,22 @@ class CachedRows:
             layer.reorder(order)
         self._behind.clear()
         self.moved += 1
+
+
+def _fill(cache: Any, kept: Sequence[KeptRow]) -> Tensor:
+    """Put conversations into an empty cache, padded on the left; the mask ``(rows, slots)``."""
+    width = max(len(row.ids) for row in kept)
+    missing = [width - len(row.ids) for row in kept]
+    for layer, states in enumerate(zip(*(row.states for row in kept), strict=True)):
+        keys, values = (
+            torch.cat([pad(both[side], (0, 0, empty, 0)) for both, empty in zip(states, missing, strict=True)])
+            for side in (0, 1)
+        )
+        cache.update(keys, values, layer)
+    mask = torch.ones(len(kept), width, dtype=torch.long, device=kept[0].states[0][0].device)
+    for row, empty in enumerate(missing):
+        mask[row, :empty] = 0
+    return mask
 
 
 class UncachedRows:

@@ -11,6 +11,7 @@ import inspect
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -22,7 +23,7 @@ from hero_pl.policy.fingerprint import fingerprint
 from hero_pl.policy.positions import rope_switches, stretch
 from hero_pl.types import ScoreRow
 
-LOGITS_AT_ONCE = {True: 1 << 22, False: 1 << 26}
+LOGITS_AT_ONCE = {True: 1 << 21, False: 1 << 26}
 """Default number of logits that exist at the same time, on a CPU and on other devices: a few times the cache of a CPU,
 a small part of the memory of a GPU."""
 
@@ -42,8 +43,19 @@ Read: TypeAlias = Callable[..., Tensor]
 CopiesState: TypeAlias = "dict[str, dict[str, Tensor]]"
 """State dictionaries of frozen copies by their names."""
 
+States: TypeAlias = "tuple[tuple[Tensor, Tensor], ...]"
+"""Keys and values of each layer, ``(1, heads, length, head size)``."""
+
 Caching: TypeAlias = Literal["shared", "row", "none"]
 """One cache for many rows; one cache per row, because padding would change the state of a layer; or no cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trunk:
+    """A row that was run as a whole, and its keys and values, as constants."""
+
+    row: ScoreRow
+    states: States
 
 
 class Network(nn.Module):
@@ -76,6 +88,8 @@ class Network(nn.Module):
         """How keys, values and states can be cached during sampling."""
         self.obstacles: dict[str, str] = {}
         """Settings of ``teacher_scoring`` that change the logits of this architecture, and why."""
+        self.trunks: list[Trunk] | None = None
+        """Rows of the live weights that are kept, see :meth:`keeping`; ``None`` outside of it."""
         self._takes = frozenset(inspect.signature(self._base(model).forward).parameters)
 
     @property
@@ -111,6 +125,27 @@ class Network(nn.Module):
         else:
             raise ConfigError(f"No weights named {weights!r}: there are {['live', *self.copies]}.")
 
+    @property
+    def keeps_nothing(self) -> str | None:
+        """Why passes with gradients have no keys and values to keep, if they have none."""
+        if self.rope_switches:
+            return "rotary positions change with the length of a context"
+        if any(getattr(module, "gradient_checkpointing", False) for module in self.model.modules()):
+            return "under gradient checkpointing the student's pass keeps no keys and values"
+        return None
+
+    @contextmanager
+    def keeping(self) -> Iterator[None]:
+        """Keep keys and values of the rows that the live weights score with gradients, for rows that begin alike.
+
+        They are those that the backward pass needs anyway.
+        """
+        self.trunks = []
+        try:
+            yield
+        finally:
+            self.trunks = None
+
     def logits_at(self, model: Any, row: Sequence[int], position: Sequence[int], **inputs: Any) -> Tensor:
         """Logits ``(len(row), vocab)`` of one pass of ``model`` at ``(row, position)`` pairs; no others are computed.
 
@@ -144,7 +179,13 @@ class Network(nn.Module):
         """
         switches = self.rope_switches
         if not switches:
-            return self.read_padded(read, [(row.ids, row.read) for row in rows], weights)
+            pieces = [(row.ids, row.read) for row in rows]
+            if self.trunks is None or weights != "live" or not torch.is_grad_enabled() or self.keeps_nothing:
+                return self.read_padded(read, pieces, weights)
+            states: dict[int, States] = {}
+            read_off = self.read_padded(read, pieces, weights, states)
+            self.trunks += [Trunk(rows[i], kept) for i, kept in states.items()]
+            return read_off
         # rotary positions depend on the length of the context of a token, so a row is run in parts where they change
         places = [(stretch(p + 1, switches), i, p) for i, row in enumerate(rows) for p in row.read]
         parts: list[Tensor] = []
@@ -155,8 +196,23 @@ class Network(nn.Module):
         back = torch.tensor(sorted(range(len(places)), key=lambda i: places[i])).argsort()
         return torch.cat(parts)[back.to(self.device)]
 
-    def read_padded(self, read: Read, pieces: Sequence[tuple[Sequence[int], Sequence[int]]], weights: str) -> Tensor:
-        """Logits or hidden states at the positions of each sequence, in the order of sequences and positions."""
+    def read_padded(
+        self,
+        read: Read,
+        pieces: Sequence[tuple[Sequence[int], Sequence[int]]],
+        weights: str,
+        states: dict[int, States] | None = None,
+    ) -> Tensor:
+        """Logits or hidden states at the positions of each sequence, in the order of sequences and positions.
+
+        Args:
+            read: What is taken.
+            pieces: Ids and positions of each sequence.
+            weights: ``live``, or a frozen copy.
+            states: Is given the keys and values of each sequence by its number, unless it is ``None``.
+        """
+        from hero_pl.policy.noting_cache import noted, noting_cache
+
         found: dict[int, Tensor] = {}
         # with gradients all passes are kept for the backward pass, so the size of the micro-batch limits them
         most = None if torch.is_grad_enabled() else TOKENS_PER_PASS
@@ -167,7 +223,12 @@ class Network(nn.Module):
                     ids[place, : len(pieces[i][0])] = torch.tensor(pieces[i][0])
                 row = [place for place, i in enumerate(group) for _ in pieces[i][1]]
                 position = [position for i in group for position in pieces[i][1]]
-                got = read(model, row, position, input_ids=ids.to(self.device), use_cache=False)
+                inputs: dict[str, Any] = {"input_ids": ids.to(self.device), "use_cache": states is not None}
+                if states is not None:
+                    inputs["past_key_values"] = cache = noting_cache()
+                got = read(model, row, position, **inputs)
+                if states is not None:
+                    states.update(zip(group, noted(cache, [len(pieces[i][0]) for i in group]), strict=True))
                 found.update(zip(group, got.split_with_sizes([len(pieces[i][1]) for i in group]), strict=True))
         return torch.cat([found[i] for i in range(len(pieces))])
 

@@ -11,7 +11,8 @@ prompt, however many other conversations run beside it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ import torch
 from hero_pl.errors import ConfigError
 from hero_pl.policy.cached_rows import CachedRows, UncachedRows
 from hero_pl.policy.draw import Stream, draw
+from hero_pl.policy.kept_rows import KeptRow, KeptRows
 from hero_pl.policy.positions import stretch
 from hero_pl.policy.sampling import Constraint, SampledPolicy, Sampler, Sampling, Session
 from hero_pl.policy.sampling_weights import SamplingWeights
@@ -50,6 +52,8 @@ class CachedSampler(Sampler):
         if sync_every is not None and sync_every < 1:
             raise ConfigError(f"sync_every={sync_every}: expected at least 1 token.")
         self.refill, self.sync_every, self.merge = refill, sync_every, merge
+        self.kept = KeptRows()
+        """Conversations that have ended, see :meth:`keeping`."""
 
     def open(
         self, policy: SampledPolicy, sampling: Sampling, seeds: Sequence[int] = (), weights: str = "live"
@@ -66,6 +70,19 @@ class CachedSampler(Sampler):
                 "to get its own."
             )
         return CachedSession(self, policy, policy.network, sampling, seeds, weights)
+
+    @contextmanager
+    def keeping(self, rows: int) -> Iterator[None]:
+        """See :meth:`Sampler.keeping`."""
+        self.kept.limit = rows
+        try:
+            yield
+        finally:
+            self.kept.limit = 0
+
+    def forget(self) -> None:
+        """See :meth:`Sampler.forget`."""
+        self.kept.clear()
 
 
 @dataclass(slots=True)
@@ -139,7 +156,15 @@ class CachedSession(Session):
             del self.streams[row]
             self.asked.pop(row, None)
             self.replies.pop(row, None)
+            self._keep(row)
             self._drop(row)
+
+    def _keep(self, row: int) -> None:
+        """Leave the keys and values of a row with the sampler, if it wants them."""
+        batch = self.batches[self.place[row]] if row in self.place else None
+        if self.sampler.kept.limit and self.network.caching == "shared" and isinstance(batch, CachedRows):
+            kept = KeptRow(tuple(batch.fed[row]), batch.states_of(row))
+            self.sampler.kept.put(self.network, self.weights.weights, kept)
 
     # -- drawing -----------------------------------------------------------------------------------------------
 
@@ -288,11 +313,26 @@ class CachedSession(Session):
             if key not in self.batches:
                 kind = UncachedRows if self.network.caching == "none" else CachedRows
                 self.batches[key] = kind(self.weights)
+            batch = self.batches[key]
             some = {row: ids for row, ids in joining.items() if keys[row] == key}
-            rows += some
-            parts.append(self.batches[key].join(some))
+            kept = {row: found for row, ids in some.items() if (found := self._kept(row, ids)) is not None}
+            if kept and isinstance(batch, CachedRows):
+                continued = {row: some.pop(row) for row in kept}
+                rows += continued
+                parts.append(batch.join(continued, list(kept.values())))
+            if some:
+                rows += some
+                parts.append(batch.join(some))
         self.place |= keys
         return rows, parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _kept(self, row: int, prompt: Sequence[int]) -> KeptRow | None:
+        """A conversation that ended and that a prompt continues, where its keys and values can be used."""
+        if self.network.caching != "shared":
+            return None
+        found = self.sampler.kept.before(self.network, self.weights.weights, prompt)
+        fits = found is not None and self._key(row, len(found.ids)) == self._key(row, len(prompt))
+        return found if fits else None
 
     def _drop(self, row: int) -> None:
         """Forget the keys and values of a row."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -109,6 +110,9 @@ class Session(ABC):
 class Sampler(ABC):
     """Samples actions from a policy."""
 
+    in_process = True
+    """Whether it runs the network of the policy; others may sample while the policy is trained."""
+
     @abstractmethod
     def open(
         self, policy: SampledPolicy, sampling: Sampling, seeds: Sequence[int] = (), weights: str = "live"
@@ -133,6 +137,17 @@ class Sampler(ABC):
         Raises:
             ConfigError: A setting is not supported; the message says why and what to change.
         """
+
+    def keeping(self, rows: int) -> AbstractContextManager[None]:
+        """Context in which the keys and values of the last ``rows`` conversations are kept when they end.
+
+        A later session with the same weights does not run them again in a prompt that continues one of them. Does
+        nothing where they cannot be kept.
+        """
+        return nullcontext()
+
+    def forget(self) -> None:  # noqa: B027
+        """Free the memory of what :meth:`keeping` has kept."""
 
     def sync(self, policy: SampledPolicy) -> None:  # noqa: B027
         """Update to the live weights of a policy; a sampler that reads them directly does nothing.

@@ -36,6 +36,11 @@ class Reflector(ABC):
             policy: The policy that will be trained.
         """
 
+    @property
+    def continues(self) -> int:
+        """How many of the latest episodes the live weights go on with, so that their keys and values are of use."""
+        return 0
+
     @abstractmethod
     def reflect(self, trajectories: Sequence[Trajectory], policy: Policy | None) -> list[Reflection]:
         """Diagnose every turn of every trajectory.

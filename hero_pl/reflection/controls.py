@@ -61,6 +61,11 @@ class ShuffledReflector(Reflector):
         """Prepare the inner reflector."""
         self.inner.start(policy)
 
+    @property
+    def continues(self) -> int:
+        """That of the inner reflector."""
+        return self.inner.continues
+
     def reflect(self, trajectories: Sequence[Trajectory], policy: Policy | None) -> list[Reflection]:
         """Call ``inner``, then exchange the texts of its diagnoses."""
         reflections = self.inner.reflect(trajectories, policy)

@@ -84,15 +84,23 @@ class SelfReflector(Reflector):
         if self.weights == "initial":
             policy.keep("initial")
 
+    @property
+    def continues(self) -> int:
+        """As many as one batch of reviews, with ``mode: continue`` and live weights."""
+        return self.batch_size if self.mode == "continue" and self.weights == "live" else 0
+
     def reflect(self, trajectories: Sequence[Trajectory], policy: Policy | None) -> list[Reflection]:
         """See :meth:`Reflector.reflect`."""
         if policy is None:
             raise ReflectionError("SelfReflector needs the policy. Pass it to reflect(trajectories, policy).")
-        return self.review.run(
-            trajectories,
-            lambda trajectory: self._plan(trajectory, policy.dialect),
-            lambda questions: self._answers(questions, policy),
-        )
+        try:
+            return self.review.run(
+                trajectories,
+                lambda trajectory: self._plan(trajectory, policy.dialect),
+                lambda questions: self._answers(questions, policy),
+            )
+        finally:
+            policy.sampler.forget()  # the gradient step needs the memory
 
     def _plan(self, trajectory: Trajectory, dialect: Dialect) -> list[ReflectorRequest]:
         if self.mode == "continue":

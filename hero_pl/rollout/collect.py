@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from hero_pl.errors import ConfigError
@@ -89,7 +90,8 @@ class Collector:
         for trajectory in unplayed.values():
             on_episode(trajectory)
         played = [spec for spec in specs if spec.task_id not in known]
-        with policy.sampling():
+        # a sampler with servers may play in another thread, where the mode of the policy must not change
+        with policy.sampling() if policy.sampler.in_process else nullcontext():
             slots = Slots(
                 self.env_id,
                 self.pool,

@@ -13,7 +13,7 @@ from hero_pl.types import Trajectory
 
 
 def over_ranks(
-    health: Health, play: Callable[[], list[Trajectory]], gather: bool = False
+    health: Health, play: Callable[[], list[Trajectory]], gather: bool = False, suspects: set[str] | None = None
 ) -> tuple[list[Trajectory], list[list[Trajectory]]]:
     """Play this rank's share; all ranks agree on the tasks in quarantine, and an error of one ends all of them.
 
@@ -21,6 +21,7 @@ def over_ranks(
         health: Of the environment that is played.
         play: Plays the share of this rank.
         gather: Whether each rank gets the episodes of all.
+        suspects: Tasks that were suspects before the episodes; default: those of now.
 
     Returns:
         The episodes of this rank; and those of each rank, or of this one only without ``gather``.
@@ -31,8 +32,8 @@ def over_ranks(
     if not (dist.is_available() and dist.is_initialized()):
         played = play()
         return played, [played]
-    suspects, error = set(health.suspects), None
-    played = []
+    suspects = set(health.suspects) if suspects is None else suspects
+    played, error = [], None
     try:
         played = play()
     except HeroError as caught:  # the others wait for this rank

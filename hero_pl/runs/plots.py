@@ -135,7 +135,7 @@ def draw_methods(
         HeroError: ``out`` cannot be written.
     """
     every = [run for runs in methods.values() for run in runs]
-    logged = [panel for panel in panels if _best_column(panel.columns, every)] or list(panels[:1])
+    logged = [panel for panel in panels if best_column(panel.columns, every)] or list(panels[:1])
     wide = min(COLUMNS, len(logged))
     high = math.ceil(len(logged) / wide)
     figure = _figure_class()(figsize=(4.3 * wide, 3.6 * high + 1.0), layout="constrained")
@@ -263,11 +263,11 @@ def _draw(axes: Any, panel: Panel, methods: Mapping[str, Sequence[Mapping[str, C
     """Fill one panel."""
     drawn = set()
     for i, (method, runs) in enumerate(methods.items()):
-        name = _best_column(panel.columns, runs)
+        name = best_column(panel.columns, runs)
         if name is None:
             continue
         curves = [run[name] for run in runs if name in run]
-        if _noisy(name):
+        if noisy(name):
             curves = [smooth(curve) for curve in curves]
         drawn.add(name)
         style = (f"C{i % 10}", STYLES[i % len(STYLES)])
@@ -277,7 +277,7 @@ def _draw(axes: Any, panel: Panel, methods: Mapping[str, Sequence[Mapping[str, C
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     if drawn:
-        note = f", moving mean of up to {SMOOTHING}" if any(map(_noisy, drawn)) else ""
+        note = f", moving mean of up to {SMOOTHING}" if any(map(noisy, drawn)) else ""
         axes.set_ylabel(" and ".join(sorted(drawn)) + note, fontsize=8)
         if math.isfinite(panel.high):
             axes.set_ylim(panel.low - 0.02, panel.high + 0.02)
@@ -287,12 +287,12 @@ def _draw(axes: Any, panel: Panel, methods: Mapping[str, Sequence[Mapping[str, C
         axes.text(0.5, 0.5, "not logged", ha="center", va="center", transform=axes.transAxes, color="0.5")
 
 
-def _noisy(name: str) -> bool:
+def noisy(name: str) -> bool:
     """Whether a metric is of the few episodes of one training step."""
     return name.startswith(("rollout/", "reflection/", "train/", "teacher/divergence"))
 
 
-def _best_column(columns: Sequence[str], runs: Sequence[Mapping[str, Curve]]) -> str | None:
+def best_column(columns: Sequence[str], runs: Sequence[Mapping[str, Curve]]) -> str | None:
     """The first column with at least two points in some run, else the first with any point."""
     points = {column: max((len(run[column].turns) for run in runs if column in run), default=0) for column in columns}
     return next((column for least in (2, 1) for column in columns if points[column] >= least), None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -26,6 +27,24 @@ class TeacherWeights(ABC):  # noqa: B024
     """Scores rows with a common prefix together; ``None`` scores each row separately."""
     passes: int = 1
     """Number of forward passes per scored row."""
+
+    @property
+    def reads_live(self) -> bool:
+        """Whether the current weights of the student take part."""
+        return self.copy == "live"
+
+    def borrows(self, policy: Policy) -> bool:
+        """Whether rows run on the keys and values of the student's pass, see :meth:`beside`."""
+        return self.reads_live and self.scorer is not None and self.scorer.borrows(policy)
+
+    def beside(self, policy: Policy) -> AbstractContextManager[None]:
+        """Context in which the student is scored, and then the teacher: live weights run no conversation twice."""
+        return policy.need_network("the teacher").keeping() if self.borrows(policy) else nullcontext()
+
+    @property
+    def forwarded(self) -> int | None:
+        """Tokens that were run so far for scores; ``None`` if each row is scored separately."""
+        return None if self.scorer is None else self.scorer.forwarded
 
     def start(self, policy: Policy) -> None:
         """Called once when training starts, before the first step."""
@@ -206,6 +225,7 @@ class TrustRegionWeights(TeacherWeights):
 
     copy = "initial"
     passes = 2
+    reads_live = True
 
     def __init__(self, mix: float = 0.05) -> None:
         if not 0.0 <= mix <= 1.0:

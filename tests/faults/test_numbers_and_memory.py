@@ -45,6 +45,10 @@ def test_so_many_of_them_in_a_row_end_the_run_with_state_and_batch_kept(run, new
     assert same_weights(resumed, run("short", Faulty(set(), not_a_number), steps=2))
 
 
+LARGE = 1 << 14
+"""Tokens of a micro-batch that has both episodes of a step."""
+
+
 class Full:
     """Raises a given number of times."""
 
@@ -68,11 +72,11 @@ class Full:
 
 
 @pytest.mark.parametrize("where", ["forward", "backward"])
-def test_a_micro_batch_that_does_not_fit_is_split_and_the_gradient_is_the_same(where, run):
+def test_a_micro_batch_that_does_not_fit_is_split_and_the_gradient_is_the_same(where, run, tiny_module):
     full = Full(1)
     objective = Faulty({2}, full if where == "forward" else full.in_backward)
     with pytest.warns(UserWarning, match="from now on"):
-        split = run("run", objective, steps=2)
+        split = run("run", module=tiny_module(objective, tokens_per_micro_batch=LARGE), steps=2)
     whole = run("whole", Faulty(set(), full), steps=2)
     for left, right in zip(split.parameters(), whole.parameters(), strict=True):
         assert torch.allclose(left, right, atol=1e-6)
@@ -96,12 +100,12 @@ def test_a_failed_allocation_of_the_accelerator_is_split_too(run):
         assert torch.allclose(left, right, atol=1e-5)
 
 
-def test_what_does_not_fit_after_the_split_ends_the_run_with_the_cure_and_its_state(run, newest):
+def test_what_does_not_fit_after_the_split_ends_the_run_with_the_cure_and_its_state(run, newest, tiny_module):
     with (
         pytest.warns(UserWarning, match="from now on"),
         pytest.raises(PolicyError, match=r"Lower model\.tokens_per_micro_batch"),
     ):
-        run("run", Faulty({3}, Full(9)), steps=4)
+        run("run", module=tiny_module(Faulty({3}, Full(9)), tokens_per_micro_batch=LARGE), steps=4)
     assert newest().name == "step=2.ckpt"
 
 

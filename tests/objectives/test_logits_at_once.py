@@ -113,7 +113,7 @@ def test_by_default_the_number_of_tokens_follows_the_vocabulary(tiny_policy) -> 
     policy.network.head_weight = lambda weights: head.weight
     assert policy.network.projected(hidden).at_once == 64
     head = torch.nn.Linear(4, 1 << 10, bias=False)
-    assert policy.network.projected(hidden).at_once == 1 << 12
+    assert policy.network.projected(hidden).at_once == 1 << 11
 
 
 class Softmaxes(TorchDispatchMode):

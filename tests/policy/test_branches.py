@@ -13,11 +13,11 @@ from hero_pl.batch import tokenize
 from hero_pl.chat.byte_tokenizer import byte_tokenizer
 from hero_pl.objectives.self_distillation import SelfDistillation
 from hero_pl.pocket.shop.reflector import ShopRules
-from hero_pl.policy.branches import BranchScorer, Layout, plan, run_layout, tree_layout
+from hero_pl.policy.branch_passes import Layout, run_layout, tree_layout
+from hero_pl.policy.branches import BranchScorer, forwarded_tokens, plan
 from hero_pl.policy.huggingface import HuggingFacePolicy
 from hero_pl.policy.loading import Lora
 from hero_pl.policy.scripted import ScriptedPolicy
-from hero_pl.scalars import measured
 from hero_pl.teacher.hindsight import HindsightTeacher
 from hero_pl.teacher.weights import EMAWeights, InitialWeights, LiveWeights, TrustRegionWeights
 from hero_pl.types import Hint, HintPosition, ScoreRow, StopReason, Trajectory, Turn
@@ -205,10 +205,7 @@ def test_each_token_of_the_conversation_runs_once_and_each_hint_and_action_once(
         scorer.score(policy, rows, "live")
     # L + sum(h + a), less the <|im_start|> of each hint message, which the conversation has at the same place
     assert scorer.forwarded - before == body + sum(new) - 5
-    assert measured(scorer.describe(policy, rows, "live", 0)) == {
-        "teacher/forwarded_tokens": body + sum(new) - 5,
-        "teacher/rewritten_histories": 0.0,
-    }
+    assert forwarded_tokens(rows) == body + sum(new) - 5
     assert sum(len(row.ids) for row in rows) > 2 * (body + sum(new))
 
 
@@ -220,10 +217,10 @@ def test_a_rewritten_history_keeps_the_numbers_and_is_reported_once(policy: Hugg
     assert len(batch.student) == 2
     scorer = BranchScorer("prefix_cache")
     with pytest.warns(UserWarning, match="rewrote the history 1 times"):
-        assert float(scorer.describe(policy, batch.teacher, "live", 1)["teacher/rewritten_histories"]) == 1.0
+        assert float(scorer.rewritten(1)["teacher/rewritten_histories"]) == 1.0
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        scorer.describe(policy, batch.teacher, "live", 1)
+        scorer.rewritten(1)
     with policy.sampling():
         got = scorer.score(policy, batch.teacher, "live")
     assert (got - separate(policy, batch.teacher)).abs().max() <= 1e-4
@@ -242,14 +239,13 @@ def test_a_policy_without_a_network_falls_back_with_a_reason() -> None:
     assert torch.equal(logits, policy.score(rows))
     tokens = sum(len(row.ids) for row in rows)
     assert scorer.forwarded == tokens
-    assert float(scorer.describe(policy, rows, "live", 0)["teacher/forwarded_tokens"]) == tokens
 
 
 @pytest.mark.parametrize(
     ("config", "reason"),
     [
         ({**QWEN, "model_type": "mistral", "sliding_window": 8}, "sliding_window"),
-        ({**QWEN, "model_type": "lfm2", "layer_types": ["conv", "full_attention"] * 2}, "network refuses|logits"),
+        ({**QWEN, "model_type": "lfm2", "layer_types": ["conv", "full_attention"] * 2}, "raises an error|logits"),
     ],
 )
 def test_a_network_that_does_more_than_attend_falls_back_with_a_reason(

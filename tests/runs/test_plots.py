@@ -10,8 +10,8 @@ import pytest
 from hero_pl.errors import HeroError
 from hero_pl.runs.plots import (
     Curve,
-    _best_column,
     band,
+    best_column,
     find_metrics,
     method_name,
     plot_run,
@@ -110,10 +110,10 @@ def test_the_moving_mean_keeps_every_point_and_leaves_short_runs_alone() -> None
 def test_held_out_success_is_drawn_before_training_rollouts_unless_it_is_a_single_point() -> None:
     line, point = Curve(np.array([0.0, 9.0]), np.zeros(2)), Curve(np.array([9.0]), np.zeros(1))
     columns = ("val/success", "test/success", "rollout/success")
-    assert _best_column(columns, [{"rollout/success": line, "test/success": line}]) == "test/success"
-    assert _best_column(columns, [{"rollout/success": line, "test/success": point}]) == "rollout/success"
-    assert _best_column(columns, [{"test/success": point}, {}]) == "test/success"
-    assert _best_column(columns, [{}]) is None
+    assert best_column(columns, [{"rollout/success": line, "test/success": line}]) == "test/success"
+    assert best_column(columns, [{"rollout/success": line, "test/success": point}]) == "rollout/success"
+    assert best_column(columns, [{"test/success": point}, {}]) == "test/success"
+    assert best_column(columns, [{}]) is None
 
 
 def test_methods_with_gaps_and_without_overlap_are_drawn(tmp_path: Path) -> None:

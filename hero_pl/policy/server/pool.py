@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -47,6 +48,8 @@ class Pool:
         self.served = served
         self._give, self._timeout_s, self._hint = give, timeout_s, hint
         self._next = 0
+        self._owner = threading.get_ident()
+        """Thread of the trainer: only it can check a server, because the check runs the network."""
         self._clock: Callable[[], float] = time.monotonic
         self._sleep: Callable[[float], None] = time.sleep
 
@@ -59,7 +62,7 @@ class Pool:
         Raises:
             PolicyError: No server answers within the time limit, or a server has other weights.
         """
-        self.served = served
+        self.served, self._owner = served, threading.get_ident()
         for place in self.places:
             place.ready = False
         self._settle()
@@ -76,6 +79,8 @@ class Pool:
         """
         deadline, pause = self._clock() + self._timeout_s, 0.1
         while not any(place.ready for place in self.places):
+            if threading.get_ident() != self._owner:
+                raise PolicyError("no server is ready, and servers are not checked while the trainer learns.")
             gone = self._settle()
             if gone is None:
                 break

@@ -45,6 +45,8 @@ class ServerSampler(Sampler):
         ConfigError: A setting is invalid.
     """
 
+    in_process = False
+
     def __init__(
         self,
         url: str | list[str],

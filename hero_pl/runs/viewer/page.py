@@ -1,7 +1,8 @@
-"""Write the records of a run as one HTML file that needs no server and no network.
+"""Write the records of runs as one HTML file that needs no server and no network.
 
-Outside text (observations, diagnoses) is in the page only as JSON inside a data block and is shown only in text nodes,
-so it can never become markup. The content security policy of the page allows only its own style and script.
+Outside text (observations, diagnoses) is in the page only as JSON, plain or compressed, inside blocks that are not run,
+and is shown only in text nodes, so it can never become markup. The content security policy of the page allows only its
+own style and script.
 """
 
 from __future__ import annotations
@@ -9,94 +10,151 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
-import json
-import math
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, TypeAlias
+from tempfile import TemporaryFile
+from typing import Any, BinaryIO
 
-from hero_pl.errors import HeroError
+from hero_pl.errors import ConfigError, HeroError
 from hero_pl.runs.jsonl import TornLineWarning
-from hero_pl.runs.records import Record, read_records, succeeded
+from hero_pl.runs.records import RECORDS_FILE, read_records
+from hero_pl.runs.viewer.chunks import Chunks, to_json
+from hero_pl.runs.viewer.curves import curves
+from hero_pl.runs.viewer.episodes import Decode, Scales, add_episode, scale, short
 from hero_pl.runs.viewer.summary import StageSummary
-from hero_pl.types import Reflection, Turn
 
-Decode: TypeAlias = Callable[[Sequence[int]], list[str]]
-"""Function from the ids of one action to the text of each id."""
+SCRIPTS = ("store", "curves", "list", "episode", "page")
+FIRST, OTHERS = b"<!--first chunk-->", b"<!--other chunks-->"
+"""Places of the compressed blocks in the template. The chunk of the episode that is shown first comes before the
+script, so that it is visible while the browser still reads the others."""
+_HEAD = 1 << 16
 
 
-def write_html(records_path: Path, out_path: Path, decode: Decode | None = None) -> int:
-    """Write the page and return the number of episodes in it.
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One run to show."""
+
+    records: Path
+    """A ``trajectories.jsonl``."""
+    decode: Decode | None = None
+    """Returns the text of each sampled id, so that every token gets its own color. Without it each turn is colored by
+    its mean loss."""
+
+
+def write_html(sources: Sequence[Source], out_path: Path) -> int:
+    """Write the page of one or more runs and return the number of episodes in it.
 
     Args:
-        records_path: A ``trajectories.jsonl``.
+        sources: The runs; of several, the page shows episodes of the same task side by side.
         out_path: HTML file to write; an existing file is replaced.
-        decode: Returns the text of each sampled id, so that every token gets its own color. Without it each turn is
-            colored by its mean loss.
 
     Raises:
-        HeroError: The records cannot be read, ``decode`` does not return one text per id, or ``out_path`` cannot be
-            written.
+        ConfigError: A run is given twice.
+        HeroError: The records or metrics cannot be read, a decoder does not return one text per id, or ``out_path``
+            cannot be written.
     """
-    with warnings.catch_warnings(record=True) as caught:
+    names = run_names([source.records for source in sources])
+    with TemporaryFile() as store, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", TornLineWarning)
-        page, count = build_page(records_path, decode)
+        chunks = Chunks(store)
+        data = _read(sources, names, chunks)
+        page = fill_page(files(__package__), "page", " and ".join(names), data, SCRIPTS).encode()
+        try:
+            out_path.parent.mkdir(parents=True, exist_ok=True)
+            with out_path.open("wb") as out:
+                _write(page, chunks, chunks.of(data["open"]), out)
+        except OSError as error:
+            raise HeroError(
+                f"{out_path}: cannot write the page ({error.strerror or error}). Give another path."
+            ) from error
     for warning in caught:
         warnings.warn(warning.message, warning.category, stacklevel=2)
-    try:
-        out_path.parent.mkdir(parents=True, exist_ok=True)
-        out_path.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise HeroError(f"{out_path}: cannot write the page ({error.strerror or error}). Give another path.") from error
-    return count
+    return len(data["episodes"])
 
 
 def is_per_token(page: Path) -> bool:
     """Whether a page written by :func:`write_html` colors single tokens."""
     try:
-        return '"per_token":true' in page.read_text(encoding="utf-8")  # in outside text the quotes are escaped
-    except (OSError, ValueError):
+        with page.open("rb") as file:  # the key is the first of the data; in outside text the quotes are escaped
+            return b'"per_token":true' in file.read(_HEAD)
+    except OSError:
         return False
 
 
-def build_page(records_path: Path, decode: Decode | None = None) -> tuple[str, int]:
-    """Return the page as text, and the number of episodes in it."""
-    shared: dict[str, int] = {}
-    stages: dict[str, StageSummary] = {}
-    losses: list[float] = []
-    means: list[float] = []
-    episodes: list[dict[str, Any]] = []
-    for record in read_records(records_path):
-        stages.setdefault(record.stage, StageSummary(record.stage)).add(record)
-        losses += [loss for values in record.token_loss or () for loss in values or ()]
-        means += [mean for values in record.token_loss or () if (mean := _mean(values)) is not None]
-        episodes.append(_episode(record, shared, decode))
-    name = f"{records_path.resolve().parent.name}/{records_path.name}"
-    data = {
-        "name": name,
-        "token_scale": _scale(losses),
-        "turn_scale": _scale(means),
-        "open": _explained(episodes),
-        "per_token": decode is not None,
-        "stages": [_stage(summary) for summary in stages.values()],
-        "shared": list(shared),
-        "episodes": episodes,
+def run_names(records: Sequence[Path]) -> list[str]:
+    """Names of runs: the last parts of their paths, at least two and as many as are needed to tell them apart.
+
+    Raises:
+        ConfigError: A file is given twice.
+    """
+    paths = [path.resolve() for path in records]
+    if len(set(paths)) < len(paths):
+        twice = next(path for path in paths if paths.count(path) > 1)
+        raise ConfigError(f"{twice} is given twice. Give each run once.")
+    parts = [[*path.parent.parts[1:], *([path.stem] if path.name != RECORDS_FILE else [])] for path in paths]
+    for length in range(2, max(map(len, parts), default=2) + 1):
+        names = ["/".join(one[-length:]) for one in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [str(path) for path in paths]
+
+
+def _read(sources: Sequence[Source], names: Sequence[str], chunks: Chunks) -> dict[str, Any]:
+    """Read all records once: fill the chunks and return the data of the list and of the head."""
+    runs, rows = [], []
+    for number, source in enumerate(sources):
+        stages: dict[str, StageSummary] = {}
+        scales = Scales()
+        for record in read_records(source.records):
+            stages.setdefault(record.stage, StageSummary(record.stage)).add(record)
+            rows.append(add_episode(record, number, source.decode, scales, chunks))
+        runs.append(
+            {
+                "name": names[number],
+                "per_token": source.decode is not None,
+                "token_scale": scale(scales.tokens),
+                "turn_scale": scale(scales.turns),
+                "stages": [_stage(summary) for summary in stages.values()],
+            }
+        )
+    chunks.finish()
+    return {
+        "per_token": any(run["per_token"] for run in runs),
+        "open": _explained(rows),
+        "starts": chunks.starts,
+        "runs": runs,
+        "curves": curves([source.records for source in sources]),
+        "episodes": rows,
     }
-    return fill_page(files(__package__), "page", name, data), len(episodes)
 
 
-def _explained(episodes: Sequence[dict[str, Any]]) -> int:
+def _explained(rows: Sequence[Sequence[Any]]) -> int:
     """The episode to open first: one with a diagnosis, else one with a loss; evaluations before them have neither."""
-    diagnosed = (i for i, one in enumerate(episodes) if any("diagnosis" in turn for turn in one["turns"]))
-    scored = (i for i, one in enumerate(episodes) if any(turn["mean"][0] is not None for turn in one["turns"]))
+    diagnosed = (i for i, row in enumerate(rows) if row[11])
+    scored = (i for i, row in enumerate(rows) if row[9] is not None)
     return next(diagnosed, next(scored, 0))
 
 
-def fill_page(folder: Traversable, stem: str, title: str, data: dict[str, Any]) -> str:
+def _write(page: bytes, chunks: Chunks, shown: int, out: BinaryIO) -> None:
+    """Write the page with its compressed blocks, one at a time."""
+    head, rest = page.split(FIRST)
+    middle, tail = rest.split(OTHERS)
+    numbers = range(len(chunks.starts))
+    out.write(head)
+    out.writelines(chunks.blocks(numbers[shown : shown + 1]))
+    out.write(middle)
+    out.writelines(chunks.blocks(number for number in numbers if number != shown))
+    out.write(tail)
+
+
+def fill_page(
+    folder: Traversable, stem: str, title: str, data: dict[str, Any], scripts: Sequence[str] | None = None
+) -> str:
     """Fill title, style, data and script into a template in one pass, so that data is never read as a placeholder.
 
     Args:
@@ -104,18 +162,18 @@ def fill_page(folder: Traversable, stem: str, title: str, data: dict[str, Any]) 
         stem: Name of these files without the ending.
         title: Title of the page.
         data: JSON values of the data block.
+        scripts: Names of the script files without the ending, in order; default: ``stem`` alone.
     """
     style = folder.joinpath(f"{stem}.css").read_text(encoding="utf-8")
-    script = folder.joinpath(f"{stem}.js").read_text(encoding="utf-8")
+    script = "".join(folder.joinpath(f"{name}.js").read_text(encoding="utf-8") for name in scripts or (stem,))
     policy = f"default-src 'none'; style-src 'sha256-{_hash(style)}'; script-src 'sha256-{_hash(script)}'"
-    text = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     # Inside <script>, "<" could end the block or open a comment; escaped, it is the same JSON.
     values = {
         "title": html.escape(title),
         "policy": policy,
         "style": style,
         "script": script,
-        "data": text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"),
+        "data": to_json(data).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"),
     }
     template = folder.joinpath(f"{stem}.html").read_text(encoding="utf-8")
     return re.sub(r"\{\{(\w+)\}\}", lambda match: values[match[1]], template)
@@ -126,12 +184,6 @@ def _hash(text: str) -> str:
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _scale(losses: list[float]) -> float | None:
-    """Loss with the full color: the 95th percentile, so that a single outlier does not make all others pale."""
-    positive = sorted(loss for loss in losses if 0 < loss < math.inf)
-    return _short(positive[int(0.95 * (len(positive) - 1))]) if positive else None
-
-
 def _stage(summary: StageSummary) -> dict[str, Any]:
     return {
         "stage": summary.stage,
@@ -140,94 +192,8 @@ def _stage(summary: StageSummary) -> dict[str, Any]:
         "success": summary.success,
         "floor": summary.floor,
         "users": sorted(summary.users),
-        "reward": _short(summary.mean_reward),
+        "reward": short(summary.mean_reward),
         "turns": summary.turns_per_episode,
         "coverage": summary.coverage,
         "malformed": summary.malformed,
     }
-
-
-def _episode(record: Record, shared: dict[str, int], decode: Decode | None) -> dict[str, Any]:
-    """Data of one episode; texts that repeat across episodes are stored once, in ``shared``."""
-    trajectory, reflection = record.trajectory, record.reflection
-    count = len(trajectory.turns)
-    diagnoses = reflection.diagnoses if reflection else (None,) * count
-    columns = [
-        per_turn or (None,) * count for per_turn in (record.token_loss, record.token_student, record.token_teacher)
-    ]
-    turns = []
-    for turn, diagnosis, loss, student, teacher in zip(trajectory.turns, diagnoses, *columns, strict=True):
-        entry = _turn(turn, loss, student, teacher, decode)
-        if diagnosis is not None:
-            target = diagnosis.next_action_target
-            entry["diagnosis"] = {
-                "text": diagnosis.text,
-                "confidence": diagnosis.confidence,
-                "target": None if target is None else json.dumps(target, ensure_ascii=False),
-            }
-        turns.append(entry)
-    tools = "\n".join(json.dumps(tool, ensure_ascii=False) for tool in trajectory.tools)
-    return {
-        "task": trajectory.task_id,
-        "env": trajectory.env_id,
-        "seed": trajectory.seed,
-        "group": trajectory.group,
-        "stage": record.stage,
-        "step": record.step,
-        "version": trajectory.policy_version,
-        "reward": _short(trajectory.reward),
-        "ok": succeeded(trajectory),
-        "stop": trajectory.stop_reason.value,
-        "error": str(trajectory.info.get("error", "")),
-        "system": shared.setdefault(trajectory.system_prompt, len(shared)),
-        "tools": shared.setdefault(tools, len(shared)),
-        "first": trajectory.first_observation,
-        "reflection": None if reflection is None else _reflection(reflection),
-        "turns": turns,
-    }
-
-
-def _reflection(reflection: Reflection) -> dict[str, Any]:
-    return {
-        "status": reflection.status,
-        "issues": [f"{code} (turn {turn})" if turn else code for code, turn in reflection.issues],
-        "raw": reflection.raw if reflection.status != "ok" else "",
-    }
-
-
-_Values: TypeAlias = "tuple[float, ...] | None"
-
-
-def _turn(turn: Turn, loss: _Values, student: _Values, teacher: _Values, decode: Decode | None) -> dict[str, Any]:
-    """Data of one turn; ``tokens`` holds rows of text, loss, student and teacher probability."""
-    entry: dict[str, Any] = {
-        "text": turn.text,
-        "action": turn.action,
-        "observation": turn.observation,
-        "role": turn.role,
-        "finish": turn.finish_reason.value,
-        "malformed": turn.malformed,
-        "ids": len(turn.action_ids),
-        "mean": [_mean(loss), _mean(student), _mean(teacher)],
-    }
-    if decode is not None:
-        texts = decode(turn.action_ids)
-        if len(texts) != len(turn.action_ids):
-            raise HeroError(
-                f"decode returned {len(texts)} texts for {len(turn.action_ids)} ids at turn {turn.number}. "
-                "It must return one text per id, in order."
-            )
-        nothing = (None,) * len(texts)
-        rows = zip(texts, loss or nothing, student or nothing, teacher or nothing, strict=True)
-        entry["tokens"] = [[text, *(_short(value) for value in values)] for text, *values in rows]
-    return entry
-
-
-def _mean(values: _Values) -> float | None:
-    scored = [value for value in values or () if not math.isnan(value)]
-    return _short(sum(scored) / len(scored)) if scored else None
-
-
-def _short(value: float | None) -> float | None:
-    """Round to four digits; ``None`` for values that JSON does not have."""
-    return None if value is None or not math.isfinite(value) else float(f"{value:.4g}")

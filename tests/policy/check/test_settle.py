@@ -266,7 +266,8 @@ def test_contexts_beyond_a_rope_switch_are_reported_once(tmp_path: Path) -> None
             warnings.simplefilter("error")
             scorer.score(policy, rows_of(policy, 40), "live")
         with pytest.warns(UserWarning, match="more than 64 tokens"):
-            scorer.describe(policy, rows_of(policy, 90), "live", 0)
+            assert not scorer.shares(policy, rows_of(policy, 90), "live")
+        assert not scorer.borrows(policy)
 
 
 @pytest.mark.parametrize("name", ["dropout", "layerdrop", "resid_pdrop", "router_jitter_noise", "attention_dropout"])

@@ -11,7 +11,7 @@ from rich.console import Console
 from hero_pl.errors import HeroError
 from hero_pl.runs.records import Record, append_records
 from hero_pl.runs.viewer import print_terminal
-from hero_pl.runs.viewer.page import write_html
+from hero_pl.runs.viewer.page import Source, write_html
 from hero_pl.runs.viewer.terminal import plain
 from hero_pl.types import Diagnosis, Hint, Reflection, StopReason, Trajectory, Turn
 
@@ -65,7 +65,7 @@ def test_floor_user_and_broken_episodes_are_shown_with_the_success(tmp_path: Pat
     assert "1 broken" in text
     assert text.count("50%") == 2  # success and floor, over the two episodes that count
     page = tmp_path / "page.html"
-    write_html(path, page)
+    write_html([Source(path)], page)
     assert '"broken":1,"success":0.5,"floor":0.5,"users":["scripted-full"]' in page.read_text(encoding="utf-8")
 
 

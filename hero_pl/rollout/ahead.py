@@ -1,0 +1,104 @@
+"""Play the episodes of the next training step while the trainer learns from those of this one."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from hero_pl.errors import ConfigError, PolicyError
+from hero_pl.types import Trajectory
+
+Play = Callable[[Callable[[Trajectory], None]], list[Trajectory]]
+"""Plays episodes to their end, calling its argument with each one that has ended."""
+
+
+def check_ahead(in_process: bool, redraws: bool) -> None:
+    """Refuse to play ahead where it is not possible.
+
+    Args:
+        in_process: Whether the sampler runs the network of the policy.
+        redraws: Whether the objective rejects groups.
+
+    Raises:
+        ConfigError: Either is the case.
+    """
+    if in_process:
+        raise ConfigError(
+            "data.ahead=1: the policy samples in this process, which cannot learn at the same time. Set "
+            "model.policy.init_args.sampler: ServerSampler, or data.ahead: 0."
+        )
+    if redraws:
+        raise ConfigError(
+            "data.ahead=1: the objective draws rejected groups again, with newer weights than the rest of the batch. "
+            "Set its zero_variance: mask, or data.ahead: 0."
+        )
+
+
+class _DroppedError(Exception):
+    """The episodes are not needed any more."""
+
+
+class PlayAhead:
+    """Plays one batch of episodes in a thread of its own; at most one at a time."""
+
+    def __init__(self) -> None:
+        self.unsent = False
+        """Whether the sampler has older weights than the policy, because it was playing."""
+        self.health: dict[str, Any] | None = None
+        """State of the environments before the episodes: a resumed run plays those again."""
+        self._thread: threading.Thread | None = None
+        self._dropped = threading.Event()
+        self._played: list[Trajectory] = []
+        self._error: BaseException | None = None
+
+    def start(self, play: Play, health: dict[str, Any]) -> None:
+        """Play a batch.
+
+        Args:
+            play: Plays it; runs in the thread.
+            health: State of the environments now.
+        """
+        self.health, self._error = health, None
+        self._dropped.clear()
+        self._thread = threading.Thread(target=self._run, args=(play,), name="hero_pl ahead", daemon=True)
+        self._thread.start()
+
+    def _run(self, play: Play) -> None:
+        def ended(trajectory: Trajectory) -> None:
+            if self._dropped.is_set():
+                raise _DroppedError
+
+        try:
+            self._played = play(ended)
+        except BaseException as error:  # raised again in the thread that waits
+            self._error = error
+
+    def settle(self, send: Callable[[], None]) -> None:
+        """Wait until nothing is played, then send the newest weights to the sampler, if it has older ones."""
+        if self._thread is not None:
+            self._thread.join()
+        if self.unsent:
+            send()
+            self.unsent = False
+
+    def take(self) -> list[Trajectory] | None:
+        """Wait for the batch; ``None`` if there is none or the sampler has lost it. Other errors are raised here."""
+        if self._thread is None:
+            return None
+        self._thread.join()
+        self._thread = self.health = None
+        if isinstance(self._error, PolicyError):  # servers are checked in the thread with the weights only
+            warnings.warn(f"The episodes that were played ahead are lost and played again: {self._error}", stacklevel=2)
+            return None
+        if self._error is not None:
+            raise self._error
+        return self._played
+
+    def drop(self) -> None:
+        """Wait until the next episode of the batch has ended, then play no more of it."""
+        self._dropped.set()
+        if self._thread is not None:
+            self._thread.join()
+        self._thread = self.health = None
