@@ -11,6 +11,7 @@ import torch
 
 from hero_pl.cli.lightning import instantiate
 from hero_pl.errors import ConfigError
+from hero_pl.module import TOKENS_PER_MICRO_BATCH
 from hero_pl.policy.huggingface import HuggingFacePolicy
 from hero_pl.policy.memory import FLOAT_BYTES, LOGIT_TENSORS, Sizes, logits_at_once, measure
 from hero_pl.policy.sampler import CachedSampler
@@ -84,7 +85,8 @@ def estimate(module: Any, data: Any, precision: str) -> tuple[list[Row], Sizes, 
         raise ConfigError(f"{type(policy).__name__} has no model to estimate. Take a HuggingFacePolicy.")
     mixed = "bf16" in precision and policy.dtype == "float32"
     dtype = torch.bfloat16 if mixed else getattr(torch, policy.dtype)
-    tokens = int(module.tokens_per_micro_batch)
+    given = module.tokens_per_micro_batch
+    tokens = TOKENS_PER_MICRO_BATCH[False] if given == "auto" else int(given)  # on an accelerator
     sizes, context = measure(policy, tokens, dtype), policy.context_length()
     parts = logits_at_once(policy, sizes.vocabulary, tokens)
     kept, how = sizes.activations, f"{tokens} tokens (tokens_per_micro_batch)"
