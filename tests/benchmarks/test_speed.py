@@ -18,8 +18,8 @@ def test_parts_of_a_step_add_up_to_what_was_read() -> None:
         clock, _, _ = ours.step(0, counter.get_total_flops)
     assert isinstance(clock, Clock)
     assert clock.total == pytest.approx(counter.get_total_flops())
-    # forward and backward of the student cost three passes, the teacher reads a little more than one
-    assert 1.5 < clock.spent["student"] / clock.spent["teacher"] < 4
+    # forward and backward of the student cost three passes, the teacher at most one and its hints
+    assert clock.spent["student"] > 1.5 * clock.spent["teacher"] > 0
     assert clock.spent["optimizer"] == 0
 
 
