@@ -134,16 +134,21 @@ def build_policy(width: int, vocab: int, **settings: Any) -> HuggingFacePolicy:
 
 
 class Clock:
-    """CPU seconds by part."""
+    """CPU seconds by part, or what else ``now`` reads."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float] = time.process_time) -> None:
+        self.now = now
         self.spent: dict[str, float] = defaultdict(float)
+
+    @property
+    def total(self) -> float:
+        return sum(self.spent.values())
 
     def timed(self, part: str, work: Callable[..., Any]) -> Callable[..., Any]:
         def run(*args: Any, **kwargs: Any) -> Any:
-            started = time.process_time()
+            started = self.now()
             found = work(*args, **kwargs)
-            self.spent[part] += time.process_time() - started
+            self.spent[part] += self.now() - started
             return found
 
         return run
@@ -169,15 +174,15 @@ class Ours:
         )
         self.optimizer = torch.optim.AdamW(self.policy.parameters(), lr=0.0)
 
-    def step(self, seed: int) -> tuple[Clock, list[Trajectory], float]:
-        clock = Clock()
+    def step(self, seed: int, now: Callable[[], float] = time.process_time) -> tuple[Clock, list[Trajectory], float]:
+        clock = Clock(now)
         weights = self.objective.weights
         scores, weights.scores = weights.scores, clock.timed("teacher", weights.scores)  # type: ignore[method-assign]
         specs = [EpisodeSpec(self.collector.task_ids[i], i, seed + i) for i in range(self.load.episodes)]
         play = clock.timed("rollout", self.collector.collect)
         with self.policy.sampler.keeping(self.objective.continues):
             played = play(specs, self.policy, Sampling(1.0, self.load.action))
-        started = time.process_time()
+        started = now()
         with torch.no_grad():
             batch = self.objective.prepare(played, self.policy, lambda local: local).batch
         self.optimizer.zero_grad()
@@ -186,7 +191,7 @@ class Ours:
             loss = self.objective.loss(self.policy, micro).loss
             loss.backward()
             total += float(loss.detach())
-        clock.spent["student"] = time.process_time() - started - clock.spent["teacher"]
+        clock.spent["student"] = now() - started - clock.spent["teacher"]
         clock.timed("optimizer", self.optimizer.step)()
         weights.scores = scores  # type: ignore[method-assign]
         return clock, played, total
@@ -340,11 +345,11 @@ def main() -> int:
         losses = {}
         for name, variant in variants.items():
             clock, played, losses[name] = variant.step(100 * repeat)
-            best[name] = min(clock, best.get(name, clock), key=lambda one: sum(one.spent.values()))
+            best[name] = min(clock, best.get(name, clock), key=lambda one: one.total)
         clock, losses["naive"] = naive.step(played)
-        best["naive"] = min(clock, best.get("naive", clock), key=lambda one: sum(one.spent.values()))
+        best["naive"] = min(clock, best.get("naive", clock), key=lambda one: one.total)
         assert max(losses.values()) - min(losses.values()) < 1e-5 * max(losses.values()), losses
-    whole = {name: sum(clock.spent.values()) for name, clock in best.items()}
+    whole = {name: clock.total for name, clock in best.items()}
     rows = [
         {
             "variant": name,

@@ -192,6 +192,33 @@ def serve_command(
 
 
 @app.command(
+    rich_help_panel=PANEL,
+    context_settings=PASSED_ON,
+    epilog="Example: hero_pl estimate --config hero_pl:quickstart --memory-gb 8",
+)
+def estimate(
+    context: typer.Context,
+    memory_gb: Annotated[
+        float | None, typer.Option("--memory-gb", help="Memory of one device in GiB; status 1 if it does not fit.")
+    ] = None,
+    tflops: Annotated[
+        float | None,
+        typer.Option("--tflops", help="Operations per second that one device reaches, in units of 10^12."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Estimate the memory and the arithmetic of a configuration; no weights are loaded.
+
+    Takes all options of fit besides: --config FILE (more than one overlays), --model.KEY=VALUE, --data.KEY=VALUE.
+    """
+    with _quick_end("estimate"):
+        from hero_pl.cli.estimate import run
+
+    if not run(context.args, memory_gb, tflops, as_json):
+        raise typer.Exit(1)
+
+
+@app.command(
     name="check-model",
     rich_help_panel=PANEL,
     context_settings=PASSED_ON,

@@ -23,7 +23,7 @@ function chart(panel) {
 function curves() {
   if (!data.curves.length) return;
   at("curves").hidden = false;
-  at("curves").open = innerHeight > 640 && innerWidth > 800;
+  at("curves").open = innerHeight > 640 && innerWidth > NARROW;
   at("charts").append(...data.curves.map(chart));
   if (several)
     at("charts").prepend(make("div", { class: "key" }, ...data.runs.map((run, i) => make("div", {},

@@ -1,5 +1,6 @@
 // ---- head, filter, list and address --------------------------------------------------------------------------------
 const PAGE = 200; // rows added to the list at a time
+const NARROW = 800; // pixels, as in page.css
 const state = { episode: -1, comparing: several, beside: null };
 let shown = []; // numbers of the episodes that pass the filter, in the order of the list
 let from = 0, to = 0; // part of them that is in the list
@@ -48,7 +49,12 @@ async function filter() {
   const want = settings(), mine = ++asked, query = want.q.trim().toLowerCase();
   if (query && haystacks.length < episodes.length) {
     at("count").textContent = "Reading the texts \u2026";
-    await prepareSearch(true);
+    try {
+      await prepareSearch(true);
+    } catch (error) {
+      at("count").textContent = error.message;
+      return;
+    }
     if (mine !== asked) return; // another filter was asked for meanwhile
   }
   shown = episodes.filter((one) => passes(one, want) && (!query || haystacks[one.i].includes(query))).map((one) => one.i);
@@ -75,7 +81,11 @@ function rows(first, last) { // list the rows from first up to last
 function row(i) {
   const one = episodes[i];
   const sub = [...(several ? [data.runs[one.run].name] : []), one.stage, "step " + one.step, plural(one.turns, "turn"), one.stop];
-  return make("button", { type: "button", "data-i": i, onclick: () => open(i) },
+  const choose = async () => {
+    await open(i);
+    if (innerWidth <= NARROW) at("main").scrollIntoView(); // there the episode is below the list
+  };
+  return make("button", { type: "button", "data-i": i, onclick: choose },
     make("span", { class: "dot" + (one.ok ? " ok" : ""), role: "img", "aria-label": one.ok ? "succeeded" : "failed", title: one.ok ? "succeeded" : "failed" }),
     make("span", { class: "name" }, one.task), make("span", { class: "quiet" }, number(one.reward, 3)),
     make("span", { class: "sub quiet" }, sub.join(" \u00b7 ")));

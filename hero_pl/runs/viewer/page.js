@@ -50,7 +50,7 @@ function start() {
   document.addEventListener("pointerover", overTip);
   document.addEventListener("focusin", overTip);
   document.addEventListener("scroll", (event) => { if (event.target !== document && !event.target.contains(document.activeElement)) hideTip(); }, true);
-  window.addEventListener("load", () => setTimeout(prepareSearch, 300, false));
+  window.addEventListener("load", () => setTimeout(() => prepareSearch(false).catch(() => {}), 300)); // a search tells the error
   fromAddress();
 }
 

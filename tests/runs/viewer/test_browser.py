@@ -288,6 +288,9 @@ def test_a_narrow_screen_has_no_sideways_scroll_and_shows_both_episodes(opened, 
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
     boxes = [one.bounding_box() for one in page.locator("article").all()]
     assert boxes[1]["y"] >= boxes[0]["y"] + boxes[0]["height"] - 1
+    page.locator("#list button").nth(4).click()
+    page.locator("article[aria-label='shop/1']").first.wait_for()
+    assert page.locator("h1").first.bounding_box()["y"] < 300
 
 
 def test_a_file_without_episodes_and_an_episode_without_turns_are_pages_too(opened, tmp_path) -> None:
@@ -318,6 +321,21 @@ def test_chunks_are_read_when_they_are_needed(opened, tmp_path, monkeypatch) -> 
         assert f"page {episode} 1" in page.inner_text("article")
     page.fill("#query", "page 499")
     count(page, "1 of 500")
+
+
+def test_a_page_that_was_cut_says_so_and_shows_what_it_has(tab, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(chunks, "CHUNK_CHARS", 20_000)
+    path, out = tmp_path / "trajectories.jsonl", tmp_path / "page.html"
+    append_records(path, [record(f"shop/{i}", i, turns=1) for i in range(100)])
+    write_html([Source(path, spell)], out)
+    whole = out.read_text()
+    out.write_text(whole[: whole.rindex('<script type="text/plain" id="texts-')])
+    tab.goto(out.as_uri())
+    tab.wait_for_selector("article")
+    tab.evaluate("location.hash = '#episode=99'")
+    assert "not complete" in tab.locator("#pair .none").inner_text()
+    tab.fill("#query", "shop")
+    count(tab, "The page is not complete")
 
 
 PICTURES = os.environ.get("HERO_PL_PICTURES")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from hero_pl.cli.main import main
 from hero_pl.errors import ConfigError, HeroError
 from hero_pl.runs.jsonl import TornLineWarning
 from hero_pl.runs.records import Record, append_records
@@ -267,3 +268,22 @@ def test_a_page_that_colors_tokens_is_distinguished_from_one_that_does_not(recor
         "turns": False,
         "missing": False,
     }
+
+
+def test_the_command_shows_several_runs_in_one_page_or_one_after_the_other(
+    records_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "run-b" / "trajectories.jsonl"
+    append_records(other, [record("shop/9")])
+    monkeypatch.chdir(tmp_path)
+    main(["view", "run-a", "run-b"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert shown.startswith(
+        "Wrote 4 episodes to runs.html Colors are per turn, not per token: there is no run-a/config"
+    )
+    assert "there is no run-b/config.yaml" in shown
+    assert len(data_of(tmp_path / "runs.html")["runs"]) == 2
+    main(["view", "run-a", "run-b", "--terminal", "--limit", "1"])
+    shown = capsys.readouterr().out
+    places = [shown.index(text) for text in ("run-a/", "shop/1", "run-b/", "shop/9")]
+    assert places == sorted(places)
