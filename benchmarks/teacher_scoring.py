@@ -12,8 +12,8 @@ live      the same with live weights, which are the default: on the keys and val
 turns     a gradient step with one sample per turn and side, through all logits of the actions, by autograd
 step      the same step as ``SelfDistillation`` makes it
 
-Exits with status 1 if ``live`` against the better of ``alone`` and ``padded``, or ``step`` against ``turns``, is below a
-bar of ``BARS``, which hold for d=256.
+Exits with status 1 if ``live`` against the better of ``alone`` and ``padded``, or ``step`` against ``turns``, is below
+a bar of ``BARS``, which hold for d=256.
 """
 
 from __future__ import annotations
