@@ -198,6 +198,7 @@ def sdpo(policy: HuggingFacePolicy, lengths: Lengths, episodes: int, folder: str
                 max_completion_length=lengths.action,
                 distillation_mode="full_logits",
                 distillation_alpha=0.5,
+                distillation_is_clip=None,
                 teacher_model_kind="live",
                 include_environment_feedback=True,
                 use_successful_as_teacher=False,

@@ -108,12 +108,15 @@ class Ready(Reflector):
 
 
 class Writing(Ready):
-    """The same, after the policy has written a review of fixed length."""
+    """The same, after the policy has written a review of fixed length, in continuation of the episode."""
+
+    continues = 64
 
     def reflect(self, trajectories: Sequence[Trajectory], policy: Any) -> list[Reflection]:
         with policy.sampling():
             session = policy.sampler.open(policy, Sampling(0.0, REVIEW_TOKENS), range(len(trajectories)))
             session.act(range(len(trajectories)), [review_prompt(t, policy.dialect) for t in trajectories])
+            policy.sampler.forget()
         return super().reflect(trajectories, policy)
 
 
@@ -177,7 +180,8 @@ class Ours:
         scores, weights.scores = weights.scores, clock.timed("teacher", weights.scores)  # type: ignore[method-assign]
         specs = [EpisodeSpec(self.collector.task_ids[i], i, seed + i) for i in range(self.load.episodes)]
         play = clock.timed("rollout", self.collector.collect)
-        played = play(specs, self.policy, Sampling(1.0, self.load.action))
+        with self.policy.sampler.keeping(self.objective.continues):
+            played = play(specs, self.policy, Sampling(1.0, self.load.action))
         started = now()
         with torch.no_grad():
             batch = self.objective.prepare(played, self.policy, lambda local: local).batch
@@ -296,12 +300,12 @@ def compare(size: tuple[Load, int, int], repeats: int) -> int:
         steps = {name: step_of(name, size, folder) for name in names}
         found = [{name: step() for name, step in steps.items()} for _ in range(repeats)]
     seconds = {name: min(one[name] for one in found) for name in names}
+    print("CPU s", {name: round(value, 2) for name, value in seconds.items()}, flush=True)
     memory = {}
     for name in ("default", *PEERS):
         command = [sys.executable, __file__, "--only", name]
         said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         memory[name] = float(said.split()[-1])
-    print("CPU s", {name: round(value, 2) for name, value in seconds.items()})
     print("peak MiB", {name: round(value) for name, value in memory.items()})
     broken = False
     for peer, bars in BARS.items():
