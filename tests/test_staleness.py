@@ -27,6 +27,7 @@ def test_bug_41_the_oldest_turn_of_a_batch_decides_its_staleness(tiny_module, ti
 def test_the_sampler_is_synced_before_rollouts_and_after_each_change(tiny_module, tiny_data, fit, tmp_path):
     class Told(CachedSampler):
         def __init__(self):
+            super().__init__()
             self.versions = []
 
         def sync(self, policy):

@@ -8,7 +8,7 @@ from typing import Any
 
 from hero_pl.errors import ConfigError
 from hero_pl.rollout.answers import Answer
-from hero_pl.rollout.environments import begin, check_id, make, step, task_ids
+from hero_pl.rollout.environments import begin, check_id, check_text, make, step, task_ids
 from hero_pl.runs.viewer.terminal import plain
 
 HELP = "Type an action and press Enter; :tools lists the tools, :quit ends the episode."
@@ -41,6 +41,7 @@ def play_by_hand(
     """
     check_id(env_id)
     env = make(env_id, **env_args)
+    check_text(env)
     try:
         tasks = task_ids(env, seed + 1)
         if task is None:

@@ -49,6 +49,7 @@ class Collector:
         self.limits = limits or Limits()
         self.recipe = Recipe.of(env_id, split, self.env_args)
         self.env = self.recipe.make()
+        environments.check_text(self.env)
         """Used for the list of tasks and by experts; episodes are played in others."""
         self.task_ids = environments.task_ids(self.env, seed_tasks)
         if not self.task_ids:

@@ -89,9 +89,7 @@ def make(env_id: str, split: str | None = None, **kwargs: Any) -> Env:
         kwargs |= _switches(env_id, kwargs)
         if split is not None and "split" in _parameters(env_id):
             kwargs["split"] = split
-        made = gymnasium.make(env_id, disable_env_checker=True, **kwargs)
-        _check_text(made)
-        return made
+        return gymnasium.make(env_id, disable_env_checker=True, **kwargs)
     except ConfigError:
         raise
     except (TypeError, ValueError, FileNotFoundError, ImportError, AttributeError, gymnasium.error.Error) as error:
@@ -103,7 +101,7 @@ def make(env_id: str, split: str | None = None, **kwargs: Any) -> Env:
 OF_NUMBERS = tuple(getattr(gymnasium.spaces, name) for name in ("Box", "Discrete", "MultiBinary", "MultiDiscrete"))
 
 
-def _check_text(env: Env) -> None:
+def check_text(env: Env) -> None:
     """Refuse environments with spaces of numbers; one without spaces may speak text.
 
     Raises:

@@ -29,13 +29,13 @@ def means(tmp_path_factory: pytest.TempPathFactory) -> Means:
     for method in METHODS:
         curves = []
         for seed in SEEDS:
-            cell = Cell("pocket-webshop", method, "hero_pl:pocket-shop", 1e-3, seed, BUDGETS, "test", 150)
+            more = (("held_out.greedy", False),)
+            cell = Cell("pocket-webshop", method, "hero_pl:pocket-shop", 1e-3, seed, BUDGETS, "test", 150, more=more)
             assert run_cell(cell, out) == "done", (cell.folder(out) / "log.txt").read_text()
             curves.append((result_of(cell, out) or {})["curve"])
         result[method] = {
             mark: statistics.fmean(curve[str(mark)]["success"] for curve in curves) for mark in (0, *BUDGETS)
         }
-        print(method, result[method], {m: [c[str(m)]["success_greedy"] for c in curves] for m in BUDGETS})
     return result
 
 
