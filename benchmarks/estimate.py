@@ -3,7 +3,8 @@
     python benchmarks/estimate.py --csv estimate.csv
 
 Policies of random weights on the CPU, each in its own process. Measured is the largest resident memory of the process
-minus what it had before the model was built. Exits with status 1 if an estimate is off by more than ``--bar``.
+minus that of one with the same settings and a model of almost no size, which imports the same libraries. Exits with
+status 1 if an estimate is off by more than ``--bar``.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ SHAPE = {
     "max_position_embeddings": 1024,
     "tie_word_embeddings": True,
 }
+NONE = {**SHAPE, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "head_dim": 8}
 VARIANTS: dict[str, dict[str, Any]] = {
     "all weights": {},
     "all weights, gradient_checkpointing": {"gradient_checkpointing": True},
@@ -42,17 +44,17 @@ LONGEST_S = 600
 
 
 def status(name: str) -> int:
-    """``VmRSS`` or ``VmHWM`` of this process, in bytes."""
+    """For example ``VmHWM``, the largest resident memory of this process, in bytes."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 
 
-def words(settings: dict[str, Any], folder: str) -> list[str]:
+def words(settings: dict[str, Any], shape: dict[str, Any], folder: str) -> list[str]:
     """Options of ``fit``."""
     settings = dict(settings)
     values = {
         "pretrained": None,
-        "config": SHAPE,
+        "config": shape,
         "tokenizer": "hero_pl:pocket-shop",
         "logits_at_once": 64,
         **{key: value for key, value in settings.items() if key != "tokens"},
@@ -76,7 +78,7 @@ def words(settings: dict[str, Any], folder: str) -> list[str]:
     ]
 
 
-def trained(settings: dict[str, Any], answer: Any) -> None:
+def trained(settings: dict[str, Any], shape: dict[str, Any], answer: Any) -> None:
     """Train in a process of its own, then estimate for the tokens that the student really had in one pass."""
     import torch
 
@@ -85,7 +87,7 @@ def trained(settings: dict[str, Any], answer: Any) -> None:
     from hero_pl.policy.network import Network
 
     with tempfile.TemporaryDirectory() as folder:
-        cli, tokens = instantiate(words(settings, folder)), [0]
+        cli, tokens = instantiate(words(settings, shape, folder)), [0]
         read_rows = Network.read_rows
 
         def counted(network: Network, read: Any, rows: Any, weights: str = "live") -> Any:
@@ -93,10 +95,9 @@ def trained(settings: dict[str, Any], answer: Any) -> None:
             return read_rows(network, read, rows, weights)
 
         Network.read_rows = counted  # type: ignore[method-assign]
-        before = status("VmRSS")
         cli.trainer.fit(cli.model, cli.datamodule)
-        measured = status("VmHWM") - before
-        fresh = instantiate(words(settings, folder))
+        measured = status("VmHWM")
+        fresh = instantiate(words(settings, shape, folder))
         fresh.model.tokens_per_micro_batch = tokens[0]
         rows, _, _ = estimate(fresh.model, fresh.datamodule, "32-true")
         answer.put((tokens[0], peak_bytes(rows), measured))
@@ -109,11 +110,15 @@ def main() -> int:
     args = parser.parse_args()
     spawn, rows = multiprocessing.get_context("spawn"), []
     for name, settings in VARIANTS.items():
-        answer: Any = spawn.Queue()
-        process = spawn.Process(target=trained, args=(settings, answer))
-        process.start()
-        tokens, estimated, measured = answer.get(timeout=LONGEST_S)
-        process.join()
+        found = []
+        for shape in (NONE, SHAPE):
+            answer: Any = spawn.Queue()
+            process = spawn.Process(target=trained, args=(settings, shape, answer))
+            process.start()
+            found.append(answer.get(timeout=LONGEST_S))
+            process.join()
+        (_, least, libraries), (tokens, estimated, measured) = found
+        estimated, measured = estimated - least, measured - libraries
         rows.append(
             {"variant": name, "tokens": tokens, "estimated_mib": estimated >> 20, "measured_mib": measured >> 20}
         )

@@ -107,6 +107,8 @@ def estimate(module: Any, data: Any, precision: str) -> tuple[list[Row], Sizes, 
     if isinstance(policy.sampler, CachedSampler):
         envs = min(data.limits.num_envs, episodes)
         cache = envs * context * sizes.cache_per_token
+        if policy.lora is not None:
+            rows.append(Row("rollout", "merged weights", sizes.weights, "an adapter is merged while it samples"))
         rows.append(Row("rollout", "keys and values", cache, f"{envs} conversations of {context} tokens, all full"))
     # per parameter and token: 2 to sample, 2 for the teacher, 2 for the student, 4 backward (2 if weights are frozen)
     backward = (2 if policy.lora is not None else 4) + 2 * policy.gradient_checkpointing
