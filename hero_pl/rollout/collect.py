@@ -91,8 +91,9 @@ class Collector:
         for trajectory in unplayed.values():
             on_episode(trajectory)
         played = [spec for spec in specs if spec.task_id not in known]
-        # a sampler with servers may play in another thread, where the mode of the policy must not change
-        with policy.sampling() if policy.sampler.in_process else nullcontext():
+        # a sampler with servers may play in another thread, where the mode of the policy must not change; any object
+        # with the methods of a Sampler will do
+        with policy.sampling() if getattr(policy.sampler, "in_process", True) else nullcontext():
             slots = Slots(
                 self.env_id,
                 self.pool,
