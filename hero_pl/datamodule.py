@@ -207,11 +207,8 @@ class RolloutDataModule(lightning.LightningDataModule):
         """The episodes of this step: those that were played ahead, or new ones."""
         self.settle(policy)
         step, self.steps = self.steps, self.steps + 1
-        before = self.next.health
-        played = self.next.take()
+        played = self.next.take(self.collector("train").health)
         if played is None:
-            if before is not None:  # episodes of the lost batch that ended are played, and counted, again
-                self.collector("train").health.load_state_dict(before)
             specs = self.specs(step)
             played = self._collect(specs, policy, self._counter("rolling out", len(specs)))
         return played

@@ -20,7 +20,6 @@ from hero_pl.evaluation.summary import logged, remarks, summarize
 from hero_pl.objectives.base import Objective, Step
 from hero_pl.optimizer import OptimizerSettings, apply_settings
 from hero_pl.policy.base import Policy
-from hero_pl.policy.sampling import in_process
 from hero_pl.rollout.ahead import check_ahead
 from hero_pl.runs.records import Record, append_records, evaluable, to_record
 from hero_pl.scalars import Scalar, largest, measured, total
@@ -124,7 +123,7 @@ class HeroModule(lightning.LightningModule):
             self.objective.check(data.group_size)
             self._check_staleness(self.updates_per_batch - 1, f"updates_per_batch={self.updates_per_batch}")
             if data.ahead:
-                check_ahead(in_process(self.policy.sampler), self.objective.redraws)
+                check_ahead(self.policy.sampler, self.objective.redraws)
                 lag = 2 * self.updates_per_batch - 1
                 self._check_staleness(lag, f"data.ahead=1, updates_per_batch={self.updates_per_batch}")
         if data is not None:
