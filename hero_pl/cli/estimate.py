@@ -214,7 +214,7 @@ def _sampling(
 
 def _reviewer(objective: Any, episodes: int) -> tuple[Any, int]:
     """The reflector that draws reviews from a model, inside of others, and its largest batch; or ``None`` and 0."""
-    reflector = getattr(objective, "reflector", None)
+    reflector: Any = getattr(objective, "reflector", None)
     while hasattr(reflector, "inner"):
         reflector = reflector.inner
     if not isinstance(reflector, SelfReflector):
