@@ -14,7 +14,7 @@ from typing import Any
 
 import gymnasium as gym
 
-from hero_envs.bridges.textworld_games import LEVELS, Level, game_file, games_folder, start
+from hero_envs.bridges.textworld_games import LEVELS, Level, game_file, games_folder, package, start
 from hero_envs.spaces import UnicodeText
 
 SPLITS: Mapping[str, tuple[int, int]] = {
@@ -71,21 +71,13 @@ class TextWorldEnv(gym.Env[str, str]):
         games_dir: str | os.PathLike[str] | None = None,
         system_prompt: str | None = None,
     ) -> None:
-        if split not in SPLITS:
-            raise ValueError(f"split={split!r}: expected one of {', '.join(SPLITS)}.")
+        package()
         self.level = _level(level)
-        first, usual = SPLITS[split]
-        count = usual if games is None else games
-        if not 1 <= count <= MOST_GAMES or not 0 <= game_seed < 100:
-            raise ValueError(
-                f"games={games}, game_seed={game_seed}: expected 1 to {MOST_GAMES} games and a seed from 0 to 99."
-            )
         self.max_steps = self.level.max_steps if max_steps is None else max_steps
         if self.max_steps < 1:
             raise ValueError(f"max_steps={max_steps}: expected at least 1.")
         name = level if isinstance(level, str) else "custom"
-        seeds = range(first + game_seed * MOST_GAMES, first + game_seed * MOST_GAMES + count)
-        self._seeds = {f"{name}-{seed}": seed for seed in seeds}
+        self._seeds = {f"{name}-{seed}": seed for seed in seeds_of(split, games, game_seed)}
         self.task_ids = list(self._seeds)
         self.folder = games_folder() if games_dir is None else Path(games_dir)
         self.show_actions = show_available_actions
@@ -115,7 +107,7 @@ class TextWorldEnv(gym.Env[str, str]):
         self._solutions = [self._solution()]
         parts = (self._state.objective, self._state.description, self._state.inventory)
         info = {**self._info(), "system_prompt": self.system_prompt, "tools": [], "plain_replies": False}
-        return self._shown("\n".join(_plain(part) for part in parts)), info
+        return self._shown("\n".join(plain(part) for part in parts)), info
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """Send one command to the game.
@@ -128,10 +120,10 @@ class TextWorldEnv(gym.Env[str, str]):
         command = " ".join(action.split())
         self._steps += 1
         gained, text = 0, REFUSED
-        if _is_of_the_game(command):
+        if is_of_the_game(command):
             self._state, points, _ = self._game.step(command)
             gained, self._points = points - self._points, points
-            text = _plain(self._state.feedback)
+            text = plain(self._state.feedback)
         self._solutions.append(self._solution())
         won, lost = bool(self._state.won), bool(self._state.lost)
         truncated = not (won or lost) and self._steps >= self.max_steps
@@ -167,6 +159,23 @@ class TextWorldEnv(gym.Env[str, str]):
         return f"{text}\nAvailable actions: {', '.join(self._state.admissible_commands)}"
 
 
+def seeds_of(split: str, games: int | None = None, game_seed: int = 0) -> range:
+    """Seeds of the games of a split; no two splits and no two game seeds have one in common.
+
+    Raises:
+        ValueError: There is no such split, or a number is out of range.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"split={split!r}: expected one of {', '.join(SPLITS)}.")
+    first, usual = SPLITS[split]
+    count = usual if games is None else games
+    if not 1 <= count <= MOST_GAMES or not 0 <= game_seed < 100:
+        raise ValueError(
+            f"games={games}, game_seed={game_seed}: expected 1 to {MOST_GAMES} games and a seed from 0 to 99."
+        )
+    return range(first + game_seed * MOST_GAMES, first + game_seed * MOST_GAMES + count)
+
+
 def _level(level: str | Mapping[str, Any]) -> Level:
     if isinstance(level, Mapping):
         try:
@@ -178,7 +187,7 @@ def _level(level: str | Mapping[str, Any]) -> Level:
     return LEVELS[level]
 
 
-def _is_of_the_game(command: str) -> bool:
+def is_of_the_game(command: str) -> bool:
     """Whether a command is a single one, and one of the game: not of the interpreter, which could write files."""
     words = command.lower().split()
     if not words or not _COMMAND.fullmatch(command) or words[0].partition("-")[0] in _BEYOND_THE_GAME:
@@ -186,6 +195,6 @@ def _is_of_the_game(command: str) -> bool:
     return "then" not in words  # the game would run what follows as a second command
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """A text of the game in one line, without the prompt of the interpreter and what follows the end."""
     return " ".join(_END.sub("", _PROMPT.sub("", text or "")).split())

@@ -21,12 +21,6 @@ from typing import Any
 
 from hero_envs.bridges.missing import missing
 
-try:
-    import textworld
-    from textworld.generator import compile_game, make_game
-except ImportError as error:  # pragma: no cover - depends on the installation
-    raise missing("TextWorld", "textworld", error) from error
-
 CACHE_VARIABLE = "HERO_TEXTWORLD_GAMES"
 """Environment variable with the folder of the generated games."""
 FORMAT = 1
@@ -54,6 +48,19 @@ LEVELS: Mapping[str, Level] = {
     "medium": Level(rooms=2, objects=6, quests=2, length=3, goal_only=False, max_steps=12),
     "hard": Level(rooms=4, objects=8, quests=1, length=6, goal_only=True, max_steps=20),
 }
+
+
+def package() -> Any:
+    """TextWorld.
+
+    Raises:
+        ImportError: It is not installed; names the extra.
+    """
+    try:
+        import textworld
+    except ImportError as error:
+        raise missing("TextWorld", "textworld", error) from error
+    return textworld
 
 
 def games_folder() -> Path:
@@ -93,22 +100,23 @@ def game_file(level: Level, seed: int, folder: Path) -> Path:
 def start(path: Path) -> Any:
     """Open a game with all that :class:`hero_envs.bridges.textworld.TextWorldEnv` reads."""
     wanted = ("feedback", "description", "inventory", "admissible_commands", "policy_commands", "objective")
-    infos = textworld.EnvInfos(**dict.fromkeys(wanted, True), score=True, max_score=True, won=True, lost=True)
+    infos = package().EnvInfos(**dict.fromkeys(wanted, True), score=True, max_score=True, won=True, lost=True)
     with warnings.catch_warnings():  # the interpreter warns about every game that it does not know by name
         warnings.filterwarnings("ignore", "Game .* is not fully supported")
-        return textworld.start(str(path), request_infos=infos)
+        return package().start(str(path), request_infos=infos)
 
 
 def _generate(level: Level, seed: int, path: Path) -> str:
+    textworld = package()
     options = textworld.GameOptions()
     options.seeds = seed
     options.nb_rooms, options.nb_objects = level.rooms, level.objects
     options.nb_parallel_quests, options.quest_length = level.quests, level.length
     options.grammar.only_last_action = level.goal_only
     options.path = str(path)
-    game = make_game(options)
+    game = textworld.generator.make_game(options)
     game.objective = objective(game.objective)
-    made: str = compile_game(game, options)
+    made: str = textworld.generator.compile_game(game, options)
     return made
 
 

@@ -9,19 +9,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from hero_pl.errors import PolicyError
 
 if TYPE_CHECKING:
     from hero_pl.policy.network import Network
 
 
-def write_weights(root: Path, name: str, network: Network) -> Path:
+def write_weights(root: Path, name: str, network: Network, initial: bool = False) -> Path:
     """Write the live weights, or the trained adapter; the folder gets its name when it is complete.
 
     Args:
         root: Created if it does not exist; the servers read it under the same path.
         name: Name of the new folder in ``root``.
         network: Network with the weights.
+        initial: Write an adapter without effect instead: with it, the model has its initial weights.
 
     Returns:
         The folder, as an absolute path.
@@ -33,7 +36,7 @@ def write_weights(root: Path, name: str, network: Network) -> Path:
     try:
         partial.mkdir(parents=True)
         with _no_progress_bar():
-            network.model.save_pretrained(partial)
+            network.model.save_pretrained(partial, **({"state_dict": _without_effect(network)} if initial else {}))
         os.rename(partial, target)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
@@ -42,6 +45,12 @@ def write_weights(root: Path, name: str, network: Network) -> Path:
             "sampler.init_args.folder to another folder."
         ) from error
     return target
+
+
+def _without_effect(network: Network) -> dict[str, torch.Tensor]:
+    """State of a model whose adapter adds zero: the second factors are zero."""
+    weights = network.model.state_dict()
+    return {name: torch.zeros_like(value) if "lora_B" in name else value for name, value in weights.items()}
 
 
 @contextmanager
