@@ -190,7 +190,7 @@ SUITES: dict[str, Suite] = {
         expert={"class_path": "TextWorldDemonstrations"},
         rates=(2e-4, 4e-4, 8e-4),
         methods=(BASE, "feedback_only", "grpo", "hero_rule", "hero_oracle", "shuffled", "supervised"),
-        tuning_world={"game_seed": 1},
+        tuning_world={"world": 1},
         template="short",
         own={"hero_self": _IN_LINES},
     ),
