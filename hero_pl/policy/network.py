@@ -284,12 +284,18 @@ class Network(nn.Module):
     def keep(self, name: str, dtype: torch.dtype | None = None) -> None:
         """Keep a frozen copy of the current weights under ``name``, unless there is one already.
 
-        With an adapter, ``initial`` needs no copy: it is the model with the adapter switched off.
+        Weights that are not trained are not copied: the copy uses those of the model. With an adapter, ``initial``
+        needs no copy at all: it is the model with the adapter switched off.
         """
         if name in self.copies or (name == "initial" and self.has_adapter):
             return
-        model = copy.deepcopy(self.model).eval().requires_grad_(False)
-        self.copies[name] = model.to(dtype) if dtype else model
+        shared = {id(p): p for p in self.model.parameters() if not p.requires_grad}
+        model = copy.deepcopy(self.model, shared).eval()
+        for weight in model.parameters():
+            if id(weight) not in shared:  # Module.to would convert the live weights too
+                weight.requires_grad_(False)
+                weight.data = weight.data.to(dtype or weight.dtype)
+        self.copies[name] = model
         if name == "initial" and fingerprint(self.copies[name].state_dict()) == self.origin:
             self._as_loaded.add(name)
 
