@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from os.path import commonprefix
+from itertools import takewhile
 
 from hero_pl.policy.cached_rows import CachedRows
 from hero_pl.policy.kept_rows import KeptRow
@@ -35,7 +35,8 @@ class Beginnings:
         """
         whole = [tuple(prompt) for prompt in prompts]
         if self.common is None and len(whole) > 1:
-            alike = tuple(commonprefix([prompt[:-1] for prompt in whole]))
+            columns = zip(*(prompt[:-1] for prompt in whole), strict=False)
+            alike = tuple(ids[0] for ids in takewhile(lambda ids: len(set(ids)) == 1, columns))
             if len(alike) >= LEAST:
                 (self.common,) = self._run([alike])
         known = self._length(self.common)
