@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -9,19 +10,26 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+from safetensors.torch import save_file
+
 from hero_pl.errors import PolicyError
 
 if TYPE_CHECKING:
     from hero_pl.policy.network import Network
 
+HEAD = "head.safetensors"
+"""File of an output projection that is tied to the input embeddings."""
 
-def write_weights(root: Path, name: str, network: Network) -> Path:
+
+def write_weights(root: Path, name: str, network: Network, initial: bool = False) -> Path:
     """Write the live weights, or the trained adapter; the folder gets its name when it is complete.
 
     Args:
         root: Created if it does not exist; the servers read it under the same path.
         name: Name of the new folder in ``root``.
         network: Network with the weights.
+        initial: Write an adapter without effect instead: with it, the model has its initial weights.
 
     Returns:
         The folder, as an absolute path.
@@ -33,7 +41,9 @@ def write_weights(root: Path, name: str, network: Network) -> Path:
     try:
         partial.mkdir(parents=True)
         with _no_progress_bar():
-            network.model.save_pretrained(partial)
+            network.model.save_pretrained(partial, **({"state_dict": _without_effect(network)} if initial else {}))
+        if not network.has_adapter:
+            _add_tied_head(partial, network)
         os.rename(partial, target)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
@@ -42,6 +52,29 @@ def write_weights(root: Path, name: str, network: Network) -> Path:
             "sampler.init_args.folder to another folder."
         ) from error
     return target
+
+
+def _without_effect(network: Network) -> dict[str, torch.Tensor]:
+    """State of a model whose adapter adds zero: the second factors are zero."""
+    weights = network.model.state_dict()
+    return {name: torch.zeros_like(value) if "lora_B" in name else value for name, value in weights.items()}
+
+
+def _add_tied_head(folder: Path, network: Network) -> None:
+    """Write an output projection that is tied to the input embeddings, too; transformers writes the embeddings only.
+
+    vLLM 0.32 on a CPU computes with a reordered copy of it, which it makes again only if it is in the folder.
+    """
+    head, embeddings = network.model.get_output_embeddings(), network.model.get_input_embeddings()
+    if head is None or head.weight is not embeddings.weight:
+        return
+    (name,) = (name for name, module in network.model.named_modules() if module is head)
+    save_file({f"{name}.weight": head.weight.detach().contiguous()}, folder / HEAD)
+    index = folder / "model.safetensors.index.json"
+    if index.exists():  # of weights in several files; others are not read
+        content = json.loads(index.read_text(encoding="utf-8"))
+        content["weight_map"][f"{name}.weight"] = HEAD
+        index.write_text(json.dumps(content), encoding="utf-8")
 
 
 @contextmanager

@@ -64,8 +64,7 @@ def test_the_quickstart_on_a_server_runs_two_steps(server: GenerateServer, model
     reviews = [body for body in server.bodies if body["sampling_params"]["temperature"] == 0.0]
     assert cli.datamodule.steps == 2
     assert cli.model.last_metrics["train/broken_episodes"] == 0.0
-    assert {body["model"] for body in reviews} == {"student"}
-    assert len({body["model"] for body in server.bodies}) >= 2
+    assert {body["model"][-8:] for body in reviews} == {"-initial"}
 
 
 def test_the_reviewer_asks_the_same_servers(server: GenerateServer, make: Any, tiny_data: Any, fit: Any) -> None:
@@ -74,7 +73,7 @@ def test_the_reviewer_asks_the_same_servers(server: GenerateServer, make: Any, t
     fit(module, tiny_data(), limit_train_batches=1, max_epochs=1)
     asked = [body["model"] for body in server.bodies if body["sampling_params"]["temperature"] == 0.0]
     assert asked
-    assert set(asked) == {"student"}
+    assert {name[-8:] for name in asked} == {"-initial"}
 
 
 def test_a_single_wrong_reply_costs_a_second_play_and_nothing_else(
