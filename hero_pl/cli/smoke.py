@@ -141,10 +141,9 @@ class Smoke:
         if kinds & ASK_A_MODEL:  # random weights write no review; rules are kept, to see whether they fit
             asks = "ChatReflector" in kinds
             what = "instead of requests to the endpoint" if asks else "for turns of which it has none"
-            given["reflector"] = Namespace(
-                class_path=f"{__name__}.{FixedDiagnoses.__name__}",
-                init_args=Namespace(inner=None if asks else reflector),
-            )
+            kind = type(given)
+            fixed = kind(inner=None if asks else reflector)
+            given["reflector"] = kind(class_path=f"{__name__}.{FixedDiagnoses.__name__}", init_args=fixed)
             self.replaced.append(f"model.objective reflector {_short(reflector)}: with fixed diagnoses {what}")
         teacher = given.get("teacher")
         if teacher is not None and (teacher.get("init_args") or {}).get("template") == "auto":
