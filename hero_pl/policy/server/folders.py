@@ -7,21 +7,18 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from hero_pl.errors import PolicyError
 
-if TYPE_CHECKING:
-    from hero_pl.policy.network import Network
 
-
-def write_weights(root: Path, name: str, network: Network) -> Path:
+def write_weights(root: Path, name: str, model: Any) -> Path:
     """Write the live weights, or the trained adapter; the folder gets its name when it is complete.
 
     Args:
         root: Created if it does not exist; the servers read it under the same path.
         name: Name of the new folder in ``root``.
-        network: Network with the weights.
+        model: Model with the weights, or an adapter around one.
 
     Returns:
         The folder, as an absolute path.
@@ -33,7 +30,7 @@ def write_weights(root: Path, name: str, network: Network) -> Path:
     try:
         partial.mkdir(parents=True)
         with _no_progress_bar():
-            network.model.save_pretrained(partial)
+            model.save_pretrained(partial)
         os.rename(partial, target)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)

@@ -135,19 +135,21 @@ class ServerSampler(Sampler):
             self._pools["live"] = self._pool(policy)
         failure: PolicyError | None = None
         first = not distributed.is_initialized() or distributed.get_rank() == 0
-        if first:
-            try:
-                write_weights(self.folder, name, policy.need_network("a sampler with servers"))
+        model = policy.need_network("a sampler with servers").plain()
+        with policy.gathered():
+            if first:
+                try:
+                    write_weights(self.folder, name, model)
+                    self._pools["live"].renew(served)
+                except PolicyError as error:
+                    failure = error
+            told = _of_rank_0(failure and str(failure))
+            if told is not None:
+                raise failure or PolicyError(told)
+            if not first:  # the servers have the weights now; this compares them with those of this process
                 self._pools["live"].renew(served)
-            except PolicyError as error:
-                failure = error
-        told = _of_rank_0(failure and str(failure))
-        if told is not None:
-            raise failure or PolicyError(told)
-        if not first:  # the servers have the weights now; this compares them with those of this process
-            self._pools["live"].renew(served)
-        elif former is not None:
-            self._forget(former)
+            elif former is not None:
+                self._forget(former)
 
     def open(
         self, policy: SampledPolicy, sampling: Sampling, seeds: Sequence[int] = (), weights: str = "live"
