@@ -208,7 +208,7 @@ class RolloutDataModule(lightning.LightningDataModule):
         """The episodes of this step: those that were played ahead, or new ones."""
         self.settle(policy)
         step, self.steps = self.steps, self.steps + 1
-        played = self.next.take()
+        played = self.next.take(self.collector("train").health)
         if played is None:
             specs = self.specs(step)
             played = self._collect(specs, policy, self._counter("rolling out", len(specs)))

@@ -126,7 +126,7 @@ class HeroModule(lightning.LightningModule):
             self.objective.check(data.group_size)
             self._check_staleness(self.updates_per_batch - 1, f"updates_per_batch={self.updates_per_batch}")
             if data.ahead:
-                check_ahead(self.policy.sampler.in_process, self.objective.redraws)
+                check_ahead(self.policy.sampler, self.objective.redraws)
                 lag = 2 * self.updates_per_batch - 1
                 self._check_staleness(lag, f"data.ahead=1, updates_per_batch={self.updates_per_batch}")
         if data is not None:

@@ -44,6 +44,8 @@ class Launch:
     """The prefix cache outlives the weights, whatever it says."""
     keeps_weights: bool = False
     """New weights are not read, whatever it says."""
+    mixes: bool = False
+    """The model alone runs with the newest adapter, as vLLM 0.32 does on a CPU in a batch with replies of adapters."""
     keeps_label: bool = False
     """Replies go on naming the first weights."""
 
@@ -83,7 +85,8 @@ class Engine:
             raise Refused(400, "The decoder prompt is longer than the maximum model length.")
         settings = {"top_k": -1, "max_tokens": 16, "temperature": 1.0, "ignore_eos": False, "stop_token_ids": []}
         settings |= self.launch.defaults | wanted
-        model = self.adapters.get(name, self.base)
+        alone = [self.base, *self.adapters.values()][-1] if self.launch.mixes else self.base
+        model = self.adapters.get(name, alone)
         past, known = self._cached(name, prompt)
         logits, past = self._run(model, prompt[known:], past)
         self._remember(name, prompt, past)

@@ -81,12 +81,13 @@ def test_a_stage_that_is_not_there_is_refused(tiny_data):
 
 def test_the_state_is_the_number_of_batches_drawn_and_the_tasks_in_quarantine(tiny_data):
     data = tiny_data()
-    state = {"steps": 17, "per_step": 2, "health": {"train": {"quarantined": {"a": "it broke"}, "suspects": ["b"]}}}
+    health = {"quarantined": {"a": "it broke"}, "suspects": ["b"], "latest": [("a", True), ("c", False)]}
+    state = {"steps": 17, "per_step": 2, "health": {"train": health}}
     data.load_state_dict(state)
     assert data.state_dict() == state  # also before an environment is made
     assert data.quarantined == 1
     assert data.state_dict() == state
-    data.load_state_dict({**state, "health": {"train": {"quarantined": {}, "suspects": []}}})
+    data.load_state_dict({**state, "health": {"train": {"quarantined": {}, "suspects": [], "latest": []}}})
     assert data.quarantined == 0
 
 

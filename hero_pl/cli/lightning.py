@@ -18,6 +18,7 @@ from hero_pl.callbacks.run_checkpoint import RunCheckpoint
 from hero_pl.callbacks.trajectories import TrajectoryLog
 from hero_pl.callbacks.turn_budget import TurnBudget
 from hero_pl.cli.components import import_components
+from hero_pl.cli.machine import Machine, elsewhere
 from hero_pl.cli.parser import HeroParser
 from hero_pl.cli.quiet import quiet
 from hero_pl.cli.run import add_run_arguments, open_run, use_run_logger
@@ -51,12 +52,16 @@ class HeroCLI(LightningCLI):
         args: Name of the subcommand and its arguments; without ``run`` only the arguments.
         run: Whether to run the subcommand; else only create module, data module and trainer.
         command: Without ``run``: name of the calling command, for messages.
+        elsewhere: Whether the configuration is for another machine, see ``machine``.
 
     Raises:
         ConfigError: A file given by ``--config`` is not a valid configuration.
     """
 
-    def __init__(self, args: list[str], run: bool = True, command: str = "") -> None:
+    def __init__(self, args: list[str], run: bool = True, command: str = "", elsewhere: bool = False) -> None:
+        self.machine = Machine()
+        """With ``elsewhere``: the machine of the configuration. Its devices and strategy are not used here."""
+        self.elsewhere = elsewhere
         import_components()
         quiet()
         super().__init__(
@@ -161,20 +166,23 @@ class HeroCLI(LightningCLI):
         if checkpoint and checkpoint != "last":
             must_exist(Path(checkpoint), "checkpoint", CHECKPOINTS)
         use_run_logger(config.trainer)
+        if self.elsewhere:
+            self.machine = elsewhere(config.trainer)
         if self.subcommand == "validate" and config.trainer.limit_val_batches == 0:
             config.trainer.limit_val_batches = (
                 None  # 0 disables validation during `fit`; the command `validate` needs it
             )
 
 
-def instantiate(args: list[str], command: str = "") -> HeroCLI:
+def instantiate(args: list[str], command: str = "", elsewhere: bool = False) -> HeroCLI:
     """Create module, data module and trainer of a configuration, without running anything.
 
     Args:
         args: Arguments of ``fit``.
         command: Name of the calling command, for messages.
+        elsewhere: Whether the configuration is for another machine, with other devices.
     """
-    return HeroCLI(args=args, run=False, command=command)
+    return HeroCLI(args=args, run=False, command=command, elsewhere=elsewhere)
 
 
 def _force(config: Any) -> None:

@@ -205,6 +205,10 @@ def estimate(
         float | None,
         typer.Option("--tflops", help="Operations per second that one device reaches, in units of 10^12."),
     ] = None,
+    bandwidth: Annotated[
+        float | None,
+        typer.Option("--bandwidth", help="Bytes per second that one device reads of its memory, in units of 10^9."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Estimate the memory and the arithmetic of a configuration; no weights are loaded.
@@ -214,7 +218,7 @@ def estimate(
     with _quick_end("estimate"):
         from hero_pl.cli.estimate import run
 
-    if not run(context.args, memory_gb, tflops, as_json):
+    if not run(context.args, memory_gb, tflops, bandwidth, as_json):
         raise typer.Exit(1)
 
 

@@ -42,6 +42,12 @@ class Sizes:
     """Bytes kept for the backward pass of ``tokens``."""
     cache_per_token: int
     """Bytes of keys and values per token of a conversation."""
+    adapted: int
+    """Bytes of the weights that an adapter is added to; 0 without one."""
+    head: int
+    """Bytes of the output projection."""
+    attention: int
+    """Layers times heads times head size: a token has 4 operations per number of it and token before it."""
     vocabulary: int
     layers: int
     width: int
@@ -76,16 +82,19 @@ def measure(policy: HuggingFacePolicy, tokens: int, dtype: torch.dtype) -> Sizes
         trained_weights=trained_weights,
         activations=kept,
         cache_per_token=cache,
+        adapted=_adapted(model),
+        head=int(config.vocab_size) * int(config.hidden_size) * own[0].element_size(),
+        attention=int(config.num_hidden_layers) * int(config.num_attention_heads) * _head_size(config),
         vocabulary=int(config.vocab_size),
         layers=int(config.num_hidden_layers),
         width=int(config.hidden_size),
     )
 
 
-def logits_at_once(policy: HuggingFacePolicy, vocabulary: int, tokens: int) -> int:
-    """Tokens whose logits exist at the same time in a loss, on an accelerator."""
+def logits_at_once(policy: HuggingFacePolicy, vocabulary: int, tokens: int, on_cpu: bool = False) -> int:
+    """Tokens whose logits exist at the same time in a loss."""
     if policy.logits_at_once == "auto":
-        return min(tokens, max(LEAST_AT_ONCE, LOGITS_AT_ONCE[False] // vocabulary))
+        return min(tokens, max(LEAST_AT_ONCE, LOGITS_AT_ONCE[on_cpu] // vocabulary))
     return min(tokens, policy.logits_at_once or tokens)
 
 
@@ -149,6 +158,19 @@ def _cache_bytes(model: Any, tokens: int = 16) -> int:
         cache = model(**_inputs(model, tokens), use_cache=True, logits_to_keep=1).past_key_values
     parts = [part for layer in cache.layers for part in (getattr(layer, "keys", None), getattr(layer, "values", None))]
     return int(sum(part.nbytes for part in parts if part is not None)) // tokens
+
+
+def _adapted(model: Any) -> int:
+    if not hasattr(model, "get_base_model"):
+        return 0
+    from peft.tuners.lora import LoraLayer
+
+    layers: list[Any] = [layer for layer in model.modules() if isinstance(layer, LoraLayer)]
+    return sum(layer.get_base_layer().weight.nbytes for layer in layers)
+
+
+def _head_size(config: Any) -> int:
+    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
 
 
 def _active(model: Any, config: Any) -> float:

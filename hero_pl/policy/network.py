@@ -120,21 +120,13 @@ class Network(nn.Module):
     # -- sharding ----------------------------------------------------------------------------------------------
 
     def shard(self, mesh: DeviceMesh) -> None:
-        """Leave each process only its part of the weights; all passes need :meth:`gathered` then.
-
-        Args:
-            mesh: Processes, in one dimension.
-        """
+        """Leave each process of a mesh only its part of the weights; all passes need :meth:`gathered` then."""
         if self.sharding is None:
             self.sharding = Sharding(self, mesh)
 
     @contextmanager
     def gathered(self) -> Iterator[None]:
-        """Have all weights in this process, if they are sharded; all processes enter and leave together.
-
-        Raises:
-            PolicyError: In other contexts of a sharded network, at the first pass.
-        """
+        """Have all weights in this process, if they are sharded; all processes enter it together."""
         if self.sharding is None:
             yield
         else:
@@ -148,9 +140,7 @@ class Network(nn.Module):
     def plain(self) -> Any:
         """The model with all live weights, to be saved or merged; all processes call this together.
 
-        Returns:
-            The model itself; if it is sharded, a copy in the memory of the host, or ``None`` except on the first
-            process.
+        If it is sharded, this is a copy in the memory of the host, and ``None`` except on the first process.
         """
         with self.gathered():
             return self.model if self.sharding is None else self.sharding.plain(self.model)
@@ -339,15 +329,21 @@ class Network(nn.Module):
     def keep(self, name: str, dtype: torch.dtype | None = None) -> None:
         """Keep a frozen copy of the current weights under ``name``, unless there is one already.
 
-        With an adapter, ``initial`` needs no copy: it is the model with the adapter switched off.
+        Weights that are not trained are not copied: the copy uses those of the model. With an adapter, ``initial``
+        needs no copy at all: it is the model with the adapter switched off.
         """
         if name in self.copies or (name == "initial" and self.has_adapter):
             return
         if self.sharding is not None:
             self.copies[name] = self.sharding.frozen(self.model, dtype)
         else:
-            model = copy.deepcopy(self.model).eval().requires_grad_(False)
-            self.copies[name] = model.to(dtype) if dtype else model
+            shared = {id(p): p for p in self.model.parameters() if not p.requires_grad}
+            model = copy.deepcopy(self.model, shared).eval()
+            for weight in model.parameters():
+                if id(weight) not in shared:  # Module.to would convert the live weights too
+                    weight.requires_grad_(False)
+                    weight.data = weight.data.to(dtype or weight.dtype)
+            self.copies[name] = model
         if name == "initial" and fingerprint(self.copies[name].state_dict()) == self.origin:
             self._as_loaded.add(name)
 

@@ -107,6 +107,11 @@ class Session(ABC):
         return [drawn[row] for row in rows]
 
 
+def in_process(sampler: object) -> bool:
+    """Whether a sampler runs the network of the policy. An object with the methods of a sampler is assumed to do so."""
+    return bool(getattr(sampler, "in_process", True))
+
+
 class Sampler(ABC):
     """Samples actions from a policy."""
 

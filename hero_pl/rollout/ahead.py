@@ -8,23 +8,25 @@ from collections.abc import Callable
 from typing import Any
 
 from hero_pl.errors import ConfigError, PolicyError
+from hero_pl.policy.sampling import Sampler, in_process
+from hero_pl.rollout.health import Health
 from hero_pl.types import Trajectory
 
 Play = Callable[[Callable[[Trajectory], None]], list[Trajectory]]
 """Plays episodes to their end, calling its argument with each one that has ended."""
 
 
-def check_ahead(in_process: bool, redraws: bool) -> None:
+def check_ahead(sampler: Sampler, redraws: bool) -> None:
     """Refuse to play ahead where it is not possible.
 
     Args:
-        in_process: Whether the sampler runs the network of the policy.
+        sampler: Sampler of the policy.
         redraws: Whether the objective rejects groups.
 
     Raises:
-        ConfigError: Either is the case.
+        ConfigError: The sampler runs the network of the policy, or the objective rejects groups.
     """
-    if in_process:
+    if in_process(sampler):
         raise ConfigError(
             "data.ahead=1: the policy samples in this process, which cannot learn at the same time. Set "
             "model.policy.init_args.sampler: ServerSampler, or data.ahead: 0."
@@ -83,13 +85,20 @@ class PlayAhead:
             send()
             self.unsent = False
 
-    def take(self) -> list[Trajectory] | None:
-        """Wait for the batch; ``None`` if there is none or the sampler has lost it. Other errors are raised here."""
+    def take(self, health: Health) -> list[Trajectory] | None:
+        """Wait for the batch; ``None`` if there is none or the sampler has lost it. Other errors are raised here.
+
+        Args:
+            health: Of the environments; the episodes of a lost batch are played again and must not count twice.
+        """
         if self._thread is None:
             return None
         self._thread.join()
-        self._thread = self.health = None
+        self._thread, before = None, self.health
+        self.health = None
         if isinstance(self._error, PolicyError):  # servers are checked in the thread with the weights only
+            assert before is not None
+            health.load_state_dict(before)
             warnings.warn(f"The episodes that were played ahead are lost and played again: {self._error}", stacklevel=2)
             return None
         if self._error is not None:

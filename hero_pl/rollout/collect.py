@@ -8,7 +8,7 @@ from typing import Any
 
 from hero_pl.errors import ConfigError
 from hero_pl.policy.base import Policy
-from hero_pl.policy.sampling import Sampling
+from hero_pl.policy.sampling import Sampling, in_process
 from hero_pl.rollout import environments
 from hero_pl.rollout.health import Health
 from hero_pl.rollout.limits import Limits
@@ -91,9 +91,8 @@ class Collector:
         for trajectory in unplayed.values():
             on_episode(trajectory)
         played = [spec for spec in specs if spec.task_id not in known]
-        # a sampler with servers may play in another thread, where the mode of the policy must not change; any object
-        # with the methods of a Sampler will do
-        with policy.sampling() if getattr(policy.sampler, "in_process", True) else nullcontext():
+        # a sampler with servers may play in another thread, where the mode of the policy must not change
+        with policy.sampling() if in_process(policy.sampler) else nullcontext():
             slots = Slots(
                 self.env_id,
                 self.pool,

@@ -76,12 +76,17 @@ class Health:
         warnings.warn(f"Task {task!r} of {self.env_id} always breaks and is no longer played: {why}", stacklevel=4)
 
     def state_dict(self) -> dict[str, Any]:
-        """The state that determines which tasks are played."""
-        return {"quarantined": dict(self.quarantined), "suspects": sorted(self.suspects)}
+        """The state that determines which tasks are played, and when the run ends."""
+        return {
+            "quarantined": dict(self.quarantined),
+            "suspects": sorted(self.suspects),
+            "latest": list(self._latest),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore :meth:`state_dict`."""
         self.quarantined, self.suspects = dict(state["quarantined"]), set(state["suspects"])
+        self._latest = deque(((task, is_broken) for task, is_broken in state.get("latest", ())), maxlen=WINDOW)
 
     def agree(self, suspects_before: set[str], states: Sequence[Mapping[str, Any]]) -> None:
         """Merge the states of several processes after one step.

@@ -114,7 +114,9 @@ class EMAWeights(TeacherWeights):
         """Update the average; buffers are copied."""
         network = policy.need_network(type(self).__name__)
         teacher = network.copies[self.copy]
-        ema_update_(list(teacher.parameters()), list(network.model.parameters()), self.update_rate)
+        pairs = zip(teacher.parameters(), network.model.parameters(), strict=True)
+        averaged = [(average, live) for average, live in pairs if average is not live]  # weights without training
+        ema_update_([average for average, _ in averaged], [live for _, live in averaged], self.update_rate)
         for mine, theirs in zip(teacher.buffers(), network.model.buffers(), strict=True):
             mine.copy_(theirs)
 

@@ -13,12 +13,13 @@ def parts(capsys, *words):
     return found, {(row["name"], row["detail"]): row["bytes"] for row in found["parts"]}
 
 
-def test_the_largest_sum_is_that_of_learning_or_rollout(config, capsys, loads_no_model):
+def test_the_largest_sum_is_that_of_one_phase(config, capsys, loads_no_model):
     found, _ = parts(capsys, "--config", config())
-    sums = dict.fromkeys(("always", "learning", "rollout"), 0)
+    sums = dict.fromkeys(("always", "learning", "rollout", "review"), 0)
     for row in found["parts"]:
         sums[row["when"]] += row["bytes"]
-    assert found["peak_bytes"] == sums["always"] + max(sums["learning"], sums["rollout"])
+    assert found["peak_bytes"] == sums["always"] + max(sums["learning"], sums["rollout"], sums["review"])
+    assert sums[found["phase"]] == max(sums["learning"], sums["rollout"], sums["review"])
     assert found["fits"]
 
 
@@ -45,6 +46,55 @@ def test_what_does_not_fit_ends_with_status_1_and_a_setting_to_change(config, ca
 
 
 def test_a_configuration_for_another_machine_is_estimated_here(config, capsys, loads_no_model):
-    strategy = {"trainer__accelerator": "gpu", "trainer__devices": 8, "trainer__strategy": "ddp"}
-    found, _ = parts(capsys, "--config", config(**strategy))
-    assert found["operations"] > 0
+    strategy = {"trainer__accelerator": "gpu", "trainer__devices": 8, "trainer__num_nodes": 2}
+    found, rows = parts(capsys, "--config", config(**strategy, trainer__strategy="ddp"))
+    assert found["processes"] == 16
+    assert rows["buckets", "gradients that DDP exchanges"] == rows["gradients", "of trained weights"]
+    alone, _ = parts(capsys, "--config", config())
+    assert alone["processes"] == 1
+    assert found["operations"] == alone["operations"]  # of one device
+
+
+def test_a_strategy_that_is_not_served_is_refused(config, capsys, loads_no_model):
+    with pytest.raises(SystemExit):
+        main(["estimate", "--config", config(trainer__strategy="deepspeed")])
+    assert "trainer.strategy=deepspeed" in capsys.readouterr().err
+
+
+def test_bug_642_reviews_of_the_policy_itself_need_a_cache_of_their_own(config, capsys, loads_no_model):
+    def reviews(reflector):
+        objective = {"class_path": "SelfDistillation", "init_args": {"reflector": reflector}}
+        found, _ = parts(capsys, "--config", config(model__objective=objective, data__tasks_per_step=4))
+        return {row["name"]: row["bytes"] for row in found["parts"] if row["when"] == "review"}
+
+    many, one = (
+        reviews({"class_path": "SelfReflector", "init_args": {"mode": "transcript", "batch_size": size}})
+        for size in (64, 1)
+    )
+    assert many["keys and values"] > one["keys and values"] > 0
+    assert reviews("ShopRules") == {}
+
+
+def test_bug_643_an_adapter_is_merged_into_a_second_copy_of_the_weights_that_it_changes(
+    config, capsys, loads_no_model, tiny_config
+):
+    pytest.importorskip("peft", reason="the adapter needs the extra `lora`")
+    lora = {"rank": 2, "alpha": 4, "target_modules": ["q_proj"]}
+
+    def merged(merge):
+        sampler = {"class_path": "CachedSampler", "init_args": {"merge": merge}}
+        changes = {"model__policy__init_args__lora": lora, "model__policy__init_args__sampler": sampler}
+        found, _ = parts(capsys, "--config", config(**changes))
+        return [row["bytes"] for row in found["parts"] if (row["when"], row["name"]) == ("rollout", "merged weights")]
+
+    query = tiny_config["hidden_size"] * tiny_config["num_attention_heads"] * tiny_config["head_dim"]
+    assert merged(True) == [4 * query * tiny_config["num_hidden_layers"]]
+    assert merged(False) == []
+
+
+def test_a_sampler_on_a_server_needs_no_keys_and_values_here(config, capsys, loads_no_model):
+    given = {"class_path": "ServerSampler", "init_args": {"url": "http://localhost:1", "folder": "w"}}
+    words = ["--config", config(), "--model.policy.init_args.sampler", json.dumps(given)]
+    found, _ = parts(capsys, *words)
+    assert {row["when"] for row in found["parts"] if row["name"] == "keys and values"} == {"server"}
+    assert found["peak_bytes"] == sum(row["bytes"] for row in found["parts"] if row["when"] in ("always", "learning"))

@@ -28,7 +28,7 @@ def test_the_overlay_of_a_large_configuration_prints_its_launch_line(capsys: Any
     assert line == (
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True "
         "vllm serve Qwen/Qwen3-4B-Instruct-2507 --host 127.0.0.1 --port 8000 "
-        "--served-model-name student --dtype bfloat16 --enable-lora --max-lora-rank 32 --max-loras 2 "
+        "--served-model-name student --dtype bfloat16 --enable-lora --max-lora-rank 32 --max-loras 3 "
         "--gpu-memory-utilization 0.4 --max-model-len 16384 --generation-config vllm "
         "--logprobs-mode processed_logprobs --enable-scale-out"
     )

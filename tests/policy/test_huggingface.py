@@ -298,3 +298,24 @@ def test_a_float32_average_of_a_bfloat16_policy_comes_back_as_float32(folder: Pa
     for saved, loaded in zip(*averages, strict=True):
         assert loaded.dtype == torch.float32
         assert torch.equal(saved, loaded)
+
+
+def test_bug_640_a_copy_of_an_adapter_shares_the_weights_that_are_not_trained(folder: Path) -> None:
+    pytest.importorskip("peft", reason="the adapter needs the extra `lora`")
+    policy = trained_adapter(folder)
+    policy.keep("gated")
+    live, copied = policy.network.model, policy.network.copies["gated"]
+    pairs = list(zip(live.parameters(), copied.parameters(), strict=True))
+    assert [own is other for own, other in pairs] == [not own.requires_grad for own, _ in pairs]
+    row = ScoreRow(tuple(range(9)), ((3, 9),))
+    with policy.sampling():
+        start = policy.score([row])
+        with torch.no_grad():
+            for own, _ in pairs:
+                if own.requires_grad:
+                    own.add_(0.5)
+        assert torch.equal(policy.score([row], "gated"), start)
+        assert not torch.equal(policy.score([row]), start)
+    policy.network.refresh("gated")
+    with policy.sampling():
+        assert torch.equal(policy.score([row], "gated"), policy.score([row]))

@@ -57,6 +57,15 @@ def feed(monitor, episodes):
         monitor.ended(one)
 
 
+def test_a_resumed_run_ends_at_the_same_broken_episode():
+    monitor, again = health(), health()
+    feed(monitor, [episode("a"), episode("b"), episode("c"), episode("d")])
+    again.load_state_dict(monitor.state_dict())
+    for one in (monitor, again):
+        with pytest.raises(EnvError, match="5 of the latest 5 episodes"):
+            one.ended(episode("e"))
+
+
 def test_an_environment_that_starts_nothing_ends_the_run_soon():
     monitor = health()
     feed(monitor, map(episode, "abca"))
@@ -103,4 +112,5 @@ def test_processes_agree_on_what_each_of_them_found():
     for monitor, mine in zip((one, other), states, strict=True):
         monitor.load_state_dict(mine)
         monitor.agree(before, states)
-        assert monitor.state_dict() == {"quarantined": {"a": "x", "d": "y"}, "suspects": ["b", "e"]}
+        assert monitor.quarantined == {"a": "x", "d": "y"}
+        assert monitor.suspects == {"b", "e"}

@@ -9,6 +9,7 @@ from hero_pl.chat.byte_tokenizer import byte_tokenizer
 from hero_pl.errors import ConfigError
 from hero_pl.losses import Scores
 from hero_pl.policy.huggingface import HuggingFacePolicy
+from hero_pl.policy.loading import Lora
 from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.scalars import measured
 from hero_pl.teacher.weights import (
@@ -72,6 +73,26 @@ def test_bug_20_the_rate_of_the_average_is_the_students_share(policy: HuggingFac
     move(policy)
     weights.after_step(policy, 0.0, 1.0)
     torch.testing.assert_close(next(policy.network.copies["ema"].parameters()).detach(), before + 0.025)
+
+
+def test_bug_641_an_average_of_an_adapter_leaves_the_weights_alone_that_are_not_trained(tmp_path: Path) -> None:
+    pytest.importorskip("peft", reason="the adapter needs the extra `lora`")
+    byte_tokenizer().save_pretrained(tmp_path)
+    config = {"model_type": "qwen3", "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1}
+    config |= {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16, "max_position_embeddings": 64}
+    policy = HuggingFacePolicy(config=config, tokenizer=str(tmp_path), dtype="bfloat16", lora=Lora(rank=2, alpha=4))
+    policy.load()
+    weights = EMAWeights(0.25)
+    weights.start(policy)
+    before = {name: weight.detach().clone() for name, weight in policy.network.model.named_parameters()}
+    with torch.no_grad():
+        for weight in policy.parameters():
+            if weight.requires_grad:
+                weight.add_(0.5)
+    weights.after_step(policy, 0.0, 1.0)
+    for name, weight in policy.network.copies["ema"].named_parameters():
+        assert torch.equal(weight, before[name] + (0.125 if "lora" in name else 0.0)), name
+        assert weight.dtype == (torch.float32 if "lora" in name else torch.bfloat16), name
 
 
 def test_bug_54_the_average_takes_over_the_buffers_of_the_student(policy: HuggingFacePolicy) -> None:

@@ -9,16 +9,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from hero_pl.errors import PolicyError
 
 
-def write_weights(root: Path, name: str, model: Any) -> Path:
+def write_weights(root: Path, name: str, model: Any, initial: bool = False) -> Path:
     """Write the live weights, or the trained adapter; the folder gets its name when it is complete.
 
     Args:
         root: Created if it does not exist; the servers read it under the same path.
         name: Name of the new folder in ``root``.
         model: Model with the weights, or an adapter around one.
+        initial: Write an adapter without effect instead: with it, the model has its initial weights.
 
     Returns:
         The folder, as an absolute path.
@@ -30,7 +33,7 @@ def write_weights(root: Path, name: str, model: Any) -> Path:
     try:
         partial.mkdir(parents=True)
         with _no_progress_bar():
-            model.save_pretrained(partial)
+            model.save_pretrained(partial, **({"state_dict": _without_effect(model)} if initial else {}))
         os.rename(partial, target)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
@@ -39,6 +42,12 @@ def write_weights(root: Path, name: str, model: Any) -> Path:
             "sampler.init_args.folder to another folder."
         ) from error
     return target
+
+
+def _without_effect(model: Any) -> dict[str, torch.Tensor]:
+    """State of a model whose adapter adds zero: the second factors are zero."""
+    weights = model.state_dict()
+    return {name: torch.zeros_like(value) if "lora_B" in name else value for name, value in weights.items()}
 
 
 @contextmanager

@@ -19,6 +19,9 @@ Sync = Literal["adapter", "folder"]
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """Values that vLLM accepts for ``--max-lora-rank``."""
 
+ADAPTERS = 3
+"""Adapters at the same time: that of the trained weights, the former one, and one for the initial weights."""
+
 FLAGS = {
     "routes": "--enable-scale-out",
     "adapters": "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True",
@@ -85,7 +88,7 @@ class Launch:
         if self.rank is not None:
             environment.append(FLAGS["adapters"])
             rank = next(rank for rank in RANKS if rank >= self.rank)
-            flags += ["--enable-lora", "--max-lora-rank", str(rank), "--max-loras", "2"]
+            flags += ["--enable-lora", "--max-lora-rank", str(rank), "--max-loras", str(ADAPTERS)]
         else:
             environment.append(FLAGS["weights"])
         if device == "cpu":

@@ -78,6 +78,8 @@ class ServerSampler(Sampler):
         self._run, self._serial, self._greeted = "", 0, False
         self._weights: Path | None = None
         """Folder of the live weights."""
+        self._reviewed = False
+        """Whether the initial weights will be sampled from, too."""
         self._prompt: tuple[int, ...] = ()
         """Prompt of the check."""
         self._pools: dict[str, Pool] = {}
@@ -109,6 +111,7 @@ class ServerSampler(Sampler):
                 "the trained weights. Set sampler.init_args.initial_url, train an adapter (lora), or set the "
                 "reflector's weights: live."
             )
+        self._reviewed |= weights != "live"
         Launch.of(policy, self.model)
         if not self._greeted:
             for server in (*self.servers, *self.initial_servers):
@@ -132,7 +135,7 @@ class ServerSampler(Sampler):
         else:
             served = Served(self.model, policy.version, label=name)
         if "live" not in self._pools:
-            self._pools["live"] = self._pool(policy)
+            self._pools["live"] = self._pool(policy, "live", self.servers, self.model)
         failure: PolicyError | None = None
         first = not distributed.is_initialized() or distributed.get_rank() == 0
         model = policy.need_network("a sampler with servers").plain()
@@ -141,6 +144,8 @@ class ServerSampler(Sampler):
                 try:
                     write_weights(self.folder, name, model)
                     self._pools["live"].renew(served)
+                    if self._reviewed and self.mode == "adapter":
+                        self._initial(policy, model).pick()
                 except PolicyError as error:
                     failure = error
             told = _of_rank_0(failure and str(failure))
@@ -163,9 +168,8 @@ class ServerSampler(Sampler):
         self.check(policy, weights, sampling.constraint is not None)
         if "live" not in self._pools:
             self.sync(policy)
-        if weights not in self._pools:
-            self._pools[weights] = self._pool(_with_model(policy), weights)
-        return ServerSession(self._pools[weights], self.workers, sampling, policy.template.end_ids, seeds)
+        pool = self._pools["live"] if weights == "live" else self._initial(_with_model(policy))
+        return ServerSession(pool, self.workers, sampling, policy.template.end_ids, seeds)
 
     def launch_lines(self, policy: SampledPolicy, device: Device) -> list[str]:
         """A comment and a command for each server.
@@ -185,10 +189,26 @@ class ServerSampler(Sampler):
 
     # -- the weights of a server -------------------------------------------------------------------------------
 
-    def _pool(self, policy: HuggingFacePolicy, weights: str = "live") -> Pool:
-        servers = self.initial_servers if weights != "live" and self.mode == "folder" else self.servers
+    def _pool(self, policy: HuggingFacePolicy, weights: str, servers: list[Server], name: str) -> Pool:
         give = functools.partial(self._give, policy=policy, weights=weights)
-        return Pool(servers, Served(self.model, 0), give, self.timeout_s, functools.partial(self._hint, policy))
+        return Pool(servers, Served(name, 0), give, self.timeout_s, functools.partial(self._hint, policy))
+
+    def _initial(self, policy: HuggingFacePolicy, model: Any = None) -> Pool:
+        """The servers with the initial weights.
+
+        With an adapter these are the model with an adapter that adds zero, not the model alone: vLLM 0.32 on a CPU runs
+        the model alone with any adapter, if it computes it together with replies of adapters.
+        """
+        if "initial" not in self._pools:
+            if self.mode == "folder":
+                self._pools["initial"] = self._pool(policy, "initial", self.initial_servers, self.model)
+            else:
+                name = f"hero-{self._run}-initial"
+                if not (self.folder / name).exists():  # the first process has written it when it sent the live weights
+                    model = policy.need_network("a sampler with servers").model if model is None else model
+                    write_weights(self.folder, name, model, initial=True)
+                self._pools["initial"] = self._pool(policy, "initial", self.servers, name)
+        return self._pools["initial"]
 
     def _greet(self, server: Server, policy: HuggingFacePolicy) -> None:
         """Check that a server answers and has the right model."""
@@ -221,12 +241,13 @@ class ServerSampler(Sampler):
         there = served.model in known and (served.label is None or server.weights_label() == served.label)
         if not there:
             assert self._weights is not None
+            folder = self._weights if weights == "live" else self._weights.with_name(served.model)
             # fills the prefix cache with the former weights, so that the check notices if the server does not empty it
             canary.ask(server, Served(self.model, 0), prompt, policy.template.end_ids)
             if served.label is None:
-                server.load_adapter(served.model, self._weights)
+                server.load_adapter(served.model, folder)
             else:
-                server.load_weights(self._weights, served.label)
+                server.load_weights(folder, served.label)
         self.gap = canary.check(server, served, prompt, policy, weights, self.tolerance)
 
     def _forget(self, former: Path) -> None:

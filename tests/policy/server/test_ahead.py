@@ -12,6 +12,7 @@ from hero_pl.module import HeroModule
 from hero_pl.objectives.policy_gradient import GRPO
 from hero_pl.objectives.self_distillation import SelfDistillation
 from hero_pl.pocket.shop.reflector import ShopRules
+from hero_pl.rollout.limits import Limits
 from tests.generate_server import GenerateServer
 
 pytest.importorskip("peft", reason="adapters need the extra `lora`")
@@ -148,16 +149,17 @@ def test_an_evaluation_plays_with_the_newest_weights(
     assert watch.staleness == [0.0, 1.0, 1.0]
 
 
-def test_a_server_that_dies_while_it_plays_ahead_costs_no_episode(
+def test_a_server_that_dies_while_it_plays_ahead_costs_no_episode_and_none_is_counted_twice(
     server: GenerateServer, make: Any, tiny_data: Any, fit: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    died: list[bool] = []
+    drawn = [0]
 
     def tamper(path: str, answer: dict[str, Any]) -> None:
-        if path == "/inference/v1/generate" and ahead_threads() and not died:
-            died.append(True)
-            threading.Thread(target=restart).start()
-            server.dead.wait(20)
+        if path == "/inference/v1/generate" and ahead_threads():
+            drawn[0] += 1
+            if drawn[0] == 2:  # the first episode of the batch has ended
+                threading.Thread(target=restart).start()
+                server.dead.wait(20)
 
     def restart() -> None:
         server.die()
@@ -171,12 +173,15 @@ def test_a_server_that_dies_while_it_plays_ahead_costs_no_episode(
     learn = HeroModule._update
     monkeypatch.setattr(HeroModule, "_update", update)  # weights do not change while the server comes back
     server.tamper = tamper
-    module = module_of(make(server, load=False))
+    watch, module = Watch(), module_of(make(server, load=False))
+    data = tiny_data(ahead=1, limits=Limits(max_turns=1, num_envs=1))
     with pytest.warns(UserWarning, match="played ahead are lost and played again"):
-        fit(module, tiny_data(ahead=1), 3)
-    assert died
+        fit(module, data, 3, callbacks=[watch])
+    assert drawn[0] > 2
     assert module.policy.version == 3
     assert module.last_metrics["train/broken_episodes"] == 0.0
+    counted = [task for task, _ in data.collector("train").health.state_dict()["latest"]]
+    assert counted == [task for tasks in watch.tasks for task in tasks]
 
 
 def test_an_error_of_the_trainer_ends_the_other_thread(

@@ -36,10 +36,12 @@ def conversation(policy: HuggingFacePolicy, text: str = "find me a lamp") -> tup
     return policy.template.first_prompt("", text)
 
 
-def largest_gap(policy: HuggingFacePolicy, prompt: Any, action: SampledAction, sampling: Sampling) -> float:
+def largest_gap(
+    policy: HuggingFacePolicy, prompt: Any, action: SampledAction, sampling: Sampling, weights: str = "live"
+) -> float:
     row = ScoreRow((*prompt, *action.ids), ((len(prompt), len(prompt) + len(action.ids)),))
     with policy.sampling():
-        log_q = (policy.score([row]) / sampling.divisor).log_softmax(-1)
+        log_q = (policy.score([row], weights) / sampling.divisor).log_softmax(-1)
     own = log_q.gather(-1, torch.tensor(action.ids)[:, None])[:, 0]
     return float((own - torch.tensor(action.logprobs)).abs().max())
 
@@ -348,14 +350,37 @@ def test_a_folder_has_its_name_only_when_it_is_whole(
 # --- initial weights --------------------------------------------------------------------------------------------------
 
 
-def test_initial_weights_of_an_adapter_are_the_model_itself(server: GenerateServer, make: Any) -> None:
-    policy, sampling = make(server), Sampling(1.0, 6)
+@pytest.mark.parametrize("known_before", [True, False])
+@pytest.mark.parametrize("mixes", [True, False])
+def test_initial_weights_of_an_adapter_are_one_that_adds_zero(
+    model: Path, make: Any, mixes: bool, known_before: bool
+) -> None:
+    with serving(model, mixes=mixes) as server:
+        policy, sampling = make(server), Sampling(1.0, 6)
+        if known_before:
+            policy.sampler.check(policy, "initial")
+        policy.sampler.sync(policy)
+        train(policy)
+        server.bodies.clear()
+        (action,) = policy.sampler.open(policy, sampling, [1], "initial").act([0], [conversation(policy)])
+        assert re.fullmatch("hero-[0-9a-f]{8}-initial", server.bodies[-1]["model"])
+        assert action.version == 0
+        assert largest_gap(policy, conversation(policy), action, sampling, "initial") < 1e-4
+        assert largest_gap(policy, conversation(policy), action, sampling, "live") > 1e-2
+
+
+def test_a_restarted_server_gets_the_initial_weights_of_an_adapter_again(server: GenerateServer, make: Any) -> None:
+    policy = make(server)
     policy.sampler.sync(policy)
     train(policy)
-    server.bodies.clear()
-    (action,) = policy.sampler.open(policy, sampling, [1], "initial").act([0], [conversation(policy)])
-    assert {body["model"] for body in server.bodies} == {"student"}
-    assert action.version == 0
+    session = policy.sampler.open(policy, Sampling(1.0, 6), [1], "initial")
+    session.act([0], [conversation(policy)])
+    server.die()
+    server.start()
+    (lost,) = session.act([0], [conversation(policy)])
+    (action,) = session.act([0], [conversation(policy)])
+    assert lost.finish_reason is FinishReason.ERROR
+    assert largest_gap(policy, conversation(policy), action, Sampling(1.0, 6), "initial") < 1e-4
 
 
 def test_initial_weights_have_their_own_server_when_all_weights_are_trained(model: Path, make: Any) -> None:
