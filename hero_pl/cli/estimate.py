@@ -141,7 +141,7 @@ def estimate(module: Any, data: Any, precision: str, machine: Machine) -> tuple[
     if machine.processes > 1 and machine.shards == 1:
         rows.append(Row("always", "buckets", sizes.trained_weights, "gradients that DDP exchanges"))
     if machine.shards > 1:
-        copies = machine.shards * sum(row.bytes for row in rows if row.what == "frozen copy")
+        copies = machine.shards * sum(row.bytes for row in rows if row.name == "frozen copy")
         rows.append(Row("always", "gathered weights", sizes.weights + copies, "all, with frozen copies"))
     episodes = data.tasks_per_step * data.group_size
     reviewer, reviews = _reviewer(module.objective, episodes)
