@@ -15,7 +15,6 @@ from safetensors.torch import save_file
 
 from hero_pl.errors import PolicyError
 
-
 HEAD = "head.safetensors"
 """File of an output projection that is tied to the input embeddings."""
 
