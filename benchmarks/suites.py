@@ -50,6 +50,7 @@ METHODS: dict[str, Method] = {
     "rloo": Method("RLOO, group of 8", ("configs/baselines/rloo.yaml",), grouped=True),
     "hero_self": Method("HERO, its own reflector, frozen"),
     "hero_rule": Method("HERO, rule-based reflector, frozen teacher", ("configs/baselines/rule_reflector.yaml",)),
+    "hero_oracle": Method("HERO, oracle that knows the solution", ("configs/baselines/rule_reflector.yaml",)),
     "hero_live": Method(
         "HERO, live reflector and teacher",
         ("configs/baselines/live_teacher.yaml",),
@@ -108,6 +109,8 @@ class Suite:
     policies: tuple[str, ...]
     rules: str = ""
     """Class of the rule-based reflector; without one the suite has no ``hero_rule``."""
+    oracle: str = ""
+    """Class of a reflector that knows more than the agent; without one the suite has no ``hero_oracle``."""
     expert: Mapping[str, Any] = field(default_factory=dict)
     """Demonstrations without mistakes; without them the suite has no ``supervised``."""
     on_cpu: bool = True
@@ -174,6 +177,21 @@ SUITES: dict[str, Suite] = {
             }
         },
     ),
+    "real-textworld": Suite(
+        "real-textworld",
+        "configs/smollm2_textworld.yaml",
+        "SmolLM2-135M-Instruct in generated TextWorld games (one room, about four commands), after a supervised "
+        "warm-up without hints: competent and poor. Its rule-based reflector reads what the agent saw; the "
+        "oracle reads the solution that the game knows.",
+        ("models/smollm2-textworld", "models/smollm2-textworld-poor"),
+        rules="TextWorldRules",
+        oracle="TextWorldOracle",
+        expert={"class_path": "TextWorldDemonstrations"},
+        rates=(2e-4, 4e-4, 8e-4),
+        methods=(BASE, "feedback_only", "grpo", "hero_rule", "hero_oracle", "shuffled", "supervised"),
+        tuning_world={"game_seed": 1},
+        template="short",
+    ),
     "webshop": Suite(
         "webshop",
         "configs/webshop_qwen3_4b.yaml",
@@ -236,6 +254,8 @@ def available(suite: Suite, endpoint: Sequence[str] | None = None) -> list[str]:
     missing = {name for name, method in METHODS.items() if not all((ROOT / path).is_file() for path in method.overlays)}
     if not suite.rules:
         missing.add("hero_rule")
+    if not suite.oracle:
+        missing.add("hero_oracle")
     if not endpoint:
         missing.add("hero_external")
     if not suite.expert:
@@ -249,6 +269,8 @@ def why_not(suite: Suite, method: str) -> str:
         return f"unknown method; expected one of {', '.join(METHODS)}, or the file name of an overlay in configs"
     if method == "hero_rule" and not suite.rules:
         return f"the suite {suite.name} has no rule-based reflector"
+    if method == "hero_oracle" and not suite.oracle:
+        return f"the suite {suite.name} has no oracle"
     if METHODS[method].taught and not suite.expert:
         return f"the suite {suite.name} has no expert that plays without mistakes"
     if method == "hero_external":
@@ -279,8 +301,8 @@ def settings(suite: Suite, name: str, endpoint: Sequence[str] | None = None, sta
         found.setdefault(f"{OBJECTIVE}.teacher.init_args.template", "short" if template == "auto" else template)
     if method.taught:
         found["data.demonstrations"] = dict(suite.expert)
-    if name == "hero_rule":
-        found[f"{OBJECTIVE}.reflector"] = {"class_path": suite.rules}
+    if name in ("hero_rule", "hero_oracle"):
+        found[f"{OBJECTIVE}.reflector"] = {"class_path": suite.rules if name == "hero_rule" else suite.oracle}
     elif method.wraps:
         inner = {"class_path": suite.rules} if suite.rules else objective["reflector"]
         arguments = {"inner": inner, "mode": method.wraps, "seed": 0}

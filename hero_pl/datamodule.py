@@ -197,7 +197,8 @@ class RolloutDataModule(lightning.LightningDataModule):
                 return self.demonstrations.make(specs, policy.dialect, self.collector("train"))
             health = self.collector("train").health
             before = set(self.next.health["suspects"]) if self.next.health else None
-            played, _ = over_ranks(health, lambda: self._resampled(self._played(policy), policy), suspects=before)
+            with policy.gathered():
+                played, _ = over_ranks(health, lambda: self._resampled(self._played(policy), policy), suspects=before)
             if self.ahead:
                 self._play_next(policy)
             return played
@@ -339,7 +340,7 @@ class RolloutDataModule(lightning.LightningDataModule):
         (rank, world), collector = self._place(), self.collector(stage)
         own = specs[rank::world]
         count = self._counter("evaluating", len(own), on_episode)
-        with self._precision():
+        with self._precision(), policy.gathered():
             _, shares = over_ranks(
                 collector.health,
                 lambda: collector.collect(own, policy, sampling or self.eval_sampling, count),

@@ -17,14 +17,16 @@ from hero_pl.callbacks.stored_weights import check_weights, frozen_names
 from hero_pl.errors import ConfigError, PolicyError
 from hero_pl.evaluation.rollout import rollout_metrics
 from hero_pl.evaluation.summary import logged, remarks, summarize
+from hero_pl.gradient import gradient
 from hero_pl.objectives.base import Objective, Step
 from hero_pl.optimizer import OptimizerSettings, apply_settings
 from hero_pl.policy.base import Policy
 from hero_pl.rollout.ahead import check_ahead
 from hero_pl.runs.records import Record, append_records, evaluable, to_record
 from hero_pl.scalars import Scalar, largest, measured, total
+from hero_pl.sharded import whole
 from hero_pl.step import IdleBatches, StepOutputs, over_ranks, step_records
-from hero_pl.strategies import check_precision, check_strategy
+from hero_pl.strategies import check_precision, check_sharding, check_strategy
 from hero_pl.types import Trajectory
 
 TOKENS_PER_MICRO_BATCH = {True: 512, False: 16384}
@@ -114,6 +116,7 @@ class HeroModule(lightning.LightningModule):
     def setup(self, stage: str) -> None:
         """Check the configuration, and create the environments, before weights are read."""
         check_strategy(self.trainer.strategy)
+        check_sharding(self.trainer.strategy, self.optimization.matrix_lr)
         check_precision(self.trainer.precision)
         self.policy.sampler.check(self.policy)
         if stage == "fit":
@@ -145,8 +148,10 @@ class HeroModule(lightning.LightningModule):
             )
 
     def configure_model(self) -> None:
-        """Load or initialize the weights."""
+        """Load or initialize the weights, and shard them under FSDP2."""
         self.policy.load()
+        if self.device_mesh is not None:  # of FSDP2Strategy
+            self.policy.shard(self.device_mesh["data_parallel"])
 
     def configure_optimizers(self) -> Any:
         """The optimizer of the student, and its learning rate."""
@@ -190,7 +195,7 @@ class HeroModule(lightning.LightningModule):
         stale = self.policy.version - oldest
         self._check_staleness(stale, f"policy_version of step {self.global_step}")
         self.on_progress(self.objective.preparing, 0, 0)
-        with torch.no_grad():
+        with torch.no_grad(), self.policy.gathered():
             step = self.objective.prepare(judged, self.policy, self._reduce_sum)
         data = getattr(self.trainer, "datamodule", None)
         discarded = getattr(data, "discarded", [])
@@ -244,17 +249,17 @@ class HeroModule(lightning.LightningModule):
         if not anywhere:
             return StepOutputs(), False
         try:
-            outputs = self._gradient(step, optimizer)
+            outputs = gradient(self, step, optimizer)
         except (torch.OutOfMemoryError, MemoryError) as error:
             self._halve_micro_batches(step, error)
             try:
-                outputs = self._gradient(step, optimizer)
+                outputs = gradient(self, step, optimizer)
             except (torch.OutOfMemoryError, MemoryError) as again:
                 raise self._out_of_memory() from again
         norm = torch.nn.utils.clip_grad_norm_(
             [p for p in self.policy.parameters() if p.requires_grad], self.clip or math.inf
         )
-        outputs.grad_norm = float(norm)
+        outputs.grad_norm = float(whole(norm))
         if not math.isfinite(outputs.grad_norm):
             optimizer.zero_grad()
             self.broken_steps += 1
@@ -270,22 +275,6 @@ class HeroModule(lightning.LightningModule):
         """The number that ``tokens_per_micro_batch`` stands for on this device."""
         tokens = self.tokens_per_micro_batch
         return TOKENS_PER_MICRO_BATCH[self.device.type == "cpu"] if tokens == "auto" else tokens
-
-    def _gradient(self, step: Step, optimizer: Any) -> StepOutputs:
-        """The gradient of the whole step, micro-batch by micro-batch."""
-        world, outputs = self.trainer.world_size, StepOutputs()
-        optimizer.zero_grad()
-        micros = list(step.batch.split(self.micro_batch_tokens))
-        for i, micro in enumerate(micros):
-            self.on_progress("learning", i, len(micros))
-            with optimizer.toggle_model(sync_grad=i == len(micros) - 1):
-                out = self.objective.loss(self.policy, micro)
-                self.manual_backward(out.loss * float(world))  # DDP averages over ranks; the shares must add up
-            outputs.add(micro, out)
-        if not micros:  # other ranks have tokens: take part in their collective
-            attached = [p.sum() * 0.0 for p in self.policy.parameters() if p.requires_grad]
-            self.manual_backward(torch.stack(attached).sum())
-        return outputs
 
     def _halve_micro_batches(self, step: Step, error: BaseException) -> None:
         """Use smaller micro-batches from now on; the gradient is the same sum.

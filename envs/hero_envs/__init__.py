@@ -17,6 +17,7 @@ _IDS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("hero_pl/TauBenchRetail-v0", "hero_envs.tau_bench.env:TauBenchEnv", {"domain": "retail"}),
     ("hero_pl/TauBenchAirline-v0", "hero_envs.tau_bench.env:TauBenchEnv", {"domain": "airline"}),
     ("hero_pl/PocketRetail-v0", "hero_envs.tau_bench.env:TauBenchEnv", {"domain": "pocket_retail"}),
+    ("hero_pl/TextWorld-v0", "hero_envs.bridges.textworld:TextWorldEnv", {}),
     ("hero_pl/Toy-v0", "hero_envs.toy:ToyEnv", {}),
 )
 

@@ -25,12 +25,15 @@ class Export(lightning.Callback):
         self.folder, self.enabled, self.merge = folder, enabled, merge
 
     def on_train_end(self, trainer: lightning.Trainer, module: Any) -> None:
-        """Save once, on the first process."""
+        """Save once, on the first process; the others contribute their part of sharded weights."""
         root = run_folder(trainer)
         target = Path(self.folder) if self.folder else root / "huggingface" if root else None
-        if not self.enabled or target is None or not trainer.is_global_zero:
-            return
         policy = module.policy
+        parted = policy.network is not None and policy.network.sharding is not None
+        if not self.enabled or target is None or not (trainer.is_global_zero or parted):
+            return
         policy.save_pretrained(target, self.merge, trainer.datamodule.eval_sampling)  # type: ignore[attr-defined]
+        if not trainer.is_global_zero:
+            return
         adapter = (target / "adapter_config.json").exists()
         write_model_card(target, root, Exported(int(module.turns), adapter, policy.parser, method(module.objective)))

@@ -82,6 +82,8 @@ class RunCheckpoint(lightning.Callback):
         if trainer.world_size == 1:
             self._interrupts.release()
         elif trainer.strategy.reduce_boolean_decision(self._interrupts.received is not None, all=False):
+            if not _whole_on_each_rank(trainer) and self._saved_step != trainer.global_step:
+                self._save(trainer, f"step={trainer.global_step}.ckpt")  # while all ranks are here
             raise Interrupted(self._interrupts.received or 15)
 
     def on_train_end(self, trainer: lightning.Trainer, module: Any) -> None:

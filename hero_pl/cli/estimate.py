@@ -141,8 +141,8 @@ def estimate(module: Any, data: Any, precision: str, machine: Machine) -> tuple[
     if machine.processes > 1 and machine.shards == 1:
         rows.append(Row("always", "buckets", sizes.trained_weights, "gradients that DDP exchanges"))
     if machine.shards > 1:
-        rows += [Row(phase, "gathered weights", sizes.weights, "all of them") for phase in ("rollout", "review")]
-        rows.append(Row("learning", "gathered weights", 2 * sizes.weights // sizes.layers, "of two layers"))
+        copies = machine.shards * sum(row.bytes for row in rows if row.name == "frozen copy")
+        rows.append(Row("always", "gathered weights", sizes.weights + copies, "all, with frozen copies"))
     episodes = data.tasks_per_step * data.group_size
     reviewer, reviews = _reviewer(module.objective, episodes)
     per_token = layer // tokens

@@ -8,7 +8,7 @@ from typing import Any
 from lightning.pytorch.cli import instantiate_class
 
 from hero_pl.errors import ConfigError
-from hero_pl.strategies import check_strategy
+from hero_pl.strategies import FSDP2Strategy, check_strategy
 
 HERE = {"accelerator": "cpu", "devices": 1, "num_nodes": 1, "strategy": "auto"}
 """Settings of a trainer on any machine."""
@@ -67,7 +67,7 @@ def elsewhere(trainer: Any) -> Machine:
         raise ConfigError(f"trainer.strategy=SingleDeviceStrategy with {processes} processes: use ddp.")
     for key, value in HERE.items():
         trainer[key] = value
-    shards = processes if type(made).__name__ == "FSDP2Strategy" else 1
+    shards = processes if isinstance(made, FSDP2Strategy) else 1
     return Machine(given["accelerator"] == "cpu", devices, nodes, shards)
 
 

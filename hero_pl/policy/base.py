@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 
 from hero_pl.chat.dialect import Dialect
 from hero_pl.errors import ConfigError
@@ -93,6 +94,23 @@ class Policy(nn.Module, ABC):
             PolicyError: Its logits are not a plain projection of hidden states.
         """
         raise self._no_network("hidden states")
+
+    # -- several processes -------------------------------------------------------------------------------------
+
+    def shard(self, mesh: DeviceMesh) -> None:
+        """Leave each process only its part of the weights, after :meth:`load`.
+
+        Args:
+            mesh: Processes, in one dimension.
+
+        Raises:
+            ConfigError: The policy has no network.
+        """
+        self.need_network("sharded weights").shard(mesh)
+
+    def gathered(self) -> AbstractContextManager[None]:
+        """Context with all weights in this process; see :meth:`Network.gathered`."""
+        return nullcontext() if self.network is None else self.network.gathered()
 
     # -- frozen copies -----------------------------------------------------------------------------------------
 

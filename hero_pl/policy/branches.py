@@ -244,7 +244,8 @@ class BranchScorer:
         """Whether the network can share prefixes: compared with separate passes on a few test rows, once per policy."""
         if self.reason is None and id(policy) not in self._checked:
             self._checked.add(id(policy))
-            forwarded = self.forwarded
+            network = policy.network
+            forwarded, passes = self.forwarded, network.passes if network else 0
             ways: tuple[Sharing, ...] = ("tree_mask", "prefix_cache") if self.how == "auto" else (self.how,)
             for self.chosen in ways:
                 with policy.sampling():  # in training mode, gradient checkpointing would drop the cache
@@ -254,6 +255,8 @@ class BranchScorer:
                 if self.reason is None:
                     break
             self.forwarded = forwarded
+            if network is not None:
+                network.passes = passes  # those of the test are in no loss
             if self.reason is not None:
                 said = f"teacher_scoring: {self.how} falls back to separate passes: {self.reason}."
                 if self.how == "auto":

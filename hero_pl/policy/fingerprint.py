@@ -8,6 +8,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from hero_pl.sharded import whole
+
 SAMPLE = 64
 """Elements of each tensor whose order counts."""
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -15,7 +17,7 @@ _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 @torch.no_grad()
 def fingerprint(weights: Mapping[str, Tensor]) -> str:
-    """Hash of names, shapes, precisions and values; the same on every device.
+    """Hash of names, shapes, precisions and values; the same on every device, and for weights in parts.
 
     Of the values it takes the sum of all bit patterns, which any changed element changes, and a sample in its order.
 
@@ -26,7 +28,7 @@ def fingerprint(weights: Mapping[str, Tensor]) -> str:
     """
     digest = hashlib.sha256()
     for name in sorted(weights):
-        bits = weights[name].detach().reshape(-1)
+        bits = whole(weights[name].detach()).reshape(-1)
         digest.update(f"{name} {tuple(weights[name].shape)} {bits.dtype} ".encode())
         if bits.device.type != "meta" and bits.numel():
             bits = bits.view(_BITS[bits.element_size()])

@@ -174,15 +174,19 @@ class HuggingFacePolicy(Policy):
     def save_pretrained(self, folder: Path, merge: bool = False, sampling: Sampling | None = None) -> None:
         """Write model (or adapter), tokenizer, chat template and generation settings for transformers, vLLM, lm-eval.
 
+        With sharded weights all processes call this, and the first one writes.
+
         Args:
             folder: Created if it does not exist.
             merge: Add an adapter to the weights and write the whole model. This is always done for a GGUF file, which
                 no adapter can be loaded onto.
             sampling: Sampling settings for ``generation_config.json``, which also has the end-of-turn ids.
         """
-        folder.mkdir(parents=True, exist_ok=True)
         merged = self.lora is not None and (merge or gguf.is_gguf(self.pretrained))
-        network = self.need_network("saving").model
+        network = self.need_network("saving").plain()
+        if network is None:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
         model = copy.deepcopy(network).merge_and_unload() if merged else network
         try:
             model.save_pretrained(folder)

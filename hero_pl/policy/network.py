@@ -7,6 +7,7 @@ action position attends to padding. Therefore no attention mask is needed; a mas
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,18 +17,21 @@ from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 
 from hero_pl.errors import ConfigError, PolicyError
 from hero_pl.losses.scores import Scores
 from hero_pl.policy.fingerprint import fingerprint
 from hero_pl.policy.positions import rope_switches, stretch
+from hero_pl.policy.sharding import Sharding
+from hero_pl.sharded import gathered, shared_out
 from hero_pl.types import ScoreRow
 
 LOGITS_AT_ONCE = {True: 1 << 21, False: 1 << 26}
 """Default number of logits that exist at the same time, on a CPU and on other devices: a few times the cache of a CPU,
 a small part of the memory of a GPU."""
 
-LEAST_AT_ONCE = 64
+LEAST_AT_ONCE = 128
 """Smallest number of tokens per part; with fewer, summing the gradient of the output projection costs more than its
 matrix products."""
 
@@ -90,6 +94,10 @@ class Network(nn.Module):
         """Settings of ``teacher_scoring`` that change the logits of this architecture, and why."""
         self.trunks: list[Trunk] | None = None
         """Rows of the live weights that are kept, see :meth:`keeping`; ``None`` outside of it."""
+        self.sharding: Sharding | None = None
+        """How the weights are sharded over processes, see :meth:`shard`."""
+        self.passes = 0
+        """Number of passes with gradients so far."""
         self._takes = frozenset(inspect.signature(self._base(model).forward).parameters)
 
     @property
@@ -109,11 +117,46 @@ class Network(nn.Module):
             return
         self.projects = torch.equal(want, head(self._trunk(self.model, input_ids=ids, use_cache=False)))
 
+    # -- sharding ----------------------------------------------------------------------------------------------
+
+    def shard(self, mesh: DeviceMesh) -> None:
+        """Leave each process of a mesh only its part of the weights; all passes need :meth:`gathered` then."""
+        if self.sharding is None:
+            self.sharding = Sharding(self, mesh)
+
+    @contextmanager
+    def gathered(self) -> Iterator[None]:
+        """Have all weights in this process, if they are sharded; all processes enter it together."""
+        if self.sharding is None:
+            yield
+        else:
+            with self.sharding.gathered([self, *self.copies.values()]):
+                yield
+
+    def blanks(self, passes: int) -> list[Tensor]:
+        """Losses of 0, each from a pass over one token, for processes with fewer passes than others."""
+        return [self.read_padded(self.logits_at, [((0,), (0,))], "live").sum() * 0.0 for _ in range(passes)]
+
+    def plain(self) -> Any:
+        """The model with all live weights, to be saved or merged; all processes call this together.
+
+        If it is sharded, this is a copy in the memory of the host, and ``None`` except on the first process.
+        """
+        with self.gathered():
+            return self.model if self.sharding is None else self.sharding.plain(self.model)
+
     # -- running -----------------------------------------------------------------------------------------------
+
+    def run(self, read: Read, model: Any, row: Sequence[int], position: Sequence[int], **inputs: Any) -> Tensor:
+        """One pass with gradients; FSDP2 is told of this method, because a pass enters by no module of its own."""
+        self.passes += 1
+        return read(model, row, position, **inputs)
 
     @contextmanager
     def using(self, weights: str) -> Iterator[Any]:
         """The model with the named weights: ``live``, or a frozen copy."""
+        if self.sharding is not None:
+            self.sharding.check()
         if weights == "live":
             yield self.model
         elif weights in self.copies:
@@ -214,6 +257,8 @@ class Network(nn.Module):
         from hero_pl.policy.noting_cache import noted, noting_cache
 
         found: dict[int, Tensor] = {}
+        trains = weights == "live" and torch.is_grad_enabled()
+        run = functools.partial(self.run, read) if trains else read
         # with gradients all passes are kept for the backward pass, so the size of the micro-batch limits them
         most = None if torch.is_grad_enabled() else TOKENS_PER_PASS
         with self.using(weights) as model:
@@ -226,7 +271,7 @@ class Network(nn.Module):
                 inputs: dict[str, Any] = {"input_ids": ids.to(self.device), "use_cache": states is not None}
                 if states is not None:
                     inputs["past_key_values"] = cache = noting_cache()
-                got = read(model, row, position, **inputs)
+                got = run(model, row, position, **inputs)
                 if states is not None:
                     states.update(zip(group, noted(cache, [len(pieces[i][0]) for i in group]), strict=True))
                 found.update(zip(group, got.split_with_sizes([len(pieces[i][1]) for i in group]), strict=True))
@@ -289,13 +334,16 @@ class Network(nn.Module):
         """
         if name in self.copies or (name == "initial" and self.has_adapter):
             return
-        shared = {id(p): p for p in self.model.parameters() if not p.requires_grad}
-        model = copy.deepcopy(self.model, shared).eval()
-        for weight in model.parameters():
-            if id(weight) not in shared:  # Module.to would convert the live weights too
-                weight.requires_grad_(False)
-                weight.data = weight.data.to(dtype or weight.dtype)
-        self.copies[name] = model
+        if self.sharding is not None:
+            self.copies[name] = self.sharding.frozen(self.model, dtype)
+        else:
+            shared = {id(p): p for p in self.model.parameters() if not p.requires_grad}
+            model = copy.deepcopy(self.model, shared).eval()
+            for weight in model.parameters():
+                if id(weight) not in shared:  # Module.to would convert the live weights too
+                    weight.requires_grad_(False)
+                    weight.data = weight.data.to(dtype or weight.dtype)
+            self.copies[name] = model
         if name == "initial" and fingerprint(self.copies[name].state_dict()) == self.origin:
             self._as_loaded.add(name)
 
@@ -312,7 +360,7 @@ class Network(nn.Module):
         return {
             name: {}
             if name in self._as_loaded
-            else {key: value for key, value in model.state_dict().items() if key not in left_alone}
+            else gathered({key: value for key, value in model.state_dict().items() if key not in left_alone})
             for name, model in self.copies.items()
         }
 
@@ -323,7 +371,8 @@ class Network(nn.Module):
         """
         for name, weights in state.items():
             self.keep(name, next((w.dtype for w in weights.values() if w.is_floating_point()), None))
-            self.copies[name].load_state_dict({**self.copies[name].state_dict(), **weights})
+            own = self.copies[name].state_dict()
+            self.copies[name].load_state_dict({**own, **shared_out(weights, own)})
 
 
 def alike(lengths: Sequence[int], most: int | None = None) -> list[list[int]]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import islice
 from typing import Protocol
 
 from hero_pl.chat.dialect import Dialect
@@ -40,11 +42,38 @@ class Expert(Protocol):
         """The next canonical action; the first observation is the task."""
 
 
-class ExpertDemonstrations(Demonstrations):
-    """Episodes of an expert for the environment, in the policy's template and dialect.
+class PlannedDemonstrations(Demonstrations):
+    """Plays each task once to choose the replies, which are then replayed as the policy's.
 
-    The expert first plays a task; its actions are then replayed as the policy's. If an environment does not give the
-    same answers for the same task, seed and actions, a demonstration may therefore fail.
+    If an environment does not give the same answers for the same task, seed and actions, a demonstration may therefore
+    fail.
+
+    Args:
+        max_action_tokens: Maximum number of tokens per action; longer ones are cut, and counted.
+    """
+
+    def __init__(self, max_action_tokens: int = 1024) -> None:
+        self.max_action_tokens = max_action_tokens
+
+    @abstractmethod
+    def plan(self, spec: EpisodeSpec, collector: Collector) -> Iterator[str]:
+        """The canonical actions for one task, one by one; plays ``collector.env``."""
+
+    def make(self, specs: Sequence[EpisodeSpec], dialect: Dialect, collector: Collector) -> list[Trajectory]:
+        """One episode per spec; two specs with the same seed must have the same task."""
+        plans = {spec.seed: self._replies(spec, dialect, collector) for spec in specs}
+        return collector.collect(specs, _Planned(plans, dialect), Sampling(1.0, self.max_action_tokens))
+
+    def _replies(self, spec: EpisodeSpec, dialect: Dialect, collector: Collector) -> list[str]:
+        replies: list[str] = []
+        with suppress(EnvError):  # the collector gets the same error, and records it
+            for action in islice(self.plan(spec, collector), collector.limits.max_turns):
+                replies.append(dialect.parser.reply(action))
+        return replies
+
+
+class ExpertDemonstrations(PlannedDemonstrations):
+    """Episodes of an expert for the environment, in the policy's template and dialect.
 
     Args:
         expert: Anything with ``reset()`` and ``act(observation)``, for example
@@ -53,29 +82,17 @@ class ExpertDemonstrations(Demonstrations):
     """
 
     def __init__(self, expert: Expert, max_action_tokens: int = 1024) -> None:
-        self.expert, self.max_action_tokens = expert, max_action_tokens
+        super().__init__(max_action_tokens)
+        self.expert = expert
 
-    def make(self, specs: Sequence[EpisodeSpec], dialect: Dialect, collector: Collector) -> list[Trajectory]:
-        """One episode per spec; two specs with the same seed must have the same task."""
-        plans = {spec.seed: self._plan(spec, dialect, collector) for spec in specs}
-        return collector.collect(specs, _Planned(plans, dialect), Sampling(1.0, self.max_action_tokens))
-
-    def _plan(self, spec: EpisodeSpec, dialect: Dialect, collector: Collector) -> list[str]:
-        """The expert's replies to one task."""
-        env = collector.env
+    def plan(self, spec: EpisodeSpec, collector: Collector) -> Iterator[str]:
+        """The expert's actions for one task."""
         self.expert.reset()
-        replies: list[str] = []
-        over = False
-        try:
-            answer = environments.begin(env, spec.task_id, spec.seed)
-            while not over and len(replies) < collector.limits.max_turns:
-                action = self.expert.act(answer.observation)
-                replies.append(dialect.parser.reply(action))
-                answer = environments.step(env, action)
-                over = answer.terminated or answer.truncated
-        except EnvError:  # the collector gets the same error, and records it
-            pass
-        return replies
+        answer = environments.begin(collector.env, spec.task_id, spec.seed)
+        while not (answer.terminated or answer.truncated):
+            action = self.expert.act(answer.observation)
+            yield action
+            answer = environments.step(collector.env, action)
 
 
 class _Planned(ScriptedPolicy):

@@ -22,6 +22,7 @@ from hero_pl.teacher.render import compile_template, read_template
         (["--methods", "gpro"], "unknown method; expected one of base"),
         (["--methods", "hero_external"], "--endpoint URL MODEL"),
         (["--suite", "webshop", "--methods", "hero_rule", "--dry-run"], "no rule-based reflector"),
+        (["--suite", "real-shop", "--methods", "hero_oracle", "--dry-run"], "has no oracle"),
         (["--suite", "webshop"], "--dry-run"),
         (["--budgets", "30000"], "from 1 to 20000"),
         (["--tune", "--seeds", "0", "100"], "overlap"),
@@ -67,7 +68,8 @@ CELLS = [
     (suite.name, method)
     for suite in SUITES.values()
     for method in available(suite, ["http://localhost:1/v1", "model"])
-    if (ROOT / suite.config).is_file() and suite.name in ("pocket-webshop", "pocket-retail", "real-shop", "retail")
+    if (ROOT / suite.config).is_file()
+    and suite.name in ("pocket-webshop", "pocket-retail", "real-shop", "real-textworld", "retail")
 ]
 
 
@@ -82,6 +84,12 @@ def test_every_method_of_every_suite_is_a_configuration(suite: str, method: str,
     episodes = cli.datamodule.tasks_per_step * cli.datamodule.group_size
     plain = SUITES[suite].values["data"]
     assert episodes == plain["tasks_per_step"] * plain["group_size"], "every method plays as many episodes per step"
+
+
+def test_the_two_reflectors_of_textworld_are_arms_of_its_suite(tmp_path: Path) -> None:
+    for method, reflector in (("hero_rule", "TextWorldRules"), ("hero_oracle", "TextWorldOracle")):
+        objective = parsed(Cell("real-textworld", method, "somewhere", 1e-3, 0, (10,)), tmp_path).model.objective
+        assert type(objective.reflector).__name__ == reflector
 
 
 def test_the_live_variant_of_hero_has_neither_a_frozen_reflector_nor_a_frozen_teacher(tmp_path: Path) -> None:

@@ -214,7 +214,7 @@ def test_the_preset_of_the_paper_is_live_and_plain_and_leaves_the_dialect_alone(
 
 def test_hardware_overlays_change_no_part_of_the_method(compose) -> None:
     kept = compose(QUICKSTART).config
-    for file in ("one_gpu.yaml", "data_parallel.yaml"):  # on the CPU, so that they parse on every machine
+    for file in ("one_gpu.yaml", "data_parallel.yaml", "fsdp2.yaml"):  # on the CPU, so that they parse on every machine
         cli = compose(
             QUICKSTART, CONFIGS / "hardware" / file, arguments=["--trainer.accelerator=cpu", "--trainer.devices=1"]
         )

@@ -1,4 +1,4 @@
-"""Two processes with gloo on the CPU learn exactly what one process learns from the same episodes."""
+"""Two processes with gloo on the CPU learn exactly what one learns, with whole weights (DDP) and sharded ones."""
 
 import json
 import subprocess
@@ -10,17 +10,29 @@ import torch
 
 sys.path.append(str(Path(__file__).parent))
 from two_processes import ROOT, environment, fit, free_port
-from two_ranks import SCENARIOS, run
+from two_ranks import MIDDLE, SAVED, SCENARIOS, SHARDED, STEPS, run
+
+from hero_pl.callbacks.checkpoints import AtomicCheckpointIO
+
+BOTH = ("ddp", "fsdp2")
+LEARNING = [name for name in SHARDED if SCENARIOS[name].steps == STEPS]
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory):
-    """Results of both ranks in every scenario."""
-    out = tmp_path_factory.mktemp("ranks") / "found"
+def folder(tmp_path_factory):
+    """Checkpoints and exports: ``ddp``, ``fsdp2`` and ``alone``, and below each the scenarios."""
+    return tmp_path_factory.mktemp("found")
+
+
+@pytest.fixture(scope="module")
+def every(folder, alone):
+    """Results of both ranks by strategy and scenario."""
+    for name in SAVED:
+        alone(name)  # its checkpoints are resumed by two processes
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "NODE_RANK": "0"}
     started = [
         subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("two_ranks.py")), str(out)],
+            [sys.executable, str(Path(__file__).with_name("two_ranks.py")), str(folder)],
             env=environment(**shared, LOCAL_RANK=str(rank)),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -34,27 +46,145 @@ def ranks(tmp_path_factory):
         for process in started:
             process.kill()
     assert [process.returncode for process in started] == [0, 0], "\n".join(outputs)
-    return [torch.load(f"{out}.{rank}") for rank in range(2)]
+    return [torch.load(folder / f"rank{rank}") for rank in range(2)]
 
 
 @pytest.fixture(scope="module")
-def alone():
+def ranks(every):
+    """Results of both ranks in every scenario, with whole weights."""
+    return [{name: result for (strategy, name), result in rank.items() if strategy == "ddp"} for rank in every]
+
+
+@pytest.fixture(scope="module")
+def alone(folder):
     """Results of one process with all episodes, computed on demand."""
     known = {}
 
     def of(name):
         if name not in known:
-            known[name] = run(SCENARIOS[name], world=1)
+            saving = folder / "alone" / name if name in SAVED else None
+            known[name] = run(SCENARIOS[name], world=1, folder=saving)
         return known[name]
 
     return of
 
 
-def assert_close(actual, expected, what):
+def assert_close(actual, expected, what, tolerance=1e-5):
     assert actual.keys() == expected.keys()
     scale = max(float(value.abs().max()) for value in expected.values())
     for name in expected:
-        assert float((actual[name] - expected[name]).abs().max()) <= 1e-5 * scale, (what, name)
+        assert float((actual[name] - expected[name]).abs().max()) <= tolerance * scale, (what, name)
+
+
+def assert_same_steps(found, expected):
+    """The same losses, relative to the norm of the gradient where terms of both signs leave next to nothing."""
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        assert one["train/grad_norm"] == pytest.approx(other["train/grad_norm"], rel=2e-6)
+        scale = max(abs(other["train/loss"]), other["train/grad_norm"])
+        assert one["train/loss"] == pytest.approx(other["train/loss"], abs=1e-6 * scale)
+        assert one["train/tokens"] == other["train/tokens"]
+
+
+@pytest.mark.parametrize("name", LEARNING)
+@pytest.mark.parametrize("strategy", BOTH)
+def test_two_processes_make_the_steps_of_one(strategy, name, every, alone):
+    expected = alone(name)["steps"]
+    assert min(step["train/grad_norm"] for step in expected) > 0.0
+    for rank in every:
+        assert_same_steps(rank[strategy, name]["steps"], expected)
+        # AdamW makes large steps of the rounding of a gradient of almost 0
+        assert_close(rank[strategy, name]["weights"], alone(name)["weights"], name, 1e-4)
+
+
+def test_the_scenarios_differ_between_the_processes(every):
+    """Unequal numbers of micro-batches and of passes, reviews by the policy itself, measurements of the teacher."""
+    assert [rank["fsdp2", "two micro-batches and one"]["blanks"] for rank in every] == [[0, 0], [0, 1]]
+    assert [rank["fsdp2", "one rank empty"]["blanks"] for rank in every] == [[0, 0], [1, 1]]
+    assert any(max(rank["fsdp2", "groups"]["blanks"]) > 0 for rank in every)  # fewer passes in a micro-batch
+    steps = every[0]["fsdp2", "reviewed by itself"]["steps"]
+    assert any(step["reflection/coverage"] > 0.0 for step in steps)
+    assert any(step.get("teacher/hint_sensitivity", 0.0) > 0.0 for step in steps)
+
+
+def test_each_process_keeps_half_of_the_sharded_weights(every):
+    for rank in every:
+        assert rank["ddp", "groups"]["share"] == 1.0
+        assert rank["fsdp2", "groups"]["share"] == pytest.approx(0.5, abs=0.01)
+
+
+def test_what_sharded_weights_cannot_do_is_refused(every):
+    for rank in every:
+        assert "policy.gathered()" in rank["fsdp2", "groups"]["refused"]
+        assert "model.matrix_lr=0.02 with FSDP2Strategy" in rank["fsdp2", "muon"]["error"]
+        assert "error" not in rank["ddp", "muon"]
+
+
+@pytest.mark.parametrize("name", ["unequal", "two micro-batches and one", "one rank empty"])
+def test_sharded_gradients_are_those_of_one_process(name, every, alone):
+    for rank in every:
+        assert_close(rank["fsdp2", name]["gradient"], alone(name)["gradient"], name)
+
+
+def test_sharded_processes_skip_a_step_and_end_together(every, alone):
+    for rank in every:
+        skipped = rank["fsdp2", "all ranks empty"]
+        assert (skipped["gradient"], skipped["version"]) == ({}, 0)
+        assert_close(skipped["weights"], alone("all ranks empty")["weights"], "all ranks empty")
+    found = [rank["fsdp2", "one rank broken"]["error"] for rank in every]
+    assert found == ["Process 1: the shop has closed", "the shop has closed"]
+
+
+@pytest.mark.parametrize("name", SAVED)
+def test_checkpoints_of_sharded_and_whole_weights_hold_the_same(name, folder, every, alone):
+    alone(name)
+    reads = AtomicCheckpointIO().load_checkpoint
+    expected, *others = (reads(folder / by / name / "checkpoints" / MIDDLE) for by in ("alone", *BOTH))
+    for state in others:
+        assert_close(state["state_dict"], expected["state_dict"], "weights")
+        (found,), (moments,) = state["optimizer_states"], expected["optimizer_states"]
+        assert found["param_groups"] == moments["param_groups"]
+        for moment in ("exp_avg", "exp_avg_sq"):
+            assert_close(*({i: s[moment] for i, s in one["state"].items()} for one in (found, moments)), moment)
+        assert state["hero"]["copies"].keys() == expected["hero"]["copies"].keys()
+        for copy, weights in expected["hero"]["copies"].items():
+            assert weights
+            assert_close(state["hero"]["copies"][copy], weights, copy)
+
+
+@pytest.mark.parametrize("name", SAVED)
+@pytest.mark.parametrize("crossing", ["ddp to fsdp2", "fsdp2 to ddp", "alone to fsdp2"])
+def test_a_run_is_resumed_under_another_strategy(crossing, name, every, alone):
+    for rank in every:
+        assert_same_steps(rank[crossing, name]["steps"], alone(name)["steps"][STEPS // 2 :])
+
+
+@pytest.mark.parametrize("name", SAVED)
+def test_a_sharded_run_is_resumed_by_one_process(name, folder, every, alone):
+    saved = folder / "fsdp2" / name / "checkpoints" / MIDDLE
+    found = run(SCENARIOS[name], world=1, resume=saved)
+    assert_same_steps(found["steps"], alone(name)["steps"][STEPS // 2 :])
+
+
+@pytest.mark.parametrize("name", SAVED)
+def test_the_export_of_sharded_weights_is_read_by_transformers(name, folder, every):
+    from safetensors.torch import load_file
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    saved = folder / "fsdp2" / name
+    last = AtomicCheckpointIO().load_checkpoint(saved / "checkpoints" / "last.ckpt")["state_dict"]
+    trained = {key.removeprefix("policy.network.model."): value for key, value in last.items()}
+    if SCENARIOS[name].lora is not None:
+        found = load_file(saved / "export" / "adapter_model.safetensors")
+        assert {key.replace(".default.", "."): value for key, value in trained.items()}.keys() == found.keys()
+        assert all(torch.equal(found[key.replace(".default.", ".")], value) for key, value in trained.items())
+        return
+    model = AutoModelForCausalLM.from_pretrained(saved / "export", dtype=torch.float32)
+    assert len(AutoTokenizer.from_pretrained(saved / "export")) <= model.config.vocab_size
+    ids = torch.arange(8)[None]
+    logits = model(input_ids=ids).logits
+    model.load_state_dict(trained)
+    assert torch.equal(model(input_ids=ids).logits, logits)
 
 
 @pytest.mark.parametrize("name", ["all hinted", "unequal", "unequal, per trajectory", "grpo"])

@@ -187,7 +187,10 @@ def test_a_strategy_that_is_not_served_is_refused_with_those_that_are(name, conf
     given = {"class_path": f"lightning.pytorch.strategies.{name}"} if name[0].isupper() else name
     text = refused(capsys, ["fit", "--config", config(trainer__strategy=given, trainer__devices=2)])
     assert f"trainer.strategy={name}" in text
-    assert "use auto (one process) or ddp" in text
+    assert "Use auto (one process) or ddp" in text
+    assert "hero_pl.strategies.FSDP2Strategy" in text
+    assert "tensor_parallel_size" in text
+    assert "save_distributed_checkpoint: false" in text
 
 
 def test_an_extra_that_is_not_installed_is_named(config, capsys, monkeypatch, loads_no_model):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from hero_pl.pocket.shop.rules import Shopper
 from hero_pl.pocket.situation import Situation
@@ -43,9 +43,13 @@ class RuleReflector(Reflector):
         diagnoses = []
         for turn in trajectory.turns:
             text, target = situation.judge(turn.action, turn.text, turn.observation)
-            diagnoses.append(Diagnosis(text, "high", target if self.targets else None))
+            diagnoses.append(self.diagnosis(text, target if self.targets else None))
             situation = situation.after(turn.action, turn.observation)
         return Reflection(tuple(diagnoses), "ok", True)
+
+    def diagnosis(self, text: str, target: Mapping[str, Any] | None) -> Diagnosis:
+        """The diagnosis of a turn that the rules judged."""
+        return Diagnosis(text, "high", target)
 
 
 class ShopRules(RuleReflector):

@@ -8,27 +8,24 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
 
 from hero_pl.errors import PolicyError
 
-if TYPE_CHECKING:
-    from hero_pl.policy.network import Network
-
 HEAD = "head.safetensors"
 """File of an output projection that is tied to the input embeddings."""
 
 
-def write_weights(root: Path, name: str, network: Network, initial: bool = False) -> Path:
+def write_weights(root: Path, name: str, model: Any, initial: bool = False) -> Path:
     """Write the live weights, or the trained adapter; the folder gets its name when it is complete.
 
     Args:
         root: Created if it does not exist; the servers read it under the same path.
         name: Name of the new folder in ``root``.
-        network: Network with the weights.
+        model: Model with the weights, or an adapter around one.
         initial: Write an adapter without effect instead: with it, the model has its initial weights.
 
     Returns:
@@ -41,9 +38,9 @@ def write_weights(root: Path, name: str, network: Network, initial: bool = False
     try:
         partial.mkdir(parents=True)
         with _no_progress_bar():
-            network.model.save_pretrained(partial, **({"state_dict": _without_effect(network)} if initial else {}))
-        if not network.has_adapter:
-            _add_tied_head(partial, network)
+            model.save_pretrained(partial, **({"state_dict": _without_effect(model)} if initial else {}))
+        if not hasattr(model, "get_base_model"):
+            _add_tied_head(partial, model)
         os.rename(partial, target)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
@@ -54,21 +51,21 @@ def write_weights(root: Path, name: str, network: Network, initial: bool = False
     return target
 
 
-def _without_effect(network: Network) -> dict[str, torch.Tensor]:
+def _without_effect(model: Any) -> dict[str, torch.Tensor]:
     """State of a model whose adapter adds zero: the second factors are zero."""
-    weights = network.model.state_dict()
+    weights = model.state_dict()
     return {name: torch.zeros_like(value) if "lora_B" in name else value for name, value in weights.items()}
 
 
-def _add_tied_head(folder: Path, network: Network) -> None:
+def _add_tied_head(folder: Path, model: Any) -> None:
     """Write an output projection that is tied to the input embeddings, too; transformers writes the embeddings only.
 
     vLLM 0.32 on a CPU computes with a reordered copy of it, which it makes again only if it is in the folder.
     """
-    head, embeddings = network.model.get_output_embeddings(), network.model.get_input_embeddings()
+    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
     if head is None or head.weight is not embeddings.weight:
         return
-    (name,) = (name for name, module in network.model.named_modules() if module is head)
+    (name,) = (name for name, module in model.named_modules() if module is head)
     save_file({f"{name}.weight": head.weight.detach().contiguous()}, folder / HEAD)
     index = folder / "model.safetensors.index.json"
     if index.exists():  # of weights in several files; others are not read

@@ -138,21 +138,23 @@ class ServerSampler(Sampler):
             self._pools["live"] = self._pool(policy, "live", self.servers, self.model)
         failure: PolicyError | None = None
         first = not distributed.is_initialized() or distributed.get_rank() == 0
-        if first:
-            try:
-                write_weights(self.folder, name, policy.need_network("a sampler with servers"))
+        model = policy.need_network("a sampler with servers").plain()
+        with policy.gathered():
+            if first:
+                try:
+                    write_weights(self.folder, name, model)
+                    self._pools["live"].renew(served)
+                    if self._reviewed and self.mode == "adapter":
+                        self._initial(policy, model).pick()
+                except PolicyError as error:
+                    failure = error
+            told = _of_rank_0(failure and str(failure))
+            if told is not None:
+                raise failure or PolicyError(told)
+            if not first:  # the servers have the weights now; this compares them with those of this process
                 self._pools["live"].renew(served)
-                if self._reviewed and self.mode == "adapter":
-                    self._initial(policy).pick()
-            except PolicyError as error:
-                failure = error
-        told = _of_rank_0(failure and str(failure))
-        if told is not None:
-            raise failure or PolicyError(told)
-        if not first:  # the servers have the weights now; this compares them with those of this process
-            self._pools["live"].renew(served)
-        elif former is not None:
-            self._forget(former)
+            elif former is not None:
+                self._forget(former)
 
     def open(
         self, policy: SampledPolicy, sampling: Sampling, seeds: Sequence[int] = (), weights: str = "live"
@@ -191,7 +193,7 @@ class ServerSampler(Sampler):
         give = functools.partial(self._give, policy=policy, weights=weights)
         return Pool(servers, Served(name, 0), give, self.timeout_s, functools.partial(self._hint, policy))
 
-    def _initial(self, policy: HuggingFacePolicy) -> Pool:
+    def _initial(self, policy: HuggingFacePolicy, model: Any = None) -> Pool:
         """The servers with the initial weights.
 
         With an adapter these are the model with an adapter that adds zero, not the model alone: vLLM 0.32 on a CPU runs
@@ -203,7 +205,8 @@ class ServerSampler(Sampler):
             else:
                 name = f"hero-{self._run}-initial"
                 if not (self.folder / name).exists():  # the first process has written it when it sent the live weights
-                    write_weights(self.folder, name, policy.need_network("a sampler with servers"), initial=True)
+                    model = policy.need_network("a sampler with servers").model if model is None else model
+                    write_weights(self.folder, name, model, initial=True)
                 self._pools["initial"] = self._pool(policy, "initial", self.servers, name)
         return self._pools["initial"]
 

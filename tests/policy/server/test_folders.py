@@ -28,7 +28,7 @@ def test_tied_embeddings_are_written_under_both_names(
     if sharded:
         save = model.save_pretrained
         monkeypatch.setattr(model, "save_pretrained", lambda folder: save(folder, max_shard_size="20KB"))
-    folder = write_weights(tmp_path, "new", tied.need_network("this test"))
+    folder = write_weights(tmp_path, "new", tied.need_network("this test").model)
     ((name, weight),) = load_file(folder / HEAD).items()
     assert name == "lm_head.weight"
     assert torch.equal(weight, model.get_input_embeddings().weight)
@@ -43,6 +43,6 @@ def test_tied_embeddings_are_written_under_both_names(
 
 
 def test_untied_embeddings_are_written_once(tmp_path: Path) -> None:
-    folder = write_weights(tmp_path, "new", policy(tie_word_embeddings=False).need_network("this test"))
+    folder = write_weights(tmp_path, "new", policy(tie_word_embeddings=False).need_network("this test").model)
     assert not (folder / HEAD).exists()
     assert "lm_head.weight" in load_file(folder / "model.safetensors")

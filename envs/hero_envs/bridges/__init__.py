@@ -1,0 +1,1 @@
+"""Environments that others wrote, one module per package; each needs an optional extra (docs/environments.md)."""

@@ -1,0 +1,20 @@
+"""A bridge whose package is not installed says which extra to install."""
+
+import sys
+
+import pytest
+
+from hero_pl.errors import ConfigError
+from hero_pl.rollout.environments import make
+
+BRIDGES = {"hero_pl/TextWorld-v0": ("textworld", "textworld")}
+
+
+@pytest.mark.parametrize("env_id", BRIDGES)
+def test_a_missing_package_gives_one_line_with_its_extra(env_id, monkeypatch):
+    package, extra = BRIDGES[env_id]
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ConfigError) as raised:
+        make(env_id)
+    assert f"pip install 'hero_pl[{extra}]'" in str(raised.value)
+    assert "\n" not in str(raised.value)
