@@ -22,6 +22,7 @@ from hero_pl.cli.machine import Machine, elsewhere
 from hero_pl.cli.parser import HeroParser
 from hero_pl.cli.quiet import quiet
 from hero_pl.cli.run import add_run_arguments, open_run, use_run_logger
+from hero_pl.cli.smoke import Smoke
 from hero_pl.cli.values import check_values
 from hero_pl.datamodule import RolloutDataModule
 from hero_pl.errors import ConfigError, HeroError
@@ -62,6 +63,7 @@ class HeroCLI(LightningCLI):
         self.machine = Machine()
         """With ``elsewhere``: the machine of the configuration. Its devices and strategy are not used here."""
         self.elsewhere = elsewhere
+        self._smoke: Smoke | None = None
         import_components()
         quiet()
         super().__init__(
@@ -118,6 +120,12 @@ class HeroCLI(LightningCLI):
             default=False,
             help="With template: auto of the teacher: train even if no wording of the hint helps.",
         )
+        parser.add_argument(
+            "--smoke",
+            action="store_true",
+            help="fit: try this configuration with a tiny model of random weights, two steps on the CPU, without a "
+            "network; what it replaces is printed.",
+        )
         # the order of calls: first records, then the checkpoint, then callbacks that only report
         parser.add_lightning_class_args(TurnBudget, "turn_budget")
         parser.add_lightning_class_args(TrajectoryLog, "trajectories")
@@ -143,6 +151,11 @@ class HeroCLI(LightningCLI):
         given = super()._prepare_subcommand_kwargs(subcommand)
         return {**given, "ckpt_path": self._resumed_from} if self._resumed_from else given
 
+    def after_fit(self) -> None:
+        """Say how a smoke test ended."""
+        if self._smoke is not None:
+            print(self._smoke.end(self.trainer, self.model))
+
     def _parse_ckpt_path(self) -> None:
         """Do nothing: a checkpoint does not override the configuration, so it is not opened here."""
 
@@ -160,6 +173,11 @@ class HeroCLI(LightningCLI):
             config.data.seed = everything
         if config.get("torch_threads"):
             torch.set_num_threads(config["torch_threads"])
+        if config.get("smoke"):
+            if self.subcommand not in (None, "fit"):
+                raise ConfigError(f"--smoke tries a training run: give it to fit, not to {self.subcommand}.")
+            self._smoke = Smoke(config)
+            print(self._smoke.say())
         if config.get("force"):
             _force(config)
         checkpoint = config.get("ckpt_path")

@@ -102,6 +102,17 @@ def small_copy(model: Any, seed: int = 0) -> Any:
     return made
 
 
+def small_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a small model of the same architecture, without vocabulary, special ids and origin.
+
+    Args:
+        config: Settings of the model, with its ``model_type``.
+    """
+    foreign = ("vocab_size", "transformers_version", "architectures", "dtype", "torch_dtype", "quantization_config")
+    small = _smaller({name: value for name, value in config.items() if name not in foreign and name[0] != "_"})
+    return {name: value for name, value in small.items() if not name.endswith("_token_id")}
+
+
 def is_small(model: Any) -> bool:
     """Whether an architecture is small enough for the check itself."""
     text = model.config.get_text_config()
