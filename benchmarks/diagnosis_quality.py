@@ -38,14 +38,24 @@ Verdicts: TypeAlias = dict[tuple[str, int, int], Diagnosis | None]
 """Diagnosis of each turn, by task, seed and turn number."""
 
 
-def reviews(config: str, policy: str, played: Sequence[Trajectory] | None, episodes: int, stage: str) -> Any:
-    """Episodes (played by the policy, unless given) with its reviews, and the data module."""
-    cli = instantiate(["--config", config, f"--model.policy.init_args.pretrained={policy}", "--trainer.logger=false"])
+def reviews(
+    config: str,
+    policy: str,
+    played: Sequence[Trajectory] | None,
+    episodes: int,
+    stage: str,
+    more: Sequence[str] = (),
+    review: bool = True,
+) -> Any:
+    """Episodes (played by the policy, unless given) with its reviews (none without ``review``), and the data module."""
+    policy_argument = f"--model.policy.init_args.pretrained={policy}"
+    cli = instantiate(["--config", config, policy_argument, "--trainer.logger=false", *more])
     cli.model.policy.load()
     cli.model.objective.start(cli.model.policy)
     if played is None:
         played = cli.datamodule.evaluate(cli.model.policy, stage, episodes)
-    return played, cli.model.objective.reflector.reflect(played, cli.model.policy), cli.datamodule
+    reviewed = cli.model.objective.reflector.reflect(played, cli.model.policy) if review else []
+    return played, reviewed, cli.datamodule
 
 
 def by_review(rows: Sequence[Row], verdicts: Verdicts) -> list[Row]:

@@ -134,6 +134,14 @@ class Suite:
         return values
 
 
+_IN_LINES = {
+    f"{OBJECTIVE}.reflector": {
+        "class_path": "SelfReflector",
+        "init_args": {"weights": "initial", "mode": "continue", "answer": "lines", "constrained": True},
+    }
+}
+"""Self-review in the form that a small model can write."""
+
 SUITES: dict[str, Suite] = {
     "pocket-webshop": Suite(
         "pocket-webshop",
@@ -168,14 +176,7 @@ SUITES: dict[str, Suite] = {
         methods=tuple(name for name in METHODS if name != "hero_live"),
         tuning_world={"catalog_seed": 1},
         template="short",
-        own={
-            "hero_self": {
-                f"{OBJECTIVE}.reflector": {
-                    "class_path": "SelfReflector",
-                    "init_args": {"weights": "initial", "mode": "continue", "answer": "lines", "constrained": True},
-                }
-            }
-        },
+        own={"hero_self": _IN_LINES},
     ),
     "real-textworld": Suite(
         "real-textworld",
@@ -189,8 +190,9 @@ SUITES: dict[str, Suite] = {
         expert={"class_path": "TextWorldDemonstrations"},
         rates=(2e-4, 4e-4, 8e-4),
         methods=(BASE, "feedback_only", "grpo", "hero_rule", "hero_oracle", "shuffled", "supervised"),
-        tuning_world={"game_seed": 1},
+        tuning_world={"world": 1},
         template="short",
+        own={"hero_self": _IN_LINES},
     ),
     "webshop": Suite(
         "webshop",

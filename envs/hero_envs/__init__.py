@@ -18,6 +18,8 @@ _IDS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("hero_pl/TauBenchAirline-v0", "hero_envs.tau_bench.env:TauBenchEnv", {"domain": "airline"}),
     ("hero_pl/PocketRetail-v0", "hero_envs.tau_bench.env:TauBenchEnv", {"domain": "pocket_retail"}),
     ("hero_pl/TextWorld-v0", "hero_envs.bridges.textworld:TextWorldEnv", {}),
+    ("hero_pl/TextArena-v0", "hero_envs.bridges.textarena:TextArenaEnv", {}),
+    ("hero_pl/ReasoningGym-v0", "hero_envs.bridges.reasoning_gym:ReasoningGymEnv", {}),
     ("hero_pl/Toy-v0", "hero_envs.toy:ToyEnv", {}),
 )
 

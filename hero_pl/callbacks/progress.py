@@ -27,7 +27,7 @@ class RunProgress(ProgressBar):
 
     def __init__(self) -> None:
         super().__init__()
-        self.enabled = True
+        self.is_enabled = True
         self.remaining = Remaining()
         self._console = Console()
         self._training = False
@@ -37,11 +37,11 @@ class RunProgress(ProgressBar):
 
     def disable(self) -> None:
         """Show nothing: Lightning calls this on all processes but the first."""
-        self.enabled = False
+        self.is_enabled = False
 
     def enable(self) -> None:
         """Show again."""
-        self.enabled = True
+        self.is_enabled = True
 
     @property
     def draws(self) -> bool:
@@ -50,7 +50,7 @@ class RunProgress(ProgressBar):
 
     def print(self, *args: Any, **kwargs: Any) -> None:
         """A line above the bar."""
-        if self.enabled:
+        if self.is_enabled:
             text = " ".join(map(str, args))
             self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
@@ -75,7 +75,7 @@ class RunProgress(ProgressBar):
         self._done_working()
         if self.draws:
             self._show_run(module)
-        elif self.enabled:
+        elif self.is_enabled:
             self.print(self._line(module))
 
     def on_train_end(self, trainer: lightning.Trainer, module: Any) -> None:
@@ -106,7 +106,7 @@ class RunProgress(ProgressBar):
         """Progress of the work of the moment; a total of 0 means that it cannot be counted."""
         if work == "evaluating":
             self.remaining.evaluation(finished, total)
-        if not (self.enabled and self.draws):
+        if not (self.is_enabled and self.draws):
             return
         bar = self._started()
         if self._work is None:
@@ -123,7 +123,7 @@ class RunProgress(ProgressBar):
             self._bar.update(self._work, visible=False)
 
     def _show_run(self, module: Any) -> None:
-        if not (self.enabled and self.draws):
+        if not (self.is_enabled and self.draws):
             return
         bar, turns = self._started(), int(module.turns)
         share = share_done(self.trainer, turns)

@@ -175,9 +175,11 @@ def mixture_log_ratios(gap: Tensor, teacher_weight: float) -> tuple[Tensor, Tens
         gap: ``log p - log q``.
         teacher_weight: ``w``, strictly between 0 and 1.
     """
-    # scalar tensors in the dtype of gap: a plain number in torch.where would be rounded to float32
-    of_student, of_teacher = gap.new_full((), 1.0 - teacher_weight), gap.new_full((), teacher_weight)
-    weight_of_smaller = torch.where(gap > 0, of_student, of_teacher)
+    weight_of_smaller: Tensor | float = teacher_weight
+    if teacher_weight != 0.5:
+        # scalar tensors in the dtype of gap: a plain number in torch.where would be rounded to float32
+        of_student, of_teacher = gap.new_full((), 1.0 - teacher_weight), gap.new_full((), teacher_weight)
+        weight_of_smaller = torch.where(gap > 0, of_student, of_teacher)
     # log(m / max(q, p)) = log1p(w_smaller * expm1(-|gap|)), at most 0; in place, one vocabulary-sized tensor is enough
     below_larger = gap.abs().neg_().expm1_().mul_(weight_of_smaller).log1p_()
     return below_larger + gap.clamp(min=0.0), below_larger - gap.clamp(max=0.0)

@@ -50,12 +50,25 @@ class Scores:
         """The same as constants."""
         return replace(self, values=self.values.detach(), head=None if self.head is None else self.head.detach())
 
-    def logits(self, part: slice = slice(None)) -> Tensor:
-        """Tempered logits ``(tokens of part, vocab)``."""
+    def logits(self, part: slice = slice(None), room: Tensor | None = None) -> Tensor:
+        """Tempered logits ``(tokens of part, vocab)``; with ``room`` from :meth:`room` they are made there."""
         values = self.values[part]
         if self.normalized:
             return values
+        if room is not None and self.head is not None:
+            return torch.mm(values, self.head.T, out=room[: len(values)]).div_(self.temperature)
         return at_temperature(values if self.head is None else values @ self.head.T, self.temperature)
+
+    def room(self) -> Tensor | None:
+        """Memory for the logits of one part after the other, where it is safe to write there (without gradients).
+
+        New memory of this size costs a fifth of the product that is written to it.
+        """
+        if self.head is None or self.values.dtype not in (torch.float32, torch.float64):
+            return None
+        if torch.is_autocast_enabled(self.values.device.type):
+            return None
+        return self.values.new_empty(min(self.at_once or len(self), len(self)), self.vocabulary)
 
     def log_probs(self, part: slice = slice(None)) -> Tensor:
         """Their log-probabilities ``(tokens of part, vocab)``, in at least float32."""

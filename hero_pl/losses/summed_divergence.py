@@ -11,7 +11,8 @@ divergence uses its closed form; any other loss is differentiated by autograd wi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -20,11 +21,14 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from hero_pl.errors import TokenAlignmentError
-from hero_pl.losses.base import DistillationLoss, of_ids
+from hero_pl.losses.base import DistillationLoss, log_probabilities, of_ids
 from hero_pl.losses.divergence import VocabularyDivergence
 from hero_pl.losses.normalize import normalized_sum
 from hero_pl.losses.scores import ProjectionGradient, Scores, at_least_float32
 from hero_pl.scalars import Scalar, add_up
+
+IN_CACHE = 1 << 18
+"""Entries of the vocabulary, times tokens, that are compared together on a CPU."""
 
 
 class SummedDivergence(NamedTuple):
@@ -146,19 +150,24 @@ class _SummedDivergence(torch.autograd.Function):
         gradient = ProjectionGradient(hidden, head, *ctx.needs_input_grad[:2])
         total, values, of_student, of_teacher = hidden.new_zeros(4, len(student), dtype=wide)
         described: list[dict[str, Scalar]] = []
+        rooms = student.room(), replace(teacher, at_once=at_once).room()
         for part in student.parts():
-            log_q, log_p, ids = student.log_probs(part), teacher.log_probs(part), action_ids[part]
-            value, slope = _value_and_slope(loss, log_q, log_p, ids)
-            described.append(loss.diagnostics)
-            values[part], of_student[part], of_teacher[part] = value, of_ids(log_q, ids), of_ids(log_p, ids)
-            weight = coefficients[part].to(wide)
-            if weighing is not None:
-                q, p = Scores(log_q, normalized=True), Scores(log_p, normalized=True)
-                weight = weight * weighing.weigh(q, p, partial(torch.clone, value), part)
-            total[part] = weight * value
-            # d/dz = (h - q sum h) / temperature
-            of_logits = slope.sub_(log_q.exp_().mul_(slope.sum(-1, keepdim=True)))
-            gradient.add(part, of_logits.mul_((weight / temperature).to(of_logits.dtype).unsqueeze(-1)))
+            of_logits, of_other = student.logits(part, rooms[0]), teacher.logits(part, rooms[1])
+            for rows, inside in _blocks(part, of_logits, loss):
+                log_q, log_p = log_probabilities(of_logits[inside]), log_probabilities(of_other[inside])
+                ids = action_ids[rows]
+                value, slope = _value_and_slope(loss, log_q, log_p, ids)
+                values[rows], of_student[rows], of_teacher[rows] = value, of_ids(log_q, ids), of_ids(log_p, ids)
+                weight = coefficients[rows].to(wide)
+                if weighing is not None:
+                    q, p = Scores(log_q, normalized=True), Scores(log_p, normalized=True)
+                    weight = weight * weighing.weigh(q, p, partial(torch.clone, value), rows)
+                total[rows] = weight * value
+                # d/dz = (h - q sum h) / temperature; takes the place of the logits
+                slope = slope.sub_(log_q.exp_().mul_(slope.sum(-1, keepdim=True)))
+                of_logits[inside] = slope.mul_((weight / temperature).to(slope.dtype).unsqueeze(-1))
+            described.append(_described(loss, values[part]))
+            gradient.add(part, of_logits)
         loss.diagnostics = add_up(described)
         ctx.save_for_backward(*gradient.result())
         ctx.mark_non_differentiable(values, of_student, of_teacher)
@@ -171,14 +180,36 @@ class _SummedDivergence(torch.autograd.Function):
         return *scaled, *(None,) * 7
 
 
+def _closed_form(loss: DistillationLoss) -> VocabularyDivergence | None:
+    """The divergence, if its derivative is known and it compares the full vocabulary."""
+    return loss if isinstance(loss, VocabularyDivergence) and loss.support == "full" else None
+
+
+def _blocks(part: slice, logits: Tensor, loss: DistillationLoss) -> Iterator[tuple[slice, slice]]:
+    """Tokens of a part that are compared together, and their place in the part.
+
+    On a CPU a block of a closed form fits into the cache: the tensors of a comparison are then not written to memory.
+    """
+    count = len(logits)
+    in_cache = logits.device.type == "cpu" and _closed_form(loss) is not None
+    size = max(IN_CACHE // logits.shape[-1], 1) if in_cache else max(count, 1)
+    for start in range(0, count, size):
+        end = min(start + size, count)
+        yield slice(part.start + start, part.start + end), slice(start, end)
+
+
 def _value_and_slope(loss: DistillationLoss, log_q: Tensor, log_p: Tensor, action_ids: Tensor) -> tuple[Tensor, Tensor]:
     """Values of one part, and their derivative with respect to the student's log-probabilities."""
-    if isinstance(loss, VocabularyDivergence) and loss.support == "full":
-        value, slope = loss.value_and_slope(log_q, log_p)
-        loss.diagnostics = loss.describe(value)
-        return value, slope
+    if (known := _closed_form(loss)) is not None:
+        return known.value_and_slope(log_q, log_p)
     with torch.enable_grad():
         leaf = log_q.detach().requires_grad_()
         value = loss.of_log_probs(leaf, log_p, action_ids)
         (slope,) = torch.autograd.grad(value.sum(), leaf)
     return value.detach(), slope.contiguous()  # not an expanded view
+
+
+def _described(loss: DistillationLoss, values: Tensor) -> dict[str, Scalar]:
+    """Metrics of a part with these values."""
+    known = _closed_form(loss)
+    return loss.diagnostics if known is None else known.describe(values)

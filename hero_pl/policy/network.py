@@ -31,7 +31,7 @@ LOGITS_AT_ONCE = {True: 1 << 21, False: 1 << 26}
 """Default number of logits that exist at the same time, on a CPU and on other devices: a few times the cache of a CPU,
 a small part of the memory of a GPU."""
 
-LEAST_AT_ONCE = 64
+LEAST_AT_ONCE = 128
 """Smallest number of tokens per part; with fewer, summing the gradient of the output projection costs more than its
 matrix products."""
 

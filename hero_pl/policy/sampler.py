@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from hero_pl.errors import ConfigError
+from hero_pl.policy.beginnings import Beginnings
 from hero_pl.policy.cached_rows import CachedRows, UncachedRows
 from hero_pl.policy.draw import Stream, draw
 from hero_pl.policy.kept_rows import KeptRow, KeptRows
@@ -120,6 +121,7 @@ class CachedSession(Session):
         """Rows that share passes, by the key of :meth:`_key`."""
         self.place: dict[int, int] = {}
         """Key of the batch that holds a row, for rows whose keys and values are kept."""
+        self.beginnings = Beginnings(self.weights)
         self.rounds = self.drawn = 0
         """Number of decoding passes, and the tokens of actions that were drawn in them."""
         self._left = 0
@@ -128,7 +130,7 @@ class CachedSession(Session):
     @property
     def fed_tokens(self) -> int:
         """Tokens that went through the model so far, padding excluded."""
-        return self._left + sum(batch.fed_tokens for batch in self.batches.values())
+        return self._left + self.beginnings.fed_tokens + sum(batch.fed_tokens for batch in self.batches.values())
 
     # -- the seam ----------------------------------------------------------------------------------------------
 
@@ -315,7 +317,7 @@ class CachedSession(Session):
                 self.batches[key] = kind(self.weights)
             batch = self.batches[key]
             some = {row: ids for row, ids in joining.items() if keys[row] == key}
-            kept = {row: found for row, ids in some.items() if (found := self._kept(row, ids)) is not None}
+            kept = self._kept(some)
             if kept and isinstance(batch, CachedRows):
                 continued = {row: some.pop(row) for row in kept}
                 rows += continued
@@ -326,13 +328,20 @@ class CachedSession(Session):
         self.place |= keys
         return rows, parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def _kept(self, row: int, prompt: Sequence[int]) -> KeptRow | None:
-        """A conversation that ended and that a prompt continues, where its keys and values can be used."""
+    def _kept(self, prompts: Mapping[int, Sequence[int]]) -> dict[int, KeptRow]:
+        """What need not be run again of whole contexts: ended conversations they continue, and common beginnings."""
         if self.network.caching != "shared":
-            return None
-        found = self.sampler.kept.before(self.network, self.weights.weights, prompt)
-        fits = found is not None and self._key(row, len(found.ids)) == self._key(row, len(prompt))
-        return found if fits else None
+            return {}
+        before = self.sampler.kept.before
+        kept = {row: before(self.network, self.weights.weights, ids) for row, ids in prompts.items()}
+        new = [row for row, found in kept.items() if found is None]
+        if not self.network.rope_switches:
+            kept.update(zip(new, self.beginnings.of([prompts[row] for row in new]), strict=True))
+        return {
+            row: found
+            for row, found in kept.items()
+            if found is not None and self._key(row, len(found.ids)) == self._key(row, len(prompts[row]))
+        }
 
     def _drop(self, row: int) -> None:
         """Forget the keys and values of a row."""

@@ -52,11 +52,16 @@ def wait_for(what, process):
 
 
 @pytest.mark.parametrize(
-    ("rank", "number"),
-    [(0, signal.SIGTERM), (1, signal.SIGTERM), (1, signal.SIGKILL), (1, signal.SIGSTOP)],
-    ids=lambda value: str(int(value)),
+    ("strategy", "rank", "number"),
+    [
+        ("ddp", 0, signal.SIGTERM),
+        ("ddp", 1, signal.SIGKILL),
+        ("ddp", 1, signal.SIGSTOP),
+        ("fsdp2", 0, signal.SIGTERM),
+        ("fsdp2", 1, signal.SIGTERM),
+    ],
 )
-def test_a_signal_to_any_process_ends_both_and_the_run_is_saved(rank, number, tmp_path):
+def test_a_signal_to_any_process_ends_both_and_the_run_is_saved(strategy, rank, number, tmp_path):
     changes = {
         "turn_budget": {"max_turns": 100_000},
         "held_out": {"episodes": 0},
@@ -64,7 +69,7 @@ def test_a_signal_to_any_process_ends_both_and_the_run_is_saved(rank, number, tm
     }
     folder = tmp_path / "runs" / "quickstart" / "version_0"
     process = subprocess.Popen(
-        fit(tmp_path, changes, timeout="0:00:30"),
+        fit(tmp_path, changes, "0:00:30", strategy),
         cwd=ROOT,
         env=environment(MASTER_PORT=str(free_port())),
         stdout=subprocess.DEVNULL,

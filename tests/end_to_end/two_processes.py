@@ -23,10 +23,17 @@ def environment(**more: str) -> dict[str, str]:
     return {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), **more}
 
 
-def fit(folder: Path, changes: dict[str, object], timeout: str = "0:02:00") -> list[str]:
+OVERLAYS = {
+    "ddp": ("data_parallel.yaml", "lightning.pytorch.strategies.DDPStrategy"),
+    "fsdp2": ("fsdp2.yaml", "hero_pl.strategies.FSDP2Strategy"),
+}
+
+
+def fit(folder: Path, changes: dict[str, object], timeout: str = "0:02:00", name: str = "ddp") -> list[str]:
     """Words of the command; ``changes`` are sections that replace those below."""
+    overlay, class_path = OVERLAYS[name]
     strategy = {
-        "class_path": "lightning.pytorch.strategies.DDPStrategy",
+        "class_path": class_path,
         "init_args": {"process_group_backend": "gloo", "timeout": timeout},
     }
     values = {
@@ -45,5 +52,5 @@ def fit(folder: Path, changes: dict[str, object], timeout: str = "0:02:00") -> l
         **changes,
     }
     (folder / "tiny.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
-    overlays = ["configs/quickstart.yaml", "configs/hardware/data_parallel.yaml", str(folder / "tiny.yaml")]
+    overlays = ["configs/quickstart.yaml", f"configs/hardware/{overlay}", str(folder / "tiny.yaml")]
     return [sys.executable, "-m", "hero_pl", "fit", *(word for file in overlays for word in ("--config", file))]

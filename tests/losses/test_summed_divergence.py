@@ -1,5 +1,6 @@
 """The chunked linear divergence equals the plain one, in value, gradients and diagnostics."""
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -236,6 +237,27 @@ def test_weights_that_depend_on_the_scores_multiply_the_coefficients(name: str, 
         assert weighing.calls == ([5, 5, 5, 5, 3] if by_token and at_once == 5 else [23])
 
 
+@pytest.mark.parametrize("tokens", [1, 2, 4])
+def test_tokens_compared_in_blocks_of_the_cache_give_the_same(tokens: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = inputs(torch.float64)
+    trained = given["student_hidden"], given["student_head_weight"]
+    want, loss = in_parts(LOSSES["jsd"](), given, 5), LOSSES["jsd"]()
+    size = tokens * len(given["student_head_weight"])
+    monkeypatch.setattr(sys.modules["hero_pl.losses.summed_divergence"], "IN_CACHE", size)
+    weighing = Doubtful(given["action_ids"], True)
+    weighing.weigh = lambda student, *_: weighing.calls.append(len(student)) or torch.ones(len(student))
+    found = in_parts(loss, given, 5, weighing=weighing)
+    assert max(weighing.calls) == tokens
+    assert sum(weighing.calls) == 23
+    for one, other in zip(found, want, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-15)
+    for one, other in zip(
+        torch.autograd.grad(found.loss, trained), torch.autograd.grad(want.loss, trained), strict=True
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-15)
+    assert loss.diagnostics["loss/max_token"].value == float(found.per_token.max())
+
+
 class Softmaxes(TorchDispatchMode):
     """Counts the rows of which log-probabilities are made, and the multiplications of matrices."""
 
@@ -246,7 +268,7 @@ class Softmaxes(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         found = func(*args, **(kwargs or {}))
         self.rows += found.shape[0] if func is torch.ops.aten._log_softmax.default else 0
-        self.products += func in (torch.ops.aten.mm.default, torch.ops.aten.addmm_.default)
+        self.products += func in (torch.ops.aten.mm.default, torch.ops.aten.mm.out, torch.ops.aten.addmm_.default)
         return found
 
 

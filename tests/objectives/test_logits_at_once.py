@@ -111,7 +111,7 @@ def test_by_default_the_number_of_tokens_follows_the_vocabulary(tiny_policy) -> 
     policy.load()
     hidden, head = torch.zeros(2, 4), torch.nn.Linear(4, 1 << 17, bias=False)
     policy.network.head_weight = lambda weights: head.weight
-    assert policy.network.projected(hidden).at_once == 64
+    assert policy.network.projected(hidden).at_once == 128
     head = torch.nn.Linear(4, 1 << 10, bias=False)
     assert policy.network.projected(hidden).at_once == 1 << 11
 

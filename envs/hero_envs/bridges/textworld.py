@@ -12,20 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
+from hero_envs.bridges.base import SeededEnv
+from hero_envs.bridges.textworld_games import LEVELS, Level, check_package, game_file, games_folder, start
 
-from hero_envs.bridges.textworld_games import LEVELS, Level, game_file, games_folder, package, start
-from hero_envs.spaces import UnicodeText
-
-SPLITS: Mapping[str, tuple[int, int]] = {
-    "train": (0, 200),
-    "validation": (1_000_000, 100),
-    "test": (2_000_000, 200),
-    "warmup": (3_000_000, 200),
-}
-"""Split -> first seed, and number of games unless an argument sets it."""
-MOST_GAMES = 10_000
-"""Maximum number of games of a split."""
 SYSTEM_PROMPT = """You play a text game. Do what the first message asks, step by step.
 
 Send exactly one command per message, such as: open chest, take key from chest, unlock safe with key, insert coin into
@@ -40,14 +29,14 @@ _PROMPT = re.compile(r"\n\s*>.*", re.DOTALL)
 _END = re.compile(r"\s*\*\*\* The End \*\*\*.*|\s*\*\*\* You lost! \*\*\*.*|\s*Would you like to RESTART.*", re.DOTALL)
 
 
-class TextWorldEnv(gym.Env[str, str]):
+class TextWorldEnv(SeededEnv):
     """Play generated games; the reward of a turn is the share of the game's points that it won.
 
     Args:
         level: A name in ``LEVELS``, or the fields of a ``Level``.
         split: ``train``, ``validation``, ``test`` or ``warmup``; their games have different seeds.
-        games: Number of games of the split.
-        game_seed: Another number gives other games, for example to choose hyper-parameters.
+        tasks: Number of games of the split.
+        world: Another number gives other games, for example to choose hyper-parameters.
         show_available_actions: List the commands that the game accepts under each observation.
         max_steps: Maximum number of turns; default: that of the level.
         games_dir: Folder of generated games; default: the user's cache folder.
@@ -58,65 +47,43 @@ class TextWorldEnv(gym.Env[str, str]):
     see them; demonstrations and oracles do.
     """
 
-    metadata = {"render_modes": []}  # noqa: RUF012 - the type is Gymnasium's
-
     def __init__(
         self,
         level: str | Mapping[str, Any] = "easy",
         split: str = "train",
-        games: int | None = None,
-        game_seed: int = 0,
+        tasks: int | None = None,
+        world: int = 0,
         show_available_actions: bool = False,
         max_steps: int | None = None,
         games_dir: str | os.PathLike[str] | None = None,
         system_prompt: str | None = None,
     ) -> None:
-        package()
+        check_package()
         self.level = _level(level)
         self.max_steps = self.level.max_steps if max_steps is None else max_steps
         if self.max_steps < 1:
             raise ValueError(f"max_steps={max_steps}: expected at least 1.")
         name = level if isinstance(level, str) else "custom"
-        self._seeds = {f"{name}-{seed}": seed for seed in seeds_of(split, games, game_seed)}
-        self.task_ids = list(self._seeds)
+        super().__init__(name, split, tasks, world, SYSTEM_PROMPT if system_prompt is None else system_prompt)
         self.folder = games_folder() if games_dir is None else Path(games_dir)
         self.show_actions = show_available_actions
-        self.system_prompt = SYSTEM_PROMPT if system_prompt is None else system_prompt
-        self.action_space = self.observation_space = UnicodeText()
         self._game: Any = None
         self._file: Path | None = None
-        self._over = True
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
-        """Start the game ``options["task"]``, or a random one; the first time, it is generated in about a second.
-
-        Raises:
-            ValueError: There is no such game.
-        """
-        super().reset(seed=seed)
-        task = (options or {}).get("task") or self.task_ids[int(self.np_random.integers(len(self.task_ids)))]
-        if task not in self._seeds:
-            raise ValueError(f"task={task!r}: expected one of task_ids, for example {self.task_ids[0]!r}.")
-        file = game_file(self.level, self._seeds[task], self.folder)
+    def begin(self, seed: int) -> tuple[str, dict[str, Any]]:
+        """Start the game of a seed; the first time, it is generated in about a second."""
+        file = game_file(self.level, seed, self.folder)
         if file != self._file:
             self.close()
             self._game, self._file = start(file), file
-        self.task, self._steps, self._over = task, 0, False
+        self._steps = self._points = 0
         self._state = self._game.reset()
-        self._points = 0
         self._solutions = [self._solution()]
         parts = (self._state.objective, self._state.description, self._state.inventory)
-        info = {**self._info(), "system_prompt": self.system_prompt, "tools": [], "plain_replies": False}
-        return self._shown("\n".join(plain(part) for part in parts)), info
+        return self._shown("\n".join(plain(part) for part in parts)), self._info()
 
-    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
-        """Send one command to the game.
-
-        Raises:
-            gymnasium.error.ResetNeeded: The episode is over, or none was started.
-        """
-        if self._over:
-            raise gym.error.ResetNeeded("This episode is over: call reset() before the next step().")
+    def act(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        """Send one command to the game."""
         command = " ".join(action.split())
         self._steps += 1
         gained, text = 0, REFUSED
@@ -127,9 +94,8 @@ class TextWorldEnv(gym.Env[str, str]):
         self._solutions.append(self._solution())
         won, lost = bool(self._state.won), bool(self._state.lost)
         truncated = not (won or lost) and self._steps >= self.max_steps
-        self._over = won or lost or truncated
         info = self._info()
-        if self._over:
+        if won or lost or truncated:
             info |= {"success": won, "lost": lost, "score": self._points, "max_score": self._state.max_score}
             info |= {"steps": self._steps, "solutions": self._solutions}
         reward = max(0.0, gained / self._state.max_score)
@@ -147,8 +113,6 @@ class TextWorldEnv(gym.Env[str, str]):
 
     def _info(self) -> dict[str, Any]:
         return {
-            "role": "user",
-            "task": self.task,
             "available_actions": list(self._state.admissible_commands or []),
             "policy_commands": self._solutions[-1],
         }
@@ -157,23 +121,6 @@ class TextWorldEnv(gym.Env[str, str]):
         if not self.show_actions or self._state.won or self._state.lost:
             return text
         return f"{text}\nAvailable actions: {', '.join(self._state.admissible_commands)}"
-
-
-def seeds_of(split: str, games: int | None = None, game_seed: int = 0) -> range:
-    """Seeds of the games of a split; no two splits and no two game seeds have one in common.
-
-    Raises:
-        ValueError: There is no such split, or a number is out of range.
-    """
-    if split not in SPLITS:
-        raise ValueError(f"split={split!r}: expected one of {', '.join(SPLITS)}.")
-    first, usual = SPLITS[split]
-    count = usual if games is None else games
-    if not 1 <= count <= MOST_GAMES or not 0 <= game_seed < 100:
-        raise ValueError(
-            f"games={games}, game_seed={game_seed}: expected 1 to {MOST_GAMES} games and a seed from 0 to 99."
-        )
-    return range(first + game_seed * MOST_GAMES, first + game_seed * MOST_GAMES + count)
 
 
 def _level(level: str | Mapping[str, Any]) -> Level:

@@ -19,7 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from hero_envs.bridges.missing import missing
+from hero_envs.bridges.base import package
 
 CACHE_VARIABLE = "HERO_TEXTWORLD_GAMES"
 """Environment variable with the folder of the generated games."""
@@ -50,17 +50,13 @@ LEVELS: Mapping[str, Level] = {
 }
 
 
-def package() -> Any:
-    """TextWorld.
+def check_package() -> Any:
+    """TextWorld itself.
 
     Raises:
         ImportError: It is not installed; names the extra.
     """
-    try:
-        import textworld
-    except ImportError as error:
-        raise missing("TextWorld", "textworld", error) from error
-    return textworld
+    return package("textworld", "textworld", "TextWorld")
 
 
 def games_folder() -> Path:
@@ -100,14 +96,14 @@ def game_file(level: Level, seed: int, folder: Path) -> Path:
 def start(path: Path) -> Any:
     """Open a game with all that :class:`hero_envs.bridges.textworld.TextWorldEnv` reads."""
     wanted = ("feedback", "description", "inventory", "admissible_commands", "policy_commands", "objective")
-    infos = package().EnvInfos(**dict.fromkeys(wanted, True), score=True, max_score=True, won=True, lost=True)
+    infos = check_package().EnvInfos(**dict.fromkeys(wanted, True), score=True, max_score=True, won=True, lost=True)
     with warnings.catch_warnings():  # the interpreter warns about every game that it does not know by name
         warnings.filterwarnings("ignore", "Game .* is not fully supported")
-        return package().start(str(path), request_infos=infos)
+        return check_package().start(str(path), request_infos=infos)
 
 
 def _generate(level: Level, seed: int, path: Path) -> str:
-    textworld = package()
+    textworld = check_package()
     options = textworld.GameOptions()
     options.seeds = seed
     options.nb_rooms, options.nb_objects = level.rooms, level.objects

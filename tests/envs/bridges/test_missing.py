@@ -7,7 +7,11 @@ import pytest
 from hero_pl.errors import ConfigError
 from hero_pl.rollout.environments import make
 
-BRIDGES = {"hero_pl/TextWorld-v0": ("textworld", "textworld")}
+BRIDGES = {
+    "hero_pl/TextWorld-v0": ("textworld", "textworld"),
+    "hero_pl/TextArena-v0": ("textarena", "textarena"),
+    "hero_pl/ReasoningGym-v0": ("reasoning_gym", "reasoning-gym"),
+}
 
 
 @pytest.mark.parametrize("env_id", BRIDGES)

@@ -19,7 +19,7 @@ def play(tmp_path_factory):
     policy.load()
 
     def episodes(**kwargs):
-        arguments = {"level": "easy", "games": 3, "games_dir": str(tmp_path_factory.getbasetemp() / "games")}
+        arguments = {"level": "easy", "tasks": 3, "games_dir": str(tmp_path_factory.getbasetemp() / "games")}
         collector = Collector("hero_pl/TextWorld-v0", arguments, split="train")
         specs = [EpisodeSpec(task, 0, seed) for seed, task in enumerate(collector.env.unwrapped.task_ids)]
         return TextWorldDemonstrations(**kwargs).make(specs, policy.dialect, collector)

@@ -1,0 +1,47 @@
+"""Questions of reasoning-gym: scores, attempts, and answers that are never run."""
+
+import pytest
+
+from hero_envs.bridges.reasoning_gym import ReasoningGymEnv, runs_text
+from hero_pl.rollout.check_env import check_env
+
+
+@pytest.fixture
+def needed():
+    """Skips what needs the package."""
+    pytest.importorskip("reasoning_gym", reason="needs the extra `reasoning-gym`")
+
+
+@pytest.mark.bridge
+@pytest.mark.parametrize("dataset", ["chain_sum", "mini_sudoku", "maze"])
+def test_it_follows_the_api(dataset, needed):
+    assert check_env("hero_pl/ReasoningGym-v0", dataset=dataset, tasks=5) == []
+
+
+@pytest.mark.bridge
+def test_the_right_answer_succeeds_at_once_and_after_a_wrong_one(needed):
+    env = ReasoningGymEnv(tasks=3, attempts=2)
+    env.reset(seed=0)
+    env.step("no idea")
+    answer = env.step("no idea")[4]["answer"]
+    task = env.task
+    for wrong in ([], ["no idea"]):
+        env.reset(seed=0, options={"task": task})
+        rewards = [env.step(text)[1] for text in wrong]
+        text, reward, over, _, info = env.step(answer)
+        assert (text, over, info["success"]) == ("Right.", True, True)
+        assert sum(rewards) + reward == pytest.approx(1.0)
+
+
+@pytest.mark.bridge
+@pytest.mark.parametrize("dataset", ["simple_integration", "spiral_matrix", "string_insertion"])
+def test_a_data_set_that_would_run_an_answer_is_refused(dataset, needed):
+    with pytest.raises(ValueError, match="run an answer as Python"):
+        ReasoningGymEnv(dataset)
+    assert ReasoningGymEnv(dataset, run_answers=True).task_ids
+
+
+def test_bug_616_code_that_runs_text_is_found():
+    assert runs_text("score = eval(answer)")
+    assert runs_text("sympy.parse_expr(answer)")
+    assert not runs_text("evaluate(answer); json.loads(answer); ast.literal_eval(answer)")
