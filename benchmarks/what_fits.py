@@ -71,6 +71,7 @@ def memory(model: str, trained: str, context: int) -> dict[str, Any]:
         *(f"--model.policy.init_args.{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in policy.items()),
         f"--model.tokens_per_micro_batch={context}",
         "--model.objective.init_args.reflector.init_args.weights=live",
+        "--model.objective.init_args.weights=LiveWeights",
         f"--trainer.precision={'bf16-true' if lora else 'bf16-mixed'}",
     ]
     cli = instantiate(words, elsewhere=True)

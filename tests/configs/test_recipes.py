@@ -23,6 +23,7 @@ MACHINES = {
     "eight_gpus": (4, 1),
     "two_nodes": (8, 2),
     "data_parallel": (1, 1),
+    "fsdp2": (1, 1),
 }
 """Overlay -> devices and nodes; ``auto`` counts as one device."""
 
