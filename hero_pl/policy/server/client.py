@@ -111,7 +111,8 @@ class Server:
         except _Refused as refusal:
             if refusal.no_route:
                 raise self._lacks(FLAGS["adapters"]) from None
-            raise self._not_taken(folder, refusal) from None
+            if name not in self.models():  # else another process of the run was faster
+                raise self._not_taken(folder, refusal) from None
 
     def unload_adapter(self, name: str) -> None:
         """Unload an adapter if the server still has it."""

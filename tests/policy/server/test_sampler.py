@@ -238,6 +238,23 @@ def test_a_restarted_server_gets_the_weights_again(server: GenerateServer, make:
     assert largest_gap(policy, conversation(policy), action, sampling) < 1e-4
 
 
+def test_two_processes_may_give_a_restarted_server_the_same_adapter(server: GenerateServer, make: Any) -> None:
+    policy = make(server)
+    policy.sampler.sync(policy)
+    name = next(iter(server.engine.adapters))
+    server.die()
+    server.start()
+
+    def faster(path: str, answer: dict[str, Any]) -> None:
+        if path == "/v1/models" and name not in server.engine.adapters:
+            server.engine.load_adapter(name, str(policy.sampler._weights))
+
+    server.tamper = faster
+    policy.sampler._pools["live"].places[0].ready = False
+    (action,) = policy.sampler.open(policy, Sampling(1.0, 6), [1]).act([0], [conversation(policy)])
+    assert action.finish_reason is not FinishReason.ERROR
+
+
 def test_a_dead_server_is_waited_for(server: GenerateServer, make: Any) -> None:
     policy = make(server)
     policy.sampler.sync(policy)
@@ -345,51 +362,3 @@ def test_a_folder_has_its_name_only_when_it_is_whole(
         policy.sampler.sync(policy)
     assert [name.endswith(".partial") for name in seen[0]] == [True]
     assert list((tmp_path / "weights").iterdir()) == []
-
-
-# --- initial weights --------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("known_before", [True, False])
-@pytest.mark.parametrize("mixes", [True, False])
-def test_initial_weights_of_an_adapter_are_one_that_adds_zero(
-    model: Path, make: Any, mixes: bool, known_before: bool
-) -> None:
-    with serving(model, mixes=mixes) as server:
-        policy, sampling = make(server), Sampling(1.0, 6)
-        if known_before:
-            policy.sampler.check(policy, "initial")
-        policy.sampler.sync(policy)
-        train(policy)
-        server.bodies.clear()
-        (action,) = policy.sampler.open(policy, sampling, [1], "initial").act([0], [conversation(policy)])
-        assert re.fullmatch("hero-[0-9a-f]{8}-initial", server.bodies[-1]["model"])
-        assert action.version == 0
-        assert largest_gap(policy, conversation(policy), action, sampling, "initial") < 1e-4
-        assert largest_gap(policy, conversation(policy), action, sampling, "live") > 1e-2
-
-
-def test_a_restarted_server_gets_the_initial_weights_of_an_adapter_again(server: GenerateServer, make: Any) -> None:
-    policy = make(server)
-    policy.sampler.sync(policy)
-    train(policy)
-    session = policy.sampler.open(policy, Sampling(1.0, 6), [1], "initial")
-    session.act([0], [conversation(policy)])
-    server.die()
-    server.start()
-    (lost,) = session.act([0], [conversation(policy)])
-    (action,) = session.act([0], [conversation(policy)])
-    assert lost.finish_reason is FinishReason.ERROR
-    assert largest_gap(policy, conversation(policy), action, Sampling(1.0, 6), "initial") < 1e-4
-
-
-def test_initial_weights_have_their_own_server_when_all_weights_are_trained(model: Path, make: Any) -> None:
-    with serving(model) as live, serving(model) as initial:
-        policy = make(live, sync="folder", initial_url=initial.url)
-        policy.keep("initial")
-        policy.sampler.sync(policy)
-        train(policy)
-        initial.bodies.clear(), live.bodies.clear()
-        policy.sampler.open(policy, Sampling(1.0, 6), [1], "initial").act([0], [conversation(policy)])
-        assert (len(live.bodies), initial.engine.label) == (0, "default")
-        assert len(initial.bodies) == 2  # the check, then the reply
