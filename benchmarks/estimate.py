@@ -41,15 +41,17 @@ SHAPE = {
 NONE = {**SHAPE, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "head_dim": 8}
 ADAPTER = {"lora": {"rank": 8, "alpha": 16}}
 SELF = {"class_path": "SelfReflector", "init_args": {"weights": "initial", "mode": "continue", "tokens_per_turn": 16}}
+REVIEW = {"class_path": "hero_pl.cli.smoke.FixedDiagnoses", "init_args": {"inner": SELF}}
+"""Random weights write no review, so that every turn gets a fixed diagnosis after it was asked for."""
 VARIANTS: dict[str, dict[str, Any]] = {
     "all weights": {},
     "all weights, gradient_checkpointing": {"gradient_checkpointing": True},
     "all weights, small micro-batches": {"tokens": 1000},
-    "all weights, self-review, EMA teacher": {"reflector": SELF, "weights": "EMAWeights"},
+    "all weights, self-review, EMA teacher": {"reflector": REVIEW, "weights": "EMAWeights"},
     "adapter of rank 8": ADAPTER,
     "adapter, not merged": {**ADAPTER, "sampler": {"class_path": "CachedSampler", "init_args": {"merge": False}}},
     "adapter, gradient_checkpointing": {**ADAPTER, "gradient_checkpointing": True},
-    "adapter, self-review, gated teacher": {**ADAPTER, "reflector": SELF, "weights": "GatedWeights"},
+    "adapter, self-review, gated teacher": {**ADAPTER, "reflector": REVIEW, "weights": "GatedWeights"},
 }
 USUAL = {"reflector": "ShopRules", "weights": "InitialWeights"}
 OF_THE_REST = ("tokens", *USUAL)

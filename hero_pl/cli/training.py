@@ -180,6 +180,12 @@ def check_hints(
 def serve_command(
     context: typer.Context,
     device: Annotated[Literal["gpu", "cpu"], typer.Option("--device", help="What the server computes on.")] = "gpu",
+    memory: Annotated[
+        float, typer.Option("--memory", help="Share of the memory of a GPU for the server; the trainer has the rest.")
+    ] = 0.4,
+    devices: Annotated[
+        str, typer.Option("--devices", help="Number of the GPU of each server, for example 4,5,6,7.")
+    ] = "",
 ) -> None:
     """Print the command that starts the server of a configuration whose sampler is ServerSampler.
 
@@ -188,7 +194,7 @@ def serve_command(
     with _quick_end("serve-command"):
         from hero_pl.cli.serve import serve_commands
 
-    print(serve_commands(context.args, device))
+    print(serve_commands(context.args, device, memory, devices))
 
 
 @app.command(

@@ -83,3 +83,24 @@ def test_the_overlay_is_a_sampler_of_the_adapter() -> None:
     policy = instantiate(WEBSHOP).model.policy
     assert isinstance(policy.sampler, ServerSampler)
     assert (policy.sampler.mode, policy.sampler.model) == ("adapter", "student")
+
+
+def test_each_server_gets_its_gpu_and_its_share_of_the_memory(capsys: Any, loads_no_model: Any) -> None:
+    eight = [*WEBSHOP[:2], "--config", str(CONFIGS / "hardware" / "eight_gpus.yaml")]
+    lines = [line for line in printed(capsys, *eight, "--devices", "4,5,6,7", "--memory", "0.9") if line[0] != "#"]
+    assert [line.split()[0] for line in lines] == [f"CUDA_VISIBLE_DEVICES={gpu}" for gpu in (4, 5, 6, 7)]
+    assert all("--gpu-memory-utilization 0.9 " in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--devices", "4,5"], "2 devices for 1 servers"),
+        (["--devices", "a"], "numbers"),
+        (["--memory", "0"], "a share"),
+    ],
+)
+def test_devices_and_memory_that_do_not_fit_are_refused(words: Any, message: str, capsys: Any) -> None:
+    with pytest.raises(SystemExit):
+        main(["serve-command", *WEBSHOP, *words])
+    assert message in capsys.readouterr().err

@@ -22,6 +22,9 @@ RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 ADAPTERS = 3
 """Adapters at the same time: that of the trained weights, the former one, and one for the initial weights."""
 
+MEMORY = 0.4
+"""Default share of the memory of a GPU that the trainer uses too."""
+
 FLAGS = {
     "routes": "--enable-scale-out",
     "adapters": "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True",
@@ -77,12 +80,13 @@ class Launch:
         tokenizer = policy.tokenizer_source or policy.pretrained
         return cls(policy.pretrained, tokenizer, policy.dtype, length, rank, name)
 
-    def command(self, url: str, device: Device = "gpu") -> str:
+    def command(self, url: str, device: Device = "gpu", memory: float = MEMORY) -> str:
         """The shell command that starts the server.
 
         Args:
             url: URL of the server.
             device: Device of the server; on a CPU it uses one core and 1 GiB for keys and values.
+            memory: Share of the memory of a GPU that the server uses.
         """
         environment, flags = [], ["--served-model-name", self.name, "--dtype", self.dtype]
         if self.rank is not None:
@@ -96,7 +100,7 @@ class Launch:
             # on a CPU, a request with a seed ends the server if its prompt is processed in parts
             flags += ["--enforce-eager", "--no-enable-chunked-prefill"]
         else:
-            flags += ["--gpu-memory-utilization", "0.4"]
+            flags += ["--gpu-memory-utilization", f"{memory:g}"]
         if self.max_length is not None:
             flags += ["--max-model-len", str(self.max_length)]
         if self.tokenizer != self.pretrained:

@@ -19,7 +19,7 @@ from hero_pl.policy.server import canary
 from hero_pl.policy.server.client import Server, ServerError, ServerGone
 from hero_pl.policy.server.dialect import Served
 from hero_pl.policy.server.folders import remove_weights, write_weights
-from hero_pl.policy.server.launch import Device, Launch, Sync
+from hero_pl.policy.server.launch import MEMORY, Device, Launch, Sync
 from hero_pl.policy.server.pool import Pool
 from hero_pl.policy.server.session import ServerSession, Workers
 
@@ -171,20 +171,29 @@ class ServerSampler(Sampler):
         pool = self._pools["live"] if weights == "live" else self._initial(_with_model(policy))
         return ServerSession(pool, self.workers, sampling, policy.template.end_ids, seeds)
 
-    def launch_lines(self, policy: SampledPolicy, device: Device) -> list[str]:
+    def launch_lines(
+        self, policy: SampledPolicy, device: Device, memory: float = MEMORY, gpus: Sequence[str] = ()
+    ) -> list[str]:
         """A comment and a command for each server.
 
         Args:
             policy: Policy; it need not be loaded.
             device: Device of the servers.
+            memory: Share of the memory of a GPU that each uses.
+            gpus: Number of the GPU of each server; default: not set.
 
         Raises:
-            ConfigError: A server cannot read the model.
+            ConfigError: A server cannot read the model, or there is not one GPU for each server.
         """
         policy, lines = _with_model(policy), []
-        for server in (*self.servers, *self.initial_servers):
+        servers = (*self.servers, *self.initial_servers)
+        if gpus and len(gpus) != len(servers):
+            raise ConfigError(f"{len(gpus)} devices for {len(servers)} servers (url, initial_url): give one for each.")
+        for number, server in enumerate(servers):
             kept = "the initial weights" if server in self.initial_servers else f"new weights from {self.folder}"
-            lines += [f"# {server.url}: {kept}", self._launch(policy, server).command(server.url, device)]
+            on = f"CUDA_VISIBLE_DEVICES={gpus[number]} " if gpus else ""
+            command = self._launch(policy, server).command(server.url, device, memory)
+            lines += [f"# {server.url}: {kept}", on + command]
         return lines
 
     # -- the weights of a server -------------------------------------------------------------------------------
