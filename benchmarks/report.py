@@ -1,6 +1,6 @@
 """Rewrite the tables of the documents from the committed results, so that no figure is typed by hand.
 
-    python benchmarks/report.py                    rewrite docs/results.md and README.md
+    python benchmarks/report.py                    rewrite the tables of docs/ and README.md
     python benchmarks/report.py --check            only list tables that differ; exit status 1 if there are any
     python benchmarks/report.py --draw CSV PNG     draw the curves of a results.csv, or of some --methods and --bases
 
@@ -41,7 +41,8 @@ from tables import (
     value_table,
 )
 
-DOCUMENTS = ("docs/results.md", "README.md")
+RESULTS = ("pocket-shop", "pocket-retail", "base-policies", "quality", "costs")
+DOCUMENTS = ("docs/results.md", *(f"docs/results/{name}.md" for name in RESULTS), "README.md")
 _TABLE = re.compile(r"(<!-- table: (\S+) (\w+)([^>]*?) -->\n)(.*?)(<!-- end of table -->)", re.DOTALL)
 
 

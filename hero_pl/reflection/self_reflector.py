@@ -133,6 +133,10 @@ class SelfReflector(Reflector):
             with policy.sampling():
                 session = policy.sampler.open(policy, sampling, seeds, self.weights)
                 actions = session.act(range(len(batch)), [ids for _, ids in batch])
+                lost = [row for row, action in enumerate(actions) if action.finish_reason is FinishReason.ERROR]
+                # asked once more, because a server that was restarted has the weights again
+                for row, action in zip(lost, session.act(lost, [batch[row][1] for row in lost]), strict=True):
+                    actions[row] = action
             answers += [
                 Answer(
                     policy.template.encoder.decode(action.ids),

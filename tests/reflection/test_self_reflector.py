@@ -291,21 +291,32 @@ def test_bug_43_a_long_question_and_one_with_a_long_answer_are_not_asked_in_one_
     assert [setting.max_action_tokens for setting in policy.settings] == [164, 364]
 
 
-def test_a_question_that_the_sampler_fails_goes_unanswered_and_is_counted() -> None:
-    class Failing(ScriptedSession):
-        def finished(self) -> list[tuple[int, SampledAction]]:
-            failure = SampledAction((), (), FinishReason.ERROR, 0, "the server does not answer")
-            return [
-                (row, failure if self.seeds[row] == self.seeds[0] else action) for row, action in super().finished()
-            ]
+class Failing(ScriptedSession):
+    """Fails the first answers of its first row."""
 
+    failures = 0
+
+    def finished(self) -> list[tuple[int, SampledAction]]:
+        failure = SampledAction((), (), FinishReason.ERROR, 0, "the server does not answer")
+        answers = dict(super().finished())
+        for row in answers:
+            if self.seeds[row] == self.seeds[0] and self.failures:
+                self.failures -= 1
+                answers[row] = failure
+        return list(answers.items())
+
+
+@pytest.mark.parametrize("failures", [1, 2])
+def test_a_question_that_the_sampler_fails_is_asked_once_more_and_then_counted(failures: int) -> None:
     class Sampler(ScriptedSampler):
         def open(self, policy: Any, sampling: Sampling, seeds: Any = (), weights: str = "live") -> Failing:
-            return Failing(policy, sampling, seeds)
+            session = Failing(policy, sampling, seeds)
+            session.failures = failures
+            return session
 
     policy = Asked(lambda context: json.dumps(GOOD))
     policy.sampler = Sampler()
     failed, fine = SelfReflector(mode="continue").reflect([played(policy, *STEPS, seed=s) for s in (1, 2)], policy)
-    assert not any(failed.diagnoses)
-    assert ("sampler_error", 0) in failed.issues
+    assert any(failed.diagnoses) == (failures == 1)
+    assert (("sampler_error", 0) in failed.issues) == (failures == 2)
     assert all(fine.diagnoses)

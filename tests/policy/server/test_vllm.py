@@ -333,4 +333,5 @@ def test_a_server_that_is_killed_while_episodes_are_played_and_comes_back_costs_
         steps = [row for row in csv.DictReader(file) if row["mismatch/abs_max"]]
     assert len(steps) > 5
     assert {float(row["train/broken_episodes"]) for row in steps} == {0.0}
+    assert not any(float(row.get("reflection/issues/sampler_error") or 0.0) for row in steps)
     assert max(float(row["mismatch/abs_max"]) for row in steps) <= 1e-4
