@@ -16,12 +16,16 @@ import sys
 from contextlib import suppress
 from importlib.util import find_spec
 from multiprocessing.connection import Client, Connection, Listener, wait
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from hero_pl.errors import ConfigError, EnvError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from hero_pl.rollout.limits import Limits
+
+    Serve: TypeAlias = Callable[[Connection, Limits], None]
 
 CONNECT_S, CALL_S = 120.0, 10.0
 """Seconds to wait for a worker's connection, and for an answer of its actor."""
@@ -32,13 +36,14 @@ class RayProcess:
 
     Args:
         limits: Limits of the rollout.
+        serve: What the process does with its connection and the limits.
 
     Raises:
         ConfigError: Ray is not installed.
         EnvError: The cluster has no room for the worker, or it does not connect.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, serve: Serve) -> None:
         if find_spec("ray") is None:
             raise ConfigError("limits.transport=ray needs the package ray: pip install 'hero_pl[ray]'.")
         import ray
@@ -49,7 +54,7 @@ class RayProcess:
         key = secrets.token_bytes(32)
         with Listener((ray.util.get_node_ip_address(), 0), authkey=key) as listener:
             self._host = ray.remote(_Host).options(num_cpus=1, max_concurrency=2).remote()
-            started = self._host.start.remote(listener.address, key, limits, sys.path)
+            started = self._host.start.remote(serve, listener.address, key, limits, sys.path)
             try:
                 ray.get(started, timeout=CONNECT_S)
                 socket: Any = listener._listener._socket  # type: ignore[attr-defined]
@@ -100,10 +105,10 @@ class RayProcess:
 class _Host:
     """The actor on a machine: starts a worker process and watches it."""
 
-    def start(self, address: tuple[str, int], key: bytes, limits: Limits, path: list[str]) -> None:
+    def start(self, serve: Serve, address: tuple[str, int], key: bytes, limits: Limits, path: list[str]) -> None:
         sys.path[:] = path
         context = multiprocessing.get_context("spawn")
-        self.process = context.Process(target=_connected, args=(address, key, limits), daemon=True)
+        self.process = context.Process(target=_connected, args=(serve, address, key, limits), daemon=True)
         self.process.start()
 
     def is_alive(self) -> bool:
@@ -124,7 +129,5 @@ class _Host:
         self.process.join(CALL_S / 2)
 
 
-def _connected(address: tuple[str, int], key: bytes, limits: Limits) -> None:
-    from hero_pl.rollout.workers import serve
-
+def _connected(serve: Serve, address: tuple[str, int], key: bytes, limits: Limits) -> None:
     serve(Client(address, authkey=key), limits)

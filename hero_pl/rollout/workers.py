@@ -133,7 +133,8 @@ class _Worker:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self.process: LocalProcess | RayProcess = (RayProcess if limits.transport == "ray" else LocalProcess)(limits)
+        remote = limits.transport == "ray"
+        self.process: LocalProcess | RayProcess = RayProcess(limits, serve) if remote else LocalProcess(limits)
         self.pipe = self.process.pipe
         self.waiting: deque[tuple[int, Reset | Step]] = deque()
         """Calls without an answer, in their order."""
