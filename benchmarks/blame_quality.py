@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from diagnosis_quality import Verdicts, reviews, verdicts_of
 from provenance import signed
-from suites import OBJECTIVE, SUITES
+from suites import OBJECTIVE, ROOT, SUITES
 from tables import markdown
 
 from hero_pl.cli.lightning import instantiate
@@ -114,18 +114,19 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     suite = SUITES[args.suite]
+    config = str(ROOT / suite.config)
     more = [f"--{word}" for word in args.set]
     own = suite.own["hero_self"][f"{OBJECTIVE}.reflector"]
     policy = args.policy or suite.policies[0]
     played, self_reviews, _ = reviews(
-        suite.config, policy, None, args.episodes, args.stage, [*more, _reflector(own)], review=not args.no_self
+        config, policy, None, args.episodes, args.stage, [*more, _reflector(own)], review=not args.no_self
     )
-    truth = by_rule(suite.config, suite.oracle, played)
-    said = {"rules": by_rule(suite.config, suite.rules, played)}
+    truth = by_rule(config, suite.oracle, played)
+    said = {"rules": by_rule(config, suite.rules, played)}
     if not args.no_self:
         said["the policy itself"] = verdicts_of(played, self_reviews)
     if args.second:
-        _, others, _ = reviews(suite.config, args.second, played, args.episodes, args.stage, [*more, _reflector(own)])
+        _, others, _ = reviews(config, args.second, played, args.episodes, args.stage, [*more, _reflector(own)])
         said["second policy"] = verdicts_of(played, others)
     counts = {name: compare(truth, verdicts) for name, verdicts in said.items()}
     first = next(iter(counts.values()))

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, SingleDeviceStrategy, Strategy
+from torch.distributed.fsdp import FSDPModule
 
 from hero_pl.errors import ConfigError
 from hero_pl.sharded import gathered, optimizer_shared_out, shared_out
@@ -72,9 +73,17 @@ class FSDP2Strategy(ModelParallelStrategy):
     Args:
         process_group_backend: ``nccl`` or ``gloo``; default: by device.
         timeout: After so long without an answer a process counts as dead.
+
+    Raises:
+        ConfigError: The version of torch is too old.
     """
 
     def __init__(self, process_group_backend: str | None = None, timeout: timedelta = timedelta(minutes=30)) -> None:
+        if not hasattr(FSDPModule, "set_reduce_scatter_unused_params"):
+            raise ConfigError(
+                f"{type(self).__name__} was tried with torch 2.13, and torch {torch.__version__} lacks what it needs. "
+                "Update torch, or use trainer.strategy: ddp."
+            )
         super().__init__("auto", 1, False, process_group_backend, timeout)
 
     @property

@@ -229,7 +229,9 @@ SCENARIOS = {
         group_size=2,
         tokens_per_micro_batch=300,
     ),
-    "adapter": Scenario(lambda: SelfDistillation(Some(EPISODES, (0,))), steps=STEPS, lora=Lora(rank=2)),
+    "adapter": Scenario(
+        lambda: SelfDistillation(Some(EPISODES, (0,)), weights=InitialWeights()), steps=STEPS, lora=Lora(rank=2)
+    ),
     "muon": Scenario(lambda: SelfDistillation(ShopRules()), matrix_lr=0.02),
 }
 

@@ -96,12 +96,14 @@ class Player:
         """The diagnosis of a turn, and the right command if the turn took another one and it can be inferred."""
         said = " ".join((action or text).split()) or "nothing"
         kind = self._kind(action, reply)
-        target = self.target() if kind != "right" else None
+        told = replace(self, seen=f"{self.seen}\n{reply.lower()}")  # a refusal may say which key is needed
+        target = told.target() if kind != "right" else None
         return f"{kind}: {said}", {"action": target} if target else None
 
     def _kind(self, action: str, reply: str) -> str:
         event = read_event(action, reply)
-        if _POINT in reply or (event and any(one.matches(event) for one in self.steps)):
+        steps = self.steps[:1] if event and event.verb == "go" else self.steps  # a room is left when its steps are done
+        if _POINT in reply or (event and any(one.matches(event) for one in steps)):
             return "right"
         if event is None:
             return "idle" if _ROOM.search(reply) or _is_look(action) else "refused"

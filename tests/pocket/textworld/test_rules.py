@@ -114,6 +114,23 @@ def test_the_key_of_a_lock_is_inferred_only_if_it_is_clear():
     assert target(("old latchkey", "big keycard"), told) == "unlock iron chest with big keycard"
 
 
+def test_a_room_is_left_when_its_steps_are_done():
+    hall = "-= Hall =- You are in a hall."
+    player = Player.open("Take the key. After that, go west.\n-= Attic =- A key is here.\nYou are carrying nothing.")
+    assert player.judge("go west", "", hall) == ("other: go west", {"action": "take key"})
+    later = player.after("take key", "You pick up the key from the ground.")
+    assert later.judge("go west", "", hall) == ("right: go west", None)
+
+
+def test_a_refusal_that_names_the_key_gives_the_target_of_its_own_turn():
+    start = (
+        "Unlock the box. Then, open the box.\n-= Attic =- A box is here.\nYou are carrying: a big key and a red key."
+    )
+    refusal = "You have to unlock the box with the red key first."
+    assert Player.open(start).judge("open box", "", refusal)[1] == {"action": "unlock box with red key"}
+    assert Player.open(start).judge("open box", "", "It seems to be locked.")[1] is None
+
+
 def test_bug_611_a_target_is_given_only_for_things_that_were_seen():
     """The objective names things that are still hidden; a command for them would be refused."""
     step = Step("take", "hat", "chest")
