@@ -7,8 +7,9 @@ Policies of random weights on the CPU, each in its own process. Measured is the 
 libraries do not count. The estimate is made for the longest conversation and the most tokens of a pass that occurred.
 
 glibc keeps freed memory for later, in pieces that often do not fit. Every policy is therefore measured twice: with
-``MALLOC_MMAP_THRESHOLD_=131072``, which returns freed tensors at once, and as it comes (``kept``). Exits with status 1
-if the estimate of a phase is below the first by more than ``--bar``, or that of a whole run differs from it by more.
+``MALLOC_MMAP_THRESHOLD_=131072``, which returns freed tensors at once, and as it comes (``kept``). The estimate counts
+full conversations and reserves, so it may be above what is measured by more than below. Exits with status 1 if the
+estimate of a phase is below the first by more than ``--bar``, or that of a whole run above it by more than twice of it.
 Needs Linux.
 """
 
@@ -199,9 +200,9 @@ def main() -> int:
         )
         print(*(f"{key}={value}" for key, value in rows[-1].items()), flush=True)
         low = [phase for phase in PHASES if estimated[phase] < (1 - args.bar) * measured[phase]]
-        if low or abs(peak / whole - 1) > args.bar:
+        if low or peak > (1 + 2 * args.bar) * whole:
             bad.append(name)
-            print(f"  off by more than {args.bar:.0%}: {', '.join(low) or 'the whole run'}", flush=True)
+            print(f"  off: {', '.join(low) or 'the whole run, above'}", flush=True)
     if args.csv:
         write_rows(args.csv, rows)
     return int(bool(bad))

@@ -181,9 +181,9 @@ SUITES: dict[str, Suite] = {
     "real-textworld": Suite(
         "real-textworld",
         "configs/smollm2_textworld.yaml",
-        "SmolLM2-135M-Instruct in generated TextWorld games (one room, about four commands), after a supervised "
-        "warm-up without hints: competent and poor. Its rule-based reflector reads what the agent saw; the "
-        "oracle reads the solution that the game knows.",
+        "SmolLM2-135M-Instruct in generated TextWorld games (one room, two commands in at most five turns), after a "
+        "supervised warm-up without hints: competent (24 steps) and poor (6 steps). Its rule-based "
+        "reflector reads what the agent saw; the oracle reads the solution that the game knows.",
         ("models/smollm2-textworld", "models/smollm2-textworld-poor"),
         rules="TextWorldRules",
         oracle="TextWorldOracle",

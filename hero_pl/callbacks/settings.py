@@ -26,6 +26,7 @@ HARMLESS = (
     "data.limits.num_envs",
     "data.limits.threads",
     "data.limits.workers",
+    "data.limits.transport",
     "data.limits.step_timeout_s",
     "data.limits.reset_timeout_s",
     "data.limits.broken_share",

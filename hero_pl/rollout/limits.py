@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from hero_pl.errors import ConfigError
 from hero_pl.rollout.answers import MAX_CHARS
@@ -20,6 +21,8 @@ class Limits:
             Python; more helps when a user simulator waits for a network).
         workers: Number of processes that run the environments; 0 runs them in this process. A worker that hangs or dies
             is replaced, and its episodes are restarted.
+        transport: Where the workers run: ``process`` on this machine, ``ray`` on the machines of a Ray cluster
+            (``RAY_ADDRESS``; needs the extra ``ray``), one per CPU of it.
         step_timeout_s: Maximum number of seconds for a step. In this process, Python code and waiting can be
             interrupted, C code cannot; a worker is killed.
         reset_timeout_s: Maximum number of seconds for a reset; default: ``step_timeout_s``.
@@ -34,6 +37,7 @@ class Limits:
     num_envs: int = 64
     threads: int = 0
     workers: int = 0
+    transport: Literal["process", "ray"] = "process"
     step_timeout_s: float = 300.0
     reset_timeout_s: float | None = None
     retries: int = 1
@@ -57,6 +61,11 @@ class Limits:
                 raise ConfigError(f"limits.{name}={value}: expected a positive number of seconds.")
         if not 0.0 <= self.broken_share <= 1.0:
             raise ConfigError(f"limits.broken_share={self.broken_share}: expected a number in [0, 1].")
+        if self.transport not in ("process", "ray") or (self.transport == "ray" and not self.workers):
+            raise ConfigError(
+                f"limits.transport={self.transport}, limits.workers={self.workers}: expected process, or ray with at "
+                "least 1 worker."
+            )
         if self.threads and self.workers:
             raise ConfigError(
                 f"limits.threads={self.threads}, limits.workers={self.workers}: threads are for environments in this "

@@ -38,6 +38,7 @@ from hero_pl.rollout.pool import (
     late,
     seconds,
 )
+from hero_pl.rollout.ray_process import RayProcess
 from hero_pl.types import StopReason
 
 END_S = 5.0
@@ -132,13 +133,9 @@ class _Worker:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        context = multiprocessing.get_context("spawn")
-        self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, limits), daemon=True)
-        try:
-            self.process.start()
-        finally:
-            theirs.close()
+        remote = limits.transport == "ray"
+        self.process: LocalProcess | RayProcess = RayProcess(limits, serve) if remote else LocalProcess(limits)
+        self.pipe = self.process.pipe
         self.waiting: deque[tuple[int, Reset | Step]] = deque()
         """Calls without an answer, in their order."""
         self.hosted: set[int] = set()
@@ -148,9 +145,9 @@ class _Worker:
         self.deadline = time.monotonic() + START_S
 
     @property
-    def signs(self) -> tuple[Connection, int]:
+    def signs(self) -> tuple[Connection | int, ...]:
         """Objects to wait for."""
-        return self.pipe, self.process.sentinel
+        return self.pipe, *self.process.signs
 
     def ask(self, calls: Sequence[Call]) -> None:
         """Send calls; a worker that has died is detected in :meth:`hear`."""
@@ -216,24 +213,68 @@ class _Worker:
         return {**dict.fromkeys(self.hosted, others), failed: fault}
 
     def kill(self) -> None:
-        """Kill the process, with all processes that its environments started."""
+        """End the process, with all processes that its environments started."""
         self.pipe.close()
-        if self.process.is_alive():
-            pid = self.process.pid or 0
+        self.process.kill()
+
+
+class LocalProcess:
+    """A worker process on this machine, with its connection.
+
+    Args:
+        limits: Limits of the rollout.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self._process = context.Process(target=serve, args=(theirs, limits), daemon=True)
+        try:
+            self._process.start()
+        finally:
+            theirs.close()
+
+    @property
+    def signs(self) -> tuple[int, ...]:
+        """What becomes readable when the process ends."""
+        return (self._process.sentinel,)
+
+    @property
+    def exitcode(self) -> int | None:
+        """Exit status; ``None`` while it runs."""
+        return self._process.exitcode
+
+    def is_alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process.is_alive()
+
+    def join(self, timeout: float) -> None:
+        """Wait for the end of the process."""
+        self._process.join(timeout)
+
+    def kill(self) -> None:
+        """Kill the process, with all processes that its environments started."""
+        if self._process.is_alive():
+            pid = self._process.pid or 0
             with suppress(OSError):
                 if hasattr(os, "killpg") and os.getpgid(pid) == pid:  # otherwise it has no group yet
                     os.killpg(pid, signal.SIGKILL)
-            self.process.kill()
-        self.process.join(END_S)
+            self._process.kill()
+        self._process.join(END_S)
         with suppress(ValueError):  # the operating system has not finished its end
-            self.process.close()
+            self._process.close()
 
 
 # -- in the worker -----------------------------------------------------------------------------------------------------
 
 
-def _serve(pipe: Connection, limits: Limits) -> None:
-    """Answer calls until the trainer closes the pipe or ends."""
+def serve(pipe: Connection, limits: Limits) -> None:
+    """Answer calls until the trainer closes the pipe or ends.
+
+    Args:
+        pipe: Connection to the trainer.
+        limits: Limits of the rollout.
+    """
     if hasattr(os, "setsid"):
         os.setsid()  # Ctrl-C is for the trainer; child processes of environments can be killed with their group
     threading.Thread(target=_end_with_trainer, daemon=True).start()

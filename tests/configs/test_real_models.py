@@ -68,4 +68,4 @@ def test_the_runs_of_smollm2_take_a_step_with_a_tiny_model(config, tiny_config, 
 @pytest.mark.parametrize("name", ["smollm2_shop", "smollm2_textworld"])
 def test_both_runs_of_smollm2_show_the_same_prompt(name) -> None:
     shown = [yaml.safe_load((CONFIGS / f"{name}{end}.yaml").read_text())["data"] for end in ("", "_sft")]
-    assert shown[0]["env_args"] == shown[1]["env_args"]
+    assert shown[0]["env_args"]["system_prompt"] == shown[1]["env_args"]["system_prompt"]

@@ -10,7 +10,7 @@ import torch
 
 sys.path.append(str(Path(__file__).parent))
 from two_processes import ROOT, environment, fit, free_port
-from two_ranks import MIDDLE, SAVED, SCENARIOS, SHARDED, STEPS, run
+from two_ranks import CROSSINGS, MIDDLE, SAVED, SCENARIOS, SHARDED, STEPS, run
 
 from hero_pl.callbacks.checkpoints import AtomicCheckpointIO
 
@@ -152,11 +152,10 @@ def test_checkpoints_of_sharded_and_whole_weights_hold_the_same(name, folder, ev
             assert_close(state["hero"]["copies"][copy], weights, copy)
 
 
-@pytest.mark.parametrize("name", SAVED)
-@pytest.mark.parametrize("crossing", ["ddp to fsdp2", "fsdp2 to ddp", "alone to fsdp2"])
-def test_a_run_is_resumed_under_another_strategy(crossing, name, every, alone):
+@pytest.mark.parametrize(("name", "before", "after"), CROSSINGS)
+def test_a_run_is_resumed_under_another_strategy(name, before, after, every, alone):
     for rank in every:
-        assert_same_steps(rank[crossing, name]["steps"], alone(name)["steps"][STEPS // 2 :])
+        assert_same_steps(rank[f"{before} to {after}", name]["steps"], alone(name)["steps"][STEPS // 2 :])
 
 
 @pytest.mark.parametrize("name", SAVED)

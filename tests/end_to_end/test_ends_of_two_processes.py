@@ -54,11 +54,11 @@ def wait_for(what, process):
 @pytest.mark.parametrize(
     ("strategy", "rank", "number"),
     [
+        ("fsdp2", 0, signal.SIGTERM),
+        ("fsdp2", 1, signal.SIGTERM),
         ("ddp", 0, signal.SIGTERM),
         ("ddp", 1, signal.SIGKILL),
         ("ddp", 1, signal.SIGSTOP),
-        ("fsdp2", 0, signal.SIGTERM),
-        ("fsdp2", 1, signal.SIGTERM),
     ],
 )
 def test_a_signal_to_any_process_ends_both_and_the_run_is_saved(strategy, rank, number, tmp_path):

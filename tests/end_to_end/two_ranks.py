@@ -204,7 +204,6 @@ SCENARIOS = {
         steps=STEPS,
         pretrained=True,
         max_action_tokens=12,
-        episode_turns=4,
         tokens_per_micro_batch=700,
         lr=1e-3,
         clip=1.0,
@@ -252,6 +251,14 @@ SHARDED = (
 
 SAVED = ("feedback, gate, average", "adapter")
 """Scenarios with a checkpoint in the middle and an export at the end."""
+
+CROSSINGS = (
+    (SAVED[0], "ddp", "fsdp2"),
+    (SAVED[0], "fsdp2", "ddp"),
+    (SAVED[0], "alone", "fsdp2"),
+    (SAVED[1], "alone", "fsdp2"),
+)
+"""Scenario, and the strategies before and after the checkpoint."""
 
 
 def run(
@@ -338,8 +345,7 @@ if __name__ == "__main__":
     for name, strategy in [*((name, "ddp") for name in SCENARIOS), *((name, "fsdp2") for name in SHARDED)]:
         folder = found / strategy / name if name in SAVED else None
         results[strategy, name] = run(SCENARIOS[name], 2, strategy, folder)
-    for name in SAVED:
-        for before, strategy in (("ddp", "fsdp2"), ("fsdp2", "ddp"), ("alone", "fsdp2")):
-            saved = found / before / name / "checkpoints" / MIDDLE
-            results[f"{before} to {strategy}", name] = run(SCENARIOS[name], 2, strategy, None, saved)
+    for name, before, strategy in CROSSINGS:
+        saved = found / before / name / "checkpoints" / MIDDLE
+        results[f"{before} to {strategy}", name] = run(SCENARIOS[name], 2, strategy, None, saved)
     torch.save(results, found / f"rank{os.environ['LOCAL_RANK']}")

@@ -88,6 +88,27 @@ def test_ragged_conversations_equal_those_played_alone_although_rows_were_moved_
             assert one.logprobs == pytest.approx(other.logprobs, abs=1e-5)
 
 
+def test_bug_646_prompts_of_many_rows_are_read_in_passes_of_bounded_size(
+    policy: HuggingFacePolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes: list[tuple[int, ...]] = []
+    embedding = policy.need_network("a test").model.get_input_embeddings()
+    handle = embedding.register_forward_pre_hook(lambda _, given: shapes.append(tuple(given[0].shape)))
+    try:
+        together, _ = play(policy, [0, 1, 2, 3], Sampling(1.0, 12))
+        rows, longest = shapes[0]
+        assert rows == 4
+        shapes.clear()
+        monkeypatch.setattr("hero_pl.policy.sampler.TOKENS_PER_PASS", 2 * longest)
+        apart, _ = play(policy, [0, 1, 2, 3], Sampling(1.0, 12))
+    finally:
+        handle.remove()
+    assert shapes[0][0] < 4
+    assert shapes[0][0] * shapes[0][1] <= 2 * longest
+    for row in range(4):
+        assert [action.ids for _, action in apart[row]] == [action.ids for _, action in together[row]]
+
+
 @pytest.mark.parametrize(
     "sampler", [CachedSampler(0.0), CachedSampler(1.0), CachedSampler(0.5, 3), CachedSampler(0.0, 8)]
 )

@@ -55,8 +55,25 @@ class Moody(gymnasium.Env):
 """
 
 
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[None]:
+    """A Ray cluster on this machine, with room for a few workers."""
+    ray = pytest.importorskip("ray", reason="transport: ray needs the extra `ray`: pip install 'hero_pl[ray]'")
+    ray.init(num_cpus=4, log_to_driver=False, include_dashboard=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(params=["process", "ray"])
+def transport(request: pytest.FixtureRequest) -> str:
+    """Where the workers run."""
+    if request.param == "ray":
+        request.getfixturevalue("cluster")
+    return str(request.param)
+
+
 @pytest.fixture
-def pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def pool(transport: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Makes a pool with an unreliable environment on each seat, which is registered in this process only."""
     (tmp_path / "moody_module.py").write_text(MOODY, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
@@ -66,7 +83,7 @@ def pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     made: list[WorkerPool] = []
 
     def make(seats: int, **limits: Any) -> WorkerPool:
-        made.append(WorkerPool(Limits(**{"workers": 2, **limits})))
+        made.append(WorkerPool(Limits(**{"workers": 2, "transport": transport, **limits})))
         assert made[0].seats(Recipe.of("MoodyWorker-v0", None, {}), seats) == list(range(seats))
         return made[0]
 
@@ -90,12 +107,12 @@ def observation(answer: Answer | Fault) -> str:
     return answer.observation
 
 
-def test_the_same_episodes_are_played_by_any_number_of_workers(tiny_policy: Any) -> None:
+def test_the_same_episodes_are_played_by_any_number_of_workers(tiny_policy: Any, transport: str) -> None:
     policy = tiny_policy()
     policy.load()
     result = []
     for workers in (0, 1, 2, 4):
-        limits = Limits(max_turns=3, num_envs=5, workers=workers)
+        limits = Limits(max_turns=3, num_envs=5, workers=workers, transport=transport if workers else "process")
         shop = Collector("hero_pl/WebShopPocket-v0", split="train", limits=limits)
         specs = [EpisodeSpec(shop.task_ids[i], i, 100 + i) for i in range(8)]
         result.append(shop.collect(specs, policy, Sampling(1.0, 6)))
@@ -120,10 +137,11 @@ def test_the_dialogues_of_a_user_are_the_same_too() -> None:
 
 
 def test_bug_243_an_id_that_was_registered_here_is_known_there_and_seats_are_spread_over_the_workers(pool: Any) -> None:
-    asked = pool(4).ask({seat: Reset("a", 1) for seat in range(4)})
+    made = pool(4)
+    asked = made.ask({seat: Reset("a", 1) for seat in range(4)})
     pids = [observation(asked[seat]) for seat in range(4)]
     assert pids[0] == pids[2] != pids[1] == pids[3]
-    assert len(multiprocessing.active_children()) == 2
+    assert len(multiprocessing.active_children()) == (2 if made._workers[0].limits.transport == "process" else 0)
 
 
 def test_bug_241_and_242_a_worker_that_ends_takes_its_other_episodes_along_and_no_more(pool: Any) -> None:
@@ -255,3 +273,12 @@ def test_a_worker_that_does_not_start_in_time_ends_the_run(monkeypatch: pytest.M
     with pytest.raises(EnvError, match="has not started within 0 s"):
         pool.ask({pool.seats(Recipe.of("hero_pl/Toy-v0", None, {}), 1)[0]: Reset("want-red", 1)})
     assert multiprocessing.active_children() == []
+
+
+def test_ray_without_workers_or_without_the_package_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match=r"limits.transport=ray, limits.workers=0: .* at least 1 worker"):
+        Limits(transport="ray")
+    monkeypatch.setattr("hero_pl.rollout.ray_process.find_spec", lambda name: None)
+    pool = WorkerPool(Limits(workers=1, transport="ray"))
+    with pytest.raises(ConfigError, match=r"pip install 'hero_pl\[ray\]'"):
+        pool.ask({pool.seats(Recipe.of("hero_pl/Toy-v0", None, {}), 1)[0]: Reset("want-red", 1)})

@@ -62,7 +62,7 @@ class SeededEnv(gym.Env[str, str]):
             raise ValueError(f"task={task!r}: expected one of task_ids, for example {self.task_ids[0]!r}.")
         text, info = self.begin(self._seeds[task])
         self.task, self.over = task, False
-        start = {"system_prompt": self.system_prompt, "tools": [], "plain_replies": False}
+        start = {"system_prompt": self.system_prompt, "tools": [], "plain_replies": True}
         return text, {**info, "role": "user", "task": task, **start}
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:

@@ -86,7 +86,7 @@ class VerifiersEnv(gym.Env[str, str]):
             "task": task,
             "system_prompt": prompt,
             "tools": [],
-            "plain_replies": False,
+            "plain_replies": True,
         }
         return str(data.prompt_text), info
 
