@@ -85,7 +85,8 @@ def test_hindsight_learns_from_failures_alone_and_from_a_single_episode(policy: 
 
 
 def test_a_step_tells_only_the_hints_that_the_teacher_reads(policy: ScriptedPolicy) -> None:
-    texts = ("a miss", "too long " * policy.dialect.max_length, "weight 0")
+    policy.max_length = 600
+    texts = ("a miss", "too long " * policy.max_length, "weight 0")
     reflections = [Reflection((Diagnosis(text, "low" if "0" in text else "high"),), "ok") for text in texts]
     objective = SelfDistillation(ScriptedReflector(reflections), confidence_weights={"low": 0.0})
     step = objective.prepare([episode(policy, "try", 0.0) for _ in texts], policy, lambda local: local)
