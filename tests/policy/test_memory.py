@@ -66,6 +66,6 @@ def test_of_experts_those_count_that_a_token_passes():
     assert sizes.parameters - sizes.active == 0.75 * of_experts
 
 
-@pytest.mark.parametrize(("setting", "expected"), [("auto", 64), (10, 10), (0, 5000)])
+@pytest.mark.parametrize(("setting", "expected"), [("auto", 128), (10, 10), (0, 5000)])
 def test_logits_are_made_for_as_many_tokens_as_set(setting, expected):
     assert logits_at_once(policy(logits_at_once=setting), 1 << 21, 5000) == expected
