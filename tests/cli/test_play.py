@@ -76,6 +76,7 @@ def test_what_the_page_on_environments_shows_is_what_is_shown(block):
     given = dict(zip(options[::2], options[1::2], strict=True))
     lines = [line.removeprefix("> ") for line in block.splitlines() if line.startswith("> ")]
     result, shown = played(*lines, env=env, task=given.get("--task"), **load_text(given.get("--env_args", "{}")))
+    whole = f"{shown}\n{result}"
     for line in lines:
-        shown = shown.replace("> \n", f"> {line}\n", 1)
-    assert f"{shown}\n{result}" == block.partition("\n")[2]
+        whole = whole.replace("> \n", f"> {line}\n", 1)
+    assert whole == block.partition("\n")[2]
