@@ -9,7 +9,7 @@ libraries do not count. The estimate is made for the longest conversation and th
 glibc keeps freed memory for later, in pieces that often do not fit. Every policy is therefore measured twice: with
 ``MALLOC_MMAP_THRESHOLD_=131072``, which returns freed tensors at once, and as it comes (``kept``). The estimate counts
 full conversations and reserves, so it may be above what is measured by more than below. Exits with status 1 if the
-estimate of a phase is below the first by more than ``--bar``, or that of a whole run above it by more than twice of it.
+estimate of a phase is below the first by more than ``--bar``, or that of a whole run above it by more than that.
 Needs Linux.
 """
 
@@ -200,7 +200,7 @@ def main() -> int:
         )
         print(*(f"{key}={value}" for key, value in rows[-1].items()), flush=True)
         low = [phase for phase in PHASES if estimated[phase] < (1 - args.bar) * measured[phase]]
-        if low or peak > (1 + 2 * args.bar) * whole:
+        if low or peak > (1 + args.bar) * whole:
             bad.append(name)
             print(f"  off: {', '.join(low) or 'the whole run, above'}", flush=True)
     if args.csv:

@@ -152,9 +152,11 @@ class _SummedDivergence(torch.autograd.Function):
         described: list[dict[str, Scalar]] = []
         rooms = student.room(), replace(teacher, at_once=at_once).room()
         for part in student.parts():
-            of_logits, of_other = student.logits(part, rooms[0]), teacher.logits(part, rooms[1])
-            for rows, inside in _blocks(part, of_logits, loss):
-                log_q, log_p = log_probabilities(of_logits[inside]), log_probabilities(of_other[inside])
+            logits, of_other = student.logits(part, rooms[0]), teacher.logits(part, rooms[1])
+            # takes the place of the logits, unless autocast made these less precise than the hidden states
+            of_logits = logits if logits.dtype == hidden.dtype else torch.empty_like(logits, dtype=hidden.dtype)
+            for rows, inside in _blocks(part, logits, loss):
+                log_q, log_p = log_probabilities(logits[inside]), log_probabilities(of_other[inside])
                 ids = action_ids[rows]
                 value, slope = _value_and_slope(loss, log_q, log_p, ids)
                 values[rows], of_student[rows], of_teacher[rows] = value, of_ids(log_q, ids), of_ids(log_p, ids)
@@ -163,7 +165,7 @@ class _SummedDivergence(torch.autograd.Function):
                     q, p = Scores(log_q, normalized=True), Scores(log_p, normalized=True)
                     weight = weight * weighing.weigh(q, p, partial(torch.clone, value), rows)
                 total[rows] = weight * value
-                # d/dz = (h - q sum h) / temperature; takes the place of the logits
+                # d/dz = (h - q sum h) / temperature
                 slope = slope.sub_(log_q.exp_().mul_(slope.sum(-1, keepdim=True)))
                 of_logits[inside] = slope.mul_((weight / temperature).to(slope.dtype).unsqueeze(-1))
             described.append(_described(loss, values[part]))

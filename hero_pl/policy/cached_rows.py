@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn.functional import pad
 
+from hero_pl.policy.network import TOKENS_PER_PASS
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -64,7 +66,18 @@ class CachedRows:
         Args:
             prompts: Whole contexts by row.
             kept: For each of them a conversation that it continues, which is not run again; default: none.
+
+        A pass has at most ``TOKENS_PER_PASS`` new tokens with padding, or one longer prompt.
         """
+        rows = list(prompts)
+        new = [len(ids) - len(row.ids) for ids, row in zip(prompts.values(), kept, strict=True)] if kept else None
+        parts = [
+            self._join({row: prompts[row] for row in rows[part]}, kept[part])
+            for part in passes(new or [len(ids) for ids in prompts.values()])
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _join(self, prompts: Mapping[int, Sequence[int]], kept: Sequence[KeptRow]) -> Tensor:
         cache, mask = self._new_cache(), torch.zeros(len(prompts), 0, dtype=torch.long, device=self.network.device)
         feeds = [ids[len(row.ids) :] for ids, row in zip(prompts.values(), kept, strict=True)] if kept else None
         if kept:
@@ -213,6 +226,18 @@ class CachedRows:
             layer.reorder(order)
         self._behind.clear()
         self.moved += 1
+
+
+def passes(lengths: Sequence[int]) -> list[slice]:
+    """Rows that are run together, given their new tokens; neighbors, so that their order is kept."""
+    found: list[slice] = []
+    start = longest = 0
+    for i, length in enumerate(lengths):
+        longest = max(longest, length)
+        if i > start and longest * (i + 1 - start) > TOKENS_PER_PASS:
+            found.append(slice(start, i))
+            start, longest = i, length
+    return [*found, slice(start, len(lengths))]
 
 
 def _fill(cache: Any, kept: Sequence[KeptRow]) -> Tensor:

@@ -24,7 +24,6 @@ from hero_pl.policy.beginnings import Beginnings
 from hero_pl.policy.cached_rows import CachedRows, UncachedRows
 from hero_pl.policy.draw import Stream, draw
 from hero_pl.policy.kept_rows import KeptRow, KeptRows
-from hero_pl.policy.network import TOKENS_PER_PASS
 from hero_pl.policy.positions import stretch
 from hero_pl.policy.sampling import Constraint, SampledPolicy, Sampler, Sampling, Session
 from hero_pl.policy.sampling_weights import SamplingWeights
@@ -323,9 +322,9 @@ class CachedSession(Session):
                 continued = {row: some.pop(row) for row in kept}
                 rows += continued
                 parts.append(batch.join(continued, list(kept.values())))
-            for part in _passes(some):
-                rows += part
-                parts.append(batch.join(part))
+            if some:
+                rows += some
+                parts.append(batch.join(some))
         self.place |= keys
         return rows, parts[0] if len(parts) == 1 else torch.cat(parts)
 
@@ -351,16 +350,3 @@ class CachedSession(Session):
             self.batches[key].drop({row})
             if not self.batches[key].fed:
                 self._left += self.batches.pop(key).fed_tokens
-
-
-def _passes(prompts: Mapping[int, Sequence[int]]) -> list[dict[int, Sequence[int]]]:
-    """Prompts that are run together, at most ``TOKENS_PER_PASS`` tokens with padding, or one longer prompt alone."""
-    passes: list[dict[int, Sequence[int]]] = []
-    longest = 0
-    for row, ids in prompts.items():
-        longest = max(longest, len(ids))
-        if not passes or longest * (len(passes[-1]) + 1) > TOKENS_PER_PASS:
-            passes.append({})
-            longest = len(ids)
-        passes[-1][row] = ids
-    return passes

@@ -16,6 +16,18 @@ from hero_pl.cli.main import main
 from hero_pl.objectives.policy_gradient import GRPO
 
 
+def test_lines_that_the_module_prints_go_above_the_bar(tiny_module, capsys):
+    module, progress = tiny_module(), RunProgress()
+    module.trainer = SimpleNamespace(is_global_zero=True, progress_bar_callback=progress)
+    shown = []
+    progress.print = lambda *words: shown.append(words)
+    module.print("a remark")
+    progress.disable()
+    module.print("without a bar")
+    assert shown == [("a remark",)]
+    assert capsys.readouterr().out == "without a bar\n"
+
+
 @pytest.fixture
 def drawn(monkeypatch, tiny_module, tiny_data, fit):
     """Runs two steps on a recorded console; returns what was drawn in every frame."""

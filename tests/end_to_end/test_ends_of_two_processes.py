@@ -42,6 +42,14 @@ def is_rank_1(pid):
         return False
 
 
+def saved_and_named(folder, said):
+    """The newest checkpoint of a run is whole, has at least two steps, and is named in what the run said."""
+    newest, damaged = newest_verified(folder / "checkpoints")
+    assert damaged == []
+    assert verify(newest).step >= 2
+    assert str(newest) in said
+
+
 def wait_for(what, process):
     end = time.monotonic() + LONGEST_S
     while not (found := what()):
@@ -90,7 +98,4 @@ def test_a_signal_to_any_process_ends_both_and_the_run_is_saved(strategy, rank, 
     finally:
         for pid in processes(process.pid):
             os.kill(pid, signal.SIGKILL)
-    newest, damaged = newest_verified(folder / "checkpoints")
-    assert damaged == []
-    assert verify(newest).step >= 2
-    assert str(newest) in said
+    saved_and_named(folder, said)

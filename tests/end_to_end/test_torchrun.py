@@ -9,10 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from hero_pl.callbacks.checkpoints import newest_verified, verify
-
 sys.path.append(str(Path(__file__).parent))
-from test_ends_of_two_processes import processes, wait_for
+from test_ends_of_two_processes import processes, saved_and_named, wait_for
 from two_processes import ROOT, environment, fit, free_port
 
 LONGEST_S = 120.0
@@ -72,7 +70,4 @@ def test_sigterm_to_torchrun_ends_all_processes_and_the_run_is_saved(tmp_path):
     finally:
         for pid in processes(process.pid):
             os.kill(pid, signal.SIGKILL)
-    newest, damaged = newest_verified(folder / "checkpoints")
-    assert damaged == []
-    assert verify(newest).step >= 2
-    assert str(newest) in said
+    saved_and_named(folder, said)

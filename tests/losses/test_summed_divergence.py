@@ -258,6 +258,21 @@ def test_tokens_compared_in_blocks_of_the_cache_give_the_same(tokens: int, monke
     assert loss.diagnostics["loss/max_token"].value == float(found.per_token.max())
 
 
+def test_under_autocast_the_gradient_of_the_head_is_not_rounded_to_the_type_of_the_logits() -> None:
+    given = inputs()
+    hidden, head = given["student_hidden"], given["student_head_weight"]
+    with torch.autocast("cpu", torch.bfloat16):
+        found = in_parts(LOSSES["jsd"](), given, 5)
+        logits = [given[f"{side}_hidden"] @ given[f"{side}_head_weight"].T for side in ("student", "teacher")]
+    (gradient,) = torch.autograd.grad(found.loss, head)
+    assert logits[0].dtype == torch.bfloat16
+    student, teacher = (one.detach().float() for one in logits)
+    student.requires_grad_()
+    total = (given["coefficients"] * LOSSES["jsd"]()(student, teacher, given["action_ids"])).sum()
+    (slope,) = torch.autograd.grad(total, student)
+    torch.testing.assert_close(gradient, slope.T @ hidden.detach(), rtol=1e-4, atol=1e-7)
+
+
 class Softmaxes(TorchDispatchMode):
     """Counts the rows of which log-probabilities are made, and the multiplications of matrices."""
 

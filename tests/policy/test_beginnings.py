@@ -84,6 +84,26 @@ def test_a_prompt_that_begins_otherwise_is_run_whole(policy) -> None:
             assert beginnings.of([beginnings.common.ids]) == [None]  # its last token must be run
 
 
+def test_the_rest_of_many_prompts_is_read_in_passes_of_bounded_size(policy, monkeypatch) -> None:
+    shapes: list[tuple[int, ...]] = []
+    prompts = [policy.template.first_prompt(SYSTEM, f"{opening} {number}") for number, opening in enumerate(OPENINGS)]
+    handle = policy.network.model.get_input_embeddings().register_forward_pre_hook(
+        lambda _, given: shapes.append(tuple(given[0].shape))
+    )
+    monkeypatch.setattr("hero_pl.policy.cached_rows.TOKENS_PER_PASS", 40)
+    try:
+        with policy.sampling():
+            session = policy.sampler.open(policy, Sampling(0.0, 1), range(4))
+            session.act(range(4), prompts)
+    finally:
+        handle.remove()
+    common = len(session.beginnings.common.ids)
+    assert shapes[0] == (1, common)
+    assert sum(rows for rows, _ in shapes[1:]) == 4
+    assert len(shapes) > 2
+    assert all(rows == 1 or rows * width <= 40 for rows, width in shapes)
+
+
 def test_short_beginnings_are_not_worth_a_pass(policy) -> None:
     _, session = opened(policy, [1, 3], system="")
     assert session.beginnings.common is None

@@ -99,7 +99,7 @@ def test_bug_646_prompts_of_many_rows_are_read_in_passes_of_bounded_size(
         rows, longest = shapes[0]
         assert rows == 4
         shapes.clear()
-        monkeypatch.setattr("hero_pl.policy.sampler.TOKENS_PER_PASS", 2 * longest)
+        monkeypatch.setattr("hero_pl.policy.cached_rows.TOKENS_PER_PASS", 2 * longest)
         apart, _ = play(policy, [0, 1, 2, 3], Sampling(1.0, 12))
     finally:
         handle.remove()

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import sys
 import tempfile
 import warnings
 from collections.abc import Mapping
@@ -20,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from hero_envs.bridges.base import package
+from hero_envs.user_folders import user_folder
 
 CACHE_VARIABLE = "HERO_TEXTWORLD_GAMES"
 """Environment variable with the folder of the generated games."""
@@ -61,15 +60,7 @@ def check_package() -> Any:
 
 def games_folder() -> Path:
     """Default folder of generated games: the user's cache folder."""
-    if os.environ.get(CACHE_VARIABLE):
-        return Path(os.environ[CACHE_VARIABLE])
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    return base / "hero_pl" / "textworld"
+    return user_folder("cache", "textworld", CACHE_VARIABLE)
 
 
 def game_file(level: Level, seed: int, folder: Path) -> Path:

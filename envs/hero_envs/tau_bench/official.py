@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from functools import lru_cache
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from hero_envs.tau_bench.domain import SPLITS, TABLES, Domain
 from hero_envs.tau_bench.importer import read_verified
 from hero_envs.tau_bench.tasks import tasks_from_json
 from hero_envs.tau_bench.tool import Tool
+from hero_envs.user_folders import user_folder
 
 DATA_VARIABLE = "HERO_TAU_BENCH_DATA"
 """Environment variable with the folder of the imported data."""
@@ -22,15 +21,7 @@ TOOLS: dict[str, tuple[Tool, ...]] = {"retail": retail_tools.TOOLS, "airline": a
 
 def default_data_dir() -> Path:
     """Default folder of the imported data: the user's data folder."""
-    if os.environ.get(DATA_VARIABLE):
-        return Path(os.environ[DATA_VARIABLE])
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Application Support"
-    else:
-        base = Path(os.environ.get("XDG_DATA_HOME", Path.home() / ".local" / "share"))
-    return base / "hero_pl" / "tau_bench"
+    return user_folder("data", "tau_bench", DATA_VARIABLE)
 
 
 def load_official(name: str, data_dir: str | Path | None = None) -> Domain:

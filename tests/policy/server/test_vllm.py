@@ -278,7 +278,9 @@ def training(server: Real, folder: Path, *options: str) -> subprocess.Popen[str]
     ]
     pipe = subprocess.PIPE
     run = subprocess.Popen(command, text=True, stdout=pipe, stderr=subprocess.STDOUT, start_new_session=True)
+    end = time.monotonic() + 300.0
     while run.poll() is None and not [*(folder / "weights").glob("hero-*-3")]:
+        assert time.monotonic() < end, "two steps took more than 300 s"
         time.sleep(0.2)
     return run
 
