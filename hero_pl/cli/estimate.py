@@ -18,7 +18,6 @@ from hero_pl.policy.huggingface import HuggingFacePolicy
 from hero_pl.policy.memory import FLOAT_BYTES, LOGIT_TENSORS, Sizes, logits_at_once, measure
 from hero_pl.policy.network import TOKENS_PER_PASS
 from hero_pl.policy.sampler import CachedSampler
-from hero_pl.policy.sampling_weights import LARGE_HEAD
 from hero_pl.reflection.policy_reflector import PolicyReflector
 from hero_pl.reflection.self_reflector import SelfReflector
 
@@ -205,10 +204,12 @@ def _sampling(
         Row(phase, "one layer", prompts * per_token, f"a pass over prompts of {prompts} tokens"),
         Row(phase, "logits", 3 * rows * sizes.vocabulary * FLOAT_BYTES, f"of {rows} conversations"),
     ]
-    if sizes.adapted and policy.sampler.merge:
-        found.append(Row(phase, "merged weights", sizes.adapted, "the adapter added to the weights"))
-    if machine.on_cpu and policy.dtype == "float32" and sizes.head >= LARGE_HEAD * FLOAT_BYTES:
-        found.append(Row(phase, "output projection", sizes.head, "in another layout"))
+    merged = sizes.adapted if policy.sampler.merge else 0
+    packed = sizes.packed if policy.sampler.pack and machine.on_cpu else 0
+    if packed:  # each sum is freed when its copy is made
+        found.append(Row(phase, "packed weights", max(packed, merged), "in the layout of the kernels of a CPU"))
+    elif merged:
+        found.append(Row(phase, "merged weights", merged, "the adapter added to the weights"))
     return found
 
 

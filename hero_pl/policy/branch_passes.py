@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
@@ -11,6 +10,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from hero_pl.policy.attention import FEW_QUERIES, attend, attention_in
 from hero_pl.policy.network import Read, States, Trunk
 from hero_pl.types import ScoreRow
 
@@ -146,22 +146,8 @@ def run_layout(model: Any, read: Read, layout: Layout) -> Tensor:
         "trunk_length": layout.trunk,
         "branch_states": layout.states,
     }
-    with _branch_attention_in(model):
+    with attention_in(model, ATTENTION, branch_attention):
         return read(model, [0] * len(layout.read), list(layout.read), **inputs)
-
-
-@contextmanager
-def _branch_attention_in(model: Any) -> Iterator[None]:
-    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-
-    ALL_ATTENTION_FUNCTIONS.register(ATTENTION, branch_attention)
-    config = (model.get_base_model() if hasattr(model, "get_base_model") else model).config
-    before = config._attn_implementation
-    config._attn_implementation = ATTENTION
-    try:
-        yield
-    finally:
-        config._attn_implementation = before
 
 
 def branch_attention(
@@ -211,5 +197,11 @@ def branch_attention(
         )
         new = stop - start
         seen = torch.ones(new, shared + new, dtype=torch.bool, device=query.device).tril(shared)
-        parts.append(sdpa(query[:, :, start:stop], own_key, own_value, attn_mask=seen))
+        own_query = query[:, :, start:stop]
+        few = new <= FEW_QUERIES
+        parts.append(
+            attend(own_query, own_key, own_value, seen[None, None], scaling)
+            if few
+            else sdpa(own_query, own_key, own_value, attn_mask=seen)
+        )
     return torch.cat(parts, 2).transpose(1, 2).contiguous(), None

@@ -15,6 +15,7 @@ from torch import Tensor
 from hero_pl.errors import PolicyError
 from hero_pl.policy.loading import load_config, load_model, load_tokenizer, with_adapter, without_dropout
 from hero_pl.policy.network import LEAST_AT_ONCE, LOGITS_AT_ONCE
+from hero_pl.policy.sampling_weights import packs
 
 if TYPE_CHECKING:
     from hero_pl.policy.huggingface import HuggingFacePolicy
@@ -44,8 +45,8 @@ class Sizes:
     """Bytes of keys and values per token of a conversation."""
     adapted: int
     """Bytes of the weights that an adapter is added to; 0 without one."""
-    head: int
-    """Bytes of the output projection."""
+    packed: int
+    """Bytes of the weights that a CPU copies while it samples."""
     attention: int
     """Layers times heads times head size: a token has 4 operations per number of it and token before it."""
     vocabulary: int
@@ -70,6 +71,7 @@ def measure(policy: HuggingFacePolicy, tokens: int, dtype: torch.dtype) -> Sizes
     config = model.config.get_text_config()
     weights = sum(p.nbytes for p in own) + sum(b.nbytes for b in model.buffers())
     trained_weights = sum(p.nbytes for p in trained)
+    packed = sum(layer.weight.numel() for layer in model.modules() if packs(layer)) * dtype.itemsize
     try:
         kept, cache = _passes(model, tokens, dtype)
     except (RuntimeError, NotImplementedError, TypeError, ValueError) as error:
@@ -83,7 +85,7 @@ def measure(policy: HuggingFacePolicy, tokens: int, dtype: torch.dtype) -> Sizes
         activations=kept,
         cache_per_token=cache,
         adapted=_adapted(model),
-        head=int(config.vocab_size) * int(config.hidden_size) * own[0].element_size(),
+        packed=packed,
         attention=int(config.num_hidden_layers) * int(config.num_attention_heads) * _head_size(config),
         vocabulary=int(config.vocab_size),
         layers=int(config.num_hidden_layers),

@@ -98,6 +98,8 @@ class Network(nn.Module):
         """How the weights are sharded over processes, see :meth:`shard`."""
         self.passes = 0
         """Number of passes with gradients so far."""
+        self._adapted: list[Any] | None = None
+        """Layers with an adapter."""
         self._takes = frozenset(inspect.signature(self._base(model).forward).parameters)
 
     @property
@@ -163,10 +165,27 @@ class Network(nn.Module):
             with torch.no_grad():
                 yield self.copies[weights]
         elif weights == "initial" and self.has_adapter:
-            with torch.no_grad(), self.model.disable_adapter():  # is enabled again, also after an error
+            with torch.no_grad(), self.without_adapter():
                 yield self.model
         else:
             raise ConfigError(f"No weights named {weights!r}: there are {['live', *self.copies]}.")
+
+    @contextmanager
+    def without_adapter(self) -> Iterator[None]:
+        """Switch the adapter off.
+
+        ``disable_adapter`` of peft also goes through all modules and parameters, which takes as long as a small pass.
+        """
+        if self._adapted is None:
+            self._adapted = [layer for layer in self.model.modules() if hasattr(layer, "_disable_adapters")]
+        before = [layer._disable_adapters for layer in self._adapted]
+        try:
+            for layer in self._adapted:
+                layer._disable_adapters = True
+            yield
+        finally:
+            for layer, off in zip(self._adapted, before, strict=True):
+                layer._disable_adapters = off
 
     @property
     def keeps_nothing(self) -> str | None:

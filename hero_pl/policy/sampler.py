@@ -45,14 +45,18 @@ class CachedSampler(Sampler):
             CPU and 8 on other devices. It does not change what is drawn.
         merge: Whether an adapter is added to the weights while they sample, which needs memory for a copy of them. It
             is done only where log-probabilities change by rounding alone.
+        pack: Whether a CPU keeps a copy of large weights in the layout of its kernels while they sample. Log-
+            probabilities change by rounding alone.
     """
 
-    def __init__(self, refill: float = 0.5, sync_every: int | None = None, merge: bool = True) -> None:
+    def __init__(
+        self, refill: float = 0.5, sync_every: int | None = None, merge: bool = True, pack: bool = True
+    ) -> None:
         if not 0.0 <= refill <= 1.0:
             raise ConfigError(f"refill={refill}: expected a fraction of the rows, from 0 to 1.")
         if sync_every is not None and sync_every < 1:
             raise ConfigError(f"sync_every={sync_every}: expected at least 1 token.")
-        self.refill, self.sync_every, self.merge = refill, sync_every, merge
+        self.refill, self.sync_every, self.merge, self.pack = refill, sync_every, merge, pack
         self.kept = KeptRows()
         """Conversations that have ended, see :meth:`keeping`."""
 
@@ -109,7 +113,7 @@ class CachedSession(Session):
         weights: str,
     ) -> None:
         self.sampler, self.policy, self.network = sampler, policy, network
-        self.sampling, self.weights = sampling, SamplingWeights(network, weights, sampler.merge)
+        self.sampling, self.weights = sampling, SamplingWeights(network, weights, sampler.merge, sampler.pack)
         self.streams: dict[int, Stream] = {}
         """Randomness of each open row."""
         self.opened = 0

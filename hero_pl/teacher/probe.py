@@ -106,28 +106,28 @@ class HintProbe:
                 self.turns.append(Probed(turn.prompt_ids, turn.action_ids, wanted, hint.text, hint.position))
 
     def _measure(self, policy: Policy, weights: TeacherWeights) -> dict[str, Scalar]:
-        """Score a few rows at a time, to limit the memory for logits."""
+        """Score the turns of one conversation at a time, to share their contexts and to limit the memory for logits."""
         distance, tokens, scored, taken = 0.0, 0, 0, 0
         wanted: list[tuple[float, float]] = []
-        for i, turn in enumerate(self.turns):
-            other = self._other_hint(i)
-            if other is None:
+        for group in _conversations(self.turns):
+            rows_of = {i: self._rows(i, policy.dialect) for i in group}
+            rows_of = {i: rows for i, rows in rows_of.items() if rows and _longest(rows) <= policy.max_length}
+            if not rows_of:
                 continue
-            rows = [_row(policy.dialect, turn, hint, turn.action) for hint in (turn.hint, other)]
-            if turn.wanted is not None:
-                rows += [_row(policy.dialect, turn, hint, turn.wanted) for hint in (turn.hint, "")]
-            if max(len(row.ids) for row in rows) > policy.max_length:
-                continue
-            true, exchanged, *of_wanted = (
-                weights.scores(policy, rows).logits().split_with_sizes([row.scored for row in rows])
-            )
-            distance += float(self._distance(true, exchanged).sum())
-            if turn.wanted is not None:
-                with_hint, without = (_logprob(logits, turn.wanted) for logits in of_wanted)
-                wanted.append((with_hint, with_hint - without))
-            tokens += sum(len(row.ids) for row in rows)
-            scored += len(turn.action)
-            taken += 1
+            scores = weights.scores(policy, [row for rows in rows_of.values() for row in rows])
+            place = 0
+            for i, rows in rows_of.items():
+                turn, sizes = self.turns[i], [row.scored for row in rows]
+                logits = scores.logits(slice(place, place + sum(sizes)))
+                true, exchanged, *of_wanted = logits.split_with_sizes(sizes)
+                place += sum(sizes)
+                distance += float(self._distance(true, exchanged).sum())
+                if turn.wanted is not None:
+                    with_hint, without = (_logprob(part, turn.wanted) for part in of_wanted)
+                    wanted.append((with_hint, with_hint - without))
+                tokens += sum(len(row.ids) for row in rows)
+                scored += len(turn.action)
+                taken += 1
         measured = {"teacher/probe_turns": total(taken), "teacher/probe_tokens": total(tokens)}
         if scored:
             measured["teacher/hint_sensitivity"] = share(distance, scored)
@@ -135,6 +135,16 @@ class HintProbe:
             measured["teacher/hinted_logprob"] = share(sum(likely for likely, _ in wanted), len(wanted))
             measured["teacher/hint_gain"] = share(sum(gain for _, gain in wanted), len(wanted))
         return measured
+
+    def _rows(self, i: int, dialect: Dialect) -> list[ScoreRow]:
+        """The action under the true and the exchanged hint, and the wanted reply with and without its hint."""
+        turn, other = self.turns[i], self._other_hint(i)
+        if other is None:
+            return []
+        rows = [_row(dialect, turn, hint, turn.action) for hint in (turn.hint, other)]
+        if turn.wanted is not None:
+            rows += [_row(dialect, turn, hint, turn.wanted) for hint in (turn.hint, "")]
+        return rows
 
     def _other_hint(self, i: int) -> str | None:
         """The hint of the next turn (cyclic) with another text."""
@@ -150,6 +160,22 @@ class HintProbe:
         """Restore :meth:`state_dict`."""
         self.turns = [Probed(**turn) for turn in state["turns"]]
         self.batches = int(state["batches"])
+
+
+def _conversations(turns: Sequence[Probed]) -> list[list[int]]:
+    """Numbers of the turns, grouped by the conversation they are of."""
+    groups: list[list[int]] = []
+    for i, turn in enumerate(turns):
+        before = turns[groups[-1][-1]].context if groups else ()
+        if groups and turn.context[: len(before)] == before:
+            groups[-1].append(i)
+        else:
+            groups.append([i])
+    return groups
+
+
+def _longest(rows: Sequence[ScoreRow]) -> int:
+    return max(len(row.ids) for row in rows)
 
 
 def _row(dialect: Dialect, turn: Probed, hint: str, reply: tuple[int, ...]) -> ScoreRow:

@@ -105,15 +105,63 @@ def test_initial_weights_are_sampled_without_the_adapter(adapted: HuggingFacePol
     torch.testing.assert_close(torch.tensor(action.logprobs), scored, atol=1e-5, rtol=0)
 
 
-def test_a_copied_output_projection_samples_what_is_scored(tiny_policy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampling_weights, "LARGE_HEAD", 1)
-    policy = tiny_policy()
-    policy.load()
-    prompt = policy.template.first_prompt("", "hello")
-    with policy.sampling():
-        session = policy.sampler.open(policy, Sampling(1.0, 12), range(5))
-        drawn = session.act(range(5), [prompt] * 5)
-        assert session.weights.copied == torch.backends.mkldnn.is_available()
-        for action in drawn:
-            ids = (*prompt, *action.ids)
-            assert gap(policy, ScoreRow(ids, ((len(prompt), len(ids)),)), action) < 1e-5
+needs_mkldnn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch has no mkldnn here")
+
+
+@needs_mkldnn
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "mixed"])
+@pytest.mark.parametrize("weights", ["live", "initial"])
+def test_packed_weights_sample_what_is_scored(
+    adapted: HuggingFacePolicy, monkeypatch: pytest.MonkeyPatch, precision: str, weights: str
+) -> None:
+    monkeypatch.setattr(sampling_weights, "LARGE_WEIGHT", 1)
+    if precision == "bfloat16":
+        adapted.to(torch.bfloat16)
+    prompt = adapted.template.first_prompt("", "hello")
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "mixed"), adapted.sampling():
+        plain = CachedSampler(merge=False, pack=False).open(adapted, Sampling(1.0, 12), range(5), weights)
+        packed = CachedSampler().open(adapted, Sampling(1.0, 12), range(5), weights)
+        want, found = plain.act(range(5), [prompt] * 5), packed.act(range(5), [prompt] * 5)
+    assert packed.weights.copied > 7
+    assert plain.weights.copied == 0
+    tolerance = 1e-5 if precision == "float32" else 0.1
+    for one, other in zip(want, found, strict=True):
+        if precision == "float32":
+            assert one.ids == other.ids
+        same = [a == b for a, b in zip(one.ids, other.ids, strict=False)]
+        until = same.index(False) if False in same else len(same)
+        assert until > 0
+        assert other.logprobs[:until] == pytest.approx(one.logprobs[:until], abs=tolerance)
+
+
+@needs_mkldnn
+def test_bug_692_packed_weights_leave_the_layers_as_they_were(
+    adapted: HuggingFacePolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampling_weights, "LARGE_WEIGHT", 1)
+    row = ScoreRow(tuple(range(30, 40)), ((4, 10),))
+    want = adapted.score([row]).detach()
+    network = adapted.need_network("test")
+    weights = sampling_weights.SamplingWeights(network, "live")
+    with pytest.raises(KeyboardInterrupt), weights.ready(0):
+        assert weights.copied
+        raise KeyboardInterrupt
+    assert not [name for name, module in network.named_modules() if "forward" in vars(module)]
+    assert torch.equal(adapted.score([row]), want)
+    adapted.score([row]).sum().backward()  # a packed product has no gradient
+    assert any(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in adapted.parameters())
+
+
+@needs_mkldnn
+def test_bug_693_packed_weights_are_made_again_after_a_step(
+    adapted: HuggingFacePolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampling_weights, "LARGE_WEIGHT", 1)
+    with adapted.sampling():
+        session = adapted.sampler.open(adapted, Sampling(1.0, 12), [0, 0])
+        assert isinstance(session, CachedSession)
+        act(adapted, session)
+        adapted.version += 1
+        change(adapted)
+        row, action = act(adapted, session, row=1)
+    assert gap(adapted, row, action) < 1e-5
