@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from hero_pl.callbacks.turn_budget import TurnBudget
 from hero_pl.cli.components import import_components
 from hero_pl.cli.machine import Machine, elsewhere
 from hero_pl.cli.parser import HeroParser
+from hero_pl.cli.precision import choose_precision
 from hero_pl.cli.quiet import quiet
 from hero_pl.cli.run import add_run_arguments, open_run, use_run_logger
 from hero_pl.cli.smoke import Smoke
@@ -113,6 +115,12 @@ class HeroCLI(LightningCLI):
             default=0,
             help="Number of torch threads on CPU; 0 for torch's default. Small policies are fastest with 1.",
         )
+        parser.add_argument(
+            "--auto_precision",
+            type=bool,
+            default=False,
+            help="Without trainer.precision: take bf16-mixed if this machine is fast with it, which is measured.",
+        )
         add_run_arguments(parser)
         parser.add_argument(
             "--force",
@@ -178,6 +186,8 @@ class HeroCLI(LightningCLI):
                 raise ConfigError(f"--smoke tries a training run: give it to fit, not to {self.subcommand}.")
             self._smoke = Smoke(config)
             print(self._smoke.say())
+        if config.get("auto_precision") and (chosen := choose_precision(config.trainer)):
+            print(chosen, file=sys.stderr)
         if config.get("force"):
             _force(config)
         checkpoint = config.get("ckpt_path")

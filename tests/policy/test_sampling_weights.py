@@ -144,8 +144,8 @@ def test_bug_692_packed_weights_leave_the_layers_as_they_were(
     network = adapted.need_network("test")
     weights = sampling_weights.SamplingWeights(network, "live")
     with pytest.raises(KeyboardInterrupt), weights.ready(0):
-        assert weights.copied
         raise KeyboardInterrupt
+    assert weights.copied
     assert not [name for name, module in network.named_modules() if "forward" in vars(module)]
     assert torch.equal(adapted.score([row]), want)
     adapted.score([row]).sum().backward()  # a packed product has no gradient
