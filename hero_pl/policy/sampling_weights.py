@@ -150,7 +150,7 @@ def _can_pack(device: torch.device) -> bool:
 
 
 def packs(layer: Any) -> bool:
-    """Whether a CPU copies the weight of a layer: a plain product with a large weight of a type that its kernel takes."""
+    """Whether a CPU copies the weight of a layer: a plain product with a large weight, of a type its kernel takes."""
     if type(layer) is not nn.Linear or "forward" in vars(layer) or layer.weight.numel() < LARGE_WEIGHT:
         return False
     return layer.weight.dtype in (torch.float32, torch.bfloat16)
