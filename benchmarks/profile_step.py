@@ -66,17 +66,18 @@ def bare_s(ours: Ours) -> float:
     """CPU seconds of the model's forward pass alone, for as many decoding passes as the rollout has."""
     from transformers import DynamicCache
 
+    from hero_pl.policy.network import cache_input
+
     load, model = ours.load, ours.policy.need_network("profile_step").model
     length = (load.prompt + load.turns * (load.action + load.observation)) // 2
     passes = load.turns * (load.action - 1)
     with ours.policy.sampling():
         cache = DynamicCache()
-        model(input_ids=torch.ones(load.episodes, length, dtype=torch.long), past_key_values=cache, use_cache=True)
+        given = cache_input(model, cache)
+        model(input_ids=torch.ones(load.episodes, length, dtype=torch.long), use_cache=True, **given)
         ids = torch.ones(load.episodes, 1, dtype=torch.long)
         sample = 50
-        spent = best_cpu_s(
-            lambda: [model(input_ids=ids, past_key_values=cache, use_cache=True) for _ in range(sample)], 3
-        )
+        spent = best_cpu_s(lambda: [model(input_ids=ids, use_cache=True, **given) for _ in range(sample)], 3)
     return spent / sample * passes
 
 

@@ -38,12 +38,14 @@ from peer_trl import PEERS, Lengths, missing
 from tables import write_rows
 from throughput import random_policy
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import DynamicCache
 
 from hero_pl.chat.actions import PlainText
 from hero_pl.chat.byte_tokenizer import with_chatml
 from hero_pl.module import TOKENS_PER_MICRO_BATCH
 from hero_pl.objectives.self_distillation import SelfDistillation
 from hero_pl.policy.huggingface import HuggingFacePolicy
+from hero_pl.policy.network import cache_input
 from hero_pl.policy.sampling import Sampling
 from hero_pl.reflection.base import Reflector
 from hero_pl.reflection.self_reflector import review_prompt
@@ -214,16 +216,15 @@ class Naive:
             padded = torch.tensor([[0] * (longest - len(p)) + p for p in prompts])
             mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts])
             given = {"input_ids": padded, "attention_mask": mask, "position_ids": (mask.cumsum(-1) - 1).clamp(min=0)}
-            out = network.model(**given, use_cache=True, logits_to_keep=1)
+            cache = DynamicCache()
+            kept = {"use_cache": True, **cache_input(network.model, cache)}
+            out = network.model(**given, **kept, logits_to_keep=1)
             for place in range(self.ours.load.action - 1):
                 torch.multinomial(out.logits[:, -1].softmax(-1), 1)
                 fed = torch.tensor([[turn.action_ids[place]] for turn in turns])
                 mask = torch.cat([mask, torch.ones_like(fed)], 1)
                 at = mask.sum(-1, keepdim=True) - 1
-                cache = out.past_key_values
-                out = network.model(
-                    input_ids=fed, attention_mask=mask, position_ids=at, past_key_values=cache, use_cache=True
-                )
+                out = network.model(input_ids=fed, attention_mask=mask, position_ids=at, **kept)
             torch.multinomial(out.logits[:, -1].softmax(-1), 1)
 
     def step(self, played: Sequence[Trajectory]) -> tuple[Clock, float]:

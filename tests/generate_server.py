@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, DynamicCache
+
+from hero_pl.policy.network import cache_input
 
 BLOCK = 16
 """Tokens whose keys and values are cached together."""
@@ -124,8 +126,9 @@ class Engine:
 
     @staticmethod
     def _run(model: Any, ids: list[int], past: Any) -> tuple[torch.Tensor, Any]:
-        out = model(input_ids=torch.tensor([ids]), past_key_values=past, use_cache=True)
-        return out.logits[0, -1], out.past_key_values
+        past = past if past is not None else DynamicCache(config=model.config)
+        out = model(input_ids=torch.tensor([ids]), use_cache=True, **cache_input(model, past))
+        return out.logits[0, -1], past
 
     def _cached(self, name: str, prompt: list[int]) -> tuple[Any, int]:
         """Keys and values of the longest cached prefix, and its length."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hero_pl.policy.attention import FEW_QUERIES, attend, attention_in
-from hero_pl.policy.network import Read, States, Trunk
+from hero_pl.policy.network import Read, States, Trunk, cache_input
 from hero_pl.types import ScoreRow
 
 Place: TypeAlias = tuple[int, int]
@@ -68,7 +68,7 @@ def _continue(model: Any, read: Read, row: ScoreRow, start: int, cache: Any) -> 
     ids = torch.tensor([row.ids[start:]], device=model.device)
     positions = torch.arange(start, len(row.ids), device=model.device)[None]
     places = [position - start for position in row.read]
-    inputs = {"input_ids": ids, "position_ids": positions, "past_key_values": cache, "use_cache": True}
+    inputs = {"input_ids": ids, "position_ids": positions, "use_cache": True, **cache_input(model, cache)}
     return read(model, [0] * len(places), places, **inputs)
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn.functional import pad
 
-from hero_pl.policy.network import TOKENS_PER_PASS
+from hero_pl.policy.network import TOKENS_PER_PASS, cache_input
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -192,8 +192,8 @@ class CachedRows:
             input_ids=ids,
             attention_mask=mask,
             position_ids=positions,
-            past_key_values=cache,
             use_cache=True,
+            **cache_input(self.network.model, cache),
         )
         return logits.float(), mask
 

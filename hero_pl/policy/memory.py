@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hero_pl.errors import PolicyError
 from hero_pl.policy.loading import load_config, load_model, load_tokenizer, with_adapter, without_dropout
-from hero_pl.policy.network import LEAST_AT_ONCE, LOGITS_AT_ONCE
+from hero_pl.policy.network import LEAST_AT_ONCE, LOGITS_AT_ONCE, cache_input
 from hero_pl.policy.sampling_weights import packs
 
 if TYPE_CHECKING:
@@ -156,8 +156,11 @@ def _inputs(model: Any, tokens: int) -> dict[str, Tensor]:
 
 
 def _cache_bytes(model: Any, tokens: int = 16) -> int:
+    from transformers import DynamicCache
+
+    cache: Any = DynamicCache(config=model.config)
     with torch.no_grad():
-        cache = model(**_inputs(model, tokens), use_cache=True, logits_to_keep=1).past_key_values
+        model(**_inputs(model, tokens), use_cache=True, logits_to_keep=1, **cache_input(model, cache))
     parts = [part for layer in cache.layers for part in (getattr(layer, "keys", None), getattr(layer, "values", None))]
     return int(sum(part.nbytes for part in parts if part is not None)) // tokens
 

@@ -289,7 +289,8 @@ class Network(nn.Module):
                 position = [position for i in group for position in pieces[i][1]]
                 inputs: dict[str, Any] = {"input_ids": ids.to(self.device), "use_cache": states is not None}
                 if states is not None:
-                    inputs["past_key_values"] = cache = noting_cache()
+                    cache = noting_cache()
+                    inputs |= cache_input(model, cache)
                 got = run(model, row, position, **inputs)
                 if states is not None:
                     states.update(zip(group, noted(cache, [len(pieces[i][0]) for i in group]), strict=True))
@@ -392,6 +393,22 @@ class Network(nn.Module):
             self.keep(name, next((w.dtype for w in weights.values() if w.is_floating_point()), None))
             own = self.copies[name].state_dict()
             self.copies[name].load_state_dict({**own, **shared_out(weights, own)})
+
+
+def cache_input(model: Any, cache: Any) -> dict[str, Any]:
+    """A cache as an input of a forward pass: transformers 5.24 calls it ``cache``, earlier ones ``past_key_values``.
+
+    Args:
+        model: A causal language model of transformers, or an adapter around one.
+        cache: Any cache of transformers.
+    """
+    kind: Any = type(model.get_base_model() if hasattr(model, "get_base_model") else model)
+    return {_cache_name(kind): cache}
+
+
+@functools.cache
+def _cache_name(model: Any) -> str:
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
 
 def alike(lengths: Sequence[int], most: int | None = None) -> list[list[int]]:
