@@ -111,6 +111,8 @@ class RolloutDataModule(lightning.LightningDataModule):
         """Episodes of the next step that are being played."""
         self.accept_changes = False
         """Whether a checkpoint of a run with another number of tasks per step may be resumed."""
+        self.trainer_of_command: lightning.Trainer | None = None
+        """Trainer of a command that plays without training; it is not attached, but has the precision."""
         self.steps = 0
         """Number of training batches so far, including those without an optimizer step."""
         self.discarded: list[Trajectory] = []
@@ -238,7 +240,7 @@ class RolloutDataModule(lightning.LightningDataModule):
         """
         objective: Any = self.trainer.lightning_module.objective if self.trainer else None
         try:
-            with self._precision(), policy.sampler.keeping(objective.continues if objective else 0):
+            with self.precision(), policy.sampler.keeping(objective.continues if objective else 0):
                 return self.collector("train").collect(specs, policy, self.sampling, on_episode)
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise PolicyError(
@@ -340,7 +342,7 @@ class RolloutDataModule(lightning.LightningDataModule):
         (rank, world), collector = self._place(), self.collector(stage)
         own = specs[rank::world]
         count = self._counter("evaluating", len(own), on_episode)
-        with self._precision(), policy.gathered():
+        with self.precision(), policy.gathered():
             _, shares = over_ranks(
                 collector.health,
                 lambda: collector.collect(own, policy, sampling or self.eval_sampling, count),
@@ -348,9 +350,10 @@ class RolloutDataModule(lightning.LightningDataModule):
             )
         return [shares[i % len(shares)][i // len(shares)] for i in range(len(specs))]
 
-    def _precision(self) -> AbstractContextManager[None]:
+    def precision(self) -> AbstractContextManager[None]:
         """``trainer.precision``, which Lightning sets for steps only; actions are sampled as they are scored."""
-        return self.trainer.precision_plugin.forward_context() if self.trainer else nullcontext()
+        trainer = self.trainer or self.trainer_of_command
+        return trainer.precision_plugin.forward_context() if trainer else nullcontext()
 
     def demonstrate(self, dialect: Dialect, episodes: int) -> list[Trajectory]:
         """Demonstrations of the first training tasks.

@@ -77,9 +77,10 @@ def run(
         played = data.demonstrate(policy.dialect, episodes)
     else:
         played = data.evaluate(policy, "train", episodes, sampling=data.sampling)
-    reflections = _diagnoses(cli, played, policy, labels)
-    cases = make_cases(played, reflections, teacher.facts, policy.dialect, turns)
-    report = check_hints(cases, candidates, policy, ALL)
+    with data.precision():
+        reflections = _diagnoses(cli, played, policy, labels)
+        cases = make_cases(played, reflections, teacher.facts, policy.dialect, turns)
+        report = check_hints(cases, candidates, policy, ALL)
     out.write_text(json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")
     Console().print(to_table(report))
     print(summary(report))

@@ -210,7 +210,9 @@ def instantiate(args: list[str], command: str = "", elsewhere: bool = False) -> 
         command: Name of the calling command, for messages.
         elsewhere: Whether the configuration is for another machine, with other devices.
     """
-    return HeroCLI(args=args, run=False, command=command, elsewhere=elsewhere)
+    cli = HeroCLI(args=args, run=False, command=command, elsewhere=elsewhere)
+    cli.datamodule.trainer_of_command = cli.trainer
+    return cli
 
 
 def _force(config: Any) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer
@@ -57,9 +58,13 @@ class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]
     def reorder(self, order: Tensor) -> None:
         """Take slots in the order ``(rows, slots)``, which has no more of them than are used."""
         rows, slots = order.shape
+        self.rooms = tuple(room.contiguous() for room in self.rooms)
         for room in self.rooms:
-            index = order[:, None, :, None].expand(-1, room.shape[1], -1, room.shape[3])
-            room[:, :, :slots] = room.gather(2, index)
+            heads, all_slots, size = room.shape[1:]
+            first = all_slots * torch.arange(rows * heads, device=order.device).view(rows, heads, 1)
+            places = (first + order[:, None]).flatten()
+            # several times as fast as gather, whose index has an entry for every number
+            room[:, :, :slots] = room.view(-1, size).index_select(0, places).view(rows, heads, slots, size)
         self.show(rows, slots)
 
     def beside(self, other: GrowingLayer) -> None:

@@ -4,8 +4,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from hero_pl.cli import precision
+from hero_pl.cli.main import main
+from hero_pl.policy.network import Network
 
 
 class Settings(SimpleNamespace):
@@ -64,3 +67,24 @@ def test_a_gpu_with_bfloat16_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_measurement_is_a_ratio() -> None:
     assert 0.01 < precision.bfloat16_speed() < 100.0
+
+
+@pytest.mark.parametrize("command", ["rollout", "check-hints"])
+def test_bug_697_a_command_that_plays_has_the_precision_of_the_trainer(
+    config: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    mixed: list[bool] = []
+    own = Network.hidden_at
+
+    def noted(*given: Any, **inputs: Any) -> Any:
+        mixed.append(torch.is_autocast_enabled("cpu"))
+        return own(*given, **inputs)
+
+    monkeypatch.setattr(Network, "hidden_at", noted)
+    monkeypatch.setattr(
+        Network, "logits_at", lambda *given, **inputs: given[0]._head(given[1])(noted(*given, **inputs))
+    )
+    words = ["--config", config(trainer__precision="bf16-mixed"), "--episodes", "2", "--out", str(tmp_path / "out")]
+    main([command, *words])
+    during = mixed[mixed.index(True) :]  # loading measures in float32
+    assert all(during)
