@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+import torch
 
 from hero_pl.chat.byte_tokenizer import byte_tokenizer
 from hero_pl.errors import ConfigError
@@ -176,10 +177,10 @@ def test_every_token_of_every_conversation_is_fed_exactly_once(policy: HuggingFa
 def test_moving_up_leaves_a_slot_for_each_token_of_the_longest_conversation(policy: HuggingFacePolicy) -> None:
     _, session = play(policy, [0, 1, 2], Sampling(1.0, 12))
     batch = only_batch(session)
-    with policy.sampling(), session.weights.ready(0):
+    with policy.sampling(), torch.inference_mode(), session.weights.ready(0):
         batch.feed({min(batch.fed, key=lambda row: len(batch.fed[row])): [5] * 40})
-    loose = batch.mask.shape[1]
-    batch._move_up()
+        loose = batch.mask.shape[1]
+        batch._move_up()
     longest = max(map(len, batch.fed.values()))
     assert batch.mask.shape[1] == longest < loose
     assert all(layer.keys.shape[2] == longest for layer in batch.cache.layers)
