@@ -22,7 +22,7 @@ from hero_pl.reflection.policy_reflector import PolicyReflector
 from hero_pl.reflection.self_reflector import SelfReflector
 
 GIB = 2**30
-PHASES = ("rollout", "review", "learning")
+PHASES = ("rollout", "review", "learning", "evaluation")
 """They follow each other; what is ``always`` there is there in each of them."""
 ROOM = 1.25
 """Slots of a cache of keys and values per token: it grows by a quarter, so that not every token copies it."""
@@ -70,7 +70,8 @@ def run(
     """
     cli = instantiate(list(words), "estimate", elsewhere=True)
     machine = cli.machine
-    rows, sizes, work = estimate(cli.model, cli.datamodule, str(cli.config.trainer.precision or "32-true"), machine)
+    precision, evaluated = str(cli.config.trainer.precision or "32-true"), int(cli.config.held_out.episodes)
+    rows, sizes, work = estimate(cli.model, cli.datamodule, precision, machine, evaluated)
     peak, largest = peak_bytes(rows)
     fits = memory_gb is None or peak <= memory_gb * GIB
     if as_json:
@@ -85,7 +86,7 @@ def run(
     )
     print(f"{cli.model.policy.context_length()} tokens\n{machine.describe(cli.datamodule)}\n")
     for row in sorted(rows, key=lambda row: ("always", *PHASES, "server").index(row.when)):
-        print(f"  {row.when:9} {row.name:22} {row.bytes / GIB:9.3f} GiB   {row.detail}")
+        print(f"  {row.when:10} {row.name:22} {row.bytes / GIB:9.3f} GiB   {row.detail}")
     print(f"\n  largest sum of one device      {peak / GIB:6.3f} GiB ({largest}), without what the allocator needs")
     print(f"  a step of full conversations   {work.operations:.2e} operations")
     if tflops:
@@ -99,7 +100,9 @@ def run(
     return fits
 
 
-def estimate(module: Any, data: Any, precision: str, machine: Machine) -> tuple[list[Row], Sizes, Work]:
+def estimate(
+    module: Any, data: Any, precision: str, machine: Machine, evaluated: int = 0
+) -> tuple[list[Row], Sizes, Work]:
     """The parts of the memory of one device, the sizes of the model, and the arithmetic of a step.
 
     Args:
@@ -107,6 +110,7 @@ def estimate(module: Any, data: Any, precision: str, machine: Machine) -> tuple[
         data: Its ``RolloutDataModule``.
         precision: ``trainer.precision``.
         machine: Where it is to run.
+        evaluated: Held-out episodes of an evaluation, which plays more of them at the same time than a step.
 
     Raises:
         ConfigError: The policy has no model.
@@ -149,6 +153,9 @@ def estimate(module: Any, data: Any, precision: str, machine: Machine) -> tuple[
         envs = min(data.limits.num_envs, episodes)
         waiting = min(getattr(module.objective, "continues", 0), episodes)
         rows += _sampling("rollout", policy, sizes, envs, envs + waiting, context, per_token, machine)
+        if evaluated:
+            played = min(data.limits.num_envs, -(-evaluated // machine.processes))
+            rows += _sampling("evaluation", policy, sizes, played, played, context, per_token, machine)
         if reviews and not isinstance(reviewer, PolicyReflector):
             held = 2 * reviews if waiting else reviews
             rows += _sampling("review", policy, sizes, reviews, held, context, per_token, machine)
@@ -187,7 +194,7 @@ def _sampling(
     """What drawing tokens in this process needs.
 
     Args:
-        phase: ``rollout`` or ``review``.
+        phase: ``rollout``, ``review`` or ``evaluation``.
         policy: Policy that draws.
         sizes: Sizes of its model.
         rows: Conversations that grow at the same time.

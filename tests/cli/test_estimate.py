@@ -15,12 +15,24 @@ def parts(capsys, *words):
 
 def test_the_largest_sum_is_that_of_one_phase(config, capsys, loads_no_model):
     found, _ = parts(capsys, "--config", config())
-    sums = dict.fromkeys(("always", "learning", "rollout", "review"), 0)
+    sums = dict.fromkeys(("always", "learning", "rollout", "review", "evaluation"), 0)
     for row in found["parts"]:
         sums[row["when"]] += row["bytes"]
-    assert found["peak_bytes"] == sums["always"] + max(sums["learning"], sums["rollout"], sums["review"])
-    assert sums[found["phase"]] == max(sums["learning"], sums["rollout"], sums["review"])
+    largest = max(sums[phase] for phase in sums if phase != "always")
+    assert found["peak_bytes"] == sums["always"] + largest
+    assert sums[found["phase"]] == largest
     assert found["fits"]
+
+
+def test_bug_698_an_evaluation_plays_more_episodes_than_a_step(config, capsys, loads_no_model):
+    def caches(**changes):
+        found, _ = parts(capsys, "--config", config(data__limits={"max_turns": 2, "num_envs": 6}, **changes))
+        return {row["when"]: row["bytes"] for row in found["parts"] if row["name"] == "keys and values"}
+
+    few, many = caches(held_out={"episodes": 4}), caches(held_out={"episodes": 40})
+    assert few["evaluation"] == 4 * few["rollout"]  # a step plays one episode
+    assert many["evaluation"] == 6 * many["rollout"]
+    assert "evaluation" not in caches(held_out={"episodes": 0})
 
 
 def test_copies_are_those_of_teacher_and_reflector(config, capsys, loads_no_model):
