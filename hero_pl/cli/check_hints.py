@@ -80,7 +80,7 @@ def run(
     with data.precision():
         reflections = _diagnoses(cli, played, policy, labels)
         cases = make_cases(played, reflections, teacher.facts, policy.dialect, turns)
-        report = check_hints(cases, candidates, policy, ALL)
+        report = check_hints(cases, candidates, policy, ALL, own[0] if own else None)
     out.write_text(json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")
     Console().print(to_table(report))
     print(summary(report))

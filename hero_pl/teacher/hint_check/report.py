@@ -77,7 +77,11 @@ WEAK = (
 
 
 def check_hints(
-    cases: Sequence[Case], templates: Mapping[Wording, HintTemplate], policy: Policy, arms: Sequence[Arm]
+    cases: Sequence[Case],
+    templates: Mapping[Wording, HintTemplate],
+    policy: Policy,
+    arms: Sequence[Arm],
+    own: str | None = None,
 ) -> HintReport:
     """Measure and judge every wording on the turns of all processes.
 
@@ -86,12 +90,13 @@ def check_hints(
         templates: The wordings.
         policy: Loaded.
         arms: What is tried; :attr:`Arm.HINT` is needed.
+        own: Template that the configuration has; another one is best only if it surely helps more.
     """
     measured = over_ranks(measure(cases, templates, policy, arms))
     judged = [judge(measured, reading) for reading in measured.readings]
     return HintReport(
         tuple(sorted(judged, key=lambda one: -one.overall.mean if one.overall.turns else math.inf)),
-        _best(judged),
+        _best(judged, own),
         sum(measured.blamed),
         len(measured.blamed) - sum(measured.blamed),
         len(set(measured.episodes)),
@@ -106,14 +111,11 @@ def check_hints(
     )
 
 
-def _best(judged: Sequence[Judged]) -> Judged | None:
-    """The first of the usable wordings, in their given order, whose interval reaches the highest mean.
-
-    A difference that is not resolved does not decide: a configuration's own wording, which comes first, is kept then.
-    """
-    usable = [one for one in judged if one.kind is Kind.USABLE]
-    highest = max((one.overall.mean for one in usable), default=0.0)
-    return next((one for one in usable if one.overall.high >= highest), None)
+def _best(judged: Sequence[Judged], own: str | None) -> Judged | None:
+    """The usable wording that helps most, or the configuration's own if the difference is not resolved."""
+    usable = sorted((one for one in judged if one.kind is Kind.USABLE), key=lambda one: -one.overall.mean)
+    kept = (one for one in usable if one.wording.template == own and one.overall.high >= usable[0].overall.mean)
+    return next(kept, usable[0] if usable else None)
 
 
 def choice(report: HintReport, arguments: str = "--model.objective.init_args.teacher.init_args") -> str:

@@ -7,7 +7,8 @@ import pytest
 from hero_pl.teacher.hindsight import HindsightTeacher
 from hero_pl.teacher.hint_check.cases import ALL, make_cases
 from hero_pl.teacher.hint_check.report import WEAK, check_hints, choice, draw, refusal, summary, table_text
-from hero_pl.teacher.hint_check.verdict import Kind
+from hero_pl.teacher.hint_check.report import _best as best_of
+from hero_pl.teacher.hint_check.verdict import Change, Judged, Kind
 from hero_pl.teacher.render import HintTemplate
 from hero_pl.teacher.wordings import POSITIONS, Wording, wordings
 
@@ -36,6 +37,20 @@ def test_of_wordings_that_help_alike_the_first_is_taken(reader, batch) -> None:
         chosen = [Wording("full"), Wording("short", position), Wording("short", other)]
         outcome = check_hints(cases, {w: HintTemplate(w.template, 1024, 1536) for w in chosen}, policy, ALL)
         assert outcome.best.wording == Wording("short", position)
+
+
+def judged(template: str, mean: float, half: float) -> Judged:
+    change = Change(mean, mean - half, mean + half, 32, 10)
+    return Judged(Wording(template), Kind.USABLE, *[change] * 7, change, {}, {})
+
+
+def test_bug_699_the_wording_that_helps_most_is_taken_unless_the_own_one_may_be_as_good() -> None:
+    close = [judged("short", 0.13, 0.09), judged("reply_exactly", 0.17, 0.09)]
+    assert best_of(close, None).wording.template == "reply_exactly"
+    assert best_of(close, "short").wording.template == "short"
+    apart = [judged("short", 0.13, 0.01), judged("reply_exactly", 0.17, 0.01)]
+    assert best_of(apart, "short").wording.template == "reply_exactly"
+    assert best_of([], "short") is None
 
 
 def test_of_the_shipped_wordings_prose_is_taken_last(reader, batch) -> None:
