@@ -77,6 +77,15 @@ METHODS: dict[str, Method] = {
         ("configs/baselines/rule_reflector.yaml",),
         {f"{OBJECTIVE}.teacher.init_args.template": "full"},
     ),
+    "hero_exact": Method(
+        "HERO, the wording reply_exactly",
+        ("configs/baselines/rule_reflector.yaml",),
+        {f"{OBJECTIVE}.teacher.init_args.template": "reply_exactly"},
+    ),
+    "hero_live_teacher": Method(
+        "HERO, rule-based reflector, live teacher",
+        ("configs/baselines/rule_reflector.yaml", "configs/baselines/live_teacher.yaml"),
+    ),
     "hero_forward_kl": Method(
         "HERO, forward KL",
         ("configs/baselines/rule_reflector.yaml",),
@@ -94,7 +103,16 @@ METHODS: dict[str, Method] = {
         {f"{OBJECTIVE}.failures_only": True},
     ),
 }
-OF_WORDINGS = ("hero_auto", "hero_full", "hero_forward_kl", "hero_2_updates", "hero_4_updates", "hero_failures")
+OF_WORDINGS = (
+    "hero_auto",
+    "hero_full",
+    "hero_exact",
+    "hero_live_teacher",
+    "hero_forward_kl",
+    "hero_2_updates",
+    "hero_4_updates",
+    "hero_failures",
+)
 """Methods for suites with a real model and a rule-based reflector."""
 
 
