@@ -82,6 +82,15 @@ METHODS: dict[str, Method] = {
         ("configs/baselines/rule_reflector.yaml",),
         {f"{OBJECTIVE}.teacher.init_args.template": "reply_exactly"},
     ),
+    "hero_exact_decay": Method(
+        "HERO, the wording reply_exactly, rate falling to 0 in 10 steps",
+        ("configs/baselines/rule_reflector.yaml",),
+        {
+            f"{OBJECTIVE}.teacher.init_args.template": "reply_exactly",
+            "model.schedule": "linear",
+            "model.total_steps": 10,
+        },
+    ),
     "hero_live_teacher": Method(
         "HERO, rule-based reflector, live teacher",
         ("configs/baselines/rule_reflector.yaml", "configs/baselines/live_teacher.yaml"),
@@ -107,6 +116,7 @@ OF_WORDINGS = (
     "hero_auto",
     "hero_full",
     "hero_exact",
+    "hero_exact_decay",
     "hero_live_teacher",
     "hero_forward_kl",
     "hero_2_updates",
