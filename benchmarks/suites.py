@@ -200,7 +200,7 @@ SUITES: dict[str, Suite] = {
         ("models/smollm2-shop", "models/smollm2-shop-poor"),
         rules="ShopRules",
         expert={"class_path": "ShopExpert"},
-        rates=(2e-4, 4e-4, 8e-4),
+        rates=(4e-4, 8e-4, 1.6e-3),
         methods=tuple(name for name in METHODS if name != "hero_live"),
         tuning_world={"catalog_seed": 1},
         template="short",
