@@ -66,7 +66,7 @@ def bare_s(ours: Ours) -> float:
     """CPU seconds of the model's forward pass alone, for as many decoding passes as the rollout has."""
     from transformers import DynamicCache
 
-    from hero_pl.policy.network import cache_input
+    from hero_pl.policy.cache_input import cache_input
 
     load, model = ours.load, ours.policy.need_network("profile_step").model
     length = (load.prompt + load.turns * (load.action + load.observation)) // 2

@@ -44,8 +44,8 @@ from hero_pl.chat.actions import PlainText
 from hero_pl.chat.byte_tokenizer import with_chatml
 from hero_pl.module import TOKENS_PER_MICRO_BATCH
 from hero_pl.objectives.self_distillation import SelfDistillation
+from hero_pl.policy.cache_input import cache_input
 from hero_pl.policy.huggingface import HuggingFacePolicy
-from hero_pl.policy.network import cache_input
 from hero_pl.policy.sampling import Sampling
 from hero_pl.reflection.base import Reflector
 from hero_pl.reflection.self_reflector import review_prompt

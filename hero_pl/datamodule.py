@@ -111,8 +111,7 @@ class RolloutDataModule(lightning.LightningDataModule):
         """Episodes of the next step that are being played."""
         self.accept_changes = False
         """Whether a checkpoint of a run with another number of tasks per step may be resumed."""
-        self.trainer_of_command: lightning.Trainer | None = None
-        """Trainer of a command that plays without training; it is not attached, but has the precision."""
+        self.trainer_of_command: lightning.Trainer | None = None  # has the precision, but does not play
         self.steps = 0
         """Number of training batches so far, including those without an optimizer step."""
         self.discarded: list[Trajectory] = []
@@ -142,8 +141,7 @@ class RolloutDataModule(lightning.LightningDataModule):
 
     def on_exception(self, exception: BaseException) -> None:
         """Close the environments of a run that ends early."""
-        self.next.drop()
-        self._pool.close()
+        self.teardown("fit")
 
     # -- training ----------------------------------------------------------------------------------------------
 

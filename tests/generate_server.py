@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, DynamicCache
 
-from hero_pl.policy.network import cache_input
+from hero_pl.policy.cache_input import cache_input
 
 BLOCK = 16
 """Tokens whose keys and values are cached together."""

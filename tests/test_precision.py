@@ -76,9 +76,11 @@ class Casts(TorchDispatchMode):
         self.weights, self.found = weights, dict.fromkeys(weights.values(), 0)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.ops.aten._to_copy.default and args[0].data_ptr() in self.weights:
+        found = func(*args, **(kwargs or {}))
+        kinds = ("aten::_to_copy", "aten::to")  # the second in inference mode
+        if func.name().split(".")[0] in kinds and args[0].data_ptr() in self.weights and found is not args[0]:
             self.found[self.weights[args[0].data_ptr()]] += 1
-        return func(*args, **(kwargs or {}))
+        return found
 
 
 def test_weights_are_cast_once_per_rollout_and_not_per_token(tiny_policy) -> None:

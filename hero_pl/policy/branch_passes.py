@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from hero_pl.policy.attention import FEW_QUERIES, attend, attention_in
-from hero_pl.policy.network import Read, States, Trunk, cache_input
+from hero_pl.policy.cache_input import cache_input
+from hero_pl.policy.network import Read, States, Trunk
 from hero_pl.types import ScoreRow
 
 Place: TypeAlias = tuple[int, int]

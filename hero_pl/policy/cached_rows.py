@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn.functional import pad
 
-from hero_pl.policy.network import TOKENS_PER_PASS, cache_input
+from hero_pl.policy.cache_input import cache_input
+from hero_pl.policy.network import TOKENS_PER_PASS
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from hero_pl.errors import PolicyError
+from hero_pl.policy.cache_input import cache_input
 from hero_pl.policy.loading import load_config, load_model, load_tokenizer, with_adapter, without_dropout
-from hero_pl.policy.network import LEAST_AT_ONCE, LOGITS_AT_ONCE, cache_input
+from hero_pl.policy.network import LEAST_AT_ONCE, LOGITS_AT_ONCE
 from hero_pl.policy.sampling_weights import packs
 
 if TYPE_CHECKING:

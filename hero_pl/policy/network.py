@@ -21,6 +21,8 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from hero_pl.errors import ConfigError, PolicyError
 from hero_pl.losses.scores import Scores
+from hero_pl.policy.adapters import layers_with_adapter, switched_off
+from hero_pl.policy.cache_input import cache_input
 from hero_pl.policy.fingerprint import fingerprint
 from hero_pl.policy.positions import rope_switches, stretch
 from hero_pl.policy.sharding import Sharding
@@ -28,12 +30,10 @@ from hero_pl.sharded import gathered, shared_out
 from hero_pl.types import ScoreRow
 
 LOGITS_AT_ONCE = {True: 1 << 21, False: 1 << 26}
-"""Default number of logits that exist at the same time, on a CPU and on other devices: a few times the cache of a CPU,
-a small part of the memory of a GPU."""
+"""Default number of logits at the same time, on a CPU (a few times its cache) and elsewhere (a small part of memory)."""
 
 LEAST_AT_ONCE = 128
-"""Smallest number of tokens per part; with fewer, summing the gradient of the output projection costs more than its
-matrix products."""
+"""Smallest number of tokens per part; below it, summing the gradient of the projection costs more than its products."""
 
 TOKENS_PER_PASS = 16_384
 """Largest number of tokens of one pass without gradients, padding included; every hinted turn has its whole context."""
@@ -98,7 +98,7 @@ class Network(nn.Module):
         """How the weights are sharded over processes, see :meth:`shard`."""
         self.passes = 0
         """Number of passes with gradients so far."""
-        self._adapted: list[Any] | None = None
+        self.adapted = layers_with_adapter(model)
         """Layers with an adapter."""
         self._takes = frozenset(inspect.signature(self._base(model).forward).parameters)
 
@@ -165,27 +165,10 @@ class Network(nn.Module):
             with torch.no_grad():
                 yield self.copies[weights]
         elif weights == "initial" and self.has_adapter:
-            with torch.no_grad(), self.without_adapter():
+            with torch.no_grad(), switched_off(self.adapted):
                 yield self.model
         else:
             raise ConfigError(f"No weights named {weights!r}: there are {['live', *self.copies]}.")
-
-    @contextmanager
-    def without_adapter(self) -> Iterator[None]:
-        """Switch the adapter off.
-
-        ``disable_adapter`` of peft also goes through all modules and parameters, which takes as long as a small pass.
-        """
-        if self._adapted is None:
-            self._adapted = [layer for layer in self.model.modules() if hasattr(layer, "_disable_adapters")]
-        before = [layer._disable_adapters for layer in self._adapted]
-        try:
-            for layer in self._adapted:
-                layer._disable_adapters = True
-            yield
-        finally:
-            for layer, off in zip(self._adapted, before, strict=True):
-                layer._disable_adapters = off
 
     @property
     def keeps_nothing(self) -> str | None:
@@ -395,29 +378,12 @@ class Network(nn.Module):
             self.copies[name].load_state_dict({**own, **shared_out(weights, own)})
 
 
-def cache_input(model: Any, cache: Any) -> dict[str, Any]:
-    """A cache as an input of a forward pass: transformers 5.24 calls it ``cache``, earlier ones ``past_key_values``.
-
-    Args:
-        model: A causal language model of transformers, or an adapter around one.
-        cache: Any cache of transformers.
-    """
-    kind: Any = type(model.get_base_model() if hasattr(model, "get_base_model") else model)
-    return {_cache_name(kind): cache}
-
-
-@functools.cache
-def _cache_name(model: Any) -> str:
-    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
-
-
 def alike(lengths: Sequence[int], most: int | None = None) -> list[list[int]]:
     """Group sequences that are padded to one length; returns the numbers of the sequences.
 
     Args:
         lengths: Lengths of the sequences.
-        most: Largest number of tokens per group, padding included; a longer sequence is a group by itself. ``None``: no
-            limit.
+        most: Largest number of tokens per group with padding, unless it has one sequence; ``None``: no limit.
     """
     groups: list[list[int]] = []
     waste = 0

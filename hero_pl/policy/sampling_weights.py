@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from hero_pl.policy.adapters import switched_off
 from hero_pl.policy.attention import ATTENTION, attention_in, grouped_attention, suits
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ class SamplingWeights:
         """Exchange weights and the products of layers, and switch a merged adapter off."""
         with ExitStack() as stack:
             if merged:
-                stack.enter_context(self.network.without_adapter())
+                stack.enter_context(switched_off(self.network.adapted))
             for weight, sum_ in replaced:
                 stack.callback(setattr, weight, "data", weight.data)
                 weight.data = sum_
