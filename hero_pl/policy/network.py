@@ -30,7 +30,7 @@ from hero_pl.sharded import gathered, shared_out
 from hero_pl.types import ScoreRow
 
 LOGITS_AT_ONCE = {True: 1 << 21, False: 1 << 26}
-"""Default number of logits at the same time, on a CPU (a few times its cache) and elsewhere (a small part of memory)."""
+"""Default number of logits at the same time, on a CPU (a few times its cache) and elsewhere (a part of the memory)."""
 
 LEAST_AT_ONCE = 128
 """Smallest number of tokens per part; below it, summing the gradient of the projection costs more than its products."""
