@@ -98,7 +98,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, seen: Tensor | None, scali
     query = query.reshape(rows, key.shape[1], groups * new, size)
     if seen is not None:
         seen = seen[:, :, None].expand(-1, -1, groups, -1, -1).reshape(-1, 1, groups * new, slots)
-    if query.device.type != "cpu" or (query.dtype == value.dtype == torch.float32 and not _autocasts()):
+    exact = query.dtype == value.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    if query.device.type != "cpu" or exact or new > FEW_QUERIES:
         found = scaled_dot_product_attention(query, key, value, attn_mask=seen, scale=scaling)
     else:
         # each product in the type that its keys or values have in the cache, so that no cache is converted
@@ -109,10 +110,6 @@ def attend(query: Tensor, key: Tensor, value: Tensor, seen: Tensor | None, scali
                 scores = scores.masked_fill_(~seen, torch.finfo(torch.float32).min)
             found = scores.softmax(-1).to(value.dtype) @ value
     return found.reshape(rows, heads, new, -1)
-
-
-def _autocasts() -> bool:
-    return torch.is_autocast_enabled("cpu")
 
 
 def _config(model: Any) -> Any:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 
-from hero_pl.policy.attention import FEW_QUERIES, attend, attention_in
+from hero_pl.policy.attention import attend, attention_in
 from hero_pl.policy.cache_input import cache_input
 from hero_pl.policy.network import Read, States, Trunk
 from hero_pl.types import ScoreRow
@@ -186,10 +186,13 @@ def branch_attention(
     asked = [name for name in ("sliding_window", "softcap", "s_aux") if options.get(name) is not None]
     if asked:
         raise ValueError(f"tree_mask has no {', '.join(asked)}; prefix_cache keeps the network's own attention")
-    grouped = key.shape[1] != query.shape[1]
-    sdpa = partial(torch.nn.functional.scaled_dot_product_attention, scale=scaling, enable_gqa=grouped)
-    head = slice(0, trunk_length)
-    parts = [sdpa(query[:, :, head], key[:, :, head], value[:, :, head], is_causal=True)] if trunk_length else []
+    parts = []
+    if trunk_length:
+        own = [states[:, :, :trunk_length] for states in (query, key, value)]
+        grouped = key.shape[1] != query.shape[1]
+        parts.append(
+            scaled_dot_product_attention(own[0], own[1], own[2], is_causal=True, scale=scaling, enable_gqa=grouped)
+        )
     for i, (start, stop, shared) in enumerate(branch_spans):
         before = branch_states[i][module.layer_idx] if branch_states else (key, value)
         own_key, own_value = (
@@ -198,11 +201,5 @@ def branch_attention(
         )
         new = stop - start
         seen = torch.ones(new, shared + new, dtype=torch.bool, device=query.device).tril(shared)
-        own_query = query[:, :, start:stop]
-        few = new <= FEW_QUERIES
-        parts.append(
-            attend(own_query, own_key, own_value, seen[None, None], scaling)
-            if few
-            else sdpa(own_query, own_key, own_value, attn_mask=seen)
-        )
+        parts.append(attend(query[:, :, start:stop], own_key, own_value, seen[None, None], scaling))
     return torch.cat(parts, 2).transpose(1, 2).contiguous(), None

@@ -59,16 +59,21 @@ def test_bug_565_a_merged_adapter_samples_what_is_scored_and_the_weights_come_ba
         assert torch.equal(parameter, before[name]), name
 
 
-def test_bug_566_merged_weights_are_made_again_after_a_step(adapted: HuggingFacePolicy) -> None:
-    with adapted.sampling():
-        session = adapted.sampler.open(adapted, Sampling(1.0, 12), [0, 0])
+def check_after_a_step(policy: HuggingFacePolicy) -> None:
+    """A session samples with the new weights after an optimizer step."""
+    with policy.sampling():
+        session = policy.sampler.open(policy, Sampling(1.0, 12), [0, 0])
         assert isinstance(session, CachedSession)
-        act(adapted, session)
-        adapted.version += 1
-        change(adapted)
-        row, action = act(adapted, session, row=1)
+        act(policy, session)
+        policy.version += 1
+        change(policy)
+        row, action = act(policy, session, row=1)
         assert action.version == 1
-        assert gap(adapted, row, action) < 1e-5
+        assert gap(policy, row, action) < 1e-5
+
+
+def test_bug_566_merged_weights_are_made_again_after_a_step(adapted: HuggingFacePolicy) -> None:
+    check_after_a_step(adapted)
 
 
 def test_bug_567_the_weights_come_back_after_an_error(adapted: HuggingFacePolicy) -> None:
@@ -157,11 +162,4 @@ def test_bug_693_packed_weights_are_made_again_after_a_step(
     adapted: HuggingFacePolicy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sampling_weights, "LARGE_WEIGHT", 1)
-    with adapted.sampling():
-        session = adapted.sampler.open(adapted, Sampling(1.0, 12), [0, 0])
-        assert isinstance(session, CachedSession)
-        act(adapted, session)
-        adapted.version += 1
-        change(adapted)
-        row, action = act(adapted, session, row=1)
-    assert gap(adapted, row, action) < 1e-5
+    check_after_a_step(adapted)
