@@ -77,19 +77,15 @@ METHODS: dict[str, Method] = {
         ("configs/baselines/rule_reflector.yaml",),
         {f"{OBJECTIVE}.teacher.init_args.template": "full"},
     ),
-    "hero_exact": Method(
-        "HERO, the wording reply_exactly",
+    "hero_short": Method(
+        "HERO, the short wording",
         ("configs/baselines/rule_reflector.yaml",),
-        {f"{OBJECTIVE}.teacher.init_args.template": "reply_exactly"},
+        {f"{OBJECTIVE}.teacher.init_args.template": "short"},
     ),
-    "hero_exact_decay": Method(
-        "HERO, the wording reply_exactly, rate falling to 0 in 10 steps",
+    "hero_decay": Method(
+        "HERO, rule-based reflector, rate falling to 0 in 10 steps",
         ("configs/baselines/rule_reflector.yaml",),
-        {
-            f"{OBJECTIVE}.teacher.init_args.template": "reply_exactly",
-            "model.schedule": "linear",
-            "model.total_steps": 10,
-        },
+        {"model.schedule": "linear", "model.total_steps": 10},
     ),
     "hero_live_teacher": Method(
         "HERO, rule-based reflector, live teacher",
@@ -115,8 +111,8 @@ METHODS: dict[str, Method] = {
 OF_WORDINGS = (
     "hero_auto",
     "hero_full",
-    "hero_exact",
-    "hero_exact_decay",
+    "hero_short",
+    "hero_decay",
     "hero_live_teacher",
     "hero_forward_kl",
     "hero_2_updates",
@@ -203,7 +199,7 @@ SUITES: dict[str, Suite] = {
         rates=(4e-4, 8e-4, 1.6e-3),
         methods=tuple(name for name in METHODS if name != "hero_live"),
         tuning_world={"catalog_seed": 1},
-        template="short",
+        template="reply_exactly",
         own={"hero_self": _IN_LINES},
     ),
     "real-textworld": Suite(

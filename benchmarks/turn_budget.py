@@ -1,6 +1,6 @@
 """Run methods x turn budgets x seeds on a suite, with one resumable command.
 
-    python benchmarks/turn_budget.py --suite pocket-webshop --seeds 0 1 2 --lr 1e-3 --out runs/turn_budget
+    python benchmarks/turn_budget.py --suite pocket-webshop --seeds 0 1 2 --lr 1e-3 grpo=2e-3 --out runs/turn_budget
     python benchmarks/turn_budget.py --suite pocket-webshop --seeds 0 1 2 3 4 --tune --out runs/tuned
     python benchmarks/turn_budget.py --list
     python benchmarks/turn_budget.py --suite webshop --dry-run --out runs/webshop
@@ -34,6 +34,8 @@ from workers import run_cells
 
 BUDGETS = (100, 250, 500, 1000, 2000, 4000)
 TUNING_SEED = 100
+ALL = ""
+"""Stands for every method in ``--lr``."""
 
 
 def options(words: Sequence[str] | None = None) -> argparse.Namespace:
@@ -48,7 +50,11 @@ def options(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--long-methods", nargs="+", default=[], help="methods to train up to --long-budgets")
     rate = parser.add_mutually_exclusive_group()
     rate.add_argument(
-        "--lr", type=float, help="learning rate of every method; default: that of the suite's configuration"
+        "--lr",
+        nargs="+",
+        default=[],
+        metavar="RATE",
+        help="learning rate of every method, or METHOD=RATE of one; default: that of the suite's configuration",
     )
     rate.add_argument(
         "--tune", action="store_true", help="choose the learning rate of each method on the validation split"
@@ -76,6 +82,7 @@ def options(words: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error(f"--set {wrong[0]}: expected KEY=VALUE, for example model.schedule=linear.")
     args.set = tuple((key, yaml.safe_load(value)) for key, _, value in (word.partition("=") for word in args.set))
     args.methods = args.methods or known
+    args.lr = dict(_rate(word, args.methods, parser) for word in args.lr)
     args.policies = args.policies or base_policies(suite)
     args.rates = args.rates or list(suite.rates)
     if strangers := sorted(set(args.long_methods) - set(args.methods)):
@@ -97,6 +104,18 @@ def options(words: Sequence[str] | None = None) -> argparse.Namespace:
         )
     args.out = args.out.resolve()
     return args
+
+
+def _rate(word: str, methods: Sequence[str], parser: argparse.ArgumentParser) -> tuple[str, float]:
+    """Method, or ``ALL``, and its learning rate."""
+    method, _, number = word.rpartition("=")
+    try:
+        rate = float(number)
+    except ValueError:
+        parser.error(f"--lr {word}: expected a learning rate, or METHOD=RATE, for example 1e-3 or grpo=4e-4.")
+    if method and method not in methods:
+        parser.error(f"--lr {word}: {method} is not one of the methods of this grid.")
+    return method or ALL, rate
 
 
 def _is_overlay(name: str) -> bool:
@@ -150,6 +169,12 @@ def main_cells(args: argparse.Namespace, rates: dict[str, float]) -> list[Cell]:
     ]
 
 
+def given_rates(args: argparse.Namespace) -> dict[str, float]:
+    """Learning rate of each method without tuning."""
+    default = args.lr.get(ALL, float(SUITES[args.suite].values["model"].get("lr", 1e-5)))
+    return {method: args.lr.get(method, default) for method in args.methods}
+
+
 def marks(args: argparse.Namespace, method: str) -> tuple[int, ...]:
     """Budgets at which a method is evaluated on the test split."""
     return tuple(sorted({*args.budgets, *(args.long_budgets if method in args.long_methods else ())}))
@@ -197,8 +222,7 @@ def main() -> None:
         show(args)
         return
     suite = SUITES[args.suite]
-    default = args.lr if args.lr is not None else float(suite.values["model"].get("lr", 1e-5))
-    rates = dict.fromkeys(args.methods, default)
+    rates = given_rates(args)
     if args.dry_run:
         for folder, cells in (("tuning", tuning_cells(args) if args.tune else []), ("cells", main_cells(args, rates))):
             for cell in cells:

@@ -10,7 +10,7 @@ import yaml
 from cells import Cell
 from suites import BASE, METHODS, ROOT, SUITES, available, method_of, settings
 from tables import read_rows
-from turn_budget import main_cells, options, tuning_cells
+from turn_budget import given_rates, main_cells, options, tuning_cells
 
 from hero_pl.cli.lightning import instantiate
 from hero_pl.teacher.render import compile_template, read_template
@@ -27,6 +27,8 @@ from hero_pl.teacher.render import compile_template, read_template
         (["--budgets", "30000"], "from 1 to 20000"),
         (["--tune", "--seeds", "0", "100"], "overlap"),
         (["--tune", "--lr", "1e-3"], "not allowed with"),
+        (["--lr", "fast"], "for example 1e-3 or grpo=4e-4"),
+        (["--methods", "grpo", "--lr", "hero_rule=1e-3"], "not one of the methods of this grid"),
         (["--episodes", "0"], "at least 1"),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",
@@ -48,6 +50,13 @@ def test_every_method_is_tuned_with_the_same_rates_on_validation_with_other_seed
     held = main_cells(args, {"base": 1e-3, "grpo": 1e-3, "hero_rule": 2e-3})
     assert {cell.stage for cell in held} == {"test"}
     assert not {cell.seed for cell in held} & {cell.seed for cell in cells}
+
+
+def test_a_learning_rate_is_of_every_method_or_of_one() -> None:
+    args = options(["--suite", "real-shop", "--methods", "grpo", "hero_rule", "--lr", "1e-3", "grpo=4e-4"])
+    assert given_rates(args) == {"grpo": 4e-4, "hero_rule": 1e-3}
+    args = options(["--suite", "real-shop", "--methods", "grpo", "hero_rule", "--lr", "grpo=4e-4"])
+    assert given_rates(args) == {"grpo": 4e-4, "hero_rule": SUITES["real-shop"].values["model"]["lr"]}
 
 
 def test_base_policies_are_a_factor_of_the_grid() -> None:
