@@ -35,6 +35,7 @@ def run(
     out: Path = Path("hints.json"),
     figure: Path | None = None,
     demonstrations: bool = False,
+    drop: bool = True,
 ) -> HintReport:
     """Play training episodes, diagnose them, measure every wording, and write the report.
 
@@ -49,6 +50,7 @@ def run(
         figure: PNG file for a plot of the report, if not ``None``.
         demonstrations: Use episodes of ``data.demonstrations`` instead of the policy's own. They must be plain
             episodes, without reviews and hints.
+        drop: Stop measuring wordings that are surely worse than others; see :func:`check_hints`.
 
     Raises:
         ConfigError: The settings are invalid, or there are no diagnoses.
@@ -80,7 +82,7 @@ def run(
     with data.precision():
         reflections = _diagnoses(cli, played, policy, labels)
         cases = make_cases(played, reflections, teacher.facts, policy.dialect, turns)
-        report = check_hints(cases, candidates, policy, ALL, own[0] if own else None)
+        report = check_hints(cases, candidates, policy, ALL, own[0] if own else None, drop)
     out.write_text(json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")
     Console().print(to_table(report))
     print(summary(report))

@@ -160,6 +160,13 @@ def check_hints(
             help="Measure on the episodes of data.demonstrations, for a policy that cannot act on its own yet.",
         ),
     ] = False,
+    drop: Annotated[
+        bool,
+        typer.Option(
+            "--drop/--no-drop",
+            help="Stop measuring a wording that is surely worse than another, or than none, on a third of the turns.",
+        ),
+    ] = True,
 ) -> None:
     """Measure which wordings of the hint a policy can use, before training.
 
@@ -168,7 +175,7 @@ def check_hints(
     with _quick_end("check-hints"):
         from hero_pl.cli.check_hints import run
 
-    run(context.args, episodes, turns, labels, templates, out, figure, demonstrations)
+    run(context.args, episodes, turns, labels, templates, out, figure, demonstrations, drop)
 
 
 @app.command(

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from hero_pl.errors import ConfigError
 from hero_pl.teacher.hint_check.cases import Arm, Case
-from hero_pl.teacher.hint_check.measure import measure, over_ranks
-from hero_pl.teacher.hint_check.verdict import Judged, Kind, bare_probability, judge
+from hero_pl.teacher.hint_check.measure import Measured, measure, over_ranks
+from hero_pl.teacher.hint_check.verdict import Judged, Kind, bare_probability, hopeless, judge
 from hero_pl.teacher.render import HintTemplate
 from hero_pl.teacher.wordings import Wording
 
@@ -36,7 +36,7 @@ class HintReport:
     """Results of all wordings for one policy."""
 
     judged: tuple[Judged, ...]
-    """The highest mean preference over all turns first."""
+    """The highest mean preference over all turns first; wordings that were dropped last."""
     best: Judged | None
     """The wording to use; ``None`` if no wording helps (with its interval above 0)."""
     blamed: int
@@ -69,6 +69,9 @@ class HintReport:
         }
 
 
+FIRST = 3
+"""Every so many turns are measured first, to drop wordings that are surely worse."""
+FIRST_ARMS = (Arm.HINT, Arm.SCAFFOLD)
 UNLIKELY = 0.05
 WEAK = (
     "Even with its hint the corrected action stays unlikely. Long replies are always that; if actions are short, the "
@@ -82,6 +85,7 @@ def check_hints(
     policy: Policy,
     arms: Sequence[Arm],
     own: str | None = None,
+    drop: bool = True,
 ) -> HintReport:
     """Measure and judge every wording on the turns of all processes.
 
@@ -91,11 +95,22 @@ def check_hints(
         policy: Loaded.
         arms: What is tried; :attr:`Arm.HINT` is needed.
         own: Template that the configuration has; another one is best only if it surely helps more.
+        drop: Whether wordings that do harm, or surely help less than another, on a third of the turns are not measured
+            further; long ones cost most. The configuration's own is always measured.
     """
+    rounds: list[Measured] = []
+    dropped: list[Judged] = []
+    if drop:
+        rounds.append(over_ranks(measure(cases[::FIRST], templates, policy, FIRST_ARMS)))
+        found = hopeless([judge(rounds[0], reading) for reading in rounds[0].readings])
+        dropped = [one for one in found if one.wording.template != own]
+        out = {one.wording for one in dropped}
+        templates = {wording: template for wording, template in templates.items() if wording not in out}
     measured = over_ranks(measure(cases, templates, policy, arms))
+    rounds.append(measured)
     judged = [judge(measured, reading) for reading in measured.readings]
     return HintReport(
-        tuple(sorted(judged, key=lambda one: -one.overall.mean if one.overall.turns else math.inf)),
+        (*_in_order(judged), *_in_order(dropped)),
         _best(judged, own),
         sum(measured.blamed),
         len(measured.blamed) - sum(measured.blamed),
@@ -105,10 +120,14 @@ def check_hints(
             Arm.WRONG.value: bare_probability(measured, blamed=True, wrong=True),
             "right": bare_probability(measured, blamed=False),
         },
-        measured.tokens,
-        measured.seconds,
+        sum(one.tokens for one in rounds),
+        sum(one.seconds for one in rounds),
         measured.too_long,
     )
+
+
+def _in_order(judged: Sequence[Judged]) -> list[Judged]:
+    return sorted(judged, key=lambda one: -one.overall.mean if one.overall.turns else math.inf)
 
 
 def _best(judged: Sequence[Judged], own: str | None) -> Judged | None:

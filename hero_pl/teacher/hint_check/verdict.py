@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from hero_pl.runs.intervals import LEVEL, student_quantile
@@ -15,6 +15,9 @@ from hero_pl.teacher.wordings import Wording
 NOTHING = 0.25
 """A smaller preference (a factor of 1.7 in the probability) counts as no effect."""
 
+MARGIN = 0.05
+"""A wording is not dropped for a smaller difference of the preference."""
+
 
 class Kind(StrEnum):
     """The verdicts; ``docs/hints.md`` says what to do about each."""
@@ -24,6 +27,7 @@ class Kind(StrEnum):
     NOTHING = "obeys nothing"
     SCAFFOLD = "destroyed by its own scaffold"
     HARMFUL = "harmful"
+    LESS = "helps less than another"
     UNRESOLVED = "not resolved"
     REFUSED = "refused by the chat template"
 
@@ -132,6 +136,13 @@ def judge(measured: Measured, reading: Reading) -> Judged:
         {"blamed": _mean_gain(measured, reading, blamed), "right": _mean_gain(measured, reading, right)},
         reading.refused,
     )
+
+
+def hopeless(judged: Sequence[Judged]) -> list[Judged]:
+    """Wordings that do harm, or surely help less than another one; the latter with that as their verdict."""
+    least = max([0.0, *(one.overall.low - MARGIN for one in judged)])
+    worse = [one for one in judged if one.overall.high < least]
+    return [one if one.kind in (Kind.SCAFFOLD, Kind.HARMFUL) else replace(one, kind=Kind.LESS) for one in worse]
 
 
 def _kind(own: Change, overall: Change, obeyed: Change, content: Change, scaffold: Change) -> Kind:

@@ -13,10 +13,10 @@ from hero_pl.teacher.render import HintTemplate
 from hero_pl.teacher.wordings import POSITIONS, Wording, wordings
 
 
-def report(policy, batch):
-    cases = make_cases(*batch(policy), HindsightTeacher().facts, policy.dialect)
+def report(policy, batch, **settings):
+    cases = make_cases(*batch(policy, 6), HindsightTeacher().facts, policy.dialect)
     templates = {wording: HintTemplate(wording.template, 1024, 1536) for wording in wordings()}
-    return check_hints(cases, templates, policy, ALL)
+    return check_hints(cases, templates, policy, ALL, **settings)
 
 
 def test_the_best_wording_comes_first_with_the_arguments_that_choose_it(reader, batch) -> None:
@@ -60,6 +60,24 @@ def test_of_the_shipped_wordings_prose_is_taken_last(reader, batch) -> None:
     assert list(POSITIONS)[-1] == "full"
 
 
+def test_bug_700_wordings_that_are_surely_worse_cost_a_third_of_the_turns_and_change_no_choice(reader, batch) -> None:
+    policy = reader("; do ")
+    spared, whole = report(policy, batch), report(policy, batch, drop=False)
+    assert spared.best == whole.best
+    assert spared.tokens < 0.6 * whole.tokens
+    turns = {one.wording.template: (one.kind, one.overall.turns) for one in spared.judged}
+    assert turns["short"] == (Kind.USABLE, 12)
+    assert turns["full"] == (Kind.LESS, 4)
+    assert [one.wording.template for one in spared.judged[:2]] == ["short", "short"]
+    assert "helps less than another" in table_text(spared)
+    kept = {one.wording.template: one.overall.turns for one in report(policy, batch, own="full").judged}
+    assert (kept["full"], kept["inline"]) == (12, 4)
+
+
+def test_no_wording_is_dropped_before_its_difference_is_resolved(reader, batch) -> None:
+    assert {one.overall.turns for one in report(reader("no such word"), batch).judged} == {12}
+
+
 def test_a_corrected_action_that_stays_unlikely_is_reported(reader, batch) -> None:
     policy = reader("; do ")
     assert WEAK in summary(report(policy, batch))
@@ -79,13 +97,13 @@ def test_a_policy_that_reads_nothing_has_no_best_wording(reader, batch) -> None:
 def test_the_table_fits_into_88_columns_and_names_every_wording(reader, batch) -> None:
     text = table_text(report(reader("; do "), batch))
     assert max(map(len, text.splitlines())) <= 88
-    assert all(name in text for name in ("short", "full", "inline", "chat", "no hint", "4 blamed turns"))
+    assert all(name in text for name in ("short", "full", "inline", "chat", "no hint", "6 blamed turns"))
 
 
 def test_the_report_is_json_without_what_json_does_not_know(reader, batch) -> None:
     values = json.loads(json.dumps(report(reader("; do "), batch).to_json(), allow_nan=False))
     assert values["best"]["template"] == "short"
-    assert (values["blamed"], values["right"], values["episodes"]) == (4, 4, 4)
+    assert (values["blamed"], values["right"], values["episodes"]) == (6, 6, 6)
     assert values["wordings"][0]["blamed"]["mean"] > 0.9
     assert values["wordings"][0]["gain_nats"]["blamed"] > 1.0
 
