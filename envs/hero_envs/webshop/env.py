@@ -49,6 +49,8 @@ class WebShopEnv(gym.Env[str, str]):
             all).
         difficulty: Difficulty of the generated catalog: ``easy``, ``medium`` or ``hard``.
         catalog_seed: Seed of a generated catalog.
+        other_things: Sell other categories and materials in the pocket catalog, for policies that were trained on the
+            usual ones.
         split: ``train``, ``validation``, ``test`` or ``all``; generated catalogs have ``warmup`` too.
         human_goals: Use goals from human instructions; default: for all catalogs except ``pocket``.
         price_seed: Seed of prices and price bounds. Rewards with different seeds are not comparable.
@@ -76,6 +78,7 @@ class WebShopEnv(gym.Env[str, str]):
         products: int | None = None,
         difficulty: str = "medium",
         catalog_seed: int = 0,
+        other_things: bool = False,
         split: str = "train",
         human_goals: bool | None = None,
         price_seed: int = 0,
@@ -102,6 +105,7 @@ class WebShopEnv(gym.Env[str, str]):
             products=products,
             difficulty=difficulty,
             catalog_seed=catalog_seed,
+            other_things=other_things,
             human_goals=human,
             price_seed=price_seed,
             limit_goals=limit_goals,

@@ -14,19 +14,24 @@ from hero_envs.webshop.products import Product
 
 MATERIALS = ("pine", "wool", "silk", "clay", "iron")
 KINDS = ("shirt", "lamp", "chair", "bowl", "clock", "mug", "bench", "kettle")
+OTHER_MATERIALS = ("brass", "cork", "linen", "glass", "stone")
+OTHER_KINDS = ("jacket", "rug", "stool", "plate", "mirror", "vase", "desk", "basket")
+"""Materials and categories of another shop, to see what a policy does with things that it was not trained on."""
 COLORS = ("red", "blue", "green", "black", "white")
 SIZES = ("tiny", "small", "medium", "large", "giant")
 LOWEST_PRICE = 980
 """Lowest price in dollars; goals of products at this price or above have no price clause."""
 
 
-def pocket_products(seed: int = 0) -> Iterator[Product]:
+def pocket_products(seed: int = 0, other_things: bool = False) -> Iterator[Product]:
     """The forty products.
 
     Args:
         seed: Seed of prices and of the order of values on each page.
+        other_things: Whether they have the other categories and materials.
     """
-    for number, (kind, material) in enumerate((k, m) for k in KINDS for m in MATERIALS):
+    kinds, materials = (OTHER_KINDS, OTHER_MATERIALS) if other_things else (KINDS, MATERIALS)
+    for number, (kind, material) in enumerate((k, m) for k in kinds for m in materials):
         rng = Random(f"pocket {seed} {number}")
         price = float(rng.randrange(LOWEST_PRICE, 1000))
         yield Product(

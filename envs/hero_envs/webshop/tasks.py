@@ -36,6 +36,7 @@ class Source:
     products: int | None = None
     difficulty: str = "medium"
     catalog_seed: int = 0
+    other_things: bool = False
     human_goals: bool = False
     price_seed: int = 0
     limit_goals: int = -1
@@ -77,7 +78,9 @@ def open_tasks(source: Source) -> Tasks:
 
 def _catalog(source: Source) -> Catalog:
     if source.catalog == "pocket":
-        return catalog_in_memory("pocket", pocket_products(source.catalog_seed))
+        return catalog_in_memory("pocket", pocket_products(source.catalog_seed, source.other_things))
+    if source.other_things:
+        raise ValueError(f"other_things=True is an option of the pocket catalog, not of catalog={source.catalog!r}.")
     if source.catalog == "generated":
         count = DEFAULT_PRODUCTS if source.products is None else source.products
         name = f"generated:{count}:{source.difficulty}:{source.catalog_seed}"

@@ -14,7 +14,15 @@ from hero_envs.webshop.fuzzy import token_set_ratio
 from hero_envs.webshop.generated import DIFFICULTIES, generated_entries
 from hero_envs.webshop.manifest import make_manifest, read_manifest
 from hero_envs.webshop.nouns import get_nouns
-from hero_envs.webshop.pocket import COLORS, KINDS, MATERIALS, SIZES, pocket_products
+from hero_envs.webshop.pocket import (
+    COLORS,
+    KINDS,
+    MATERIALS,
+    OTHER_KINDS,
+    OTHER_MATERIALS,
+    SIZES,
+    pocket_products,
+)
 from hero_envs.webshop.reward import purchase_reward
 from hero_envs.webshop.tasks import Source, open_tasks
 
@@ -38,8 +46,9 @@ def test_only_the_very_thing_gives_one_and_every_single_mistake_less():
     assert [buy(size=s) for s in SIZES if s != "large"] == [0.75] * 4
 
 
-def test_every_pocket_task_is_solved_by_the_short_path():
-    env = gym.make("hero_pl/WebShopPocket-v0", split="all")
+@pytest.mark.parametrize("other_things", [False, True])
+def test_every_pocket_task_is_solved_by_the_short_path(other_things):
+    env = gym.make("hero_pl/WebShopPocket-v0", split="all", other_things=other_things)
     for task in env.unwrapped.task_ids:
         material, kind, color, size = task.split("-")
         text, _ = env.reset(options={"task": task})
@@ -49,14 +58,22 @@ def test_every_pocket_task_is_solved_by_the_short_path():
         assert env.step("click[buy now]")[1] == 1.0
 
 
+def test_the_other_shop_sells_none_of_the_usual_things():
+    usual, other = (set(open_tasks(Source("pocket", other_things=flag)).ids) for flag in (False, True))
+    assert len(other) == 1000
+    assert not usual & other
+    with pytest.raises(ValueError, match="option of the pocket catalog"):
+        open_tasks(Source("generated", other_things=True))
+
+
 def test_words_cannot_be_taken_for_one_another():
-    words = (*MATERIALS, *KINDS, *COLORS, *SIZES)
+    words = (*MATERIALS, *KINDS, *OTHER_MATERIALS, *OTHER_KINDS, *COLORS, *SIZES)
     assert set(COLORS) <= set(COLOR_SET)
     assert not any(color in size for color in COLOR_SET for size in SIZES)
     for one, other in itertools.permutations(words, 2):
         assert one not in other
         assert token_set_ratio(one, other) < 85
-    titles = [product.title for product in pocket_products()]
+    titles = [product.title for flag in (False, True) for product in pocket_products(other_things=flag)]
     assert all(token_set_ratio(a, b) < 85 for a, b in itertools.combinations(titles, 2))
 
 
