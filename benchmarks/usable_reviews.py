@@ -26,7 +26,7 @@ from hero_pl.cli.lightning import instantiate
 from hero_pl.pocket.shop.reflector import ShopRules
 from hero_pl.policy.base import Policy
 from hero_pl.reflection.self_reflector import SelfReflector
-from hero_pl.reflection.target import canonical_action
+from hero_pl.reflection.target import target_reply
 from hero_pl.types import Diagnosis, Reflection, Trajectory
 
 FORMS: Mapping[str, dict[str, Any]] = {
@@ -57,7 +57,7 @@ def written(diagnosis: Diagnosis | None, policy: Policy) -> str | None:
     """The corrected action as the policy would write it."""
     if diagnosis is None or diagnosis.next_action_target is None:
         return None
-    return policy.parser.reply(canonical_action(diagnosis.next_action_target)).strip().casefold()
+    return target_reply(diagnosis.next_action_target, policy.parser).strip().casefold()
 
 
 def review(policy: Policy, played: Sequence[Trajectory], form: str, constrained: bool, tokens: int) -> Any:

@@ -11,12 +11,15 @@ import json
 import re
 import unicodedata
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hero_pl.chat.reasoning import without_thinking
 from hero_pl.reflection.context import ReflectionContext
 from hero_pl.reflection.json_scan import Members, plain, scan
 from hero_pl.types import Confidence
+
+if TYPE_CHECKING:
+    from hero_pl.chat.actions import ActionParser
 
 RESPOND = "respond"
 """Name of the call that sends its ``content`` to the user; environments do not list it as a tool."""
@@ -69,6 +72,19 @@ def canonical_action(target: Mapping[str, Any]) -> str:
         return canonical_action(action) if isinstance(action, Mapping) else str(action).strip()
     words = _reply(target)
     return json.dumps(dict(target)) if words is None else words
+
+
+def target_reply(target: Mapping[str, Any], parser: ActionParser) -> str:
+    """The corrected action as the policy would send it.
+
+    Example:
+        >>> from hero_pl.chat.actions import PlainText
+        >>> target_reply({"action": "open chest"}, PlainText())
+        'open chest'
+        >>> target_reply({"name": "click", "arguments": {"element": "red"}}, PlainText())
+        'click[red]'
+    """
+    return parser.reply(canonical_action(target))
 
 
 def _reply(call: Mapping[str, Any]) -> str | None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from hero_pl.errors import ConfigError
-from hero_pl.reflection.target import canonical_action
+from hero_pl.reflection.target import target_reply
 from hero_pl.runs.records import succeeded
 from hero_pl.scalars import Scalar, largest, total
 from hero_pl.teacher.base import Teacher
@@ -175,7 +175,7 @@ class HindsightTeacher(Teacher):
             "outcome": self._outcome(trajectory),
             "diagnosis": diagnosis.text if diagnosis and self.include_diagnosis else None,
             "confidence": diagnosis.confidence if diagnosis else None,
-            "target": dialect.parser.reply(canonical_action(target)) if target else None,
+            "target": target_reply(target, dialect.parser) if target else None,
         }
 
     def _verdict(self, diagnosis: Diagnosis | None, dialect: Dialect) -> str | None:
@@ -183,7 +183,7 @@ class HindsightTeacher(Teacher):
         if diagnosis is None or not self.include_diagnosis:
             return None
         if diagnosis.next_action_target is not None:
-            return dialect.parser.reply(canonical_action(diagnosis.next_action_target))
+            return target_reply(diagnosis.next_action_target, dialect.parser)
         return None if diagnosis.was_failure else ""
 
     def _shows_target(self, diagnosis: Diagnosis) -> bool:

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any, TypeAlias
 
 from hero_pl.chat.dialect import Dialect
+from hero_pl.reflection.target import target_reply
 from hero_pl.teacher.render import NOTHING
 from hero_pl.types import Diagnosis, Reflection, Trajectory, Turn
 
@@ -121,7 +122,7 @@ def _says(one: _Found) -> tuple[str, Any]:
 
 def _ids(call: Mapping[str, Any], dialect: Dialect) -> tuple[int, ...]:
     """A corrected action as the policy would send it, with the end of the turn."""
-    return dialect.reply_ids(dialect.parser.write(call))
+    return dialect.reply_ids(target_reply(call, dialect.parser))
 
 
 def _spread(reviewed: list[_Found], count: int) -> list[_Found]:

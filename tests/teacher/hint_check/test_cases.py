@@ -1,5 +1,7 @@
 """The turns that hints are tested on, and the content of each arm."""
 
+import pytest
+
 from hero_pl.teacher.hindsight import HindsightTeacher
 from hero_pl.teacher.hint_check.cases import Arm, make_cases
 from hero_pl.types import Diagnosis, Reflection
@@ -17,6 +19,22 @@ def test_wrong_turns_use_their_target_and_right_ones_the_action_taken(reader, ba
     assert chosen[1].wanted == policy.ids("click[good1]")
     assert chosen[5].wanted == chosen[5].turn.action_ids == policy.ids("click[ok]")
     assert [case.episode for case in chosen] == [0, 1, 2, 3] * 2
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        {"action": "click[good]"},
+        {"action": {"name": "click", "arguments": {"element": "good"}}},
+        {"name": "respond", "arguments": {"content": "click[good]"}},
+    ],
+    ids=["text", "call in an action", "reply to the user"],
+)
+def test_bug_701_the_wanted_reply_is_the_one_that_the_hint_tells(reader, batch, target) -> None:
+    told = Diagnosis("wrong: bad", "high", target)
+    policy, chosen = cases(reader, batch, lambda given: [Reflection((told, None), "ok"), *given[1:]])
+    assert chosen[0].wanted == policy.ids("click[good]") == chosen[3].wrong
+    assert chosen[0].facts[Arm.HINT]["target"] == "click[good]"
 
 
 def test_each_arm_tells_what_it_should(reader, batch) -> None:
