@@ -164,7 +164,7 @@ def check_hints(
         bool,
         typer.Option(
             "--drop/--no-drop",
-            help="Stop measuring a wording that is surely worse than another, or than none, on a third of the turns.",
+            help="Measure wordings that are not taken only in part; with --no-drop all of them in every column.",
         ),
     ] = True,
 ) -> None:

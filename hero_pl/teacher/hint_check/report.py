@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from hero_pl.errors import ConfigError
 from hero_pl.teacher.hint_check.cases import Arm, Case
-from hero_pl.teacher.hint_check.measure import Measured, measure, over_ranks
-from hero_pl.teacher.hint_check.verdict import Judged, Kind, bare_probability, hopeless, judge
+from hero_pl.teacher.hint_check.rounds import Rounds
+from hero_pl.teacher.hint_check.verdict import Judged, Kind, bare_probability
 from hero_pl.teacher.render import HintTemplate
 from hero_pl.teacher.wordings import Wording
 
@@ -69,9 +69,6 @@ class HintReport:
         }
 
 
-FIRST = 3
-"""Every so many turns are measured first, to drop wordings that are surely worse."""
-FIRST_ARMS = (Arm.HINT, Arm.SCAFFOLD)
 UNLIKELY = 0.05
 WEAK = (
     "Even with its hint the corrected action stays unlikely. Long replies are always that; if actions are short, the "
@@ -95,39 +92,27 @@ def check_hints(
         policy: Loaded.
         arms: What is tried; :attr:`Arm.HINT` is needed.
         own: Template that the configuration has; another one is best only if it surely helps more.
-        drop: Whether wordings that do harm, or surely help less than another, on a third of the turns are not measured
-            further; long ones cost most. The configuration's own is always measured.
+        drop: Whether to measure in rounds, and wordings that are not taken only in part (:class:`Rounds`); otherwise all
+            of them in every arm.
     """
-    rounds: list[Measured] = []
-    dropped: list[Judged] = []
-    if drop:
-        rounds.append(over_ranks(measure(cases[::FIRST], templates, policy, FIRST_ARMS)))
-        found = hopeless([judge(rounds[0], reading) for reading in rounds[0].readings])
-        dropped = [one for one in found if one.wording.template != own]
-        out = {one.wording for one in dropped}
-        templates = {wording: template for wording, template in templates.items() if wording not in out}
-    measured = over_ranks(measure(cases, templates, policy, arms))
-    rounds.append(measured)
-    judged = [judge(measured, reading) for reading in measured.readings]
+    rounds = Rounds(cases, templates, policy)
+    judged = rounds.spared(arms, own) if drop else rounds.whole(arms)
+    last = rounds.done[-1]
     return HintReport(
-        (*_in_order(judged), *_in_order(dropped)),
+        tuple(judged),
         _best(judged, own),
-        sum(measured.blamed),
-        len(measured.blamed) - sum(measured.blamed),
-        len(set(measured.episodes)),
+        sum(last.blamed),
+        len(last.blamed) - sum(last.blamed),
+        len(set(last.episodes)),
         {
-            "wanted": bare_probability(measured, blamed=True),
-            Arm.WRONG.value: bare_probability(measured, blamed=True, wrong=True),
-            "right": bare_probability(measured, blamed=False),
+            "wanted": bare_probability(last, blamed=True),
+            Arm.WRONG.value: bare_probability(last, blamed=True, wrong=True),
+            "right": bare_probability(last, blamed=False),
         },
-        sum(one.tokens for one in rounds),
-        sum(one.seconds for one in rounds),
-        measured.too_long,
+        sum(one.tokens for one in rounds.done),
+        sum(one.seconds for one in rounds.done),
+        max(one.too_long for one in rounds.done),
     )
-
-
-def _in_order(judged: Sequence[Judged]) -> list[Judged]:
-    return sorted(judged, key=lambda one: -one.overall.mean if one.overall.turns else math.inf)
 
 
 def _best(judged: Sequence[Judged], own: str | None) -> Judged | None:

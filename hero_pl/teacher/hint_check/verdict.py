@@ -28,6 +28,7 @@ class Kind(StrEnum):
     SCAFFOLD = "destroyed by its own scaffold"
     HARMFUL = "harmful"
     LESS = "helps less than another"
+    UNTRIED = "helps, not tried further"
     UNRESOLVED = "not resolved"
     REFUSED = "refused by the chat template"
 

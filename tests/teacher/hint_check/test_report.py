@@ -55,23 +55,41 @@ def test_bug_699_the_wording_that_helps_most_is_taken_unless_the_own_one_may_be_
 
 def test_of_the_shipped_wordings_prose_is_taken_last(reader, batch) -> None:
     outcome = report(reader("Better: ", "; do ", "Again, with ", "Reply with exactly this action: ", "been: "), batch)
-    assert {one.kind for one in outcome.judged} == {Kind.USABLE}
+    assert {one.kind for one in outcome.judged} == {Kind.USABLE, Kind.UNTRIED}
     assert outcome.best.wording == Wording("short", "before_action")
     assert list(POSITIONS)[-1] == "full"
 
 
-def test_bug_700_wordings_that_are_surely_worse_cost_a_third_of_the_turns_and_change_no_choice(reader, batch) -> None:
+def test_bug_700_wordings_that_are_not_taken_are_measured_in_part_and_change_no_choice(reader, batch) -> None:
     policy = reader("; do ")
     spared, whole = report(policy, batch), report(policy, batch, drop=False)
-    assert spared.best == whole.best
-    assert spared.tokens < 0.6 * whole.tokens
-    turns = {one.wording.template: (one.kind, one.overall.turns) for one in spared.judged}
-    assert turns["short"] == (Kind.USABLE, 12)
-    assert turns["full"] == (Kind.LESS, 4)
-    assert [one.wording.template for one in spared.judged[:2]] == ["short", "short"]
+    assert (spared.best, spared.bare) == (whole.best, whole.bare)
+    assert spared.tokens < 0.5 * whole.tokens
+    turns = {str(one.wording): (one.kind, one.overall.turns, one.content.turns) for one in spared.judged}
+    assert turns["short @ before_action"] == (Kind.USABLE, 12, 6)
+    assert turns["short @ last_message"] == (Kind.UNTRIED, 12, 0)
+    assert turns["full @ before_action"] == (Kind.LESS, 4, 0)
     assert "helps less than another" in table_text(spared)
-    kept = {one.wording.template: one.overall.turns for one in report(policy, batch, own="full").judged}
-    assert (kept["full"], kept["inline"]) == (12, 4)
+    kept = {str(one.wording): one.content.turns for one in report(policy, batch, own="full").judged}
+    assert (kept["full @ before_action"], kept["short @ before_action"], kept["inline @ last_message"]) == (6, 6, 0)
+
+
+def test_if_the_best_may_not_be_used_the_next_one_is_tried(reader, batch) -> None:
+    policy = reader("; do ")
+    reads = policy.reads
+
+    def stubborn(context: str) -> str | None:
+        """With this wording it does what is right, whatever the hint says."""
+        if "Note: right" in context:
+            return "click[ok]"
+        number = context.partition("task ")[2].partition("<|im_end|>")[0]
+        return f"click[good{number}]" if "exactly this action: c" in context else reads(context)
+
+    policy.reads = stubborn
+    outcome = report(policy, batch)
+    kinds = {str(one.wording): one.kind for one in outcome.judged}
+    assert kinds["reply_exactly @ last_message"] is Kind.ANY_HINT
+    assert outcome.best.wording.template == "short"
 
 
 def test_no_wording_is_dropped_before_its_difference_is_resolved(reader, batch) -> None:
