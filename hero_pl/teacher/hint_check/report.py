@@ -92,8 +92,8 @@ def check_hints(
         policy: Loaded.
         arms: What is tried; :attr:`Arm.HINT` is needed.
         own: Template that the configuration has; another one is best only if it surely helps more.
-        drop: Whether to measure in rounds, and wordings that are not taken only in part (:class:`Rounds`); otherwise all
-            of them in every arm.
+        drop: Whether to measure in rounds, and wordings that are not taken only in part (:class:`Rounds`); otherwise
+            all of them in every arm.
     """
     rounds = Rounds(cases, templates, policy)
     judged = rounds.spared(arms, own) if drop else rounds.whole(arms)

@@ -52,10 +52,21 @@ class Rounds:
             arms: What is measured of a wording before it is used.
             own: Template that is measured in any case.
         """
-        dropped = self._dropped(own)
-        out = {one.wording for one in dropped}
-        left = [wording for wording in self.templates if wording not in out]
-        hinted = self._measure(self.cases, left, (Arm.HINT,))
+        first = self._measure(self.cases[::FIRST], list(self.templates), FIRST_ARMS)
+        worse = hopeless([judge(first, reading) for reading in first.readings])
+        dropped = {one.wording: one for one in worse if one.wording.template != own}
+        tried = self._tried([wording for wording in self.templates if wording not in dropped], arms, own)
+        if all(one.kind is not Kind.USABLE for one in tried):  # what helps less may be usable where the best is not
+            less = [wording for wording, one in dropped.items() if one.kind is Kind.LESS]
+            tried += self._tried(less, arms, own)
+        again = {one.wording for one in tried}
+        return [*in_order(tried), *in_order([one for wording, one in dropped.items() if wording not in again])]
+
+    def _tried(self, wordings: Sequence[Wording], arms: Sequence[Arm], own: str | None) -> list[Judged]:
+        """Wordings on all turns: with their hint, and in the other arms until one is usable, or else all of them."""
+        if not wordings:
+            return []
+        hinted = self._measure(self.cases, wordings, (Arm.HINT,))
         readings = {reading.wording: reading for reading in hinted.readings}
         found = {wording: judge(hinted, reading) for wording, reading in readings.items()}
         others = [arm for arm in arms if arm is not Arm.HINT]
@@ -68,20 +79,14 @@ class Rounds:
                 found[one.wording] = judge(more, both)
                 complete.add(one.wording)
 
-        given = [wording for wording in left if wording.template == own]
+        given = [wording for wording in wordings if wording.template == own]
         for one in in_order([one for one in found.values() if one.kind is Kind.USABLE]):
             measure_rest([one.wording, *(wording for wording in given if wording != one.wording)])
             if found[one.wording].kind is Kind.USABLE:
                 break
         else:
-            measure_rest(left)
-        judged = [one if one.wording in complete else _untried(one) for one in found.values()]
-        return [*in_order(judged), *in_order(dropped)]
-
-    def _dropped(self, own: str | None) -> list[Judged]:
-        first = self._measure(self.cases[::FIRST], list(self.templates), FIRST_ARMS)
-        worse = hopeless([judge(first, reading) for reading in first.readings])
-        return [one for one in worse if one.wording.template != own]
+            measure_rest(wordings)
+        return [one if one.wording in complete else _untried(one) for one in found.values()]
 
     def _measure(self, cases: Sequence[Case], wordings: Sequence[Wording], arms: Sequence[Arm]) -> Measured:
         chosen = {wording: self.templates[wording] for wording in wordings}
