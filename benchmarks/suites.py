@@ -91,6 +91,21 @@ METHODS: dict[str, Method] = {
         "HERO, rule-based reflector, live teacher",
         ("configs/baselines/rule_reflector.yaml", "configs/baselines/live_teacher.yaml"),
     ),
+    "hero_periodic": Method(
+        "HERO, teacher copied from the student every 5 steps",
+        ("configs/baselines/rule_reflector.yaml",),
+        {f"{OBJECTIVE}.weights": {"class_path": "PeriodicWeights", "init_args": {"sync_every": 5}}},
+    ),
+    "hero_gated": Method(
+        "HERO, teacher copied every 3 steps if the reward rose",
+        ("configs/baselines/rule_reflector.yaml",),
+        {
+            f"{OBJECTIVE}.weights": {
+                "class_path": "GatedWeights",
+                "init_args": {"sync_every": 3, "smoothing": 0.5},
+            }
+        },
+    ),
     "hero_forward_kl": Method(
         "HERO, forward KL",
         ("configs/baselines/rule_reflector.yaml",),
@@ -114,6 +129,8 @@ OF_WORDINGS = (
     "hero_short",
     "hero_decay",
     "hero_live_teacher",
+    "hero_periodic",
+    "hero_gated",
     "hero_forward_kl",
     "hero_2_updates",
     "hero_4_updates",
