@@ -232,7 +232,7 @@ SUITES: dict[str, Suite] = {
         rates=(2e-4, 4e-4, 8e-4),
         methods=(BASE, "feedback_only", "grpo", "hero_rule", "hero_oracle", "shuffled", "supervised"),
         tuning_world={"world": 1},
-        template="short",
+        template="reply_exactly",
         own={"hero_self": _IN_LINES},
     ),
     "webshop": Suite(
