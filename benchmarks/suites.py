@@ -112,10 +112,14 @@ METHODS: dict[str, Method] = {
         {f"{OBJECTIVE}.divergence": "ForwardKL"},
     ),
     "hero_2_updates": Method(
-        "HERO, 2 updates per batch", ("configs/baselines/rule_reflector.yaml",), {"model.updates_per_batch": 2}
+        "HERO, 2 updates per batch",
+        ("configs/baselines/rule_reflector.yaml",),
+        {"model.updates_per_batch": 2, "model.max_staleness": 1},
     ),
     "hero_4_updates": Method(
-        "HERO, 4 updates per batch", ("configs/baselines/rule_reflector.yaml",), {"model.updates_per_batch": 4}
+        "HERO, 4 updates per batch",
+        ("configs/baselines/rule_reflector.yaml",),
+        {"model.updates_per_batch": 4, "model.max_staleness": 3},
     ),
     "hero_failures": Method(
         "HERO, only turns diagnosed as errors",

@@ -90,6 +90,8 @@ def test_every_method_of_every_suite_is_a_configuration(suite: str, method: str,
     assert (held_out.at_turns, held_out.stage, held_out.episodes) == ([10, 20], "validate", 6)
     assert (held_out.method, held_out.block) == (f"{method} at 0.0003", "somewhere")
     assert (cli.model.optimization.lr, cli.datamodule.seed, cli.config.turn_budget.max_turns) == (3e-4, 4, 20)
+    cli.model.objective.check(cli.datamodule.group_size)  # as the start of a run does
+    cli.model._check_staleness(cli.model.updates_per_batch - 1, method)
     episodes = cli.datamodule.tasks_per_step * cli.datamodule.group_size
     plain = SUITES[suite].values["data"]
     assert episodes == plain["tasks_per_step"] * plain["group_size"], "every method plays as many episodes per step"
