@@ -157,12 +157,13 @@ def at_large(config: str, folder: str, count: int) -> dict[str, Values]:
     }
 
 
-def measured(config: str, folder: str, episodes: int, count: int, more: Sequence[str]) -> dict[str, Values]:
+def measured(folder: str, args: argparse.Namespace) -> dict[str, Values]:
     """All measures of one folder of weights."""
+    more = [f"--{word}" for word in args.set]
     found: dict[str, Values] = {}
-    for world in WORLDS:
-        found |= in_world(config, folder, world, episodes, more)
-    return found | at_large(config, folder, count)
+    for world, data in WORLDS.items():
+        found |= in_world(args.config, folder, world, args.far_episodes if "env" in data else args.episodes, more)
+    return found | at_large(args.config, folder, args.texts)
 
 
 def main() -> None:
@@ -171,14 +172,14 @@ def main() -> None:
     parser.add_argument("--before", required=True, help="folder of the weights before training")
     parser.add_argument("--after", required=True, help="folder after training; with all weights, not an adapter alone")
     parser.add_argument("--config", default=str(ROOT / "configs/smollm2_shop.yaml"))
-    parser.add_argument("--episodes", type=int, default=96, help="per world")
+    parser.add_argument("--episodes", type=int, default=96, help="in each pocket shop")
+    parser.add_argument("--far-episodes", type=int, default=24, help="in each other world; their episodes are long")
     parser.add_argument("--texts", type=int, default=64, help="pieces of text")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings of the configuration")
     parser.add_argument("--out", type=Path, help="also write the figures as JSON and, beside it, the table")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    more = [f"--{word}" for word in args.set]
-    first, second = (measured(args.config, one, args.episodes, args.texts, more) for one in (args.before, args.after))
+    first, second = (measured(one, args) for one in (args.before, args.after))
     found = {name: compared(first[name], second[name]) for name in first}
     text = signed(page(found))
     print(text)
