@@ -121,6 +121,12 @@ METHODS: dict[str, Method] = {
         ("configs/baselines/rule_reflector.yaml",),
         {"model.updates_per_batch": 4, "model.max_staleness": 3},
     ),
+    "grpo_4_updates": Method(
+        "GRPO, group of 8, 4 updates per batch",
+        ("configs/baselines/grpo.yaml",),
+        {"model.updates_per_batch": 4},
+        grouped=True,
+    ),
     "hero_failures": Method(
         "HERO, only turns diagnosed as errors",
         ("configs/baselines/rule_reflector.yaml",),
@@ -138,6 +144,7 @@ OF_WORDINGS = (
     "hero_forward_kl",
     "hero_2_updates",
     "hero_4_updates",
+    "grpo_4_updates",
     "hero_failures",
 )
 """Methods for suites with a real model and a rule-based reflector."""
