@@ -191,10 +191,10 @@ def _mean(values: Values) -> float:
     return sum(value for _, value in values) / len(values) if values else math.nan
 
 
-def page(found: Mapping[str, Mapping[str, Any]]) -> str:
-    """The result as a Markdown table."""
+def page(found: Mapping[str, Mapping[str, Any]], what: str = "skill") -> str:
+    """The result as a Markdown table; ``what`` is the head of the names."""
     return markdown(
-        ["skill", "before", "after", "change, 95 % interval", "", "cases"],
+        [what, "before", "after", "change, 95 % interval", "", "cases"],
         [
             [
                 name,
