@@ -73,7 +73,10 @@ class Rounds:
         complete: set[Wording] = set()
 
         def measure_rest(some: Sequence[Wording]) -> None:
-            more = self._measure(self.cases, [wording for wording in some if wording not in complete], others)
+            left = [wording for wording in some if wording not in complete]
+            if not left:
+                return
+            more = self._measure(self.cases, left, others)
             for one in more.readings:
                 both = replace(one, logprobs={**readings[one.wording].logprobs, **one.logprobs})
                 found[one.wording] = judge(more, both)
