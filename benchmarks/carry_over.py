@@ -166,11 +166,6 @@ def measured(folder: str, args: argparse.Namespace) -> dict[str, Values]:
     return found | at_large(args.config, folder, args.texts)
 
 
-def changed(found: dict[str, Any]) -> dict[str, Any]:
-    """With a verdict that does not say which direction is good."""
-    return {**found, "verdict": {"better": "higher", "worse": "lower"}.get(found["verdict"], found["verdict"])}
-
-
 def main() -> None:
     """Measure both and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -185,7 +180,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     first, second = (measured(one, args) for one in (args.before, args.after))
-    found = {name: changed(compared(first[name], second[name])) for name in first}
+    found = {name: compared(first[name], second[name], "higher", "lower") for name in first}
     text = signed(page(found, "measure"))
     print(text)
     if args.out:

@@ -172,8 +172,8 @@ def probe(before: HuggingFacePolicy, after: HuggingFacePolicy, episodes: int, se
     return {name: compared(first[name], second[name]) for name in first}
 
 
-def compared(first: Values, second: Values) -> dict[str, Any]:
-    """Means, difference with interval, verdict."""
+def compared(first: Values, second: Values, up: str = "better", down: str = "worse") -> dict[str, Any]:
+    """Means, difference with interval, verdict; ``up`` and ``down`` name the directions of a resolved difference."""
     change = bootstrap_mean([(i, new - old) for (i, old), (_, new) in zip(first, second, strict=True)])
     resolved = change["low"] > 0.0 or change["high"] < 0.0
     return {
@@ -182,7 +182,7 @@ def compared(first: Values, second: Values) -> dict[str, Any]:
         "change": change["mean"],
         "low": change["low"],
         "high": change["high"],
-        "verdict": ("better" if change["mean"] > 0 else "worse") if resolved else "not resolved",
+        "verdict": (up if change["mean"] > 0 else down) if resolved else "not resolved",
         "count": len(first),
     }
 
