@@ -111,6 +111,23 @@ METHODS: dict[str, Method] = {
         ("configs/baselines/rule_reflector.yaml",),
         {f"{OBJECTIVE}.divergence": "ForwardKL"},
     ),
+    "hero_sharp": Method(
+        "HERO, teacher at temperature 0.5",
+        ("configs/baselines/rule_reflector.yaml",),
+        {f"{OBJECTIVE}.teacher_temperature": 0.5},
+    ),
+    "feedback_only_sharp": Method(
+        "feedback only, teacher at temperature 0.5",
+        ("configs/baselines/feedback_only.yaml",),
+        {f"{OBJECTIVE}.teacher_temperature": 0.5},
+        shows="hint",
+    ),
+    "shuffled_sharp": Method(
+        "shuffled diagnoses, teacher at temperature 0.5",
+        ("configs/controls/shuffled_diagnosis.yaml",),
+        {f"{OBJECTIVE}.teacher_temperature": 0.5},
+        wraps="batch",
+    ),
     "hero_2_updates": Method(
         "HERO, 2 updates per batch",
         ("configs/baselines/rule_reflector.yaml",),
@@ -142,6 +159,9 @@ OF_WORDINGS = (
     "hero_periodic",
     "hero_gated",
     "hero_forward_kl",
+    "hero_sharp",
+    "feedback_only_sharp",
+    "shuffled_sharp",
     "hero_2_updates",
     "hero_4_updates",
     "grpo_4_updates",

@@ -92,9 +92,13 @@ class TokenizedBatch:
         if wanted:
             yield self._of(wanted)
 
-    def tempered(self, scores: Scores) -> Scores:
-        """Scores at the sampling temperature. All comparisons of student, teacher and rollout use these."""
-        return replace(scores, temperature=self.temperature)
+    def tempered(self, scores: Scores, factor: float = 1.0) -> Scores:
+        """Scores at the sampling temperature. All comparisons of student, teacher and rollout use these.
+
+        Args:
+            factor: Another factor of the temperature, for a teacher that is sharper (below 1) or softer.
+        """
+        return replace(scores, temperature=factor * self.temperature)
 
     def teacher_scored(self) -> TokenizedBatch:
         """The tokens that the teacher scores, in the teacher's order; ``student`` still has all rows."""

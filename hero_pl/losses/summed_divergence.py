@@ -78,7 +78,7 @@ def summed_divergence(
     Args:
         loss: The divergence. Its ``diagnostics`` cover all tokens afterwards.
         student: Scores of N tokens at the sampling temperature; gradients flow. Its ``at_once`` applies to both sides.
-        teacher: Scores of the same tokens at the same temperature; treated as a constant.
+        teacher: Scores of the same tokens at the teacher's temperature; treated as a constant.
         coefficients: ``(N,)`` from ``hero_pl.losses.coefficients``.
         action_ids: ``(N,)`` sampled ids.
         weighing: Multiplies the coefficients.

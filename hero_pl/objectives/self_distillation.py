@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -69,6 +70,10 @@ class SelfDistillation(Objective):
             context.
         scaffold: ``subtract`` removes the effect of the hint's wording without content from the teacher's logits
             (:mod:`hero_pl.teacher.scaffold`); three scored rows per hinted turn instead of one.
+        teacher_temperature: Divides the teacher's logits, in addition to the sampling temperature; 1 as in the paper.
+            Below 1 the teacher is sharper: for policies that rank the action of the hint first but give it a low
+            probability. It makes the student sharper without any hint too, so compare with a control that has the same
+            value.
         probe_turns: Number of hinted turns, the first of the run, on which two metrics are measured:
             ``teacher/hint_sensitivity``, the effect of the hint on the teacher compared with the hint of another turn,
             and ``teacher/hinted_logprob``, its log-probability of the reply that the hint asks for. 0 switches it off.
@@ -94,6 +99,7 @@ class SelfDistillation(Objective):
         skip_first_tokens: int = 0,
         teacher_scoring: Scoring = "auto",
         scaffold: Scaffold = "keep",
+        teacher_temperature: float = 1.0,
         probe_turns: int = 16,
         probe_every: int = 25,
     ) -> None:
@@ -123,6 +129,9 @@ class SelfDistillation(Objective):
                 "scaffold=subtract needs a teacher with a hint template (HindsightTeacher): hints of "
                 f"{type(self.teacher).__name__} have no empty form. Set scaffold to keep."
             )
+        if not 0.0 < teacher_temperature < math.inf:
+            raise ConfigError(f"teacher_temperature={teacher_temperature}: expected a positive number.")
+        self.teacher_temperature = teacher_temperature
         self.probe = HintProbe(probe_turns, probe_every)
         self._seen = (0.0, 0.0)
 
@@ -270,13 +279,17 @@ class SelfDistillation(Objective):
         if self.gate is None and self.correction is None:
             return None
         ids = micro.action_ids
-        others = [micro.tempered(self.weights.scores(policy, rows)).of_actions(ids) for rows in micro.negative_rows]
+        others = [self._tempered(micro, self.weights.scores(policy, rows)).of_actions(ids) for rows in micro.negative_rows]
         return _Weighing(self.gate, self.correction, micro, torch.stack(others) if others else None)
 
     def teacher_scores(self, policy: Policy, micro: TokenizedBatch) -> Scores:
-        """The teacher's scores of the tokens of ``micro``, at the sampling temperature, without gradient."""
+        """The teacher's scores of the tokens of ``micro``, at its temperature, without gradient."""
         views = [self.weights.scores(policy, rows) for rows in (micro.teacher, *micro.scaffold_rows)]
-        return micro.tempered(without_scaffold(*views) if self.subtracts else views[0]).detach()
+        return self._tempered(micro, without_scaffold(*views) if self.subtracts else views[0]).detach()
+
+    def _tempered(self, micro: TokenizedBatch, scores: Scores) -> Scores:
+        """Scores of the teacher at its temperature."""
+        return micro.tempered(scores, self.teacher_temperature)
 
     def after_step(self, policy: Policy) -> None:
         """Update the teacher's weights by their rule."""
