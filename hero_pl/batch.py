@@ -96,6 +96,7 @@ class TokenizedBatch:
         """Scores at the sampling temperature. All comparisons of student, teacher and rollout use these.
 
         Args:
+            scores: Of any tokens.
             factor: Another factor of the temperature, for a teacher that is sharper (below 1) or softer.
         """
         return replace(scores, temperature=factor * self.temperature)

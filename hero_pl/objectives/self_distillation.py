@@ -279,7 +279,8 @@ class SelfDistillation(Objective):
         if self.gate is None and self.correction is None:
             return None
         ids = micro.action_ids
-        others = [self._tempered(micro, self.weights.scores(policy, rows)).of_actions(ids) for rows in micro.negative_rows]
+        hinted = (self._tempered(micro, self.weights.scores(policy, rows)) for rows in micro.negative_rows)
+        others = [scores.of_actions(ids) for scores in hinted]
         return _Weighing(self.gate, self.correction, micro, torch.stack(others) if others else None)
 
     def teacher_scores(self, policy: Policy, micro: TokenizedBatch) -> Scores:

@@ -1,4 +1,4 @@
-"""Student and teacher are compared at the temperature of sampling."""
+"""Student and teacher are compared at the temperature of sampling, times the teacher's own."""
 
 from dataclasses import replace
 from typing import Any
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hero_pl.batch import tokenize
-from hero_pl.errors import TokenAlignmentError
+from hero_pl.errors import ConfigError, TokenAlignmentError
 from hero_pl.losses import Contrastive, GateInputs, JensenShannon, SampledToken
 from hero_pl.objectives.mixed import Credit, Mixed
 from hero_pl.objectives.policy_gradient import PolicyGradient
@@ -88,7 +88,36 @@ def test_bug_14_both_sides_are_compared_at_the_temperature_that_the_batch_was_sa
     torch.testing.assert_close(result.student_logprobs, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_gate_sees_both_sides_and_the_wrong_hints_at_the_temperature_of_the_batch(played: Any) -> None:
+@pytest.mark.parametrize("logits_at_once", [0, 2])
+def test_bug_702_a_sharper_teacher_leaves_the_student_and_the_rollout_as_they_are(
+    logits_at_once: int, played: Any
+) -> None:
+    policy, episodes = played(0.8, logits_at_once=logits_at_once)
+    objective = SelfDistillation(ShopRules(), teacher_temperature=0.5)
+    batch = objective.prepare(episodes, policy, lambda local: local).batch
+    result = objective.loss(policy, batch)
+    per_token = JensenShannon()(policy.score(batch.student) / 0.8, policy.score(batch.teacher) / 0.4)
+    assert result.per_token is not None
+    torch.testing.assert_close(result.per_token, per_token.detach(), rtol=1e-4, atol=1e-6)
+    (batch.coefficient * per_token).sum().backward()
+    expected = [parameter.grad.clone() for parameter in policy.parameters() if parameter.grad is not None]
+    policy.zero_grad()
+    result.loss.backward()
+    found = [parameter.grad for parameter in policy.parameters() if parameter.grad is not None]
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
+    assert float(result.metrics["mismatch/abs_max"]) < 1e-4
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_temperature_of_the_teacher_that_is_no_positive_number_is_refused(temperature: float) -> None:
+    with pytest.raises(ConfigError, match="teacher_temperature"):
+        SelfDistillation(ShopRules(), teacher_temperature=temperature)
+
+
+@pytest.mark.parametrize("of_teacher", [1.0, 0.6])
+def test_a_gate_sees_both_sides_and_the_wrong_hints_at_the_temperature_of_the_batch(
+    of_teacher: float, played: Any
+) -> None:
     policy, episodes = played(0.5)
     seen: list[tuple[Tensor, Tensor, Tensor | None]] = []
 
@@ -98,12 +127,13 @@ def test_a_gate_sees_both_sides_and_the_wrong_hints_at_the_temperature_of_the_ba
             seen.append((*sides, inputs.wrong_hint_log_probs))
             return super().forward(inputs)
 
-    objective = SelfDistillation(ShopRules(), gate=Watching())
+    objective = SelfDistillation(ShopRules(), gate=Watching(), teacher_temperature=of_teacher)
     batch = objective.prepare(episodes, policy, lambda local: local).batch
     objective.loss(policy, batch)
-    for side, rows in zip(seen[0], (batch.student, batch.teacher), strict=False):
-        torch.testing.assert_close(side, (policy.score(rows) / 0.5).log_softmax(-1), rtol=1e-4, atol=1e-5)
-    wrong = (policy.score(batch.negative_rows[0]) / 0.5).log_softmax(-1)
+    for side, rows, factor in zip(seen[0], (batch.student, batch.teacher), (1.0, of_teacher), strict=False):
+        expected = (policy.score(rows) / (0.5 * factor)).log_softmax(-1)
+        torch.testing.assert_close(side, expected, rtol=1e-4, atol=1e-5)
+    wrong = (policy.score(batch.negative_rows[0]) / (0.5 * of_teacher)).log_softmax(-1)
     wrong = wrong.gather(-1, batch.action_ids.unsqueeze(-1)).squeeze(-1)
     assert seen[0][2] is not None
     torch.testing.assert_close(seen[0][2][0], wrong, rtol=1e-4, atol=1e-5)
