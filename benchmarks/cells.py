@@ -21,7 +21,7 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +144,20 @@ def result_of(cell: Cell, out: Path) -> dict[str, Any] | None:
     """Result of the cell, or ``None`` if it has not ended."""
     path = cell.folder(out) / "result.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def finished(out: Path) -> list[tuple[Cell, dict[str, Any]]]:
+    """The cells below a folder that have ended, with their results, whatever code and weights they were run with."""
+    names = {field.name for field in fields(Cell)}
+    found = []
+    for path in sorted(out.rglob("result.json")):
+        said = json.loads((path.parent / "cell.json").read_text(encoding="utf-8"))
+        values = {name: tuple(value) if isinstance(value, list) else value for name, value in said.items()}
+        values["more"] = tuple(values.get("more", {}).items())
+        result = json.loads(path.read_text(encoding="utf-8"))
+        if result["status"] == DONE:
+            found.append((Cell(**{name: value for name, value in values.items() if name in names}), result))
+    return found
 
 
 # -- one cell --------------------------------------------------------------------------------------------------------
@@ -294,9 +308,9 @@ class _into:
 # -- rows ------------------------------------------------------------------------------------------------------------
 
 
-def rows_of(cell: Cell, out: Path, tuned: bool) -> list[dict[str, Any]]:
+def rows_of(cell: Cell, result: dict[str, Any] | None, tuned: bool) -> list[dict[str, Any]]:
     """One row per budget, including the untrained policy at 0; also for cells that crashed or were not run."""
-    result = result_of(cell, out) or dict(NOTHING)
+    result = result or dict(NOTHING)
     marks = [0] if cell.method == BASE else [0, *cell.budgets]
     empty = dict.fromkeys((*VALUES, *SPENT, "steps"))
     return [

@@ -187,7 +187,7 @@ def endpoint(args: argparse.Namespace) -> tuple[str, str] | None:
 
 def collect(cells: Sequence[Cell], out: Path, tuned: bool) -> list[dict[str, Any]]:
     """Rows of all cells, including those that crashed or were not run."""
-    return [row for cell in cells for row in rows_of(cell, out, tuned and cell.method != BASE)]
+    return [row for cell in cells for row in rows_of(cell, result_of(cell, out), tuned and cell.method != BASE)]
 
 
 def tune(args: argparse.Namespace) -> dict[str, float]:

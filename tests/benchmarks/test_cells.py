@@ -86,7 +86,7 @@ def test_one_cell_that_dies_or_fails_takes_no_other_with_it(grid: list[Cell], tm
     assert "exit status 9" in results[1]["error"]
     assert results[2]["error"] == "ValueError: seed 2"
     assert sum("crashed" in line for line in lines) == 2
-    rows = [row for cell in grid for row in rows_of(cell, tmp_path, False)]
+    rows = [row for cell in grid for row in rows_of(cell, result_of(cell, tmp_path), False)]
     assert [row["status"] for row in rows if row["budget"] == 20] == ["done", "crashed", "crashed", "done"]
 
 
@@ -118,7 +118,7 @@ def test_an_interrupted_grid_continues_where_it_stopped(grid: list[Cell], tmp_pa
 
 
 def test_a_cell_without_a_result_was_not_run(tmp_path: Path) -> None:
-    rows = rows_of(CELL, tmp_path, False)
+    rows = rows_of(CELL, result_of(CELL, tmp_path), False)
     assert [(row["budget"], row["status"], row["success"]) for row in rows] == [
         (0, "not run", None),
         (10, "not run", None),
@@ -135,7 +135,7 @@ def test_a_crashed_run_keeps_the_budgets_that_it_had_reached(tmp_path: Path) -> 
     ]
     (run / "eval.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     keep(CELL, tmp_path, "RuntimeError: out of memory")
-    rows = rows_of(CELL, tmp_path, False)
+    rows = rows_of(CELL, result_of(CELL, tmp_path), False)
     assert [row["success"] for row in rows] == [0.5, 1.0, None]
     assert {row["error"] for row in rows} == {"RuntimeError: out of memory"}
 
@@ -150,7 +150,7 @@ def test_of_a_crashed_run_broken_episodes_and_a_torn_line_are_left_out(tmp_path:
     (run / "eval.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + torn)
     with pytest.warns(TornLineWarning):
         assert keep(CELL, tmp_path, "RuntimeError: out of memory") == "crashed"
-    rows = rows_of(CELL, tmp_path, False)
+    rows = rows_of(CELL, result_of(CELL, tmp_path), False)
     assert [(row["success"], row["reward"], row["episodes"]) for row in rows[:2]] == [(1.0, 1.0, 1), (None, None, None)]
 
 
@@ -175,7 +175,8 @@ def numbers(cell: Cell, out: Path) -> list[dict[str, Any]]:
     assert (result_of(cell, out) or {})["status"] == "done", (cell.folder(out) / "log.txt").read_text()
     timed = ("train_cpu_s", "wall_s")
     return [
-        {name: value for name, value in row.items() if name not in timed} for row in rows_of(cell, out, tuned=False)
+        {name: value for name, value in row.items() if name not in timed}
+        for row in rows_of(cell, result_of(cell, out), tuned=False)
     ]
 
 
