@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -30,6 +30,17 @@ NEW_TOKENS, SCORED_TOKENS = 8192, 2048
 Reply = tuple[int, ...]
 Values = tuple[float | None, ...]
 """Log-probability of a whole reply per turn, in nats; ``None`` where it was not measured."""
+Flags = tuple[bool | None, ...]
+"""One answer per turn; ``None`` where it was not measured."""
+
+
+class Scored(NamedTuple):
+    """Scores of one reply."""
+
+    logprob: float
+    """Of the whole reply, in nats."""
+    first: bool
+    """Whether each of its tokens is the most likely one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +50,8 @@ class Reading:
     wording: Wording
     logprobs: Mapping[Arm, Values]
     """Of the wanted reply; under :attr:`Arm.WRONG` of the wrong one."""
+    first: Flags
+    """Whether the hint makes the wanted reply the one of greedy decoding."""
     refused: str = ""
     """Reason why the chat template does not accept this wording."""
 
@@ -77,7 +90,7 @@ def measure(
     refused: dict[Wording, str] = {}
     bare: list[float | None] = []
     bare_wrong: list[float | None] = []
-    columns: dict[tuple[Wording, Arm], list[float | None]] = {(w, arm): [] for w in templates for arm in arms}
+    columns: dict[tuple[Wording, Arm], list[Scored | None]] = {(w, arm): [] for w in templates for arm in arms}
     for case in cases:
         asked: dict[tuple[Wording, Arm], tuple[Reply, Reply]] = {}
         for wording, arm in columns:
@@ -93,8 +106,8 @@ def measure(
         prompt = case.turn.prompt_ids
         pairs = [(prompt, case.wanted), *([(prompt, case.wrong)] if case.wrong else []), *asked.values()]
         scored = scorer(prompt, pairs)
-        bare.append(scored.get((prompt, case.wanted)))
-        bare_wrong.append(scored.get((prompt, case.wrong)) if case.wrong else None)
+        bare.append(_logprob(scored.get((prompt, case.wanted))))
+        bare_wrong.append(_logprob(scored.get((prompt, case.wrong))) if case.wrong else None)
         for key, column in columns.items():
             column.append(scored.get(asked[key]) if key in asked else None)
     return Measured(
@@ -103,7 +116,12 @@ def measure(
         tuple(bare),
         tuple(bare_wrong),
         tuple(
-            Reading(wording, {arm: tuple(columns[wording, arm]) for arm in arms}, refused.get(wording, ""))
+            Reading(
+                wording,
+                {arm: tuple(map(_logprob, columns[wording, arm])) for arm in arms},
+                tuple(one and one.first for one in columns.get((wording, Arm.HINT), [None] * len(cases))),
+                refused.get(wording, ""),
+            )
             for wording in templates
         ),
         scorer.tokens,
@@ -144,6 +162,7 @@ def joined(parts: Sequence[Measured]) -> Measured:
                     arm: tuple(value for part in parts for value in part.readings[i].logprobs[arm])
                     for arm in reading.logprobs
                 },
+                first=tuple(flag for part in parts for flag in part.readings[i].first),
                 refused=next((part.readings[i].refused for part in parts if part.readings[i].refused), ""),
             )
             for i, reading in enumerate(parts[0].readings)
@@ -154,23 +173,37 @@ def joined(parts: Sequence[Measured]) -> Measured:
     )
 
 
-def reply_logprobs(
-    policy: Policy, rows: Sequence[tuple[Reply, Reply]], weights: TeacherWeights | None = None
-) -> list[float]:
-    """Log-probability, in nats, of each reply after its context.
+def reply_logprobs(policy: Policy, rows: Sequence[tuple[Reply, Reply]]) -> list[float]:
+    """Log-probability, in nats, of each reply after its context, by the present weights.
 
     Args:
         policy: Loaded.
         rows: ``(context, reply)`` ids.
-        weights: Which score; default: the present ones.
+    """
+    return [one.logprob for one in score_replies(policy, rows, LiveWeights())]
+
+
+def score_replies(policy: Policy, rows: Sequence[tuple[Reply, Reply]], weights: TeacherWeights) -> list[Scored]:
+    """Score each reply after its context.
+
+    Args:
+        policy: Loaded.
+        rows: ``(context, reply)`` ids.
+        weights: Which score.
     """
     scored = [ScoreRow(context + reply, ((len(context), len(context) + len(reply)),)) for context, reply in rows]
     if not scored:
         return []
-    scores = (weights or LiveWeights()).scores(policy, scored)
+    scores = weights.scores(policy, scored)
     ids = torch.tensor([i for _, reply in rows for i in reply], device=scores.values.device)
-    log_probs = scores.of_actions(ids).split_with_sizes([len(reply) for _, reply in rows])
-    return [float(part.sum()) for part in log_probs]
+    log_probs, best = scores.of_actions_and_best(ids)
+    sizes = [len(reply) for _, reply in rows]
+    parts = zip(log_probs.split_with_sizes(sizes), (best == ids).split_with_sizes(sizes), strict=True)
+    return [Scored(float(part.sum()), bool(first.all())) for part, first in parts]
+
+
+def _logprob(scored: Scored | None) -> float | None:
+    return None if scored is None else scored.logprob
 
 
 class _Scorer:
@@ -187,14 +220,14 @@ class _Scorer:
         """Tokens that went through the network."""
         return self.scorer.forwarded
 
-    def __call__(self, prompt: Reply, pairs: Sequence[tuple[Reply, Reply]]) -> dict[tuple[Reply, Reply], float]:
-        """Log-probability by ``(context, reply)``; each pair is scored once."""
+    def __call__(self, prompt: Reply, pairs: Sequence[tuple[Reply, Reply]]) -> dict[tuple[Reply, Reply], Scored]:
+        """Scores by ``(context, reply)``; each pair is scored once."""
         different = list(dict.fromkeys(pairs))
         fitting = [pair for pair in different if len(pair[0]) + len(pair[1]) <= self.policy.max_length]
         self.too_long += len(different) - len(fitting)
-        scored: dict[tuple[Reply, Reply], float] = {}
+        scored: dict[tuple[Reply, Reply], Scored] = {}
         for part in _parts(fitting, len(prompt)):
-            scored |= zip(part, reply_logprobs(self.policy, part, self.weights), strict=True)
+            scored |= zip(part, score_replies(self.policy, part, self.weights), strict=True)
         return scored
 
 

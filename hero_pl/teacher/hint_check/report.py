@@ -74,6 +74,11 @@ WEAK = (
     "Even with its hint the corrected action stays unlikely. Long replies are always that; if actions are short, the "
     "policy needs a warm start before hints can teach it."
 )
+FLAT = 0.15
+SHARPER = (
+    "The hint puts the corrected action first more often than it makes it likely: a sharper teacher, "
+    "teacher_temperature 0.5, teaches more of it."
+)
 
 
 def check_hints(
@@ -138,12 +143,13 @@ def summary(report: HintReport) -> str:
     best = report.best
     if best is None:
         return f"No wording surely helps on {turns} ({cost})."
-    before, after = report.bare["wanted"], best.probability[Arm.HINT.value]
+    before, after, first = report.bare["wanted"], best.probability[Arm.HINT.value], best.first["blamed"]
     line = (
-        f"{best.wording}: P(corrected action) {before:.2f} without hint, {after:.2f} with it; all turns "
-        f"{best.overall}; on {turns} ({cost})."
+        f"{best.wording}: P(corrected action) {before:.2f} without hint, {after:.2f} with it, first on {first:.2f} of "
+        f"the blamed turns; all turns {best.overall}; on {turns} ({cost})."
     )
-    return line if after >= UNLIKELY else f"{line} {WEAK}"
+    advice = WEAK if after < UNLIKELY else SHARPER if first - after >= FLAT else ""
+    return f"{line} {advice}".rstrip()
 
 
 def refusal(report: HintReport) -> str:
@@ -239,7 +245,7 @@ def _judged(one: Judged) -> dict[str, Any]:
     changes = ("overall", "blamed", "right", "obeyed", "shuffled", "content", "scaffold", "feedback")
     values: dict[str, Any] = {"verdict": one.kind.value, "refused": one.refused or None}
     values |= {name: asdict(change) if (change := getattr(one, name)).turns else None for name in changes}
-    return {**values, "probability": one.probability, "gain_nats": one.gain}
+    return {**values, "probability": one.probability, "gain_nats": one.gain, "ranked_first": one.first}
 
 
 def _plain(value: Any) -> Any:

@@ -78,7 +78,8 @@ class Rounds:
                 return
             more = self._measure(self.cases, left, others)
             for one in more.readings:
-                both = replace(one, logprobs={**readings[one.wording].logprobs, **one.logprobs})
+                hint = readings[one.wording]
+                both = replace(one, logprobs={**hint.logprobs, **one.logprobs}, first=hint.first)
                 found[one.wording] = judge(more, both)
                 complete.add(one.wording)
 

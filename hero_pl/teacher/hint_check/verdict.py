@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from hero_pl.runs.intervals import LEVEL, student_quantile
 from hero_pl.teacher.hint_check.cases import Arm
-from hero_pl.teacher.hint_check.measure import Measured, Reading, Values
+from hero_pl.teacher.hint_check.measure import Flags, Measured, Reading, Values
 from hero_pl.teacher.wordings import Wording
 
 NOTHING = 0.25
@@ -103,6 +103,8 @@ class Judged:
     turns called right (``right``)."""
     gain: dict[str, float]
     """Mean change of the log-probability by the hint, in nats per reply, on ``blamed`` and ``right`` turns."""
+    first: dict[str, float]
+    """Share of the ``blamed`` and the ``right`` turns on which the hint makes the wanted reply the most likely one."""
     refused: str = ""
 
 
@@ -135,6 +137,7 @@ def judge(measured: Measured, reading: Reading) -> Judged:
         change(Arm.FEEDBACK, blamed),
         probability,
         {"blamed": _mean_gain(measured, reading, blamed), "right": _mean_gain(measured, reading, right)},
+        {"blamed": _share(reading.first, blamed), "right": _share(reading.first, right)},
         reading.refused,
     )
 
@@ -159,6 +162,11 @@ def _kind(own: Change, overall: Change, obeyed: Change, content: Change, scaffol
 def _mean_probability(values: Values, turns: Sequence[int]) -> float:
     known = [math.exp(value) for i in turns if (value := values[i]) is not None]
     return math.fsum(known) / len(known) if known else math.nan
+
+
+def _share(flags: Flags, turns: Sequence[int]) -> float:
+    known = [flag for i in turns if (flag := flags[i]) is not None]
+    return sum(known) / len(known) if known else math.nan
 
 
 def _mean_gain(measured: Measured, reading: Reading, turns: Sequence[int]) -> float:

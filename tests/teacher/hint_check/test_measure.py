@@ -40,6 +40,7 @@ def test_a_reply_that_the_hint_names_gains_what_the_model_gives_it(reader, batch
     assert short.logprobs[Arm.WRONG][4:] == (None,) * 4
     assert short.logprobs[Arm.SCAFFOLD] == pytest.approx(measured.bare)
     assert full.logprobs[Arm.HINT] == pytest.approx(measured.bare)  # it is not read
+    assert (short.first, full.first) == ((True,) * 4 + (False,) * 4, (False,) * 8)
     assert measured.blamed == (True,) * 4 + (False,) * 4
 
 
@@ -123,11 +124,11 @@ def test_a_network_that_runs_the_conversation_once_gives_the_same_numbers(shop, 
 def test_few_logits_exist_at_the_same_time(shop, monkeypatch) -> None:
     policy, cases = shop
     seen = []
-    score = measuring.reply_logprobs
+    score = measuring.score_replies
     monkeypatch.setattr(measuring, "SCORED_TOKENS", 20)
     monkeypatch.setattr(
         measuring,
-        "reply_logprobs",
+        "score_replies",
         lambda policy, rows, weights: seen.append(sum(len(r) for _, r in rows)) or score(policy, rows, weights),
     )
     narrow = measure(cases[:2], templates(Wording("short", "before_action")), policy, ALL)

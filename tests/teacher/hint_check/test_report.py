@@ -5,8 +5,8 @@ import json
 import pytest
 
 from hero_pl.teacher.hindsight import HindsightTeacher
-from hero_pl.teacher.hint_check.cases import ALL, make_cases
-from hero_pl.teacher.hint_check.report import WEAK, check_hints, choice, draw, refusal, summary, table_text
+from hero_pl.teacher.hint_check.cases import ALL, Arm, make_cases
+from hero_pl.teacher.hint_check.report import SHARPER, WEAK, check_hints, choice, draw, refusal, summary, table_text
 from hero_pl.teacher.hint_check.report import _best as best_of
 from hero_pl.teacher.hint_check.verdict import Change, Judged, Kind
 from hero_pl.teacher.render import HintTemplate
@@ -41,7 +41,7 @@ def test_of_wordings_that_help_alike_the_first_is_taken(reader, batch) -> None:
 
 def judged(template: str, mean: float, half: float) -> Judged:
     change = Change(mean, mean - half, mean + half, 32, 10)
-    return Judged(Wording(template), Kind.USABLE, *[change] * 7, change, {}, {})
+    return Judged(Wording(template), Kind.USABLE, *[change] * 7, change, {}, {}, {})
 
 
 def test_bug_699_the_wording_that_helps_most_is_taken_unless_the_own_one_may_be_as_good() -> None:
@@ -101,6 +101,21 @@ def test_a_corrected_action_that_stays_unlikely_is_reported(reader, batch) -> No
     assert WEAK in summary(report(policy, batch))
     policy.strength = 20.0
     assert WEAK not in summary(report(policy, batch))
+
+
+def test_a_hint_that_ranks_the_corrected_action_first_but_leaves_it_unlikely_asks_for_a_sharper_teacher(
+    reader, batch
+) -> None:
+    policy = reader("; do ")
+    policy.strength = 8.0
+    outcome = report(policy, batch)
+    assert outcome.best.first == {"blamed": 1.0, "right": 0.0}
+    assert 0.1 < outcome.best.probability[Arm.HINT.value] < 0.6
+    assert "first on 1.00 of the blamed turns" in summary(outcome)
+    assert SHARPER in summary(outcome)
+    assert outcome.to_json()["wordings"][0]["ranked_first"] == {"blamed": 1.0, "right": 0.0}
+    policy.strength = 20.0
+    assert SHARPER not in summary(report(policy, batch))
 
 
 def test_a_policy_that_reads_nothing_has_no_best_wording(reader, batch) -> None:

@@ -30,7 +30,9 @@ def kind(hint, wrong=0.0, shuffled=-1.0, scaffold=0.0, noise=0.05, episodes=EPIS
         0,
         0,
     )
-    return judge(measured, Reading(Wording("short"), {arm: (*values[arm], *of_right[arm]) for arm in ALL}))
+    return judge(
+        measured, Reading(Wording("short"), {arm: (*values[arm], *of_right[arm]) for arm in ALL}, (True,) * 2 * turns)
+    )
 
 
 def test_a_preference_lies_between_minus_one_and_one() -> None:
