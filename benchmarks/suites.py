@@ -261,7 +261,10 @@ SUITES: dict[str, Suite] = {
         oracle="TextWorldOracle",
         expert={"class_path": "TextWorldDemonstrations"},
         rates=(2e-4, 4e-4, 8e-4),
-        methods=(BASE, "feedback_only", "grpo", "hero_rule", "hero_oracle", "shuffled", "supervised"),
+        methods=(
+            *(BASE, "feedback_only", "grpo", "hero_rule", "hero_oracle", "shuffled", "supervised"),
+            *("hero_sharp", "feedback_only_sharp", "shuffled_sharp"),
+        ),
         tuning_world={"world": 1},
         template="reply_exactly",
         own={"hero_self": _IN_LINES},
