@@ -37,6 +37,13 @@ class Method:
     grouped: bool = False
     """Whether it plays groups of eight, so an eighth of the tasks per step."""
 
+    @property
+    def follows_rules(self) -> bool:
+        """Whether its diagnoses are those of the suite's rule-based reflector, as they are."""
+        return not {"configs/baselines/rule_reflector.yaml", "configs/controls/empty_hint.yaml"}.isdisjoint(
+            self.overlays
+        )
+
 
 METHODS: dict[str, Method] = {
     BASE: Method("Base, not trained"),
@@ -66,6 +73,7 @@ METHODS: dict[str, Method] = {
         shows="hint",
     ),
     "generic": Method("generic diagnoses", ("configs/controls/generic_diagnosis.yaml",), wraps="generic"),
+    "empty_hint": Method("empty hints", ("configs/controls/empty_hint.yaml",), shows="hint"),
     "supervised": Method("supervised by an expert, a ceiling", ("configs/baselines/supervised.yaml",), taught=True),
     "hero_auto": Method(
         "HERO, wording chosen by measurement",
@@ -330,7 +338,7 @@ def available(suite: Suite, endpoint: Sequence[str] | None = None) -> list[str]:
     """Methods that the suite can run, in the order of the table."""
     missing = {name for name, method in METHODS.items() if not all((ROOT / path).is_file() for path in method.overlays)}
     if not suite.rules:
-        missing.add("hero_rule")
+        missing.update(name for name, method in METHODS.items() if method.follows_rules and name != "hero_oracle")
     if not suite.oracle:
         missing.add("hero_oracle")
     if not endpoint:
@@ -344,7 +352,7 @@ def why_not(suite: Suite, method: str) -> str:
     """The reason why :func:`available` leaves out a method."""
     if method not in METHODS:
         return f"unknown method; expected one of {', '.join(METHODS)}, or the file name of an overlay in configs"
-    if method == "hero_rule" and not suite.rules:
+    if METHODS[method].follows_rules and method != "hero_oracle" and not suite.rules:
         return f"the suite {suite.name} has no rule-based reflector"
     if method == "hero_oracle" and not suite.oracle:
         return f"the suite {suite.name} has no oracle"
@@ -378,8 +386,8 @@ def settings(suite: Suite, name: str, endpoint: Sequence[str] | None = None, sta
         found.setdefault(f"{OBJECTIVE}.teacher.init_args.template", "short" if template == "auto" else template)
     if method.taught:
         found["data.demonstrations"] = dict(suite.expert)
-    if name in ("hero_rule", "hero_oracle"):
-        found[f"{OBJECTIVE}.reflector"] = {"class_path": suite.rules if name == "hero_rule" else suite.oracle}
+    if name == "hero_oracle" or method.follows_rules:
+        found[f"{OBJECTIVE}.reflector"] = {"class_path": suite.oracle if name == "hero_oracle" else suite.rules}
     elif method.wraps:
         inner = {"class_path": suite.rules} if suite.rules else objective["reflector"]
         arguments = {"inner": inner, "mode": method.wraps, "seed": 0}

@@ -235,3 +235,14 @@ class FeedbackOnlyTeacher(HindsightTeacher):
         if not turn.observation.strip():
             return None
         return super()._hint(trajectory, turn, diagnosis, dialect)
+
+
+class EmptyHintTeacher(HindsightTeacher):
+    """Shows the wording of the hint with nothing in it, on the same turns: a control for the wording alone.
+
+    Its arguments are those of :class:`HindsightTeacher`; the content they choose decides only which turns have a hint.
+    """
+
+    def _hint(self, trajectory: Trajectory, turn: Turn, diagnosis: Diagnosis | None, dialect: Dialect) -> Hint | None:
+        hint = super()._hint(trajectory, turn, diagnosis, dialect)
+        return hint and replace(hint, text=self.scaffold, target=None)

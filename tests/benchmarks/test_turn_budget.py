@@ -95,6 +95,8 @@ def test_every_method_of_every_suite_is_a_configuration(suite: str, method: str,
     episodes = cli.datamodule.tasks_per_step * cli.datamodule.group_size
     plain = SUITES[suite].values["data"]
     assert episodes == plain["tasks_per_step"] * plain["group_size"], "every method plays as many episodes per step"
+    if METHODS[method].follows_rules and method != "hero_oracle":
+        assert type(cli.model.objective.reflector).__name__ == SUITES[suite].rules
 
 
 def test_the_two_reflectors_of_textworld_are_arms_of_its_suite(tmp_path: Path) -> None:

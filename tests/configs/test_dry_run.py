@@ -180,9 +180,19 @@ def test_a_control_wraps_the_rules_and_keeps_the_hint(control, compose) -> None:
     assert objective.teacher.include_next_observation is objective.teacher.include_reward is feedback
 
 
+def test_the_control_without_content_has_the_hint_of_the_rules(compose) -> None:
+    true, empty = (
+        compose(QUICKSTART, CONFIGS / path).model.objective
+        for path in ("baselines/rule_reflector.yaml", "controls/empty_hint.yaml")
+    )
+    assert type(empty.teacher) is hindsight.EmptyHintTeacher
+    assert type(empty.reflector) is type(true.reflector) is ShopRules
+    assert empty.teacher.scaffold == true.teacher.scaffold
+
+
 def test_every_overlay_is_described_by_a_test() -> None:
     named = runpy.run_path(str(Path(__file__).with_name("test_named_methods.py")))["METHODS"]
-    assert {path.stem for path in OVERLAYS} == {*EXPECTED, *VARIANTS, *MIXES, *MODES, *named}
+    assert {path.stem for path in OVERLAYS} == {*EXPECTED, *VARIANTS, *MIXES, *MODES, "empty_hint", *named}
 
 
 def test_the_robust_preset_freezes_teacher_and_reflector_and_keeps_the_reflector_s_mode(compose) -> None:

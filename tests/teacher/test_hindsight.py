@@ -8,7 +8,7 @@ from hero_pl.chat.actions import PlainText, ReAct, ToolCall
 from hero_pl.errors import ConfigError
 from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.scalars import measured
-from hero_pl.teacher.hindsight import FeedbackOnlyTeacher, HindsightTeacher
+from hero_pl.teacher.hindsight import EmptyHintTeacher, FeedbackOnlyTeacher, HindsightTeacher
 from hero_pl.teacher.render import CUT, HintTemplate
 from hero_pl.types import Diagnosis, Reflection, StopReason, Trajectory, Turn
 
@@ -97,6 +97,16 @@ def test_feedback_only_never_shows_the_diagnosis() -> None:
 def render(template: HintTemplate, observation: str, target: str | None) -> str:
     facts = {"next_observation": observation, "reward": None, "outcome": "", "diagnosis": "D" * 100}
     return template.render(len, {**facts, "confidence": "high", "target": target})
+
+
+def test_an_empty_hint_has_the_wording_and_nothing_else_on_the_same_turns() -> None:
+    teacher = EmptyHintTeacher(min_confidence="medium")
+    hint = hints(teacher, Diagnosis("WHY", "high", TARGET))
+    assert hint.text == hint.scaffold == HindsightTeacher().scaffold
+    assert not any(word in hint.text for word in ("WHY", "SEEN", "click[red]", "failure"))
+    assert (hint.confidence, hint.is_failure, hint.target) == ("high", True, None)
+    assert hints(teacher, Diagnosis("WHY", "low")) is None
+    assert hints(teacher, None) is None
 
 
 def test_the_observation_gives_way_first_then_the_target_never_the_diagnosis() -> None:
