@@ -121,19 +121,16 @@ METHODS: dict[str, Method] = {
     ),
     "hero_sharp": Method(
         "HERO, teacher at temperature 0.5",
-        ("configs/baselines/rule_reflector.yaml",),
-        {f"{OBJECTIVE}.teacher_temperature": 0.5},
+        ("configs/baselines/rule_reflector.yaml", "configs/baselines/sharp_teacher.yaml"),
     ),
     "feedback_only_sharp": Method(
         "feedback only, teacher at temperature 0.5",
-        ("configs/baselines/feedback_only.yaml",),
-        {f"{OBJECTIVE}.teacher_temperature": 0.5},
+        ("configs/baselines/feedback_only.yaml", "configs/baselines/sharp_teacher.yaml"),
         shows="hint",
     ),
     "shuffled_sharp": Method(
         "shuffled diagnoses, teacher at temperature 0.5",
-        ("configs/controls/shuffled_diagnosis.yaml",),
-        {f"{OBJECTIVE}.teacher_temperature": 0.5},
+        ("configs/controls/shuffled_diagnosis.yaml", "configs/baselines/sharp_teacher.yaml"),
         wraps="batch",
     ),
     "hero_2_updates": Method(

@@ -119,6 +119,7 @@ VARIANTS = {
     "gated_divergence": ("gate", losses.StepDivergence),
     "gated_entropy": ("gate", losses.HighEntropy),
     "failures_only": ("failures_only", bool),
+    "sharp_teacher": ("teacher_temperature", float),
     "off_policy": ("correction", losses.SequenceMask),
 }
 
