@@ -24,7 +24,7 @@ CHANGES = {
     "wrong target obeyed": "obeyed",
     "empty scaffold": "scaffold",
 }
-HEAD = ("wording", "verdict", *CHANGES, "P(target)", "P(right)")
+HEAD = ("wording", "verdict", *CHANGES, "P(target)", "target first", "P(right)")
 
 
 def main() -> None:
@@ -49,7 +49,7 @@ def section(path: Path) -> str:
         f"{report['tokens']} tokens, {report['seconds']:.0f} s. Best: {chosen}."
     )
     bare = report["no_hint"]
-    rows = [("no hint", "", "", "", "", "", "", share(bare["wanted"]), share(bare["right"]))]
+    rows = [("no hint", "", "", "", "", "", "", share(bare["wanted"]), "", share(bare["right"]))]
     rows += [row(wording) for wording in report["wordings"]]
     return f"## {path.stem.removeprefix('hints-')}\n\n{said}\n\n{markdown(HEAD, rows)}"
 
@@ -62,6 +62,7 @@ def row(wording: dict[str, Any]) -> tuple[str, ...]:
         wording["verdict"],
         *(change(wording[key]) for key in CHANGES.values()),
         share(p["hint"]),
+        share(wording.get("ranked_first", {}).get("blamed")),  # older reports have none
         share(p["right"]),
     )
 
