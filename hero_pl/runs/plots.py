@@ -149,7 +149,10 @@ def draw_methods(
     for axes in figure.axes:
         entries |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     if entries:
-        figure.legend(entries.values(), entries, loc="outside lower center", ncols=5, frameon=False, fontsize=8)
+        # about 16 characters of this size per inch; a legend that is wider than the figure would be cut
+        fitting = int(figure.get_figwidth() * 16 / (max(map(len, entries)) + 8))
+        columns = max(1, min(5, fitting))
+        figure.legend(entries.values(), entries, loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(out, dpi=150, format="svg" if out.suffix.lower() == ".svg" else "png")

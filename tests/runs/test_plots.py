@@ -9,9 +9,12 @@ import pytest
 
 from hero_pl.errors import HeroError
 from hero_pl.runs.plots import (
+    PANELS,
     Curve,
+    Panel,
     band,
     best_column,
+    draw_methods,
     find_metrics,
     method_name,
     plot_run,
@@ -188,3 +191,24 @@ def test_a_panel_per_logged_metric_in_the_format_of_the_suffix(tmp_path, monkeyp
     plot_run(tmp_path, tmp_path / "curves.png")
     assert [axes.get_title("left") for axes in figures[1].axes] == ["success"]
     assert figures[1].axes[0].texts[0].get_text() == "not logged"
+
+
+@pytest.mark.parametrize(("methods", "length"), [(5, 12), (7, 40), (3, 90)])
+def test_a_legend_is_no_wider_than_its_figure(methods, length, tmp_path, monkeypatch):
+    import matplotlib.figure
+
+    figures = []
+
+    class Figure(matplotlib.figure.Figure):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            figures.append(self)
+
+    monkeypatch.setattr(matplotlib.figure, "Figure", Figure)
+    run = {"val/success": Curve(np.array([0.0, 8.0]), np.array([0.1, 0.5]))}
+    shown = {f"{number} {'method ' * 20}"[:length]: [run] for number in range(methods)}
+    draw_methods(shown, tmp_path / "curves.png", [*PANELS[:1], Panel("more", ("val/success",))])
+    (legend,) = figures[0].legends
+    frame, whole = legend.get_window_extent(), figures[0].bbox
+    assert whole.x0 <= frame.x0 < frame.x1 <= whole.x1
+    assert len(legend.texts) == methods
