@@ -20,8 +20,9 @@ from typing import Any
 
 import torch
 from diagnosis_quality import Verdicts, reviews, verdicts_of
+from methods import OBJECTIVE, ROOT
 from provenance import signed
-from suites import OBJECTIVE, ROOT, SUITES
+from suites import SUITES
 from tables import markdown
 
 from hero_pl.cli.lightning import instantiate

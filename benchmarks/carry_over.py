@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import yaml
+from methods import ROOT
 from provenance import signed
 from skills_probe import Values, compared, page
-from suites import ROOT
 
 from hero_pl.cli.lightning import instantiate
 from hero_pl.policy.sampling import Sampling

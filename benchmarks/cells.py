@@ -26,8 +26,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from methods import BASE, ROOT, method_of
 from provenance import commit
-from suites import BASE, ROOT, SUITES, method_of, nested, policy_folder, settings
+from suites import SUITES, nested, policy_folder, settings
 
 from hero_pl.runs.evaluations import EVAL_FILE
 from hero_pl.runs.jsonl import read_lines

@@ -19,8 +19,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from methods import OBJECTIVE, ROOT
 from provenance import signed
-from suites import OBJECTIVE, ROOT
 from tables import markdown
 
 GIB = 2**30

@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from suites import ROOT
+from methods import ROOT
 from tables import (
     Row,
     budgets,

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from suites import BASE, METHODS
+from methods import BASE, METHODS
 
 from hero_pl.runs.intervals import mean_interval
 

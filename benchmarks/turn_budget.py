@@ -28,7 +28,8 @@ from typing import Any
 
 import yaml
 from cells import CRASHED, DONE, Cell, adopt, prepare, result_of, rows_of
-from suites import BASE, METHODS, SUITES, available, base_policies, method_of, why_not
+from methods import BASE, METHODS, method_of
+from suites import SUITES, available, base_policies, why_not
 from tables import choose, draw, read_rows, report, tuning_table, write_rows
 from workers import run_cells
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from carry_over import PIECE, WORLDS, at_large, in_world, instructions, pieces
-from suites import ROOT
+from methods import ROOT
 
 from hero_pl.policy.huggingface import HuggingFacePolicy
 

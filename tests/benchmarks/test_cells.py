@@ -9,7 +9,7 @@ import pytest
 import yaml
 from cell_endings import all_done, by_seed
 from cells import Cell, curve, keep, prepare, result_of, rows_of, run_cell
-from suites import METHODS
+from methods import METHODS
 from workers import run_cells
 
 from hero_pl.runs.jsonl import TornLineWarning

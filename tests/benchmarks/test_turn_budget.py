@@ -8,7 +8,8 @@ import pytest
 import turn_budget
 import yaml
 from cells import Cell
-from suites import BASE, METHODS, ROOT, SUITES, available, method_of, settings
+from methods import BASE, METHODS, ROOT, method_of
+from suites import SUITES, available, settings
 from tables import read_rows
 from turn_budget import given_rates, main_cells, options, tuning_cells
 
