@@ -1,4 +1,4 @@
-"""The mechanism claims on the pocket shop, as means of three seeds at learning rate 1e-3.
+"""The mechanism claims on the pocket shop, as means of two seeds at learning rate 1e-3.
 
 The suite is a mechanism check whose answer is built in (see docs/results.md); that the answer comes out is a test of
 the whole loop: rollouts, reflection, hints, both sides' layout, divergence, teacher weights, budget and evaluation.
@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-SEEDS = (0, 1, 2)
-BUDGETS = (250, 500)
-METHODS = ("feedback_only", "grpo", "hero_rule", "shuffled")
+SEEDS = (0, 1)
+BUDGETS = {"feedback_only": (250,), "grpo": (500,), "hero_rule": (250, 500), "shuffled": (500,)}
+"""What is trained, and where it is compared."""
 
 Means = dict[str, dict[int, float]]
 
@@ -26,15 +26,15 @@ def means(tmp_path_factory: pytest.TempPathFactory) -> Means:
 
     out = tmp_path_factory.mktemp("grid")
     result: Means = {}
-    for method in METHODS:
+    for method, budgets in BUDGETS.items():
         curves = []
         for seed in SEEDS:
             more = (("held_out.greedy", False),)
-            cell = Cell("pocket-webshop", method, "hero_pl:pocket-shop", 1e-3, seed, BUDGETS, "test", 150, more=more)
+            cell = Cell("pocket-webshop", method, "hero_pl:pocket-shop", 1e-3, seed, budgets, "test", 150, more=more)
             assert run_cell(cell, out) == "done", (cell.folder(out) / "log.txt").read_text()
             curves.append((result_of(cell, out) or {})["curve"])
         result[method] = {
-            mark: statistics.fmean(curve[str(mark)]["success"] for curve in curves) for mark in (0, *BUDGETS)
+            mark: statistics.fmean(curve[str(mark)]["success"] for curve in curves) for mark in (0, *budgets)
         }
     return result
 
