@@ -102,6 +102,21 @@ def _bounded(schema: Mapping[str, Any], max_chars: int) -> dict[str, Any]:
     return rule
 
 
+def grammar_package() -> Any:
+    """The package that compiles grammars.
+
+    Raises:
+        ConfigError: It is not installed.
+    """
+    try:
+        import xgrammar
+    except ImportError as error:
+        raise ConfigError(
+            "constrained: true needs xgrammar. Install it with: pip install 'hero_pl[constrained]'"
+        ) from error
+    return xgrammar
+
+
 class ReviewGrammar:
     """Compiles the format of reviews for one policy, once per schema.
 
@@ -113,13 +128,7 @@ class ReviewGrammar:
     """
 
     def __init__(self, policy: Policy) -> None:
-        try:
-            import xgrammar
-        except ImportError as error:
-            raise ConfigError(
-                "constrained: true needs xgrammar. Install it with: pip install 'hero_pl[constrained]'"
-            ) from error
-        self._xgrammar: Any = xgrammar
+        xgrammar = self._xgrammar = grammar_package()
         template = policy.template
         vocabulary = max(len(template.tokenizer), _outputs(policy))
         try:

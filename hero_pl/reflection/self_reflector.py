@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from hero_pl.errors import ConfigError, ReflectionError
 from hero_pl.policy.sampling import Constraint, Sampling
 from hero_pl.reflection.base import Reflector
-from hero_pl.reflection.grammar import ReviewGrammar, review_lines, review_schema
+from hero_pl.reflection.grammar import ReviewGrammar, grammar_package, review_lines, review_schema
 from hero_pl.reflection.parse import AnswerForm, LeakPolicy
 from hero_pl.reflection.prompt import TOKENS_PER_TURN, ReflectorRequest, answer_tokens, lines_request, requests
 from hero_pl.reflection.review import Answer, OnInvalid, Question, Review
@@ -76,8 +76,10 @@ class SelfReflector(Reflector):
         self.max_request_tokens, self.batch_size = max_request_tokens, batch_size
 
     def check_policy(self, policy: Policy) -> None:
-        """See :meth:`Reflector.check_policy`."""
+        """See :meth:`Reflector.check_policy`; the package for grammars must be installed."""
         policy.sampler.check(policy, self.weights, self.constrained)
+        if self.constrained:
+            grammar_package()
 
     def start(self, policy: Policy) -> None:
         """Store the initial weights, if they are used."""

@@ -136,3 +136,7 @@ def test_without_the_package_the_extra_is_named(played, monkeypatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "xgrammar", None)
     with pytest.raises(ConfigError, match=r"hero_pl\[constrained\]"):
         ReviewGrammar(played[0])
+    unloaded = HuggingFacePolicy("hero_pl:pocket-shop")
+    with pytest.raises(ConfigError, match=r"hero_pl\[constrained\]"):  # at the start, not after the first evaluation
+        SelfReflector(mode="continue", constrained=True).check_policy(unloaded)
+    SelfReflector(mode="continue").check_policy(unloaded)
