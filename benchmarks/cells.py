@@ -148,7 +148,7 @@ def result_of(cell: Cell, out: Path) -> dict[str, Any] | None:
 
 
 def finished(out: Path) -> list[tuple[Cell, dict[str, Any]]]:
-    """The cells below a folder that have ended, with their results, whatever code and weights they were run with."""
+    """The cells below a folder that are done, with their results, whatever code and weights they were run with."""
     names = {field.name for field in fields(Cell)}
     found = []
     for path in sorted(out.rglob("result.json")):

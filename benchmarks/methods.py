@@ -33,15 +33,16 @@ class Method:
     """Component with a template, which a suite with other prompts replaces."""
     taught: bool = False
     """Whether it learns from the episodes of the suite's expert."""
+    oracle: bool = False
+    """Whether its diagnoses are those of the suite's oracle."""
     grouped: bool = False
     """Whether it plays groups of eight, so an eighth of the tasks per step."""
 
     @property
     def follows_rules(self) -> bool:
         """Whether its diagnoses are those of the suite's rule-based reflector, as they are."""
-        return not {"configs/baselines/rule_reflector.yaml", "configs/controls/empty_hint.yaml"}.isdisjoint(
-            self.overlays
-        )
+        overlays = {"configs/baselines/rule_reflector.yaml", "configs/controls/empty_hint.yaml"}
+        return not self.oracle and not overlays.isdisjoint(self.overlays)
 
 
 METHODS: dict[str, Method] = {
@@ -56,7 +57,9 @@ METHODS: dict[str, Method] = {
     "rloo": Method("RLOO, group of 8", ("configs/baselines/rloo.yaml",), grouped=True),
     "hero_self": Method("HERO, its own reflector, frozen"),
     "hero_rule": Method("HERO, rule-based reflector, frozen teacher", ("configs/baselines/rule_reflector.yaml",)),
-    "hero_oracle": Method("HERO, oracle that knows the solution", ("configs/baselines/rule_reflector.yaml",)),
+    "hero_oracle": Method(
+        "HERO, oracle that knows the solution", ("configs/baselines/rule_reflector.yaml",), oracle=True
+    ),
     "hero_live": Method(
         "HERO, live reflector and teacher",
         ("configs/baselines/live_teacher.yaml",),

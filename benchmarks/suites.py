@@ -158,9 +158,9 @@ def available(suite: Suite, endpoint: Sequence[str] | None = None) -> list[str]:
     """Methods that the suite can run, in the order of the table."""
     missing = {name for name, method in METHODS.items() if not all((ROOT / path).is_file() for path in method.overlays)}
     if not suite.rules:
-        missing.update(name for name, method in METHODS.items() if method.follows_rules and name != "hero_oracle")
+        missing.update(name for name, method in METHODS.items() if method.follows_rules)
     if not suite.oracle:
-        missing.add("hero_oracle")
+        missing.update(name for name, method in METHODS.items() if method.oracle)
     if not endpoint:
         missing.add("hero_external")
     if not suite.expert:
@@ -172,9 +172,9 @@ def why_not(suite: Suite, method: str) -> str:
     """The reason why :func:`available` leaves out a method."""
     if method not in METHODS:
         return f"unknown method; expected one of {', '.join(METHODS)}, or the file name of an overlay in configs"
-    if METHODS[method].follows_rules and method != "hero_oracle" and not suite.rules:
+    if METHODS[method].follows_rules and not suite.rules:
         return f"the suite {suite.name} has no rule-based reflector"
-    if method == "hero_oracle" and not suite.oracle:
+    if METHODS[method].oracle and not suite.oracle:
         return f"the suite {suite.name} has no oracle"
     if METHODS[method].taught and not suite.expert:
         return f"the suite {suite.name} has no expert that plays without mistakes"
@@ -206,8 +206,8 @@ def settings(suite: Suite, name: str, endpoint: Sequence[str] | None = None, sta
         found.setdefault(f"{OBJECTIVE}.teacher.init_args.template", "short" if template == "auto" else template)
     if method.taught:
         found["data.demonstrations"] = dict(suite.expert)
-    if name == "hero_oracle" or method.follows_rules:
-        found[f"{OBJECTIVE}.reflector"] = {"class_path": suite.oracle if name == "hero_oracle" else suite.rules}
+    if reviewer := suite.oracle if method.oracle else suite.rules if method.follows_rules else "":
+        found[f"{OBJECTIVE}.reflector"] = {"class_path": reviewer}
     elif method.wraps:
         inner = {"class_path": suite.rules} if suite.rules else objective["reflector"]
         arguments = {"inner": inner, "mode": method.wraps, "seed": 0}

@@ -96,7 +96,7 @@ def test_every_method_of_every_suite_is_a_configuration(suite: str, method: str,
     episodes = cli.datamodule.tasks_per_step * cli.datamodule.group_size
     plain = SUITES[suite].values["data"]
     assert episodes == plain["tasks_per_step"] * plain["group_size"], "every method plays as many episodes per step"
-    if METHODS[method].follows_rules and method != "hero_oracle":
+    if METHODS[method].follows_rules:
         assert type(cli.model.objective.reflector).__name__ == SUITES[suite].rules
 
 
@@ -124,6 +124,7 @@ def test_any_overlay_is_a_method_by_its_file_name(tmp_path: Path) -> None:
     args = options(["--methods", "forward_kl", "dapo", "--seeds", "0"])
     cell = main_cells(args, dict.fromkeys(args.methods, 1e-3))[0]
     assert type(parsed(cell, tmp_path).model.objective.divergence).__name__ == "ForwardKL"
+    assert "model.objective.init_args.reflector" not in settings(SUITES["webshop"], "rule_reflector")  # it has no rules
     assert method_of("dapo").grouped
     assert not method_of("forward_kl").grouped
 

@@ -172,17 +172,23 @@ def test_bands_stay_within_what_is_possible_and_lines_differ_without_color(tmp_p
     assert [line.get_linestyle() for line in axes.lines] == list(STYLES[:2])
 
 
-def test_a_panel_per_logged_metric_in_the_format_of_the_suffix(tmp_path, monkeypatch):
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures that are drawn."""
     import matplotlib.figure
 
-    figures = []
+    drawn = []
 
     class Figure(matplotlib.figure.Figure):
         def __init__(self, *args, **kwargs):
             super().__init__(*args, **kwargs)
-            figures.append(self)
+            drawn.append(self)
 
     monkeypatch.setattr(matplotlib.figure, "Figure", Figure)
+    return drawn
+
+
+def test_a_panel_per_logged_metric_in_the_format_of_the_suffix(tmp_path, figures):
     write(tmp_path / "metrics.csv", "step,train/turns,train/loss,train/entropy\n0,8,1,0.5\n1,16,0.5,0.4\n")
     plot_run(tmp_path, tmp_path / "curves.svg")
     assert (tmp_path / "curves.svg").read_text().startswith("<?xml")
@@ -194,17 +200,7 @@ def test_a_panel_per_logged_metric_in_the_format_of_the_suffix(tmp_path, monkeyp
 
 
 @pytest.mark.parametrize(("methods", "length"), [(5, 12), (7, 40), (3, 90)])
-def test_a_legend_is_no_wider_than_its_figure(methods, length, tmp_path, monkeypatch):
-    import matplotlib.figure
-
-    figures = []
-
-    class Figure(matplotlib.figure.Figure):
-        def __init__(self, *args, **kwargs):
-            super().__init__(*args, **kwargs)
-            figures.append(self)
-
-    monkeypatch.setattr(matplotlib.figure, "Figure", Figure)
+def test_a_legend_is_no_wider_than_its_figure(methods, length, tmp_path, figures):
     run = {"val/success": Curve(np.array([0.0, 8.0]), np.array([0.1, 0.5]))}
     shown = {f"{number} {'method ' * 20}"[:length]: [run] for number in range(methods)}
     draw_methods(shown, tmp_path / "curves.png", [*PANELS[:1], Panel("more", ("val/success",))])

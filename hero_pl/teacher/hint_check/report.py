@@ -75,9 +75,10 @@ WEAK = (
     "policy needs a warm start before hints can teach it."
 )
 FLAT = 0.15
+"""So much more often the corrected action is first than it is likely, before a sharper teacher is proposed."""
 SHARPER = (
     "The hint puts the corrected action first more often than it makes it likely: a sharper teacher, "
-    "teacher_temperature 0.5, teaches more of it."
+    "teacher_temperature 0.5, may teach more of it."
 )
 
 
