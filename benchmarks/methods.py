@@ -135,6 +135,8 @@ METHODS: dict[str, Method] = {
         ("configs/controls/shuffled_diagnosis.yaml", "configs/baselines/sharp_teacher.yaml"),
         wraps="batch",
     ),
+    "hero_reviews": Method("HERO, its own reviews in JSON, frozen"),
+    "hero_second": Method("HERO, reviews of a second policy"),
     "hero_2_updates": Method(
         "HERO, 2 updates per batch",
         ("configs/baselines/rule_reflector.yaml",),
@@ -169,6 +171,8 @@ OF_WORDINGS = (
     "hero_sharp",
     "feedback_only_sharp",
     "shuffled_sharp",
+    "hero_reviews",
+    "hero_second",
     "hero_2_updates",
     "hero_4_updates",
     "grpo_4_updates",

@@ -59,6 +59,12 @@ _IN_LINES = {
 }
 """Self-review in the form that a small model can write."""
 
+_REVIEWS = {"mode": "continue", "tokens_per_turn": 64}
+_SECOND = {
+    "class_path": "HuggingFacePolicy",
+    "init_args": {"pretrained": "models/smollm2-shop-review", "parser": "PlainText", "max_length": 2048},
+}
+
 SUITES: dict[str, Suite] = {
     "pocket-webshop": Suite(
         "pocket-webshop",
@@ -93,7 +99,21 @@ SUITES: dict[str, Suite] = {
         methods=tuple(name for name in METHODS if name != "hero_live"),
         tuning_world={"catalog_seed": 1},
         template="reply_exactly",
-        own={"hero_self": _IN_LINES},
+        own={
+            "hero_self": _IN_LINES,
+            "hero_reviews": {
+                f"{OBJECTIVE}.reflector": {
+                    "class_path": "SelfReflector",
+                    "init_args": {"weights": "initial", **_REVIEWS},
+                }
+            },
+            "hero_second": {
+                f"{OBJECTIVE}.reflector": {
+                    "class_path": "PolicyReflector",
+                    "init_args": {"policy": _SECOND, **_REVIEWS},
+                }
+            },
+        },
     ),
     "real-textworld": Suite(
         "real-textworld",

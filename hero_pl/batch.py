@@ -20,6 +20,7 @@ from hero_pl.errors import TokenAlignmentError
 from hero_pl.losses.normalize import Mode, Normalization, coefficients
 from hero_pl.losses.scores import Scores
 from hero_pl.policy.branches import forwarded_tokens
+from hero_pl.policy.network import Trunk
 from hero_pl.types import Hint, ScoreRow, Trajectory, Turn
 
 ReduceSum = Callable[[Tensor], Tensor]
@@ -65,6 +66,8 @@ class TokenizedBatch:
     """The teacher's rows of a trajectory share a pass (:mod:`hero_pl.policy.branches`), and cost that much less."""
     teacher_borrows: bool = False
     """They run on the keys and values of the student's rows, and cost even less."""
+    teacher_trunks: tuple[Trunk, ...] = ()
+    """Trajectories that the teacher's weights have run before, whose keys and values its rows run on."""
     counters: dict[str, int] = field(default_factory=dict)
     """Counts of turns that are not in the loss: no hint, weight 0, no id in scope, or too long with the hint."""
 
@@ -76,7 +79,7 @@ class TokenizedBatch:
         cost: Counter[int] = Counter()
         for row in self.student:
             cost[row.trajectory] += len(row.ids)
-        trunks = _by_trajectory(self.student) if self.teacher_borrows else {}
+        trunks = _by_trajectory(self.student if self.teacher_borrows else [trunk.row for trunk in self.teacher_trunks])
         for side in (self.teacher, *self.negative_rows, *self.scaffold_rows):
             for trajectory, rows in _by_trajectory(side).items():
                 shared = forwarded_tokens(rows, trunks.get(trajectory, ())) if self.teacher_shares else 0
@@ -117,6 +120,7 @@ class TokenizedBatch:
             teacher=rows(self.teacher),
             negative_rows=tuple(map(rows, self.negative_rows)),
             scaffold_rows=tuple(map(rows, self.scaffold_rows)),
+            teacher_trunks=tuple(trunk for trunk in self.teacher_trunks if trunk.row.trajectory in trajectories),
             counters={},
             **self._tokens(keep),
         )

@@ -14,6 +14,7 @@ from hero_pl.cli.lightning import instantiate
 from hero_pl.cli.machine import Machine
 from hero_pl.errors import ConfigError
 from hero_pl.module import TOKENS_PER_MICRO_BATCH
+from hero_pl.objectives.self_distillation import LENT_BYTES
 from hero_pl.policy.huggingface import HuggingFacePolicy
 from hero_pl.policy.memory import FLOAT_BYTES, LOGIT_TENSORS, Sizes, logits_at_once, measure
 from hero_pl.policy.network import TOKENS_PER_PASS
@@ -159,6 +160,9 @@ def estimate(
         if reviews and not isinstance(reviewer, PolicyReflector):
             held = 2 * reviews if waiting else reviews
             rows += _sampling("review", policy, sizes, reviews, held, context, per_token, machine)
+            if module.objective.weights.scorer is not None and reviewer.lends == module.objective.weights.copy:
+                lent = min(episodes * context * sizes.cache_per_token, LENT_BYTES)
+                rows.append(Row("learning", "keys and values", lent, "of the reviews, on which the teacher runs"))
     else:
         cache = min(data.limits.num_envs, episodes) * context * sizes.cache_per_token
         rows += [

@@ -208,6 +208,11 @@ class FixedDiagnoses(Reflector):
         """Those of the other reflector."""
         return self.inner.continues if self.inner is not None else 0
 
+    @property
+    def lends(self) -> str | None:
+        """Those of the other reflector."""
+        return self.inner.lends if self.inner is not None else None
+
     def reflect(self, trajectories: Sequence[Trajectory], policy: Policy | None) -> list[Reflection]:
         """See :meth:`Reflector.reflect`."""
         if self.inner is not None:

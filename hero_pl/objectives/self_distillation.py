@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, get_args
 
@@ -28,6 +29,8 @@ from hero_pl.objectives.schedules import Blend, Schedule, check_blend, normaliza
 from hero_pl.objectives.scope import LossScope, Scope
 from hero_pl.policy.base import Policy
 from hero_pl.policy.branches import BranchScorer, Scoring
+from hero_pl.policy.kept_rows import trunks_of
+from hero_pl.policy.network import Trunk
 from hero_pl.reflection.base import Reflector
 from hero_pl.reflection.none import NoReflector
 from hero_pl.reflection.self_reflector import SelfReflector
@@ -39,10 +42,13 @@ from hero_pl.teacher.hindsight import HindsightTeacher
 from hero_pl.teacher.probe import HintProbe
 from hero_pl.teacher.scaffold import Scaffold, without_scaffold
 from hero_pl.teacher.weights import LiveWeights, TeacherWeights
-from hero_pl.types import Hint, Trajectory
+from hero_pl.types import Hint, Reflection, ScoreRow, Trajectory
 
 LONG = 1000
 """Training turns after which runs with live weights were lost (README.md)."""
+
+LENT_BYTES = 1 << 30
+"""Largest size of the keys and values of reviewed episodes that wait for the teacher."""
 
 
 class SelfDistillation(Objective):
@@ -193,7 +199,8 @@ class SelfDistillation(Objective):
         policy_term: PolicyTerm | None = None,
     ) -> Step:
         """:meth:`prepare`, optionally with a policy-gradient term on the same rollouts."""
-        dialect, reflections = policy.dialect, self.reflector.reflect(trajectories, policy)
+        dialect = policy.dialect
+        reflections, trunks = self._reviewed(trajectories, policy)
         self.teacher.settle(trajectories, reflections, policy)
         hints = self.teacher.advise(trajectories, reflections, dialect)
         levels = {name: scheduled(weight).at(policy.version) for name, weight in self.confidence_weights.items()}
@@ -224,10 +231,25 @@ class SelfDistillation(Objective):
             rewritten = len(batch.student) - len({row.trajectory for row in batch.student})
             metrics |= scorer.rewritten(rewritten)
             shares = scorer.shares(policy, batch.teacher, of_weights)
-            batch = replace(batch, teacher_shares=shares, teacher_borrows=shares and self._borrows(policy))
+            borrows = shares and self._borrows(policy)
+            batch = replace(batch, teacher_shares=shares, teacher_borrows=borrows, teacher_trunks=trunks)
         metrics |= self.probe.step(trajectories, hints, policy, self.weights)
         self._seen = _seen(trajectories, reduce_sum)
         return Step(batch, metrics, reflections, _scored_hints(hints, batch))
+
+    def _reviewed(
+        self, trajectories: Sequence[Trajectory], policy: Policy
+    ) -> tuple[list[Reflection], tuple[Trunk, ...]]:
+        """Reviews, and the episodes that a reviewer with the teacher's frozen weights has run for both."""
+        takes = self.weights.takes(policy, self.reflector.lends)
+        sampler = policy.sampler
+        try:
+            with sampler.keeping(len(trajectories), LENT_BYTES) if takes else nullcontext():
+                reflections = self.reflector.reflect(trajectories, policy)
+            rows = sampler.kept_under(policy, self.weights.copy) if takes else ()
+            return reflections, trunks_of(rows, trajectories)
+        finally:
+            sampler.forget()  # the gradient step needs the memory
 
     def _weight(self, hint: Hint | None, levels: Mapping[str, float]) -> float:
         if hint is None or (self.failures_only and not hint.is_failure):
@@ -279,14 +301,19 @@ class SelfDistillation(Objective):
         if self.gate is None and self.correction is None:
             return None
         ids = micro.action_ids
-        hinted = (self._tempered(micro, self.weights.scores(policy, rows)) for rows in micro.negative_rows)
+        hinted = (self._tempered(micro, self._scores(policy, rows, micro)) for rows in micro.negative_rows)
         others = [scores.of_actions(ids) for scores in hinted]
         return _Weighing(self.gate, self.correction, micro, torch.stack(others) if others else None)
 
     def teacher_scores(self, policy: Policy, micro: TokenizedBatch) -> Scores:
         """The teacher's scores of the tokens of ``micro``, at its temperature, without gradient."""
-        views = [self.weights.scores(policy, rows) for rows in (micro.teacher, *micro.scaffold_rows)]
+        views = [self._scores(policy, rows, micro) for rows in (micro.teacher, *micro.scaffold_rows)]
         return self._tempered(micro, without_scaffold(*views) if self.subtracts else views[0]).detach()
+
+    def _scores(self, policy: Policy, rows: Sequence[ScoreRow], micro: TokenizedBatch) -> Scores:
+        """Scores of the teacher's weights, on what these have run before, if there is any."""
+        taken = (micro.teacher_trunks,) if micro.teacher_trunks else ()
+        return self.weights.scores(policy, rows, *taken)
 
     def _tempered(self, micro: TokenizedBatch, scores: Scores) -> Scores:
         """Scores of the teacher at its temperature."""

@@ -21,6 +21,9 @@ Place: TypeAlias = tuple[int, int]
 ATTENTION = "hero_pl_branches"
 """Name of the attention of ``tree_mask`` in transformers."""
 
+TOGETHER = 1 << 17
+"""Largest number of pairs of a new and an old token of branches that attend together, if they are several."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tree:
@@ -90,6 +93,46 @@ class Layout:
     """Of each branch, the keys and values of a trunk that was run before; empty if the trunk is in the sequence."""
 
 
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Neighboring branches of one trunk that attend in one call."""
+
+    start: int
+    stop: int
+    """The part of the sequence that has these branches."""
+    shared: int
+    """Length of the longest prefix that one of them shares with the trunk."""
+    seen: Tensor
+    """``(1, 1, stop - start, shared + stop - start)``, True where a token of the trunk or of the block is seen."""
+    states: States | None
+    """Keys and values of a trunk that was run before; ``None`` if the trunk is in the sequence."""
+
+
+def blocks_of(layout: Layout, device: torch.device) -> list[Block]:
+    """Join small branches: they attend in fewer calls, though to pairs of tokens that are masked."""
+    groups: list[list[int]] = []
+    for i, (_, stop, shared) in enumerate(layout.spans):
+        if groups and (not layout.states or layout.states[i] is layout.states[groups[-1][0]]):
+            start = layout.spans[groups[-1][0]][0]
+            longest = max(shared, *(layout.spans[j][2] for j in groups[-1]))
+            if (stop - start) * (longest + stop - start) <= TOGETHER:
+                groups[-1].append(i)
+                continue
+        groups.append([i])
+    return [_block(layout, group, device) for group in groups]
+
+
+def _block(layout: Layout, group: Sequence[int], device: torch.device) -> Block:
+    spans = [layout.spans[i] for i in group]
+    start, stop, longest = spans[0][0], spans[-1][1], max(shared for _, _, shared in spans)
+    seen = torch.zeros(stop - start, longest + stop - start, dtype=torch.bool)
+    for first, end, shared in spans:
+        rows, own = slice(first - start, end - start), longest + first - start
+        seen[rows, :shared] = True
+        seen[rows, own : own + end - first] = torch.ones(end - first, end - first, dtype=torch.bool).tril()
+    return Block(start, stop, longest, seen.to(device)[None, None], layout.states[group[0]] if layout.states else None)
+
+
 def tree_layout(rows: Sequence[ScoreRow], tree: Tree) -> Layout:
     """The layout of a tree as one sequence."""
     trunk = rows[tree.trunk]
@@ -143,9 +186,8 @@ def run_layout(model: Any, read: Read, layout: Layout) -> Tensor:
         # transformers passes on a mask with four dimensions unchanged, so no mask of quadratic size is created
         "attention_mask": torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device),
         "use_cache": False,
-        "branch_spans": layout.spans,
+        "branch_blocks": blocks_of(layout, device),
         "trunk_length": layout.trunk,
-        "branch_states": layout.states,
     }
     with attention_in(model, ATTENTION, branch_attention):
         return read(model, [0] * len(layout.read), list(layout.read), **inputs)
@@ -158,9 +200,8 @@ def branch_attention(
     value: Tensor,
     attention_mask: Tensor | None,
     scaling: float | None = None,
-    branch_spans: Sequence[tuple[int, int, int]] = (),
+    branch_blocks: Sequence[Block] = (),
     trunk_length: int = 0,
-    branch_states: Sequence[States] = (),
     **options: Any,
 ) -> tuple[Tensor, None]:
     """Causal attention in the trunk; each branch attends to its own prefix of the trunk and to itself.
@@ -172,9 +213,8 @@ def branch_attention(
         value: Like ``key``.
         attention_mask: Not used.
         scaling: Factor of the attention scores.
-        branch_spans: See :class:`Layout`.
-        trunk_length: See :class:`Layout`.
-        branch_states: See :attr:`Layout.states`.
+        branch_blocks: The branches, see :func:`blocks_of`.
+        trunk_length: See :attr:`Layout.trunk`.
         options: Other options that the network passes to its attention.
 
     Returns:
@@ -193,13 +233,11 @@ def branch_attention(
         parts.append(
             scaled_dot_product_attention(own[0], own[1], own[2], is_causal=True, scale=scaling, enable_gqa=grouped)
         )
-    for i, (start, stop, shared) in enumerate(branch_spans):
-        before = branch_states[i][module.layer_idx] if branch_states else (key, value)
+    for block in branch_blocks:
+        before = block.states[module.layer_idx] if block.states is not None else (key, value)
         own_key, own_value = (
-            torch.cat([old[:, :, :shared], new[:, :, start:stop]], 2)
+            torch.cat([old[:, :, : block.shared], new[:, :, block.start : block.stop]], 2)
             for old, new in zip(before, (key, value), strict=True)
         )
-        new = stop - start
-        seen = torch.ones(new, shared + new, dtype=torch.bool, device=query.device).tril(shared)
-        parts.append(attend(query[:, :, start:stop], own_key, own_value, seen[None, None], scaling))
+        parts.append(attend(query[:, :, block.start : block.stop], own_key, own_value, block.seen, scaling))
     return torch.cat(parts, 2).transpose(1, 2).contiguous(), None

@@ -8,7 +8,8 @@ found by comparing ids, so no property of the chat template is assumed: if it re
 several trunks.
 
 The trunk of the live weights need not be run at all while the student's rows are scored with gradients
-(:meth:`Network.keeping`): the teacher then runs on the keys and values of the student's own pass.
+(:meth:`Network.keeping`): the teacher then runs on the keys and values of the student's own pass. Frozen weights that
+have also reviewed the episodes lend theirs (:meth:`Sampler.keeping`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import logging
 import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -25,7 +26,9 @@ from torch import Tensor
 from hero_pl.losses.scores import Scores
 from hero_pl.policy.base import Policy
 from hero_pl.policy.branch_passes import Place, Tree, on_prefixes, on_trunks, prefix_cache, tree_mask
-from hero_pl.policy.network import TOKENS_PER_PASS, Network, Read, Trunk
+from hero_pl.policy.cached_rows import CachedRows
+from hero_pl.policy.network import TOKENS_PER_PASS, Network, Read, States, Trunk
+from hero_pl.policy.sampling_weights import SamplingWeights
 from hero_pl.scalars import Scalar, total
 from hero_pl.types import ScoreRow
 
@@ -128,6 +131,8 @@ class BranchScorer:
         self._checked: set[int] = set()
         self.not_borrowed: str | None = None
         """Why rows of the live weights do not run on the keys and values of the student's pass, if they do not."""
+        self.not_taken: str | None = None
+        """Why rows of frozen weights do not run on conversations that these have sampled, if they do not."""
         self._told = self._told_of_rope = self._told_of_borrowing = False
 
     def score(self, policy: Policy, rows: Sequence[ScoreRow], weights: str) -> Tensor:
@@ -137,14 +142,21 @@ class BranchScorer:
             return policy.score(rows, weights)
         return self._shared(network, network.logits_at, rows, weights)
 
-    def scores(self, policy: Policy, rows: Sequence[ScoreRow], weights: str) -> Scores:
-        """See :meth:`Policy.scores`; no gradient flows."""
+    def scores(self, policy: Policy, rows: Sequence[ScoreRow], weights: str, trunks: Sequence[Trunk] = ()) -> Scores:
+        """See :meth:`Policy.scores`; no gradient flows.
+
+        Args:
+            policy: The policy.
+            rows: To score.
+            weights: Name of the weights.
+            trunks: Rows that these weights have run before.
+        """
         network = self._sharing(policy, rows, weights)
         if network is None:
             return policy.scores(rows, weights)
         if network.plain_head:
-            return network.projected(self._shared(network, network.hidden_at, rows, weights), weights)
-        return Scores(self._shared(network, network.logits_at, rows, weights))
+            return network.projected(self._shared(network, network.hidden_at, rows, weights, trunks), weights)
+        return Scores(self._shared(network, network.logits_at, rows, weights, trunks))
 
     def _sharing(self, policy: Policy, rows: Sequence[ScoreRow], weights: str) -> Network | None:
         """The network if it can share prefixes; otherwise ``None``, and the rows are counted as separate passes."""
@@ -179,6 +191,10 @@ class BranchScorer:
             log.info(f"teacher_scoring: the live teacher runs the conversation itself: {self.not_borrowed}.")
         return self.not_borrowed is None
 
+    def takes(self, policy: Policy, weights: str) -> bool:
+        """Whether rows of frozen weights run on conversations that the sampler has run with them."""
+        return self.can_share(policy, weights) and self.not_taken is None
+
     def shares(self, policy: Policy, rows: Sequence[ScoreRow], weights: str) -> bool:
         """Whether these rows will share passes."""
         return self.can_share(policy, weights) and not self._crosses(policy, rows)
@@ -199,14 +215,18 @@ class BranchScorer:
         return True
 
     @torch.no_grad()
-    def _shared(self, network: Network, read: Read, rows: Sequence[ScoreRow], weights: str) -> Tensor:
+    def _shared(
+        self, network: Network, read: Read, rows: Sequence[ScoreRow], weights: str, trunks: Sequence[Trunk] = ()
+    ) -> Tensor:
         trees, lone = worth_sharing(rows)
         tokens = _cost(rows, trees, lone)
-        trunks = network.trunks if weights == "live" else None
+        if weights == "live":
+            trunks = network.trunks or ()
         if trunks:
             places = places_on(rows, [trunk.row for trunk in trunks])
             if _cost_on(rows, places) <= tokens:
-                return self._borrowed(network, read, rows, trunks, places)
+                with network.using(weights) as model:
+                    return self._borrowed(model, read, rows, trunks, places)
         self.forwarded += tokens
         found: list[Tensor | None] = [None] * len(rows)
         run = prefix_cache if self.chosen == "prefix_cache" else tree_mask
@@ -223,7 +243,7 @@ class BranchScorer:
 
     def _borrowed(
         self,
-        network: Network,
+        model: Any,
         read: Read,
         rows: Sequence[ScoreRow],
         trunks: Sequence[Trunk],
@@ -236,7 +256,7 @@ class BranchScorer:
         for i, (row, (_, shared)) in enumerate(zip(rows, places, strict=True)):
             size += len(row.ids) - shared
             if size >= TOKENS_PER_PASS or i + 1 == len(rows):
-                parts.append(run(network.model, read, rows[first : i + 1], trunks, places[first : i + 1]))
+                parts.append(run(model, read, rows[first : i + 1], trunks, places[first : i + 1]))
                 first, size = i + 1, 0
         return torch.cat(parts)
 
@@ -252,6 +272,7 @@ class BranchScorer:
                     self.reason = self._obstacle(policy, weights)
                     if self.reason is None:
                         self.not_borrowed = self._obstacle(policy, "live", borrow=True)
+                        self.not_taken = self._not_taken(policy, weights)
                 if self.reason is None:
                     break
             self.forwarded = forwarded
@@ -265,8 +286,16 @@ class BranchScorer:
                     warnings.warn(said, stacklevel=2)
         return self.reason is None
 
+    def _not_taken(self, policy: Policy, weights: str) -> str | None:
+        """Why rows cannot run on keys and values from the sampler's cache."""
+        network = policy.network
+        assert network is not None
+        if network.caching != "shared" or network.rope_switches:
+            return "the sampler keeps no keys and values that other passes could use"
+        return self._obstacle(policy, weights, take=True)
+
     @torch.no_grad()
-    def _obstacle(self, policy: Policy, weights: str, borrow: bool = False) -> str | None:
+    def _obstacle(self, policy: Policy, weights: str, borrow: bool = False, take: bool = False) -> str | None:
         network = policy.network
         if network is None:
             return f"{type(policy).__name__} has no network to share"
@@ -277,12 +306,15 @@ class BranchScorer:
         vocabulary = int(network.model.config.get_text_config().vocab_size)
         ids = [i % vocabulary for i in range(24)]
         rows = [ScoreRow((*ids[:start], *ids[9:15]), ((start + 3, start + 6),)) for start in (8, 14, 20)]
+        trunks: list[Trunk] = []
         try:
             with network.keeping() if borrow and network.keeps_nothing is None else nullcontext():
                 if borrow:
                     with torch.enable_grad():
                         network.read_rows(network.logits_at, rows[-1:], weights)
-                got = self._shared(network, network.logits_at, rows, weights)
+                if take:
+                    trunks = [Trunk(rows[-1], _sampled_states(policy, weights, rows[-1].ids))]
+                got = self._shared(network, network.logits_at, rows, weights, trunks)
         except (RuntimeError, TypeError, ValueError, AttributeError, KeyError, IndexError) as error:
             return f"the network raises an error ({error})"
         want = torch.cat([policy.score([row], weights) for row in rows])
@@ -290,6 +322,16 @@ class BranchScorer:
         if not torch.allclose(got, want, rtol=0.0, atol=allowed * max(1.0, float(want.abs().max()))):
             return "its logits would change, so some layers are not plain attention"
         return None
+
+
+def _sampled_states(policy: Policy, weights: str, ids: tuple[int, ...]) -> States:
+    """Keys and values as the sampler has them in its cache."""
+    assert policy.network is not None
+    sampler = SamplingWeights(policy.network, weights)
+    with sampler.ready(policy.version):
+        batch = CachedRows(sampler)
+        batch.join({0: ids})
+        return batch.states_of(0)
 
 
 def _shared_ids(row: ScoreRow, other: ScoreRow) -> int:

@@ -1,4 +1,4 @@
-"""Keys and values of ended conversations, for prompts that continue them under the same weights."""
+"""Keys and values of ended conversations, for prompts and scores that continue them under the same weights."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 import torch
+
+from hero_pl.policy.network import Trunk
+from hero_pl.types import ScoreRow, Trajectory
 
 if TYPE_CHECKING:
     from hero_pl.policy.network import Network, States
@@ -22,6 +25,11 @@ class KeptRow:
     states: States
     """Of its ids."""
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the keys and values."""
+        return sum(part.nbytes for both in self.states for part in both)
+
 
 class KeptRows:
     """The conversations that ended last, all under the same weights and precision; others are never handed out."""
@@ -29,6 +37,8 @@ class KeptRows:
     def __init__(self) -> None:
         self.limit = 0
         """Number of conversations that are kept; the oldest makes room."""
+        self.most_bytes: int | None = None
+        """Largest number of bytes that they take together; ``None`` for no limit."""
         self.rows: list[KeptRow] = []
         self._mark: Mark = ()
 
@@ -38,6 +48,9 @@ class KeptRows:
         if mark != self._mark:
             self.rows, self._mark = [], mark
         self.rows = [*self.rows, row][-self.limit :] if self.limit else []
+        if self.most_bytes is not None:
+            while sum(kept.nbytes for kept in self.rows) > self.most_bytes:
+                self.rows = self.rows[1:]
 
     def before(self, network: Network, weights: str, prompt: Sequence[int]) -> KeptRow | None:
         """The longest conversation that ``prompt`` continues, unless the weights have changed since."""
@@ -47,9 +60,24 @@ class KeptRows:
         found = [row for row in self.rows if len(row.ids) < len(ids) and ids[: len(row.ids)] == row.ids]
         return max(found, key=lambda row: len(row.ids), default=None)
 
+    def under(self, network: Network, weights: str) -> list[KeptRow]:
+        """All conversations, unless the weights have changed since."""
+        return self.rows if self.rows and _mark(network, weights) == self._mark else []
+
     def clear(self) -> None:
         """Free the memory."""
         self.rows = []
+
+
+def trunks_of(rows: Sequence[KeptRow], trajectories: Sequence[Trajectory]) -> tuple[Trunk, ...]:
+    """The conversations that contain a trajectory up to its last decision, as trunks with its number."""
+    found = []
+    for number, trajectory in enumerate(trajectories):
+        ids = trajectory.turns[-1].prompt_ids
+        row = next((row for row in rows if row.ids[: len(ids)] == ids), None)
+        if row is not None:
+            found.append(Trunk(ScoreRow(row.ids, (), number), row.states))
+    return tuple(found)
 
 
 def _mark(network: Network, weights: str) -> Mark:

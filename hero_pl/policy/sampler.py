@@ -77,13 +77,17 @@ class CachedSampler(Sampler):
         return CachedSession(self, policy, policy.network, sampling, seeds, weights)
 
     @contextmanager
-    def keeping(self, rows: int) -> Iterator[None]:
+    def keeping(self, rows: int, most_bytes: int | None = None) -> Iterator[None]:
         """See :meth:`Sampler.keeping`."""
-        self.kept.limit = rows
+        self.kept.limit, self.kept.most_bytes = rows, most_bytes
         try:
             yield
         finally:
-            self.kept.limit = 0
+            self.kept.limit, self.kept.most_bytes = 0, None
+
+    def kept_under(self, policy: SampledPolicy, weights: str) -> Sequence[KeptRow]:
+        """See :meth:`Sampler.kept_under`."""
+        return self.kept.under(policy.network, weights) if policy.network is not None else ()
 
     def forget(self) -> None:
         """See :meth:`Sampler.forget`."""

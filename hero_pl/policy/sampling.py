@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from hero_pl.chat.template import ChatTemplate
+    from hero_pl.policy.kept_rows import KeptRow
     from hero_pl.policy.network import Network
 
 
@@ -143,13 +144,21 @@ class Sampler(ABC):
             ConfigError: A setting is not supported; the message says why and what to change.
         """
 
-    def keeping(self, rows: int) -> AbstractContextManager[None]:
+    def keeping(self, rows: int, most_bytes: int | None = None) -> AbstractContextManager[None]:
         """Context in which the keys and values of the last ``rows`` conversations are kept when they end.
 
         A later session with the same weights does not run them again in a prompt that continues one of them. Does
         nothing where they cannot be kept.
+
+        Args:
+            rows: Number of conversations; the oldest makes room.
+            most_bytes: Largest number of bytes that they take together; default: no limit.
         """
         return nullcontext()
+
+    def kept_under(self, policy: SampledPolicy, weights: str) -> Sequence[KeptRow]:
+        """What :meth:`keeping` has kept that these weights would make again."""
+        return ()
 
     def forget(self) -> None:  # noqa: B027
         """Free the memory of what :meth:`keeping` has kept."""

@@ -41,6 +41,11 @@ class Reflector(ABC):
         """How many of the latest episodes the live weights go on with, so that their keys and values are of use."""
         return 0
 
+    @property
+    def lends(self) -> str | None:
+        """Name of the frozen weights of the policy that read each episode as it was played; ``None`` if none do."""
+        return None
+
     @abstractmethod
     def reflect(self, trajectories: Sequence[Trajectory], policy: Policy | None) -> list[Reflection]:
         """Diagnose every turn of every trajectory.

@@ -66,6 +66,11 @@ class ShuffledReflector(Reflector):
         """That of the inner reflector."""
         return self.inner.continues
 
+    @property
+    def lends(self) -> str | None:
+        """Those of the wrapped reflector."""
+        return self.inner.lends
+
     def reflect(self, trajectories: Sequence[Trajectory], policy: Policy | None) -> list[Reflection]:
         """Call ``inner``, then exchange the texts of its diagnoses."""
         reflections = self.inner.reflect(trajectories, policy)

@@ -91,18 +91,20 @@ class SelfReflector(Reflector):
         """As many as one batch of reviews, with ``mode: continue`` and live weights."""
         return self.batch_size if self.mode == "continue" and self.weights == "live" else 0
 
+    @property
+    def lends(self) -> str | None:
+        """The initial weights, with ``mode: continue``."""
+        return "initial" if self.mode == "continue" and self.weights == "initial" else None
+
     def reflect(self, trajectories: Sequence[Trajectory], policy: Policy | None) -> list[Reflection]:
         """See :meth:`Reflector.reflect`."""
         if policy is None:
             raise ReflectionError("SelfReflector needs the policy. Pass it to reflect(trajectories, policy).")
-        try:
-            return self.review.run(
-                trajectories,
-                lambda trajectory: self._plan(trajectory, policy.dialect),
-                lambda questions: self._answers(questions, policy),
-            )
-        finally:
-            policy.sampler.forget()  # the gradient step needs the memory
+        return self.review.run(
+            trajectories,
+            lambda trajectory: self._plan(trajectory, policy.dialect),
+            lambda questions: self._answers(questions, policy),
+        )
 
     def _plan(self, trajectory: Trajectory, dialect: Dialect) -> list[ReflectorRequest]:
         if self.mode == "continue":
@@ -139,6 +141,7 @@ class SelfReflector(Reflector):
                 # asked once more, because a server that was restarted has the weights again
                 for row, action in zip(lost, session.act(lost, [batch[row][1] for row in lost]), strict=True):
                     actions[row] = action
+                session.close(range(len(batch)))
             answers += [
                 Answer(
                     policy.template.encoder.decode(action.ids),

@@ -13,6 +13,7 @@ from hero_pl.errors import ConfigError
 from hero_pl.losses.scores import Scores
 from hero_pl.policy.base import Policy
 from hero_pl.policy.branches import BranchScorer
+from hero_pl.policy.network import Trunk
 from hero_pl.scalars import Scalar, largest
 from hero_pl.teacher.ema import ema_update_, trust_region_log_probs
 from hero_pl.types import ScoreRow
@@ -51,14 +52,30 @@ class TeacherWeights(ABC):  # noqa: B024
         if self.copy != "live":
             policy.keep(self.copy)
 
-    def scores(self, policy: Policy, rows: Sequence[ScoreRow]) -> Scores:
-        """Scores of each action token with these weights, in evaluation mode, without gradient."""
-        with policy.sampling():
-            return self._scores(policy, rows, self.copy).detach()
+    def takes(self, policy: Policy, weights: str | None) -> bool:
+        """Whether rows run on the keys and values of conversations that were sampled under frozen weights.
 
-    def _scores(self, policy: Policy, rows: Sequence[ScoreRow], weights: str) -> Scores:
+        Args:
+            policy: The policy.
+            weights: Name of the weights; ``None`` if there are no such conversations.
+        """
+        same = weights is not None and weights == self.copy
+        return same and self.scorer is not None and self.scorer.takes(policy, self.copy)
+
+    def scores(self, policy: Policy, rows: Sequence[ScoreRow], trunks: Sequence[Trunk] = ()) -> Scores:
+        """Scores of each action token with these weights, in evaluation mode, without gradient.
+
+        Args:
+            policy: The policy.
+            rows: To score.
+            trunks: Conversations that these weights have run before, see :meth:`takes`.
+        """
+        with policy.sampling():
+            return self._scores(policy, rows, self.copy, trunks).detach()
+
+    def _scores(self, policy: Policy, rows: Sequence[ScoreRow], weights: str, trunks: Sequence[Trunk] = ()) -> Scores:
         if self.scorer is not None:
-            return self.scorer.scores(policy, rows, weights)
+            return self.scorer.scores(policy, rows, weights, trunks)
         return policy.scores(rows, weights)
 
     def after_step(self, policy: Policy, reward: float, action_length_p95: float) -> None:  # noqa: B027
@@ -234,8 +251,9 @@ class TrustRegionWeights(TeacherWeights):
             raise ConfigError(f"TrustRegionWeights(mix={mix}): expected a weight in [0, 1].")
         self.mix = mix
 
-    def scores(self, policy: Policy, rows: Sequence[ScoreRow]) -> Scores:
+    def scores(self, policy: Policy, rows: Sequence[ScoreRow], trunks: Sequence[Trunk] = ()) -> Scores:
         """Interpolated logits, as log-probabilities."""
         with policy.sampling():
-            initial, live = (self._scores(policy, rows, name).logits() for name in ("initial", "live"))
+            initial = self._scores(policy, rows, self.copy, trunks).logits()
+            live = self._scores(policy, rows, "live").logits()
             return Scores(trust_region_log_probs(initial, live, self.mix))

@@ -87,6 +87,27 @@ def test_bug_642_reviews_of_the_policy_itself_need_a_cache_of_their_own(config, 
     assert reviews("ShopRules") == {}
 
 
+@pytest.mark.parametrize(
+    ("mode", "weights", "scoring", "kept"),
+    [
+        ("continue", "InitialWeights", "auto", True),
+        ("transcript", "InitialWeights", "auto", False),
+        ("continue", "EMAWeights", "auto", False),
+        ("continue", "InitialWeights", "separate", False),
+    ],
+)
+def test_reviewed_episodes_wait_for_a_teacher_with_the_same_weights(
+    mode, weights, scoring, kept, config, capsys, loads_no_model
+):
+    reflector = {"class_path": "SelfReflector", "init_args": {"mode": mode, "weights": "initial"}}
+    objective = {"reflector": reflector, "weights": weights, "teacher_scoring": scoring}
+    found, _ = parts(
+        capsys, "--config", config(model__objective={"class_path": "SelfDistillation", "init_args": objective})
+    )
+    waiting = [row for row in found["parts"] if row["when"] == "learning" and row["name"] == "keys and values"]
+    assert bool(waiting) is kept
+
+
 def test_bug_643_an_adapter_is_merged_into_a_second_copy_of_the_weights_that_it_changes(
     config, capsys, loads_no_model, tiny_config
 ):

@@ -137,7 +137,7 @@ def test_a_small_step_of_the_trust_region_survives_bfloat16(policy: HuggingFaceP
     weights = TrustRegionWeights(0.05)
     first, now = torch.full((1, 4), 18.0), torch.tensor([[18.0, 18.0, 18.25, 18.0]])
     sides = {"initial": Scores(first.bfloat16()), "live": Scores(now.bfloat16())}
-    weights._scores = lambda _, __, name: sides[name]  # type: ignore[method-assign]
+    weights._scores = lambda policy, rows, name, trunks=(): sides[name]  # type: ignore[method-assign]
     mixed = weights.scores(policy, [ROW]).logits()
     assert mixed.dtype == torch.float32
     assert float(mixed[0, 2] - mixed[0, 0]) == pytest.approx(0.0125, rel=0.01)
