@@ -13,7 +13,7 @@ from hero_pl.batch import tokenize
 from hero_pl.chat.byte_tokenizer import byte_tokenizer
 from hero_pl.objectives.self_distillation import SelfDistillation
 from hero_pl.pocket.shop.reflector import ShopRules
-from hero_pl.policy.branch_passes import Layout, run_layout, tree_layout
+from hero_pl.policy.branch_passes import Layout, blocks_of, run_layout, tree_layout
 from hero_pl.policy.branches import BranchScorer, forwarded_tokens, plan
 from hero_pl.policy.huggingface import HuggingFacePolicy
 from hero_pl.policy.loading import Lora
@@ -167,6 +167,21 @@ def plain_causal(layout: Layout) -> Layout:
 
 def one_id_too_many(layout: Layout) -> Layout:
     return replace(layout, spans=tuple((start, stop, seen + 1) for start, stop, seen in layout.spans))
+
+
+@pytest.mark.parametrize("pairs", [0, 1 << 30])
+def test_branches_attend_alone_or_together_and_give_the_same(
+    pairs: int, policy: HuggingFacePolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = teacher_rows(policy, (5,))
+    (tree,) = plan(rows)
+    layout = tree_layout(rows, tree)
+    monkeypatch.setattr("hero_pl.policy.branch_passes.TOGETHER", pairs)
+    assert len(blocks_of(layout, policy.network.device)) == (1 if pairs else len(layout.spans))
+    order = [tree.trunk, *(i for i, _ in tree.branches)]
+    with policy.sampling():
+        got = run_layout(policy.network.model, policy.network.logits_at, layout)
+    assert (got - separate(policy, [rows[i] for i in order])).abs().max() <= 1e-4
 
 
 @pytest.mark.parametrize("spoil", [shifted, not_rebased, plain_causal, one_id_too_many])
