@@ -200,7 +200,7 @@ def test_a_noun_table_of_the_catalog_replaces_its_extractor(folder):
 
 
 def test_the_official_data_needs_the_nouns_of_the_benchmark_or_an_explicit_setting(folder):
-    if importlib.util.find_spec("spacy") is None:
+    if any(importlib.util.find_spec(name) is None for name in ("spacy", "en_core_web_sm")):
         with pytest.raises(ImportError, match=r'pip install "hero_pl\[spacy\]".* nouns="rules"'):
             gym.make("hero_pl/WebShop-v0", data_dir=folder, split="all")
     else:
