@@ -327,7 +327,7 @@ class BranchScorer:
 def _sampled_states(policy: Policy, weights: str, ids: tuple[int, ...]) -> States:
     """Keys and values as the sampler has them in its cache."""
     assert policy.network is not None
-    sampler = SamplingWeights(policy.network, weights)
+    sampler = SamplingWeights(policy.network, weights, merge=False, pack=False)  # no copies for a few tokens
     with sampler.ready(policy.version):
         batch = CachedRows(sampler)
         batch.join({0: ids})
