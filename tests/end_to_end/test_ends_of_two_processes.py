@@ -70,10 +70,12 @@ def wait_for(what, process):
     ],
 )
 def test_a_signal_to_any_process_ends_both_and_the_run_is_saved(strategy, rank, number, tmp_path):
+    # a process may be killed while the other applies a step: that step is lost, and the checkpoint before it is named
+    every = 2 if number == signal.SIGKILL else 100_000
     changes = {
         "turn_budget": {"max_turns": 100_000},
         "held_out": {"episodes": 0},
-        "checkpoint": {"every_n_steps": 100_000},
+        "checkpoint": {"every_n_steps": every},
     }
     folder = tmp_path / "runs" / "quickstart" / "version_0"
     process = subprocess.Popen(
