@@ -129,6 +129,7 @@ class BranchScorer:
         self.reason: str | None = None
         """Reason why rows are scored separately; ``None`` if they are not."""
         self._checked: set[int] = set()
+        self._tried: set[int] = set()
         self.not_borrowed: str | None = None
         """Why rows of the live weights do not run on the keys and values of the student's pass, if they do not."""
         self.not_taken: str | None = None
@@ -193,7 +194,17 @@ class BranchScorer:
 
     def takes(self, policy: Policy, weights: str) -> bool:
         """Whether rows of frozen weights run on conversations that the sampler has run with them."""
-        return self.can_share(policy, weights) and self.not_taken is None
+        if not self.can_share(policy, weights):
+            return False
+        if id(policy) not in self._tried:
+            self._tried.add(id(policy))
+            forwarded = self.forwarded
+            with policy.sampling():
+                self.not_taken = self._not_taken(policy, weights)
+            self.forwarded = forwarded
+            if self.not_taken is not None:
+                log.info(f"teacher_scoring: the teacher runs reviewed conversations itself: {self.not_taken}.")
+        return self.not_taken is None
 
     def shares(self, policy: Policy, rows: Sequence[ScoreRow], weights: str) -> bool:
         """Whether these rows will share passes."""
@@ -272,7 +283,6 @@ class BranchScorer:
                     self.reason = self._obstacle(policy, weights)
                     if self.reason is None:
                         self.not_borrowed = self._obstacle(policy, "live", borrow=True)
-                        self.not_taken = self._not_taken(policy, weights)
                 if self.reason is None:
                     break
             self.forwarded = forwarded
