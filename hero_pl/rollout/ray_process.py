@@ -9,9 +9,7 @@ paths.
 from __future__ import annotations
 
 import multiprocessing
-import os
 import secrets
-import signal
 import sys
 from contextlib import suppress
 from importlib.util import find_spec
@@ -19,6 +17,7 @@ from multiprocessing.connection import Client, Connection, Listener, wait
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from hero_pl.errors import ConfigError, EnvError
+from hero_pl.rollout.process_group import kill_group
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -121,11 +120,7 @@ class _Host:
         self.process.join(timeout)
 
     def kill(self) -> None:
-        pid = self.process.pid or 0
-        with suppress(OSError):
-            if os.getpgid(pid) == pid:
-                os.killpg(pid, signal.SIGKILL)
-        self.process.kill()
+        kill_group(self.process)
         self.process.join(CALL_S / 2)
 
 

@@ -8,8 +8,6 @@ failed, and the other episodes of the worker are restarted. No tensor library is
 from __future__ import annotations
 
 import multiprocessing
-import os
-import signal
 import threading
 import time
 import weakref
@@ -38,6 +36,7 @@ from hero_pl.rollout.pool import (
     late,
     seconds,
 )
+from hero_pl.rollout.process_group import kill_group, kill_own_group, lead_group
 from hero_pl.rollout.ray_process import RayProcess
 from hero_pl.types import StopReason
 
@@ -254,12 +253,7 @@ class LocalProcess:
 
     def kill(self) -> None:
         """Kill the process, with all processes that its environments started."""
-        if self._process.is_alive():
-            pid = self._process.pid or 0
-            with suppress(OSError):
-                if hasattr(os, "killpg") and os.getpgid(pid) == pid:  # otherwise it has no group yet
-                    os.killpg(pid, signal.SIGKILL)
-            self._process.kill()
+        kill_group(self._process)
         self._process.join(END_S)
         with suppress(ValueError):  # the operating system has not finished its end
             self._process.close()
@@ -275,8 +269,7 @@ def serve(pipe: Connection, limits: Limits) -> None:
         pipe: Connection to the trainer.
         limits: Limits of the rollout.
     """
-    if hasattr(os, "setsid"):
-        os.setsid()  # Ctrl-C is for the trainer; child processes of environments can be killed with their group
+    lead_group()
     threading.Thread(target=_end_with_trainer, daemon=True).start()
     envs: dict[int, environments.Env] = {}
     with suppress(EOFError, OSError):
@@ -306,6 +299,4 @@ def _end_with_trainer() -> None:
     assert trainer is not None
     trainer.join()
     time.sleep(END_S)
-    if hasattr(os, "killpg"):
-        os.killpg(0, signal.SIGKILL)
-    os._exit(1)
+    kill_own_group()

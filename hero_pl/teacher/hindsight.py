@@ -150,19 +150,21 @@ class HindsightTeacher(Teacher):
             return None
         if diagnosis is None and not (self.include_next_observation and turn.observation):
             return None
-        encoder = dialect.template.encoder
         failed = bool(diagnosis and (diagnosis.next_action_target or diagnosis.was_failure))
         return Hint(
             turn.number,
-            self.template.render(
-                lambda words: len(encoder.encode_untrusted(words)), self.facts(trajectory, turn, diagnosis, dialect)
-            ),
+            self._text(trajectory, turn, diagnosis, dialect),
             diagnosis.confidence if diagnosis else "high",
             failed,
             self._verdict(diagnosis, dialect),
             self.wording.position,
             self.scaffold,
         )
+
+    def _text(self, trajectory: Trajectory, turn: Turn, diagnosis: Diagnosis | None, dialect: Dialect) -> str:
+        encoder = dialect.template.encoder
+        facts = self.facts(trajectory, turn, diagnosis, dialect)
+        return self.template.render(lambda words: len(encoder.encode_untrusted(words)), facts)
 
     def facts(
         self, trajectory: Trajectory, turn: Turn, diagnosis: Diagnosis | None, dialect: Dialect
@@ -243,6 +245,8 @@ class EmptyHintTeacher(HindsightTeacher):
     Its arguments are those of :class:`HindsightTeacher`; the content they choose decides only which turns have a hint.
     """
 
-    def _hint(self, trajectory: Trajectory, turn: Turn, diagnosis: Diagnosis | None, dialect: Dialect) -> Hint | None:
-        hint = super()._hint(trajectory, turn, diagnosis, dialect)
-        return hint and replace(hint, text=self.scaffold, target=None)
+    def _text(self, trajectory: Trajectory, turn: Turn, diagnosis: Diagnosis | None, dialect: Dialect) -> str:
+        return self.scaffold
+
+    def _verdict(self, diagnosis: Diagnosis | None, dialect: Dialect) -> str | None:
+        return None

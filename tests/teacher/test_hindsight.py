@@ -109,6 +109,13 @@ def test_an_empty_hint_has_the_wording_and_nothing_else_on_the_same_turns() -> N
     assert hints(teacher, None) is None
 
 
+def test_an_empty_hint_counts_no_cut_of_a_text_that_is_not_shown() -> None:
+    for kind, cut in ((HindsightTeacher, 1), (EmptyHintTeacher, 0)):
+        teacher = kind(max_observation_tokens=8)
+        hints(teacher, Diagnosis("WHY", "high", TARGET), observation="o" * 100)
+        assert teacher.template.cut_observations == cut
+
+
 def test_the_observation_gives_way_first_then_the_target_never_the_diagnosis() -> None:
     whole = len(render(HintTemplate(None, 10**4, 10**4), "o" * 300, "t" * 50))
     shorter = HintTemplate(None, 10**4, whole - 100)
