@@ -51,6 +51,8 @@ class CachedRows:
         """``(rows, slots)``: 1 where a slot of the cache holds a token."""
         self._behind: set[int] = set()
         """Rows whose last token is not in the last slot."""
+        self._unpadded = False
+        """Whether every slot of the rows of the last :meth:`feed` holds a token."""
 
     def _new_cache(self) -> Any:
         if self.network.caching == "row":  # the cache type that each layer needs; it does not support padding
@@ -114,6 +116,7 @@ class CachedRows:
         """
         if not self._behind.isdisjoint(new):
             self._move_up()
+        self._unpadded = all(len(self.fed[row]) == self.mask.shape[1] for row in new)
         self._to_front(new)
         feeds = [new[row] for row in self.fed if row in new]
         logits = self._extend(*self._padded(feeds))
@@ -172,13 +175,23 @@ class CachedRows:
 
     def _extend(self, ids: Tensor, new: Tensor, last: Sequence[int]) -> Tensor:
         """Run new ids of the first rows and add their slots; ``(rows, vocab)`` logits after the last id of each."""
-        logits, mask = self._run(self.cache, self.mask[: len(ids)], ids, new, last)
+        logits, mask = self._run(self.cache, self.mask[: len(ids)], ids, new, last, one_more=ids.shape[1] == 1)
         waiting = self.mask[len(ids) :]
         self.mask = torch.cat([mask, pad(waiting, (0, ids.shape[1]))]) if len(waiting) else mask
         return logits
 
-    def _run(self, cache: Any, mask: Tensor, ids: Tensor, new: Tensor, last: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def _run(
+        self, cache: Any, mask: Tensor, ids: Tensor, new: Tensor, last: Sequence[int], one_more: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """Run new ids in one pass.
+
+        Args:
+            cache: Keys and values of these rows.
+            mask: Which of their slots hold a token.
+            ids: ``(rows, width)``, padded on the right.
+            new: As ``mask``, for the new slots.
+            last: Index of the last id of each row.
+            one_more: Whether each row gets one id.
 
         Returns:
             ``(rows, vocab)`` logits after the last new id, and the mask ``(rows, slots)`` with the new slots.
@@ -191,12 +204,19 @@ class CachedRows:
             range(len(ids)),
             last,
             input_ids=ids,
-            attention_mask=mask,
+            attention_mask=self._seen(mask) if one_more and self.network.takes_seen else mask,
             position_ids=positions,
             use_cache=True,
             **cache_input(self.network.model, cache),
         )
         return logits.float(), mask
+
+    def _seen(self, mask: Tensor) -> Tensor | None:
+        """What the new token of each row sees, ``(rows, 1, 1, slots)``; ``None``: everything.
+
+        From a padding mask transformers makes the same for every token, and reads it from the device to do so.
+        """
+        return None if self._unpadded else mask[:, None, None].bool()
 
     def _to_front(self, rows: Collection[int]) -> None:
         """Swap rows so that these rows are the first, and let the next pass run only them."""

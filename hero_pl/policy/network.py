@@ -24,6 +24,7 @@ from hero_pl.losses.scores import Scores
 from hero_pl.policy.adapters import layers_with_adapter, switched_off
 from hero_pl.policy.cache_input import cache_input
 from hero_pl.policy.fingerprint import fingerprint
+from hero_pl.policy.padding import alike
 from hero_pl.policy.positions import rope_switches, stretch
 from hero_pl.policy.sharding import Sharding
 from hero_pl.sharded import gathered, shared_out
@@ -37,9 +38,6 @@ LEAST_AT_ONCE = 128
 
 TOKENS_PER_PASS = 16_384
 """Largest number of tokens of one pass without gradients, padding included; every hinted turn has its whole context."""
-
-PADDING, PADDING_SHARE = 512, 0.2
-"""Padding that a pass may have, in tokens or as a share of the pass: a separate pass costs more than some padding."""
 
 Read: TypeAlias = Callable[..., Tensor]
 """What is computed in a pass: :meth:`Network.logits_at` or :meth:`Network.hidden_at`."""
@@ -90,6 +88,8 @@ class Network(nn.Module):
         """Lengths beyond which rotary positions change (:mod:`hero_pl.policy.positions`)."""
         self.caching: Caching = "shared"
         """How keys, values and states can be cached during sampling."""
+        self.takes_seen = False
+        """Whether a pass over one more token per row takes what each sees in place of a padding mask."""
         self.obstacles: dict[str, str] = {}
         """Settings of ``teacher_scoring`` that change the logits of this architecture, and why."""
         self.trunks: list[Trunk] | None = None
@@ -376,25 +376,3 @@ class Network(nn.Module):
             self.keep(name, next((w.dtype for w in weights.values() if w.is_floating_point()), None))
             own = self.copies[name].state_dict()
             self.copies[name].load_state_dict({**own, **shared_out(weights, own)})
-
-
-def alike(lengths: Sequence[int], most: int | None = None) -> list[list[int]]:
-    """Group sequences that are padded to one length; returns the numbers of the sequences.
-
-    Args:
-        lengths: Lengths of the sequences.
-        most: Largest number of tokens per group with padding, unless it has one sequence; ``None``: no limit.
-    """
-    groups: list[list[int]] = []
-    waste = 0
-    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        if groups:
-            longest = lengths[groups[-1][0]]
-            size, more = longest * (len(groups[-1]) + 1), waste + longest - lengths[i]
-            if (most is None or size <= most) and more <= max(PADDING, PADDING_SHARE * size):
-                groups[-1].append(i)
-                waste = more
-                continue
-        groups.append([i])
-        waste = 0
-    return [sorted(group) for group in groups]

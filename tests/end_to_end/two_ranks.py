@@ -35,7 +35,7 @@ from hero_pl.objectives.mixed import Mixed
 from hero_pl.objectives.policy_gradient import GRPO
 from hero_pl.objectives.self_distillation import SelfDistillation
 from hero_pl.pocket.shop.reflector import ShopRules
-from hero_pl.policy import network
+from hero_pl.policy import padding
 from hero_pl.policy.base import Policy
 from hero_pl.policy.huggingface import HuggingFacePolicy
 from hero_pl.policy.loading import Lora
@@ -53,7 +53,7 @@ from hero_pl.types import Reflection, ScoreRow, Trajectory
 PATIENCE = timedelta(seconds=120)
 """A collective that a rank never joins fails after this time instead of hanging."""
 
-PADDING = network.PADDING, network.PADDING_SHARE
+PADDING = padding.PADDING, padding.PADDING_SHARE
 STRATEGIES: dict[str, Any] = {"ddp": DDPStrategy, "fsdp2": FSDP2Strategy}
 STEPS = 6
 """Optimizer steps of the scenarios whose losses are compared."""
@@ -277,7 +277,7 @@ def run(
     source: Any = {"config": dict(TINY), "tokenizer": "hero_pl:pocket-shop"}
     if scenario.pretrained:
         source = {"pretrained": "hero_pl:pocket-shop"}
-    network.PADDING, network.PADDING_SHARE = PADDING if scenario.padding else (0, 0.0)
+    padding.PADDING, padding.PADDING_SHARE = PADDING if scenario.padding else (0, 0.0)
     checkpointing = scenario.gradient_checkpointing
     policy = HuggingFacePolicy(**source, parser=PlainText(), lora=scenario.lora, gradient_checkpointing=checkpointing)
     module = HeroModule(

@@ -7,7 +7,7 @@ import torch
 
 from hero_pl.chat.byte_tokenizer import byte_tokenizer
 from hero_pl.policy.huggingface import HuggingFacePolicy
-from hero_pl.policy.network import alike
+from hero_pl.policy.padding import alike
 from hero_pl.types import ScoreRow
 
 CONFIG = {
@@ -50,7 +50,7 @@ def test_a_pass_without_gradients_has_a_bounded_number_of_tokens() -> None:
 
 @pytest.mark.parametrize("gradients", [True, False])
 def test_scores_are_those_of_each_row_alone_in_the_order_of_the_rows(policy, gradients, monkeypatch) -> None:
-    monkeypatch.setattr("hero_pl.policy.network.PADDING", 8)
+    monkeypatch.setattr("hero_pl.policy.padding.PADDING", 8)
     monkeypatch.setattr("hero_pl.policy.network.TOKENS_PER_PASS", 64)
     rows = rows_of(90, 7, 30, 6, 28, 91)
     passes: list[tuple[int, ...]] = []
@@ -65,7 +65,7 @@ def test_scores_are_those_of_each_row_alone_in_the_order_of_the_rows(policy, gra
 
 
 def test_no_mask_is_made_and_padding_changes_nothing(policy, monkeypatch) -> None:
-    monkeypatch.setattr("hero_pl.policy.network.PADDING", 1000)
+    monkeypatch.setattr("hero_pl.policy.padding.PADDING", 1000)
     seen: list[set[str]] = []
     base = policy.network.model.model
     handle = base.register_forward_pre_hook(lambda _, __, given: seen.append(set(given)), with_kwargs=True)

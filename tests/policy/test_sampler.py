@@ -89,6 +89,33 @@ def test_ragged_conversations_equal_those_played_alone_although_rows_were_moved_
             assert one.logprobs == pytest.approx(other.logprobs, abs=1e-5)
 
 
+@pytest.mark.parametrize("rows", [[0, 1, 2, 3], [0, 2], [0]], ids=["padded", "alike at first", "alone"])
+def test_bug_707_a_decoding_pass_gets_what_each_row_sees_and_draws_the_same(
+    rows: list[int], policy: HuggingFacePolicy
+) -> None:
+    network = policy.need_network("a test")
+    assert network.takes_seen
+    given: list[Any] = []
+    handle = network.model.model.register_forward_pre_hook(
+        lambda _, __, inputs: given.append((inputs["input_ids"].shape[1], inputs["attention_mask"])), with_kwargs=True
+    )
+    try:
+        got, _ = play(policy, rows, Sampling(1.0, 12))
+        decoding = [mask for width, mask in given if width == 1]
+        network.takes_seen = False
+        want, _ = play(policy, rows, Sampling(1.0, 12))
+    finally:
+        network.takes_seen = True
+        handle.remove()
+    assert all(mask is None or (mask.dtype, mask.dim()) == (torch.bool, 4) for mask in decoding)
+    assert all(mask.dim() == 2 for width, mask in given if width > 1)  # transformers adds what is causal
+    assert any(mask is None for mask in decoding) == (len(rows) < 4)  # nothing is padded
+    for row in rows:
+        assert [action.ids for _, action in got[row]] == [action.ids for _, action in want[row]]
+        for (_, one), (_, other) in zip(got[row], want[row], strict=True):
+            assert one.logprobs == pytest.approx(other.logprobs, abs=1e-5)
+
+
 def test_bug_646_prompts_of_many_rows_are_read_in_passes_of_bounded_size(
     policy: HuggingFacePolicy, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -62,8 +62,8 @@ class Trial:
     def sampler(self) -> Line:
         """Log-probabilities of sampled tokens, for a batch of rows of different lengths over several turns."""
         cure = "Use another architecture: this one cannot be sampled."
-        for caching in get_args(Caching):
-            self.network.caching = caching
+        for caching, takes_seen in (("shared", True), *((caching, False) for caching in get_args(Caching))):
+            self.network.caching, self.network.takes_seen = caching, takes_seen
             line = compared("sampler", self._sampled, NATS, cure)
             if line.ok:
                 break
@@ -150,7 +150,7 @@ class Trial:
         """Samples and scores of the initial weights under an adapter are the same as without the adapter."""
         before = self.reference.logits(self.rows)
         network = Network(with_adapter(self.network.model, Lora(rank=4)), has_adapter=True)
-        network.caching = self.network.caching
+        network.caching, network.takes_seen = self.network.caching, self.network.takes_seen
         with torch.no_grad():
             for name, weight in network.named_parameters():
                 if "lora_B" in name:

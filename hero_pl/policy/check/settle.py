@@ -30,6 +30,8 @@ class Findings:
     lines: tuple[Line, ...]
     caching: Caching
     """How it can be sampled."""
+    takes_seen: bool
+    """See :attr:`Network.takes_seen`."""
     obstacles: Mapping[str, str]
     """Settings of ``teacher_scoring`` that it does not support, and why."""
 
@@ -48,7 +50,8 @@ class Findings:
 
     def settle(self, network: Network) -> None:
         """Apply the result to a network."""
-        network.caching, network.obstacles = self.caching, dict(self.obstacles)
+        network.caching, network.takes_seen = self.caching, self.takes_seen
+        network.obstacles = dict(self.obstacles)
 
 
 _known: dict[str, Findings] = {}
@@ -69,14 +72,16 @@ def examine(config: PretrainedConfig, attention: str) -> Findings:
     if small is None:
         with torch.device("meta"):
             model = load_model(None, config, torch.float32, attention, 0)
-        return Findings(type(model).__name__, (untried(why),), "row" if _keeps_states(model) else "shared", {})
+        return Findings(type(model).__name__, (untried(why),), "row" if _keeps_states(model) else "shared", False, {})
     name = type(small).__name__
     key = json.dumps([name, attention, small.config.to_dict()], default=str)
     if key not in _known:
         with torch.device("cpu"):  # also where the model itself is built without memory
             trial = Trial(small)
             lines = tuple(fast_lines(trial))
-        _known[key] = Findings(name, lines, trial.network.caching, dict(trial.network.obstacles))
+        network = trial.network
+        takes_seen = network.takes_seen and attention == "sdpa"  # others take masks of another form
+        _known[key] = Findings(name, lines, network.caching, takes_seen, dict(network.obstacles))
     return _known[key]
 
 

@@ -89,23 +89,23 @@ def loaded(folder: Path, config: dict[str, Any], **settings: Any) -> HuggingFace
 
 
 @pytest.mark.parametrize(
-    ("config", "caching", "cannot"),
+    ("config", "caching", "takes_seen", "cannot"),
     [
-        (WINDOWED, "shared", {"tree_mask"}),
-        (CHUNKED, "shared", {"tree_mask"}),
-        (LONG, "shared", set()),
-        (DYNAMIC, "shared", set()),
-        (HYBRID, "row", {"prefix_cache", "tree_mask"}),
-        (RECURRENT, "none", {"prefix_cache", "tree_mask"}),
+        (WINDOWED, "shared", False, {"tree_mask"}),
+        (CHUNKED, "shared", False, {"tree_mask"}),
+        (LONG, "shared", True, set()),
+        (DYNAMIC, "shared", True, set()),
+        (HYBRID, "row", False, {"prefix_cache", "tree_mask"}),
+        (RECURRENT, "none", False, {"prefix_cache", "tree_mask"}),
     ],
     ids=["window", "chunks", "longrope", "dynamic rope", "hybrid", "recurrent"],
 )
 def test_bug_150_what_depends_on_slots_lengths_or_states_agrees_or_takes_the_slow_path(
-    config: dict[str, Any], caching: str, cannot: set[str]
+    config: dict[str, Any], caching: str, takes_seen: bool, cannot: set[str]
 ) -> None:
     found = examined(config)
     assert [line for line in found.lines if not line.ok] == []
-    assert found.caching == caching
+    assert (found.caching, found.takes_seen) == (caching, takes_seen)
     assert set(found.obstacles) == cannot
 
 
