@@ -7,7 +7,8 @@ Both versions run ``configs/quickstart.yaml`` without the evaluations, alternate
 thread; the best of some runs counts. The training part is everything that Lightning does per batch: rollout, reviews,
 losses, gradient, optimizer step, records and logs.
 
-passes    the sampler's passes through the network, of rollout and reviews
+prompts   the sampler's passes over prompts and observations, of rollout and reviews
+tokens    its passes over one token per row
 sampling  the rest of the sampler
 student   its forward and backward passes, and the divergence
 teacher   its scores
@@ -28,12 +29,13 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
 WHOLE = "rest"
-PARTS = ("passes", "sampling", "student", "teacher", "log", WHOLE)
+PARTS = ("prompts", "tokens", "sampling", "student", "teacher", "log", WHOLE)
 
 
 class Shares:
@@ -41,6 +43,7 @@ class Shares:
 
     def __init__(self) -> None:
         self.spent: Counter[str] = Counter()
+        self.calls: Counter[str] = Counter()
         self._open: list[str] = []
         self._since = 0.0
 
@@ -50,15 +53,16 @@ class Shares:
             self.spent[self._open[-1]] += now - self._since
         self._since = now
 
-    def watch(self, part: str, holder: Any, name: str) -> None:
-        """Count the calls of a function or method as this part."""
+    def watch(self, part: str | Callable[..., str], holder: Any, name: str) -> None:
+        """Count the calls of a function or method as this part, which may depend on their arguments."""
         plain = getattr(holder, name)
 
         def watched(*args: Any, **kwargs: Any) -> Any:
             if part != WHOLE and not self._open:  # outside of the training part
                 return plain(*args, **kwargs)
             self._mark()
-            self._open.append(part)
+            self._open.append(part if isinstance(part, str) else part(**kwargs))
+            self.calls[self._open[-1]] += 1
             try:
                 return plain(*args, **kwargs)
             finally:
@@ -66,6 +70,10 @@ class Shares:
                 self._open.pop()
 
         setattr(holder, name, watched)
+
+
+def pass_over(input_ids: Any, **inputs: Any) -> str:
+    return "tokens" if input_ids.shape[1] == 1 else "prompts"
 
 
 def child(earlier: bool) -> None:
@@ -80,7 +88,7 @@ def child(earlier: bool) -> None:
         from hero_pl.policy.sampler import CachedSession
         from hero_pl.policy.sampling_weights import SamplingWeights
 
-        shares.watch("passes", SamplingWeights, "logits_at")
+        shares.watch(pass_over, SamplingWeights, "logits_at")
         shares.watch("sampling", CachedSession, "finished")
         shares.watch("student", module, "gradient")
         shares.watch("teacher", SelfDistillation, "teacher_scores")
@@ -98,18 +106,19 @@ def child(earlier: bool) -> None:
             from hero_pl.cli.main import main as hero_pl
 
             hero_pl(words)
-    print(json.dumps(shares.spent))
+    print(json.dumps({"spent": shares.spent, "calls": shares.calls}))
 
 
-def run(tree: Path, *options: str) -> dict[str, float]:
-    """Seconds of the parts in a new process with the hero_pl of this checkout."""
+def run(tree: Path, *options: str) -> tuple[dict[str, float], dict[str, int]]:
+    """Seconds and calls of the parts in a new process with the hero_pl of this checkout."""
     paths = os.pathsep.join(str(path) for path in (tree, tree / "envs"))
     environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     words = [sys.executable, __file__, "--child", *options]
     done = subprocess.run(words, env=environment, cwd=tree, capture_output=True, text=True, check=False)
     if done.returncode or not done.stdout.strip():
         raise SystemExit(f"{tree}: the quickstart failed:\n{done.stderr[-2000:]}")
-    return dict(json.loads(done.stdout.strip().splitlines()[-1]))
+    found = json.loads(done.stdout.strip().splitlines()[-1])
+    return found["spent"], found["calls"]
 
 
 def main() -> int:
@@ -126,14 +135,15 @@ def main() -> int:
     ours: list[dict[str, float]] = []
     theirs: list[float] = []
     for _ in range(options.repeats):
-        ours.append(run(HERE.parent))
+        spent, calls = run(HERE.parent)
+        ours.append(spent)
         if options.earlier:
-            theirs.append(run(options.earlier.resolve(), "--without-parts")[WHOLE])
+            theirs.append(run(options.earlier.resolve(), "--without-parts")[0][WHOLE])
     best = min(ours, key=lambda parts: sum(parts.values()))
     whole = sum(best.values())
     print("this version:", ", ".join(f"{sum(parts.values()):.2f}" for parts in ours), "CPU s")
     for part in PARTS:
-        print(f"{part:>9} {best[part]:6.2f} s  {best[part] / whole:.2f}")
+        print(f"{part:>9} {best[part]:6.2f} s  {best[part] / whole:.2f}  {calls[part]:6} calls")
     if not theirs:
         return 0
     print("the earlier:", ", ".join(f"{spent:.2f}" for spent in theirs), "CPU s")
