@@ -86,8 +86,8 @@ def test_the_weights_are_played_with_the_sampler_of_the_policy(
     policy.load()
     run = CachedRows._run
 
-    def shifted(self, cache, mask, *feeds):
-        logits, mask = run(self, cache, mask, *feeds)
+    def shifted(self, *given, **how):
+        logits, mask = run(self, *given, **how)
         return logits.roll(1, -1), mask
 
     monkeypatch.setattr(CachedRows, "_run", shifted)
