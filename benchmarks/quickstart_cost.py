@@ -24,6 +24,7 @@ import argparse
 import contextlib
 import json
 import os
+import runpy
 import subprocess
 import sys
 import tempfile
@@ -95,17 +96,12 @@ def child(earlier: bool) -> None:
         shares.watch("log", module.HeroModule, "_log_step")
     words = ["fit", "--config", "configs/quickstart.yaml", "--held_out.episodes", "0"]
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
-        words += ["--trainer.logger.init_args.save_dir", folder]
-        if earlier:
-            import runpy
-
-            sys.argv = ["hero_pl", *words]
-            with contextlib.suppress(SystemExit):
-                runpy.run_module("hero_pl", run_name="__main__")
-        else:
-            from hero_pl.cli.main import main as hero_pl
-
-            hero_pl(words)
+        sys.argv = ["hero_pl", *words, "--trainer.logger.init_args.save_dir", folder]
+        try:
+            runpy.run_module("hero_pl", run_name="__main__")
+        except SystemExit as end:
+            if end.code:
+                raise
     print(json.dumps({"spent": shares.spent, "calls": shares.calls}))
 
 

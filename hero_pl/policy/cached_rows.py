@@ -52,7 +52,7 @@ class CachedRows:
         self._behind: set[int] = set()
         """Rows whose last token is not in the last slot."""
         self._unpadded = False
-        """Whether every slot of the rows of the last :meth:`feed` holds a token."""
+        """Whether every slot of the rows of the last :meth:`feed` holds a token, the new ones included."""
 
     def _new_cache(self) -> Any:
         if self.network.caching == "row":  # the cache type that each layer needs; it does not support padding
@@ -116,11 +116,12 @@ class CachedRows:
         """
         if not self._behind.isdisjoint(new):
             self._move_up()
-        self._unpadded = all(len(self.fed[row]) == self.mask.shape[1] for row in new)
+        longest = max(map(len, new.values()))
+        slots = self.mask.shape[1] + longest
+        self._unpadded = all(len(self.fed[row]) + len(ids) == slots for row, ids in new.items())
         self._to_front(new)
         feeds = [new[row] for row in self.fed if row in new]
         logits = self._extend(*self._padded(feeds))
-        longest = max(map(len, feeds))
         for row, known in self.fed.items():
             known += new.get(row, ())
             if len(new.get(row, ())) < longest:

@@ -11,6 +11,7 @@ from hero_pl.policy.cached_rows import CachedRows
 from hero_pl.policy.huggingface import HuggingFacePolicy
 from hero_pl.policy.sampler import CachedSampler, CachedSession
 from hero_pl.policy.sampling import Sampling
+from hero_pl.policy.sampling_weights import SamplingWeights
 from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.types import SampledAction
 
@@ -114,6 +115,22 @@ def test_bug_707_a_decoding_pass_gets_what_each_row_sees_and_draws_the_same(
         assert [action.ids for _, action in got[row]] == [action.ids for _, action in want[row]]
         for (_, one), (_, other) in zip(got[row], want[row], strict=True):
             assert one.logprobs == pytest.approx(other.logprobs, abs=1e-5)
+
+
+def test_a_step_after_ids_of_different_numbers_sees_no_padding(policy: HuggingFacePolicy) -> None:
+    network, found = policy.need_network("a test"), []
+    for takes_seen in (True, False):
+        network.takes_seen = takes_seen
+        weights = SamplingWeights(network, "live")
+        try:
+            with policy.sampling(), weights.ready(policy.version):
+                batch = CachedRows(weights)
+                batch.join({0: (5, 6, 7), 1: (8, 9, 10)})
+                batch.feed({0: (11, 12), 1: (13,)})
+                found.append(batch.step(torch.tensor([14, 15])))
+        finally:
+            network.takes_seen = True
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-5)
 
 
 def test_bug_646_prompts_of_many_rows_are_read_in_passes_of_bounded_size(
