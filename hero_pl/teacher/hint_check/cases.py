@@ -76,7 +76,8 @@ def make_cases(
 ) -> list[Case]:
     """Turns of a batch that were blamed (with a corrected action), and turns that were called right.
 
-    Draws no random numbers: the other turn of an arm is the next one, in a circle, that says something else.
+    Draws no random numbers: the other turn of an arm is the next one, in a circle, with another corrected action (or
+    another diagnosis, for turns called right).
 
     Args:
         trajectories: One rollout batch.
@@ -104,25 +105,27 @@ def _case(one: _Found, alike: list[_Found], facts: GiveFacts, dialect: Dialect) 
     by_arm: dict[Arm, Facts] = {Arm.HINT: hint, Arm.SCAFFOLD: NOTHING, Arm.FEEDBACK: {**hint, **silent}}
     place = alike.index(one)
     others = [*alike[place + 1 :], *alike[:place]]
-    giver = next((other for other in others if _says(other) != _says(one)), None)
+    says = _says(one, dialect)
+    giver = next((other for other in others if _says(other, dialect) != says), None)
     if giver is not None:
         by_arm[Arm.SHUFFLED] = facts(one.trajectory, one.turn, giver.diagnosis, dialect)
     if own.next_action_target is None:
         return Case(one.episode, one.turn, one.turn.action_ids, None, by_arm)
-    target = own.next_action_target
-    other = next((o.diagnosis.next_action_target for o in others if o.diagnosis.next_action_target != target), None)
-    if other is not None:
-        by_arm[Arm.WRONG] = facts(one.trajectory, one.turn, replace(own, next_action_target=other), dialect)
-    return Case(one.episode, one.turn, _ids(target, dialect), _ids(other, dialect) if other else None, by_arm)
+    wanted = dialect.reply_ids(says)
+    if giver is None:
+        return Case(one.episode, one.turn, wanted, None, by_arm)
+    wrong = replace(own, next_action_target=giver.diagnosis.next_action_target)
+    by_arm[Arm.WRONG] = facts(one.trajectory, one.turn, wrong, dialect)
+    return Case(one.episode, one.turn, wanted, dialect.reply_ids(_says(giver, dialect)), by_arm)
 
 
-def _says(one: _Found) -> tuple[str, Any]:
-    return one.diagnosis.text, one.diagnosis.next_action_target
+def _says(one: _Found, dialect: Dialect) -> str:
+    """What every wording tells: the corrected action as the policy would send it, or the diagnosis if there is none.
 
-
-def _ids(call: Mapping[str, Any], dialect: Dialect) -> tuple[int, ...]:
-    """A corrected action as the policy would send it, with the end of the turn."""
-    return dialect.reply_ids(target_reply(call, dialect.parser))
+    Two turns with different words for the same correction are no control: most wordings show the correction only.
+    """
+    call = one.diagnosis.next_action_target
+    return one.diagnosis.text if call is None else target_reply(call, dialect.parser)
 
 
 def _spread(reviewed: list[_Found], count: int) -> list[_Found]:

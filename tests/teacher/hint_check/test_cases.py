@@ -60,3 +60,20 @@ def test_turns_without_a_verdict_are_left_out(reader, batch) -> None:
 def test_turns_are_taken_from_all_over_the_batch(reader, batch) -> None:
     _, chosen = cases(reader, batch, turns=2)
     assert [(case.episode, case.blamed) for case in chosen] == [(0, True), (2, True), (0, False), (2, False)]
+
+
+def test_bug_709_another_turn_with_the_same_correction_is_no_control(reader, batch) -> None:
+    """Most wordings show the correction only, so a shuffled hint would be the turn's own hint."""
+    same = {"name": "respond", "arguments": {"content": "click[good0]"}}, {"action": "click[good0]"}
+    first, second = (Diagnosis(f"wrong: {words}", "high", target) for words, target in zip("ab", same, strict=True))
+    _, chosen = cases(reader, batch, lambda given: [Reflection((first, second), "ok"), *given[1:]])
+    assert [chosen[i].facts[Arm.HINT]["target"] for i in (0, 1)] == ["click[good0]"] * 2
+    for case in chosen[:2]:
+        assert case.facts[Arm.SHUFFLED]["target"] == case.facts[Arm.WRONG]["target"] == "click[good1]"
+
+
+def test_turns_that_all_need_the_same_correction_have_no_control(reader, batch) -> None:
+    told = [Diagnosis(f"wrong {i}", "high", {"action": "click[good]"}) for i in range(4)]
+    policy, chosen = cases(reader, batch, lambda _: [Reflection((one, None), "ok") for one in told])
+    assert all(set(case.facts) == {Arm.HINT, Arm.SCAFFOLD, Arm.FEEDBACK} for case in chosen)
+    assert {(case.wanted, case.wrong) for case in chosen} == {(policy.ids("click[good]"), None)}
