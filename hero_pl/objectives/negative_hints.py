@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from hero_pl.reflection.derange import Placed, derange
+from hero_pl.reflection.derange import Placed, derange, same
 from hero_pl.types import Hint, Trajectory
 
 
@@ -14,8 +14,9 @@ def negative_hints(
 ) -> list[list[list[str]]]:
     """Exchange the hints of a batch ``count`` times, so that each turn gets a hint of another turn.
 
-    Hints with other tasks, other episodes and other words are preferred, at a similar length. A turn for which the
-    batch has no other words gets an empty hint: the teacher then sees what the student sees.
+    Hints with other tasks, other episodes and another content are preferred, at a similar length. A turn for which the
+    batch has none with other words and another corrected action gets an empty hint: the teacher then sees what the
+    student sees.
 
     Args:
         trajectories: One rollout batch; its seeds determine the exchange.
@@ -26,7 +27,7 @@ def negative_hints(
         Texts in the same structure as ``hints``; empty where there is no true hint.
     """
     items = [
-        Placed(hint.text, trajectory.env_id, trajectory.task_id, i, hint.turn)
+        Placed(hint.text, trajectory.env_id, trajectory.task_id, i, hint.turn, hint.target or None)
         for i, (trajectory, given) in enumerate(zip(trajectories, hints, strict=True))
         for hint in given
         if hint is not None
@@ -37,7 +38,7 @@ def negative_hints(
         texts = [[""] * len(given) for given in hints]
         givers = derange(items, random.Random(f"{seed}/{k}"))
         for item, giver in zip(items, givers or (), strict=False):
-            if items[giver].text != item.text:
+            if not same(item, items[giver]):
                 texts[item.episode][item.turn - 1] = items[giver].text
         sets.append(texts)
     return sets

@@ -2,9 +2,9 @@
 
 If training with a control is as good as with the true diagnoses, the diagnoses have no effect. The turns with a hint
 and their confidences are always those of the wrapped reflector; ``next_action_target`` is dropped. Deviations are
-issues of their turn: ``control_unchanged`` (another turn has the same words), ``control_from_buffer`` (the words come
-from an earlier batch), ``control_generic`` (a generic sentence was used instead) and ``control_dropped`` (there was no
-text to use, so the turn has no hint).
+issues of their turn: ``control_unchanged`` (the other turn has the same words, or the same corrected action),
+``control_from_buffer`` (the words come from an earlier batch), ``control_generic`` (a generic sentence was used
+instead) and ``control_dropped`` (there was no text to use, so the turn has no hint).
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from hero_pl.errors import ConfigError
 from hero_pl.reflection.base import Reflector
-from hero_pl.reflection.derange import Placed, derange, mismatch
+from hero_pl.reflection.derange import Placed, derange, mismatch, same
+from hero_pl.reflection.target import canonical_action
 from hero_pl.types import Diagnosis, Reflection, Trajectory
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class ShuffledReflector(Reflector):
         """Number of batches (which determines the random numbers of the next one), buffer, and inner state."""
         return {
             "calls": self._calls,
-            "buffer": [[item.env_id, item.task_id, item.turn, item.text] for item in self._buffer],
+            "buffer": [[item.env_id, item.task_id, item.turn, item.text, item.correction] for item in self._buffer],
             "inner": self.inner.state_dict(),
         }
 
@@ -98,8 +99,8 @@ class ShuffledReflector(Reflector):
         """Restore :meth:`state_dict`."""
         self._calls = int(state["calls"])
         self._buffer.clear()
-        for env_id, task_id, turn, text in state["buffer"]:
-            self._buffer.append(Placed(text, env_id, task_id, -1, turn))
+        for env_id, task_id, turn, text, *correction in state["buffer"]:  # checkpoints of 0.1.0 have none
+            self._buffer.append(Placed(text, env_id, task_id, -1, turn, *correction))
         self.inner.load_state_dict(state["inner"])
 
     def _exchange(self, items: list[Placed], rng: random.Random) -> list[Replacement]:
@@ -117,17 +118,17 @@ class ShuffledReflector(Reflector):
         return replacements
 
     def _settle(self, item: Placed, giver: Placed | None, rng: random.Random) -> Replacement:
-        """Use the giver's words, unless they are the same or (in ``batch``) from the same episode."""
-        same_words = giver is not None and giver.text == item.text
+        """Use the giver's words, unless they tell the same or are (in ``batch``) from the same episode."""
+        unchanged = giver is not None and same(item, giver)
         too_close = self.mode == "batch" and giver is not None and giver.episode == item.episode
-        if giver is None or same_words or too_close:
-            kept = [old for old in self._buffer if old.env_id == item.env_id and old.text != item.text]
+        if giver is None or unchanged or too_close:
+            kept = [old for old in self._buffer if old.env_id == item.env_id and not same(item, old)]
             if kept:
                 least = min(mismatch(item, old) for old in kept)
                 return rng.choice([old for old in kept if mismatch(item, old) == least]).text, ("control_from_buffer",)
         if giver is None:
             return None, ("control_dropped",)
-        return giver.text, ("control_unchanged",) if same_words else ()
+        return giver.text, ("control_unchanged",) if unchanged else ()
 
     def _random_words(self, item: Placed, items: list[Placed], rng: random.Random) -> Replacement:
         """The same number of words, drawn from the diagnoses of other turns (or from generic sentences)."""
@@ -216,11 +217,16 @@ def _generic(item: Placed, rng: random.Random) -> Replacement:
 
 def _place(trajectories: Sequence[Trajectory], reflections: Sequence[Reflection]) -> list[Placed]:
     return [
-        Placed(diagnosis.text, trajectory.env_id, trajectory.task_id, episode, turn)
+        Placed(diagnosis.text, trajectory.env_id, trajectory.task_id, episode, turn, _correction(diagnosis))
         for episode, (trajectory, reflection) in enumerate(zip(trajectories, reflections, strict=True))
         for turn, diagnosis in enumerate(reflection.diagnoses, 1)
         if diagnosis
     ]
+
+
+def _correction(diagnosis: Diagnosis) -> str | None:
+    call = diagnosis.next_action_target
+    return None if call is None else canonical_action(call)
 
 
 def _with_texts(

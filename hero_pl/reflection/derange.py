@@ -20,6 +20,8 @@ class Placed:
     episode: int
     """Index of the trajectory in the batch; -1 for an earlier batch."""
     turn: int
+    correction: str | None = None
+    """Corrected action of the turn, if it has one."""
 
     @property
     def bucket(self) -> int:
@@ -27,10 +29,15 @@ class Placed:
         return len(self.text).bit_length()
 
 
+def same(taker: Placed, giver: Placed) -> bool:
+    """Whether one tells what the other does: in the same words, or in other words for the same corrected action."""
+    return taker.text == giver.text or (taker.correction is not None and taker.correction == giver.correction)
+
+
 def mismatch(taker: Placed, giver: Placed) -> int:
-    """Cost of a replacement: same words, same episode, same task, other length, in decreasing weight."""
+    """Cost of a replacement: same content, same episode, same task, other length, in decreasing weight."""
     return (
-        1000 * (taker.text == giver.text)
+        1000 * same(taker, giver)
         + 200 * (taker.episode == giver.episode)
         + 50 * (taker.task_id == giver.task_id)
         + abs(taker.bucket - giver.bucket)

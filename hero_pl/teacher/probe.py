@@ -147,10 +147,10 @@ class HintProbe:
         return rows
 
     def _other_hint(self, i: int) -> str | None:
-        """The hint of the next turn (cyclic) with another text."""
-        own = self.turns[i].hint
-        following = [*self.turns[i + 1 :], *self.turns[:i]]
-        return next((turn.hint for turn in following if turn.hint != own), None)
+        """The hint of the next turn (cyclic) with another text, preferably for another reply."""
+        own = self.turns[i]
+        others = [turn for turn in (*self.turns[i + 1 :], *self.turns[:i]) if turn.hint != own.hint]
+        return next((turn.hint for turn in others if turn.wanted != own.wanted), others[0].hint if others else None)
 
     def state_dict(self) -> dict[str, Any]:
         """The set and the counter."""

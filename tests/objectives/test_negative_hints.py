@@ -45,6 +45,10 @@ def test_a_turn_for_which_there_are_no_other_words_is_compared_with_no_hint(bigr
     trajectories = [episode(bigrams, i) for i in range(2)]
     assert negative_hints(trajectories[:1], [[Hint(1, "only")]], 1) == [[[""]]]
     assert negative_hints(trajectories, [[Hint(1, "same")], [Hint(1, "same")]], 1) == [[[""], [""]]]
+    buy = [[Hint(1, text, target="buy")] for text in ("late: buy", "slow: buy")]
+    assert negative_hints(trajectories, buy, 1) == [[[""], [""]]]  # other words for the same reply
+    right = [[Hint(1, text, target="")] for text in ("right: went on", "right: bought")]
+    assert negative_hints(trajectories, right, 1) == [[["right: bought"], ["right: went on"]]]
 
 
 def test_a_wrong_hint_that_does_not_fit_is_left_out(bigrams: ScriptedPolicy) -> None:

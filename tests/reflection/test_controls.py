@@ -14,7 +14,10 @@ from hero_pl.reflection.scripted import ScriptedReflector
 from hero_pl.types import Diagnosis, Reflection, StopReason, Trajectory, Turn
 
 MODES: list[Any] = ["batch", "turns", "generic", "random_tokens"]
-CALL = {"name": "x", "arguments": {}}
+
+
+def call(text: str) -> dict[str, Any]:
+    return {"name": "x", "arguments": {"because": text}}
 
 
 def episode(turns: int, task: str = "t", env: str = "shop") -> Trajectory:
@@ -23,7 +26,7 @@ def episode(turns: int, task: str = "t", env: str = "shop") -> Trajectory:
 
 
 def reflection(*texts: str | None, confidence: Any = "high") -> Reflection:
-    diagnoses = tuple(Diagnosis(text, confidence, CALL) if text else None for text in texts)
+    diagnoses = tuple(Diagnosis(text, confidence, call(text)) if text else None for text in texts)
     return Reflection(diagnoses, "ok", strict=True, raw="raw", tokens=7)
 
 
@@ -122,6 +125,36 @@ def test_batch_mode_takes_the_words_of_another_task_of_the_same_environment() ->
     for one, row in zip(trajectories, shuffled_texts, strict=True):
         other = {"t1": "t2", "t2": "t1"}[one.task_id]
         assert all((text or "").startswith(f"{one.env_id} {other} ") for text in row)
+
+
+@pytest.mark.parametrize("mode", ["batch", "turns"])
+def test_bug_711_other_words_for_the_same_correction_are_no_control(mode: Any) -> None:
+    """Their text names the action that the turn needs."""
+    buy, back = call("buy"), {"action": {"name": "x", "arguments": {"because": "back"}}}
+    rows = [[("late", buy), ("lost", back["action"])], [("slow", {"action": buy}), ("far", back)]]
+    original = [Reflection(tuple(Diagnosis(text, "high", to) for text, to in row), "ok") for row in rows]
+    first, second = ("late", "slow"), ("lost", "far")
+    allowed = dict.fromkeys(first, second) | dict.fromkeys(second, first)
+    trajectories = [episode(2, f"task{e}") for e in range(2)]
+    for seed in range(8):
+        shuffled = ShuffledReflector(ScriptedReflector(original), mode, seed).reflect(trajectories, None)
+        for before, after in zip(texts(original), texts(shuffled), strict=True):
+            assert all(given_ in allowed[str(own)] for own, given_ in zip(before, after, strict=True))
+        assert codes(shuffled) == []
+
+
+def test_a_batch_that_needs_one_correction_takes_words_of_an_earlier_one_and_says_when_it_cannot() -> None:
+    trajectories = [episode(1, f"task{e}") for e in range(2)]
+    batch = [Reflection((Diagnosis(text, "high", call("buy")),), "ok") for text in ("late", "slow")]
+    other = [Reflection((Diagnosis(text, "high", call("back")),), "ok") for text in ("lost", "far")]
+    control = ShuffledReflector(ScriptedReflector([*batch, *other, *batch]))
+    first, second, third = (control.reflect(trajectories, None) for _ in range(3))
+    assert codes(first) == ["control_unchanged"] * 2
+    assert codes(second) == codes(third) == ["control_from_buffer"] * 2
+    assert {text for row in texts(second) for text in row} <= {"late", "slow"}
+    resumed = ShuffledReflector(ScriptedReflector(batch))
+    resumed.load_state_dict({**control.state_dict(), "inner": resumed.inner.state_dict()})
+    assert {text for row in texts(resumed.reflect(trajectories, None)) for text in row} <= {"lost", "far"}
 
 
 def test_batch_mode_permutes_the_words() -> None:

@@ -65,6 +65,16 @@ def test_sensitivity_is_the_mean_divergence_between_true_and_exchanged_hints() -
     assert "teacher/hint_gain" not in metrics  # these hints say neither right nor wrong
 
 
+def test_bug_712_the_exchanged_hint_is_for_another_reply_if_there_is_one() -> None:
+    given = [[Hint(1, "BLUE 1", target="left"), Hint(2, "BLUE 2", target="left"), Hint(3, "RED", target="right")]]
+    probe = HintProbe(3, 1)
+    different = probe.step([episode("a", "b", "c")], given, POLICY, Reads(3.0))
+    alike = HintProbe(2, 1).step([episode("a", "b")], [given[0][:2]], POLICY, Reads(3.0))
+    assert float(different["teacher/hint_sensitivity"]) > 0.0  # every exchange is between BLUE and RED
+    assert [probe._other_hint(i) for i in range(3)] == ["RED", "RED", "BLUE 1"]
+    assert float(alike["teacher/hint_sensitivity"]) == 0.0  # nothing but other words for the same reply
+
+
 def test_a_teacher_that_no_longer_reads_hints_measures_zero() -> None:
     probe = HintProbe(2, 1)
     first = probe.step([episode("a", "bb")], hints("BLUE", "RED"), POLICY, Reads(3.0))

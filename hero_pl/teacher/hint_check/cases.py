@@ -106,9 +106,12 @@ def _case(one: _Found, alike: list[_Found], facts: GiveFacts, dialect: Dialect) 
     place = alike.index(one)
     others = [*alike[place + 1 :], *alike[:place]]
     says = _says(one, dialect)
-    giver = next((other for other in others if _says(other, dialect) != says), None)
-    if giver is not None:
-        by_arm[Arm.SHUFFLED] = facts(one.trajectory, one.turn, giver.diagnosis, dialect)
+    giver = None
+    for other in others:
+        told = facts(one.trajectory, one.turn, other.diagnosis, dialect)
+        if _says(other, dialect) != says and _shown(told) != _shown(hint):
+            giver, by_arm[Arm.SHUFFLED] = other, told
+            break
     if own.next_action_target is None:
         return Case(one.episode, one.turn, one.turn.action_ids, None, by_arm)
     wanted = dialect.reply_ids(says)
@@ -119,11 +122,17 @@ def _case(one: _Found, alike: list[_Found], facts: GiveFacts, dialect: Dialect) 
     return Case(one.episode, one.turn, wanted, dialect.reply_ids(_says(giver, dialect)), by_arm)
 
 
-def _says(one: _Found, dialect: Dialect) -> str:
-    """What every wording tells: the corrected action as the policy would send it, or the diagnosis if there is none.
+def _shown(facts: Facts) -> str | None:
+    """What every wording shows: the corrected action, or the diagnosis if it is not shown or there is none.
 
     Two turns with different words for the same correction are no control: most wordings show the correction only.
     """
+    shown: str | None = facts["target"] or facts["diagnosis"]
+    return shown
+
+
+def _says(one: _Found, dialect: Dialect) -> str:
+    """The corrected action as the policy would send it, or the diagnosis if there is none."""
     call = one.diagnosis.next_action_target
     return one.diagnosis.text if call is None else target_reply(call, dialect.parser)
 

@@ -62,14 +62,25 @@ def test_turns_are_taken_from_all_over_the_batch(reader, batch) -> None:
     assert [(case.episode, case.blamed) for case in chosen] == [(0, True), (2, True), (0, False), (2, False)]
 
 
-def test_bug_709_another_turn_with_the_same_correction_is_no_control(reader, batch) -> None:
-    """Most wordings show the correction only, so a shuffled hint would be the turn's own hint."""
-    same = {"name": "respond", "arguments": {"content": "click[good0]"}}, {"action": "click[good0]"}
-    first, second = (Diagnosis(f"wrong: {words}", "high", target) for words, target in zip("ab", same, strict=True))
-    _, chosen = cases(reader, batch, lambda given: [Reflection((first, second), "ok"), *given[1:]])
-    assert [chosen[i].facts[Arm.HINT]["target"] for i in (0, 1)] == ["click[good0]"] * 2
-    for case in chosen[:2]:
-        assert case.facts[Arm.SHUFFLED]["target"] == case.facts[Arm.WRONG]["target"] == "click[good1]"
+@pytest.mark.parametrize("confidence", ["high", "medium"], ids=["target is shown", "target is not shown"])
+@pytest.mark.parametrize(
+    ("second", "words"), [("click[good0]", "wrong: b"), ("click[other]", "wrong: a")], ids=["target", "words"]
+)
+def test_bug_709_a_turn_that_tells_the_same_is_no_control(reader, batch, confidence, second, words) -> None:
+    """Wordings show the correction, or else the diagnosis: a shuffled hint would be the turn's own hint."""
+    told = Diagnosis("wrong: a", confidence, {"name": "respond", "arguments": {"content": "click[good0]"}})
+    alike = Diagnosis(words, confidence, {"action": second})
+    far = Diagnosis("wrong: c", confidence, {"action": "click[far]"})
+    _, chosen = cases(reader, batch, lambda given: [Reflection((told, alike), "ok"), Reflection((far, None), "ok")] * 2)
+    facts = chosen[0].facts
+    shown = confidence == "high"
+    if shown and second == "click[other]":
+        assert facts[Arm.SHUFFLED]["target"] == facts[Arm.WRONG]["target"] == second
+    else:
+        assert (facts[Arm.SHUFFLED]["diagnosis"], facts[Arm.SHUFFLED]["target"]) == (
+            "wrong: c",
+            "click[far]" if shown else None,
+        )
 
 
 def test_turns_that_all_need_the_same_correction_have_no_control(reader, batch) -> None:
