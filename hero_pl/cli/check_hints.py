@@ -12,6 +12,7 @@ from hero_pl.errors import ConfigError
 from hero_pl.objectives.self_distillation import SelfDistillation
 from hero_pl.pocket.retail.reflector import RetailRules
 from hero_pl.pocket.shop.reflector import RuleReflector, ShopRules
+from hero_pl.pocket.textworld.reflector import TextWorldRules
 from hero_pl.teacher.hindsight import HindsightTeacher
 from hero_pl.teacher.hint_check.cases import ALL, make_cases
 from hero_pl.teacher.hint_check.report import HintReport, check_hints, choice, draw, summary, to_table
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from hero_pl.types import Reflection, Trajectory
 
 Labels = Literal["auto", "rules", "reflector"]
+RULES: tuple[type[RuleReflector], ...] = (ShopRules, RetailRules, TextWorldRules)
+"""Rules of the shipped environments; each knows its own episodes."""
 
 
 def run(
@@ -126,5 +129,4 @@ def _diagnoses(cli: HeroCLI, played: list[Trajectory], policy: Policy, labels: L
 def _rules(played: list[Trajectory]) -> RuleReflector | None:
     """The rules for these episodes, if there are any."""
     firsts = [trajectory.first_observation for trajectory in played]
-    matching = (rules for rules in (ShopRules(), RetailRules()) if all(rules.open(first) for first in firsts))
-    return next(matching, None)
+    return next((rules for kind in RULES if all((rules := kind()).open(first) for first in firsts)), None)

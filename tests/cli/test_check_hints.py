@@ -1,12 +1,17 @@
 """``hero_pl check-hints`` measures the policy of a configuration and names the command line to use."""
 
+import importlib
 import json
+import pkgutil
 
 import pytest
 
+import hero_pl.pocket
+from hero_pl.cli.check_hints import RULES
 from hero_pl.cli.lightning import instantiate
 from hero_pl.cli.main import main
 from hero_pl.errors import ConfigError
+from hero_pl.pocket.shop.reflector import RuleReflector
 
 
 def test_it_writes_a_report_for_every_wording_and_the_configuration_s_own(config, tmp_path, capsys) -> None:
@@ -56,6 +61,13 @@ def test_settings_that_cannot_work_are_refused_before_a_model_is_loaded(
     with pytest.raises(SystemExit):
         main(["check-hints", "--config", config(), *words])
     assert message in capsys.readouterr().err
+
+
+def test_bug_713_every_environment_with_rules_has_their_labels() -> None:
+    for module in pkgutil.walk_packages(hero_pl.pocket.__path__, "hero_pl.pocket."):
+        importlib.import_module(module.name)
+    shipped = {kind for kind in RuleReflector.__subclasses__() if kind.__module__.startswith("hero_pl.")}
+    assert set(RULES) == shipped
 
 
 def test_force_reaches_the_teacher_and_is_refused_where_there_is_nothing_to_force(config) -> None:
