@@ -129,4 +129,5 @@ def _diagnoses(cli: HeroCLI, played: list[Trajectory], policy: Policy, labels: L
 def _rules(played: list[Trajectory]) -> RuleReflector | None:
     """The rules for these episodes, if there are any."""
     firsts = [trajectory.first_observation for trajectory in played]
-    return next((rules for kind in RULES if all((rules := kind()).open(first) for first in firsts)), None)
+    every = (kind() for kind in RULES)
+    return next((rules for rules in every if all(rules.open(first) for first in firsts)), None)

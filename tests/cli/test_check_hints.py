@@ -3,15 +3,18 @@
 import importlib
 import json
 import pkgutil
+from dataclasses import replace
 
 import pytest
 
 import hero_pl.pocket
-from hero_pl.cli.check_hints import RULES
+from hero_pl.cli.check_hints import RULES, _rules
 from hero_pl.cli.lightning import instantiate
 from hero_pl.cli.main import main
 from hero_pl.errors import ConfigError
 from hero_pl.pocket.shop.reflector import RuleReflector
+from hero_pl.pocket.textworld.reflector import TextWorldRules
+from hero_pl.types import StopReason, Trajectory
 
 
 def test_it_writes_a_report_for_every_wording_and_the_configuration_s_own(config, tmp_path, capsys) -> None:
@@ -68,6 +71,10 @@ def test_bug_713_every_environment_with_rules_has_their_labels() -> None:
         importlib.import_module(module.name)
     shipped = {kind for kind in RuleReflector.__subclasses__() if kind.__module__.startswith("hero_pl.")}
     assert set(RULES) == shipped
+    first = "Take the hat.\n-= Attic =- You are in an attic. You can see a hat.\nYou are carrying nothing."
+    game = Trajectory("t", "e", 0, 0, "", (), first, (), 0.0, StopReason.TERMINATED)
+    assert type(_rules([game])) is TextWorldRules
+    assert _rules([game, replace(game, first_observation="What can I do for you?")]) is None
 
 
 def test_force_reaches_the_teacher_and_is_refused_where_there_is_nothing_to_force(config) -> None:

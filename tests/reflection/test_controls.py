@@ -155,6 +155,10 @@ def test_a_batch_that_needs_one_correction_takes_words_of_an_earlier_one_and_say
     resumed = ShuffledReflector(ScriptedReflector(batch))
     resumed.load_state_dict({**control.state_dict(), "inner": resumed.inner.state_dict()})
     assert {text for row in texts(resumed.reflect(trajectories, None)) for text in row} <= {"lost", "far"}
+    state = control.state_dict()
+    earlier = {**state, "buffer": [row[:4] for row in state["buffer"]], "inner": resumed.inner.state_dict()}
+    resumed.load_state_dict(earlier)  # of version 0.1.0, without corrections
+    assert [row[3:] for row in resumed.state_dict()["buffer"]] == [[row[3], None] for row in state["buffer"]]
 
 
 def test_batch_mode_permutes_the_words() -> None:

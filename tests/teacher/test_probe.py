@@ -70,7 +70,10 @@ def test_bug_712_the_exchanged_hint_is_for_another_reply_if_there_is_one() -> No
     probe = HintProbe(3, 1)
     different = probe.step([episode("a", "b", "c")], given, POLICY, Reads(3.0))
     alike = HintProbe(2, 1).step([episode("a", "b")], [given[0][:2]], POLICY, Reads(3.0))
-    assert float(different["teacher/hint_sensitivity"]) > 0.0  # every exchange is between BLUE and RED
+    logits = torch.zeros(2, VOCABULARY)
+    logits[0, 0] = 3.0
+    expected = float(JensenShannon()(logits[:1], logits[1:]))  # every exchange is between BLUE and RED
+    assert float(different["teacher/hint_sensitivity"]) == pytest.approx(expected)
     assert [probe._other_hint(i) for i in range(3)] == ["RED", "RED", "BLUE 1"]
     assert float(alike["teacher/hint_sensitivity"]) == 0.0  # nothing but other words for the same reply
 
