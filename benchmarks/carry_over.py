@@ -103,11 +103,12 @@ def _json(text: str) -> Any:
 
 
 def pieces(policy: Policy, count: int) -> list[tuple[int, ...]]:
-    """Ids of pieces of the language reference of Python, spread over its topics."""
+    """Ids of different pieces of the language reference of Python, spread over its topics; fewer if it has fewer."""
     encode = policy.dialect.template.encoder.encode_untrusted
     ids = [encode(" ".join(topics[name].split())) for name in sorted(topics)]
-    long = [tuple(one[:PIECE]) for one in ids if len(one) >= PIECE]
-    return [long[i * len(long) // count] for i in range(min(count, len(long)))]
+    long = list(dict.fromkeys(tuple(one[:PIECE]) for one in ids if len(one) >= PIECE))  # two topics can begin alike
+    count = min(count, len(long))
+    return [long[i * len(long) // count] for i in range(count)]
 
 
 def opened(config: str, folder: str, data: Mapping[str, Any], more: Sequence[str]) -> HeroCLI:

@@ -147,8 +147,8 @@ def result_of(cell: Cell, out: Path) -> dict[str, Any] | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
-def finished(out: Path) -> list[tuple[Cell, dict[str, Any]]]:
-    """The cells below a folder that are done, with their results, whatever code and weights they were run with."""
+def finished(out: Path) -> list[tuple[Cell, dict[str, Any], Path]]:
+    """The cells below a folder that are done, with their results and folders, whatever code they were run with."""
     names = {field.name for field in fields(Cell)}
     found = []
     for path in sorted(out.rglob("result.json")):
@@ -157,7 +157,8 @@ def finished(out: Path) -> list[tuple[Cell, dict[str, Any]]]:
         values["more"] = tuple(values.get("more", {}).items())
         result = json.loads(path.read_text(encoding="utf-8"))
         if result["status"] == DONE:
-            found.append((Cell(**{name: value for name, value in values.items() if name in names}), result))
+            cell = Cell(**{name: value for name, value in values.items() if name in names})
+            found.append((cell, result, path.parent))
     return found
 
 

@@ -81,19 +81,35 @@ def title(method: str) -> str:
     return METHODS[method].title if method in METHODS else method
 
 
-def summary(values: Sequence[float], share: bool = True) -> str:
-    """Mean, 95 % interval, minimum and maximum."""
+def arms(rows: Sequence[Row]) -> dict[tuple[str, str], str]:
+    """Method and learning rate of each arm -> its name; the rate is named if a method has several."""
+    found = {
+        (method, rate): title(method)
+        for method in distinct(rows, "method")
+        for rate in distinct(of(rows, method=method), "lr")
+    }
+    several = len(found) > len({method for method, _ in found})
+    return {arm: f"{name}, {arm[1]}" if several and arm[1] else name for arm, name in found.items()}
+
+
+def of_arm(rows: Iterable[Row], method: str, rate: str) -> list[Row]:
+    """Rows of a method at a learning rate."""
+    return [row for row in rows if (row["method"], row.get("lr", "")) == (method, rate)]
+
+
+def summary(values: Sequence[float], share: bool = True, runs: int | None = None) -> str:
+    """Mean, 95 % interval, minimum and maximum; also the number of values if it differs from that of the runs."""
     if not values:
         return "not run"
-    mean = statistics.fmean(values)
+    mean, fewer = statistics.fmean(values), "" if runs in (None, len(values)) else f", {len(values)} of {runs} runs"
     if len(values) == 1:
-        return f"{mean:.2f}"
+        return f"{mean:.2f}{fewer}"
     low, high = mean_interval(values)
     if math.isinf(low):
         return f"{mean:.2f} (all {len(values)} alike)"
     if share:
         low, high = max(0.0, low), min(1.0, high)
-    return f"{mean:.2f} [{low:.2f}, {high:.2f}] ({min(values):.2f} to {max(values):.2f})"
+    return f"{mean:.2f} [{low:.2f}, {high:.2f}] ({min(values):.2f} to {max(values):.2f}){fewer}"
 
 
 def value_table(rows: Sequence[Row], column: str = "success", marks: Sequence[int] | None = None) -> str:
@@ -101,18 +117,17 @@ def value_table(rows: Sequence[Row], column: str = "success", marks: Sequence[in
     marks = list(marks) if marks else budgets(rows)
     floor = statistics.fmean(found) if (found := numbers(rows, "do_nothing_floor")) else None
     body = [] if floor is None or column not in SHARES else [["doing nothing", "", "", *[f"{floor:.2f}"] * len(marks)]]
-    for method in distinct(rows, "method"):
-        for rate in distinct(of(rows, method=method), "lr"):
-            mine = [row for row in rows if row["method"] == method and row.get("lr", "") == rate]
-            runs = {(row.get("base"), row["seed"]) for row in mine}
-            crashed = {(row.get("base"), row["seed"]) for row in mine if row.get("status", "done") == "crashed"}
-            cells = [
-                summary(numbers(of(mine, budget=0 if method == BASE else mark), column), column in SHARES)
-                for mark in marks
-            ]
-            tuned = " tuned" if mine[0].get("tuned") == "True" else ""
-            count = f"{len(runs)}" + (f", {len(crashed)} crashed" if crashed else "")
-            body.append([title(method), f"{rate}{tuned}" if rate else "", count, *cells])
+    for method, rate in arms(rows):
+        mine = of_arm(rows, method, rate)
+        runs = {(row.get("base"), row["seed"]) for row in mine}
+        crashed = {(row.get("base"), row["seed"]) for row in mine if row.get("status", "done") == "crashed"}
+        cells = [
+            summary(numbers(of(mine, budget=0 if method == BASE else mark), column), column in SHARES, len(runs))
+            for mark in marks
+        ]
+        tuned = " tuned" if mine[0].get("tuned") == "True" else ""
+        count = f"{len(runs)}" + (f", {len(crashed)} crashed" if crashed else "")
+        body.append([title(method), f"{rate}{tuned}" if rate else "", count, *cells])
     return markdown(["method", "lr", "runs", *map(str, marks)], body)
 
 
@@ -120,22 +135,23 @@ def cost_table(rows: Sequence[Row], mark: int | None = None) -> str:
     """Costs of each method up to a budget (default: the largest); means over runs."""
     mark = max(budgets(rows)) if mark is None else mark
     columns = [column for column in COSTS if any(row.get(column) for row in rows)]
-    body = []
-    for method in distinct(rows, "method"):
-        mine = of(rows, method=method, budget=0 if method == BASE else mark)
+    body, names = [], arms(rows)
+    for method, rate in names:
+        mine = of(of_arm(rows, method, rate), budget=0 if method == BASE else mark)
         cells = []
         for column in columns:
             values = numbers(mine, column)
             mean = statistics.fmean(values) if values else math.nan
             cells.append("" if not values else f"{mean:,.0f}" if mean >= 100 else f"{mean:.2f}")
-        body.append([title(method), *cells])
+        body.append([names[method, rate], *cells])
     return markdown([f"at {mark} turns", *(COSTS[column] for column in columns)], body)
 
 
 def run_table(rows: Sequence[Row], column: str = "success") -> str:
-    """All runs, including those that collapsed, crashed or were not run."""
+    """All runs, including those that collapsed, crashed or were not run; with their held-out tasks if these differ."""
     marks = budgets(rows)
     body = []
+    differ = len({row.get("episodes") for row in rows if row.get("episodes")}) > 1
     runs = dict.fromkeys((row["method"], row.get("base", ""), row.get("lr", ""), row["seed"]) for row in rows)
     order = distinct(rows, "method")
     for method, base, rate, seed in sorted(runs, key=lambda run: order.index(run[0])):
@@ -147,8 +163,10 @@ def run_table(rows: Sequence[Row], column: str = "success") -> str:
         cells = [f"{value:.2f}" if (value := _one(mine, mark, column)) is not None else "" for mark in marks]
         status = mine[0].get("status", "done")
         error = mine[0].get("error", "")
-        body.append([title(method), base, rate, seed, *cells, f"{status}: {error}" if error else status])
-    return markdown(["method", "base policy", "lr", "seed", *map(str, marks), "status"], body)
+        tasks = [mine[0].get("episodes", "")] if differ else []
+        body.append([title(method), base, rate, seed, *tasks, *cells, f"{status}: {error}" if error else status])
+    head = ["method", "base policy", "lr", "seed", *(["tasks"] if differ else []), *map(str, marks), "status"]
+    return markdown(head, body)
 
 
 def tuning_table(rows: Sequence[Row]) -> str:
@@ -195,27 +213,33 @@ def report(rows: Sequence[Row], says: str = "") -> str:
 
 
 def draw(rows: Sequence[Row], out: Path) -> None:
-    """Curves of success, greedy success and turns per episode over the budgets, with 95 % bands over runs."""
+    """Curves of success, greedy success and turns per episode over the budgets, with 95 % bands over runs.
+
+    A point is the mean of all runs that did not crash; a budget at which one of them was not evaluated has none.
+    """
     import numpy as np
 
     from hero_pl.runs.plots import Curve, Panel, draw_methods
 
     marks = budgets(rows)
     methods: dict[str, list[dict[str, Curve]]] = {}
-    runs = dict.fromkeys((row["method"], row.get("base", ""), row.get("lr", ""), row["seed"]) for row in rows)
-    order = distinct(rows, "method")
-    several = len({(method, rate) for method, _, rate, _ in runs}) > len({method for method, *_ in runs})
-    for method, base, rate, seed in sorted(runs, key=lambda run: order.index(run[0])):
-        mine = of(rows, method=method, base=base, seed=seed)
-        mine = [row for row in mine if row.get("lr", "") == rate]
-        curves = {}
+    for (method, rate), name in arms(rows).items():
+        runs: dict[tuple[str, str], list[Row]] = {}
+        for row in of_arm(rows, method, rate):
+            runs.setdefault((row.get("base", ""), row["seed"]), []).append(row)
+        crashed = {run for run, mine in runs.items() if mine[0].get("status", "done") == "crashed"}
+        curves: dict[tuple[str, str], dict[str, Curve]] = {run: {} for run in runs}
         for column in ("success", "success_greedy", "turns"):
-            points = [(mark, _one(mine, 0 if method == BASE else mark, column)) for mark in marks]
-            known = [(mark, value) for mark, value in points if value is not None]
-            if known:
-                curves[column] = Curve(np.array([m for m, _ in known], float), np.array([v for _, v in known]))
-        name = title(method) + (f", {rate}" if several and rate else "")
-        methods.setdefault(name, []).append(curves)
+            points = {
+                run: {mark: _one(mine, 0 if method == BASE else mark, column) for mark in marks}
+                for run, mine in runs.items()
+                if run not in crashed
+            }
+            common = [mark for mark in marks if points and all(one[mark] is not None for one in points.values())]
+            for run, values in points.items():
+                if common:
+                    curves[run][column] = Curve(np.array(common, float), np.array([values[m] for m in common], float))
+        methods[name] = list(curves.values())
     panels = (
         Panel("success", ("success",), 0.0, 1.0),
         Panel("greedy success", ("success_greedy",), 0.0, 1.0),

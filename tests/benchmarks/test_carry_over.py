@@ -46,6 +46,10 @@ def test_pieces_of_text_are_long_and_different() -> None:
     found = pieces(policy, 5)
     assert [len(piece) for piece in found] == [PIECE] * 5
     assert len(set(found)) == 5
+    every = pieces(policy, 10_000)
+    some = pieces(policy, len(every) - 1)
+    assert len(every) == len(set(every)) == len(some) + 1 == len(set(some)) + 1
+    assert pieces(policy, len(every) + 1) == every
 
 
 @pytest.mark.parametrize("world", WORLDS)

@@ -1,9 +1,11 @@
 """Grids that were run in parts become one table."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 from cells import Cell, keep, prepare
 from join import main
 from tables import read_rows
@@ -36,6 +38,44 @@ def test_parts_with_other_seeds_rates_and_budgets_become_one_sorted_table(tmp_pa
 def test_a_run_that_is_there_twice_is_refused(tmp_path: Path) -> None:
     folders = run(tmp_path / "a", CELL), run(tmp_path / "b", replace(CELL, budgets=(20,)))
     with pytest.raises(SystemExit, match="twice"):
+        main([str(tmp_path / "all.csv"), *folders])
+
+
+def with_config(folder: Path, cell: Cell, **changes: object) -> str:
+    """A finished run with the configuration that it resolved."""
+    text = run(folder, cell)
+    config = {"lr": 1e-3, "teacher": {"template": "short"}, "seed_everything": cell.seed, "data": {"seed": cell.seed}}
+    place = cell.folder(folder / "cells") / "version_0"
+    place.mkdir(exist_ok=True)
+    (place / "config.yaml").write_text(yaml.safe_dump(config | changes))
+    return text
+
+
+def test_runs_with_different_settings_are_not_in_one_row(tmp_path: Path) -> None:
+    here = with_config(tmp_path / "a", CELL)
+    file = str(tmp_path / "all.csv")
+    same = with_config(tmp_path / "b", replace(CELL, seed=1), new_option=3, lr=1e-3)
+    main([file, here, same])
+    for i, changes in enumerate(({"lr": 2e-3}, {"teacher": {"template": "full"}}, {"data": {"seed": 1, "env": "B"}})):
+        second = with_config(tmp_path / f"c{i}", replace(CELL, seed=1), **changes)
+        if "data" in changes:  # a key that the other run does not have says nothing
+            main([file, here, second])
+        else:
+            with pytest.raises(SystemExit, match=r"in one row, but differ in (lr|teacher\.template)"):
+                main([file, here, second])
+    fewer = run(tmp_path / "d", replace(CELL, seed=2, episodes=9))  # without a configuration that was resolved
+    with pytest.raises(SystemExit, match=r"differ in held_out\.episodes: 250 and 9"):
+        main([file, run(tmp_path / "e", CELL), fewer])
+
+
+def test_runs_from_other_weights_are_not_in_one_row(tmp_path: Path) -> None:
+    folders = []
+    for name, seed in (("a", 0), ("b", 1)):
+        folders.append(with_config(tmp_path / name, replace(CELL, seed=seed)))
+        path = replace(CELL, seed=seed).folder(tmp_path / name / "cells") / "cell.json"
+        said = json.loads(path.read_text())
+        path.write_text(json.dumps({**said, "weights": {**said["weights"], "model.safetensors": name}}))
+    with pytest.raises(SystemExit, match=r"differ in weights\.model\.safetensors"):
         main([str(tmp_path / "all.csv"), *folders])
 
 
