@@ -90,11 +90,12 @@ class Cell:
     def identity(self) -> dict[str, Any]:
         """Everything that changes the results."""
         files = {path: digest(ROOT / path) for path in self.configs}
-        folder = policy_folder(self.policy)
-        weights = {path.name: digest(path) for path in sorted(folder.glob("*.*"))} if folder.is_dir() else {}
+        weights = digests(policy_folder(self.policy))
         on_top = settings(SUITES[self.suite], self.method, self.endpoint, self.stage)
         said = {**asdict(self), "budgets": list(self.budgets), "files": files, "weights": weights, "settings": on_top}
         said.pop("more")
+        if others := {name: digests(ROOT / name) for name in sorted(_pretrained([on_top, dict(self.more)]))}:
+            said["other_weights"] = others  # of a second policy, for example one that writes the reviews
         return {**said, "more": dict(self.more)} if self.more else said
 
     def folder(self, out: Path) -> Path:
@@ -139,6 +140,19 @@ class Cell:
 def digest(path: Path) -> str:
     """Digest of a file's content; empty if there is no file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else ""
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Digests of the files of a folder of weights, by name; empty if there is no such folder."""
+    return {path.name: digest(path) for path in sorted(folder.glob("*.*"))} if folder.is_dir() else {}
+
+
+def _pretrained(settings: Any) -> set[str]:
+    """All values of ``pretrained`` anywhere in settings."""
+    if isinstance(settings, dict):
+        own = {v for k, v in settings.items() if k.rpartition(".")[2] == "pretrained" and isinstance(v, str)}
+        return own.union(*map(_pretrained, settings.values()))
+    return set().union(*map(_pretrained, settings)) if isinstance(settings, list) else set()
 
 
 def result_of(cell: Cell, out: Path) -> dict[str, Any] | None:

@@ -13,7 +13,8 @@ separate seeds, all reported in ``tuning.csv``; the rate with the highest mean o
 split.
 
 ``--dry-run`` writes the overlay of every cell and prints its command, to run it on another machine (there is none for
-the base policy, which every other cell evaluates at 0 turns); ``--collect`` reports the results that exist.
+the base policy, which every other cell evaluates at 0 turns); ``--collect`` reports the results that exist. With
+``--tune`` it prints the cells of the tuning first, and when all of them have ended those of the test.
 
 Writes ``results.csv`` (one row per run and budget), ``table.md`` and ``curves.png``. Compare methods with intervals by
 ``hero_pl compare OUT/cells --budget 500``.
@@ -22,6 +23,7 @@ Writes ``results.csv`` (one row per run and budget), ``table.md`` and ``curves.p
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -192,16 +194,29 @@ def collect(cells: Sequence[Cell], out: Path, tuned: bool) -> list[dict[str, Any
 
 
 def tune(args: argparse.Namespace) -> dict[str, float]:
-    """Run the tuning cells, write ``tuning.csv`` and choose the learning rates."""
-    cells = tuning_cells(args)
+    """Run the tuning cells, write ``tuning.csv`` and choose the learning rates.
+
+    Raises:
+        SystemExit: Cells that were to be run elsewhere have not ended, so there is nothing to choose from yet.
+    """
+    cells, folder = tuning_cells(args), args.out / "tuning"
     for cell in cells:
-        adopt(cell, args.out / "tuning")
-    if not args.collect:
-        run_cells(cells, args.out / "tuning", args.parallel)
-    write_rows(args.out / "tuning.csv", collect(cells, args.out / "tuning", True))
+        adopt(cell, folder)
+    if args.dry_run:
+        for cell in cells:
+            if result_of(cell, folder) is None:
+                print(prepare(cell, folder))
+    elif not args.collect:
+        run_cells(cells, folder, args.parallel)
+    write_rows(args.out / "tuning.csv", collect(cells, folder, True))
     rows = read_rows(args.out / "tuning.csv")
     (args.out / "tuning.md").write_text(tuning_table(rows), encoding="utf-8")
-    print(tuning_table(rows))
+    if missing := sum(result_of(cell, folder) is None for cell in cells):
+        raise SystemExit(
+            f"{missing} of {len(cells)} tuning cells have not ended, so no rate can be chosen. Run the commands that "
+            "--dry-run prints; then the same command goes on with the cells of the test."
+        )
+    print(tuning_table(rows), file=sys.stderr if args.dry_run else sys.stdout)
     return {method: float(choose(rows, method)) for method in args.methods if method != BASE}
 
 
@@ -224,18 +239,22 @@ def main() -> None:
         return
     suite = SUITES[args.suite]
     rates = given_rates(args)
-    if args.dry_run:
-        for folder, cells in (("tuning", tuning_cells(args) if args.tune else []), ("cells", main_cells(args, rates))):
-            for cell in cells:
-                if cell.method != BASE:
-                    print(prepare(cell, args.out / folder))
-        return
     args.out.mkdir(parents=True, exist_ok=True)
     if args.tune:
         rates |= tune(args)
     cells, folder = main_cells(args, rates), args.out / "cells"
+    if args.dry_run:
+        for cell in cells:
+            if cell.method != BASE:
+                print(prepare(cell, folder))
+        return
     for cell in cells:
         adopt(cell, folder)
+    if args.collect and not any(result_of(cell, folder) for cell in cells):
+        raise SystemExit(
+            f"{folder}: none of the {len(cells)} cells of this grid has ended there, for example "
+            f"{cells[-1].folder(folder)}. Run the commands that --dry-run prints with the same options."
+        )
     try:
         if not args.collect:
             run_cells(cells, folder, args.parallel)

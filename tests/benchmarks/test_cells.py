@@ -45,6 +45,25 @@ def test_new_weights_of_the_base_policy_make_a_new_cell(tmp_path: Path) -> None:
     assert cell.folder(tmp_path) != before
 
 
+@pytest.mark.parametrize("more", [False, True], ids=["of the suite", "by --set"])
+def test_new_weights_of_a_second_policy_make_a_new_cell(
+    more: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "reviewer").mkdir()
+    weights = tmp_path / "reviewer" / "model.safetensors"
+    key, value = "model.objective.init_args.reflector.init_args.policy", {"pretrained": str(weights.parent)}
+    if more:
+        cell = replace(CELL, more=((f"{key}.pretrained", value["pretrained"]),))
+    else:
+        monkeypatch.setitem(METHODS, "hero_live", replace(METHODS["hero_live"], settings={key: value}))
+        cell = replace(CELL, method="hero_live")
+    weights.write_bytes(b"one")
+    before = cell.folder(tmp_path)
+    assert cell.folder(tmp_path) == before
+    weights.write_bytes(b"two")
+    assert cell.folder(tmp_path) != before
+
+
 def test_what_the_suite_sets_on_top_makes_a_new_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = replace(CELL, method="hero_live").folder(tmp_path)
     changed = replace(METHODS["hero_live"], settings={"model.clip": 2.0})

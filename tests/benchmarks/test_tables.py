@@ -53,7 +53,9 @@ def test_the_table_has_a_row_per_method_and_says_what_crashed() -> None:
     lines = value_table(ROWS).splitlines()
     assert lines[0] == "| method | lr | runs | 0 | 250 |"
     assert lines[2].startswith("| Base, not trained |  | 2 | 0.20 [0.00, 1.00] (0.10 to 0.30) | 0.20 ")
-    assert lines[3] == "| GRPO, group of 8 | 0.001 | 2, 1 crashed | 0.20 [0.00, 1.00] (0.10 to 0.30) | 0.00, 1 of 2 runs |"
+    assert (
+        lines[3] == "| GRPO, group of 8 | 0.001 | 2, 1 crashed | 0.20 [0.00, 1.00] (0.10 to 0.30) | 0.00, 1 of 2 runs |"
+    )
     assert lines[4].endswith("| 0.85 [0.21, 1.00] (0.80 to 0.90) |")
 
 

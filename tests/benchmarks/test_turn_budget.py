@@ -1,5 +1,6 @@
 """The command of the grid: its errors, its plan, and that the configuration of every cell can be parsed."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -179,6 +180,43 @@ def test_a_dry_run_shows_one_command_per_cell_and_runs_none_and_a_finished_run_i
     assert "1 of 3 cells are done" in capsys.readouterr().out
     rows = read_rows(tmp_path / "x" / "results.csv")
     assert [row["status"] for row in rows if row["budget"] == "0"] == ["not run", "not run", "done"]
+
+
+def test_a_dry_run_with_tuning_prints_the_cells_that_collect_will_look_for(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    words = ["--suite", "retail", "--methods", "grpo", "--seeds", "0", "--tune", "--rates", "1e-5", "2e-5"]
+    words += ["--budgets", "100", "--out", str(tmp_path)]
+
+    def lines(kind: str) -> list[str]:
+        monkeypatch.setattr("sys.argv", ["turn_budget.py", *words, kind])
+        turn_budget.main()
+        return capsys.readouterr().out.splitlines()
+
+    def play(line: str, success: float) -> None:
+        run = Path(line.split()[-1]).parent / "version_0"
+        run.mkdir()
+        point = {"turns_used": 100, "success": success, "reward": success, "turns": 5}
+        (run / "summary.json").write_text(json.dumps({"curve": {"100": point}}))
+
+    for kind in ("--dry-run", "--collect"):
+        with pytest.raises(SystemExit, match=r"2 of 2 tuning cells have not ended"):
+            lines(kind)
+    first = [line for line in capsys.readouterr().out.splitlines() if line.startswith("hero_pl")]
+    assert len(first) == 2
+    play(first[0], 0.2)
+    with pytest.raises(SystemExit, match=r"1 of 2 tuning cells have not ended"):
+        lines("--collect")
+    capsys.readouterr()
+    play(first[1], 0.3)
+    with pytest.raises(SystemExit, match=r"none of the 1 cells of this grid has ended there"):
+        lines("--collect")
+    capsys.readouterr()
+    test = lines("--dry-run")
+    assert len(test) == 1
+    assert "lr2e-05" in test[0]
+    play(test[0], 0.4)
+    assert "1 of 1 cells are done" in "\n".join(lines("--collect"))
 
 
 def test_a_grid_of_two_cells_writes_results_tables_and_curves(
