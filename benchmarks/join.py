@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,7 @@ import yaml
 from cells import finished, rows_of
 from tables import write_rows
 
-OWN = ("seed_everything", "data.seed", "trainer.logger", "turn_budget.max_turns", "held_out.at_turns")
-"""Settings in which runs of one row may differ."""
+from hero_pl.runs.settings import decisive, differences, read_settings
 
 
 def joined(folders: Sequence[Path]) -> list[dict[str, Any]]:
@@ -46,31 +45,22 @@ def joined(folders: Sequence[Path]) -> list[dict[str, Any]]:
             runs[run] = rows
             mine = resolved(place)
             other, same = first.setdefault(run[:-1], (place, mine))
-            # a key that only one of them has is an option that the other's code did not know yet
-            if differ := [key for key in same if key in mine and mine[key] != same[key]]:
+            if differ := differences([same, mine]):
+                values = "; ".join(f"{key} is {' and '.join(map(repr, values))}" for key, values in differ.items())
                 raise SystemExit(
-                    f"{other} and {place} would be in one row, but differ in {', '.join(differ)}: "
-                    f"{same[differ[0]]!r} and {mine[differ[0]]!r}. Join them into different files."
+                    f"{other} and {place} would be in one row, but {values}. Join them into different files."
                 )
     return sorted((row for rows in runs.values() for row in rows), key=_place)
 
 
 def resolved(place: Path) -> dict[str, Any]:
-    """Dotted settings of the run of a cell, as the run resolved them, and the digests of the weights it began with."""
+    """Settings of the run of a cell that decide its results, and the digests of the weights it began with."""
     cell = json.loads((place / "cell.json").read_text(encoding="utf-8"))
-    config = place / "version_0" / "config.yaml"
-    file = config if config.is_file() else place / "overlay.yaml"  # the untrained policy has no run
-    settings = dict(_flat(yaml.safe_load(file.read_text(encoding="utf-8"))))
+    settings = read_settings(place / "version_0")
+    if not settings:  # the untrained policy has no run
+        settings = yaml.safe_load((place / "overlay.yaml").read_text(encoding="utf-8"))
     weights = {f"weights.{name}": digest for name, digest in cell["weights"].items() if name.endswith(".safetensors")}
-    return {key: value for key, value in settings.items() if not key.startswith(OWN)} | weights
-
-
-def _flat(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{above}{key}.")
-        else:
-            yield f"{above}{key}", value
+    return decisive(settings) | weights
 
 
 def _place(row: dict[str, Any]) -> tuple[str, str, float, int, int]:

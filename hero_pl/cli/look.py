@@ -97,13 +97,17 @@ def compare(
         int | None, typer.Option("--budget", help="Compare at this number of training turns only.")
     ] = None,
     stage: Annotated[str | None, typer.Option("--stage", help="Compare at this stage only: test or validate.")] = None,
+    methods: Annotated[
+        str | None, typer.Option("--methods", help="Compare these methods only, separated by commas.")
+    ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
 ) -> None:
     """Compare methods, paired by task and run: difference with a 95 % interval, or "not resolved"."""
     from hero_pl.runs.compare import compare_runs
     from hero_pl.runs.tables import print_comparison, to_markdown
 
-    comparisons = compare_runs(runs, baseline, metric, budget=budget, stage=stage)
+    chosen = [name.strip() for name in methods.split(",") if name.strip()] if methods else []
+    comparisons = compare_runs(runs, baseline, metric, budget=budget, stage=stage, methods=chosen)
     if markdown:
         print(to_markdown(comparisons))
     else:

@@ -9,7 +9,8 @@ import jinja2
 from hero_pl.chat.wording import jinja_environment
 from hero_pl.export.data import DATA_FILE, Selection, Written
 from hero_pl.export.model_card import CARD_FILE, HERE, license_note, made_with
-from hero_pl.export.settings import base_model, read_settings
+from hero_pl.export.settings import base_model
+from hero_pl.runs.settings import read_settings
 
 MEANINGS = {
     "messages": "One row per episode, whatever its reward: `messages` from the system prompt to the last reply, and "

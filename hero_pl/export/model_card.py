@@ -14,9 +14,10 @@ from hero_pl.chat.actions import ActionParser, PlainText, ReAct, ToolCall
 from hero_pl.chat.wording import jinja_environment
 from hero_pl.errors import ConfigError, HeroError
 from hero_pl.export.results import Evaluation, evaluations, of_these_weights
-from hero_pl.export.settings import at, base_model, hub_id, read_settings, shown
+from hero_pl.export.settings import at, base_model, hub_id, shown
 from hero_pl.runs.provenance import starts
 from hero_pl.runs.records import RECORDS_FILE, read_records
+from hero_pl.runs.settings import read_settings
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult

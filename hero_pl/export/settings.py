@@ -9,27 +9,8 @@ from typing import Any
 
 import yaml
 
-from hero_pl.errors import HeroError
-
-CONFIG_FILE = "config.yaml"
 PARTS = ("reflector", "teacher", "weights", "divergence", "gate", "correction")
 """Attributes of an objective that hold its components."""
-
-
-def read_settings(run: Path) -> dict[str, Any]:
-    """The configuration of a run; empty if the run has recorded none.
-
-    Raises:
-        HeroError: The file cannot be read.
-    """
-    path = run / CONFIG_FILE
-    if not path.exists():
-        return {}
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise HeroError(f"{path} cannot be read ({error}). It must be the configuration of the run.") from error
-    return values if isinstance(values, dict) else {}
 
 
 def at(settings: Any, *keys: str) -> Any:

@@ -17,15 +17,16 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hero_pl.errors import ConfigError, HeroError
-from hero_pl.runs.evaluations import METRICS, Cell, Metric, Unit, Values, load_results, unit_name
+from hero_pl.runs.evaluations import METRICS, Cell, Metric, Results, Unit, Values, load_results, unit_name
 from hero_pl.runs.intervals import LEVEL, student_quantile
+from hero_pl.runs.settings import differences
 
 FEW_SEEDS = 5
 
@@ -70,6 +71,10 @@ class Comparison:
     runs_needed: int | None
     """Seeds per method at which an effect of this size is resolved with 80 % probability; ``None`` with one seed, with
     equal effects in all seeds, without an effect, or if more than a million seeds would be needed."""
+    equal_seeds: bool
+    """Whether the effect is the same with every seed, so that nothing is known of the spread between runs."""
+    mixed: tuple[str, ...] = ()
+    """Settings in which the runs of one of the two methods differ, with their values."""
 
     @property
     def resolved(self) -> bool:
@@ -95,6 +100,7 @@ def compare_runs(
     metric: Metric = "success",
     budget: int | None = None,
     stage: str | None = None,
+    methods: Sequence[str] = (),
 ) -> list[Comparison]:
     """Compare every method in the runs with the baseline.
 
@@ -105,41 +111,43 @@ def compare_runs(
         metric: Metric to average: ``success``, ``reward`` or ``turns``.
         budget: Compare at this turns budget only.
         stage: Compare at this stage only: ``test`` or ``validate``.
+        methods: Compare these methods only; default: all. The runs of others are not looked at.
 
     Raises:
-        ConfigError: The baseline, the budget, the stage or the metric is unknown.
+        ConfigError: The baseline, a method, the budget, the stage or the metric is unknown.
         HeroError: A run has no results, a line is invalid, two runs are the same, or no runs can be paired.
     """
     if metric not in METRICS:
         raise ConfigError(f"metric is {metric!r}; expected one of {', '.join(METRICS)}.")
-    results = load_results(runs, metric)
-    methods = results.methods
-    first = baseline if baseline is not None else next(iter(methods))
-    if first not in methods:
-        raise ConfigError(
-            f"There is no run of the baseline {first!r}. The methods of these runs are: {', '.join(methods)}."
-        )
-    if len(methods) < 2:
+    results = load_results(runs, metric, {*methods, *([baseline] if baseline else [])} if methods else ())
+    for kind, name in (*(("method", one) for one in methods), ("baseline", baseline)):
+        if name is not None and name not in results.known:
+            raise ConfigError(
+                f"There is no run of the {kind} {name!r}. The methods of these runs are: {', '.join(results.known)}."
+            )
+    found = results.methods
+    first = baseline if baseline is not None else next(iter(methods or found))
+    if len(found) < 2:
         raise HeroError(
             f"These runs are of one method only ({first}). Give runs of at least two: hero_pl compare RUN RUN"
         )
-    untrained = all(turns == 0 for _, turns, _ in methods[first])
+    untrained = all(turns == 0 for _, turns, _ in found[first])
     comparisons = []
-    for method, cells in methods.items():
+    for method, cells in found.items():
         if method == first:
             continue
         for cell, values in sorted(cells.items()):
             if budget not in (None, cell[1]) or stage not in (None, cell[0]):
                 continue
             other = (cell[0], 0, cell[2]) if untrained else cell
-            if other in methods[first]:
-                pair = ((first, methods[first][other]), (method, values))
+            if other in found[first]:
+                pair = ((first, found[first][other]), (method, values))
                 broken = results.broken[method, cell] + results.broken[first, other]
-                comparisons += _compare_blocks(cell, metric, pair, results.solved_by_nothing, broken)
+                comparisons += _compare_blocks(cell, metric, pair, results, broken)
             else:
-                _refuse_other_users(other, method, first, methods[first])
+                _refuse_other_users(other, method, first, found[first])
     if not comparisons and (budget is not None or stage is not None):
-        known = sorted({cell[:2] for cells in methods.values() for cell in cells})
+        known = sorted({cell[:2] for cells in found.values() for cell in cells})
         given = ", ".join(
             f"{name}={value}" for name, value in (("budget", budget), ("stage", stage)) if value is not None
         )
@@ -260,7 +268,7 @@ def _compare_blocks(
     cell: Cell,
     metric: Metric,
     pair: tuple[tuple[str, Values], tuple[str, Values]],
-    solved_by_nothing: Mapping[str, bool],
+    results: Results,
     broken: int,
 ) -> list[Comparison]:
     """Compare a method (second of the pair) with the baseline (first), on each base policy that both have."""
@@ -269,13 +277,14 @@ def _compare_blocks(
     comparisons = []
     for block in blocks:
         own = [(name, {unit: tasks for unit, tasks in values.items() if unit[0] == block}) for name, values in pair]
-        if differences := paired_differences(own[0][1], own[1][1]):
-            comparisons.append(_compare(cell, metric, (own[0], own[1]), block, differences, solved_by_nothing, broken))
+        if paired := paired_differences(own[0][1], own[1][1]):
+            one = _compare(cell, metric, (own[0], own[1]), block, paired, results.solved_by_nothing, broken)
+            comparisons.append(replace(one, mixed=_mixed(results, block, (baseline[0], method[0]))))
     if not comparisons:
         raise HeroError(
             f"{method[0]!r} and {baseline[0]!r} share no seed with a common task at {cell[1]} turns ({cell[0]}): "
             f"{', '.join(map(unit_name, sorted(method[1])))} and {', '.join(map(unit_name, sorted(baseline[1])))}. "
-            "Evaluate both on the same tasks with the same seeds."
+            "Evaluate both on the same tasks with the same seeds, or leave one of them out: --methods with the others."
         )
     return comparisons
 
@@ -293,6 +302,7 @@ def _compare(
     pairs = [_pairs(values) for values in (baseline[1], method[1])]
     common = pairs[0] & pairs[1]
     effect, low, high = effect_interval(list(differences.values()))
+    of_seeds = [float(np.mean(list(tasks.values()))) for tasks in differences.values()]
     means = [_mean(values[1], common) for values in (baseline, method)]
     floor = [solved_by_nothing[task] for _, task in sorted(common) if task in solved_by_nothing]
     return Comparison(
@@ -313,7 +323,17 @@ def _compare(
         effect=effect,
         low=low,
         high=high,
-        runs_needed=runs_needed([float(np.mean(list(tasks.values()))) for tasks in differences.values()]),
+        runs_needed=runs_needed(of_seeds),
+        equal_seeds=max(of_seeds) - min(of_seeds) < 1e-12,
+    )
+
+
+def _mixed(results: Results, block: str, methods: Sequence[str]) -> tuple[str, ...]:
+    """What differs between runs that are averaged as one method."""
+    return tuple(
+        f"{method}: {key} is {' and '.join(map(repr, values))}"
+        for method in methods
+        for key, values in differences(results.settings.get((method, block), [])).items()
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -18,6 +18,7 @@ from hero_pl.errors import HeroError
 from hero_pl.runs.folders import must_exist
 from hero_pl.runs.jsonl import read_lines
 from hero_pl.runs.records import RECORDS_FILE
+from hero_pl.runs.settings import decisive, read_settings
 
 Metric: TypeAlias = Literal["success", "reward", "turns"]
 METRICS: tuple[Metric, ...] = ("success", "reward", "turns")
@@ -40,10 +41,19 @@ class Results:
     """Episodes that ended with an error of the environment or its user, per method and cell; they have no value."""
     solved_by_nothing: dict[str, bool] = field(default_factory=dict)
     """Task id -> whether doing nothing succeeds; only for environments that report it."""
+    settings: dict[tuple[str, str], list[dict[str, Any]]] = field(default_factory=dict)
+    """Method and block -> the settings of each of its runs that decide the results."""
+    known: dict[str, None] = field(default_factory=dict)
+    """All methods in the files, also those that were not asked for, in the order read."""
 
 
-def load_results(runs: Sequence[Path], metric: Metric) -> Results:
+def load_results(runs: Sequence[Path], metric: Metric, only: Collection[str] = ()) -> Results:
     """Read the evaluation files of runs; each path is such a file or a folder that is searched for them.
+
+    Args:
+        runs: Files and folders.
+        metric: Value of an episode.
+        only: Methods to read; empty for all.
 
     Raises:
         HeroError: A file cannot be read, a line lacks a field, or two files hold the same method, seed and budget.
@@ -51,16 +61,24 @@ def load_results(runs: Sequence[Path], metric: Metric) -> Results:
     results = Results()
     source: dict[tuple[str, Cell, Unit], Path] = {}
     for path in find_results(runs):
-        empty = True
+        empty, mine = True, set[tuple[str, Unit]]()
         for number, row in read_lines(path):
             method, cell, unit, task, value = _row(path, number, row, metric)
+            empty = False
+            results.known.setdefault(method)
+            if only and method not in only:
+                continue
+            if (method, unit) not in mine:
+                mine.add((method, unit))
+                settings = decisive(read_settings(path.parent))
+                results.settings.setdefault((method, unit[0]), []).append(settings)
             owner = source.setdefault((method, cell, unit), path)
             if owner != path:
                 raise HeroError(
                     f"{owner} and {path} both hold {method!r}, {unit_name(unit)}, at {cell[1]} turns ({cell[0]}). "
-                    "Leave one of them out, or give the runs different seeds or names."
+                    "Leave one of them out (for a method that is not of interest: --methods with the others), or give "
+                    "the runs different seeds or names."
                 )
-            empty = False
             if value is None:
                 results.broken[method, cell] += 1
                 continue

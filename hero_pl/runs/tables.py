@@ -54,10 +54,20 @@ def notes(comparisons: Sequence[Comparison]) -> list[str]:
         lines.append("One task: the result does not cover other tasks.")
     if any(one.seeds == 1 and one.has_interval for one in comparisons):
         lines.append("One seed: the interval covers the choice of tasks only, not the variation between training runs.")
+    if any(one.seeds > 1 and one.equal_seeds and one.has_interval for one in comparisons):
+        lines.append("Equal effects of all seeds: the interval covers the choice of tasks only.")
     if any(1 < one.seeds < FEW_SEEDS for one in comparisons):
         lines.append(
             f"Fewer than {FEW_SEEDS} seeds: the interval assumes that results of runs are normally distributed."
         )
+    if any(one.seeds == 2 for one in comparisons):
+        lines.append(
+            "Two seeds: their spread is hardly known. Without any effect such intervals exclude 0 about twice as often "
+            "as the 5 % that they should."
+        )
+    lines += [
+        f"Averaged runs differ: {text}." for text in dict.fromkeys(text for one in comparisons for text in one.mixed)
+    ]
     left_out = sum(one.unpaired for one in comparisons)
     if left_out:
         lines.append(f"{left_out} results that only one of the two methods has for this seed and task were left out.")

@@ -22,11 +22,11 @@ from hero_pl.callbacks.checkpoints import verify
 from hero_pl.callbacks.run_folder import cut_back
 from hero_pl.cli.configs import read_config
 from hero_pl.errors import ConfigError, HeroError
-from hero_pl.export.settings import read_settings
 from hero_pl.policy.huggingface import HuggingFacePolicy
 from hero_pl.runs.evaluations import load_results
 from hero_pl.runs.plots import read_curves, run_seed
 from hero_pl.runs.records import read_records
+from hero_pl.runs.settings import read_settings
 from hero_pl.teacher.render import read_template
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from rich.console import Console
 
 from hero_pl.errors import ConfigError, HeroError
@@ -229,6 +230,49 @@ def test_runs_that_cannot_be_compared_are_refused_with_the_reason(tmp_path: Path
         compare_runs([a, b, copy])
     with pytest.raises(HeroError, match=r"There is no folder .*gone"):
         compare_runs([tmp_path / "gone"])
+
+
+def test_bug_714_a_method_that_is_not_of_interest_does_not_end_a_comparison(tmp_path: Path) -> None:
+    runs = [run(tmp_path, "a", 0, tasks(2)), run(tmp_path, "b", 0, tasks(9)), run(tmp_path, "c", 1, tasks(5))]
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    (copy / "eval.jsonl").write_bytes((runs[2] / "eval.jsonl").read_bytes())  # twice, and without a common seed
+    with pytest.raises(HeroError, match=r"both hold 'c'.*--methods"):
+        compare_runs([*runs, copy])
+    with pytest.raises(HeroError, match=r"share no seed.*--methods"):
+        compare_runs(runs)
+    expected = compare_runs(runs[:2])
+    assert compare_runs([*runs, copy], methods=["a", "b"]) == expected
+    assert compare_runs([*runs, copy], baseline="a", methods=["b"]) == expected
+    with pytest.raises(ConfigError, match=r"no run of the method 'd'. The methods of these runs are: a, b, c\."):
+        compare_runs(runs, methods=["a", "d"])
+    with pytest.raises(HeroError, match="one method only"):
+        compare_runs(runs, methods=["a"])
+
+
+def test_bug_715_settings_in_which_averaged_runs_differ_are_named(tmp_path: Path) -> None:
+    runs = [run(tmp_path, name, seed, tasks(2 + seed)) for name in ("a", "b") for seed in (0, 1)]
+    for i, folder in enumerate(runs):
+        settings = {"model": {"lr": (1e-3, 1e-3, 1e-3, 5e-3)[i]}, "data": {"seed": i, "limits": {"num_envs": i}}}
+        (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    (one,) = compare_runs(runs)
+    assert one.mixed == ("b: model.lr is 0.001 and 0.005",)  # seeds and the number of environments may differ
+    assert "Averaged runs differ: b: model.lr is 0.001 and 0.005." in to_markdown([one])
+    apart = run(tmp_path, "b", 2, tasks(4), block="other"), run(tmp_path, "a", 2, tasks(4), block="other")
+    (apart[0] / "config.yaml").write_text(yaml.safe_dump({"model": {"lr": 7.0}}))
+    assert [one.mixed != () for one in compare_runs([*runs, *apart])] == [True, False]  # each base policy by itself
+
+
+@pytest.mark.parametrize(
+    ("counts", "note"),
+    [((5, 5, 5), "Equal effects of all seeds"), ((5, 6), "Two seeds: their spread is hardly known"), ((5, 6, 7), "")],
+)
+def test_bug_716_two_seeds_and_equal_effects_have_a_note(tmp_path: Path, counts: tuple[int, ...], note: str) -> None:
+    runs = [run(tmp_path, "a", seed, tasks(2)) for seed in range(len(counts))]
+    runs += [run(tmp_path, "b", seed, tasks(count)) for seed, count in enumerate(counts)]
+    text = to_markdown(compare_runs(runs))
+    notes = [line for line in text.splitlines() if line.startswith(("Equal", "Two"))]
+    assert [line.startswith(note) for line in notes] == [True] * bool(note)
 
 
 @pytest.mark.parametrize("change", [{"success": 1}, {"seed": True}, {"task_id": 3}, {"stage": None}])
