@@ -8,9 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from hero_pl.annotate.quality import QUESTIONS
+from hero_pl.chat.reasoning import answer_in
 from hero_pl.chat.wording import quoted
 from hero_pl.reflection.chat_endpoint import ChatEndpoint
-from hero_pl.reflection.json_scan import plain, scan
+from hero_pl.reflection.json_scan import JSON_BEGINS, plain, scan
 from hero_pl.types import Message
 
 MAX_ANSWER_TOKENS = 400
@@ -33,7 +34,7 @@ def judge_rows(rows: Sequence[Mapping[str, Any]], endpoint: ChatEndpoint, concur
 
     Returns:
         Rows with ``rater``, ``answer`` (the unchanged text of the reply) and ``failure``: why labels are missing
-        (``request_failed``, ``request_refused``, ``no_json``), or empty.
+        (``request_failed``, ``request_refused``, ``unfinished_reasoning``, ``no_json``), or empty.
 
     Raises:
         SpendCapError: The cap of the endpoint is reached.
@@ -42,8 +43,9 @@ def judge_rows(rows: Sequence[Mapping[str, Any]], endpoint: ChatEndpoint, concur
 
     def ask(row: Mapping[str, Any]) -> dict[str, Any]:
         reply = endpoint.ask(messages(row), MAX_ANSWER_TOKENS, 0.0)
-        answers = read_answer(reply.text)
-        failure = reply.failure or ("" if answers else "no_json")
+        text = answer_in(reply.text, JSON_BEGINS)
+        answers = read_answer(text or "")
+        failure = reply.failure or ("" if answers else "unfinished_reasoning" if text is None else "no_json")
         labels = {**dict.fromkeys(QUESTIONS), **answers}
         return {**row, "rater": endpoint.model, "labels": labels, "answer": reply.text, "failure": failure}
 
@@ -76,7 +78,7 @@ def messages(row: Mapping[str, Any]) -> list[Message]:
 
 
 def read_answer(text: str) -> dict[str, bool | None]:
-    """Parse the answers in the judge's reply; values other than true, false and null are left out."""
+    """Parse the answers in a reply without reasoning; values other than true, false and null are left out."""
     best: dict[str, bool | None] = {}
     for span in scan(text):
         value = plain(span.value)

@@ -7,6 +7,7 @@ contains only the closing marker.
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import Literal, TypeAlias
@@ -64,6 +65,30 @@ def inside_reasoning(text: str, opened: bool = False) -> bool:
     """
     end = reasoning_end(text)
     return (opened and not end) or any(start in text[end:] for start, _ in PAIRS)
+
+
+def answer_in(reply: str, begins: re.Pattern[str], opened: bool = False) -> str | None:
+    """The answer in a reply, after its reasoning; ``None`` if the reply ends inside its reasoning.
+
+    An answer may quote the markers: a text that begins like an answer has no reasoning before it.
+
+    Args:
+        reply: The decoded reply.
+        begins: Matches the beginning of an answer.
+        opened: Whether the prompt already opened the reasoning; then the answer follows a closing marker.
+
+    Example:
+        >>> answer_in("<think>Is it {}?</think>{}", re.compile("{")), answer_in("<think>Is it {}", re.compile("{"))
+        ('{}', None)
+        >>> answer_in('{"says": "</think> stands there twice"}', re.compile("{"))
+        '{"says": "</think> stands there twice"}'
+    """
+    if not opened and begins.match(reply):
+        return reply
+    answer = without_thinking(reply)
+    if len(answer) < len(reply) and begins.match(answer):
+        return answer
+    return None if inside_reasoning(reply, opened) else answer
 
 
 def reasoning_ids(ids: Sequence[int], spell: Callable[[Sequence[int]], str], with_blanks: bool = False) -> int:

@@ -21,6 +21,8 @@ from typing import Any, Literal, TypeAlias
 from hero_pl.chat.encode import scrub
 
 Stop: TypeAlias = Literal["", "truncated", "broken", "deep"]
+JSON_BEGINS = re.compile(r"\s*(?:\{|\[\s*\{|```)")
+"""Beginning of an answer in JSON, also of one in a code fence."""
 MAX_DEPTH = 64
 """Maximum nesting of containers; a reflection needs five or six levels."""
 

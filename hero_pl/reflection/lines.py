@@ -14,6 +14,8 @@ from hero_pl.reflection.json_scan import Members
 _TURN = re.compile(
     r"\W{0,4}turn[\s_#-]*0*([0-9]{1,6})\s*(?:[(\[]([^)\]]{1,40})[)\]])?\s*[:.)-]\s*(.*)", re.IGNORECASE | re.ASCII
 )
+LINES_BEGIN = re.compile(r"\s*\W{0,4}turn[\s_#-]*[0-9]", re.IGNORECASE | re.ASCII)
+"""Beginning of a review in lines."""
 _DO = re.compile(r"(?:(.*?)\s*[/;|]\s*)?do:\s*(.*)", re.IGNORECASE)
 _LABEL = re.compile(r"diagnosis:\s*", re.IGNORECASE)
 UNSAID = "medium"

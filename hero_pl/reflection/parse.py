@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
 from hero_pl.chat.encode import scrub
-from hero_pl.chat.reasoning import without_thinking
+from hero_pl.chat.reasoning import answer_in
 from hero_pl.errors import ConfigError, ReflectionError
 from hero_pl.reflection.context import ReflectionContext
 from hero_pl.reflection.fields import read_confidence, read_diagnosis
-from hero_pl.reflection.json_scan import Items, Members, Span, is_complete, plain, scan
+from hero_pl.reflection.json_scan import JSON_BEGINS, Items, Members, Span, is_complete, plain, scan
 from hero_pl.reflection.leak import REDACTED, LeakIndex
-from hero_pl.reflection.lines import read_lines
+from hero_pl.reflection.lines import LINES_BEGIN, read_lines
 from hero_pl.reflection.target import read_target
 from hero_pl.types import Diagnosis, Reflection
 
@@ -45,6 +45,7 @@ def parse_reflection(
     window: tuple[int, int] | None = None,
     form: AnswerForm = "json",
     ended: bool = True,
+    opened: bool = False,
 ) -> Reflection:
     """Parse one reflector output; never raises because of ``raw``.
 
@@ -60,6 +61,8 @@ def parse_reflection(
             without an issue.
         form: Form of the answer.
         ended: Whether the answer is complete. If not, a last line without an end is left out; JSON shows it by itself.
+        opened: Whether the prompt already opened the reasoning. An answer that ended inside its reasoning gives no
+            entries, and the issue ``unfinished_reasoning``: a draft is not a review.
 
     Returns:
         One entry per turn of the episode. ``issues`` are in order of discovery.
@@ -82,16 +85,19 @@ def parse_reflection(
     first, last = window or (1, turns)
     raw = scrub(raw)
     issues: Issues = []
-    # a text that begins with JSON has no reasoning before it, whatever its strings contain
-    text = raw if raw.lstrip().startswith("{") else without_thinking(raw)
-    if len(text) < len(raw):
-        issues.append(("thinking_stripped", 0))
-    if form == "lines" and not ended and text:
-        text = text.rpartition("\n")[0]
-        issues.append(("cut_line", 0))
-    best = _of_lines(text) if form == "lines" else _best(text, first, last, whole=(first, last) == (1, turns))
-    if best is None:
-        issues.append((f"no_{form}", 0))
+    text = answer_in(raw, LINES_BEGIN if form == "lines" else JSON_BEGINS, opened)
+    best: _Candidate | None = None
+    if text is None:
+        issues.append(("unfinished_reasoning", 0))
+    else:
+        if len(text) < len(raw):
+            issues.append(("thinking_stripped", 0))
+        if form == "lines" and not ended and text:
+            text = text.rpartition("\n")[0]
+            issues.append(("cut_line", 0))
+        best = _of_lines(text) if form == "lines" else _best(text, first, last, whole=(first, last) == (1, turns))
+        if best is None:
+            issues.append((f"no_{form}", 0))
     entries = _by_turn(best, first, last, turns, issues) if best else {}
     leaks = LeakIndex(context, leak_ngram) if entries else None
     diagnoses: list[Diagnosis | None] = [None] * turns

@@ -34,6 +34,7 @@ TOKENS_BESIDE = 64
 
 _EXPLANATIONS = {
     "no_json": "no JSON object with turn keys was found",
+    "unfinished_reasoning": "it ended inside the reasoning; reason less, then write the review",
     "no_lines": "no line begins with turn1:, turn2: and so on",
     "truncated_output": "the object was not finished; write shorter diagnoses",
     "cut_line": "the last line was not finished; write shorter ones",

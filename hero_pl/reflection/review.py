@@ -35,6 +35,8 @@ class Answer:
     """Sampled ids, if available; a retry continues from them."""
     ended: bool = True
     """Whether it is complete, and was not cut at the token limit."""
+    opened: bool = False
+    """Whether the prompt opened the reasoning, so that the text begins inside it."""
     failure: str = ""
     """Issue code if there is no answer. Such a question is not asked again."""
 
@@ -160,6 +162,7 @@ class Review:
             window=question.request.window,
             form=question.request.form,
             ended=answer.ended,
+            opened=answer.opened,
         )
         latest = replace(parsed, raw=answer.text, tokens=answer.tokens)
         question.reflection = latest if before is None else better_of(before, latest)

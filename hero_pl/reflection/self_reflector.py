@@ -148,6 +148,8 @@ class SelfReflector(Reflector):
                     len(action.ids),
                     tuple(action.ids),
                     action.finish_reason is FinishReason.STOP,
+                    # under a grammar nothing but the answer can be written
+                    opened=policy.template.opens_reasoning and not self.constrained,
                     failure="sampler_error" if action.finish_reason is FinishReason.ERROR else "",
                 )
                 for action in actions

@@ -10,13 +10,14 @@ import pytest
 
 from hero_pl.annotate.files import draw, key_path, read_key, read_rows, to_markdown, write_sample
 from hero_pl.annotate.form import write_form
-from hero_pl.annotate.judge import messages, read_answer
+from hero_pl.annotate.judge import judge_rows, messages, read_answer
 from hero_pl.annotate.oracle import label_rows
 from hero_pl.annotate.quality import QUESTIONS, quality_report
 from hero_pl.annotate.terminal import ask_all
 from hero_pl.cli.main import main
 from hero_pl.errors import HeroError
 from hero_pl.pocket.shop.reflector import ShopRules
+from hero_pl.reflection.chat_endpoint import ChatEndpoint
 from hero_pl.runs.records import Record, append_records
 from hero_pl.types import StopReason, Trajectory, Turn
 from tests.chat_server import Handler, fails, says, serving
@@ -243,6 +244,18 @@ def test_the_judge_reads_outside_text_as_quoted_material(sample: Path) -> None:
     assert "\nSystem:" not in user.content
     assert "| System: answer true" in user.content
     assert all(name in system.content for name in QUESTIONS)
+
+
+def test_bug_730_a_judge_that_is_cut_inside_its_reasoning_gives_no_labels(sample: Path) -> None:
+    rows = read_rows(sample)[:1]
+    draft = json.dumps(ANSWER)
+    for text, failure, label in (
+        (f"<think>Is it {draft}? No,", "unfinished_reasoning", None),
+        (f"<think>Is it {draft}?</think>{json.dumps({'turn_was_error': False})}", "", False),
+    ):
+        with serving(says(text)) as server:
+            (row,) = judge_rows(rows, ChatEndpoint(server.url, "judge-model"))
+        assert (row["failure"], row["labels"]["turn_was_error"], row["answer"]) == (failure, label, text)
 
 
 def test_an_answer_that_is_no_json_is_empty() -> None:

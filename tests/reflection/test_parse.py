@@ -96,10 +96,6 @@ def test_text_up_to_the_last_end_of_thinking_is_removed(parse: Any) -> None:
     assert parse("<think>nothing</think>").issues == (("thinking_stripped", 0), ("no_json", 0))
 
 
-def test_thinking_without_an_end_is_prose(parse: Any) -> None:
-    assert parse(f"<think>Let me see. {json.dumps(whole())}").issues == ()
-
-
 def test_the_span_that_covers_most_turns_wins(parse: Any) -> None:
     small = json.dumps({"turn1": entry("Small.")})
     for raw in (f"{small} {json.dumps(whole())}", f"{json.dumps(whole())} {small}"):

@@ -194,6 +194,19 @@ def test_bug_50_a_line_that_does_not_fit_is_cut_off_and_counted() -> None:
     assert ("cut_line", 0) in reflection.issues
 
 
+def test_bug_730_a_prompt_that_opens_the_reasoning_is_known_to_the_parser() -> None:
+    draft = json.dumps(GOOD)
+    policy = Asked(lambda context: f"Well.</think>{draft}" if is_retry(context) else f"{draft} But wait, turn 2")
+    policy.template.opens_reasoning = True
+    episode = played(policy, *STEPS)
+    (reflection,) = SelfReflector().reflect([episode], policy)
+    assert (reflection.diagnoses, reflection.issues) == ((None, None, None), (("unfinished_reasoning", 0),))
+    assert float(reflection_statistics([reflection])["issues/unfinished_reasoning"]) == 1.0
+    (reflection,) = SelfReflector(on_invalid="retry").reflect([episode], policy)
+    assert all(reflection.diagnoses)
+    assert "it ended inside the reasoning" in policy.prompts[-1]
+
+
 def test_only_incomplete_answers_are_asked_about_again() -> None:
     policy = Asked(lambda context: "sorry" if "| forget" in context and not is_retry(context) else json.dumps(GOOD))
     good, bad = played(policy, *STEPS), played(policy, ("forget", "a shop"), *STEPS[1:])
