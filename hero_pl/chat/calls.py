@@ -86,6 +86,25 @@ def find_calls(reply: str) -> Calls | None:
     return _marked(reply, opening) if opening else _unmarked(reply)
 
 
+def call_of(value: Any) -> dict[str, Any] | None:
+    """The call in a decoded JSON object, as ``{"name": ..., "arguments": {...}}``; ``None`` if there is no valid one.
+
+    ``{"action": ...}`` without arguments is an action in a wrapper, not a call.
+
+    Example:
+        >>> call_of({"type": "function", "function": {"name": "find", "arguments": '{"id": 3}'}})
+        {'name': 'find', 'arguments': {'id': 3}}
+        >>> call_of({"name": "find", "order": 3}) is None
+        True
+    """
+    if not isinstance(value, dict):
+        return None
+    if "action" in value and "name" not in value and not any(value.get(key) for key in ARGUMENT_KEYS):
+        return None
+    calls = _from_json(value, 0, 0, 0)
+    return None if calls.arguments is None else {"name": calls.name, "arguments": dict(calls.arguments)}
+
+
 def read_calls(text: str) -> Calls:
     """Parse a text that must be a call: an object, a list of objects, or a name with an object.
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from hero_pl.chat.actions import PlainText
-from hero_pl.chat.calls import find_calls
+from hero_pl.chat.calls import call_of, find_calls
 from hero_pl.export.defuse import Defuser
 from hero_pl.types import Trajectory, Turn
 
@@ -27,11 +27,9 @@ def as_call(action: str) -> dict[str, Any] | None:
     if not action.startswith("{"):
         return None
     try:
-        call = json.loads(action)
+        return call_of(json.loads(action))
     except (ValueError, RecursionError):
         return None
-    is_call = isinstance(call, dict) and isinstance(call.get("name"), str) and isinstance(call.get("arguments"), dict)
-    return {"name": call["name"], "arguments": call["arguments"]} if is_call else None
 
 
 def takes_calls(trajectory: Trajectory) -> bool:

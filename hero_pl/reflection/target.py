@@ -1,8 +1,8 @@
 """Parse and check the corrected action of a turn, and convert it to the string for the environment.
 
-Reflectors write actions in several ways: a tool call, ``{"name": "respond", ...}`` or plain text for a reply to the
-user, ``{"action": ...}`` around either, ``click[red]``, or the action format of the policy. :func:`canonical_action`
-converts all of them to the same string.
+Reflectors write actions in several ways: a tool call in any form of :mod:`hero_pl.chat.calls`,
+``{"name": "respond", ...}`` or plain text for a reply to the user, ``{"action": ...}`` around either, ``click[red]``,
+or the action format of the policy. :func:`canonical_action` converts all of them to the same string.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import unicodedata
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from hero_pl.chat.calls import call_of, find_calls
 from hero_pl.chat.reasoning import without_thinking
 from hero_pl.reflection.context import ReflectionContext
 from hero_pl.reflection.json_scan import Members, plain, scan
@@ -41,7 +42,8 @@ def read_target(
         turn: Number of the turn, from 1.
 
     Returns:
-        The target and the codes of changes: ``target_decoded``, ``bad_target`` (no action), ``unknown_tool``,
+        The target, a call as ``{"name": ..., "arguments": {...}}``, and the codes of changes: ``target_decoded`` (from
+        text, or a call in another form), ``bad_target`` (no action, or a malformed call), ``unknown_tool``,
         ``target_without_confidence``, ``target_equals_action``.
     """
     action, codes = _decode(value, episode)
@@ -55,7 +57,7 @@ def read_target(
     as_written = isinstance(value, str) and _folded(value) == _folded(wrote)
     if as_written or _same(canonical_action(action), episode.actions[turn - 1]):
         return None, [*codes, "target_equals_action"]
-    return (value if isinstance(value, dict) else action), codes
+    return _as_given(value, action, codes), codes
 
 
 def canonical_action(target: Mapping[str, Any]) -> str:
@@ -66,12 +68,15 @@ def canonical_action(target: Mapping[str, Any]) -> str:
         'Which order?'
         >>> canonical_action({"action": {"name": "find", "arguments": {"id": 3}}})
         '{"name": "find", "arguments": {"id": 3}}'
+        >>> canonical_action({"name": "find", "parameters": {"id": 3}})
+        '{"name": "find", "arguments": {"id": 3}}'
     """
-    if "name" not in target and "action" in target:
+    if _is_wrapper(target):
         action = target["action"]
         return canonical_action(action) if isinstance(action, Mapping) else str(action).strip()
-    words = _reply(target)
-    return json.dumps(dict(target)) if words is None else words
+    call = call_of(dict(target)) or dict(target)
+    words = _reply(call)
+    return json.dumps(call) if words is None else words
 
 
 def target_reply(target: Mapping[str, Any], parser: ActionParser) -> str:
@@ -97,7 +102,7 @@ def _reply(call: Mapping[str, Any]) -> str | None:
 def _decode(value: Any, episode: ReflectionContext) -> tuple[Mapping[str, Any] | None, list[str]]:
     """The call, text action or reply in a JSON value."""
     if isinstance(value, dict):
-        return _decode(value["action"], episode) if "name" not in value and "action" in value else (value, [])
+        return _decode(value["action"], episode) if _is_wrapper(value) else _from_call(value, episode)
     if value is None:
         return None, []
     if not isinstance(value, str):
@@ -112,7 +117,30 @@ def _decode(value: Any, episode: ReflectionContext) -> tuple[Mapping[str, Any] |
             action, codes = _decode(plain(span.value), episode)
             return action, ["target_decoded", *codes]
         return None, ["bad_target"]  # JSON with text around it, or an invalid call, is not a reply
+    if calls := find_calls(text):  # a call without JSON: its parameters are in tags
+        whole = calls.arguments is not None and not (text[: calls.start] + text[calls.stop :]).strip()
+        call = {"name": calls.name, "arguments": calls.arguments}
+        return (call, ["target_decoded"]) if whole else (None, ["bad_target"])
     return _from_text(text, episode)
+
+
+def _is_wrapper(value: Mapping[str, Any]) -> bool:
+    """Whether an object is ``{"action": ...}`` around an action."""
+    return "name" not in value and "action" in value and call_of(value) is None
+
+
+def _from_call(value: dict[str, Any], episode: ReflectionContext) -> tuple[Mapping[str, Any] | None, list[str]]:
+    call = call_of(value)
+    if call is None:
+        return None, [_problem(value, episode) or "bad_target"]
+    return call, [] if {"arguments": {}, **value} == call else ["target_decoded"]
+
+
+def _as_given(value: Any, action: Mapping[str, Any], codes: list[str]) -> Mapping[str, Any]:
+    """The target as it is kept: in the wrapper that it came in, and a text action there as it was written."""
+    if not isinstance(value, dict) or not _is_wrapper(value):
+        return action
+    return value if isinstance(value["action"], str) and not codes else {"action": action}
 
 
 def _from_text(text: str, episode: ReflectionContext) -> tuple[Mapping[str, Any] | None, list[str]]:
@@ -151,10 +179,9 @@ def _same(target: str, taken: str) -> bool:
 def _call(action: str) -> dict[str, Any] | None:
     """The tool call of an action, or ``None`` for plain text."""
     try:
-        call = json.loads(action) if action.lstrip().startswith("{") else None
+        return call_of(json.loads(action)) if action.lstrip().startswith("{") else None
     except (ValueError, RecursionError):
         return None
-    return {**call, "arguments": call.get("arguments") or {}} if isinstance(call, dict) else None
 
 
 def _exact(call: Mapping[str, Any]) -> str:

@@ -136,6 +136,15 @@ def test_a_corrected_action_is_preferred_to_the_one_taken_in_the_form_of_the_pol
     assert written.left_out["corrected actions that equal the action taken"] == 1
 
 
+@pytest.mark.parametrize("arguments", [{"parameters": {"id": 3}}, {"arguments": '{"id": 3}'}])
+def test_bug_731_the_call_that_was_made_is_no_correction_in_any_form(tmp_path, arguments):
+    reflection = Reflection((Diagnosis("Right.", "high", {"name": "find", **arguments}), None), "ok")
+    other = Reflection((Diagnosis("Wrong.", "high", {"name": "find", "args": {"id": 4}}), None), "ok")
+    (row,), written = data(tmp_path, [Record("train", 0, CALLS, one) for one in (reflection, other)], format="dpo")
+    assert row["chosen"][0]["tool_calls"][0]["function"] == {"name": "find", "arguments": {"id": 4}}
+    assert written.left_out["corrected actions that equal the action taken"] == 1
+
+
 def test_a_pair_of_a_group_is_the_first_difference_in_one_context(tmp_path):
     ask = turn(1, "Which one?", "Which one?", "The red one.")
     good, bad = (episode(ask, turn(2, text, text), reward=r) for text, r in (("red", 1.0), ("blue", 0.0)))

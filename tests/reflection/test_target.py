@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from hero_pl.chat.actions import PlainText
 from hero_pl.reflection.context import ReflectionContext
-from hero_pl.reflection.target import canonical_action, read_target
+from hero_pl.reflection.target import canonical_action, read_target, target_reply
 
 CALL = {"name": "order", "arguments": {"id": "W4410"}}
 
@@ -195,3 +196,73 @@ def test_what_the_assistant_wrote_in_its_own_dialect_is_no_correction() -> None:
 def test_composed_and_decomposed_letters_are_the_same_words() -> None:
     cafe = ReflectionContext("", ("click[cafe\u0301]",), ("",), (), 0.0)
     assert read_target("click[caf\u00e9]", "high", cafe, 1) == (None, ["target_equals_action"])
+
+
+# -- calls in other forms ----------------------------------------------------------------------------------------------
+
+
+def spellings(name: str, arguments: dict[str, Any]) -> list[dict[str, Any]]:
+    """The same call in the forms of several models."""
+    text = json.dumps(arguments)
+    return [
+        {"name": name, "parameters": arguments},
+        {"name": name, "args": arguments},
+        {"name": name, "arguments": text},
+        {"type": "function", "function": {"name": name, "arguments": text}},
+        {"tool": name, "tool_input": arguments},
+        {"action": name, "action_input": arguments},
+        {"action": {"name": name, "parameters": arguments}},
+    ]
+
+
+@pytest.mark.parametrize("number", range(7))
+def test_bug_731_a_call_in_another_form_is_the_same_call(number: int, episode: ReflectionContext) -> None:
+    taken, other = (spellings("order", {"id": one})[number] for one in ("W4401", "W4410"))
+    assert read_target(taken, "high", episode, 2) == (None, ["target_decoded", "target_equals_action"])
+    for value in (other, json.dumps(other)):
+        target, codes = read_target(value, "high", episode, 2)
+        assert target is not None
+        assert set(codes) == {"target_decoded"}
+        assert json.loads(canonical_action(target)) == CALL
+        assert json.loads(canonical_action(other)) == CALL
+
+
+@pytest.mark.parametrize("number", range(7))
+def test_bug_731_a_call_in_another_form_is_written_as_a_text_action(number: int) -> None:
+    shop = ReflectionContext("", ("click[blue]",), ("",), (), 0.0)
+    blue, red = (spellings("click", {"element": one})[number] for one in ("blue", "red"))
+    assert read_target(blue, "high", shop, 1)[1][-1] == "target_equals_action"
+    target, _ = read_target(red, "high", shop, 1)
+    assert target is not None
+    assert target_reply(target, PlainText()) == "click[red]"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"name": "order", "arguments": [3]},
+        {"name": "order", "arguments": "W4410"},
+        {"name": "order", "order_id": "W4410"},
+        {"name": "order", "arguments": {}, "parameters": {"id": "W4410"}},
+    ],
+)
+def test_bug_731_a_malformed_call_is_a_bad_target(value: dict[str, Any], episode: ReflectionContext) -> None:
+    assert read_target(value, "high", episode, 2) == (None, ["bad_target"])
+    assert read_target(json.dumps(value), "high", episode, 2) == (None, ["target_decoded", "bad_target"])
+    no_tools = ReflectionContext("", ("click[red]",), ("",), (), 0.0)
+    assert read_target(value, "high", no_tools, 1) == (None, ["bad_target"])
+
+
+def test_bug_731_a_call_with_its_parameters_in_tags_is_no_reply() -> None:
+    text = "<function=order>\n<parameter=id>\nW4410\n</parameter>\n</function>"
+    for value in (text, f"<tool_call>\n{text}\n</tool_call>"):
+        assert read_target(value, "high", DIALOGUE, 1) == (CALL, ["target_decoded"])
+    assert read_target(text.replace("</parameter>", ""), "high", DIALOGUE, 1) == (None, ["bad_target"])
+
+
+def test_arguments_may_be_left_out_and_what_stands_beside_a_call_is_left_out_and_counted(
+    episode: ReflectionContext,
+) -> None:
+    bare = {"name": "find", "arguments": {}}
+    assert read_target({"name": "find"}, "high", episode, 2) == (bare, [])
+    assert read_target({**CALL, "reason": "It exists."}, "high", episode, 2) == (CALL, ["target_decoded"])
