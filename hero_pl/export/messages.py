@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
-from hero_pl.chat.actions import PlainText
-from hero_pl.chat.calls import call_of, find_calls
+from hero_pl.chat.actions import ActionParser, PlainText, ReAct, ToolCall
+from hero_pl.chat.calls import call_of
+from hero_pl.chat.reasoning import reasoning_end
 from hero_pl.export.defuse import Defuser
 from hero_pl.types import Trajectory, Turn
 
 ChatMessage: TypeAlias = dict[str, Any]
-_LABEL = re.compile(r"\s*Action:\s*$")
-"""The label that ReAct writes before a call."""
+_PARSERS: tuple[ActionParser, ...] = (ReAct(), ToolCall())
+"""Parsers that read calls with text around them; ``ReAct`` first, because its thoughts may name calls."""
 
 
 def as_call(action: str) -> dict[str, Any] | None:
@@ -44,13 +44,18 @@ def opening(trajectory: Trajectory, safe: Defuser) -> list[ChatMessage]:
 
 
 def reply(turn: Turn, safe: Defuser) -> ChatMessage:
-    """The policy's reply at a turn: its text, and the call that was executed."""
+    """The policy's reply at a turn: its text, and the call that was executed.
+
+    A call is not repeated in the text: reasoning and the text around the call are kept. A record does not name the
+    parser. If neither of the above finds the executed call in the reply, all of the reply after the reasoning counts as
+    the call.
+    """
     call = as_call(turn.action) if turn.malformed is None else None
     if call is None:
         return {"role": "assistant", "content": safe.model(turn.text)}
-    calls = find_calls(turn.text)
-    words = turn.text if calls is None else turn.text[: calls.start] + _after(turn, calls.stop)
-    return _calling(_LABEL.sub("", words).strip(), call, turn, safe)
+    start, stop = _located(turn.text, call)
+    after = "" if turn.further_calls else turn.text[stop:]  # further calls were not executed
+    return _calling((turn.text[:start] + after).strip(), call, turn, safe)
 
 
 def instead(turn: Turn, action: str, calls: bool, safe: Defuser) -> ChatMessage:
@@ -107,6 +112,12 @@ def _calling(words: str, call: dict[str, Any], turn: Turn, safe: Defuser) -> Cha
     return {"role": "assistant", "content": safe.model(words), "tool_calls": [made]}
 
 
-def _after(turn: Turn, stop: int) -> str:
-    """Text after the call; empty if there are further calls, because these were not executed."""
-    return "" if turn.further_calls else turn.text[stop:]
+def _located(text: str, call: dict[str, Any]) -> tuple[int, int]:
+    """Start and end index of the executed call in a reply, as its parser found it: after the reasoning."""
+    thought = reasoning_end(text)
+    rest = text[thought:]
+    for parser in _PARSERS:
+        located = parser.locate(rest)
+        if located is not None and as_call(parser.read(rest.strip()).action) == call:
+            return thought + located[0], thought + located[1]
+    return thought, len(text)

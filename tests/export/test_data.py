@@ -175,6 +175,31 @@ def test_calls_that_were_not_carried_out_are_left_out_of_the_words():
     assert reply(react, Defuser())["content"] == "Thought: look."
 
 
+DRAFT = '{"name": "find", "arguments": {"id": 9}}'
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            f"<think>I could call {DRAFT} first.</think>\n{FOUND}",
+            f"<think>I could call {DRAFT} first.</think>\nLet me look.",
+        ),
+        (f"I write a <tool_call>{DRAFT}.</think>\n{FOUND}", f"I write a <tool_call>{DRAFT}.</think>\nLet me look."),
+        (f"<think>{FIND}?</think>{FIND}", f"<think>{FIND}?</think>"),
+        ('Thought: look.\nAction: find\nAction Input: {"id": 3}', "Thought: look."),
+        (f"Thought: not {DRAFT}.\nAction: {FIND}", f"Thought: not {DRAFT}."),
+        (f"Thought: look.\nAction: ```json\n{FIND}\n```", "Thought: look."),
+        (f"<think>Action: none</think>Thought: look.\nAction: {FIND}", "<think>Action: none</think>Thought: look."),
+        ("<think>so</think>find[3]", "<think>so</think>"),  # a parser of its own
+    ],
+)
+def test_bug_732_the_words_of_a_reply_are_those_that_its_parser_left(text, words):
+    message = reply(turn(1, text, FIND, "x", "tool"), Defuser())
+    assert message["content"] == words
+    assert message["tool_calls"][0]["function"] == {"name": "find", "arguments": {"id": 3}}
+
+
 def test_a_run_without_such_rows_and_a_folder_that_is_taken_are_refused(tmp_path):
     with pytest.raises(HeroError, match=r"1 episodes of the stage 'train' give no row of the format 'dpo'"):
         data(tmp_path, [Record("train", 0, CALLS)], format="dpo")
