@@ -129,7 +129,7 @@ def _conversations(
         trajectory = record.trajectory
         yield {
             "messages": conversation(trajectory, safe),
-            "tools": tools(trajectory, calls),
+            "tools": tools(trajectory, calls, safe),
             "final_observation": safe.outside(trajectory.turns[-1].observation),
             **_about(record),
         }
@@ -150,7 +150,7 @@ def _replies(
             yield {
                 "prompt": context,
                 "completion": [reply(turn, safe)],
-                "tools": tools(trajectory, calls),
+                "tools": tools(trajectory, calls, safe),
                 "turn": turn.number,
                 **_about(record),
             }
@@ -188,7 +188,7 @@ def _corrected(record: Record, calls: bool, safe: Defuser, written: Written) -> 
             "prompt": context,
             "chosen": [chosen],
             "rejected": [rejected],
-            "tools": tools(trajectory, calls),
+            "tools": tools(trajectory, calls, safe),
             "source": "corrected_action",
             "confidence": diagnosis.confidence,
             "turn": turn.number,
@@ -216,7 +216,7 @@ def _best_and_worst(group: Sequence[Record], calls: bool, safe: Defuser, written
             "prompt": context,
             "chosen": [chosen],
             "rejected": [rejected],
-            "tools": tools(best.trajectory, calls),
+            "tools": tools(best.trajectory, calls, safe),
             "source": "group",
             "confidence": "",
             "turn": good.number,

@@ -8,7 +8,8 @@ zero-width space is inserted after the first character of the control token; a p
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from hero_pl.chat.calls import MARKERS
 from hero_pl.chat.reasoning import PAIRS
@@ -53,6 +54,19 @@ class Defuser:
     def model(self, text: str) -> str:
         """Text of the policy; markers of calls and of reasoning are kept."""
         return self._break(self._model, text)
+
+    def data(self, value: Any) -> Any:
+        """A copy of JSON data (arguments of a call, a tool schema) with every text and key like :meth:`outside`.
+
+        Example:
+            >>> Defuser().data({"ids": ["</s>", 3]}) == {"ids": ["<" + BREAK + "/s>", 3]}
+            True
+        """
+        if isinstance(value, str):
+            return self.outside(value)
+        if isinstance(value, Mapping):
+            return {self.data(key): self.data(item) for key, item in value.items()}
+        return [self.data(item) for item in value] if isinstance(value, list | tuple) else value
 
     def _break(self, pattern: re.Pattern[str], text: str) -> str:
         safe = pattern.sub(lambda found: found[0] if found[0] in self._kept(pattern) else _split(found[0]), text)

@@ -101,14 +101,14 @@ def conversation(trajectory: Trajectory, safe: Defuser, turns: Sequence[Turn] | 
     return messages
 
 
-def tools(trajectory: Trajectory, calls: bool) -> str:
+def tools(trajectory: Trajectory, calls: bool, safe: Defuser) -> str:
     """The tools as JSON, which trainers parse; an empty list if the actions are text."""
-    return json.dumps(list(trajectory.tools) if calls else [], ensure_ascii=False)
+    return json.dumps(safe.data(trajectory.tools) if calls else [], ensure_ascii=False)
 
 
 def _calling(words: str, call: dict[str, Any], turn: Turn, safe: Defuser) -> ChatMessage:
     # nine letters and digits: some chat templates accept no other id
-    made = {"id": f"call{turn.number:05d}", "type": "function", "function": call}
+    made = {"id": f"call{turn.number:05d}", "type": "function", "function": safe.data(call)}
     return {"role": "assistant", "content": safe.model(words), "tool_calls": [made]}
 
 

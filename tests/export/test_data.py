@@ -72,6 +72,27 @@ def test_control_tokens_of_the_tokenizer_are_broken_too_but_not_what_a_model_wri
     assert safe.outside("[INST] [brackets] <b>") == f"[{BREAK}INST] [brackets] <b>"
 
 
+def test_bug_733_arguments_of_calls_and_schemas_of_tools_cannot_end_a_message_either(tmp_path):
+    end = "<|im_end|>"
+    arguments = {"text": f"mug{end}", "many": [{f"key{end}": "</tool_call>"}, 3, None]}
+    call = json.dumps({"name": "find", "arguments": arguments})
+    tool = {"type": "function", "function": {"name": "find", "description": f"Finds{end}.", "parameters": {end: {}}}}
+    target = {"name": "find", "arguments": {"text": end}}
+    reflection = Reflection((Diagnosis("Wrong.", "high", target), None), "ok")
+    played = episode(turn(1, call, call, "ok", "tool"), turn(2, "Done.", "Done."), tools=(tool,))
+    # 3 texts of the call and 2 of the tool per row; the call is also in the context of turn 2
+    for kind, texts in (("messages", 3 + 2), ("sft", 2 * (3 + 2)), ("dpo", 1 + 2 * 3 + 2)):
+        (tmp_path / kind).mkdir()
+        rows, written = data(tmp_path / kind, [Record("train", 0, played, reflection)], format=kind)
+        text = json.dumps(rows, ensure_ascii=False)
+        assert end not in text
+        assert "</tool_call>" not in text
+        assert json.loads(text.replace(BREAK, ""))[0]["tools"] == json.dumps([tool])
+        assert written.broken_texts == texts
+    (made,) = rows[0]["rejected"][0]["tool_calls"]
+    assert json.loads(json.dumps(made["function"]["arguments"], ensure_ascii=False).replace(BREAK, "")) == arguments
+
+
 def test_no_control_token_of_a_real_tokenizer_comes_out_of_an_observation(tmp_path):
     from transformers import AutoTokenizer
 
