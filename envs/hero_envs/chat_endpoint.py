@@ -18,6 +18,8 @@ from hero_envs.chat_http import REFUSED, Calls, ChatFailure, ChatRefusal, ChatSe
 
 _BYTES_PER_TOKEN = 2
 """A cautious estimate, used before the server has counted and where it does not."""
+_LIMITS = ("max_tokens", "max_completion_tokens")
+"""Fields of a request that limit its answer, in tokens; servers differ in which of them they take."""
 
 
 class RequestFailed(RuntimeError):
@@ -183,7 +185,8 @@ class Endpoint:
             messages: The conversation, ``role`` and ``content`` each.
             max_tokens: Tokens to generate at most.
             temperature: 0 is greedy.
-            more: Further fields of the request; a value of ``None`` leaves a field out.
+            more: Further fields of the request; a value of ``None`` leaves a field out. The amount that is reserved for
+                the request is that of the largest limit in it.
 
         Raises:
             RequestFailed: No usable answer within the bounds, or the server refused this request.
@@ -200,7 +203,7 @@ class Endpoint:
                 alone.enter_context(self._first)
                 if self._answered:
                     alone.close()
-            answer = self._try(body, prompt, max_tokens, calls)
+            answer = self._try(body, prompt, _longest(body, max_tokens), calls)
             with self._lock:
                 self._answered, self._failures = True, 0
         return answer
@@ -298,6 +301,19 @@ def _answer(content: Mapping[str, Any], cost: float) -> Answer:
     text = encodable(text or "")
     counted = token_count(content, "completion_tokens")
     return Answer(text, _estimate(text) if counted is None else counted, cost)
+
+
+def _longest(body: Mapping[str, Any], max_tokens: int) -> int:
+    """Largest number of tokens that the answers to a request may have."""
+    return max(max_tokens, *(_count(body.get(name)) for name in _LIMITS)) * max(_count(body.get("n")), 1)
+
+
+def _count(value: Any) -> int:
+    """A number in a request; 0 for anything else. Some servers take text for a number."""
+    try:
+        return int(float(value))
+    except (TypeError, ValueError, OverflowError):
+        return 0
 
 
 def _estimate(text: str) -> int:

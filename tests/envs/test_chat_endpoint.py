@@ -232,6 +232,28 @@ def test_nothing_is_asked_that_might_exceed_the_cap() -> None:
         assert len(server.bodies) == 2
 
 
+@pytest.mark.parametrize(
+    ("more", "reply"),
+    [
+        ({}, 50),
+        ({"max_tokens": None, "max_completion_tokens": 500}, 500),
+        ({"max_tokens": 500}, 500),
+        ({"max_completion_tokens": "500"}, 500),
+        ({"max_tokens": 5}, 50),  # the largest, whichever the server takes
+        ({"max_tokens": 200, "n": 3}, 600),
+        ({"max_tokens": None, "n": None}, 50),
+    ],
+)
+def test_bug_734_a_limit_in_further_fields_counts_for_what_a_request_may_cost(more: dict[str, Any], reply: int) -> None:
+    most = MOST - 50 + reply
+    with serving(says("Hi.", prompt=1, reply=0)) as server:
+        one = endpoint(server, spending=Spending(most))
+        one.ask(HELLO, 50, 0.0, more)
+        with pytest.raises(SpendCapReached, match=rf"1 of spend_cap={most} are spent .* may take {most}\."):
+            one.ask(HELLO, 50, 0.0, more)
+        assert len(server.bodies) == 1
+
+
 @pytest.mark.parametrize("fault", ["no JSON", "deep JSON", "no choices", "half a body"])
 def test_an_answer_that_cannot_be_read_is_taken_to_have_cost_the_most_it_could(fault: str) -> None:
     with serving(says("Hi.", 0, 0), fails(503), PASSING[fault]) as server:
