@@ -78,21 +78,27 @@ class Pool:
             PolicyError: No server is ready within the time limit, or a server has other weights.
         """
         deadline, pause = self._clock() + self._timeout_s, 0.1
-        while not any(place.ready for place in self.places):
+        while (place := self._next_ready()) is None:
             if threading.get_ident() != self._owner:
                 raise PolicyError("no server is ready, and servers are not checked while the trainer learns.")
             gone = self._settle()
-            if gone is None:
+            if (place := self._next_ready()) is not None:
                 break
             if self._clock() >= deadline:
-                raise PolicyError(f"No server for sampling: {gone} {self._hint(self.places[0].server)}")
+                reason = gone or "all of them answer, but requests to them fail again and again."
+                raise PolicyError(f"No server for sampling: {reason} {self._hint(self.places[0].server)}")
             self._sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE_S)
-        while True:
+        return place
+
+    def _next_ready(self) -> Place | None:
+        """The next server that is ready; ``None`` after one round. Other threads may unset ``ready`` at any time."""
+        for _ in self.places:
             place = self.places[self._next % len(self.places)]
             self._next += 1
             if place.ready:
                 return place
+        return None
 
     def _settle(self) -> ServerGone | None:
         """Send the weights to all servers that are not ready; returns the error of the last one that did not answer."""
