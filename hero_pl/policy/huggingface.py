@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -178,14 +179,18 @@ class HuggingFacePolicy(Policy):
 
         Args:
             folder: Created if it does not exist.
-            merge: Add an adapter to the weights and write the whole model. This is always done for a GGUF file, which
-                no adapter can be loaded onto.
+            merge: Add an adapter to the weights and write the whole model. This is always done, with a warning, where
+                nobody could load the adapter: there is no base model in a file, or it is a GGUF file.
             sampling: Sampling settings for ``generation_config.json``, which also has the end-of-turn ids.
         """
-        merged = self.lora is not None and (merge or gguf.is_gguf(self.pretrained))
+        alone = self.pretrained is not None and not gguf.is_gguf(self.pretrained)
+        merged = self.lora is not None and (merge or not alone)
         network = self.need_network("saving").plain()
         if network is None:
             return
+        if merged and not merge:
+            why = "a GGUF file takes no adapter" if self.pretrained else "random weights are no base model to load"
+            warnings.warn(f"The adapter is merged into the weights of {folder}: {why}.", stacklevel=2)
         folder.mkdir(parents=True, exist_ok=True)
         model = copy.deepcopy(network).merge_and_unload() if merged else network
         try:

@@ -261,6 +261,15 @@ CROSSINGS = (
 """Scenario, and the strategies before and after the checkpoint."""
 
 
+def made(scenario: Scenario) -> HuggingFacePolicy:
+    """The policy of a scenario, without weights."""
+    source: Any = {"config": dict(TINY), "tokenizer": "hero_pl:pocket-shop"}
+    if scenario.pretrained:
+        source = {"pretrained": "hero_pl:pocket-shop"}
+    checkpointing = scenario.gradient_checkpointing
+    return HuggingFacePolicy(**source, parser=PlainText(), lora=scenario.lora, gradient_checkpointing=checkpointing)
+
+
 def run(
     scenario: Scenario, world: int, strategy: str = "ddp", folder: Path | None = None, resume: Path | None = None
 ) -> dict[str, Any]:
@@ -274,12 +283,8 @@ def run(
         resume: Checkpoint to resume from.
     """
     torch.manual_seed(0)
-    source: Any = {"config": dict(TINY), "tokenizer": "hero_pl:pocket-shop"}
-    if scenario.pretrained:
-        source = {"pretrained": "hero_pl:pocket-shop"}
     padding.PADDING, padding.PADDING_SHARE = PADDING if scenario.padding else (0, 0.0)
-    checkpointing = scenario.gradient_checkpointing
-    policy = HuggingFacePolicy(**source, parser=PlainText(), lora=scenario.lora, gradient_checkpointing=checkpointing)
+    policy = made(scenario)
     module = HeroModule(
         policy,
         scenario.objective(),

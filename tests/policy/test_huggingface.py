@@ -1,6 +1,7 @@
 """Sampling and scoring agree, frozen copies do not change, adapters are restored, and errors name wrong folders."""
 
 import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -298,6 +299,25 @@ def test_a_float32_average_of_a_bfloat16_policy_comes_back_as_float32(folder: Pa
     for saved, loaded in zip(*averages, strict=True):
         assert loaded.dtype == torch.float32
         assert torch.equal(saved, loaded)
+
+
+@pytest.mark.parametrize("merge", [False, True])
+def test_bug_736_an_adapter_on_random_weights_is_saved_as_a_whole_model(
+    folder: Path, tmp_path: Path, merge: bool
+) -> None:
+    pytest.importorskip("peft", reason="the adapter needs the extra `lora`")
+    from transformers import AutoModelForCausalLM
+
+    policy = trained_adapter(folder)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        policy.save_pretrained(tmp_path, merge=merge)
+    told = [str(one.message) for one in caught if "The adapter is merged" in str(one.message)]
+    assert len(told) == (0 if merge else 1)
+    ids = [5, 6, 7, 8]
+    ours = policy.score([ScoreRow(tuple(ids), ((1, 4),))])
+    again = AutoModelForCausalLM.from_pretrained(tmp_path)
+    torch.testing.assert_close(again(torch.tensor([ids])).logits[0, :3], ours, atol=1e-4, rtol=0)
 
 
 def test_bug_640_a_copy_of_an_adapter_shares_the_weights_that_are_not_trained(folder: Path) -> None:
