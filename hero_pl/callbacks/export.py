@@ -8,6 +8,7 @@ from typing import Any
 import lightning
 
 from hero_pl.callbacks.run_folder import run_folder
+from hero_pl.chat.probes import written_date
 from hero_pl.export.model_card import Exported, write_model_card
 from hero_pl.export.settings import method
 
@@ -36,4 +37,5 @@ class Export(lightning.Callback):
         if not trainer.is_global_zero:
             return
         adapter = (target / "adapter_config.json").exists()
-        write_model_card(target, root, Exported(int(module.turns), adapter, policy.parser, method(module.objective)))
+        named, day = method(module.objective), written_date(policy.template)
+        write_model_card(target, root, Exported(int(module.turns), adapter, policy.parser, named, date=day))

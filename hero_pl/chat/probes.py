@@ -5,6 +5,7 @@ Each check returns a :class:`Line` of a table that is shown before training. Non
 
 from __future__ import annotations
 
+import datetime
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -212,13 +213,18 @@ def reasoning(template: ChatTemplate) -> Line:
 
 def date(template: ChatTemplate) -> Line:
     """Whether the template writes a date; it is always the same date."""
-    template.renderer.asked_the_date = False
-    template.first_prompt("s", "a")
-    if not template.renderer.asked_the_date:
+    day = written_date(template)
+    if day is None:
         return Line("date", True, "prompts do not depend on the clock")
-    day = template.renderer.today.isoformat()
     cure = "" if template.renderer.day_was_given else "Set template_args: {today: YYYY-MM-DD} for another date."
     return Line("date", True, f"The chat template writes the date: it always gets {day}.", cure)
+
+
+def written_date(template: ChatTemplate) -> datetime.date | None:
+    """The date that the template writes into prompts; ``None`` if it writes none."""
+    template.renderer.asked_the_date = False
+    template.first_prompt("s", "a")
+    return template.renderer.today if template.renderer.asked_the_date else None
 
 
 def _described(template: ChatTemplate, parser: ActionParser) -> tuple[str, tuple[Mapping[str, Any], ...]]:

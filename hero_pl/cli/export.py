@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hero_pl.callbacks.checkpoints import newest_verified
+from hero_pl.chat.probes import written_date
 from hero_pl.cli.lightning import CHECKPOINTS, instantiate
 from hero_pl.cli.rollout import config_of, load_weights
 from hero_pl.errors import ConfigError, HeroError
@@ -63,6 +64,7 @@ def export(source: Path, target: Destination, config: str | Path | None = None) 
         method=method(cli.model.objective),
         license=target.license,
         name=target.hub,
+        date=written_date(policy.template),
     )
     card = write_model_card(target.folder, run_of(checkpoint), exported)
     lines = [f"Wrote {target.folder} from {checkpoint}", f"Read and complete {card} before you share it"]

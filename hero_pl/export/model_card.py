@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -49,6 +50,8 @@ class Exported:
     """Identifier of a license, as the Hugging Face hub spells it."""
     name: str = ""
     """Name on the hub; default: that of the folder."""
+    date: datetime.date | None = None
+    """Date that the chat template wrote into every prompt; ``None`` if it writes none."""
 
 
 def write_model_card(folder: Path, run: Path | None, exported: Exported) -> Path:
@@ -93,6 +96,7 @@ def write_model_card(folder: Path, run: Path | None, exported: Exported) -> Path
         name=repr(exported.name or str(folder)),
         messages=_messages(run, exported.parser),
         template_arguments=_template_arguments(settings),
+        date=exported.date,
         dialect=DIALECTS.get(type(exported.parser), f"Replies are read by `{type(exported.parser).__name__}`."),
         settings=shown(settings) or "# not recorded",
         bibtex=(HERE / "paper.bib").read_text(encoding="utf-8").strip(),
@@ -163,8 +167,9 @@ def _messages(run: Path | None, parser: ActionParser) -> str:
 
 
 def _template_arguments(settings: Mapping[str, Any]) -> str:
+    """Values of the run for variables of the chat template; ``today`` is none of them."""
     given = at(settings, "model", "policy", "init_args", "template_args") or {}
-    return "".join(f"{name}={value!r}, " for name, value in given.items())
+    return "".join(f"{name}={value!r}, " for name, value in given.items() if name != "today")
 
 
 def _copy_curve(run: Path, folder: Path) -> str | None:

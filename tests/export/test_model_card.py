@@ -11,14 +11,19 @@ from huggingface_hub import ModelCard
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from hero_pl.chat.actions import PlainText
+from hero_pl.chat.byte_tokenizer import byte_tokenizer
+from hero_pl.chat.probes import written_date
 from hero_pl.cli.main import main
 from hero_pl.errors import HeroError
 from hero_pl.export.hub import push
 from hero_pl.export.model_card import Exported, write_model_card
 from hero_pl.export.results import evaluations
+from hero_pl.policy.huggingface import HuggingFacePolicy
+from hero_pl.policy.sampling import Sampling
 from hero_pl.runs.intervals import wilson
 from hero_pl.runs.jsonl import append_lines
 from hero_pl.runs.provenance import STARTS_FILE, commit, note_start, starts
+from tests.conftest import TINY
 
 ROW = {"stage": "test", "seed": 3, "method": "m", "block": "", "task_id": "a", "reward": 0.5, "turns": 4}
 
@@ -111,6 +116,34 @@ def test_the_example_of_the_card_runs(exported, capsys):
     (script,) = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     exec(compile(script, "README.md", "exec"), {})
     assert capsys.readouterr().out.strip()
+
+
+@pytest.mark.parametrize(("args", "day"), [({}, "2024-07-26"), ({"today": "2025-01-31"}, "2025-01-31")])
+def test_bug_737_the_card_names_the_date_of_the_rollouts_and_how_to_keep_it(args, day, tmp_path):
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = "{{ strftime_now('%Y-%m-%d') }}\n" + tokenizer.chat_template
+    tokenizer.save_pretrained(tmp_path / "source")
+    policy = HuggingFacePolicy(config=dict(TINY), tokenizer=str(tmp_path / "source"), template_args=args)
+    policy.load()
+    run, folder = tmp_path / "run", tmp_path / "export"
+    run.mkdir()
+    init = {"template_args": args}
+    (run / "config.yaml").write_text(yaml.safe_dump({"model": {"policy": {"init_args": init}}}), encoding="utf-8")
+    policy.save_pretrained(folder, sampling=Sampling(0.0, 2))
+    described = Exported(0, False, PlainText(), "GRPO", date=written_date(policy.template))
+    text = write_model_card(folder, run, described).read_text(encoding="utf-8")
+    assert f"it was always {day} in training and evaluation" in text
+    template = folder / "chat_template.jinja"
+    source = template.read_text(encoding="utf-8")
+    template.write_text(source.replace("strftime_now('%Y-%m-%d')", f"'{day}'"), encoding="utf-8")
+    (script,) = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    names = {}
+    exec(compile(script, "README.md", "exec"), names)
+    assert tuple(names["inputs"]["input_ids"][0].tolist()) == policy.template.first_prompt("", "the first observation")
+
+
+def test_a_card_of_a_template_without_a_date_names_none(exported):
+    assert "writes the date" not in (exported / "README.md").read_text(encoding="utf-8")
 
 
 def test_a_checkpoint_that_was_not_evaluated_does_not_get_the_result_of_another(packaged, tmp_path):
