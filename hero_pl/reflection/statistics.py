@@ -23,22 +23,25 @@ def reflection_statistics(reflections: Sequence[Reflection]) -> dict[str, Scalar
         reflections: One per trajectory.
 
     Returns:
-        ``strict_rate``, ``repaired_rate``, ``rejected_rate``: fractions of the reflections. ``coverage``: fraction of
-        turns with a diagnosis. ``leak_rate``: fraction of turns whose diagnosis or target had later information.
+        ``strict_rate``, ``repaired_rate``, ``rejected_rate``: fractions of the reflections on episodes with turns.
+        ``without_turns``: number of the others; nothing was asked about them. ``coverage``: fraction of turns with a
+        diagnosis. ``leak_rate``: fraction of turns whose diagnosis or target had later information.
         ``target_rate``, ``confidence/low|medium|high``: fractions of the diagnoses. ``diagnosis_chars``: mean length.
         ``tokens``: total number of generated tokens. ``retries``: requests after unusable answers. ``issues/<code>``:
         number of occurrences of each issue. Fractions of zero items are not measured.
     """
+    asked = [reflection for reflection in reflections if reflection.diagnoses]
     diagnoses = [diagnosis for reflection in reflections for diagnosis in reflection.diagnoses if diagnosis]
     turns = sum(len(reflection.diagnoses) for reflection in reflections)
     leaking = sum(len({turn for code, turn in reflection.issues if code in _LEAKS}) for reflection in reflections)
-    statuses = Counter(reflection.status for reflection in reflections)
+    statuses = Counter(reflection.status for reflection in asked)
     confidences = Counter(diagnosis.confidence for diagnosis in diagnoses)
     issues = Counter(code for reflection in reflections for code, _ in reflection.issues)
     return {
-        "strict_rate": share(sum(reflection.strict for reflection in reflections), len(reflections)),
-        "repaired_rate": share(statuses["repaired"], len(reflections)),
-        "rejected_rate": share(statuses["rejected"], len(reflections)),
+        "strict_rate": share(sum(reflection.strict for reflection in asked), len(asked)),
+        "repaired_rate": share(statuses["repaired"], len(asked)),
+        "rejected_rate": share(statuses["rejected"], len(asked)),
+        "without_turns": total(len(reflections) - len(asked)),
         "coverage": share(len(diagnoses), turns),
         "leak_rate": share(leaking, turns),
         "target_rate": share(sum(diagnosis.next_action_target is not None for diagnosis in diagnoses), len(diagnoses)),

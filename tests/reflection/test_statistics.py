@@ -1,8 +1,12 @@
+from collections.abc import Sequence
+
 import pytest
 
+from hero_pl.reflection.prompt import ReflectorRequest
+from hero_pl.reflection.review import Answer, Question, Review
 from hero_pl.reflection.statistics import reflection_statistics
 from hero_pl.scalars import add_up, measured
-from hero_pl.types import Diagnosis, Reflection
+from hero_pl.types import Diagnosis, Reflection, StopReason, Trajectory, Turn
 
 CALL = {"name": "x"}
 BATCH = [
@@ -24,12 +28,20 @@ BATCH = [
 ]
 
 
+TURN = (Turn(1, (1,), (2,), (0.0,), "go", "go", "over", "user"),)
+
+
+def answers(questions: Sequence[Question]) -> list[Answer]:
+    return [Answer('{"turn1": {"diagnosis": "Right.", "confidence": "high"}}') for _ in questions]
+
+
 def test_every_number_by_hand() -> None:
     assert measured(reflection_statistics(BATCH)) == pytest.approx(
         {
-            "strict_rate": 1 / 4,
-            "repaired_rate": 1 / 4,
-            "rejected_rate": 2 / 4,
+            "strict_rate": 1 / 3,
+            "repaired_rate": 1 / 3,
+            "rejected_rate": 1 / 3,
+            "without_turns": 1,
             "coverage": 3 / 8,
             "leak_rate": 2 / 8,
             "target_rate": 1 / 3,
@@ -49,7 +61,18 @@ def test_every_number_by_hand() -> None:
 
 
 def test_shares_of_nothing_are_not_measured() -> None:
-    assert measured(reflection_statistics([])) == {"tokens": 0.0, "retries": 0.0}
+    assert measured(reflection_statistics([])) == {"without_turns": 0.0, "tokens": 0.0, "retries": 0.0}
+
+
+def test_bug_738_an_episode_that_nobody_was_asked_about_is_no_rejected_review() -> None:
+    short, played = (
+        Trajectory("t", "e", 0, 0, "s", (), "o", turns, 0.0, StopReason.CONTEXT_FULL) for turns in ((), TURN)
+    )
+    reviews = Review().run([short, played], lambda trajectory: [ReflectorRequest((), (1, 1))], answers)
+    found = measured(reflection_statistics(reviews))
+    assert (found["rejected_rate"], found["strict_rate"], found["without_turns"]) == (0.0, 1.0, 1.0)
+    alone = measured(reflection_statistics(reviews[:1]))
+    assert "rejected_rate" not in alone
 
 
 def test_over_two_ranks_shares_are_of_what_they_are_shares_of() -> None:

@@ -106,7 +106,7 @@ def _issues(record: Record) -> list[str]:
     """What went wrong in an episode, for the filter."""
     turns = record.trajectory.turns
     found = {code for code, _ in record.reflection.issues} if record.reflection else set()
-    if record.reflection is not None and record.reflection.status == "rejected":
+    if record.reflection is not None and record.reflection.diagnoses and record.reflection.status == "rejected":
         found.add("reflection rejected")
     if any(turn.malformed is not None for turn in turns):
         found.add("malformed reply")
