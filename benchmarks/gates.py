@@ -168,12 +168,7 @@ def _reviews(
 
 def probabilities(policy: HuggingFacePolicy, contexts: Sequence[tuple[int, ...]], labels: Sequence[str]) -> list[float]:
     """Probability of each label, including the end of the turn, after its context."""
-    template = policy.template
-    end = (int(template.tokenizer.eos_token_id),)
-    rows = [
-        (context, (*template.encoder.encode_untrusted(label), *end))
-        for context, label in zip(contexts, labels, strict=True)
-    ]
+    rows = [(context, policy.dialect.reply_ids(label)) for context, label in zip(contexts, labels, strict=True)]
     parts = (rows[first : first + 16] for first in range(0, len(rows), 16))
     return [math.exp(value) for part in parts for value in reply_logprobs(policy, part)]
 

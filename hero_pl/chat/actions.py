@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hero_pl.chat.calls import Calls, find_calls, read_calls
+from hero_pl.chat.calls import Calls, call_markers, find_calls, read_calls
+from hero_pl.chat.encode import has_surrogate
 from hero_pl.chat.reasoning import UNFINISHED, inside_reasoning, without_thinking
 
 
@@ -66,6 +67,14 @@ class ActionParser(ABC):
             Start and end index.
         """
         return 0, len(reply)
+
+    def markers(self, reply: str) -> Sequence[tuple[int, int]]:
+        """Find the markers around the calls of a reply without reasoning; a tokenizer may have an id for each.
+
+        Returns:
+            Start and end index of each.
+        """
+        return ()
 
     def write(self, call: Mapping[str, Any]) -> str:
         """Format a tool call ``{"name": ..., "arguments": {...}}`` in this format."""
@@ -133,9 +142,21 @@ class ToolCall(ActionParser):
         calls = find_calls(reply)
         return (calls.start, calls.stop) if calls else None
 
+    def markers(self, reply: str) -> Sequence[tuple[int, int]]:
+        """The markers around complete calls; inside an argument they are text.
+
+        Example:
+            >>> ToolCall().markers('<tool_call>{"name": "say", "arguments": {"text": "</tool_call>"}}</tool_call>')
+            [(0, 11), (65, 77)]
+        """
+        return list(call_markers(reply))
+
     def write(self, call: Mapping[str, Any]) -> str:
-        """The call between ``<tool_call>`` tags."""
-        return f"<tool_call>\n{json.dumps(dict(call))}\n</tool_call>"
+        """The call between ``<tool_call>`` tags, with the characters that chat templates write."""
+        written = json.dumps(dict(call), ensure_ascii=False)
+        if has_surrogate(written):
+            written = json.dumps(dict(call))  # a tokenizer cannot encode it, but its escaped form
+        return f"<tool_call>\n{written}\n</tool_call>"
 
     def read(self, reply: str) -> ParsedAction:
         """The first tool call; a reply without one is a message to the user.

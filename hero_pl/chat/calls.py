@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,6 +103,20 @@ def call_of(value: Any) -> dict[str, Any] | None:
         return None
     calls = _from_json(value, 0, 0, 0)
     return None if calls.arguments is None else {"name": calls.name, "arguments": dict(calls.arguments)}
+
+
+def call_markers(reply: str) -> Iterator[tuple[int, int]]:
+    """Start and end index of the markers around complete calls; the same words in an argument are text."""
+    place = 0
+    while opening := _OPENING.search(reply, place):
+        calls = _marked(reply, opening)
+        if calls.arguments is None:
+            return
+        yield opening.span()
+        place = calls.stop
+        closing = _CLOSING.get(opening.group(), "")
+        if closing and reply.endswith(closing, 0, place):
+            yield place - len(closing), place
 
 
 def read_calls(text: str) -> Calls:

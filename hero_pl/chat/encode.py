@@ -29,6 +29,9 @@ _SPOKEN = re.compile(r"think|thought|reason|tool|call|func|python|action|args|ch
 _ANCHORS = ("\n", "\t", "\x01", "|")
 """Characters that rarely merge with the text after them."""
 
+_OUTSIDE = "\0"
+"""Stands for a character of outside text; no control token contains it."""
+
 
 class Encoder:
     """Encodes the template's own text and outside text.
@@ -121,6 +124,19 @@ class Encoder:
             ids += got
             position += len(piece)
         return tuple(ids)
+
+    def encode_reply(self, text: str, markers: Sequence[tuple[int, int]], after: int | None = None) -> tuple[int, ...]:
+        """Ids of outside text in which some places may be control tokens.
+
+        Args:
+            text: The text, without lone surrogates.
+            markers: Start and end index of the places where control tokens are recognized.
+            after: The id before the text.
+        """
+        own = [_OUTSIDE] * len(text)
+        for start, stop in markers:
+            own[start:stop] = text[start:stop]
+        return self.encode_rendered(text, "".join(own), after)
 
     def mentions_control(self, text: str) -> int:
         """Number of control token strings in ``text``, which :meth:`encode_untrusted` splits."""

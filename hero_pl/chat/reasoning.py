@@ -91,6 +91,33 @@ def answer_in(reply: str, begins: re.Pattern[str], opened: bool = False) -> str 
     return None if inside_reasoning(reply, opened) else answer
 
 
+def reasoning_markers(reply: str, opened: bool = False) -> tuple[list[tuple[int, int]], int]:
+    """Find the markers of the reasoning that a reply begins with; the same words elsewhere in it are text.
+
+    Args:
+        reply: A reply.
+        opened: Whether the prompt before it already opened the reasoning.
+
+    Returns:
+        Start and end index of each marker (at most two), and the index where the reasoning ends: the length of the
+        reply if it never does, 0 if there is none.
+
+    Example:
+        >>> reasoning_markers("<think>tea?</think>say[</think>]")
+        ([(0, 7), (11, 19)], 19)
+    """
+    start = len(reply) - len(reply.lstrip())
+    pair = next((pair for pair in PAIRS if reply.startswith(pair[0], start)), None)
+    if pair is None and not opened:
+        return [], 0
+    closings = [closing for _, closing in ([pair] if pair else PAIRS)]
+    ends = [(place, place + len(closing)) for closing in closings if (place := reply.find(closing)) >= 0]
+    found = [(start, start + len(pair[0]))] if pair else []
+    if not ends:
+        return found, len(reply) if pair else 0
+    return [*found, min(ends)], min(ends)[1]
+
+
 def reasoning_ids(ids: Sequence[int], spell: Callable[[Sequence[int]], str], with_blanks: bool = False) -> int:
     """Number of sampled ids that are reasoning, including the closing marker; 0 if there is none.
 

@@ -98,6 +98,8 @@ class ChatTemplate:
         self.reasoning_pair = reasoning_pair(str(tokenizer.get_chat_template()))
         self.has_tool_role = self.renderer.accepts([user, assistant, Message("tool", "c")])
         self.has_system_role = self.renderer.accepts([Message("system", "s"), user])
+        self.end_id = self._end_id()
+        """The id that ends a reply."""
         self.end_ids = self.encoder.end_ids = self._end_ids(end_ids)
         self._hint_ids = lru_cache(KEPT_HINTS)(self._encode_hint)
         self._endings: list[_Ending] = []
@@ -297,6 +299,11 @@ class ChatTemplate:
             endings.append(_Ending(self.encoder.encode_template(closing, after=-1), generation))
         return sorted(endings, key=lambda e: -1 if e.closing is None else len(e.closing), reverse=True)
 
+    @cached_property
+    def before_reply(self) -> int:
+        """The id before a reply: the last one of a decision context."""
+        return self.conversation([Message("user", "a")])[-1]
+
     def _leading_bos(self, ids: Sequence[int]) -> int:
         """1 if ``ids`` begin with BOS, and BOS begins texts; where it begins every message, it is part of that."""
         return int(self.bos_begins_texts and bool(ids) and ids[0] == self.tokenizer.bos_token_id)
@@ -334,11 +341,15 @@ class ChatTemplate:
 
         Only control tokens are used, because unedited configurations of transformers contain arbitrary ids (such as 2).
         """
-        ends = {int(self.tokenizer.eos_token_id)} | (set(declared) & self.encoder.control_ids)
+        ends = {int(self.tokenizer.eos_token_id), self.end_id}
+        return frozenset(ends | (set(declared) & self.encoder.control_ids))
+
+    def _end_id(self) -> int:
+        """The control token that the template writes after a reply; the tokenizer's own if it writes none there."""
         messages = [Message("user", "a"), Message("assistant", REPLY), Message("user", "b")]
         after = self.renderer.plain(messages, generate=True).partition(REPLY)[2].lstrip()
-        written = [i for text, i in self.encoder.control.items() if after.startswith(text)]
-        return frozenset(ends | set(written[:1]))
+        written = (i for text, i in self.encoder.control.items() if after.startswith(text))
+        return next(written, int(self.tokenizer.eos_token_id))
 
     def _end_of_turn(self, text: str) -> int:
         """Index after a leading end-of-turn token (and the spaces before it); 0 if there is none."""

@@ -1,0 +1,25 @@
+"""A tokenizer with one id per byte, and one for each marker of reasoning and calls, as many chat models have."""
+
+from tokenizers import AddedToken
+from transformers import PreTrainedTokenizerFast
+
+from hero_pl.chat.byte_tokenizer import byte_tokenizer
+
+MARKERS = ("<tool_call>", "</tool_call>", "<think>", "</think>")
+CALLS = (  # writes and reads what Qwen writes and reads
+    "{% if tools %}<|im_start|>system\n# Tools\n<tools>\n{% for tool in tools %}{{ tool | tojson }}\n{% endfor %}"
+    "</tools>\nCall as <tool_call>...</tool_call>, think as <think>...</think>.<|im_end|>\n{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content or '' }}"
+    "{% for call in m.tool_calls or [] %}{{ '\n' if m.content }}"
+    '<tool_call>\n{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}'
+    "\n</tool_call>{% endfor %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def marked_tokenizer(template: str = CALLS) -> PreTrainedTokenizerFast:
+    """The markers are added tokens and not special ones, as in Qwen3; the token that ends a text ends no reply."""
+    tokenizer = byte_tokenizer()
+    tokenizer.add_tokens([AddedToken(marker, special=False, normalized=False) for marker in MARKERS])
+    tokenizer.add_special_tokens({"eos_token": "<|endoftext|>"})
+    tokenizer.chat_template = template
+    return tokenizer
