@@ -38,13 +38,14 @@ class ActionParser(ABC):
         """System prompt and tool schemas to pass to the chat template."""
         return system_prompt, tuple(tools)
 
-    def parse(self, text: str, opened: bool = False) -> ParsedAction:
+    def parse(self, text: str, opened: bool = False, tools: Sequence[Mapping[str, Any]] = ()) -> ParsedAction:
         """Parse a decoded reply, without its reasoning; a reply that ended inside its reasoning is malformed.
 
         Args:
             text: The decoded reply.
             opened: Whether the prompt already opened the reasoning
                 (:attr:`hero_pl.chat.template.ChatTemplate.opens_reasoning`).
+            tools: Schemas of the environment's tools, as :meth:`describe` gets them.
 
         Example:
             >>> PlainText().parse("<think>The red one?</think>click[red]").action
@@ -54,11 +55,16 @@ class ActionParser(ABC):
         """
         if inside_reasoning(text, opened):
             return ParsedAction("", UNFINISHED)
-        return self.read(without_thinking(text).strip())
+        return self.read(without_thinking(text).strip(), tools)
 
     @abstractmethod
-    def read(self, reply: str) -> ParsedAction:
-        """Parse a reply without reasoning and without surrounding whitespace."""
+    def read(self, reply: str, tools: Sequence[Mapping[str, Any]] = ()) -> ParsedAction:
+        """Parse a reply without reasoning and without surrounding whitespace.
+
+        Args:
+            reply: The reply.
+            tools: Schemas of the tools, for a format that does not say of which type a value is.
+        """
 
     def locate(self, reply: str) -> tuple[int, int] | None:
         """Find the action in a reply without reasoning; ``None`` if there is none.
@@ -103,7 +109,7 @@ class PlainText(ActionParser):
         """The system prompt, without tools."""
         return system_prompt, ()
 
-    def read(self, reply: str) -> ParsedAction:
+    def read(self, reply: str, tools: Sequence[Mapping[str, Any]] = ()) -> ParsedAction:
         """The unchanged reply; an empty one is malformed.
 
         Example:
@@ -158,7 +164,7 @@ class ToolCall(ActionParser):
             written = json.dumps(dict(call))  # a tokenizer cannot encode it, but its escaped form
         return f"<tool_call>\n{written}\n</tool_call>"
 
-    def read(self, reply: str) -> ParsedAction:
+    def read(self, reply: str, tools: Sequence[Mapping[str, Any]] = ()) -> ParsedAction:
         """The first tool call; a reply without one is a message to the user.
 
         Example:
@@ -169,7 +175,7 @@ class ToolCall(ActionParser):
             >>> ToolCall().parse("Hello, who are you?").action
             'Hello, who are you?'
         """
-        if calls := find_calls(reply):
+        if calls := find_calls(reply, tools):
             return _parsed(calls)
         return ParsedAction(reply) if reply else ParsedAction("", "The reply was empty.")
 
@@ -210,7 +216,7 @@ class ReAct(ActionParser):
         """
         return f"Action: {super().reply(action)}"
 
-    def read(self, reply: str) -> ParsedAction:
+    def read(self, reply: str, tools: Sequence[Mapping[str, Any]] = ()) -> ParsedAction:
         r"""Parse the text after the last ``Action:``; ``Action Input:`` may give the arguments of the tool named there.
 
         Example:
@@ -224,9 +230,9 @@ class ReAct(ActionParser):
             return ParsedAction("", "The reply has no line 'Action: ...'.")
         name, separate, arguments = tail.partition("Action Input:")
         if separate:
-            return _parsed(read_calls(f"{name.strip()} {arguments}"))
+            return _parsed(read_calls(f"{name.strip()} {arguments}", tools))
         action = tail.strip().removeprefix("```json").strip("`").strip()
-        if calls := find_calls(action):
+        if calls := find_calls(action, tools):
             return _parsed(calls)
         return ParsedAction(action) if action else ParsedAction("", "Nothing follows 'Action:'.")
 

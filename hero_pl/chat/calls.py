@@ -2,14 +2,16 @@
 
 The formats differ in the markers around a call (``<tool_call>``, ``[TOOL_CALLS]``, ``<|python_tag|>``, a code fence, or
 nothing) and in the keys inside (``arguments``, ``parameters``, ``args``, ...). A call is either parsed completely or
-malformed with a reason; arguments are never dropped.
+malformed with a reason; arguments are never dropped. JSON says of which type a value is; text between tags does not,
+so there the schema of the tool decides.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +50,7 @@ _BEFORE_JSON = re.compile(  # possessive, so that a long run of spaces is read o
     r"(?:function<｜tool▁sep｜>)?(?P<name>[\w.\-]++)\s*+(?:\[CALL_ID\]\w*+\s*+)?(?:(?:\[ARGS\]|```(?:json)?)\s*+)?(?=\{)"
 )
 _PARAMETER = re.compile(r"\s*<parameter=([\w.\-]+)>\n?(.*)", re.DOTALL)
+_ALTERNATIVES = ("anyOf", "oneOf")
 _BETWEEN = re.compile(r"(?:\s|,|;|```|<\|[\w/]+\|>)*")
 
 
@@ -73,8 +76,12 @@ class Calls:
         return json.dumps({"name": self.name, "arguments": self.arguments})
 
 
-def find_calls(reply: str) -> Calls | None:
+def find_calls(reply: str, tools: Sequence[Mapping[str, Any]] = ()) -> Calls | None:
     """Find the calls in a reply without reasoning; ``None`` if it is plain text.
+
+    Args:
+        reply: The reply.
+        tools: Schemas of the tools, with or without ``function`` around them, for parameters in tags.
 
     Example:
         >>> find_calls('[TOOL_CALLS][{"name": "a", "arguments": {}}, {"name": "b", "arguments": {}}]').further
@@ -83,7 +90,7 @@ def find_calls(reply: str) -> Calls | None:
         True
     """
     opening = _OPENING.search(reply)
-    return _marked(reply, opening) if opening else _unmarked(reply)
+    return _marked(reply, opening, tools) if opening else _unmarked(reply, tools)
 
 
 def call_of(value: Any) -> dict[str, Any] | None:
@@ -119,7 +126,7 @@ def call_markers(reply: str) -> Iterator[tuple[int, int]]:
             yield place - len(closing), place
 
 
-def read_calls(text: str) -> Calls:
+def read_calls(text: str, tools: Sequence[Mapping[str, Any]] = ()) -> Calls:
     """Parse a text that must be a call: an object, a list of objects, or a name with an object.
 
     Never raises: an unparsable call is malformed, with a reason.
@@ -129,14 +136,14 @@ def read_calls(text: str) -> Calls:
     place = fence.end() if fence else start
     place += len(text[place:]) - len(text[place:].lstrip())
     if text.startswith("<function=", place):
-        return _tagged(text, place)
+        return _tagged(text, place, tools)
     name = "" if text[place : place + 1] in ("{", "[") else None
     if name is None and (match := _BEFORE_JSON.match(text, place)):
         name, place = match["name"], match.end()
     if name is None:
         return Calls(start, len(text), reason="A tool call must be a JSON object; this one has none.")
     try:
-        value, stop = json.JSONDecoder().raw_decode(text, place)
+        value, stop = _STRICT.raw_decode(text, place)
     except (ValueError, RecursionError) as error:
         short = str(error)[:120] if isinstance(error, ValueError) else "nested too deeply"
         return Calls(start, len(text), reason=f"The tool call is not valid JSON ({short}).")
@@ -146,12 +153,12 @@ def read_calls(text: str) -> Calls:
     return _from_json(value, start, stop, further)
 
 
-def _marked(reply: str, opening: re.Match[str]) -> Calls:
+def _marked(reply: str, opening: re.Match[str], tools: Sequence[Mapping[str, Any]] = ()) -> Calls:
     """The first call after a marker; each later marker counts as one further call."""
     tagged = _NAMED.match(opening.group())
     closing = "</function>" if tagged else _CLOSING[opening.group()]
     body = opening.start() if tagged else opening.end()
-    calls = read_calls(reply[body:])
+    calls = read_calls(reply[body:], tools)
     stop = body + calls.stop
     end = reply.find(closing, opening.end() if calls.arguments is None else stop)
     if end >= 0 and (calls.arguments is None or not _OPENING.search(reply, stop, end)):
@@ -163,12 +170,12 @@ def _marked(reply: str, opening: re.Match[str]) -> Calls:
     )
 
 
-def _unmarked(reply: str) -> Calls | None:
+def _unmarked(reply: str, tools: Sequence[Mapping[str, Any]]) -> Calls | None:
     """JSON without a marker: the whole reply, in a code fence, or at the end of a text."""
     start = len(reply) - len(reply.lstrip())
     fence = _FENCE.search(reply)
     if reply[start : start + 1] == "{" or _BARE.match(reply, start) or (fence and fence.start() == start):
-        calls = read_calls(reply)
+        calls = read_calls(reply, tools)
         if calls.arguments is not None or _looks_meant(reply, start):
             return Calls(start, len(reply), calls.name, calls.arguments, calls.reason, calls.further)
         return None
@@ -228,7 +235,7 @@ def _checked(start: int, stop: int, name: str, arguments: Any, further: int) -> 
     """A call whose arguments are an object, or a string with the JSON of one."""
     if isinstance(arguments, str):
         try:
-            arguments = json.loads(arguments)
+            arguments = _STRICT.decode(arguments)
         except (ValueError, RecursionError):
             arguments = None
     if not isinstance(arguments, dict):
@@ -236,7 +243,7 @@ def _checked(start: int, stop: int, name: str, arguments: Any, further: int) -> 
     return Calls(start, stop, name, arguments, further=further)
 
 
-def _tagged(text: str, place: int) -> Calls:
+def _tagged(text: str, place: int, tools: Sequence[Mapping[str, Any]]) -> Calls:
     """``<function=name>{...}</function>``, or with parameters in tags instead of the object."""
     tag = _NAMED.match(text, place)
     if tag is None:
@@ -250,15 +257,60 @@ def _tagged(text: str, place: int) -> Calls:
     matches = [_PARAMETER.fullmatch(part) for part in parts]
     if rest.strip() or not all(matches):
         return Calls(place, stop, reason="Between <function=...> and </function> stand only closed parameters.")
-    return Calls(place, stop, tag["tag"], {one[1]: _value(one[2].removesuffix("\n")) for one in matches if one})
+    schemas = _parameters(tag["tag"], tools)
+    values = {one[1]: _value(one[2].removesuffix("\n"), schemas.get(one[1])) for one in matches if one}
+    return Calls(place, stop, tag["tag"], values)
 
 
-def _value(raw: str) -> Any:
-    """Value of a parameter in a tag: JSON for numbers, lists and objects, else a string."""
+def _parameters(name: str, tools: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Schemas of the parameters of a tool; empty if they are not known."""
+    for tool in tools:
+        function = tool.get("function", tool)
+        if isinstance(function, Mapping) and function.get("name") == name:
+            parameters = function.get("parameters")
+            properties = parameters.get("properties") if isinstance(parameters, Mapping) else None
+            return properties if isinstance(properties, Mapping) else {}
+    return {}
+
+
+def _value(raw: str, schema: Any) -> Any:
+    """Value of a parameter in a tag: text where the schema takes text, else JSON if it is valid JSON.
+
+    Without a type in the schema only lists and objects are decoded, because ``9377`` can be a number or a zip code.
+    """
+    types = _types(schema)
+    if "string" in types or (not types and raw.lstrip()[:1] not in ("{", "[")):
+        return raw
     try:
-        return json.loads(raw)
+        return _STRICT.decode(raw)
     except (ValueError, RecursionError):
         return raw
+
+
+def _types(schema: Any) -> set[str]:
+    """The types that a schema accepts, also as alternatives; empty if it names none."""
+    if not isinstance(schema, Mapping):
+        return set()
+    named = schema.get("type")
+    types = {one for one in (named if isinstance(named, list | tuple) else [named]) if isinstance(one, str)}
+    for key in _ALTERNATIVES:
+        others = schema.get(key)
+        for one in others if isinstance(others, list | tuple) else ():
+            types |= _types(one)
+    return types
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    return value if math.isfinite(value) else _refuse(number)
+
+
+_STRICT = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite)
+"""Refuses ``NaN``, ``Infinity`` and numbers too large for a float, which no action could contain as JSON."""
 
 
 def _count(text: str, place: int) -> int:
@@ -270,7 +322,7 @@ def _count(text: str, place: int) -> int:
         if text[place : place + 1] not in ("{", "["):
             return further
         try:
-            value, place = json.JSONDecoder().raw_decode(text, place)
+            value, place = _STRICT.raw_decode(text, place)
         except (ValueError, RecursionError):
             return further
         further += len(value) if isinstance(value, list) else 1

@@ -210,7 +210,7 @@ class Slots:
                 answers[row] = Fault(StopReason.SAMPLER_ERROR, sampled.error)
                 continue
             text = self.dialect.template.encoder.decode(sampled.ids)
-            parsed = self.dialect.parser.parse(text, self.dialect.template.opens_reasoning)
+            parsed = self.dialect.parser.parse(text, self.dialect.template.opens_reasoning, episode.tools)
             read[row] = text, parsed
             if parsed.malformed is not None:
                 answers[row] = Answer(UNREADABLE.format(reason=parsed.malformed))

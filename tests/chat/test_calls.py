@@ -122,6 +122,72 @@ def test_react_reads_the_same_keys_and_its_own_input_line() -> None:
     assert ReAct().parse("Action: get\nAction Input: the first").malformed
 
 
+TOOLS = [
+    {"type": "function", "function": {"name": "other", "parameters": {"properties": {"zip": {"type": "integer"}}}}},
+    {
+        "type": "function",
+        "function": {
+            "name": "get",
+            "parameters": {
+                "type": "object",
+                "properties": {
+                    "zip": {"type": "string"},
+                    "note": {"type": ["string", "null"]},
+                    "either": {"anyOf": [{"type": "string"}, {"type": "integer"}]},
+                    "count": {"type": "integer"},
+                    "sure": {"type": "boolean"},
+                    "price": {"anyOf": [{"type": "number"}, {"type": "null"}]},
+                    "ids": {"type": "array"},
+                    "any": {"description": "no type"},
+                },
+            },
+        },
+    },
+]
+
+
+def tagged(**parameters: str) -> str:
+    inner = "".join(f"<parameter={name}>\n{value}\n</parameter>\n" for name, value in parameters.items())
+    return f"<tool_call>\n<function=get>\n{inner}</function>\n</tool_call>"
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+@pytest.mark.parametrize("parser", [ToolCall(), ReAct()], ids=lambda parser: type(parser).__name__)
+def test_bug_721_the_schema_says_of_which_type_a_value_in_a_tag_is(parser, wrapped: bool) -> None:
+    tools = TOOLS if wrapped else [tool["function"] for tool in TOOLS]
+    texts = {"zip": "9377", "note": "null", "either": "5", "count": "3", "sure": "true", "price": "3.5"}
+    texts |= {"ids": '["1", 2]', "any": "9377", "unknown": '{"a": 1}', "other": "0123"}
+    parsed = parser.parse(f"Action: {tagged(**texts)}", tools=tools)
+    assert json.loads(parsed.action)["arguments"] == {
+        **{"zip": "9377", "note": "null", "either": "5", "count": 3, "sure": True, "price": 3.5},
+        **{"ids": ["1", 2], "any": "9377", "unknown": {"a": 1}, "other": "0123"},
+    }
+    wrong = json.loads(parser.parse(f"Action: {tagged(count='three', ids='[1', sure='')}", tools=tools).action)
+    assert wrong["arguments"] == {"count": "three", "ids": "[1", "sure": ""}  # the environment says what is wrong
+
+
+def test_bug_721_without_a_schema_only_lists_and_objects_are_decoded() -> None:
+    texts = {"a": "null", "b": "9377", "c": '"quoted"', "d": "true", "e": "[1]", "f": '{"x": 1}', "g": "{red}"}
+    found = json.loads(ToolCall().parse(tagged(**texts)).action)["arguments"]
+    assert found == texts | {"e": [1], "f": {"x": 1}}
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "1e400", "[-1e999]"])
+def test_bug_721_an_action_is_always_json(value: str) -> None:
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    parsed = ToolCall().parse(tagged(price=value, ids=value, any=value), tools=TOOLS)
+    assert set(json.loads(parsed.action, parse_constant=refuse)["arguments"].values()) == {value}
+    for call in (
+        f'{{"name": "get", "arguments": {{"price": {value}}}}}',
+        f'<function=get>{{"price": {value}}}</function>',
+    ):
+        for parser in (ToolCall(), ReAct()):
+            assert parser.parse(f"Action: {call}" if isinstance(parser, ReAct) else call).malformed
+    assert ToolCall().parse(f'<tool_call>{{"name": "get", "arguments": "{{\\"price\\": {value}}}"}}').malformed
+
+
 PIECES = [
     *(word for pair in MARKERS for word in pair),
     *("<function=f>", "</function>", "<parameter=a>", "</parameter>", "[ARGS]", "```json\n", "```", "Action:"),

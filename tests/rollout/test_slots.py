@@ -1,5 +1,6 @@
 """A free slot starts the next episode at once, and no episode depends on the others in the batch."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import gymnasium
 import pytest
 
+from hero_pl.chat.actions import ReAct
 from hero_pl.policy.sampling import Sampling, Session
 from hero_pl.policy.scripted import ScriptedPolicy, ScriptedSampler, ScriptedSession
 from hero_pl.rollout.collect import Collector, Limits
@@ -103,6 +105,17 @@ def test_episodes_are_reported_as_they_end_and_returned_in_the_order_of_their_sp
     assert ended == [1, 2, 0]
     assert [episode.seed for episode in episodes] == [0, 1, 2]
     assert [len(episode.turns) for episode in episodes] == [3, 1, 2]
+
+
+def test_bug_721_a_reply_is_parsed_with_the_schemas_of_the_environments_tools() -> None:
+    inner = "".join(f"<parameter={name}>Wes</parameter>" for name in ("first_name", "last_name"))
+    reply = f"Action: <function=find_user_id_by_name_zip>{inner}<parameter=zip>[9377]</parameter></function>"
+    policy = ScriptedPolicy([reply], parser=ReAct())
+    policy.load()
+    retail = Collector("hero_pl/PocketRetail-v0", limits=Limits(max_turns=1))
+    episode = retail.collect([EpisodeSpec(retail.task_ids[0], 0, 0)], policy, Sampling(max_action_tokens=999))[0]
+    arguments = {"first_name": "Wes", "last_name": "Wes", "zip": "[9377]"}
+    assert json.loads(episode.turns[0].action) == {"name": "find_user_id_by_name_zip", "arguments": arguments}
 
 
 @pytest.mark.parametrize("num_envs", [1, 2, 7])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hero_envs.tau_bench.prompts import RETAIL_SCHEMAS
@@ -22,7 +22,7 @@ class RetailCommands(ActionParser):
 
     describe = PlainText.describe
 
-    def read(self, reply: str) -> ParsedAction:
+    def read(self, reply: str, tools: Sequence[Mapping[str, Any]] = ()) -> ParsedAction:
         """Parse a command as a tool call; all other text is a message to the customer.
 
         Example:
