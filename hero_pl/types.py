@@ -97,7 +97,7 @@ class Turn:
     policy_version: int = 0
     """Number of optimizer steps of the weights that sampled the action."""
     further_calls: int = 0
-    """Number of tool calls after the first in the reply; they were not executed."""
+    """Number of other actions in the reply; they were not executed."""
     cut_chars: int = 0
     """Number of characters that were cut from the observation, because it was longer than the limit."""
 

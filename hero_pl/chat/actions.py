@@ -7,14 +7,20 @@ one action format, and describes the tools to the model in this format.
 from __future__ import annotations
 
 import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hero_pl.chat.calls import Calls, call_markers, find_calls, read_calls
 from hero_pl.chat.encode import has_surrogate
 from hero_pl.chat.reasoning import UNFINISHED, inside_reasoning, without_thinking
+from hero_pl.chat.template import TOOL_PREFIX
+
+_ACTION = re.compile(r"^[ \t]*Action:", re.MULTILINE)
+_INVENTED = re.compile(rf"^[ \t]*(?:Observation:|{re.escape(TOOL_PREFIX.strip())})", re.MULTILINE)
+"""An observation in a reply: in the words of ReAct, or in those that prompts have (templates without a tool role)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +32,7 @@ class ParsedAction:
     malformed: str | None = None
     """Reason why the reply could not be parsed; sent to the model as an observation."""
     further_calls: int = 0
-    """Number of tool calls after the first; they are not executed."""
+    """Number of other actions in the reply; they are not executed."""
 
 
 class ActionParser(ABC):
@@ -181,7 +187,11 @@ class ToolCall(ActionParser):
 
 
 class ReAct(ActionParser):
-    """``Thought: ...`` then ``Action: ...``, where the action is a JSON call or a plain reply."""
+    """``Thought: ...`` then ``Action: ...``, where the action is a JSON call or a plain reply.
+
+    The last action is executed, as in the agents of TauBench. If the reply goes on with an observation, the model has
+    invented it, and what follows is for another world: then it is the last action before the observation.
+    """
 
     instructions = (
         "\n\nYou may use these tools, described as JSON:\n{tools}\n\n"
@@ -203,9 +213,18 @@ class ReAct(ActionParser):
         return system_prompt + self.instructions.format(tools=json.dumps(list(tools))), ()
 
     def locate(self, reply: str) -> tuple[int, int] | None:
-        """The text from the last ``Action:`` to the end."""
-        start = reply.rfind("Action:")
-        return (start, len(reply)) if start >= 0 else None
+        r"""The text from the last ``Action:`` to the end, or to an invented observation.
+
+        Example:
+            >>> ReAct().locate("Action: look\nObservation: a mug\nAction: take")
+            (0, 12)
+        """
+        first = reply.find("Action:")
+        if first < 0:
+            return None
+        invented = _INVENTED.search(reply, first)
+        stop = len(reply[: invented.start()].rstrip()) if invented else len(reply)
+        return reply.rfind("Action:", 0, stop), stop
 
     def reply(self, action: str) -> str:
         """The action after ``Action:``, without a thought.
@@ -217,7 +236,7 @@ class ReAct(ActionParser):
         return f"Action: {super().reply(action)}"
 
     def read(self, reply: str, tools: Sequence[Mapping[str, Any]] = ()) -> ParsedAction:
-        r"""Parse the text after the last ``Action:``; ``Action Input:`` may give the arguments of the tool named there.
+        r"""Parse the located text; ``Action Input:`` may give the arguments of the tool named there.
 
         Example:
             >>> ReAct().parse("Thought: search first.\nAction: search[red mug]").action
@@ -225,9 +244,16 @@ class ReAct(ActionParser):
             >>> ReAct().parse('Thought: look.\nAction: find\nAction Input: {"text": "mug"}').action
             '{"name": "find", "arguments": {"text": "mug"}}'
         """
-        _, label, tail = reply.rpartition("Action:")
-        if not label:
+        located = self.locate(reply)
+        if located is None:
             return ParsedAction("", "The reply has no line 'Action: ...'.")
+        start, stop = located
+        others = sum(match.end() != start + len("Action:") for match in _ACTION.finditer(reply))
+        parsed = self._action(reply[start:stop].removeprefix("Action:"), tools)
+        return replace(parsed, further_calls=parsed.further_calls + others)
+
+    def _action(self, tail: str, tools: Sequence[Mapping[str, Any]]) -> ParsedAction:
+        """Parse the text after ``Action:``."""
         name, separate, arguments = tail.partition("Action Input:")
         if separate:
             return _parsed(read_calls(f"{name.strip()} {arguments}", tools))

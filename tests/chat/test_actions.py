@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hero_pl.chat.actions import ActionParser, PlainText, ReAct, ToolCall
+from hero_pl.chat.actions import ActionParser, ParsedAction, PlainText, ReAct, ToolCall
 
 PARSERS = [PlainText(), ToolCall(), ReAct()]
 DEEP = "[" * 10_000 + "]" * 10_000
@@ -80,6 +80,27 @@ def test_react_takes_the_last_action_and_tells_what_is_missing() -> None:
     assert ReAct().parse("Action: one\nThought: no\nAction: two").action == "two"
     assert "Action:" in str(ReAct().parse("I would search.").malformed)
     assert ReAct().parse("Thought: x\nAction:  ").malformed
+
+
+@pytest.mark.parametrize("label", ["Observation:", "Tool result:", "  Observation:"])
+def test_bug_723_what_follows_an_invented_observation_is_counted_and_not_executed(label: str) -> None:
+    invented = f"Thought: a mug.\nAction: search[red mug]\n{label} [B1] Red mug\nThought: it.\nAction: click[B1]"
+    parsed = ReAct().parse(invented)
+    assert (parsed.action, parsed.further_calls) == ("search[red mug]", 1)
+    start, stop = ReAct().locate(invented) or (0, 0)
+    assert invented[start:stop] == "Action: search[red mug]"
+    assert ReAct().parse(f"Action: look\n{label} a mug") == ParsedAction("look")
+    call = '{"name": "find", "arguments": {"text": "Observation: none"}}'
+    for reply in (f"Action: {call}\n{label} x\nAction: {call}", f"Action: find\nAction Input: {call}\n{label} x"):
+        assert json.loads(ReAct().parse(reply).action)["name"] == "find"
+    assert ReAct().parse(f"Action: {call}\n{label} x\nAction: {call}\nAction: go").further_calls == 2
+    assert ReAct().parse(f"Action:\n{label} x\nAction: go").malformed
+    assert ReAct().parse(f"{label} from before\nThought: my Action: is clear.\nAction: go") == ParsedAction("go")
+
+
+def test_bug_723_the_actions_that_the_last_one_replaces_are_counted() -> None:
+    assert ReAct().parse("Action: one\nThought: no\nAction: two").further_calls == 1
+    assert ReAct().parse("Thought: Action: one or two? Action: two").further_calls == 0
 
 
 def test_react_puts_the_tools_into_the_system_prompt() -> None:
