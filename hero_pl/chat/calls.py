@@ -19,7 +19,7 @@ MARKERS = (
     ("<tool_call>", "</tool_call>"),  # Hermes, Qwen
     ("<function_call>", "</function_call>"),
     ("<functioncall>", "</functioncall>"),
-    ("<|tool_call_start|>", "<|tool_call_end|>"),  # LFM2
+    ("<|tool_call_start|>", "<|tool_call_end|>"),  # LFM2 if told to write JSON; by default it writes Python
     ("<|tool_call|>", "<|/tool_call|>"),  # Granite, Phi-4
     ("<|python_tag|>", "<|eom_id|>"),  # Llama 3
     ("[TOOL_CALLS]", "[/TOOL_CALLS]"),  # Mistral

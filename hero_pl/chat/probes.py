@@ -6,6 +6,7 @@ Each check returns a :class:`Line` of a table that is shown before training. Non
 from __future__ import annotations
 
 import datetime
+import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any, get_args
 
 from hero_pl.chat import traits
 from hero_pl.chat.actions import ActionParser
+from hero_pl.chat.dialect import Dialect
 from hero_pl.chat.history import History
 from hero_pl.chat.template import ChatTemplate
 from hero_pl.errors import HeroError, PolicyError
@@ -46,6 +48,7 @@ def probe_template(template: ChatTemplate, parser: ActionParser) -> Iterator[Lin
     yield hostile_text(template)
     yield prompts_only_grow(template)
     yield tools_are_shown(template, parser)
+    yield calls_are_read(template, parser)
     for position in get_args(HintPosition):
         yield hint(template, position)
     yield ends(template)
@@ -56,9 +59,10 @@ def probe_template(template: ChatTemplate, parser: ActionParser) -> Iterator[Lin
     yield date(template)
 
 
-def tell(template: ChatTemplate) -> None:
-    """Warn about results that change prompts without being errors."""
-    for line in (reasoning(template), date(template)):
+def tell(template: ChatTemplate, parser: ActionParser) -> None:
+    """Warn about results that change prompts without being errors, and about calls that would be sent as messages."""
+    calls = calls_are_read(template, parser)
+    for line in (reasoning(template), date(template), *([] if calls.ok else [calls])):
         if line.cure:
             warnings.warn(f"{template.tokenizer.name_or_path}: {line.detail} {line.cure}", stacklevel=2)
 
@@ -161,6 +165,29 @@ def tools_are_shown(template: ChatTemplate, parser: ActionParser) -> Line:
     except PolicyError as error:
         return Line("tools", False, str(error), "parser: ReAct")
     return Line("tools", True, "shown by the template")
+
+
+def calls_are_read(template: ChatTemplate, parser: ActionParser) -> Line:
+    """The parser reads the call that the template itself writes; a call in an unknown form becomes a message."""
+    tools = parser.describe("s", [traits.TOOL])[1]
+    if not tools:
+        return Line("tool calls", True, "in the form of the parser, whatever the template writes")
+    written = traits.written_call(template.renderer, tools)
+    stop = next((i for i, one in enumerate(written) if one in template.end_ids), len(written))
+    text = template.encoder.decode(written[:stop])
+    if not text.strip():
+        detail = "The template writes no calls, so the form of the model's calls is not known."
+        return Line("tool calls", True, detail, "Read some replies: a call that the parser does not know is a message.")
+    parsed = parser.parse(text, tools=tools)  # without reasoning, even where the prompt opens it
+    if parsed.malformed or parsed.action != json.dumps(traits.CALL):
+        how = f"refuses ({parsed.malformed})" if parsed.malformed else "takes for a message"
+        detail = f"The template writes calls as {text.strip()[:120]!r}, which {type(parser).__name__} {how}."
+        return Line("tool calls", False, detail, "Set parser: ReAct, or write an ActionParser for this form.")
+    label = Dialect(template, parser, 0).reply_ids(parser.write(traits.CALL))
+    if label != written[: stop + 1]:
+        detail = f"read; labels and demonstrations have another form: {parser.write(traits.CALL)!r}"
+        return Line("tool calls", True, detail, "With parser: ReAct replies and labels have one form.")
+    return Line("tool calls", True, "read, and labels have the same ids")
 
 
 def ends(template: ChatTemplate) -> Line:

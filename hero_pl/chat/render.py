@@ -174,13 +174,21 @@ class Renderer:
         return all(message.content in text for message in messages)
 
     def _run(self, messages: Sequence[Message], contents: Sequence[str], tools: Sequence[Any], generate: bool) -> str:
+        shown = [{"role": m.role, "content": content} for m, content in zip(messages, contents, strict=True)]
+        return self.raw(shown, tools, generate)
+
+    def raw(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any] = (), generate: bool = False) -> str:
+        """Render messages in the form that templates read, as they are; for text that is not from outside.
+
+        Raises:
+            jinja2.TemplateError: The template does not accept the conversation.
+        """
         from transformers.utils.chat_template_utils import _compile_jinja_template
 
         source = self.tokenizer.get_chat_template(tools=list(tools) or None)
         values = {"strftime_now": self._strftime, **self.tokenizer.special_tokens_map, **self.args}
-        shown = [{"role": m.role, "content": content} for m, content in zip(messages, contents, strict=True)]
         rendered = _compile_jinja_template(source).render(
-            messages=shown, tools=list(tools) or None, documents=None, add_generation_prompt=generate, **values
+            messages=list(messages), tools=list(tools) or None, documents=None, add_generation_prompt=generate, **values
         )
         return str(rendered) if generate else str(rendered).removesuffix(self.unasked)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,6 +20,9 @@ TOOL: Mapping[str, Any] = {
     },
 }
 """A tool for test renderings; no environment has it."""
+
+CALL: Mapping[str, Any] = {"name": "herotool", "arguments": {"x": "two words"}}
+"""A call of it."""
 
 _WORDS = "HEROWORDSOREH"
 
@@ -46,6 +50,30 @@ def check_tools(renderer: Renderer, opening: Sequence[Message], tools: Sequence[
                     f"environment (the {word} {text[:60]!r} is not in the prompt). Set parser: ReAct, which describes "
                     "them in the system prompt, or use a template that supports tools."
                 )
+
+
+def written_call(renderer: Renderer, tools: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
+    """Ids with which the template writes :data:`CALL` as a reply, and what follows it; empty if it shows no calls."""
+    from jinja2 import TemplateError
+
+    ask = {"role": "user", "content": _WORDS}
+    # templates want the arguments as an object or as JSON, and the words beside a call as an empty text or as none
+    as_json = json.dumps(CALL["arguments"])
+    for role, arguments, words in itertools.product(("tool", "user"), (CALL["arguments"], as_json), ("", None)):
+        result = {"role": role, "content": "seen", "name": CALL["name"], "tool_call_id": "call00001"}
+        made = {"id": "call00001", "type": "function", "function": {"name": CALL["name"], "arguments": arguments}}
+        reply = {"role": "assistant", "content": words, "tool_calls": [made]}
+        try:
+            asked = renderer.raw([ask], tools, generate=True).rpartition(_WORDS)[2]
+            whole = renderer.raw([ask, reply, result], tools).rpartition(_WORDS)[2]
+        except (TemplateError, TypeError, KeyError):
+            continue
+        before, ids = (renderer.encoder.encode_template(text, after=-1) for text in (asked, whole))
+        pairs = enumerate(zip(before, ids, strict=False))
+        ids = ids[next((i for i, (a, b) in pairs if a != b), len(before)) :]
+        if all(word in renderer.encoder.spell(ids) for word in (CALL["name"], *CALL["arguments"].values())):
+            return ids
+    return ()
 
 
 def unasked_prompt(renderer: Renderer) -> str:

@@ -30,7 +30,7 @@ LONGEST_EXAMPLE = 400
 """Longest text of the environment, in characters, that the example of the card shows; a longer one is described."""
 DIALECTS: dict[type[ActionParser], str] = {
     PlainText: "The whole reply is the action.",
-    ToolCall: "A reply is a tool call in the model's own format, or plain text to the user.",
+    ToolCall: "A reply is a tool call in a common format (JSON or tags), or plain text to the user.",
     ReAct: "A reply is a line `Thought: ...` and a line `Action: ...`.",
 }
 

@@ -133,7 +133,7 @@ class HuggingFacePolicy(Policy):
         ends = declared_end_ids(config, self.pretrained)
         self.dropout = without_dropout(config)
         self.template = ChatTemplate(tokenizer, self.hint_position, self.template_args, ends, self.reasoning)
-        tell(self.template)
+        tell(self.template, self.parser)
         positions = positions_of(config)
         self.max_length = min(self.configured_length or positions, positions)
         self.findings = examine(config, self.attention)

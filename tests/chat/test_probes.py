@@ -12,6 +12,7 @@ from hero_pl.chat.encode import Encoder
 from hero_pl.chat.probes import Line, probe_template, tell
 from hero_pl.chat.template import CHATML, ChatTemplate
 from hero_pl.errors import PolicyError
+from tests.chat.marked import CALLS, marked_tokenizer
 
 TOOLS = "{% for t in tools or [] %}{{ t | tojson }}\n{% endfor %}"
 FOLDERS = sorted(Path(os.environ.get("HERO_PL_TOKENIZERS", "nowhere")).glob("*/package/models"))
@@ -41,6 +42,60 @@ def test_tools_that_the_template_cannot_show_are_refused_with_the_cure() -> None
         made("{% for t in tools or [] %}{{ t.name }}{% endfor %}" + CHATML).first_prompt(
             "", "hi", tools=[{"name": "buy", "description": "Buy it."}]
         )
+
+
+NAME, JSON = "call.function.name", "call.function.arguments | tojson"
+FORMS = {  # templates that write a call in a form that ToolCall reads, and in one that it does not
+    "a list": (True, '[TOOL_CALLS][{% raw %}{{% endraw %}"name": "{{ NAME }}", "arguments": {{ JSON }}}]'),
+    "without markers": (True, '{% raw %}{{% endraw %}"name": "{{ NAME }}", "parameters": {{ JSON }}}'),
+    "tags": (
+        True,
+        "<tool_call><function={{ NAME }}>{% for key in call.function.arguments %}"
+        "<parameter={{ key }}>\n{{ call.function.arguments[key] }}\n</parameter>{% endfor %}</function></tool_call>",
+    ),
+    "Python": (
+        False,
+        "<|tool_call_start|>[{{ NAME }}({% for key in call.function.arguments %}"
+        "{{ key }}={{ call.function.arguments[key] | tojson }}{% endfor %})]<|tool_call_end|>",
+    ),
+    "a channel": (False, "<|channel|>commentary to=functions.{{ NAME }}<|message|>{{ JSON }}"),
+}
+
+
+def writes(form: str) -> str:
+    """A template that writes calls in this form."""
+    text = form.replace("NAME", NAME).replace("JSON", JSON)
+    calls = f"{{% for call in message.tool_calls or [] %}}{text}{{% endfor %}}"
+    return TOOLS + CHATML.replace("{{ message['content'] }}", "{{ message['content'] or '' }}" + calls)
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_bug_722_a_call_that_the_template_writes_is_read_or_the_check_fails(name: str) -> None:
+    right, form = FORMS[name]
+    template = made(writes(form))
+    line = lines(template)["tool calls"]
+    assert line.ok == right
+    assert ("read" in line.detail and "another form" in line.detail) if right else "herotool" in line.detail
+    assert "ReAct" in line.cure
+    assert lines(template, ReAct())["tool calls"].ok
+    if right:
+        tell(template, ToolCall())
+    else:
+        assert ("takes for a message" in line.detail) == (name == "a channel")
+        with pytest.warns(UserWarning, match="ReAct"):
+            tell(template, ToolCall())
+
+
+def test_bug_722_labels_are_compared_with_the_call_of_the_template() -> None:
+    assert lines(ChatTemplate(marked_tokenizer()))["tool calls"].detail == "read, and labels have the same ids"
+    assert "not known" in lines(made(TOOLS + CHATML))["tool calls"].detail
+    strings = (
+        "{% if message.content is none %}<tool_call>{{ '{\"name\": \"' + NAME + '\", \"arguments\": ' + ARGS + '}' }}"
+    )
+    strings = strings.replace("ARGS", "call.function.arguments") + "</tool_call>{% endif %}"  # as DeepSeek wants them
+    assert lines(made(writes(strings)))["tool calls"].detail.startswith("read")
+    thinks = marked_tokenizer(CALLS.replace("assistant\n{% endif", "assistant\n<think>\n\n</think>\n\n{% endif"))
+    assert lines(ChatTemplate(thinks))["tool calls"].detail == "read, and labels have the same ids"
 
 
 def test_bos_is_counted_where_texts_begin() -> None:
@@ -82,16 +137,16 @@ def test_text_from_outside_that_becomes_a_control_token_is_noticed(monkeypatch: 
 
 def test_properties_that_change_prompts_are_reported() -> None:
     with pytest.warns(UserWarning, match="today"):
-        tell(made("{{ strftime_now('%Y') }}" + CHATML))
+        tell(made("{{ strftime_now('%Y') }}" + CHATML), ToolCall())
     dropped = CHATML.replace("message['content'] }}", "message['content'].split('</think>')[-1] }}")
     with pytest.warns(UserWarning, match="reasoning: strip"):
-        tell(made(dropped))
+        tell(made(dropped), ToolCall())
 
 
 @pytest.mark.filterwarnings("error")
 def test_a_supported_template_has_no_remarks() -> None:
-    tell(made(CHATML))
-    tell(made("{{ strftime_now('%Y') }}" + CHATML, template_args={"today": "2025-01-01"}))
+    tell(made(CHATML), ToolCall())
+    tell(made("{{ strftime_now('%Y') }}" + CHATML, template_args={"today": "2025-01-01"}), ToolCall())
 
 
 def test_a_tokenizer_that_normalizes_is_reported() -> None:
