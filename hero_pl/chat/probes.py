@@ -289,6 +289,7 @@ def _wanted(template: ChatTemplate, messages: Sequence[Message], tools: Sequence
             template.tokenizer.apply_chat_template(
                 [{"role": m.role, "content": m.content} for m in messages],
                 tools=list(tools) or None,
+                chat_template=template.renderer.source,
                 add_generation_prompt=True,
                 tokenize=False,
                 **template.renderer.args,

@@ -110,13 +110,18 @@ class Renderer:
     Args:
         tokenizer: Tokenizer with a chat template.
         encoder: Encoder of the tokenizer, with its control tokens.
+        source: Source of the template.
         template_args: Values for variables of the template; ``today`` (``YYYY-MM-DD``) sets its date.
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, encoder: Encoder, template_args: Mapping[str, Any] | None = None
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        encoder: Encoder,
+        source: str,
+        template_args: Mapping[str, Any] | None = None,
     ) -> None:
-        self.tokenizer, self.encoder = tokenizer, encoder
+        self.tokenizer, self.encoder, self.source = tokenizer, encoder, source
         self.args = dict(template_args or {})
         self.day_was_given = "today" in self.args
         self.today = datetime.date.fromisoformat(str(self.args.pop("today", TODAY)))
@@ -185,9 +190,8 @@ class Renderer:
         """
         from transformers.utils.chat_template_utils import _compile_jinja_template
 
-        source = self.tokenizer.get_chat_template(tools=list(tools) or None)
         values = {"strftime_now": self._strftime, **self.tokenizer.special_tokens_map, **self.args}
-        rendered = _compile_jinja_template(source).render(
+        rendered = _compile_jinja_template(self.source).render(
             messages=list(messages), tools=list(tools) or None, documents=None, add_generation_prompt=generate, **values
         )
         return str(rendered) if generate else str(rendered).removesuffix(self.unasked)

@@ -71,6 +71,8 @@ class ChatTemplate:
             because unedited model configurations contain arbitrary ids.
         reasoning: How later prompts contain earlier reasoning: ``keep``, ``strip`` or ``refuse``
             (:mod:`hero_pl.chat.history`).
+        with_tools: Whether the template shows the tools. A tokenizer with the templates ``default`` and ``tool_use``
+            takes the second then, for all prompts.
 
     Raises:
         PolicyError: There is no chat template or no end-of-turn token, or the template cannot be used.
@@ -83,11 +85,13 @@ class ChatTemplate:
         template_args: Mapping[str, Any] | None = None,
         end_ids: Collection[int] = (),
         reasoning: ReasoningMode = "keep",
+        with_tools: bool = False,
     ) -> None:
         _check(tokenizer, hint_position, reasoning)
         self.tokenizer, self.hint_position, self.reasoning = tokenizer, hint_position, reasoning
-        self.encoder = Encoder(tokenizer)
-        self.renderer = Renderer(tokenizer, self.encoder, template_args)
+        source = traits.template_source(tokenizer, with_tools)
+        self.encoder = Encoder(tokenizer, source)
+        self.renderer = Renderer(tokenizer, self.encoder, source, template_args)
         self.renderer.unasked = traits.unasked_prompt(self.renderer)
         user, assistant = Message("user", "a"), Message("assistant", "b")
         self.generation_text = self._suffix([user], [user], generate=True)
@@ -95,7 +99,7 @@ class ChatTemplate:
         self.generation_ids = self._generation_ids()
         self.opens_reasoning = inside_reasoning(self.generation_text)
         """Whether the generation prompt opens the reasoning."""
-        self.reasoning_pair = reasoning_pair(str(tokenizer.get_chat_template()))
+        self.reasoning_pair = reasoning_pair(source)
         self.has_tool_role = self.renderer.accepts([user, assistant, Message("tool", "c")])
         self.has_system_role = self.renderer.accepts([Message("system", "s"), user])
         self.end_id = self._end_id()

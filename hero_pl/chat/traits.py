@@ -5,11 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hero_pl.chat.render import Renderer
 from hero_pl.errors import PolicyError
 from hero_pl.types import Message
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 TOOL: Mapping[str, Any] = {
     "type": "function",
@@ -25,6 +28,21 @@ CALL: Mapping[str, Any] = {"name": "herotool", "arguments": {"x": "two words"}}
 """A call of it."""
 
 _WORDS = "HEROWORDSOREH"
+
+
+def template_source(tokenizer: PreTrainedTokenizerBase, with_tools: bool) -> str:
+    """The source of the template that renders all prompts of a run; transformers would choose one for each prompt.
+
+    Raises:
+        PolicyError: The tokenizer has several templates, and none for this.
+    """
+    try:
+        return str(tokenizer.get_chat_template(tools=[dict(TOOL)] if with_tools else None))
+    except ValueError as error:
+        raise PolicyError(
+            f"The tokenizer of {tokenizer.name_or_path!r} has several chat templates and none named 'default'. Save it "
+            "with one of them as chat_template."
+        ) from error
 
 
 def check_tools(renderer: Renderer, opening: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> None:
@@ -111,7 +129,7 @@ def refuse_reasoning(renderer: Renderer, pair: tuple[str, str], generation_text:
     Raises:
         PolicyError: The template supports reasoning, and its generation prompt does not switch it off.
     """
-    if pair[1] in str(renderer.tokenizer.get_chat_template()) and pair[1] not in generation_text:
+    if pair[1] in renderer.source and pair[1] not in generation_text:
         raise PolicyError(
             f"reasoning='refuse': the chat template of {renderer.tokenizer.name_or_path!r} belongs to a model that "
             f"reasons before it acts ({pair[1]!r}). Switch that off with template_args (often enable_thinking: "

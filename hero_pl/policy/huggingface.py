@@ -15,6 +15,7 @@ from hero_pl.chat.actions import ActionParser, ToolCall
 from hero_pl.chat.probes import tell
 from hero_pl.chat.reasoning import ReasoningMode
 from hero_pl.chat.template import ChatTemplate
+from hero_pl.chat.traits import TOOL
 from hero_pl.errors import ConfigError, PolicyError
 from hero_pl.losses.scores import Scores
 from hero_pl.policy import gguf
@@ -132,7 +133,10 @@ class HuggingFacePolicy(Policy):
         config = load_config(self.pretrained, self.config, len(tokenizer))
         ends = declared_end_ids(config, self.pretrained)
         self.dropout = without_dropout(config)
-        self.template = ChatTemplate(tokenizer, self.hint_position, self.template_args, ends, self.reasoning)
+        with_tools = bool(self.parser.describe("", [TOOL])[1])
+        self.template = ChatTemplate(
+            tokenizer, self.hint_position, self.template_args, ends, self.reasoning, with_tools=with_tools
+        )
         tell(self.template, self.parser)
         positions = positions_of(config)
         self.max_length = min(self.configured_length or positions, positions)

@@ -9,14 +9,21 @@ from typing import Any
 import pytest
 import torch
 
+from hero_pl.chat.actions import ActionParser, ReAct, ToolCall
 from hero_pl.chat.byte_tokenizer import byte_tokenizer
+from hero_pl.chat.history import History
+from hero_pl.chat.probes import probe_template
+from hero_pl.chat.template import CHATML, ChatTemplate
+from hero_pl.chat.traits import TOOL
 from hero_pl.errors import ConfigError, PolicyError
 from hero_pl.policy.huggingface import HuggingFacePolicy
 from hero_pl.policy.loading import Lora
 from hero_pl.policy.sampling import Sampling
 from hero_pl.teacher.weights import InitialWeights
-from hero_pl.types import FinishReason, SampledAction, ScoreRow
+from hero_pl.types import FinishReason, Message, SampledAction, ScoreRow
 
+TOOLS = "{% for t in tools or [] %}{{ t | tojson }}\n{% endfor %}"
+USED = "\n{{ 'USED ' if message['role'] != 'assistant' }}{{"
 TINY: dict[str, Any] = {
     "model_type": "qwen3",
     "hidden_size": 32,
@@ -46,6 +53,38 @@ def tiny(folder: Path, **settings: Any) -> HuggingFacePolicy:
 @pytest.fixture(scope="module")
 def policy(folder: Path) -> HuggingFacePolicy:
     return tiny(folder)
+
+
+@pytest.mark.parametrize(("parser", "own"), [(ToolCall(), "tool_use"), (ReAct(), "default")])
+def test_bug_724_one_of_two_templates_renders_all_prompts(tmp_path: Path, parser: ActionParser, own: str) -> None:
+    tokenizer = byte_tokenizer()
+    templates = {"default": CHATML, "tool_use": TOOLS + CHATML.replace("\n{{", USED)}
+    tokenizer.chat_template = templates
+    tokenizer.save_pretrained(tmp_path)
+    template = tiny(tmp_path, parser=parser).template
+    system, tools = parser.describe("s", [TOOL])
+    history = History(template, system, "hi", tools=tools)
+    reply = template.encoder.encode_template("<|im_end|>", after=-1)
+    messages = [*template.opening(system, "hi"), Message("assistant", ""), Message("tool", "seen")]
+    wanted = template.tokenizer.apply_chat_template(
+        [{"role": m.role, "content": m.content} for m in messages],
+        tools=list(tools) or None,
+        chat_template=templates[own],
+        add_generation_prompt=True,
+        tokenize=False,
+    )
+    assert template.tokenizer.decode(history.append(reply, "seen", "tool")) == wanted
+    hinted = template.tokenizer.decode(template.insert_hint(history.prompt_ids, "do it"))
+    assert ("USED do it" in hinted) == (own == "tool_use")
+    assert all(line.ok for line in probe_template(template, parser))
+
+
+def test_templates_without_a_default_are_refused(tmp_path: Path) -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = {"tool_use": TOOLS + CHATML, "rag": CHATML}
+    assert ChatTemplate(tokenizer, with_tools=True).renderer.source == TOOLS + CHATML
+    with pytest.raises(PolicyError, match="several chat templates"):
+        ChatTemplate(tokenizer)
 
 
 def row_of(prompt: Sequence[int], action: SampledAction) -> ScoreRow:

@@ -7,6 +7,7 @@ import torch
 
 import hero_pl.teacher.hint_check.measure as measuring
 from hero_pl.chat.actions import PlainText
+from hero_pl.chat.template import ChatTemplate
 from hero_pl.pocket.shop.reflector import ShopRules
 from hero_pl.policy.huggingface import HuggingFacePolicy
 from hero_pl.policy.sampling import Sampling
@@ -52,6 +53,7 @@ def test_a_wording_that_the_chat_template_refuses_is_named_and_the_others_are_me
         "{{ raise_exception('two in a row') }}{% endif %}",
     )
     policy.template.tokenizer.chat_template = strict
+    policy.template = ChatTemplate(policy.template.tokenizer)
     cases = make_cases(*batch(policy), HindsightTeacher().facts, policy.dialect)
     measured = measure(
         cases, templates(Wording("short", "before_action"), Wording("inline", "last_message")), policy, ALL
