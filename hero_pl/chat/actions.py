@@ -6,6 +6,7 @@ one action format, and describes the tools to the model in this format.
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from abc import ABC, abstractmethod
@@ -61,7 +62,8 @@ class ActionParser(ABC):
         """
         if inside_reasoning(text, opened):
             return ParsedAction("", UNFINISHED)
-        return self.read(without_thinking(text).strip(), tools)
+        reply = without_thinking(text).strip()
+        return self.read(reply, tools) if "tools" in inspect.signature(self.read).parameters else self.read(reply)
 
     @abstractmethod
     def read(self, reply: str, tools: Sequence[Mapping[str, Any]] = ()) -> ParsedAction:
@@ -69,7 +71,8 @@ class ActionParser(ABC):
 
         Args:
             reply: The reply.
-            tools: Schemas of the tools, for a format that does not say of which type a value is.
+            tools: Schemas of the tools, for a format that does not say of which type a value is. A subclass without
+                this argument is called with the reply alone.
         """
 
     def locate(self, reply: str) -> tuple[int, int] | None:

@@ -113,3 +113,14 @@ def test_react_puts_the_tools_into_the_system_prompt() -> None:
 def test_plain_text_writes_the_bracket_grammar_and_shows_no_tools() -> None:
     assert PlainText().write({"name": "click", "arguments": {"element": "red"}}) == "click[red]"
     assert PlainText().describe("rules", [{"name": "click"}]) == ("rules", ())
+
+
+class Shouted(ToolCall):
+    """A format of an own package, from before parsers got the schemas of tools."""
+
+    def read(self, reply: str) -> ParsedAction:  # type: ignore[override]
+        return super().read(reply.lower())
+
+
+def test_an_own_format_need_not_take_the_schemas_of_tools() -> None:
+    assert Shouted().parse("WHO ARE YOU?", False, [{"name": "find"}]).action == "who are you?"
