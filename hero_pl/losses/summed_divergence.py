@@ -155,7 +155,7 @@ class _SummedDivergence(torch.autograd.Function):
             logits, of_other = student.logits(part, rooms[0]), teacher.logits(part, rooms[1])
             # takes the place of the logits, unless autocast made these less precise than the hidden states
             of_logits = logits if logits.dtype == hidden.dtype else torch.empty_like(logits, dtype=hidden.dtype)
-            for rows, inside in _blocks(part, logits, loss):
+            for rows, inside in _blocks(part, logits, loss, weighing):
                 log_q, log_p = log_probabilities(logits[inside]), log_probabilities(of_other[inside])
                 ids = action_ids[rows]
                 value, slope = _value_and_slope(loss, log_q, log_p, ids)
@@ -187,13 +187,17 @@ def _closed_form(loss: DistillationLoss) -> VocabularyDivergence | None:
     return loss if isinstance(loss, VocabularyDivergence) and loss.support == "full" else None
 
 
-def _blocks(part: slice, logits: Tensor, loss: DistillationLoss) -> Iterator[tuple[slice, slice]]:
+def _blocks(
+    part: slice, logits: Tensor, loss: DistillationLoss, weighing: Weighing | None
+) -> Iterator[tuple[slice, slice]]:
     """Tokens of a part that are compared together, and their place in the part.
 
     On a CPU a block of a closed form fits into the cache: the tensors of a comparison are then not written to memory.
+    Weights that need all tokens get the part, which is then all of them, in one block.
     """
     count = len(logits)
     in_cache = logits.device.type == "cpu" and _closed_form(loss) is not None
+    in_cache = in_cache and (weighing is None or weighing.by_token)
     size = max(IN_CACHE // logits.shape[-1], 1) if in_cache else max(count, 1)
     for start in range(0, count, size):
         end = min(start + size, count)

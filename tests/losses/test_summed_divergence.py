@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,18 +14,25 @@ from hero_pl.errors import TokenAlignmentError
 from hero_pl.losses import (
     DistillationLoss,
     ForwardKL,
+    Gate,
+    HighEntropy,
+    ImportanceCorrection,
     JensenShannon,
     ReverseKL,
     SampledToken,
     Scores,
+    SequenceMask,
+    SequenceRatioMask,
     SkewForwardKL,
     SkewReverseKL,
+    StepDivergence,
     SummedDivergence,
     Weighing,
     at_temperature,
     normalized_sum,
     summed_divergence,
 )
+from hero_pl.objectives.self_distillation import _Weighing
 from hero_pl.scalars import measured
 
 LOSSES: dict[str, Callable[[], DistillationLoss]] = {
@@ -235,6 +243,50 @@ def test_weights_that_depend_on_the_scores_multiply_the_coefficients(name: str, 
         for gradient, wanted in zip(torch.autograd.grad(found.loss, trained, retain_graph=True), want, strict=True):
             torch.testing.assert_close(gradient, wanted)
         assert weighing.calls == ([5, 5, 5, 5, 3] if by_token and at_once == 5 else [23])
+
+
+NEED_ALL_TOKENS: dict[str, tuple[Gate | None, ImportanceCorrection | None]] = {
+    "StepDivergence": (StepDivergence(0.05), None),
+    "HighEntropy": (HighEntropy(0.2), None),
+    "SequenceMask": (None, SequenceMask(0.9, 1.1)),
+    "SequenceRatioMask": (None, SequenceRatioMask(3.0)),
+}
+
+
+@pytest.mark.parametrize("name", NEED_ALL_TOKENS)
+def test_bug_740_weights_of_turns_and_trajectories_do_not_depend_on_blocks_of_tokens(name: str) -> None:
+    vocabulary, width, tokens = 1 << 15, 6, 48  # 2 turns of 12 tokens in each of 2 trajectories, 8 tokens per block
+    module = sys.modules["hero_pl.losses.summed_divergence"]
+    assert tokens > 2 * module.IN_CACHE // vocabulary
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(tokens, width, generator=generator).requires_grad_()
+    head = torch.randn(vocabulary, width, generator=generator)
+    hinted = hidden.detach() + 0.3 * torch.randn(tokens, width, generator=generator)
+    ids = torch.randint(vocabulary, (tokens,), generator=generator)
+    turn = torch.arange(tokens) // 12
+    # the first trajectory has moved by 0 on average, but not its parts; the second by 0.3 everywhere
+    drift = torch.cat([torch.linspace(-0.5, 0.5, 24), torch.full((24,), 0.3)])
+    micro: Any = SimpleNamespace(
+        action_ids=ids,
+        coefficient=torch.full((tokens,), 1.0 / tokens),
+        turn=turn,
+        trajectory=turn // 2,
+        rollout_logprobs=(Scores(hidden, head).of_actions(ids) - drift).detach(),
+    )
+    gate, correction = NEED_ALL_TOKENS[name]
+    weighing = _Weighing(gate, correction, micro, None)
+
+    def found(student: Scores, teacher: Scores) -> tuple[Tensor, Tensor]:
+        result = summed_divergence(JensenShannon(), student, teacher, micro.coefficient, ids, weighing)
+        return result.loss.detach(), torch.autograd.grad(result.loss, hidden)[0]
+
+    want = found(Scores(hidden @ head.T), Scores(hinted @ head.T))
+    unweighted = summed_divergence(JensenShannon(), Scores(hidden, head), Scores(hinted, head), micro.coefficient, ids)
+    assert 0.0 < float(want[0]) < 0.9 * float(unweighted.loss.detach())  # the weights matter
+    for at_once in (0, 5, 16, tokens, 64):
+        got = found(Scores(hidden, head, at_once), Scores(hinted, head, at_once))
+        for one, other in zip(got, want, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 4])
