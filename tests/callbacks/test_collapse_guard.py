@@ -14,10 +14,12 @@ from hero_pl.callbacks.collapse_guard import LIMITS, CollapseGuard, Limit, Watch
 from hero_pl.callbacks.held_out import HeldOut
 from hero_pl.errors import ConfigError
 from hero_pl.losses.normalize import normalized_sum
+from hero_pl.module import HeroModule
 from hero_pl.objectives.base import LossOutput, Objective, Step
 from hero_pl.objectives.self_distillation import SelfDistillation
 from hero_pl.pocket.shop.reflector import ShopRules
-from hero_pl.teacher.weights import EMAWeights
+from hero_pl.policy.loading import Lora
+from hero_pl.teacher.weights import EMAWeights, LiveWeights
 
 QUICK = {
     metric: Limit(limit.low, limit.high, limit.margin, min(limit.window, 3), limit.reference)
@@ -215,6 +217,23 @@ def test_rollback_brings_the_moving_teacher_back_too(tiny_module, tiny_data, fit
     now, then = copies[event["step"]][1], copies[event["restored_step"]][0]
     assert all(torch.equal(now[name], then[name]) for name in then)
     assert not all(torch.equal(copies[event["step"]][0][name], then[name]) for name in then)
+
+
+@pytest.mark.parametrize("weights", [LiveWeights, EMAWeights])
+def test_bug_741_an_adapter_is_rolled_back_though_its_base_is_not_in_the_checkpoint(
+    weights, tiny_policy, tiny_data, fit, tmp_path
+):
+    torch.manual_seed(0)
+    objective = SelfDistillation(reflector=ShopRules(), weights=weights())
+    module = HeroModule(tiny_policy(lora=Lora(rank=2)), objective, lr=1e-2, warmup_steps=0)
+    limits = {**dict.fromkeys(LIMITS), "train/turns": Limit(high=3.0, window=1)}
+    before, after = Weights(), Weights()
+    guard = CollapseGuard("rollback", limits=limits, keep_every=1, max_rollbacks=1)
+    fit(module, tiny_data(), 4, callbacks=[before, guard, after], logger=CSVLogger(tmp_path))
+    (event,) = events(tmp_path)
+    assert event["action"] == "rollback"
+    assert same(after.seen[event["step"]], before.seen[event["restored_step"]])
+    assert not same(after.seen[event["step"]], before.seen[event["step"]])
 
 
 def test_without_an_alarm_the_guard_changes_no_number_of_the_run(tiny_module, tiny_data, fit, tmp_path):
