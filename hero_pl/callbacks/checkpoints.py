@@ -26,6 +26,7 @@ SCHEMA = 1
 """Increased when an older reader would misread a checkpoint."""
 SEAL = re.compile(rb"\nhero_pl checkpoint schema=(\d{1,9}) step=(\d{1,18}) sha256=([0-9a-f]{64})\n\Z")
 LONGEST_SEAL = 160
+NO_SEAL = 1 << 62
 BLOCK = 1 << 20
 
 
@@ -100,6 +101,21 @@ def read_settings(path: Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     settings: dict[str, Any] = state.get("run", {}).get("settings", {})
     return settings
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 that the seal of a checkpoint names, not compared with its bytes; empty without a file or a seal."""
+    try:
+        with path.open("rb") as file:
+            return _seal(file).sha256
+    except (OSError, HeroError):
+        return ""
+
+
+def oldest_step(folder: Path) -> int | None:
+    """Optimizer step of the oldest checkpoint in a folder; ``None`` without one that has a seal."""
+    steps = [step for path in folder.glob("*.ckpt") if (step := _step(path)) != NO_SEAL]
+    return min(steps, default=None)
 
 
 def newest_verified(folder: Path) -> tuple[Path | None, list[str]]:
@@ -221,7 +237,7 @@ def _step(path: Path) -> int:
         with path.open("rb") as file:
             return _seal(file).step
     except (OSError, HeroError):
-        return 1 << 62
+        return NO_SEAL
 
 
 @contextmanager

@@ -8,7 +8,6 @@ compared with its earlier values in the same run.
 from __future__ import annotations
 
 import math
-import os
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Any, Literal, get_args
 import lightning
 from rich.console import Console
 
+from hero_pl.callbacks.guard_checkpoints import GuardCheckpoints
 from hero_pl.callbacks.held_out import HeldOut
 from hero_pl.callbacks.run_folder import run_folder
 from hero_pl.errors import ConfigError
@@ -145,14 +145,13 @@ class CollapseGuard(lightning.Callback):
         chosen = {**LIMITS, **(limits or {})}
         self.watches = {metric: Watch(metric, limit) for metric, limit in chosen.items() if limit is not None}
         self.alarms = self.rollbacks = self.batches = 0
+        self.kept = GuardCheckpoints()
         self._evaluations = 0
         self._console = Console()
 
     def on_train_start(self, trainer: lightning.Trainer, module: Any) -> None:
-        """Remove the guard's checkpoints of an earlier run."""
-        for path in self._files(trainer).values():
-            if self.batches == 0 and trainer.is_global_zero:
-                path.unlink(missing_ok=True)
+        """Check the guard's checkpoints of a resumed run; remove those of an earlier run."""
+        self.kept.start(trainer)
 
     def on_train_batch_end(self, trainer: lightning.Trainer, module: Any, *args: Any) -> None:
         """Check the metrics of the step."""
@@ -168,11 +167,16 @@ class CollapseGuard(lightning.Callback):
         self.alarms += len(alarms)
         if alarms:
             self._act(alarms, trainer, module)
-        elif self.action == "rollback" and self.batches % self.keep_every == 1 % self.keep_every:
-            self._keep(trainer)
+        elif self._due():
+            self.kept.keep(trainer, self.batches)
         module.log_dict(
             {"guard/alarms": float(self.alarms), "guard/rollbacks": float(self.rollbacks)}, batch_size=1, on_step=True
         )
+
+    def _due(self) -> bool:
+        """Whether a checkpoint is to be kept now; at once if there is none to which a rollback could return."""
+        due = self.batches % self.keep_every == 1 % self.keep_every or self.kept.good is None
+        return self.action == "rollback" and due and not any(watch.beyond for watch in self.watches.values())
 
     # -- metrics -----------------------------------------------------------------------------------------------
 
@@ -194,9 +198,9 @@ class CollapseGuard(lightning.Callback):
         done: str = self.action
         restored: int | None = None
         if self.action == "rollback":
-            there = self._files(trainer)["good"].is_file()
-            if trainer.strategy.reduce_boolean_decision(there) and self.rollbacks < self.max_rollbacks:
-                restored = self._roll_back(trainer, module)
+            good = self.kept.good_path(trainer)
+            if good is not None and self.rollbacks < self.max_rollbacks:
+                restored = self._roll_back(trainer, module, good)
             else:
                 done = "stop"
         if done == "stop":
@@ -211,27 +215,8 @@ class CollapseGuard(lightning.Callback):
                 if folder is not None:
                     append_lines(folder / "events.jsonl", [{**where, **row, "restored_step": restored}])
 
-    def _files(self, trainer: lightning.Trainer) -> dict[str, Path]:
-        folder = (run_folder(trainer) or Path(trainer.default_root_dir)) / "guard"
-        return {name: folder / f"{name}.ckpt" for name in ("good", "candidate")}
-
-    def _keep(self, trainer: lightning.Trainer) -> None:
-        """If no metric is beyond its limits, the candidate becomes the good checkpoint; save a new candidate."""
-        if any(watch.beyond for watch in self.watches.values()):
-            return
-        good, candidate = self._files(trainer).values()
-        there = trainer.strategy.broadcast((good.is_file(), candidate.is_file()))
-        if there != (True, False):
-            if there == (False, False):  # the weights at the start count as good
-                trainer.save_checkpoint(candidate)
-            if trainer.is_global_zero:
-                os.replace(candidate, good)
-            trainer.strategy.barrier("collapse_guard")
-        trainer.save_checkpoint(candidate)
-
-    def _roll_back(self, trainer: lightning.Trainer, module: Any) -> int:
+    def _roll_back(self, trainer: lightning.Trainer, module: Any, good: Path) -> int:
         """Restore weights, optimizer and teacher; counters, episodes and the learning rate schedule continue."""
-        good, candidate = self._files(trainer).values()
         state = trainer.strategy.load_checkpoint(good)
         # frozen weights below an adapter are not in the file
         trainer.strategy.load_model_state_dict(state, strict=module.strict_loading)
@@ -245,20 +230,19 @@ class CollapseGuard(lightning.Callback):
         for watch in self.watches.values():
             watch.forget_recent()
         self.rollbacks += 1
-        if trainer.is_global_zero:
-            candidate.unlink(missing_ok=True)
-        trainer.strategy.barrier("collapse_guard")
+        self.kept.drop_candidate(trainer.global_step)
         return int(state["global_step"])
 
     # -- checkpoints -------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Counters, references and recent observations."""
+        """Counters, references, recent observations, and which checkpoints are the guard's."""
         watched = {
             m: {"recent": list(w.recent), "reference": w.reference, "beyond": w.beyond} for m, w in self.watches.items()
         }
         names = ("alarms", "rollbacks", "batches", "_evaluations")
-        return {"watched": watched, **{name: getattr(self, name) for name in names}}
+        counts = {name: getattr(self, name) for name in names}
+        return {"watched": watched, "kept": self.kept.state_dict(), **counts}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the state; a metric that was not watched before starts without a reference."""
@@ -269,3 +253,5 @@ class CollapseGuard(lightning.Callback):
                 watch.reference, watch.beyond = state["reference"], bool(state["beyond"])
         for name in ("alarms", "rollbacks", "batches", "_evaluations"):
             setattr(self, name, int(state_dict[name]))
+        if "kept" in state_dict:  # older ones do not say which files they mean
+            self.kept.load_state_dict(state_dict["kept"])

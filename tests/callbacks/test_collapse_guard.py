@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from lightning.pytorch.loggers import CSVLogger
 from hero_pl.batch import tokenize
 from hero_pl.callbacks.collapse_guard import LIMITS, CollapseGuard, Limit, Watch
 from hero_pl.callbacks.held_out import HeldOut
+from hero_pl.callbacks.run_checkpoint import RunCheckpoint
 from hero_pl.errors import ConfigError
 from hero_pl.losses.normalize import normalized_sum
 from hero_pl.module import HeroModule
@@ -263,11 +265,59 @@ def test_a_resumed_guard_knows_what_it_saw(tiny_module, tiny_data, fit, tmp_path
 
 def test_checkpoints_of_an_earlier_run_in_the_same_folder_are_not_gone_back_to(tiny_module, tiny_data, fit, tmp_path):
     (tmp_path / "guard").mkdir()
-    files = [tmp_path / "guard" / f"{name}.ckpt" for name in ("good", "candidate")]
-    for file in files:
-        file.write_bytes(b"foreign")
+    for name in ("good", "batch=1", "batch=7"):
+        (tmp_path / "guard" / f"{name}.ckpt").write_bytes(b"foreign")
     fit(tiny_module(), tiny_data(), 1, callbacks=[CollapseGuard("rollback")])
-    assert all(file.read_bytes() != b"foreign" for file in files)
+    (file,) = (tmp_path / "guard").iterdir()
+    assert file.name == "batch=1.ckpt"
+    assert file.read_bytes() != b"foreign"
+
+
+# -- bug 742 ---------------------------------------------------------------------------------------------------------
+
+SIXTH = {**dict.fromkeys(LIMITS), "train/turns": Limit(high=5.5, window=1)}
+"""An alarm at the sixth batch of six turns, since the turns go on counting."""
+
+
+def last_weights(fit, module, data, folder, steps, **kwargs):
+    """Weights at the end of a run with checkpoints after each step and a rollback at the sixth."""
+    guard, saver = CollapseGuard("rollback", limits=SIXTH, keep_every=2, max_rollbacks=1), RunCheckpoint(1, keep=9)
+    fit(module, data, steps, callbacks=[guard, saver], default_root_dir=folder, **kwargs)
+    assert guard.rollbacks == (steps > 5)
+    return [p.detach().clone() for p in module.policy.parameters()]
+
+
+@pytest.mark.parametrize("at", [1, 2, 3, 4])
+def test_bug_742_a_resumed_run_rolls_back_to_where_the_whole_run_does(at, tiny_module, tiny_data, fit, tmp_path):
+    whole = last_weights(fit, tiny_module(), tiny_data(), tmp_path / "whole", 7)
+    last_weights(fit, tiny_module(), tiny_data(), tmp_path / "broken", 5)  # steps after ``at`` are discarded
+    checkpoint = tmp_path / "broken" / "checkpoints" / f"step={at}.ckpt"
+    resumed = last_weights(fit, tiny_module(), tiny_data(), tmp_path / "broken", 7, ckpt_path=checkpoint)
+    assert same([whole], [resumed])
+
+
+def test_bug_742_a_file_that_is_not_the_one_of_the_checkpoint_is_not_gone_back_to(
+    tiny_module, tiny_data, fit, tmp_path
+):
+    last_weights(fit, tiny_module(), tiny_data(), tmp_path, 5)
+    good, other = tmp_path / "guard" / "batch=3.ckpt", tmp_path / "guard" / "batch=5.ckpt"
+    shutil.copy(other, good)
+    checkpoint = tmp_path / "checkpoints" / "step=5.ckpt"
+    guard = CollapseGuard("rollback", limits=SIXTH, keep_every=2)
+    with pytest.warns(UserWarning, match=r"batch=3.ckpt in .*guard is missing or not the file of the run's checkpoint"):
+        fit(tiny_module(), tiny_data(), 6, checkpoint, callbacks=[guard])
+    assert guard.rollbacks == 0
+    assert guard.kept.good is None
+
+
+def test_files_of_the_guard_stay_while_a_checkpoint_of_the_run_needs_them(tiny_module, tiny_data, fit, tmp_path):
+    guard = CollapseGuard("rollback", limits=dict.fromkeys(LIMITS), keep_every=1)
+    fit(tiny_module(), tiny_data(), 9, callbacks=[guard, RunCheckpoint(2, keep=2)])
+    # good and candidate were 5 and 6 at step 6, the older of the two checkpoints (the other one is of step 8)
+    left = {int(path.stem.partition("=")[2]) for path in (tmp_path / "guard").iterdir()}
+    assert {5, 6, 7, 8, 9} <= left
+    assert len(left) <= 6
+    assert not list((tmp_path / "guard").glob("*.partial"))
 
 
 def test_off_looks_at_nothing(tiny_module, tiny_data, fit):
