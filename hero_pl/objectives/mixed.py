@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -25,6 +25,7 @@ from hero_pl.objectives.base import LossOutput, Step
 from hero_pl.objectives.policy_gradient import PolicyGradient
 from hero_pl.objectives.schedules import Schedule, scheduled
 from hero_pl.objectives.self_distillation import SelfDistillation
+from hero_pl.parts import Part
 from hero_pl.policy.base import Policy
 from hero_pl.scalars import Scalar, largest, mean
 from hero_pl.types import Hint, Trajectory
@@ -58,14 +59,9 @@ class _WithPolicyGradient(SelfDistillation):
         """Groups without a signal for the policy gradient."""
         return self.policy_gradient.redraw(trajectories, attempt)
 
-    def state_dict(self) -> dict[str, Any]:
-        """State of both parts."""
-        return {**super().state_dict(), "policy_gradient": self.policy_gradient.state_dict()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore :meth:`state_dict`."""
-        super().load_state_dict(state)
-        self.policy_gradient.load_state_dict(state["policy_gradient"])
+    def _parts(self) -> dict[str, Part]:
+        """Those of the distillation, and the policy gradient."""
+        return {**super()._parts(), "policy_gradient": self.policy_gradient}
 
 
 class Mixed(_WithPolicyGradient):

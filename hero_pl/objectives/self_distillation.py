@@ -27,6 +27,7 @@ from hero_pl.objectives.base import LossOutput, Normalize, Objective, Step
 from hero_pl.objectives.negative_hints import negative_hints
 from hero_pl.objectives.schedules import Blend, Schedule, check_blend, normalization_at, scheduled
 from hero_pl.objectives.scope import LossScope, Scope
+from hero_pl.parts import Part, load_parts, parts_state
 from hero_pl.policy.base import Policy
 from hero_pl.policy.branches import BranchScorer, Scoring
 from hero_pl.policy.kept_rows import trunks_of
@@ -325,24 +326,20 @@ class SelfDistillation(Objective):
             self.weights.after_step(policy, *self._seen)
 
     def state_dict(self) -> dict[str, Any]:
-        """State of reflector, teacher, its weights and probe."""
-        return {
-            "reflector": self.reflector.state_dict(),
-            "teacher": self.teacher.state_dict(),
-            "weights": self.weights.state_dict(),
-            "probe": self.probe.state_dict(),
-        }
+        """State of the parts."""
+        return parts_state(self._parts())
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore :meth:`state_dict`."""
-        self.reflector.load_state_dict(state["reflector"])
-        self.teacher.load_state_dict(state["teacher"])
-        self.weights.load_state_dict(state["weights"])
-        self.probe.load_state_dict(state["probe"])
+        """Restore :meth:`state_dict`; a part of another class starts afresh, with a warning."""
+        load_parts(self._parts(), state)
 
     def roll_back(self, state: Mapping[str, Any]) -> None:
         """Restore the state of the teacher's weights; the reflector keeps its counters and random state."""
-        self.weights.load_state_dict(state["weights"])
+        load_parts({"weights": self.weights}, state)
+
+    def _parts(self) -> dict[str, Part]:
+        """What has a state and can be exchanged."""
+        return {"reflector": self.reflector, "teacher": self.teacher, "weights": self.weights, "probe": self.probe}
 
 
 @dataclass(frozen=True, slots=True)

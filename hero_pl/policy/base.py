@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -127,10 +128,20 @@ class Policy(nn.Module, ABC):
     def keep(self, name: str, dtype: torch.dtype | None = None) -> None:
         """Keep a frozen copy of the current weights with the name ``name``, unless it exists.
 
+        Warns if weights that have been trained are kept as ``initial``.
+
         Raises:
             ConfigError: The policy has no network.
         """
-        self.need_network(f"a frozen copy ({name})").keep(name, dtype)
+        network = self.need_network(f"a frozen copy ({name})")
+        if name == "initial" and self.version and name not in network.copies and not network.has_adapter:
+            warnings.warn(
+                f"The initial weights are needed, but not in the checkpoint: the weights of optimizer step "
+                f"{self.version} take their place. For those of the start, start a new run, or resume from a "
+                "checkpoint of a run that has needed them from the start.",
+                stacklevel=2,
+            )
+        network.keep(name, dtype)
 
     def copies_state(self) -> CopiesState:
         """State of all frozen copies by name, for checkpoints; empty where there are none."""

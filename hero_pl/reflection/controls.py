@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from hero_pl.errors import ConfigError
+from hero_pl.parts import load_parts, parts_state
 from hero_pl.reflection.base import Reflector
 from hero_pl.reflection.derange import Placed, derange, mismatch, same
 from hero_pl.reflection.target import canonical_action
@@ -92,7 +93,7 @@ class ShuffledReflector(Reflector):
         return {
             "calls": self._calls,
             "buffer": [[item.env_id, item.task_id, item.turn, item.text, item.correction] for item in self._buffer],
-            "inner": self.inner.state_dict(),
+            **parts_state({"inner": self.inner}),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -101,7 +102,7 @@ class ShuffledReflector(Reflector):
         self._buffer.clear()
         for env_id, task_id, turn, text, *correction in state["buffer"]:  # checkpoints of 0.1.0 have none
             self._buffer.append(Placed(text, env_id, task_id, -1, turn, *correction))
-        self.inner.load_state_dict(state["inner"])
+        load_parts({"inner": self.inner}, state)
 
     def _exchange(self, items: list[Placed], rng: random.Random) -> list[Replacement]:
         group_of: Callable[[Placed], object] = (
@@ -188,12 +189,12 @@ class BlindReflector(Reflector):
 
     def state_dict(self) -> dict[str, Any]:
         """Number of batches, and the inner state."""
-        return {"calls": self._calls, "inner": self.inner.state_dict()}
+        return {"calls": self._calls, **parts_state({"inner": self.inner})}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore :meth:`state_dict`."""
         self._calls = int(state["calls"])
-        self.inner.load_state_dict(state["inner"])
+        load_parts({"inner": self.inner}, state)
 
 
 def without_replies(trajectory: Trajectory) -> Trajectory:

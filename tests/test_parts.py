@@ -1,0 +1,102 @@
+"""A component in a checkpoint gives its state only to a component of the same class."""
+
+import warnings
+from typing import Any
+
+import pytest
+import torch
+
+from hero_pl.module import HeroModule
+from hero_pl.objectives.mixed import Mixed
+from hero_pl.objectives.policy_gradient import GRPO
+from hero_pl.objectives.self_distillation import SelfDistillation
+from hero_pl.parts import CLASSES
+from hero_pl.pocket.shop.reflector import ShopRules
+from hero_pl.policy.loading import Lora
+from hero_pl.reflection.controls import BlindReflector, ShuffledReflector
+from hero_pl.reflection.scripted import ScriptedReflector
+from hero_pl.teacher.full_demo import FullDemoTeacher
+from hero_pl.teacher.weights import (
+    EMAWeights,
+    GatedWeights,
+    InitialWeights,
+    LiveWeights,
+    PeriodicWeights,
+    TrustRegionWeights,
+)
+
+
+def hero(**changes: Any) -> SelfDistillation:
+    return SelfDistillation(**{"reflector": ShopRules(), **changes})
+
+
+CHANGES = {
+    "weights": [LiveWeights, EMAWeights, InitialWeights, PeriodicWeights, GatedWeights, TrustRegionWeights],
+    "teacher": [lambda: FullDemoTeacher("buffer")],
+    "reflector": [
+        lambda: ShuffledReflector(ShopRules()),
+        lambda: BlindReflector(ShopRules()),
+        lambda: ScriptedReflector([]),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("part", "make"), [(part, make) for part, classes in CHANGES.items() for make in classes if make is not LiveWeights]
+)
+def test_bug_743_a_part_of_another_class_starts_afresh_and_says_so(part, make):
+    before, after = hero(), hero(**{part: make()})
+    for old, new in ((before, after), (after, before)):
+        was, now = (type(getattr(one, part)).__name__ for one in (old, new))
+        fresh = getattr(new, part).state_dict()
+        with pytest.warns(UserWarning, match=f"{part}: the checkpoint was written with {was}, .* has {now}. It starts"):
+            new.load_state_dict(old.state_dict())
+        assert getattr(new, part).state_dict() == fresh
+
+
+@pytest.mark.parametrize("make", [EMAWeights, PeriodicWeights, GatedWeights])
+def test_bug_743_a_checkpoint_without_classes_is_read_if_the_entries_fit(make):
+    state = hero(weights=make()).state_dict()
+    state["weights"] = {name: 7 for name in state["weights"]}
+    del state[CLASSES]
+    again, other = hero(weights=make()), hero(weights=GatedWeights())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again.load_state_dict(state)
+    assert again.weights.state_dict() == state["weights"]
+    if make is not GatedWeights:
+        with pytest.warns(UserWarning, match="weights: the checkpoint was written with another class"):
+            other.load_state_dict(state)
+
+
+def test_bug_743_inner_reflectors_and_policy_gradients_are_told_apart_too():
+    inner = ShuffledReflector(ScriptedReflector([]))
+    with pytest.warns(UserWarning, match=r"inner: .* with ScriptedReflector, the configuration has ShopRules"):
+        ShuffledReflector(ShopRules()).load_state_dict(inner.state_dict())
+    with pytest.warns(UserWarning, match=r"policy_gradient: .* with GRPO, the configuration has PolicyGradient"):
+        Mixed(reflector=ShopRules()).load_state_dict(Mixed(GRPO(), reflector=ShopRules()).state_dict())
+
+
+@pytest.mark.parametrize("make", [EMAWeights, PeriodicWeights, lambda: GatedWeights(1)])
+def test_bug_743_a_run_is_resumed_with_other_weights_of_the_teacher(make, tiny_module, tiny_data, fit, tmp_path):
+    fit(tiny_module(), tiny_data(), 2).save_checkpoint(tmp_path / "live.ckpt")
+    with pytest.warns(UserWarning, match="weights: the checkpoint was written with LiveWeights"):
+        trainer = fit(tiny_module(hero(weights=make())), tiny_data(), 3, tmp_path / "live.ckpt")
+    assert trainer.global_step == 3
+
+
+@pytest.mark.parametrize("lora", [None, Lora(rank=2)])
+def test_bug_743_trained_weights_are_not_called_initial_without_a_word(lora, tiny_policy, tiny_data, fit, tmp_path):
+    def module(weights):
+        torch.manual_seed(0)
+        return HeroModule(tiny_policy(lora=lora), hero(weights=weights), lr=1e-2, warmup_steps=0)
+
+    fit(module(LiveWeights()), tiny_data(), 2).save_checkpoint(tmp_path / "live.ckpt")
+    fit(module(InitialWeights()), tiny_data(), 2).save_checkpoint(tmp_path / "initial.ckpt")
+    for name, warned in (("live", lora is None), ("initial", False)):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            fit(module(InitialWeights()), tiny_data(), 3, tmp_path / f"{name}.ckpt")
+        said = [str(one.message) for one in caught if "initial weights are needed" in str(one.message)]
+        assert bool(said) == warned
+        assert all("the weights of optimizer step 2 take their place" in text for text in said)
