@@ -148,7 +148,7 @@ class HindsightTeacher(Teacher):
     def _hint(self, trajectory: Trajectory, turn: Turn, diagnosis: Diagnosis | None, dialect: Dialect) -> Hint | None:
         if diagnosis is None and self.on_invalid == "skip":
             return None
-        if diagnosis is None and not (self.include_next_observation and turn.observation):
+        if diagnosis is None and not (self.include_next_observation and turn.observation.strip()):
             return None
         failed = bool(diagnosis and (diagnosis.next_action_target or diagnosis.was_failure))
         return Hint(
@@ -203,8 +203,9 @@ class FeedbackOnlyTeacher(HindsightTeacher):
     """Shows next observation and final reward, but no diagnosis (the Env-Feedback-Only baseline).
 
     Args:
-        mask_like_hero: Use only the turns that have a diagnosis, for an ablation on equal turns; otherwise every turn
-            whose observation is not empty.
+        mask_like_hero: Use exactly the turns that have a diagnosis, for an ablation on equal turns (where the
+            observation is empty, the hint has the final reward only); otherwise every turn whose observation is not
+            empty.
         success_threshold: Smallest reward of a successful episode.
         template: Wording of the hint, as in :class:`HindsightTeacher`, except ``auto``, which needs diagnoses.
         max_observation_tokens: Longer observations are cut in the middle.
@@ -234,7 +235,7 @@ class FeedbackOnlyTeacher(HindsightTeacher):
         )
 
     def _hint(self, trajectory: Trajectory, turn: Turn, diagnosis: Diagnosis | None, dialect: Dialect) -> Hint | None:
-        if not turn.observation.strip():
+        if self.on_invalid == "env_feedback" and not turn.observation.strip():  # not with HERO's mask
             return None
         return super()._hint(trajectory, turn, diagnosis, dialect)
 

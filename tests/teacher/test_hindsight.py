@@ -94,6 +94,24 @@ def test_feedback_only_never_shows_the_diagnosis() -> None:
     assert hints(FeedbackOnlyTeacher(), None, observation="") is None
 
 
+@pytest.mark.parametrize("observation", ["SEEN", "", " \n"])
+@pytest.mark.parametrize("confidence", [None, "low", "high"])
+def test_bug_744_feedback_on_the_turns_of_hero_has_its_mask(confidence, observation: str) -> None:
+    diagnosis = None if confidence is None else Diagnosis("WHY", confidence, TARGET)
+    hero, feedback = HindsightTeacher(), FeedbackOnlyTeacher(mask_like_hero=True)
+    mine, theirs = (hints(teacher, diagnosis, observation) for teacher in (feedback, hero))
+    assert (mine is None) == (theirs is None)
+    if mine is not None:
+        assert (mine.confidence, mine.is_failure) == (theirs.confidence, theirs.is_failure)
+        assert "Episode outcome: failure (reward 0.00)" in mine.text
+        assert "WHY" not in mine.text
+
+
+def test_nothing_is_shown_of_a_blank_observation_without_a_diagnosis() -> None:
+    assert hints(HindsightTeacher(on_invalid="env_feedback"), None, observation=" ") is None
+    assert hints(HindsightTeacher(on_invalid="env_feedback"), None) is not None
+
+
 def render(template: HintTemplate, observation: str, target: str | None) -> str:
     facts = {"next_observation": observation, "reward": None, "outcome": "", "diagnosis": "D" * 100}
     return template.render(len, {**facts, "confidence": "high", "target": target})
