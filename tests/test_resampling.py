@@ -29,6 +29,21 @@ def test_groups_without_spread_are_drawn_again_while_there_are_tries_left() -> N
         GRPO(zero_variance="resample", max_resample=0)
 
 
+def test_bug_745_broken_episodes_are_no_signal() -> None:
+    batch = episodes({1: (1.0, 1.0, 0.0), 2: (1.0, 0.0, 0.0), 3: (1.0, 0.0, 0.0), 4: (0.0, 0.0, 1.0), 5: (1.0, 0.0)})
+    ends = {
+        (1, 2): StopReason.ENV_ERROR,  # leaves 1, 1
+        (2, 1): StopReason.ENV_TIMEOUT,  # with the next one: leaves 1
+        (2, 2): StopReason.SAMPLER_ERROR,
+        (3, 2): StopReason.ENDPOINT_ERROR,  # leaves 1, 0
+        (4, 0): StopReason.ENV_ERROR,  # leaves 0, 1
+        (5, 0): StopReason.ENV_ERROR,  # with the next one: leaves none
+        (5, 1): StopReason.ENV_ERROR,
+    }
+    batch = [replace(t, stop_reason=ends.get((t.group, t.seed), t.stop_reason)) for t in batch]
+    assert GRPO(zero_variance="resample").redraw(batch, 1) == [1, 2, 5]
+
+
 class Played(Callback):
     """Stores the episodes and the metrics of each step."""
 

@@ -28,6 +28,7 @@ from hero_pl.losses.policy_gradient import ClippedPolicyGradient, Surrogate
 from hero_pl.losses.scores import Scores
 from hero_pl.objectives.base import LossOutput, Normalize, Objective, Step
 from hero_pl.policy.base import Policy
+from hero_pl.runs.records import evaluable
 from hero_pl.scalars import Scalar, mean, total
 from hero_pl.types import StopReason, Trajectory
 
@@ -248,13 +249,19 @@ class GRPO(_GroupObjective):
         return self.max_resample > 0
 
     def redraw(self, trajectories: Sequence[Trajectory], attempt: int) -> list[int]:
-        """Groups with equal rewards, until ``max_resample`` is reached."""
+        """Groups with equal rewards, until ``max_resample`` is reached.
+
+        Broken episodes are not in the loss, so their rewards do not count; a group with fewer than two others has
+        nothing to compare.
+        """
         if attempt > self.max_resample:
             return []
         rewards: dict[int, list[float]] = {}
         for trajectory in trajectories:
-            rewards.setdefault(trajectory.group, []).append(trajectory.reward)
-        return [group for group, values in rewards.items() if max(values) - min(values) <= EQUAL_REWARDS]
+            of_group = rewards.setdefault(trajectory.group, [])
+            if evaluable(trajectory):
+                of_group.append(trajectory.reward)
+        return [group for group, got in rewards.items() if len(got) < 2 or max(got) - min(got) <= EQUAL_REWARDS]
 
     def shape(self, rewards: Tensor, trajectories: Sequence[Trajectory]) -> Tensor:
         """Rewards with the penalty on length added."""
