@@ -95,9 +95,15 @@ def coefficients(
             "num_trajectories": num_trajectories,
             "mask": mask,
         }
-        parts = [coefficients(one, **where, constant=constant, reduce_sum=reduce_sum) for one in mode]
+        check_normalization(mode, constant)
+        constants = [constant if one == Normalization.SEQ_MEAN_TOKEN_SUM_NORM else None for one in mode]
+        parts = [
+            coefficients(one, **where, constant=own, reduce_sum=reduce_sum)
+            for one, own in zip(mode, constants, strict=True)
+        ]
         return torch.stack([share * part for share, part in zip(mode.values(), parts, strict=True)]).sum(0)
-    mode = check_normalization(mode, constant)
+    check_normalization(mode, constant)
+    mode = Normalization(mode)
     _check_tokens(turn, trajectory, weight, num_trajectories)
     weight = weight.detach()
     weight = weight if weight.dtype == torch.float64 else weight.float()
@@ -187,23 +193,27 @@ def _turns_per_trajectory(
     return torch.bincount(trajectory_of_turn, minlength=num_trajectories)
 
 
-def check_normalization(mode: Normalization | str, constant: float | None) -> Normalization:
-    """Return the mode, after checking it together with the constant.
+def check_normalization(mode: Mode, constant: float | None) -> None:
+    """Check one normalization, or several, together with the constant.
 
     Raises:
-        ConfigError: The mode is unknown, or the constant is missing, not positive, or not used by the mode.
+        ConfigError: A mode is unknown, or the constant is missing, not positive, or not used by any mode.
     """
-    if mode not in list(Normalization):
-        raise ConfigError(f"normalize={str(mode)!r}: expected one of {', '.join(Normalization)}.")
-    mode = Normalization(mode)
-    if mode is Normalization.SEQ_MEAN_TOKEN_SUM_NORM and not (
-        constant is not None and math.isfinite(constant) and constant > 0
-    ):
+    modes = [str(one) for one in mode] if isinstance(mode, Mapping) else [str(mode)]
+    for one in modes:
+        if one not in list(Normalization):
+            raise ConfigError(f"normalize={one!r}: expected one of {', '.join(Normalization)}.")
+    uses = Normalization.SEQ_MEAN_TOKEN_SUM_NORM
+    if uses in modes and not (constant is not None and math.isfinite(constant) and constant > 0):
         raise ConfigError(
-            f"normalize={mode} with constant={constant}: it divides by a fixed number of tokens per trajectory. "
+            f"normalize={uses} with constant={constant}: it divides by a fixed number of tokens per trajectory. "
             "Set the constant to the largest number of action tokens an episode may have."
         )
-    return mode
+    if uses not in modes and constant is not None:
+        raise ConfigError(
+            f"constant={constant} with normalize={' and '.join(modes)}: only {uses} divides by a constant. Remove the "
+            f"constant, or set normalize: {uses}."
+        )
 
 
 def _check_tokens(turn: Tensor, trajectory: Tensor, weight: Tensor, num_trajectories: int) -> None:

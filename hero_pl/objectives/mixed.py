@@ -27,7 +27,7 @@ from hero_pl.objectives.schedules import Schedule, scheduled
 from hero_pl.objectives.self_distillation import SelfDistillation
 from hero_pl.parts import Part
 from hero_pl.policy.base import Policy
-from hero_pl.scalars import Scalar, largest, mean
+from hero_pl.scalars import Scalar, largest, mean, total
 from hero_pl.types import Hint, Trajectory
 
 Rule: TypeAlias = Literal["advantage_reweight", "rlsd", "gap_magnitude", "turn_belief", "bayes_turn"]
@@ -140,7 +140,7 @@ class Credit(_WithPolicyGradient):
             multiplies it by the clipped ratio of teacher and student (RLSD). ``gap_magnitude`` uses the sign of the
             advantage and the magnitude of the gap (our own). ``turn_belief`` multiplies it by a factor from the change
             of the success probability (AgentOPSD). ``bayes_turn`` passes the sum of the gaps of each turn to the
-            estimator instead of a reward (PBSD).
+            estimator instead of a reward (PBSD); settings of the estimator that look at rewards are refused.
         policy_gradient: The estimator: ``PolicyGradient`` (default), ``GRPO`` or ``RLOO``.
         strength: For ``advantage_reweight``: largest relative change, in [0, 1). For ``rlsd`` and ``turn_belief``:
             weight of the teacher's factor, in [0, 1].
@@ -171,6 +171,13 @@ class Credit(_WithPolicyGradient):
             raise ConfigError(
                 "Credit has no distillation loss, so gate, blend and correction have no effect. Remove them."
             )
+        ignored = self.policy_gradient.of_rewards if rule == "bayes_turn" else []
+        if ignored:
+            raise ConfigError(
+                f"Credit(rule='bayes_turn') passes credits to the estimator instead of rewards, so "
+                f"{' and '.join(ignored)} of {type(self.policy_gradient).__name__} would have no effect. Remove this, "
+                "or use another rule."
+            )
         nothing = torch.zeros(0)  # the functions check their arguments
         reweighted_advantages(nothing, nothing, strength if rule == "advantage_reweight" else 0.0, scale)
         gap_magnitudes(nothing, nothing, cap)
@@ -188,9 +195,9 @@ class Credit(_WithPolicyGradient):
         """Score with the hinted teacher and compute advantages from gaps; other turns keep theirs or are masked."""
         estimator = self.policy_gradient
         if self.rule == "bayes_turn":  # the estimator sees credits instead of rewards
-            nothing, everything = [0.0] * len(trajectories), [1.0] * len(trajectories)
-            term = PolicyTerm(nothing, everything, estimator.normalize, estimator.constant)
-            metrics: dict[str, Scalar] = {}
+            weight = estimator.uncut(trajectories)
+            term = PolicyTerm([0.0] * len(weight), weight.tolist(), estimator.normalize, estimator.constant)
+            metrics: dict[str, Scalar] = {"rollout/masked_episodes": total((weight == 0.0).sum())}
         else:
             term, metrics = estimator.term(trajectories, reduce_sum)
         term = replace(term, teacher_only=self.rule in ("gap_magnitude", "bayes_turn"))

@@ -97,6 +97,16 @@ class PolicyGradient(Objective):
         """Rewards from which the advantages are computed."""
         return rewards
 
+    def uncut(self, trajectories: Sequence[Trajectory]) -> Tensor:
+        """``(trajectories,)`` weights: 0 for those that ``mask_truncated`` leaves out of the loss, else 1."""
+        cut = [self.mask_truncated and trajectory.stop_reason in CUT for trajectory in trajectories]
+        return 1.0 - torch.tensor(cut, dtype=torch.float64)
+
+    @property
+    def of_rewards(self) -> list[str]:
+        """Settings that look at the rewards of the episodes, beside the estimator itself."""
+        return [] if self.zero_variance == "keep" else [f"zero_variance={self.zero_variance}"]
+
     def term(
         self, trajectories: Sequence[Trajectory], reduce_sum: ReduceSum = lambda local: local
     ) -> tuple[PolicyTerm, dict[str, Scalar]]:
@@ -105,12 +115,9 @@ class PolicyGradient(Objective):
         groups = torch.tensor([trajectory.group for trajectory in trajectories], dtype=torch.long)
         shaped = self.shape(rewards, trajectories)
         advantages = self.advantages(shaped, groups, reduce_sum)
-        weight = torch.ones_like(advantages)
+        weight = self.uncut(trajectories)
         if self.zero_variance != "keep":
             weight = weight.masked_fill(self.without_signal(advantages, groups, shaped), 0.0)
-        cut = torch.tensor([trajectory.stop_reason in CUT for trajectory in trajectories], dtype=torch.bool)
-        if self.mask_truncated:
-            weight = weight.masked_fill(cut, 0.0)
         count = len({trajectory.group for trajectory in trajectories})
         metrics = {"rollout/frac_reward_zero_std": mean(frac_zero_std(rewards, groups), count)}
         metrics["rollout/masked_episodes"] = total((weight == 0.0).sum())
@@ -209,7 +216,10 @@ class GRPO(_GroupObjective):
         beta_kl: Weight of the k3 penalty toward the initial weights.
         zero_variance: Groups with equal rewards ``keep`` their tokens in the denominator, ``mask`` them out, or are
             replaced by groups of other tasks (``resample``, DAPO's dynamic sampling); groups that are still equal after
-            ``max_resample`` tries are masked out. Discarded turns count toward the turn budget.
+            ``max_resample`` tries are masked out. Discarded turns count toward the turn budget. Such groups have
+            advantage 0, so ``mask`` changes the denominator only. Where that is fixed
+            (``seq_mean_token_mean_keep_empty``, the default, and ``seq_mean_token_sum_norm``) the gradient is that of
+            ``keep``, without the passes over these groups and without their part of the penalty ``beta_kl``.
         max_resample: Maximum number of tries per batch.
         overlong: Penalty on episodes close to a length limit (DAPO).
         mask_truncated: Leave episodes out of the loss that ended at a limit.
@@ -242,6 +252,12 @@ class GRPO(_GroupObjective):
             )
         self.scale_rewards, self.overlong = scale_rewards, overlong
         self.max_resample = max_resample if zero_variance == "resample" else 0
+
+    @property
+    def of_rewards(self) -> list[str]:
+        """See :attr:`PolicyGradient.of_rewards`."""
+        of_groups = ["zero_variance=resample"] if self.redraws else super().of_rewards
+        return of_groups + ["overlong"] * (self.overlong is not None)
 
     @property
     def redraws(self) -> bool:

@@ -116,12 +116,8 @@ def check_blend(normalize: Normalize, blend: Blend | None, constant: float | Non
     """Check a blend of normalizations.
 
     Raises:
-        ConfigError: A constant is missing, or both normalizations are the same.
+        ConfigError: A constant is missing or not used, or both normalizations are the same.
     """
-    check_normalization(normalize, constant)
-    if blend is not None:
-        check_normalization(blend.toward, constant)
-        if blend.toward == normalize:
-            raise ConfigError(
-                f"blend: toward is {blend.toward}, the same as normalize. Set another one, or remove blend."
-            )
+    if blend is not None and blend.toward == normalize:
+        raise ConfigError(f"blend: toward is {blend.toward}, the same as normalize. Set another one, or remove blend.")
+    check_normalization(normalize if blend is None else {normalize: 0.5, blend.toward: 0.5}, constant)

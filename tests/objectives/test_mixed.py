@@ -1,6 +1,7 @@
 """Two losses on one batch, each over its own tokens; and advantages that the teacher shapes."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from hero_pl.losses.base import action_log_probabilities
 from hero_pl.losses.gates import SigmoidGap
 from hero_pl.objectives.base import Objective
 from hero_pl.objectives.mixed import Credit, Mixed
-from hero_pl.objectives.policy_gradient import GRPO, PolicyGradient
+from hero_pl.objectives.policy_gradient import GRPO, PolicyGradient, SoftOverlong
 from hero_pl.objectives.schedules import Blend, Schedule
 from hero_pl.objectives.self_distillation import SelfDistillation
 from hero_pl.policy.scripted import ScriptedPolicy
@@ -260,3 +261,33 @@ def test_micro_batches_of_the_teacher_do_not_change_the_credit(
 def test_credit_refuses_what_would_mislead(wrong, named) -> None:
     with pytest.raises(ConfigError, match=named):
         Credit(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "named"),
+    [
+        (lambda: PolicyGradient(zero_variance="mask"), "zero_variance=mask of PolicyGradient"),
+        (lambda: GRPO(zero_variance="mask"), "zero_variance=mask of GRPO"),
+        (lambda: GRPO(zero_variance="resample"), "zero_variance=resample of GRPO"),
+        (lambda: GRPO(overlong=SoftOverlong(8, 8)), "overlong of GRPO"),
+        (lambda: GRPO(zero_variance="resample", overlong=SoftOverlong(8, 8)), "zero_variance=resample and overlong"),
+    ],
+)
+def test_bug_746_settings_that_look_at_rewards_are_refused_where_there_are_none(estimator, named) -> None:
+    with pytest.raises(ConfigError, match=rf"bayes_turn.*{named}.* would have no effect"):
+        Credit("bayes_turn", estimator())
+    assert Credit("turn_belief", estimator()).rule == "turn_belief"
+
+
+@pytest.mark.parametrize("rule", ["bayes_turn", "gap_magnitude", "advantage_reweight"])
+def test_bug_746_every_rule_leaves_out_episodes_that_ended_at_a_limit(
+    bigrams: ScriptedPolicy, doubled: TeacherWeights, rule
+) -> None:
+    played = episodes(bigrams)
+    played[0] = replace(played[0], stop_reason=StopReason.MAX_TURNS)
+    for masked in (False, True):
+        estimator = GRPO(normalize="token_mean", mask_truncated=masked)
+        step = Credit(rule, estimator, **settings(doubled)).prepare(played, bigrams, lambda local: local)
+        of_cut = step.batch.coefficient[step.batch.trajectory == 0]
+        assert bool((of_cut > 0.0).any()) != masked
+        assert float(step.metrics["rollout/masked_episodes"]) == masked

@@ -171,10 +171,27 @@ def test_episodes_that_ended_at_a_limit_can_be_left_out(policy: ScriptedPolicy, 
 
 
 @pytest.mark.parametrize("make", [SelfDistillation, SFT, RLOO, GRPO, PolicyGradient])
-def test_a_constant_belongs_to_its_normalization(make: Callable[..., Objective]) -> None:
+def test_bug_746_a_constant_belongs_to_its_normalization(make: Callable[..., Objective]) -> None:
     with pytest.raises(ConfigError, match="constant"):
         make(normalize="seq_mean_token_sum_norm")
     make(normalize="seq_mean_token_sum_norm", constant=100.0)
+    with pytest.raises(ConfigError, match=r"constant=100.0 with normalize=token_mean: only seq_mean_token_sum_norm"):
+        make(normalize="token_mean", constant=100.0)
+
+
+@pytest.mark.parametrize(
+    ("normalize", "differs"),
+    [("seq_mean_token_mean_keep_empty", False), ("seq_mean_token_sum_norm", False), ("token_mean", True)],
+)
+def test_bug_746_masking_equal_groups_changes_only_denominators_that_are_not_fixed(
+    normalize, differs, policy: ScriptedPolicy
+) -> None:
+    constant = 7.0 if normalize == "seq_mean_token_sum_norm" else None
+    batch = [episode(policy, f"try {i}", float(i == 0), group=i // 2) for i in range(4)]
+    kept, masked = (GRPO(zero_variance=choice, normalize=normalize, constant=constant) for choice in ("keep", "mask"))
+    assert torch.equal(gradient(kept, policy, batch), gradient(masked, policy, batch)) != differs
+    steps = [one.prepare(batch, policy, lambda local: local) for one in (kept, masked)]
+    assert [len(step.batch.student) for step in steps] == [4, 2]  # the others are not scored
 
 
 def test_low_confidence_can_be_weighted_out_of_the_loss(policy: ScriptedPolicy) -> None:
