@@ -291,7 +291,7 @@ def _spent(path: Path) -> list[tuple[float, dict[str, float]]]:
             float(row["train/turns"]),
             {
                 **{name: float(row.get(column) or 0.0) for name, column in SPENT.items()},
-                "steps": 1.0 - float(row.get("train/skipped_steps") or 0.0),
+                "steps": float(row.get("train/updates") or 1.0 - float(row.get("train/skipped_steps") or 0.0)),
             },
         )
         for row in rows

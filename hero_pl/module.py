@@ -55,8 +55,8 @@ class HeroModule(lightning.LightningModule):
             that sampled the batch; the recorded log-probabilities remain those of the rollout.
         max_staleness: Maximum number of optimizer steps between the weights that sampled a batch and the weights that
             are trained on it. With more, an objective without a correction is refused.
-        max_broken_steps: Consecutive steps with a gradient that is not finite, after which the run ends. Each such step
-            is skipped, and the last batch is in ``broken_batch.jsonl``.
+        max_broken_steps: Consecutive batches with a gradient that is not finite, after which the run ends. The update
+            and the remaining ones of its batch are skipped, and the last batch is in ``broken_batch.jsonl``.
         max_idle_batches: Consecutive batches without an optimizer step, after which the run ends with an error; 0: no
             limit. No step is made if no turn is in the loss or the gradient is not finite. The first one warns.
     """
@@ -207,19 +207,11 @@ class HeroModule(lightning.LightningModule):
         metrics |= {"train/turns": largest(self.turns), "train/staleness": largest(stale)}
         metrics["train/broken_episodes"] = total(len(trajectories) - len(judged))
         metrics["train/quarantined_tasks"] = largest(getattr(data, "quarantined", 0))
-        outputs, updated = StepOutputs(), True
-        for _ in range(self.updates_per_batch):
-            if not updated:
-                break
-            outputs, updated = self._update(step)
-            if updated:
-                self.objective.after_step(self.policy)
-                self.policy.version += 1
-                self._send_weights()
-        metrics |= {**outputs.metrics(), "train/skipped_steps": largest(not updated)}
+        outputs, updates = self._updates(step)
+        metrics |= {**outputs.metrics(), "train/updates": largest(updates), "train/skipped_steps": largest(not updates)}
         metrics = over_ranks(metrics, self.trainer.world_size)
         self._log_step(metrics, len(trajectories))
-        if self.idle.count(updated, metrics, self.global_step) and self.trainer.is_global_zero:
+        if self.idle.count(updates > 0, metrics, self.global_step) and self.trainer.is_global_zero:
             warnings.warn(self.idle.message, stacklevel=2)
         self.last_records = step_records(judged, step, outputs, self.global_step)
         self.last_records += [Record("train", self.global_step, t) for t in trajectories if not evaluable(t)]
@@ -241,6 +233,22 @@ class HeroModule(lightning.LightningModule):
             HeroError: ``max_idle_batches`` consecutive batches had no optimizer step.
         """
         self.idle.check()
+
+    def _updates(self, step: Step) -> tuple[StepOutputs, int]:
+        """Make the optimizer steps on a batch, until one is skipped: outputs of the last one, and their number."""
+        outputs, updates = StepOutputs(), 0
+        while updates < self.updates_per_batch:
+            latest, updated = self._update(step)
+            if updated or not updates:
+                outputs = latest
+            if not updated:
+                return outputs, updates
+            updates += 1
+            self.objective.after_step(self.policy)
+            self.policy.version += 1
+            self._send_weights()
+        self.broken_steps = 0
+        return outputs, updates
 
     def _update(self, step: Step) -> tuple[StepOutputs, bool]:
         """Backward over all micro-batches, then step; skipped without tokens or with a non-finite gradient."""
@@ -264,7 +272,6 @@ class HeroModule(lightning.LightningModule):
             optimizer.zero_grad()
             self.broken_steps += 1
             return outputs, False
-        self.broken_steps = 0
         optimizer.step()
         schedule: Any = self.lr_schedulers()
         schedule.step()
@@ -310,7 +317,7 @@ class HeroModule(lightning.LightningModule):
         if folder is not None and self.trainer.is_global_zero:
             append_records(folder / "broken_batch.jsonl", self.last_records)
         return PolicyError(
-            f"The gradient was not finite in {self.broken_steps} steps in a row; their updates were skipped. "
+            f"The gradient was not finite in {self.broken_steps} batches in a row; their updates were skipped. "
             + (f"The last batch is in {folder / 'broken_batch.jsonl'}. " if folder else "")
             + "Lower model.lr or model.clip, or look for weights or rewards that are not finite."
         )
@@ -319,7 +326,8 @@ class HeroModule(lightning.LightningModule):
         before, self.last_metrics = self.last_metrics, measured(metrics)
         # Lightning repeats the last value of a metric that a step omits, which would look like a measurement
         gone = dict.fromkeys(before.keys() - self.last_metrics.keys(), math.nan)
-        self.log_dict({**gone, **self.last_metrics}, batch_size=episodes)
+        place = {"step": float(self.global_step), "epoch": float(self.current_epoch)}  # else the number of the batch
+        self.log_dict({**gone, **self.last_metrics, **place}, batch_size=episodes)
         bar = {"success": self.last_metrics.get("rollout/success", math.nan), "turns": float(self.turns)}
         self.log_dict(bar, prog_bar=True, logger=False, batch_size=episodes)
 
@@ -346,7 +354,8 @@ class HeroModule(lightning.LightningModule):
     def _log_evaluation(self, stage: str, trajectories: list[Trajectory]) -> dict[str, Any]:
         result = summarize(trajectories, self.policy.dialect)
         values = {f"{stage}/{name}": value for name, value in logged(result).items()}
-        self.log_dict({**values, "train/turns": float(self.turns)}, batch_size=len(trajectories))
+        place = {"step": float(self.global_step)} if self.trainer.state.fn == TrainerFn.FITTING else {}
+        self.log_dict({**values, **place, "train/turns": float(self.turns)}, batch_size=len(trajectories))
         return result
 
     # -- checkpoints -------------------------------------------------------------------------------------------

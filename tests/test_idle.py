@@ -1,6 +1,9 @@
 """Batches from which nothing is learned are reported at once, and end the run when there are too many in a row."""
 
 import csv
+import math
+import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,7 +11,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger
 
 from hero_pl.callbacks.turn_budget import TurnBudget
-from hero_pl.errors import HeroError
+from hero_pl.errors import HeroError, PolicyError
 from hero_pl.objectives.policy_gradient import PolicyGradient
 from hero_pl.objectives.self_distillation import SelfDistillation
 from hero_pl.pocket.shop.reflector import ShopRules
@@ -91,3 +94,41 @@ def test_a_gradient_that_is_not_finite_is_reported_as_the_reason(tiny_module, ti
         pytest.raises(HeroError, match="in 1 batches in a row"),
     ):
         fit(module, tiny_data(), 1)
+
+
+class LaterBroken(SelfDistillation):
+    """The gradient of every second update of a batch is not finite."""
+
+    def prepare(self, *args):
+        self.updates = 0
+        return super().prepare(*args)
+
+    def after_step(self, policy):
+        self.updates += 1
+        super().after_step(policy)
+
+    def loss(self, policy, micro):
+        out = super().loss(policy, micro)
+        return replace(out, loss=out.loss * torch.nan) if self.updates == 1 else out
+
+
+def test_bug_747_a_later_update_that_is_skipped_does_not_hide_the_earlier_one(tiny_module, tiny_data, fit):
+    module = tiny_module(LaterBroken(reflector=ShopRules()), updates_per_batch=3, max_staleness=2, max_broken_steps=3)
+    seen = Seen()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="Nothing was learned")
+        with pytest.raises(PolicyError, match="not finite in 3 batches in a row"):
+            fit(module, tiny_data(), 9, callbacks=[seen])
+    assert module.policy.version == 3
+    assert len(seen.kept) == 2  # the third one ends the run
+    for row in seen.kept:
+        assert (row["train/updates"], row["train/skipped_steps"]) == (1.0, 0.0)
+        assert math.isfinite(row["train/loss"])
+        assert math.isfinite(row["train/grad_norm"])
+
+
+def test_every_update_of_a_batch_is_counted(tiny_module, tiny_data, fit):
+    module, seen = tiny_module(updates_per_batch=3, max_staleness=2), Seen()
+    fit(module, tiny_data(), 6, callbacks=[seen])
+    assert [(row["train/updates"], row["train/skipped_steps"]) for row in seen.kept] == [(3.0, 0.0)] * 2
+    assert module.broken_steps == 0

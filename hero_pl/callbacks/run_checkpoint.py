@@ -122,7 +122,8 @@ class RunCheckpoint(lightning.Callback):
         """Add the settings and the sizes of the run's files."""
         folder = run_folder(trainer)
         # Lightning writes the metrics of this step later; the checkpoint includes the step, so it needs its metrics
-        row = {name: float(value) for name, value in trainer.logged_metrics.items()} if trainer.training else {}
+        metrics = trainer.logged_metrics if trainer.training else {}
+        row = {name: float(value) for name, value in metrics.items() if not name.startswith("val/")}  # of another row
         checkpoint["run"] = {"settings": self.settings, "files": sizes(folder) if folder else {}, "row": row}
 
     def on_load_checkpoint(self, trainer: lightning.Trainer, module: Any, checkpoint: dict[str, Any]) -> None:
@@ -137,9 +138,9 @@ class RunCheckpoint(lightning.Callback):
             return
         for line in cut_back(folder, checkpoint["run"]["files"]):
             rank_zero_info(line)
-        row, batches = checkpoint["run"]["row"], checkpoint["loops"]["fit_loop"]["epoch_loop.state_dict"]
-        if row and trainer.logger is not None:
-            trainer.logger.log_metrics({**row, "epoch": checkpoint["epoch"]}, step=batches["_batches_that_stepped"])
+        row = {"epoch": checkpoint["epoch"], "step": checkpoint["global_step"], **checkpoint["run"]["row"]}
+        if checkpoint["run"]["row"] and trainer.logger is not None:
+            trainer.logger.log_metrics(row, step=int(row.pop("step")))
             trainer.logger.save()
 
     def _take(self, trainer: lightning.Trainer) -> None:

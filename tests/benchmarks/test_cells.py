@@ -189,6 +189,16 @@ def test_tokens_and_steps_are_summed_up_to_each_budget(tmp_path: Path) -> None:
     assert [points["20"][name] for name in columns] == [72, 24, 330, 2]
 
 
+def test_with_several_updates_per_batch_steps_are_optimizer_steps(tmp_path: Path) -> None:
+    results = {"20": {"turns_used": 24, "success": 0.5, "turns": 5.0}}
+    (tmp_path / "summary.json").write_text(json.dumps({"curve": results}))
+    (tmp_path / "metrics.csv").write_text(
+        "step,train/turns,rollout/action_tokens,train/updates,train/skipped_steps\n"
+        "3,6,20,3.0,0\n3,12,22,0.0,1\n5,18,30,2.0,0\n5,24,30,,0\n"  # the last row is of a version without the column
+    )
+    assert curve(tmp_path)["20"]["steps"] == 6
+
+
 def numbers(cell: Cell, out: Path) -> list[dict[str, Any]]:
     """Results of a cell, without times."""
     assert (result_of(cell, out) or {})["status"] == "done", (cell.folder(out) / "log.txt").read_text()

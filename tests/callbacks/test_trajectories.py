@@ -1,10 +1,15 @@
 """A run prints its folder when it ends."""
 
+import csv
+
 import pytest
 from lightning.pytorch.loggers import CSVLogger
 
 from hero_pl.callbacks.held_out import HeldOut
+from hero_pl.callbacks.run_checkpoint import RunCheckpoint
+from hero_pl.callbacks.run_logger import RunLogger
 from hero_pl.callbacks.trajectories import TrajectoryLog
+from hero_pl.runs.records import read_records
 
 
 @pytest.mark.parametrize(
@@ -30,3 +35,30 @@ def test_a_run_whose_evaluation_names_the_folder_does_not_name_it_again(tiny_mod
 def test_a_run_without_a_logger_has_no_folder_to_name(tiny_module, tiny_data, fit, capsys):
     fit(tiny_module(), tiny_data(), 1, callbacks=[TrajectoryLog()])
     assert "The run is in" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("updates", [1, 2])
+def test_bug_747_rows_evaluations_and_episodes_name_the_same_steps(updates, tiny_module, tiny_data, fit, tmp_path):
+    def run(steps, ckpt_path=None):
+        module = tiny_module(updates_per_batch=updates, max_staleness=updates - 1)
+        callbacks = [TrajectoryLog(), RunCheckpoint(1, keep=9), HeldOut(2, at_turns=[12])]
+        logger = RunLogger(str(tmp_path), "run", "v")
+        logger.resumed = ckpt_path is not None
+        more = {"limit_train_batches": 2, "limit_val_batches": 1, "num_sanity_val_steps": 0}
+        fit(module, tiny_data(eval_episodes=2), steps * updates, ckpt_path, callbacks=callbacks, logger=logger, **more)
+
+    run(3)
+    run(4, tmp_path / "run" / "v" / "checkpoints" / f"step={3 * updates}.ckpt")
+    with (tmp_path / "run" / "v" / "metrics.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    steps = {
+        name: [int(row["step"]) / updates for row in rows if row.get(name)]
+        for name in ("train/loss", "test/success", "val/success")
+    }
+    assert steps == {"train/loss": [1, 2, 3, 4], "test/success": [0, 2, 4], "val/success": [2, 4]}
+    assert [float(row["train/turns"]) for row in rows] == [6.0 * int(row["step"]) / updates for row in rows]
+    assert [int(float(row["epoch"])) for row in rows if row["train/loss"]] == [0, 0, 1, 1]
+    records = read_records(tmp_path / "run" / "v" / "trajectories.jsonl")
+    played = [(record.stage, record.step / updates) for record in records]
+    expected = [("test", 0), ("train", 1), ("train", 2), ("test", 2), ("train", 3), ("train", 4), ("test", 4)]
+    assert list(dict.fromkeys(one for one in played if one[0] != "validate")) == expected
