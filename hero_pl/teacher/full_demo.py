@@ -133,7 +133,7 @@ class FullDemoTeacher(Teacher):
         return {name: total(count) for name, count in self.counts.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """Number of batches (which determines the next draw), buffer, and the expert's state."""
+        """Number of batches (which determines the next draw) and buffer; an expert has no state."""
         return {"calls": self.calls, "buffer": [asdict(demonstration) for demonstration in self.buffer]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
