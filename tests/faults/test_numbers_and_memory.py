@@ -37,7 +37,7 @@ def test_a_gradient_that_is_no_number_changes_no_weight(run):
 
 def test_so_many_of_them_in_a_row_end_the_run_with_state_and_batch_kept(run, newest, tiny_module, tmp_path):
     module = tiny_module(Faulty({3, 4, 5, 6}, not_a_number), max_broken_steps=3)
-    with pytest.raises(PolicyError, match=r"not finite in 3 steps in a row.*broken_batch\.jsonl"):
+    with pytest.raises(PolicyError, match=r"not finite in 3 batches in a row.*broken_batch\.jsonl"):
         run("run", module=module, steps=9)
     records = list(read_records(tmp_path / "run" / "broken_batch.jsonl"))
     assert [turn.action_ids for record in records for turn in record.trajectory.turns]
