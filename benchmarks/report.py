@@ -2,7 +2,7 @@
 
     python benchmarks/report.py                    rewrite the tables of docs/ and README.md
     python benchmarks/report.py --check            only list tables that differ; exit status 1 if there are any
-    python benchmarks/report.py --draw CSV PNG     draw the curves of a results.csv, or of some --methods and --bases
+    python benchmarks/report.py --draw CSV PNG     draw the curves of a results.csv, or of some --methods, --budgets, --bases
 
 A table is between two comments. The first gives a file, a kind of table and optional settings; the second ends it:
 
@@ -154,11 +154,12 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="write nothing; exit status 1 if a table differs")
     parser.add_argument("--draw", nargs=2, type=Path, metavar=("CSV", "PNG"), help="draw curves instead")
     parser.add_argument("--methods", help="with --draw: only these, separated by commas")
+    parser.add_argument("--budgets", help="with --draw: only these budgets, separated by commas")
     parser.add_argument("--bases", help="with --draw: only these base policies, separated by commas")
     parser.add_argument("documents", nargs="*", type=Path, default=[ROOT / name for name in DOCUMENTS])
     args = parser.parse_args()
     if args.draw:
-        chosen = {"methods": args.methods, "bases": args.bases}
+        chosen = {"methods": args.methods, "budgets": args.budgets, "bases": args.bases}
         draw(select(read_rows(args.draw[0]), {key: value for key, value in chosen.items() if value}), args.draw[1])
         return
     stale = []

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import math
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -88,8 +89,8 @@ def arms(rows: Sequence[Row]) -> dict[tuple[str, str], str]:
         for method in distinct(rows, "method")
         for rate in distinct(of(rows, method=method), "lr")
     }
-    several = len(found) > len({method for method, _ in found})
-    return {arm: f"{name}, {arm[1]}" if several and arm[1] else name for arm, name in found.items()}
+    counts = Counter(method for method, rate in found if rate)
+    return {arm: f"{name}, {arm[1]}" if counts[arm[0]] > 1 and arm[1] else name for arm, name in found.items()}
 
 
 def of_arm(rows: Iterable[Row], method: str, rate: str) -> list[Row]:
