@@ -70,9 +70,14 @@ class KeptRows:
 
 
 def trunks_of(rows: Sequence[KeptRow], trajectories: Sequence[Trajectory]) -> tuple[Trunk, ...]:
-    """The conversations that contain a trajectory up to its last decision, as trunks with its number."""
+    """The conversations that contain a trajectory up to its last decision, as trunks with its number.
+
+    A trajectory without a turn (its first message did not fit) has none.
+    """
     found = []
     for number, trajectory in enumerate(trajectories):
+        if not trajectory.turns:
+            continue
         ids = trajectory.turns[-1].prompt_ids
         row = next((row for row in rows if row.ids[: len(ids)] == ids), None)
         if row is not None:

@@ -99,6 +99,16 @@ def test_the_reviewer_has_run_what_the_teacher_takes(played: Any) -> None:
         assert all(states.shape[2] == len(trunk.row.ids) for both in trunk.states for states in both)
 
 
+def test_bug_750_an_episode_without_a_turn_has_no_trunk_and_ends_nothing(played: Any) -> None:
+    policy, trajectories = played()
+    objective = objective_of()
+    alone = objective.loss(policy, prepared(objective, policy, trajectories).batch).loss
+    too_long = replace(trajectories[0], turns=())  # its first message does not fit
+    batch = prepared(objective, policy, [trajectories[0], too_long, *trajectories[1:]]).batch
+    assert [trunk.row.trajectory for trunk in batch.teacher_trunks] == [0, 2, 3]
+    torch.testing.assert_close(objective.loss(policy, batch).loss, alone)
+
+
 @pytest.mark.parametrize("how", HOW)
 def test_keys_and_values_of_other_weights_would_change_the_loss(how: Any, played: Any) -> None:
     policy, trajectories = played()

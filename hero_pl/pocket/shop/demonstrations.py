@@ -191,13 +191,14 @@ def taught_rows(
 ) -> list[Trajectory]:
     """Convert episodes to rows: each episode (followed by its review with ``reviews``) and its hint-following rows.
 
-    Rows are sorted by length, so that micro-batches have little padding.
+    Rows are sorted by length, so that micro-batches have little padding. An episode without a turn (its first message
+    did not fit) stays one, so that it is counted.
     """
     rows: list[Trajectory] = []
     for trajectory, reflection in zip(played, rules.reflect(played, None), strict=True):
-        rows.append(with_review(trajectory, reflection, dialect) if reviews else trajectory)
+        rows.append(with_review(trajectory, reflection, dialect) if reviews and trajectory.turns else trajectory)
         rows += branches(trajectory, reflection, dialect, random.Random(trajectory.seed))
-    return sorted(rows, key=lambda row: len(row.turns[-1].prompt_ids))
+    return sorted(rows, key=lambda row: len(row.turns[-1].prompt_ids) if row.turns else 0)
 
 
 def check_chances(owner: Demonstrations, **chances: float) -> None:

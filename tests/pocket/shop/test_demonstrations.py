@@ -53,6 +53,14 @@ def test_acting_reviewing_and_hinted_rows_occur_in_all_modes(made):
     assert any(not then and diagnosed for then, diagnosed, _ in modes), "diagnosis alone"
 
 
+def test_bug_750_an_episode_whose_first_message_does_not_fit_ends_no_warm_up(tiny_policy):
+    policy = tiny_policy(max_length=16)
+    policy.load()
+    collector = Collector(ENV, split="warmup")
+    rows = ShopDemonstrations().make([EpisodeSpec(collector.task_ids[0], 0, 0)], policy.dialect, collector)
+    assert [(row.turns, row.stop_reason.value) for row in rows] == [((), "context_full")]
+
+
 def test_without_branches_and_reviews_nothing_but_acting_is_shown(made):
     policy, rows = made(branches=0, reviews=False)
     assert len(rows) == 40
