@@ -58,7 +58,8 @@ class HeroModule(lightning.LightningModule):
         max_broken_steps: Consecutive batches with a gradient that is not finite, after which the run ends. The update
             and the remaining ones of its batch are skipped, and the last batch is in ``broken_batch.jsonl``.
         max_idle_batches: Consecutive batches without an optimizer step, after which the run ends with an error; 0: no
-            limit. No step is made if no turn is in the loss or the gradient is not finite. The first one warns.
+            limit. No step is made if no turn is in the loss or the gradient is not finite. The first one warns. Unless
+            it is 0, a shorter run without any step ends with an error, too.
     """
 
     def __init__(
@@ -233,6 +234,14 @@ class HeroModule(lightning.LightningModule):
             HeroError: ``max_idle_batches`` consecutive batches had no optimizer step.
         """
         self.idle.check()
+
+    def on_train_end(self) -> None:
+        """End a run in which nothing was learned with an error, after the callbacks have written its files.
+
+        Raises:
+            HeroError: There was no optimizer step in the whole run.
+        """
+        self.idle.check_run(self.global_step, self.objective.rewards_alone)
 
     def _updates(self, step: Step) -> tuple[StepOutputs, int]:
         """Make the optimizer steps on a batch, until one is skipped: outputs of the last one, and their number."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -57,6 +58,8 @@ class IdleBatches:
 
     def __init__(self, most: int) -> None:
         self.most, self.in_a_row = most, 0
+        self.broken = False
+        """Whether a gradient was not finite."""
         self.message = ""
         """Message about the latest one; empty before the first."""
 
@@ -71,7 +74,9 @@ class IdleBatches:
         self.in_a_row = 0 if updated else self.in_a_row + 1
         if updated:
             return False
-        reason = "its gradient is not finite" if "train/grad_norm" in metrics else "no turn of it is in the loss"
+        broken = "train/grad_norm" in metrics
+        reason = "its gradient is not finite" if broken else "no turn of it is in the loss"
+        self.broken |= broken
         counts = {name: float(m) for name, m in metrics.items() if m.how == "sum" and float(m) > 0.0}
         listed = ", ".join(f"{name} {value:g}" for name, value in counts.items())
         first = not self.message
@@ -89,6 +94,28 @@ class IdleBatches:
                 f"No optimizer step in {self.in_a_row} batches in a row; the run ends. {self.message} See the episodes "
                 "with: hero_pl view RUN. To continue anyway, set model.max_idle_batches: 0."
             )
+
+    def check_run(self, steps: int, excused: bool) -> None:
+        """Say at the end that nothing was learned in the whole run, however short it was.
+
+        Args:
+            steps: Number of optimizer steps of the run, with those before it was resumed.
+            excused: Whether rewards that give no signal can be the reason. Of methods that learn from rewards alone
+                this is a result, to be compared with others, so it is only a warning.
+
+        Raises:
+            HeroError: There were batches, and no optimizer step.
+        """
+        if steps or not self.in_a_row or not self.most:
+            return
+        said = f"No optimizer step in the whole run of {self.in_a_row} batches. {self.message}"
+        if excused and not self.broken:
+            warnings.warn(said, stacklevel=2)
+            return
+        raise HeroError(
+            f"{said} Its files are complete; see the episodes with: hero_pl view RUN. If this is what you expect, set "
+            "model.max_idle_batches: 0."
+        )
 
 
 def step_records(trajectories: list[Trajectory], step: Step, outputs: StepOutputs, number: int) -> list[Record]:

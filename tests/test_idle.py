@@ -40,7 +40,8 @@ class Silent(Reflector):
 
 
 def test_a_batch_with_nothing_to_learn_says_at_once_why_in_counts(tiny_module, tiny_data, fit):
-    module, data = tiny_module(SelfDistillation(reflector=Silent())), tiny_data(limits=Limits(max_turns=1))
+    module = tiny_module(SelfDistillation(reflector=Silent()), max_idle_batches=0)
+    data = tiny_data(limits=Limits(max_turns=1))
     with pytest.warns(
         UserWarning, match=r"no turn of it is in the loss\. Its counts: .*hero/unhinted_turns 2"
     ) as warned:
@@ -59,6 +60,68 @@ def test_bug_55_a_run_in_which_nothing_is_learned_ends_with_an_error(budget, tin
     ):
         fit(module, data, 3, callbacks=[TurnBudget(budget), seen], limit_train_batches=6, max_epochs=1)
     assert (data.steps, len(seen.records), module.policy.version) == (3, 3, 0)  # the last batch is written, too
+
+
+@pytest.mark.filterwarnings("ignore:Nothing was learned from the batch")
+def test_bug_752_a_short_run_without_any_step_ends_with_an_error_after_its_files_are_written(
+    tiny_module, tiny_data, fit
+):
+    class Written(Callback):
+        ended = False
+
+        def on_train_end(self, *args):
+            self.ended = True
+
+    module, written = tiny_module(SelfDistillation(reflector=Silent())), Written()
+    with pytest.raises(
+        HeroError, match=r"No optimizer step in the whole run of 2 batches.*hero/unhinted_turns.*: 0\."
+    ):
+        fit(module, tiny_data(), 3, callbacks=[written], limit_train_batches=2, max_epochs=1)
+    assert written.ended
+    fit(
+        tiny_module(SelfDistillation(reflector=Silent()), max_idle_batches=0),
+        tiny_data(),
+        3,
+        limit_train_batches=2,
+        max_epochs=1,
+    )
+    fit(tiny_module(SelfDistillation(reflector=Silent())), tiny_data(), 3, limit_train_batches=0, max_epochs=1)
+
+
+class Rewards(PolicyGradient):
+    """Every reward is the same, and leaves its episode out."""
+
+    def __init__(self):
+        super().__init__("none", zero_variance="mask")
+
+    def shape(self, rewards, trajectories):
+        return rewards * 0.0
+
+
+@pytest.mark.filterwarnings("ignore:Nothing was learned from the batch")
+def test_bug_752_rewards_without_a_signal_are_a_result_of_methods_that_learn_from_nothing_else(
+    tiny_module, tiny_data, fit
+):
+    module = tiny_module(Rewards())
+    with pytest.warns(UserWarning, match=r"the whole run of 2 batches.*rollout/masked_episodes"):
+        fit(module, tiny_data(), 3, limit_train_batches=2, max_epochs=1)
+    module.idle.broken = True  # a gradient that is not finite is nobody's result
+    with pytest.raises(HeroError, match="No optimizer step in the whole run"):
+        module.idle.check_run(0, module.objective.rewards_alone)
+
+
+class StopAtTwo(Callback):
+    def on_train_batch_end(self, trainer, *args):
+        trainer.should_stop = trainer.lightning_module.idle.in_a_row == 2
+
+
+def test_bug_752_steps_before_a_run_was_resumed_count(tiny_module, tiny_data, fit, tmp_path):
+    path = tmp_path / "one.ckpt"
+    fit(tiny_module(SelfDistillation(reflector=ShopRules())), tiny_data(), 1).save_checkpoint(path)
+    module = tiny_module(SelfDistillation(reflector=Silent()))
+    with pytest.warns(UserWarning, match="Nothing was learned from the batch after step 1"):
+        fit(module, tiny_data(), 9, path, callbacks=[StopAtTwo()])
+    assert module.idle.in_a_row == 2
 
 
 class EveryOther(Silent):

@@ -72,6 +72,11 @@ class Objective(ABC):
         """How many of the latest episodes :meth:`prepare` goes on with under the weights that played them."""
         return 0
 
+    @property
+    def rewards_alone(self) -> bool:
+        """Whether nothing but rewards decides what is learned, so that a run without any signal is a result."""
+        return False
+
     def check(self, group_size: int) -> None:  # noqa: B027
         """Refuse invalid settings, before any model is loaded.
 

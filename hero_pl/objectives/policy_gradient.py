@@ -85,6 +85,11 @@ class PolicyGradient(Objective):
         """True: its ratio and its clipping are the correction."""
         return True
 
+    @property
+    def rewards_alone(self) -> bool:
+        """True: groups with equal rewards can be left out."""
+        return True
+
     def advantages(self, rewards: Tensor, groups: Tensor, reduce_sum: ReduceSum = lambda local: local) -> Tensor:
         """One advantage per trajectory; ``reduce_sum`` sums over ranks."""
         return self.baseline.advantages(rewards, reduce_sum)

@@ -39,6 +39,11 @@ class SFT(Objective):
         """True: labels need not be samples of the student."""
         return True
 
+    @property
+    def rewards_alone(self) -> bool:
+        """Whether trajectories are selected by reward; then there may be none."""
+        return self.reward_threshold is not None
+
     def prepare(self, trajectories: Sequence[Trajectory], policy: Policy, reduce_sum: ReduceSum) -> Step:
         """Select trajectories; exact duplicates count once when selecting by reward."""
         kept: set[int] = set()
