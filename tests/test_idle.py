@@ -73,9 +73,7 @@ def test_bug_752_a_short_run_without_any_step_ends_with_an_error_after_its_files
             self.ended = True
 
     module, written = tiny_module(SelfDistillation(reflector=Silent())), Written()
-    with pytest.raises(
-        HeroError, match=r"No optimizer step in the whole run of 2 batches.*hero/unhinted_turns.*: 0\."
-    ):
+    with pytest.raises(HeroError, match=r"No optimizer step in the whole run of 2 batches.*hero/unhinted_turns.*: 0\."):
         fit(module, tiny_data(), 3, callbacks=[written], limit_train_batches=2, max_epochs=1)
     assert written.ended
     fit(

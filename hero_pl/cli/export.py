@@ -13,7 +13,8 @@ from hero_pl.errors import ConfigError, HeroError
 from hero_pl.export.hub import check_license, check_name, push
 from hero_pl.export.model_card import Exported, write_model_card
 from hero_pl.export.settings import method
-from hero_pl.runs.folders import MOST_LISTED, must_exist
+from hero_pl.export.target import CURE
+from hero_pl.runs.folders import MOST_LISTED, must_be_new, must_exist
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ def export(source: Path, target: Destination, config: str | Path | None = None) 
     Args:
         source: A checkpoint, or a run folder (or a folder with one run below it), of which the newest intact one is
             taken.
-        target: Folder to write to.
+        target: Folder to write to; new or empty.
         config: Configuration of the run; default: the one in its folder.
 
     Returns:
@@ -45,9 +46,7 @@ def export(source: Path, target: Destination, config: str | Path | None = None) 
         ConfigError: Something is named that cannot be used; nothing was written.
         HeroError: The configuration or the checkpoint is missing or damaged, or the upload failed.
     """
-    there = next((path for path in (target.folder, *target.folder.parents) if path.exists()), target.folder)
-    if there.is_file():
-        raise ConfigError(f"{there} is a file, and the weights go into a folder. Name another one, or a new one.")
+    must_be_new(target.folder, CURE)
     if target.hub:
         check_name(target.hub)
     check_license(target.license)

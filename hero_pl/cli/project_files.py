@@ -7,6 +7,7 @@ import keyword
 from pathlib import Path
 
 from hero_pl.errors import ConfigError
+from hero_pl.runs.folders import must_be_new
 
 TEMPLATES = Path(__file__).parent / "project"
 
@@ -31,8 +32,7 @@ def write_project(folder: Path) -> list[Path]:
             f"The folder {folder} would make a Python module {name!r}, which cannot be the name of one. Take letters, "
             "digits and underscores, a letter first, for example my_env."
         )
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        raise ConfigError(f"{folder} exists and is not empty. Name a new folder.")
+    must_be_new(folder, "Name a new folder.")
     known = importlib.util.find_spec(name)
     if known is not None and known.origin is not None:  # an empty folder of that name is a module without an origin
         raise ConfigError(f"There is a Python module {name!r} already. Take another name, for example my_{name}.")

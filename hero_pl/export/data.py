@@ -14,6 +14,7 @@ from hero_pl.errors import ConfigError, HeroError
 from hero_pl.export.defuse import Defuser
 from hero_pl.export.messages import answer, as_call, conversation, instead, reply, takes_calls, tools
 from hero_pl.reflection.target import canonical_action
+from hero_pl.runs.folders import must_be_new
 from hero_pl.runs.jsonl import append_lines
 from hero_pl.runs.records import Record, evaluable, read_records, succeeded
 from hero_pl.types import FinishReason, Trajectory, Turn
@@ -74,12 +75,11 @@ def write_data(records: Path, out: Path, selection: Selection, control: Iterable
         control: Control tokens of the run's tokenizer.
 
     Raises:
-        ConfigError: The folder already has such a file.
+        ConfigError: The folder has files already, or cannot be written.
         HeroError: The records cannot be read, or they give no row.
     """
+    must_be_new(out, "Name another folder with --out, or remove it.")
     target = out / DATA_FILE
-    if target.exists():
-        raise ConfigError(f"{target} exists already. Name another folder with --out, or remove it.")
     written, safe = Written(), Defuser(control)
     calls = any(takes_calls(record.trajectory) for record in read_records(records))
     wanted = _of_stage(read_records(records), selection.stage, written)

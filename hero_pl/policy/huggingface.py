@@ -186,12 +186,19 @@ class HuggingFacePolicy(Policy):
             merge: Add an adapter to the weights and write the whole model. This is always done, with a warning, where
                 nobody could load the adapter: there is no base model in a file, or it is a GGUF file.
             sampling: Sampling settings for ``generation_config.json``, which also has the end-of-turn ids.
+
+        Raises:
+            PolicyError: The folder holds a whole model where an adapter would be written, or the reverse: both would
+                be loaded. Or it cannot be written.
         """
         alone = self.pretrained is not None and not gguf.is_gguf(self.pretrained)
         merged = self.lora is not None and (merge or not alone)
         network = self.need_network("saving").plain()
         if network is None:
             return
+        other = "config.json" if self.lora is not None and not merged else "adapter_config.json"
+        if (folder / other).exists():
+            raise PolicyError(f"{folder} has a {other} of other weights, which would be loaded, too. Name a new one.")
         if merged and not merge:
             why = "a GGUF file takes no adapter" if self.pretrained else "random weights are no base model to load"
             warnings.warn(f"The adapter is merged into the weights of {folder}: {why}.", stacklevel=2)

@@ -1,8 +1,10 @@
-"""Check paths given by the user, and find the records of one run."""
+"""Check paths given by the user, to read or to write, and find the records of one run."""
 
 from __future__ import annotations
 
 import difflib
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -38,6 +40,59 @@ def must_exist(path: Path, kind: Literal["file", "folder", "run", "checkpoint"],
     hint = f" Did you mean {path.parent / near[0]}?" if near else ""
     named = kind if kind != "run" else "file" if path.suffix else "folder"
     raise ConfigError(f"There is no {named} {path}.{hint} {cure}")
+
+
+def must_be_new(folder: Path, cure: str) -> None:
+    """Raise if files cannot be written to a folder without mixing them with others; nothing is made.
+
+    Args:
+        folder: New or empty; hidden entries, such as ``.git``, may be there.
+        cure: End of the message: what to do instead.
+
+    Raises:
+        ConfigError: It has files, a file is in the way, or it cannot be written.
+    """
+    there = _nearest(folder, cure)
+    if there == folder and any(not path.name.startswith(".") for path in folder.iterdir()):
+        raise ConfigError(f"{folder} exists and is not empty. {cure}")
+
+
+def must_be_writable(path: Path, cure: str, suffixes: Sequence[str] = ()) -> None:
+    """Make the folder of an output file, and raise if the file cannot be written; call it before the work begins.
+
+    Args:
+        path: Path given by the user.
+        cure: End of the message: what to do instead.
+        suffixes: Accepted endings of the name; default: any.
+
+    Raises:
+        ConfigError: The path is a folder, has another ending, or cannot be written.
+    """
+    if suffixes and path.suffix.lower() not in suffixes:
+        raise ConfigError(f"{path}: expected a name that ends with {' or '.join(suffixes)}. {cure}")
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder; expected a file. {cure}")
+    _nearest(path.parent, cure)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{path.parent} cannot be made: {error.strerror or error}. {cure}") from error
+    if path.exists() and not os.access(path, os.W_OK):
+        raise ConfigError(f"{path} cannot be written. {cure}")
+
+
+def _nearest(folder: Path, cure: str) -> Path:
+    """The folder, or the first one above it that exists.
+
+    Raises:
+        ConfigError: A file is in the way, or it cannot be written.
+    """
+    there = next((path for path in (folder, *folder.parents) if path.exists()), Path())
+    if not there.is_dir():
+        raise ConfigError(f"{there} is a file; expected a folder. {cure}")
+    if not os.access(there, os.W_OK):
+        raise ConfigError(f"{there} cannot be written. {cure}")
+    return there
 
 
 def one_run(run: Path) -> Path:

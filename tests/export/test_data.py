@@ -221,13 +221,13 @@ def test_bug_732_the_words_of_a_reply_are_those_that_its_parser_left(text, words
     assert message["tool_calls"][0]["function"] == {"name": "find", "arguments": {"id": 3}}
 
 
-def test_a_run_without_such_rows_and_a_folder_that_is_taken_are_refused(tmp_path):
+def test_bug_751_a_run_without_such_rows_and_a_folder_that_is_taken_are_refused(tmp_path):
     with pytest.raises(HeroError, match=r"1 episodes of the stage 'train' give no row of the format 'dpo'"):
         data(tmp_path, [Record("train", 0, CALLS)], format="dpo")
     assert not (tmp_path / "data").exists()
     (tmp_path / "data").mkdir()
-    (tmp_path / "data" / DATA_FILE).touch()
-    with pytest.raises(ConfigError, match="exists already"):
+    (tmp_path / "data" / "README.md").write_text("mine", encoding="utf-8")
+    with pytest.raises(ConfigError, match="is not empty"):
         data(tmp_path, [Record("train", 0, CALLS)], format="messages")
 
 

@@ -222,6 +222,18 @@ def test_export_refuses_what_cannot_work_before_a_model_is_loaded(packaged, caps
     assert not (tmp_path / "x").exists()
 
 
+def test_bug_751_export_refuses_a_folder_with_files_before_a_model_is_loaded(
+    packaged, capsys, tmp_path, loads_no_model
+):
+    (tmp_path / "agent" / ".git").mkdir(parents=True)  # the clone of an empty repository of the hub is a new folder
+    for name in ("adapter_config.json", "thesis.txt"):
+        (tmp_path / "agent" / name).write_text("mine", encoding="utf-8")
+        assert "is not empty. Weights go into a folder of their own" in refused(capsys, packaged, tmp_path / "agent")
+        (tmp_path / "agent" / name).unlink()
+    with pytest.raises(pytest.fail.Exception, match="a model was loaded"):
+        main(["export", str(packaged), str(tmp_path / "agent")])
+
+
 def test_a_folder_with_two_runs_is_refused_with_their_names(capsys, tmp_path, loads_no_model):
     for name in ("one", "two"):
         (tmp_path / name / "checkpoints").mkdir(parents=True)
