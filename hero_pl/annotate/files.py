@@ -16,7 +16,7 @@ from hero_pl.annotate.quality import QUESTIONS, sample_turns
 from hero_pl.errors import HeroError
 from hero_pl.reflection.controls import ShuffledReflector
 from hero_pl.reflection.scripted import ScriptedReflector
-from hero_pl.runs.folders import one_run
+from hero_pl.runs.folders import must_be_writable, one_run
 from hero_pl.runs.jsonl import append_lines, read_lines
 from hero_pl.runs.records import read_records
 
@@ -59,13 +59,14 @@ def write_sample(out: Path, rows: Sequence[Mapping[str, Any]], key: Mapping[str,
 
 
 def new_file(path: Path) -> None:
-    """Check that a file does not exist yet, so that nothing is overwritten.
+    """Check, before the work, that a file does not exist yet and can be written, so that nothing is overwritten.
 
     Raises:
-        HeroError: The file exists.
+        HeroError: The file exists, or cannot be written.
     """
     if path.exists():
         raise HeroError(f"{path} exists already. Give another name, or remove it first.")
+    must_be_writable(path, "Give another name.")
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from hero_pl.annotate.files import read_rows
 from hero_pl.annotate.quality import QUESTIONS
 from hero_pl.errors import HeroError
+from hero_pl.runs.folders import must_be_writable
 from hero_pl.runs.viewer.page import fill_page
 
 
@@ -22,6 +23,7 @@ def write_form(turns: Path, out: Path) -> int:
         HeroError: The rows cannot be read, or the page cannot be written.
     """
     rows = read_rows(turns)
+    must_be_writable(out, "Give another name with --out.")
     data = {"name": turns.stem, "questions": dict(QUESTIONS), "rows": rows}
     page = fill_page(files(__package__), "form", f"Annotate {turns.name}", data)
     try:

@@ -8,6 +8,7 @@ from typing import Any
 
 from hero_pl.annotate.files import read_rows
 from hero_pl.annotate.quality import QUESTIONS
+from hero_pl.runs.folders import must_be_writable
 from hero_pl.runs.jsonl import append_lines
 from hero_pl.runs.viewer.terminal import plain
 
@@ -36,6 +37,7 @@ def ask_all(
         Number of rows in ``out`` afterwards.
     """
     rows = read_rows(turns)
+    must_be_writable(out, "Give another name with --out.")
     done = {row["id"] for row in read_rows(out)} if out.exists() and out.stat().st_size else set()
     say("Answer y or n; press Enter if you cannot tell; q quits. The same command continues later.")
     for number, row in enumerate(rows, 1):

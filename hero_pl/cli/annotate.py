@@ -109,8 +109,9 @@ def oracle(
     from hero_pl.annotate.oracle import label_rows
     from hero_pl.runs.jsonl import append_lines
 
-    rows = label_rows(read_rows(turns))
+    read = read_rows(turns)
     new_file(out)
+    rows = label_rows(read)
     append_lines(out, rows)
     print(f"Wrote {len(rows)} rows labeled by rule to {out}")
 
@@ -130,8 +131,9 @@ def outcome(
     data = read_config(config).get("data") or {}
     if not isinstance(data, dict) or not isinstance(data.get("env"), str):
         raise HeroError(f"{config} has no environment. Give the configuration of the run, with data.env.")
-    rows = label_rows(read_rows(turns), data["env"], data.get("env_args"))
+    read = read_rows(turns)
     new_file(out)
+    rows = label_rows(read, data["env"], data.get("env_args"))
     append_lines(out, rows)
     known = sum(row["labels"]["turn_was_error"] is not None for row in rows)
     print(f"Wrote {len(rows)} rows to {out}, {known} labeled; in the others no reward could be reached before the turn")
@@ -151,7 +153,10 @@ def report(
     """Print agreement of raters, precision and recall of errors, and calibration, for true and shuffled diagnoses."""
     from hero_pl.annotate.files import print_report, read_key, read_rows, report_json, to_markdown
     from hero_pl.annotate.quality import quality_report
+    from hero_pl.runs.folders import must_be_writable
 
+    if out is not None:
+        must_be_writable(out, "Name another file with --out.")
     quality = quality_report([read_rows(path) for path in raters], read_key(key), read_rows(gold) if gold else ())
     if out is not None:
         out.write_text(report_json(quality), encoding="utf-8")

@@ -13,6 +13,8 @@ from hero_pl.objectives.self_distillation import SelfDistillation
 from hero_pl.pocket.retail.reflector import RetailRules
 from hero_pl.pocket.shop.reflector import RuleReflector, ShopRules
 from hero_pl.pocket.textworld.reflector import TextWorldRules
+from hero_pl.runs.folders import must_be_writable
+from hero_pl.runs.plots import figure_class
 from hero_pl.teacher.hindsight import HindsightTeacher
 from hero_pl.teacher.hint_check.cases import ALL, make_cases
 from hero_pl.teacher.hint_check.report import HintReport, check_hints, choice, draw, summary, to_table
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from hero_pl.types import Reflection, Trajectory
 
 Labels = Literal["auto", "rules", "reflector"]
+FIGURES = (".png", ".svg")
 RULES: tuple[type[RuleReflector], ...] = (ShopRules, RetailRules, TextWorldRules)
 """Rules of the shipped environments; each knows its own episodes."""
 
@@ -50,13 +53,13 @@ def run(
             environment has them, else the reflector).
         templates: Wordings; default: those of the package, and the configuration's own.
         out: JSON file for the report.
-        figure: PNG file for a plot of the report, if not ``None``.
+        figure: PNG or SVG file for a plot of the report, if not ``None``.
         demonstrations: Use episodes of ``data.demonstrations`` instead of the policy's own. They must be plain
             episodes, without reviews and hints.
         drop: Stop measuring wordings that are surely worse than others; see :func:`check_hints`.
 
     Raises:
-        ConfigError: The settings are invalid, or there are no diagnoses.
+        ConfigError: The settings are invalid, a file cannot be written, or there are no diagnoses.
     """
     from rich.console import Console
 
@@ -65,6 +68,10 @@ def run(
             f"--episodes={episodes}, --turns={turns}, --labels={labels}: expected at least 1 and 1, and one of "
             f"{', '.join(get_args(Labels))}."
         )
+    must_be_writable(out, "Name another file with --out.")
+    if figure is not None:
+        figure_class()
+        must_be_writable(figure, "Name another file with --figure.", FIGURES)
     cli = instantiate(list(words))
     teacher, data = _teacher(cli), cli.datamodule
     if demonstrations and data.demonstrations is None:

@@ -11,7 +11,7 @@ from hero_pl.callbacks.stored_weights import check_weights
 from hero_pl.cli.lightning import CHECKPOINTS, HeroCLI, instantiate
 from hero_pl.errors import ConfigError, HeroError
 from hero_pl.evaluation.summary import remarks, summarize
-from hero_pl.runs.folders import must_exist
+from hero_pl.runs.folders import must_be_writable, must_exist
 from hero_pl.runs.records import Record, append_records
 from hero_pl.types import Trajectory
 
@@ -36,13 +36,15 @@ def play(
         checkpoint: Play with the weights of this checkpoint.
 
     Raises:
-        ConfigError: A number is out of range, neither configuration nor checkpoint is given, or one is not valid.
+        ConfigError: A number is out of range, the file cannot be written, neither configuration nor checkpoint is
+            given, or one is not valid.
         HeroError: The checkpoint is damaged, or no episode can be scored.
     """
     if episodes < 0 or trials < 1:
         raise ConfigError(f"--episodes={episodes}, --trials={trials}: expected 0 (every task) or more, and 1 or more.")
     if checkpoint is None and not overrides:
         raise ConfigError("Nothing to play. Give --config FILE, or --checkpoint FILE of a run.")
+    must_be_writable(out, "Name another file with --out.")
     words = list(overrides)
     if checkpoint is not None and not any(word.partition("=")[0] in ("-c", "--config") for word in words):
         words = ["--config", str(config_of(checkpoint)), *words]

@@ -152,7 +152,9 @@ def check_hints(
         ),
     ] = None,
     out: Annotated[Path, typer.Option("--out", help="Write the report to this JSON file.")] = Path("hints.json"),
-    figure: Annotated[Path | None, typer.Option("--figure", help="Also draw the report to this PNG file.")] = None,
+    figure: Annotated[
+        Path | None, typer.Option("--figure", help="Also draw the report to this PNG or SVG file.")
+    ] = None,
     demonstrations: Annotated[
         bool,
         typer.Option(

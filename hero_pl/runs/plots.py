@@ -138,7 +138,7 @@ def draw_methods(
     logged = [panel for panel in panels if best_column(panel.columns, every)] or list(panels[:1])
     wide = min(COLUMNS, len(logged))
     high = math.ceil(len(logged) / wide)
-    figure = _figure_class()(figsize=(4.3 * wide, 3.6 * high + 1.0), layout="constrained")
+    figure = figure_class()(figsize=(4.3 * wide, 3.6 * high + 1.0), layout="constrained")
     for place, panel in enumerate(logged, 1):
         _draw(figure.add_subplot(high, wide, place), panel, methods)
     for axes in figure.axes:
@@ -340,7 +340,7 @@ def _numbers(path: Path, number: int, row: Mapping[str, str | None]) -> dict[str
     return values
 
 
-def _figure_class() -> type[Figure]:
+def figure_class() -> type[Figure]:
     """Class ``Figure`` of matplotlib, without the global state of pyplot."""
     try:
         from matplotlib.figure import Figure

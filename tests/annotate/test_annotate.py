@@ -263,18 +263,18 @@ def test_an_answer_that_is_no_json_is_empty() -> None:
     assert read_answer('{"grounded": 1, "says_error": "true", "actionable": false}') == {"actionable": False}
 
 
-def test_the_commands_lead_from_a_run_to_a_report(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bug_753_the_commands_lead_from_a_run_to_a_report(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     turns, key, rules = (str(run / name) for name in ("turns.jsonl", "turns.key.json", "oracle.jsonl"))
     main(["annotate", "sample", str(run), "--out", turns, "--turns", "6"])
     main(["annotate", "oracle", turns, "--out", rules])
-    main(["annotate", "form", turns, "--out", str(run / "form.html")])
+    main(["annotate", "form", turns, "--out", str(run / "new" / "form.html")])
     capsys.readouterr()
-    words = ["--key", key, "--gold", rules, "--markdown", "--out", str(run / "report.json")]
+    words = ["--key", key, "--gold", rules, "--markdown", "--out", str(run / "newer" / "report.json")]
     main(["annotate", "report", rules, rules, *words])
     out = capsys.readouterr().out
     assert "| measure | true | shuffled |" in out.replace("shuffled | true", "true | shuffled")
     assert "| question | cohen | fleiss | alpha | tied |" in out
-    report = json.loads((run / "report.json").read_text())
+    report = json.loads((run / "newer" / "report.json").read_text())
     assert report["true"]["rows"] == report["shuffled"]["rows"] == 6
     assert report["agreement"]["says_error/alpha"] in (1.0, None)
 

@@ -55,10 +55,13 @@ def test_templates_can_be_named(config, tmp_path) -> None:
     [
         (["--labels", "guess"], "guess"),
         (["--episodes", "0"], "--episodes=0"),
+        (["--out", "."], ". is a folder; expected a file. Name another file with --out."),
+        (["--figure", "hints.foo"], "hints.foo: expected a name that ends with .png or .svg"),
+        (["--figure", f"{__file__}/hints.png"], "is a file; expected a folder. Name another file with --figure."),
         (["--model.objective.init_args.teacher", "FullDemoTeacher"], "shows no diagnoses"),
     ],
 )
-def test_settings_that_cannot_work_are_refused_before_a_model_is_loaded(
+def test_bug_753_settings_that_cannot_work_are_refused_before_a_model_is_loaded(
     words, message, config, loads_no_model, capsys
 ) -> None:
     with pytest.raises(SystemExit):

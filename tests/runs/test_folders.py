@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from hero_pl.errors import ConfigError
-from hero_pl.runs.folders import MOST_LISTED, must_exist, one_run
+from hero_pl.runs.folders import MOST_LISTED, must_be_new, must_be_writable, must_exist, one_run
 
 
 def run(folder: Path) -> Path:
@@ -54,3 +54,27 @@ def test_a_run_that_is_not_there_is_called_that(name: str, message: str, tmp_pat
 def test_a_folder_in_the_place_of_a_file_is_called_that(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is a folder; expected a file"):
         must_exist(tmp_path, "file", "Name a YAML file.")
+
+
+def test_bug_753_the_folder_of_an_output_is_made_and_what_is_in_the_way_is_named(tmp_path: Path) -> None:
+    must_be_writable(tmp_path / "new" / "er" / "h.json", "Sorry.")
+    assert (tmp_path / "new" / "er").is_dir()
+    (tmp_path / "file").touch()
+    must_be_writable(tmp_path / "file", "Sorry.")  # an existing one is replaced
+    with pytest.raises(ConfigError, match=r"er is a folder; expected a file\. Sorry\."):
+        must_be_writable(tmp_path / "new" / "er", "Sorry.")
+    with pytest.raises(ConfigError, match=r"file is a file; expected a folder\. Sorry\."):
+        must_be_writable(tmp_path / "file" / "below" / "h.json", "Sorry.")
+    with pytest.raises(ConfigError, match=r"h\.foo: expected a name that ends with \.png or \.svg\. Sorry\."):
+        must_be_writable(tmp_path / "h.foo", "Sorry.", (".png", ".svg"))
+
+
+def test_a_folder_with_files_is_not_new(tmp_path: Path) -> None:
+    (tmp_path / ".git").mkdir()
+    for folder in (tmp_path, tmp_path / "new" / "er"):
+        must_be_new(folder, "Sorry.")
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"exists and is not empty\. Sorry\."):
+        must_be_new(tmp_path, "Sorry.")
+    with pytest.raises(ConfigError, match=r"file is a file; expected a folder\. Sorry\."):
+        must_be_new(tmp_path / "file", "Sorry.")

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hero_pl.errors import ConfigError
+from hero_pl.runs.plots import figure_class
 from hero_pl.teacher.hint_check.cases import Arm, Case
 from hero_pl.teacher.hint_check.rounds import Rounds
 from hero_pl.teacher.hint_check.verdict import Judged, Kind, bare_probability
@@ -211,13 +211,9 @@ def draw(report: HintReport, out: Path) -> None:
     Raises:
         ConfigError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ConfigError("The figure needs matplotlib. Install it with: pip install 'hero_pl[plot]'") from error
     kinds = {"hint, blamed turns": "blamed", "hint, turns called right": "right", "shuffled": "shuffled"}
     kinds |= {"wrong target (obeyed)": "obeyed", "empty scaffold": "scaffold"}
-    figure = Figure(figsize=(9.0, 1.5 + 0.75 * len(report.judged)), layout="constrained")
+    figure = figure_class()(figsize=(9.0, 1.5 + 0.75 * len(report.judged)), layout="constrained")
     axes = figure.subplots()
     for k, (label, name) in enumerate(kinds.items()):
         points = [(i, change) for i, one in enumerate(report.judged) if (change := getattr(one, name)).turns]
