@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 PACKAGED = "hero_pl:"
 """Prefix of checkpoints that ship with the package, for example ``hero_pl:pocket-shop``."""
 
+LOCAL = ("models", "runs", "checkpoints")
+"""First parts of names that are folders of this machine; no hub id begins like this."""
+GET_SMOLLM2 = "SmolLM2-135M-Instruct is downloaded with: python benchmarks/get_smollm2.py models/smollm2"
+
 _CHANCE = re.compile("drop|jitter")
 """Part of the names of all settings that make a forward pass random."""
 
@@ -76,16 +80,31 @@ def resolve(name: str | None) -> str | None:
     return str(folder)
 
 
+def _missing(name: str) -> str:
+    """Beginning of a message about a name that is no folder here; empty if it is one.
+
+    Raises:
+        ConfigError: It cannot be a hub id either, so that no network has to be asked.
+    """
+    path = Path(name)
+    if path.exists():
+        return ""
+    cure = f"{GET_SMOLLM2}." if "smollm2" in name.lower() else "Name a folder with a model, or a hub id."
+    if "/" in name and path.parts[0] in LOCAL:
+        must_exist(path, "folder", cure)
+    return f"There is no folder {name} here, so it was taken for a hub id. "
+
+
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
     """The tokenizer of a folder, a hub id or a GGUF file.
 
     Raises:
-        ConfigError: It is a GGUF file, and the package ``gguf`` is missing.
+        ConfigError: There is no such folder, or it is a GGUF file and the package ``gguf`` is missing.
         PolicyError: There is none, or it cannot be read.
     """
     from transformers import AutoTokenizer
 
-    path = Path(source)
+    path, missing = Path(source), _missing(source)
     if path.is_dir() and not any(
         (path / name).exists() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")
     ):
@@ -98,7 +117,7 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(place, **file)
     except (*_DAMAGED, *gguf.UNREADABLE) as error:
         raise PolicyError(
-            f"No tokenizer can be read from {source!r}: {_first_line(error)} Give a folder that holds one, a hub id "
+            f"{missing}No tokenizer can be read from {source!r}: {_first_line(error)} Give a folder that holds one, a hub id "
             "that this machine can reach, or a whole GGUF file."
         ) from error
 
@@ -112,7 +131,7 @@ def load_config(pretrained: str | None, config: dict[str, Any] | None, vocabular
         vocabulary: Number of ids of the tokenizer; a model from scratch gets as many.
 
     Raises:
-        ConfigError: ``config`` does not describe a model.
+        ConfigError: ``config`` does not describe a model, or there is no such folder.
         PolicyError: The checkpoint has none that can be read, or one for fewer ids than the tokenizer has.
     """
     from huggingface_hub.errors import StrictDataclassError
@@ -133,12 +152,13 @@ def load_config(pretrained: str | None, config: dict[str, Any] | None, vocabular
             if near:
                 raise ConfigError(f"HuggingFacePolicy(config={{{key}: ...}}): did you mean {near[0]!r}?")
     else:
+        missing = _missing(str(pretrained))
         place, file = gguf.source(str(pretrained))
         try:
             found = AutoConfig.from_pretrained(place, **file)
         except (*_DAMAGED, StrictDataclassError) as error:
             raise PolicyError(
-                f"No model configuration can be read from {pretrained!r}: {_first_line(error)} "
+                f"{missing}No model configuration can be read from {pretrained!r}: {_first_line(error)} "
                 "Give a folder with config.json, or a hub id that this machine can reach."
             ) from error
     rows = int(getattr(found.get_text_config(), "vocab_size", vocabulary))

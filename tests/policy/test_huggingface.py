@@ -300,6 +300,28 @@ def test_damaged_weights_name_the_folder(policy: HuggingFacePolicy, tmp_path: Pa
         HuggingFacePolicy(pretrained=str(tmp_path)).load()
 
 
+def test_bug_754_a_missing_folder_is_named_before_the_hub_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*words: Any, **settings: Any) -> None:
+        raise OSError("the hub was asked")
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("AutoConfig", "AutoTokenizer"):
+        monkeypatch.setattr(f"transformers.{name}.from_pretrained", refuse)
+    for work in (HuggingFacePolicy.load, HuggingFacePolicy.context_length):
+        with pytest.raises(
+            ConfigError, match=r"no folder models/smollm2\. .*python benchmarks/get_smollm2\.py models/smol"
+        ):
+            work(HuggingFacePolicy(pretrained="models/smollm2"))
+        (tmp_path / "models").mkdir(exist_ok=True)
+        (tmp_path / "models" / "mine").mkdir(exist_ok=True)
+        with pytest.raises(ConfigError, match=r"no folder models/mind\. Did you mean models/mine\?"):
+            work(HuggingFacePolicy(pretrained="models/mind"))
+        with pytest.raises(PolicyError, match=r"^There is no folder me/mine here, so .* hub id\. .* the hub was asked"):
+            work(HuggingFacePolicy(pretrained="me/mine"))
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
