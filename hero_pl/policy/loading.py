@@ -23,6 +23,7 @@ PACKAGED = "hero_pl:"
 
 LOCAL = ("models", "runs", "checkpoints")
 """First parts of names that are folders of this machine; no hub id begins like this."""
+TARGETS = "model.policy.init_args.lora.target_modules"
 GET_SMOLLM2 = "SmolLM2-135M-Instruct is downloaded with: python benchmarks/get_smollm2.py models/smollm2"
 
 _CHANCE = re.compile("drop|jitter")
@@ -117,8 +118,8 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(place, **file)
     except (*_DAMAGED, *gguf.UNREADABLE) as error:
         raise PolicyError(
-            f"{missing}No tokenizer can be read from {source!r}: {_first_line(error)} Give a folder that holds one, a hub id "
-            "that this machine can reach, or a whole GGUF file."
+            f"{missing}No tokenizer can be read from {source!r}: {_first_line(error)} Give a folder that holds one, "
+            "a hub id that this machine can reach, or a whole GGUF file."
         ) from error
 
 
@@ -228,18 +229,46 @@ def _no_model(config: PretrainedConfig, attention: str, error: Exception) -> Pol
 
 
 def with_adapter(model: Any, lora: Lora) -> Any:
-    """The model with a new adapter; only the adapter is trained."""
+    """The model with a new adapter; only the adapter is trained.
+
+    Raises:
+        ConfigError: The model does not have one of the modules, or peft has no adapter for it.
+    """
     from peft import LoraConfig, get_peft_model
 
-    return get_peft_model(
-        model,
-        LoraConfig(
-            r=lora.rank,
-            lora_alpha=lora.alpha,
-            target_modules=lora.target_modules,
-            task_type="CAUSAL_LM",
-        ),
-    )
+    _check_targets(model, lora.target_modules)
+    settings = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=lora.target_modules, task_type="CAUSAL_LM")
+    try:
+        return get_peft_model(model, settings)
+    except ValueError as error:
+        raise ConfigError(f"{TARGETS}={lora.target_modules}: {_first_line(error)} {_linear_names(model)}") from error
+
+
+def _check_targets(model: Any, targets: str | list[str]) -> None:
+    """Refuse a name that no module has; peft leaves it out if another one is found."""
+    if targets == "all-linear":
+        return
+    names = [name for name, _ in model.named_modules()]
+    try:
+        pattern = re.compile(targets if isinstance(targets, str) else "")
+    except re.error as error:
+        raise ConfigError(f"{TARGETS}={targets!r} is no pattern: {error}. {_linear_names(model)}") from error
+    for target in [targets] if isinstance(targets, str) else targets:
+        if isinstance(targets, str):  # a pattern of the whole name, as in peft
+            found = any(pattern.fullmatch(name) for name in names)
+        else:
+            found = any(name == target or name.endswith(f".{target}") for name in names)
+        if not found:
+            near = difflib.get_close_matches(target, {name.rpartition(".")[2] for name in names}, n=1)
+            hint = f"Did you mean {near[0]!r}? " if near else ""
+            raise ConfigError(f"{TARGETS}: the model has no module {target!r}. {hint}{_linear_names(model)}")
+
+
+def _linear_names(model: Any) -> str:
+    """The names that an adapter can be added to."""
+    kinds = ("Linear", "Conv1D")
+    linear = {name.rpartition(".")[2] for name, one in model.named_modules() if type(one).__name__ in kinds}
+    return f"Set all-linear, or a list of: {', '.join(sorted(linear - {'lm_head'}))}."
 
 
 def without_dropout(config: PretrainedConfig) -> dict[str, float]:

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Protocol
 
 from hero_pl.chat.dialect import Dialect
-from hero_pl.errors import EnvError
+from hero_pl.errors import ConfigError, EnvError
 from hero_pl.policy.sampling import Sampling
 from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.rollout import environments
@@ -30,6 +30,14 @@ class Demonstrations(ABC):
             dialect: Dialect of the policy that is trained on them.
             collector: Plays the environment.
         """
+
+
+def stranger(source: object, env_id: str) -> ConfigError:
+    """The error of a source of demonstrations that does not know the environment."""
+    return ConfigError(
+        f"{type(source).__name__} cannot play data.env={env_id!r}: its episodes do not begin like those that it knows. "
+        "Set data.demonstrations to a source for this environment, or data.env to its environment."
+    )
 
 
 class Expert(Protocol):

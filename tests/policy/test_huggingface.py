@@ -1,6 +1,7 @@
 """Sampling and scoring agree, frozen copies do not change, adapters are restored, and errors name wrong folders."""
 
 import json
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -298,6 +299,27 @@ def test_damaged_weights_name_the_folder(policy: HuggingFacePolicy, tmp_path: Pa
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "no such model"}))
     with pytest.raises(PolicyError, match="configuration"):
         HuggingFacePolicy(pretrained=str(tmp_path)).load()
+
+
+@pytest.mark.parametrize(
+    ("targets", "words"),
+    [
+        (
+            ["q_prj"],
+            "no module 'q_prj'. Did you mean 'q_proj'? Set all-linear, or a list of: down_proj, gate_proj, k_proj",
+        ),
+        (["v_proj", "q_prj"], "no module 'q_prj'"),  # peft trains the others without a word
+        ("q_prj", "no module 'q_prj'"),
+        ("(", "is no pattern"),
+        (["input_layernorm"], "is not supported"),
+        ("nothing.*", "no module 'nothing.*'"),
+    ],
+)
+def test_bug_755_modules_of_an_adapter_that_do_not_exist_are_named(targets: Any, words: str, tiny_policy: Any) -> None:
+    with pytest.raises(ConfigError, match=re.escape(words)) as caught:
+        tiny_policy(lora=Lora(rank=2, target_modules=targets)).load()
+    assert str(caught.value).startswith("model.policy.init_args.lora.target_modules")
+    tiny_policy(lora=Lora(rank=2, target_modules=r".*\.layers\.0\..*q_proj")).load()
 
 
 def test_bug_754_a_missing_folder_is_named_before_the_hub_is_asked(

@@ -15,6 +15,7 @@ import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from hero_envs.tau_bench.goals import REASONS
 from hero_envs.tau_bench.lookups import GIFT_CARD
@@ -26,7 +27,7 @@ from hero_pl.pocket.shop.demonstrations import MODES, check_chances, hint_teache
 from hero_pl.policy.sampling import Sampling
 from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.rollout.collect import Collector
-from hero_pl.rollout.demonstrations import Demonstrations
+from hero_pl.rollout.demonstrations import Demonstrations, stranger
 from hero_pl.rollout.specs import EpisodeSpec
 from hero_pl.types import Diagnosis, Reflection, Trajectory
 
@@ -65,17 +66,24 @@ class RetailDemonstrations(Demonstrations):
         self.teachers = hint_teachers()
 
     def make(self, specs: Sequence[EpisodeSpec], dialect: Dialect, collector: Collector) -> list[Trajectory]:
-        """Play the demonstrator and convert its episodes with ``hero_pl.pocket.shop.demonstrations.taught_rows``."""
-        clerk = ScriptedPolicy(self._reply, dialect.template, self.parser)
+        """Play the demonstrator and convert its episodes with ``hero_pl.pocket.shop.demonstrations.taught_rows``.
+
+        Raises:
+            ConfigError: The environment is not a pocket retail desk.
+        """
+        clerk = ScriptedPolicy(partial(self._reply, collector.env_id), dialect.template, self.parser)
         clerk.max_length = dialect.max_length
         played = collector.collect(specs, clerk, Sampling(1.0, 256))
         return played if self.clean else taught_rows(played, self.rules, dialect, self._branches)
 
     # -- acting ------------------------------------------------------------------------------------------------
 
-    def _reply(self, context: str, seed: int) -> str:
+    def _reply(self, env_id: str, context: str, seed: int) -> str:
         """The demonstrator's next reply, from the text of the conversation."""
-        desk, turn = read_dialogue(context, self.parser)
+        read = read_dialogue(context, self.parser)
+        if read is None:
+            raise stranger(self, env_id)
+        desk, turn = read
         call = desk.right() if self.clean else self.choose(desk, random.Random(seed * 1009 + turn))
         return self.parser.write(call)
 
@@ -164,11 +172,12 @@ class RetailDemonstrations(Demonstrations):
         return Diagnosis(f"{fault}: {short(named)}", "high", other), other
 
 
-def read_dialogue(context: str, parser: RetailCommands) -> tuple[Desk, int]:
-    """The desk and the number of turns played, from the text of a conversation."""
+def read_dialogue(context: str, parser: RetailCommands) -> tuple[Desk, int] | None:
+    """The desk and the number of turns played, from the text of a conversation; ``None`` if it is not one."""
     messages = [(role, text) for role, text in _MESSAGE.findall(context) if role != "system"]
-    desk = Desk.open(messages[0][1])
-    assert desk is not None, "the pocket retail user names one request in the first message"
+    desk = Desk.open(messages[0][1]) if messages else None
+    if desk is None:
+        return None
     for (_, reply), (_, observation) in zip(messages[1::2], messages[2::2], strict=True):
         desk = desk.after(read_call(parser.parse(reply).action), observation)
     return desk, len(messages) // 2

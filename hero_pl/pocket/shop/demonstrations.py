@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from hero_pl.reflection.base import Reflector
 from hero_pl.reflection.parse import dump_reflection
 from hero_pl.reflection.self_reflector import review_prompt
 from hero_pl.rollout.collect import Collector
-from hero_pl.rollout.demonstrations import Demonstrations
+from hero_pl.rollout.demonstrations import Demonstrations, stranger
 from hero_pl.rollout.specs import EpisodeSpec
 from hero_pl.teacher.full_demo import FullDemoTeacher
 from hero_pl.teacher.hindsight import HindsightTeacher
@@ -81,10 +82,14 @@ class ShopDemonstrations(Demonstrations):
         self.demonstrator = FullDemoTeacher("oracle", ShopExpert(), template=DEMONSTRATION)
 
     def make(self, specs: Sequence[EpisodeSpec], dialect: Dialect, collector: Collector) -> list[Trajectory]:
-        """Play the demonstrator and convert its episodes with :func:`taught_rows`."""
+        """Play the demonstrator and convert its episodes with :func:`taught_rows`.
+
+        Raises:
+            ConfigError: The environment is not a pocket shop.
+        """
         if self.clean:
             return ShopExpert().make(specs, dialect, collector)
-        demonstrator = ScriptedPolicy(self._reply, dialect.template, dialect.parser)
+        demonstrator = ScriptedPolicy(partial(self._reply, collector.env_id), dialect.template, dialect.parser)
         demonstrator.max_length = dialect.max_length
         self.demonstrator.attach_collector(collector)
         played = collector.collect(specs, demonstrator, Sampling(1.0, 256))
@@ -92,10 +97,11 @@ class ShopDemonstrations(Demonstrations):
 
     # -- acting ------------------------------------------------------------------------------------------------
 
-    def _reply(self, context: str, seed: int) -> str:
+    def _reply(self, env_id: str, context: str, seed: int) -> str:
         """The demonstrator's next action, from the text of the conversation."""
         request = Request.read(first_message(context))
-        assert request is not None, "the pocket shop names its request on the first page"
+        if request is None:
+            raise stranger(self, env_id)
         rng = random.Random(seed * 1009 + context.count("<|im_start|>user\n"))
         page = Page.read(last_message(context))
         if page.slot in ("color", "size") and rng.random() < self.wasted:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hero_pl.chat.dialect import Dialect
-from hero_pl.errors import ConfigError
 from hero_pl.pocket.shop.rules import Page, Request, action, decision
 from hero_pl.policy.sampling import Sampling
 from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.rollout.collect import Collector
-from hero_pl.rollout.demonstrations import Demonstrations
+from hero_pl.rollout.demonstrations import Demonstrations, stranger
 from hero_pl.rollout.specs import EpisodeSpec
 from hero_pl.types import Trajectory
 
@@ -28,10 +27,7 @@ class ShopExpert(Demonstrations):
         def reply(context: str, seed: int) -> str:
             request = Request.read(first_message(context))
             if request is None:
-                raise ConfigError(
-                    f"ShopExpert plays only the pocket shop, and {collector.env_id!r} does not begin with one of its "
-                    "requests. Use an expert for this environment."
-                )
+                raise stranger(self, collector.env_id)
             return action(*decision(request, Page.read(last_message(context))))
 
         expert = ScriptedPolicy(reply, dialect.template, dialect.parser)

@@ -47,6 +47,15 @@ def hint_of(policy, row):
     return matches[-1].strip() if matches else ""
 
 
+@pytest.mark.parametrize("clean", [False, True])
+def test_bug_755_another_environment_is_refused_by_name(clean, policy):
+    collector = Collector("hero_pl/WebShopPocket-v0", split="warmup")
+    with pytest.raises(
+        ConfigError, match=r"cannot play data\.env='hero_pl/WebShopPocket-v0'.*Set data\.demonstrations"
+    ):
+        RetailDemonstrations(clean=clean).make([EpisodeSpec(collector.task_ids[0], 0, 0)], policy.dialect, collector)
+
+
 def test_acting_reviewing_and_hinted_rows_occur_in_all_modes(policy, make):
     rows = make()
     hints = [hint for row in rows if (hint := hint_of(policy, row))]

@@ -61,6 +61,15 @@ def test_bug_750_an_episode_whose_first_message_does_not_fit_ends_no_warm_up(tin
     assert [(row.turns, row.stop_reason.value) for row in rows] == [((), "context_full")]
 
 
+@pytest.mark.parametrize("clean", [False, True])
+def test_bug_755_another_environment_is_refused_by_name(clean, tiny_policy):
+    policy = tiny_policy()
+    policy.load()
+    collector = Collector("hero_pl/Toy-v0")
+    with pytest.raises(ConfigError, match=r"cannot play data\.env='hero_pl/Toy-v0'.*Set data\.demonstrations"):
+        ShopDemonstrations(clean=clean).make([EpisodeSpec(collector.task_ids[0], 0, 0)], policy.dialect, collector)
+
+
 def test_without_branches_and_reviews_nothing_but_acting_is_shown(made):
     policy, rows = made(branches=0, reviews=False)
     assert len(rows) == 40
