@@ -66,6 +66,18 @@ def test_every_page_is_found_from_the_site():
     assert listed == pages
 
 
+def test_keys_of_configurations_in_the_pages_exist(compose):
+    known = set(compose(ROOT / "configs" / "quickstart.yaml").config.keys(branches=True))
+    tops = {key.partition(".")[0] for key in known} | {"limits"}
+    known |= {key.removeprefix("data.") for key in known if key.startswith("data.limits.")}
+    for page in PAGES:
+        for key in re.findall(r"`([a-z_]+(?:\.[a-z_]+)+)(?=[:=` ])", page.read_text(encoding="utf-8")):
+            top, rest = key.split(".", 1)
+            file = rest in ("yaml", "json", "jsonl", "html", "csv")
+            if top in tops and not file:  # below init_args the component decides
+                assert key.partition(".init_args")[0] in known, f"{page.name}: {key}"
+
+
 @pytest.mark.parametrize("text", blocks(ROOT / "docs" / "howto.md", "yaml"))
 def test_settings_of_the_page_are_accepted(text, tmp_path, compose, monkeypatch):
     monkeypatch.setenv("REVIEWER_KEY", "key")
