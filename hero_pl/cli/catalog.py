@@ -101,7 +101,7 @@ def play(
 def init(
     folder: Annotated[Path, typer.Argument(help="New folder; its name becomes that of the Python module.")],
 ) -> None:
-    """Write a project to start from: an environment of 40 lines, a run that trains on it, and tests."""
+    """Write a project to start from: an environment of 35 lines, a run that trains on it, and tests."""
     from hero_pl.cli.project_files import write_project
 
     for path in write_project(folder):

@@ -166,8 +166,9 @@ class SelfDistillation(Objective):
             )
 
     def check_policy(self, policy: Policy) -> None:
-        """Let the reflector look at the policy that it is going to ask."""
+        """Let reflector and teacher look at the policy that they are for."""
         self.reflector.check_policy(policy)
+        self.teacher.check_policy(policy)
 
     def check_budget(self, turns: int) -> None:
         """Warn of live weights on a long budget."""

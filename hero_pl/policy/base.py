@@ -48,6 +48,11 @@ class Policy(nn.Module, ABC):
         """Template, parser and context length of this policy; available after :meth:`load`."""
         return Dialect(self.template, self.parser, self.max_length)
 
+    @property
+    def foreign(self) -> bool:
+        """Whether its weights come from elsewhere, so that it is not known which hints they read."""
+        return False
+
     def context_length(self) -> int:
         """Maximum number of tokens in the context, also before :meth:`load`."""
         return self.max_length

@@ -24,6 +24,7 @@ from hero_pl.policy.check.settle import Findings, examine
 from hero_pl.policy.fingerprint import fingerprint
 from hero_pl.policy.generation import declared_end_ids, generation_settings
 from hero_pl.policy.loading import (
+    PACKAGED,
     Lora,
     load_config,
     load_model,
@@ -98,7 +99,7 @@ class HuggingFacePolicy(Policy):
             load_config(None, config, 1)  # only checked
         if max_length is not None and max_length < 16:
             raise ConfigError(f"max_length={max_length}: no conversation fits into fewer than 16 tokens.")
-        self.pretrained = resolve(pretrained)
+        self.pretrained, self._given = resolve(pretrained), pretrained
         self.config, self.tokenizer_source = config, resolve(tokenizer) or self.pretrained
         self.parser = parser or ToolCall()
         self.sampler = sampler or CachedSampler()
@@ -115,6 +116,11 @@ class HuggingFacePolicy(Policy):
         """What the model's configuration had of dropout and noise; all of it is switched off."""
         self.findings: Findings | None = None
         """What a small copy of the architecture showed."""
+
+    @property
+    def foreign(self) -> bool:
+        """See :attr:`Policy.foreign`; random weights and those of the package do not."""
+        return self._given is not None and not self._given.startswith(PACKAGED)
 
     def context_length(self) -> int:
         """Context length in tokens, also before :meth:`load`."""

@@ -30,6 +30,9 @@ class Teacher(ABC):
             collector: Plays the environments of the training split.
         """
 
+    def check_policy(self, policy: Policy) -> None:  # noqa: B027
+        """Called before weights are read; for warnings about hints that nobody has tried on the policy."""
+
     def settle(self, trajectories: Sequence[Trajectory], reflections: Sequence[Reflection], policy: Policy) -> None:  # noqa: B027
         """Called with every training batch before :meth:`advise`; for teachers that measure on the first batch.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -71,7 +72,7 @@ class HindsightTeacher(Teacher):
         self.needs_diagnosis = on_invalid == "skip"
         self.success_threshold = success_threshold
         self.limits = (max_observation_tokens, max_hint_tokens)
-        self.auto, self.force = template == AUTO, force
+        self.auto, self.force, self._unset = template == AUTO, force, template is None
         if candidates is not None and not self.auto:
             raise ConfigError(f"candidates={candidates}: only template: auto uses them; given template: {template}.")
         if self.auto and position is not None:
@@ -91,6 +92,16 @@ class HindsightTeacher(Teacher):
         self.wording = replace(wording, position=wording.position or own_position(wording.template))
         self.template = HintTemplate(wording.template, *self.limits)
         self.scaffold = self.template.scaffold
+
+    def check_policy(self, policy: Policy) -> None:
+        """Warn of a wording that was neither chosen nor measured for a model from elsewhere."""
+        if self._unset and policy.foreign:
+            warnings.warn(
+                f"{type(self).__name__} has no template: hints have the wording `full`, which many models read wrongly "
+                "(docs/hints.md). Set teacher.init_args.template to auto (HindsightTeacher), or to the wording that "
+                "hero_pl check-hints finds for this policy.",
+                stacklevel=2,
+            )
 
     def settle(self, trajectories: Sequence[Trajectory], reflections: Sequence[Reflection], policy: Policy) -> None:
         """With ``auto``, measure the candidates on the first batch and use the best, the same on all ranks.

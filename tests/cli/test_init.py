@@ -62,6 +62,8 @@ def test_the_environment_is_short_and_well_formed(tmp_path):
     assert len([line for line in source.splitlines() if line.strip()]) <= LONGEST_ENVIRONMENT
     for path in (tmp_path / "my-env").glob("*.py"):
         compile(path.read_text(encoding="utf-8"), str(path), "exec")
+    run = (tmp_path / "my-env" / "run.yaml").read_text(encoding="utf-8")
+    assert "template: auto" in run.partition("\nmodel:")[0]  # of the real model that its comment shows
     ruff = subprocess.run(
         [sys.executable, "-m", "ruff", "format", "--check", "--line-length", "120", str(tmp_path)],
         capture_output=True,

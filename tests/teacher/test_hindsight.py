@@ -1,11 +1,15 @@
 """Content of a hint, and what is shortened first if it is too long."""
 
+import warnings
 from pathlib import Path
 
 import pytest
 
 from hero_pl.chat.actions import PlainText, ReAct, ToolCall
 from hero_pl.errors import ConfigError
+from hero_pl.objectives.self_distillation import SelfDistillation
+from hero_pl.pocket.shop.reflector import ShopRules
+from hero_pl.policy.huggingface import HuggingFacePolicy
 from hero_pl.policy.scripted import ScriptedPolicy
 from hero_pl.scalars import measured
 from hero_pl.teacher.hindsight import EmptyHintTeacher, FeedbackOnlyTeacher, HindsightTeacher
@@ -180,3 +184,21 @@ def test_teachers_that_see_nothing_and_templates_that_are_missing_are_refused(tm
     (tmp_path / "bad.jinja").write_text("{% if %}")
     with pytest.raises(ConfigError, match="compile"):
         HindsightTeacher(template=str(tmp_path / "bad.jinja"))
+
+
+def test_bug_756_a_wording_that_nobody_chose_for_a_model_from_elsewhere_is_told(tmp_path: Path) -> None:
+    shipped = HuggingFacePolicy(pretrained="hero_pl:pocket-shop")
+    brought = HuggingFacePolicy(pretrained=str(tmp_path))
+    scratch = HuggingFacePolicy(config={"model_type": "qwen3"}, tokenizer="hero_pl:pocket-shop")
+    for teacher in (HindsightTeacher(), FeedbackOnlyTeacher()):
+        objective = SelfDistillation(ShopRules(), teacher)
+        with pytest.warns(UserWarning, match=r"has no template: .*`full`.*Set teacher\.init_args\.template to auto"):
+            objective.check_policy(brought)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            for policy in (shipped, scratch, POLICY):
+                objective.check_policy(policy)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for template in ("auto", "full"):
+            SelfDistillation(ShopRules(), HindsightTeacher(template=template)).check_policy(brought)
