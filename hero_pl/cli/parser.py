@@ -18,6 +18,9 @@ from hero_pl.cli.configs import NUMBERS, dump_text, load_text, read_config
 MODE = "hero_pl"
 """Name of the value loader in jsonargparse."""
 
+MOST_KEYS = 8
+"""Settings of a group that a message lists."""
+
 NAMED = r"(?:class_path'?:? '|dot import path string: |Given value: (?=[\w.]+$))([A-Za-z_][\w.]*)"
 """Pattern of a component name as given by the user, in a message of the parser."""
 
@@ -66,6 +69,11 @@ class HeroParser(LightningArgumentParser):
         if argument is not None:
             near = difflib.get_close_matches(argument[2], arguments(argument[1]), n=1)
             return f"\nDid you mean {near[0]!r}?" if near else ""
+        group = re.search(r'Parser key "([\w.]+)":\s+Unable to load config', message)
+        if group is not None:
+            keys = sorted(key for key in self._keys() if key.startswith(f"{group[1]}."))
+            shown = ", ".join(keys[:MOST_KEYS]) + ", ..." * (len(keys) > MOST_KEYS)
+            return f"\n{group[1]} is a group of settings: set one of {shown}" if keys else ""
         option = re.search(r"unrecognized arguments: --([\w.]+)", message)
         key = option or re.search(r"((?<=Group ')[\w.]+)?[' ]*does not accept option '([\w.]+)'", message)
         if key is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -11,7 +12,7 @@ import jinja2
 
 from hero_pl.chat.wording import jinja_environment
 from hero_pl.errors import ConfigError
-from hero_pl.teacher.wordings import POSITIONS
+from hero_pl.teacher.wordings import AUTO, POSITIONS
 
 NOTHING: dict[str, Any] = {
     "next_observation": "",
@@ -120,7 +121,14 @@ def read_template(path: str | None, default: str) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"The hint template {str(file)!r} cannot be read: {error}. Check the path.") from error
+        if file.suffix:
+            raise ConfigError(f"The hint template {str(file)!r} cannot be read: {error}. Check the path.") from error
+        names = [AUTO, *POSITIONS]
+        near = difflib.get_close_matches(str(file), names, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(
+            f"There is no wording, and no file, {str(file)!r}.{hint} The wordings are: {', '.join(names)}."
+        ) from error
 
 
 @lru_cache(maxsize=16)

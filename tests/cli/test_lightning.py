@@ -18,6 +18,11 @@ def message(capsys, args):
     return capsys.readouterr().err
 
 
+def test_a_value_for_a_group_of_settings_is_answered_with_its_settings(config, capsys, loads_no_model):
+    text = message(capsys, ["fit", "--config", config(), "--turn_budget", "100"])
+    assert text.rstrip().endswith("turn_budget is a group of settings: set one of turn_budget.max_turns")
+
+
 def test_a_misspelled_component_is_answered_with_the_nearest_one(config, capsys):
     text = message(capsys, ["fit", "--config", config(model__objective={"class_path": "SelfDistilation"})])
     assert text.count("Did you mean 'SelfDistillation'?") == 1

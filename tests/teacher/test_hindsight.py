@@ -186,6 +186,11 @@ def test_teachers_that_see_nothing_and_templates_that_are_missing_are_refused(tm
         HindsightTeacher(template=str(tmp_path / "bad.jinja"))
 
 
+def test_a_misspelled_wording_is_answered_with_the_nearest_one() -> None:
+    with pytest.raises(ConfigError, match=r"'shrot'\. Did you mean 'short'\? The wordings are: auto, short, "):
+        HindsightTeacher(template="shrot")
+
+
 def test_bug_756_a_wording_that_nobody_chose_for_a_model_from_elsewhere_is_told(tmp_path: Path) -> None:
     shipped = HuggingFacePolicy(pretrained="hero_pl:pocket-shop")
     brought = HuggingFacePolicy(pretrained=str(tmp_path))
