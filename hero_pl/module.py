@@ -19,7 +19,7 @@ from hero_pl.evaluation.rollout import rollout_metrics
 from hero_pl.evaluation.summary import logged, remarks, summarize
 from hero_pl.gradient import gradient
 from hero_pl.objectives.base import Objective, Step
-from hero_pl.optimizer import OptimizerSettings, apply_settings
+from hero_pl.optimizer import OptimizerSettings, apply_settings, warn_if_coarse
 from hero_pl.policy.base import Policy
 from hero_pl.rollout.ahead import check_ahead
 from hero_pl.runs.records import Record, append_records, evaluable, to_record
@@ -156,13 +156,7 @@ class HeroModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer of the student, and its learning rate."""
-        coarse = {p.dtype for p in self.policy.parameters() if p.requires_grad} & {torch.bfloat16, torch.float16}
-        if coarse:
-            warnings.warn(
-                f"Weights are trained in {coarse.pop()}, which is too coarse for the optimizer's small steps: most are "
-                "lost. Keep policy dtype: float32 (with trainer.precision: bf16-mixed), or train an adapter (lora).",
-                stacklevel=2,
-            )
+        warn_if_coarse(self.policy)
         optimizer = self.optimization.make(self.policy)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.optimization.rate)
         return {"optimizer": optimizer, "lr_scheduler": schedule}
@@ -245,19 +239,17 @@ class HeroModule(lightning.LightningModule):
 
     def _updates(self, step: Step) -> tuple[StepOutputs, int]:
         """Make the optimizer steps on a batch, until one is skipped: outputs of the last one, and their number."""
-        outputs, updates = StepOutputs(), 0
-        while updates < self.updates_per_batch:
+        outputs = StepOutputs()
+        for made in range(self.updates_per_batch):
             latest, updated = self._update(step)
-            if updated or not updates:
-                outputs = latest
+            outputs = latest if updated or not made else outputs
             if not updated:
-                return outputs, updates
-            updates += 1
+                return outputs, made
             self.objective.after_step(self.policy)
             self.policy.version += 1
             self._send_weights()
         self.broken_steps = 0
-        return outputs, updates
+        return outputs, self.updates_per_batch
 
     def _update(self, step: Step) -> tuple[StepOutputs, bool]:
         """Backward over all micro-batches, then step; skipped without tokens or with a non-finite gradient."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -63,6 +64,17 @@ class OptimizerSettings:
         if self.schedule == "linear" and self.total_steps:
             rate *= max(0.0, 1.0 - step / self.total_steps)
         return rate
+
+
+def warn_if_coarse(module: nn.Module) -> None:
+    """Warn if trainable weights are in a number format in which most small steps are lost."""
+    coarse = {p.dtype for p in module.parameters() if p.requires_grad} & {torch.bfloat16, torch.float16}
+    if coarse:
+        warnings.warn(
+            f"Weights are trained in {coarse.pop()}, which is too coarse for the optimizer's small steps: most are "
+            "lost. Keep policy dtype: float32 (with trainer.precision: bf16-mixed), or train an adapter (lora).",
+            stacklevel=3,
+        )
 
 
 class MuonAdamW(torch.optim.Optimizer):
