@@ -59,7 +59,7 @@ class HeroModule(lightning.LightningModule):
             and the remaining ones of its batch are skipped, and the last batch is in ``broken_batch.jsonl``.
         max_idle_batches: Consecutive batches without an optimizer step, after which the run ends with an error; 0: no
             limit. No step is made if no turn is in the loss or the gradient is not finite. The first one warns. Unless
-            it is 0, a shorter run without any step ends with an error, too.
+            it is 0, a shorter run of ten batches or more without any step ends with an error, too.
     """
 
     def __init__(
@@ -233,7 +233,7 @@ class HeroModule(lightning.LightningModule):
         """End a run in which nothing was learned with an error, after the callbacks have written its files.
 
         Raises:
-            HeroError: There was no optimizer step in the whole run.
+            HeroError: There was no optimizer step in a run of ten batches or more.
         """
         self.idle.check_run(self.global_step, self.objective.rewards_alone)
 

@@ -49,6 +49,10 @@ def over_ranks(metrics: Mapping[str, Scalar], world_size: int) -> dict[str, Scal
     return add_up(parts)
 
 
+FEW_BATCHES = 10
+"""With fewer of them it can be chance that a whole run learns nothing; the warning about the first one is enough then."""
+
+
 class IdleBatches:
     """Counts consecutive batches without an optimizer step; the count is the same on all ranks.
 
@@ -96,7 +100,7 @@ class IdleBatches:
             )
 
     def check_run(self, steps: int, excused: bool) -> None:
-        """Say at the end that nothing was learned in the whole run, however short it was.
+        """Say at the end of a run of ten batches or more that nothing was learned in it.
 
         Args:
             steps: Number of optimizer steps of the run, with those before it was resumed.
@@ -104,9 +108,9 @@ class IdleBatches:
                 this is a result, to be compared with others, so it is only a warning.
 
         Raises:
-            HeroError: There were batches, and no optimizer step.
+            HeroError: There was no optimizer step.
         """
-        if steps or not self.in_a_row or not self.most:
+        if steps or not self.most or self.in_a_row < FEW_BATCHES:
             return
         said = f"No optimizer step in the whole run of {self.in_a_row} batches. {self.message}"
         if excused and not self.broken:

@@ -14,9 +14,12 @@ from hero_pl.callbacks.turn_budget import TurnBudget
 from hero_pl.errors import HeroError, PolicyError
 from hero_pl.objectives.policy_gradient import PolicyGradient
 from hero_pl.objectives.self_distillation import SelfDistillation
+from hero_pl.objectives.sft import SFT
+from hero_pl.pocket.shop.expert import ShopExpert
 from hero_pl.pocket.shop.reflector import ShopRules
 from hero_pl.reflection.base import Reflector
 from hero_pl.rollout.collect import Limits
+from hero_pl.teacher.full_demo import FullDemoTeacher
 from hero_pl.types import Reflection
 
 
@@ -40,8 +43,7 @@ class Silent(Reflector):
 
 
 def test_a_batch_with_nothing_to_learn_says_at_once_why_in_counts(tiny_module, tiny_data, fit):
-    module = tiny_module(SelfDistillation(reflector=Silent()), max_idle_batches=0)
-    data = tiny_data(limits=Limits(max_turns=1))
+    module, data = tiny_module(SelfDistillation(reflector=Silent())), tiny_data(limits=Limits(max_turns=1))
     with pytest.warns(
         UserWarning, match=r"no turn of it is in the loss\. Its counts: .*hero/unhinted_turns 2"
     ) as warned:
@@ -64,7 +66,7 @@ def test_bug_55_a_run_in_which_nothing_is_learned_ends_with_an_error(budget, tin
 
 @pytest.mark.filterwarnings("ignore:Nothing was learned from the batch")
 def test_bug_752_a_short_run_without_any_step_ends_with_an_error_after_its_files_are_written(
-    tiny_module, tiny_data, fit
+    tiny_module, tiny_data, fit, monkeypatch
 ):
     class Written(Callback):
         ended = False
@@ -73,6 +75,9 @@ def test_bug_752_a_short_run_without_any_step_ends_with_an_error_after_its_files
             self.ended = True
 
     module, written = tiny_module(SelfDistillation(reflector=Silent())), Written()
+    fit(module, tiny_data(), 3, limit_train_batches=2, max_epochs=1)  # too few to be sure
+    monkeypatch.setattr("hero_pl.step.FEW_BATCHES", 2)
+    module = tiny_module(SelfDistillation(reflector=Silent()))
     with pytest.raises(HeroError, match=r"No optimizer step in the whole run of 2 batches.*hero/unhinted_turns.*: 0\."):
         fit(module, tiny_data(), 3, callbacks=[written], limit_train_batches=2, max_epochs=1)
     assert written.ended
@@ -98,8 +103,9 @@ class Rewards(PolicyGradient):
 
 @pytest.mark.filterwarnings("ignore:Nothing was learned from the batch")
 def test_bug_752_rewards_without_a_signal_are_a_result_of_methods_that_learn_from_nothing_else(
-    tiny_module, tiny_data, fit
+    tiny_module, tiny_data, fit, monkeypatch
 ):
+    monkeypatch.setattr("hero_pl.step.FEW_BATCHES", 2)
     module = tiny_module(Rewards())
     with pytest.warns(UserWarning, match=r"the whole run of 2 batches.*rollout/masked_episodes"):
         fit(module, tiny_data(), 3, limit_train_batches=2, max_epochs=1)
@@ -111,6 +117,14 @@ def test_bug_752_rewards_without_a_signal_are_a_result_of_methods_that_learn_fro
 class StopAtTwo(Callback):
     def on_train_batch_end(self, trainer, *args):
         trainer.should_stop = trainer.lightning_module.idle.in_a_row == 2
+
+
+def test_bug_752_what_decides_alone_is_a_property_of_the_objective():
+    assert not SelfDistillation().rewards_alone
+    assert SelfDistillation(teacher=FullDemoTeacher("buffer")).rewards_alone  # no success, no demonstration
+    assert not SelfDistillation(teacher=FullDemoTeacher("oracle", ShopExpert())).rewards_alone
+    assert SFT(reward_threshold=1.0).rewards_alone
+    assert not SFT(reward_threshold=None).rewards_alone
 
 
 def test_bug_752_steps_before_a_run_was_resumed_count(tiny_module, tiny_data, fit, tmp_path):

@@ -158,7 +158,7 @@ def test_hero_has_a_gradient_where_every_episode_failed_and_grpo_has_exactly_non
 
 
 def test_a_step_without_any_hint_is_counted_and_leaves_weights_and_schedule_alone(tiny_module, tiny_data, fit):
-    module, seen = tiny_module(SelfDistillation(reflector=Silent()), max_idle_batches=0), Seen()
+    module, seen = tiny_module(SelfDistillation(reflector=Silent())), Seen()
     module.policy.load()
     before = weights_of(module)
     fit(module, tiny_data(), 50, callbacks=[seen, TurnBudget(10)])

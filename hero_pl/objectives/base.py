@@ -61,6 +61,8 @@ class Objective(ABC):
 
     preparing: ClassVar[str] = "preparing"
     """What :meth:`prepare` does, in a word, for the progress of a run."""
+    rewards_alone: bool = False
+    """Whether nothing but rewards decides what is learned, so that a run without any signal is a result."""
 
     @property
     def tolerates_stale(self) -> bool:
@@ -71,11 +73,6 @@ class Objective(ABC):
     def continues(self) -> int:
         """How many of the latest episodes :meth:`prepare` goes on with under the weights that played them."""
         return 0
-
-    @property
-    def rewards_alone(self) -> bool:
-        """Whether nothing but rewards decides what is learned, so that a run without any signal is a result."""
-        return False
 
     def check(self, group_size: int) -> None:  # noqa: B027
         """Refuse invalid settings, before any model is loaded.

@@ -53,6 +53,8 @@ class PolicyGradient(Objective):
         surrogate: ``clip``, or ``cispo``, where every token keeps its gradient.
     """
 
+    rewards_alone = True
+
     def __init__(
         self,
         baseline: Literal["none", "batch", "running"] = "running",
@@ -83,11 +85,6 @@ class PolicyGradient(Objective):
     @property
     def tolerates_stale(self) -> bool:
         """True: its ratio and its clipping are the correction."""
-        return True
-
-    @property
-    def rewards_alone(self) -> bool:
-        """True: groups with equal rewards can be left out."""
         return True
 
     def advantages(self, rewards: Tensor, groups: Tensor, reduce_sum: ReduceSum = lambda local: local) -> Tensor:

@@ -112,6 +112,7 @@ class SelfDistillation(Objective):
     ) -> None:
         self.reflector = reflector or SelfReflector()
         self.teacher = teacher or HindsightTeacher()
+        self.rewards_alone = self.teacher.needs_success
         self.weights = weights or LiveWeights()
         self.divergence = divergence or JensenShannon()
         self.normalize, self.constant, self.blend = normalize, constant, blend

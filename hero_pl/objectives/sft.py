@@ -31,18 +31,13 @@ class SFT(Objective):
         constant: float | None = None,
     ) -> None:
         check_normalization(normalize, constant)
-        self.constant = constant
+        self.constant, self.rewards_alone = constant, reward_threshold is not None
         self.reward_threshold, self.max_per_task, self.normalize = reward_threshold, max_per_task, normalize
 
     @property
     def tolerates_stale(self) -> bool:
         """True: labels need not be samples of the student."""
         return True
-
-    @property
-    def rewards_alone(self) -> bool:
-        """Whether trajectories are selected by reward; then there may be none."""
-        return self.reward_threshold is not None
 
     def prepare(self, trajectories: Sequence[Trajectory], policy: Policy, reduce_sum: ReduceSum) -> Step:
         """Select trajectories; exact duplicates count once when selecting by reward."""

@@ -22,6 +22,8 @@ class Teacher(ABC):
     """Smallest group size with which this teacher can give hints."""
     needs_diagnosis: bool = False
     """Whether a turn without a diagnosis gets no hint."""
+    needs_success: bool = False
+    """Whether its hints come from successful episodes of the policy, so that there are none before the first."""
 
     def attach_collector(self, collector: Collector) -> None:  # noqa: B027
         """Called once before training; for teachers that play the environment.

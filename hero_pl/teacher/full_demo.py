@@ -101,7 +101,7 @@ class FullDemoTeacher(Teacher):
             )
         self.source, self.expert, self.state_matched = source, expert, state_matched
         self.success_threshold, self.max_demonstration_tokens = success_threshold, max_demonstration_tokens
-        self.needs_group = 2 if source == "peer" else 1
+        self.needs_group, self.needs_success = 2 if source == "peer" else 1, source != "oracle"
         self.template = compile_template(read_template(template, "demonstration.jinja"))
         self.seed = seed
         self.calls = 0

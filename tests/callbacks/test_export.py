@@ -9,19 +9,30 @@ from lightning.pytorch.loggers import CSVLogger
 from transformers import AutoModelForCausalLM
 
 from hero_pl.callbacks.export import Export
+from hero_pl.chat.actions import PlainText
 from hero_pl.errors import ConfigError, PolicyError
 from hero_pl.export.target import remove_earlier
 from hero_pl.module import HeroModule
 from hero_pl.objectives.policy_gradient import PolicyGradient
+from hero_pl.policy.huggingface import HuggingFacePolicy
 from hero_pl.policy.loading import Lora
 
 
 @pytest.fixture
-def train(tiny_policy: Any, tiny_data: Any, fit: Any, tmp_path: Path) -> Any:
+def adapted(tiny_policy: Any, tmp_path: Path) -> Any:
+    """Makes a policy with an adapter on a base model in a folder."""
+    base = tiny_policy()
+    base.load()
+    base.save_pretrained(tmp_path / "base")
+    return lambda: HuggingFacePolicy(str(tmp_path / "base"), parser=PlainText(), lora=Lora(rank=2))
+
+
+@pytest.fixture
+def train(adapted: Any, tiny_data: Any, fit: Any, tmp_path: Path) -> Any:
     """One step with an adapter, and an export; returns the policy."""
 
     def run(**settings: Any) -> Any:
-        policy = tiny_policy(lora=Lora(rank=2))
+        policy = adapted()
         callbacks = [Export(enabled=True, **settings)]
         fit(HeroModule(policy, PolicyGradient()), tiny_data(), 1, callbacks=callbacks, logger=CSVLogger(tmp_path))
         return policy
@@ -43,7 +54,7 @@ def test_bug_751_weights_of_an_earlier_export_are_not_loaded_with_the_new_ones(t
 
 
 def test_bug_751_a_folder_with_other_files_is_refused_before_weights_are_read(
-    train: Any, tmp_path: Path, loads_no_model: None
+    train: Any, loads_no_model: None, tmp_path: Path
 ) -> None:
     folder = tmp_path / "smollm2"
     folder.mkdir()
@@ -56,8 +67,8 @@ def test_bug_751_a_folder_with_other_files_is_refused_before_weights_are_read(
         train(folder=str(folder / "config.json"))
 
 
-def test_bug_751_an_adapter_is_not_saved_beside_a_whole_model(tiny_policy: Any, tmp_path: Path) -> None:
-    policy = tiny_policy(lora=Lora(rank=2))
+def test_bug_751_an_adapter_is_not_saved_beside_a_whole_model(adapted: Any, tmp_path: Path) -> None:
+    policy = adapted()
     policy.load()
     (tmp_path / "config.json").touch()
     with pytest.raises(PolicyError, match=r"has a config\.json of other weights"):

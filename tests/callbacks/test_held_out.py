@@ -18,7 +18,7 @@ from hero_pl.evaluation.summary import wilson
 def test_the_files_of_a_run_tell_floor_user_and_broken_episodes(tiny_module, tiny_data, fit, tmp_path, capsys):
     shop = {"size": 30, "tasks": 60, "compact": True}
     data = tiny_data(env="hero_pl/PocketRetail-v0", env_args=shop)
-    fit(tiny_module(max_idle_batches=0), data, callbacks=[HeldOut(2), TurnBudget(1)], logger=CSVLogger(tmp_path))
+    fit(tiny_module(), data, callbacks=[HeldOut(2), TurnBudget(1)], logger=CSVLogger(tmp_path))
     folder = tmp_path / "lightning_logs" / "version_0"
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     for when in ("before", "after"):
