@@ -50,7 +50,7 @@ def over_ranks(metrics: Mapping[str, Scalar], world_size: int) -> dict[str, Scal
 
 
 FEW_BATCHES = 10
-"""With fewer of them it can be chance that a whole run learns nothing; the warning about the first one is enough then."""
+"""With fewer of them it can be chance that a whole run learns nothing; then the warning about the first is enough."""
 
 
 class IdleBatches:
