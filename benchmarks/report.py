@@ -2,7 +2,7 @@
 
     python benchmarks/report.py                    rewrite the tables of docs/ and README.md
     python benchmarks/report.py --check            only list tables that differ; exit status 1 if there are any
-    python benchmarks/report.py --draw CSV PNG     draw curves of a results.csv, or of some --methods, --budgets, --bases
+    python benchmarks/report.py --draw CSV PNG     draw a results.csv, or some of its --methods, --budgets and --bases
 
 A table is between two comments. The first gives a file, a kind of table and optional settings; the second ends it:
 

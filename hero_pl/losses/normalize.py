@@ -71,7 +71,7 @@ def coefficients(
             there are no trajectories); it is never split over ranks.
         weight: ``(N,)`` non-negative weight of each token (confidence, gates known in advance).
         num_trajectories: Number of trajectories on this rank, including those without tokens.
-        constant: Tokens per trajectory to divide by; required for ``seq_mean_token_sum_norm``, not allowed otherwise.
+        constant: Tokens per trajectory to divide by; required for ``seq_mean_token_sum_norm``, not used otherwise.
         mask: ``(N,)`` bool; other tokens get coefficient 0 and do not count in a denominator. Default: all count.
         reduce_sum: Sums a one-element tensor over all ranks. It is called exactly once per mode on every rank, also on
             a rank without tokens.
@@ -95,15 +95,9 @@ def coefficients(
             "num_trajectories": num_trajectories,
             "mask": mask,
         }
-        check_normalization(mode, constant)
-        constants = [constant if one == Normalization.SEQ_MEAN_TOKEN_SUM_NORM else None for one in mode]
-        parts = [
-            coefficients(one, **where, constant=own, reduce_sum=reduce_sum)
-            for one, own in zip(mode, constants, strict=True)
-        ]
+        parts = [coefficients(one, **where, constant=constant, reduce_sum=reduce_sum) for one in mode]
         return torch.stack([share * part for share, part in zip(mode.values(), parts, strict=True)]).sum(0)
-    check_normalization(mode, constant)
-    mode = Normalization(mode)
+    mode = check_normalization(mode, constant)
     _check_tokens(turn, trajectory, weight, num_trajectories)
     weight = weight.detach()
     weight = weight if weight.dtype == torch.float64 else weight.float()
@@ -193,27 +187,23 @@ def _turns_per_trajectory(
     return torch.bincount(trajectory_of_turn, minlength=num_trajectories)
 
 
-def check_normalization(mode: Mode, constant: float | None) -> None:
-    """Check one normalization, or several, together with the constant.
+def check_normalization(mode: Normalization | str, constant: float | None) -> Normalization:
+    """Return the mode, after checking it together with the constant.
 
     Raises:
-        ConfigError: A mode is unknown, or the constant is missing, not positive, or not used by any mode.
+        ConfigError: The mode is unknown, or the constant is missing, not positive, or not used by the mode.
     """
-    modes = [str(one) for one in mode] if isinstance(mode, Mapping) else [str(mode)]
-    for one in modes:
-        if one not in list(Normalization):
-            raise ConfigError(f"normalize={one!r}: expected one of {', '.join(Normalization)}.")
-    uses = Normalization.SEQ_MEAN_TOKEN_SUM_NORM
-    if uses in modes and not (constant is not None and math.isfinite(constant) and constant > 0):
+    if mode not in list(Normalization):
+        raise ConfigError(f"normalize={str(mode)!r}: expected one of {', '.join(Normalization)}.")
+    mode = Normalization(mode)
+    if mode is Normalization.SEQ_MEAN_TOKEN_SUM_NORM and not (
+        constant is not None and math.isfinite(constant) and constant > 0
+    ):
         raise ConfigError(
-            f"normalize={uses} with constant={constant}: it divides by a fixed number of tokens per trajectory. "
+            f"normalize={mode} with constant={constant}: it divides by a fixed number of tokens per trajectory. "
             "Set the constant to the largest number of action tokens an episode may have."
         )
-    if uses not in modes and constant is not None:
-        raise ConfigError(
-            f"constant={constant} with normalize={' and '.join(modes)}: only {uses} divides by a constant. Remove the "
-            f"constant, or set normalize: {uses}."
-        )
+    return mode
 
 
 def _check_tokens(turn: Tensor, trajectory: Tensor, weight: Tensor, num_trajectories: int) -> None:

@@ -23,10 +23,11 @@ from hero_pl.losses.advantages import (
     without_spread,
 )
 from hero_pl.losses.importance import mismatch
-from hero_pl.losses.normalize import check_normalization, normalized_sum, zero_loss
+from hero_pl.losses.normalize import normalized_sum, zero_loss
 from hero_pl.losses.policy_gradient import ClippedPolicyGradient, Surrogate
 from hero_pl.losses.scores import Scores
 from hero_pl.objectives.base import LossOutput, Normalize, Objective, Step
+from hero_pl.objectives.schedules import check_blend
 from hero_pl.policy.base import Policy
 from hero_pl.runs.records import evaluable
 from hero_pl.scalars import Scalar, mean, total
@@ -70,7 +71,7 @@ class PolicyGradient(Objective):
         surrogate: Surrogate = "clip",
     ) -> None:
         self.baseline = ReinforceBaseline(baseline)
-        check_normalization(normalize, constant)
+        check_blend(normalize, None, constant)
         self.normalize, self.constant, self.zero_variance = normalize, constant, zero_variance
         self.mask_truncated = mask_truncated
         self.surrogate = ClippedPolicyGradient(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from hero_pl.errors import ConfigError
-from hero_pl.losses.normalize import Mode, check_normalization
+from hero_pl.losses.normalize import Mode, Normalization, check_normalization
 from hero_pl.objectives.base import Normalize
 
 Shape = Literal["constant", "linear", "cosine"]
@@ -113,11 +113,18 @@ def normalization_at(normalize: Normalize, blend: Blend | None, step: int) -> Mo
 
 
 def check_blend(normalize: Normalize, blend: Blend | None, constant: float | None) -> None:
-    """Check a blend of normalizations.
+    """Check the normalization of an objective, or a blend of two, together with the constant.
 
     Raises:
         ConfigError: A constant is missing or not used, or both normalizations are the same.
     """
     if blend is not None and blend.toward == normalize:
         raise ConfigError(f"blend: toward is {blend.toward}, the same as normalize. Set another one, or remove blend.")
-    check_normalization(normalize if blend is None else {normalize: 0.5, blend.toward: 0.5}, constant)
+    modes = [normalize] if blend is None else [normalize, blend.toward]
+    for mode in modes:
+        check_normalization(mode, constant)
+    if constant is not None and Normalization.SEQ_MEAN_TOKEN_SUM_NORM not in modes:
+        raise ConfigError(
+            f"constant={constant} with normalize={' and '.join(modes)}: only {Normalization.SEQ_MEAN_TOKEN_SUM_NORM} "
+            "divides by a constant. Remove it, or set this normalization."
+        )

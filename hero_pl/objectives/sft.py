@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 
 from hero_pl.batch import ReduceSum, TokenizedBatch, tokenize
-from hero_pl.losses.normalize import check_normalization, normalized_sum, zero_loss
+from hero_pl.losses.normalize import normalized_sum, zero_loss
 from hero_pl.objectives.base import LossOutput, Normalize, Objective, Step
+from hero_pl.objectives.schedules import check_blend
 from hero_pl.policy.base import Policy
 from hero_pl.scalars import mean, share
 from hero_pl.types import Trajectory
@@ -30,7 +31,7 @@ class SFT(Objective):
         normalize: Normalize = "token_mean",
         constant: float | None = None,
     ) -> None:
-        check_normalization(normalize, constant)
+        check_blend(normalize, None, constant)
         self.constant, self.rewards_alone = constant, reward_threshold is not None
         self.reward_threshold, self.max_per_task, self.normalize = reward_threshold, max_per_task, normalize
 

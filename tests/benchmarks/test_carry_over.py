@@ -6,6 +6,7 @@ import pytest
 from carry_over import PIECE, WORLDS, at_large, in_world, instructions, pieces
 from methods import ROOT
 
+from hero_pl.chat.actions import PlainText
 from hero_pl.policy.huggingface import HuggingFacePolicy
 
 SHOP = str(ROOT / "configs/smollm2_shop.yaml")
@@ -41,7 +42,7 @@ def test_each_instruction_tells_a_reply_that_follows_it_from_one_that_does_not()
 
 
 def test_pieces_of_text_are_long_and_different() -> None:
-    policy = HuggingFacePolicy("hero_pl:pocket-shop", parser="PlainText")
+    policy = HuggingFacePolicy("hero_pl:pocket-shop", parser=PlainText())
     policy.load()
     found = pieces(policy, 5)
     assert [len(piece) for piece in found] == [PIECE] * 5

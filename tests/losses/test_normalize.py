@@ -29,13 +29,14 @@ def make(
     num_trajectories: int = 3,
     **more,
 ) -> Tensor:
-    more = {"constant": 4.0 if mode == "seq_mean_token_sum_norm" else None, **more}
+    constant = 4.0 if mode == "seq_mean_token_sum_norm" else None
     return coefficients(
         mode,
         turn=turn,
         trajectory=trajectory,
         weight=weight,
         num_trajectories=num_trajectories,
+        constant=constant,
         **more,
     )
 
@@ -252,8 +253,6 @@ def test_coefficients_are_constants_of_the_step() -> None:
             ),
             "constant=None",
         ),
-        (lambda: make("turn_mean", constant=3.0), "constant=3.0 with normalize=turn_mean: only seq_mean_token_sum"),
-        (lambda: make({"token_mean": 0.5, "turn_mean": 0.5}, constant=3.0), "normalize=token_mean and turn_mean"),
         (lambda: make("token_mean", num_trajectories=2), "trajectories 0 to 2, but there are 2"),
         (lambda: make("token_mean", turn=TURN[:3]), "equal length"),
         (lambda: normalized_sum(torch.ones(3), torch.ones(2)), "Slice the coefficients"),
@@ -269,9 +268,12 @@ def test_tokens_outside_the_mask_count_nowhere(mode) -> None:
     turn, trajectory = torch.tensor([0, 0, 1, 2, 2, 3]), torch.tensor([0, 0, 0, 1, 1, 2])
     weight = torch.tensor([1.0, 0.5, 1.0, 1.0, 2.0, 1.0])
     mask = torch.tensor([True, False, True, True, True, False])
-    rest = {"num_trajectories": 4, "constant": 3.0 if mode == "seq_mean_token_sum_norm" else None}
-    masked = coefficients(mode, turn=turn, trajectory=trajectory, weight=weight, mask=mask, **rest)
-    alone = coefficients(mode, turn=turn[mask], trajectory=trajectory[mask], weight=weight[mask], **rest)
+    masked = coefficients(
+        mode, turn=turn, trajectory=trajectory, weight=weight, num_trajectories=4, constant=3.0, mask=mask
+    )
+    alone = coefficients(
+        mode, turn=turn[mask], trajectory=trajectory[mask], weight=weight[mask], num_trajectories=4, constant=3.0
+    )
     assert torch.equal(masked[mask], alone)
     assert not masked[~mask].any()
 
