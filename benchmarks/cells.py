@@ -94,7 +94,7 @@ class Cell:
         on_top = settings(SUITES[self.suite], self.method, self.endpoint, self.stage)
         said = {**asdict(self), "budgets": list(self.budgets), "files": files, "weights": weights, "settings": on_top}
         said.pop("more")
-        if others := {name: digests(ROOT / name) for name in sorted(_pretrained([on_top, dict(self.more)]))}:
+        if others := {name: digests(policy_folder(name)) for name in sorted(_pretrained([on_top, dict(self.more)]))}:
             said["other_weights"] = others  # of a second policy, for example one that writes the reviews
         return {**said, "more": dict(self.more)} if self.more else said
 

@@ -191,7 +191,7 @@ def check_normalization(mode: Normalization | str, constant: float | None) -> No
     """Return the mode, after checking it together with the constant.
 
     Raises:
-        ConfigError: The mode is unknown, or the constant is missing, not positive, or not used by the mode.
+        ConfigError: The mode is unknown, or it needs the constant, which is missing or not positive.
     """
     if mode not in list(Normalization):
         raise ConfigError(f"normalize={str(mode)!r}: expected one of {', '.join(Normalization)}.")

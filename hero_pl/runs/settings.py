@@ -51,14 +51,21 @@ def read_settings(run: Path) -> dict[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted keys and their values; an absent section and an empty one are equal."""
+def flat(values: Mapping[str, Any], prefix: str = "", every: bool = False) -> dict[str, Any]:
+    """Dotted keys and their values; an absent section and an empty one are equal.
+
+    Args:
+        values: A configuration.
+        prefix: Of all keys.
+        every: Also give keys without a value, as ``None``, and those of sections that have one, as ``set``.
+    """
     pairs: dict[str, Any] = {}
     for key, value in values.items():
-        if isinstance(value, Mapping):
-            pairs |= flat(value, f"{prefix}{key}.")
-        elif value is not None:
-            pairs[f"{prefix}{key}"] = value
+        name, section = f"{prefix}{key}", isinstance(value, Mapping)
+        if section:
+            pairs |= flat(value, f"{name}.", every)
+        if every or not (section or value is None):
+            pairs[name] = ("set" if value else None) if section else value
     return pairs
 
 
@@ -78,7 +85,7 @@ def decisive(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Dotted settings on which the results of a run depend, without those that runs of one method differ in."""
     return {
         key: value
-        for key, value in flat(settings).items()
+        for key, value in flat(settings, every=True).items()
         if below(key, DECISIVE) and not below(key, OWN) and not harmless(key)
     }
 
@@ -86,7 +93,7 @@ def decisive(settings: Mapping[str, Any]) -> dict[str, Any]:
 def differences(runs: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """Keys with several values in the settings of runs, with these values.
 
-    A key that a run lacks is an option that its version did not know yet, and does not count.
+    A key that a run lacks is an option that its version did not know yet, and does not count; one without a value does.
     """
     found: dict[str, list[Any]] = {}
     for settings in runs:

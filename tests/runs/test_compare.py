@@ -258,6 +258,11 @@ def test_bug_715_settings_in_which_averaged_runs_differ_are_named(tmp_path: Path
     (one,) = compare_runs(runs)
     assert one.mixed == ("b: model.lr is 0.001 and 0.005",)  # seeds and the number of environments may differ
     assert "Averaged runs differ: b: model.lr is 0.001 and 0.005." in to_markdown([one])
+    for folder, gate in zip(runs[2:], (None, {"class_path": "HighEntropy", "init_args": {}}), strict=True):
+        (folder / "config.yaml").write_text(yaml.safe_dump({"model": {"gate": gate, "lr": 1e-3}}))
+    (one,) = compare_runs(runs)
+    assert one.mixed == ("b: model.gate is None and 'set'",)  # no gate is a setting, too
+    (runs[3] / "config.yaml").write_text(yaml.safe_dump({"model": {"lr": 5e-3}}))  # of a version without gates
     apart = run(tmp_path, "b", 2, tasks(4), block="other"), run(tmp_path, "a", 2, tasks(4), block="other")
     (apart[0] / "config.yaml").write_text(yaml.safe_dump({"model": {"lr": 7.0}}))
     assert [one.mixed != () for one in compare_runs([*runs, *apart])] == [True, False]  # each base policy by itself
