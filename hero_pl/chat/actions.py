@@ -11,13 +11,18 @@ import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from hero_pl.chat.call_form import HERMES, template_form, write_json
 from hero_pl.chat.calls import Calls, call_markers, find_calls, read_calls
-from hero_pl.chat.encode import has_surrogate
 from hero_pl.chat.reasoning import UNFINISHED, inside_reasoning, without_thinking
 from hero_pl.chat.template import TOOL_PREFIX
+from hero_pl.chat.traits import TOOL
+
+if TYPE_CHECKING:
+    from hero_pl.chat.template import ChatTemplate
 
 _ACTION = re.compile(r"^[ \t]*Action:", re.MULTILINE)
 _INVENTED = re.compile(rf"^[ \t]*(?:Observation:|{re.escape(TOOL_PREFIX.strip())})", re.MULTILINE)
@@ -64,6 +69,10 @@ class ActionParser(ABC):
             return ParsedAction("", UNFINISHED)
         reply = without_thinking(text).strip()
         return self.read(reply, tools) if "tools" in inspect.signature(self.read).parameters else self.read(reply)
+
+    def fitted(self, template: ChatTemplate) -> ActionParser:
+        """This parser for the model of a chat template; a format that is told to the model is the same for all."""
+        return self
 
     @abstractmethod
     def read(self, reply: str, tools: Sequence[Mapping[str, Any]] = ()) -> ParsedAction:
@@ -143,9 +152,19 @@ class PlainText(ActionParser):
 class ToolCall(ActionParser):
     """A tool call in any of the common formats (:mod:`hero_pl.chat.calls`), or a plain reply.
 
-    Calls are written in the Hermes format, ``<tool_call>{"name": ..., "arguments": ...}</tool_call>``. Only the first
-    call of a reply is executed, as in the agents of TauBench.
+    Calls are written as the chat template of the model writes them, else in the Hermes format,
+    ``<tool_call>{"name": ..., "arguments": ...}</tool_call>``. Only the first call of a reply is executed, as in the
+    agents of TauBench.
     """
+
+    form = HERMES
+    """How calls are written."""
+
+    def fitted(self, template: ChatTemplate) -> ToolCall:
+        """A copy that writes calls as the template does."""
+        made = copy(self)
+        made.form = template_form(template, [TOOL]) or HERMES
+        return made
 
     def locate(self, reply: str) -> tuple[int, int] | None:
         """The first call with its markers; ``None`` for a plain reply.
@@ -158,20 +177,20 @@ class ToolCall(ActionParser):
         return (calls.start, calls.stop) if calls else None
 
     def markers(self, reply: str) -> Sequence[tuple[int, int]]:
-        """The markers around complete calls; inside an argument they are text.
+        """The markers around complete calls, and what the template writes around them; in an argument they are text.
 
         Example:
             >>> ToolCall().markers('<tool_call>{"name": "say", "arguments": {"text": "</tool_call>"}}</tool_call>')
             [(0, 11), (65, 77)]
         """
-        return list(call_markers(reply))
+        return [*call_markers(reply), *self.form.places(reply)]
 
     def write(self, call: Mapping[str, Any]) -> str:
-        """The call between ``<tool_call>`` tags, with the characters that chat templates write."""
-        written = json.dumps(dict(call), ensure_ascii=False)
-        if has_surrogate(written):
-            written = json.dumps(dict(call))  # a tokenizer cannot encode it, but its escaped form
-        return f"<tool_call>\n{written}\n</tool_call>"
+        """The call in :attr:`form`; any other object stands between the markers of Hermes."""
+        arguments = call.get("arguments")
+        if set(call) == {"name", "arguments"} and isinstance(arguments, Mapping):
+            return self.form.write(str(call["name"]), arguments)
+        return f"<tool_call>\n{write_json(dict(call))}\n</tool_call>"
 
     def read(self, reply: str, tools: Sequence[Mapping[str, Any]] = ()) -> ParsedAction:
         """The first tool call; a reply without one is a message to the user.

@@ -47,7 +47,7 @@ _BARE = re.compile(
     r'[\[{]\s*(?:\{\s*)?"(?:' + "|".join((*NAME_KEYS, *ARGUMENT_KEYS, *WRAPPERS, "type", "id")) + r')"\s*:'
 )
 _BEFORE_JSON = re.compile(  # possessive, so that a long run of spaces is read only once
-    r"(?:function<｜tool▁sep｜>)?(?P<name>[\w.\-]++)\s*+(?:\[CALL_ID\]\w*+\s*+)?(?:(?:\[ARGS\]|```(?:json)?)\s*+)?(?=\{)"
+    r"(?:function<｜tool▁sep｜>)?(?P<name>[\w.\-]++)\s*+(?:\[CALL_ID\]\w*+\s*+)?(?:(?:\[ARGS\]|<｜tool▁sep｜>|```(?:json)?)\s*+)?(?=\{)"
 )
 _PARAMETER = re.compile(r"\s*<parameter=([\w.\-]+)>\n?(.*)", re.DOTALL)
 _ALTERNATIVES = ("anyOf", "oneOf")
@@ -90,7 +90,9 @@ def find_calls(reply: str, tools: Sequence[Mapping[str, Any]] = ()) -> Calls | N
         True
     """
     opening = _OPENING.search(reply)
-    return _marked(reply, opening, tools) if opening else _unmarked(reply, tools)
+    if opening is None or _bare_end(reply) > opening.start():
+        return _unmarked(reply, tools)
+    return _marked(reply, opening, tools)
 
 
 def call_of(value: Any) -> dict[str, Any] | None:
@@ -114,7 +116,7 @@ def call_of(value: Any) -> dict[str, Any] | None:
 
 def call_markers(reply: str) -> Iterator[tuple[int, int]]:
     """Start and end index of the markers around complete calls; the same words in an argument are text."""
-    place = 0
+    place = _bare_end(reply)
     while opening := _OPENING.search(reply, place):
         calls = _marked(reply, opening)
         if calls.arguments is None:
@@ -168,6 +170,13 @@ def _marked(reply: str, opening: re.Match[str], tools: Sequence[Mapping[str, Any
     return Calls(
         opening.start(), stop, calls.name, calls.arguments, calls.reason, calls.further + (outer or len(later))
     )
+
+
+def _bare_end(reply: str) -> int:
+    """End index of the call without a marker that a reply begins with; 0 if there is none."""
+    start = len(reply) - len(reply.lstrip())
+    calls = read_calls(reply) if _BARE.match(reply, start) else None
+    return calls.stop if calls is not None and calls.arguments is not None else 0
 
 
 def _unmarked(reply: str, tools: Sequence[Mapping[str, Any]]) -> Calls | None:

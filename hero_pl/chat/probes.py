@@ -185,6 +185,8 @@ def calls_are_read(template: ChatTemplate, parser: ActionParser) -> Line:
         return Line("tool calls", False, detail, "Set parser: ReAct, or write an ActionParser for this form.")
     label = Dialect(template, parser, 0).reply_ids(parser.write(traits.CALL))
     if label != written[: stop + 1]:
+        if parser.write(traits.CALL) == traits.without_call_id(text.strip()):
+            return Line("tool calls", True, "read, and labels have the same form, without the id of a call")
         detail = f"read; labels and demonstrations have another form: {parser.write(traits.CALL)!r}"
         return Line("tool calls", True, detail, "With parser: ReAct replies and labels have one form.")
     return Line("tool calls", True, "read, and labels have the same ids")

@@ -27,6 +27,12 @@ TOOL: Mapping[str, Any] = {
 CALL: Mapping[str, Any] = {"name": "herotool", "arguments": {"x": "two words"}}
 """A call of it."""
 
+CALL_ID = "call00001"
+"""Its id: nine letters and digits, because some templates accept no other."""
+
+RESULT = "HERORESULTOREH"
+"""The result of it."""
+
 _WORDS = "HEROWORDSOREH"
 
 
@@ -70,16 +76,24 @@ def check_tools(renderer: Renderer, opening: Sequence[Message], tools: Sequence[
                 )
 
 
-def written_call(renderer: Renderer, tools: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
-    """Ids with which the template writes :data:`CALL` as a reply, and what follows it; empty if it shows no calls."""
+def written_call(
+    renderer: Renderer, tools: Sequence[Mapping[str, Any]], call: Mapping[str, Any] = CALL
+) -> tuple[int, ...]:
+    """Ids with which the template writes a call as a reply, and what follows it; empty if it shows no calls.
+
+    Args:
+        renderer: Renderer of the template.
+        tools: Schemas of the tools.
+        call: Name and arguments, whose values are texts.
+    """
     from jinja2 import TemplateError
 
     ask = {"role": "user", "content": _WORDS}
     # templates want the arguments as an object or as JSON, and the words beside a call as an empty text or as none
-    as_json = json.dumps(CALL["arguments"])
-    for role, arguments, words in itertools.product(("tool", "user"), (CALL["arguments"], as_json), ("", None)):
-        result = {"role": role, "content": "seen", "name": CALL["name"], "tool_call_id": "call00001"}
-        made = {"id": "call00001", "type": "function", "function": {"name": CALL["name"], "arguments": arguments}}
+    as_json = json.dumps(call["arguments"])
+    for role, arguments, words in itertools.product(("tool", "user"), (call["arguments"], as_json), ("", None)):
+        result = {"role": role, "content": RESULT, "name": call["name"], "tool_call_id": CALL_ID}
+        made = {"id": CALL_ID, "type": "function", "function": {"name": call["name"], "arguments": arguments}}
         reply = {"role": "assistant", "content": words, "tool_calls": [made]}
         try:
             asked = renderer.raw([ask], tools, generate=True).rpartition(_WORDS)[2]
@@ -89,9 +103,19 @@ def written_call(renderer: Renderer, tools: Sequence[Mapping[str, Any]]) -> tupl
         before, ids = (renderer.encoder.encode_template(text, after=-1) for text in (asked, whole))
         pairs = enumerate(zip(before, ids, strict=False))
         ids = ids[next((i for i, (a, b) in pairs if a != b), len(before)) :]
-        if all(word in renderer.encoder.spell(ids) for word in (CALL["name"], *CALL["arguments"].values())):
+        if all(word in renderer.encoder.spell(ids) for word in (call["name"], *call["arguments"].values())):
             return ids
     return ()
+
+
+def without_call_id(text: str) -> str:
+    """A written call without its id, which a model makes up anew for every call.
+
+    Example:
+        >>> without_call_id('[{"name": "herotool", "arguments": {}, "id": "call00001"}]')
+        '[{"name": "herotool", "arguments": {}}]'
+    """
+    return text.replace(f', "id": "{CALL_ID}"', "")
 
 
 def unasked_prompt(renderer: Renderer) -> str:

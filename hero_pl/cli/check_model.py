@@ -81,7 +81,7 @@ def _prompts(template: ChatTemplate, parser: ActionParser | None) -> Iterator[Li
     """Lines of the chat template; without a parser, one is taken that shows tools."""
     hidden = False
     if parser is None:
-        parser = ToolCall()
+        parser = ToolCall().fitted(template)
         try:
             traits.check_tools(template.renderer, template.opening("s", "a"), [traits.TOOL])
         except PolicyError:

@@ -143,6 +143,7 @@ class HuggingFacePolicy(Policy):
         self.template = ChatTemplate(
             tokenizer, self.hint_position, self.template_args, ends, self.reasoning, with_tools=with_tools
         )
+        self.parser = self.parser.fitted(self.template)
         tell(self.template, self.parser)
         positions = positions_of(config)
         self.max_length = min(self.configured_length or positions, positions)

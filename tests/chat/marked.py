@@ -4,6 +4,7 @@ from tokenizers import AddedToken
 from transformers import PreTrainedTokenizerFast
 
 from hero_pl.chat.byte_tokenizer import byte_tokenizer
+from hero_pl.chat.traits import CALL_ID
 
 MARKERS = ("<tool_call>", "</tool_call>", "<think>", "</think>")
 CALLS = (  # writes and reads what Qwen writes and reads
@@ -22,4 +23,32 @@ def marked_tokenizer(template: str = CALLS) -> PreTrainedTokenizerFast:
     tokenizer.add_tokens([AddedToken(marker, special=False, normalized=False) for marker in MARKERS])
     tokenizer.add_special_tokens({"eos_token": "<|endoftext|>"})
     tokenizer.chat_template = template
+    return tokenizer
+
+
+def written(tokenizer, content: str, *calls) -> tuple[int, ...]:
+    """What the template writes after the generation prompt, up to the next message."""
+    reply = {"role": "assistant", "content": content}
+    if calls:
+        reply["tool_calls"] = [{"id": CALL_ID, "type": "function", "function": call} for call in calls]
+    ask, answer = {"role": "user", "content": "a"}, {"role": "tool", "content": "b"}
+    settings = {"tools": [{"name": "find"}], "tokenize": False}
+    head = tokenizer.apply_chat_template([ask], add_generation_prompt=True, **settings)
+    whole = tokenizer.apply_chat_template([ask, reply, answer], **settings)
+    assert whole.startswith(head)
+    ids = tuple(tokenizer.encode(whole[len(head) :], add_special_tokens=False))
+    return ids[: ids.index(tokenizer.convert_tokens_to_ids("<|im_end|>")) + 1]
+
+
+def calling(form: str, before: tuple[str, ...] = ()) -> PreTrainedTokenizerFast:
+    """The same, but its template writes a call in another form.
+
+    Args:
+        form: Template of one call, with ``call.id``, ``call.function.name`` and ``call.function.arguments``.
+        before: Further markers that are added tokens.
+    """
+    start = CALLS.index("<tool_call>\n{")
+    stop = CALLS.index("{% endfor %}<|im_end|>")
+    tokenizer = marked_tokenizer(CALLS[:start] + form + CALLS[stop:])
+    tokenizer.add_tokens([AddedToken(marker, special=False, normalized=False) for marker in before])
     return tokenizer

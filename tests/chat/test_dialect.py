@@ -10,7 +10,7 @@ from hero_pl.chat.actions import ActionParser, PlainText, ReAct, ToolCall
 from hero_pl.chat.byte_tokenizer import byte_tokenizer
 from hero_pl.chat.dialect import Dialect
 from hero_pl.chat.template import ChatTemplate
-from tests.chat.marked import MARKERS, marked_tokenizer
+from tests.chat.marked import MARKERS, marked_tokenizer, written
 
 CALL = {"name": "find", "arguments": {"text": "two wörds ✓"}}
 FOLDERS = sorted(Path(os.environ.get("HERO_PL_TOKENIZERS", "nowhere")).glob("qwen*/package/models"))
@@ -23,20 +23,6 @@ def dialect(tokenizer, parser: ActionParser | None = None) -> Dialect:
 def controls(made: Dialect, ids) -> list[str]:
     kept = [i for i in ids if i in made.template.encoder.control_ids]
     return list(made.template.tokenizer.convert_ids_to_tokens(kept))
-
-
-def written(tokenizer, content: str, *calls) -> tuple[int, ...]:
-    """What the template writes after the generation prompt, up to the next message."""
-    reply = {"role": "assistant", "content": content}
-    if calls:
-        reply["tool_calls"] = [{"type": "function", "function": call} for call in calls]
-    ask, answer = {"role": "user", "content": "a"}, {"role": "tool", "content": "b"}
-    settings = {"tools": [{"name": "find"}], "tokenize": False}
-    head = tokenizer.apply_chat_template([ask], add_generation_prompt=True, **settings)
-    whole = tokenizer.apply_chat_template([ask, reply, answer], **settings)
-    assert whole.startswith(head)
-    ids = tuple(tokenizer.encode(whole[len(head) :], add_special_tokens=False))
-    return ids[: ids.index(tokenizer.convert_tokens_to_ids("<|im_end|>")) + 1]
 
 
 def test_bug_720_a_call_has_the_ids_that_the_template_writes() -> None:
