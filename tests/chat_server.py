@@ -71,10 +71,10 @@ def answers(body: bytes | str, status: int = 200, **headers: str) -> Behavior:
     return behavior
 
 
-def says(text: Any, prompt: Any = 100, reply: Any = 10) -> Behavior:
-    """A chat completion with its count of tokens."""
+def says(text: Any, prompt: Any = 100, reply: Any = 10, reason: Any = "stop") -> Behavior:
+    """A chat completion with its count of tokens, and why it ended."""
     value = {
-        "choices": [{"message": {"role": "assistant", "content": text}}],
+        "choices": [{"message": {"role": "assistant", "content": text}, "finish_reason": reason}],
         "usage": {"prompt_tokens": prompt, "completion_tokens": reply},
     }
     return answers(json.dumps(value), Content_Type="application/json")

@@ -52,6 +52,8 @@ class Answer:
     """Tokens of the answer, as the server counted them or estimated."""
     cost: float
     """Cost of all attempts, in the unit of the prices."""
+    cut: bool = False
+    """Whether the server says that the text was cut at the token limit."""
 
 
 class Spending:
@@ -300,7 +302,8 @@ def _answer(content: Mapping[str, Any], cost: float) -> Answer:
         raise ChatFailure(f"the content of the message is {type(text).__name__}, not text")
     text = encodable(text or "")
     counted = token_count(content, "completion_tokens")
-    return Answer(text, _estimate(text) if counted is None else counted, cost)
+    cut = choice.get("finish_reason") == "length"
+    return Answer(text, _estimate(text) if counted is None else counted, cost, cut)
 
 
 def _longest(body: Mapping[str, Any], max_tokens: int) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 from hero_pl.annotate.quality import QUESTIONS
 from hero_pl.chat.reasoning import answer_in
 from hero_pl.chat.wording import quoted
-from hero_pl.reflection.chat_endpoint import ChatEndpoint
+from hero_pl.reflection.chat_endpoint import ChatEndpoint, in_reasoning
 from hero_pl.reflection.json_scan import JSON_BEGINS, plain, scan
 from hero_pl.types import Message
 
@@ -43,7 +43,7 @@ def judge_rows(rows: Sequence[Mapping[str, Any]], endpoint: ChatEndpoint, concur
 
     def ask(row: Mapping[str, Any]) -> dict[str, Any]:
         reply = endpoint.ask(messages(row), MAX_ANSWER_TOKENS, 0.0)
-        text = answer_in(reply.text, JSON_BEGINS)
+        text = answer_in(reply.text, JSON_BEGINS, in_reasoning(reply))
         answers = read_answer(text or "")
         failure = reply.failure or ("" if answers else "unfinished_reasoning" if text is None else "no_json")
         labels = {**dict.fromkeys(QUESTIONS), **answers}

@@ -8,6 +8,7 @@ from typing import Any
 
 from hero_envs.chat_endpoint import Endpoint, EndpointDown, RequestFailed, SpendCapReached, Spending
 from hero_pl.errors import ConfigError, EndpointError, SpendCapError
+from hero_pl.reflection.json_scan import JSON_BEGINS
 from hero_pl.types import Message
 
 
@@ -20,6 +21,17 @@ class ChatReply:
     """Number of generated tokens, as reported or estimated."""
     failure: str = ""
     """``request_failed`` (transient errors until no retry was left), ``request_refused``, or empty if it worked."""
+    cut: bool = False
+    """Whether the text was cut at the token limit."""
+
+
+def in_reasoning(reply: ChatReply) -> bool:
+    """Whether a reply counts as reasoning until a marker closes it, although no marker may have opened it.
+
+    Where the template of a server opens the reasoning and the server does not separate it, a reply that was cut inside
+    it has no marker at all, and may contain a draft. It is told from an answer that was cut by how it begins.
+    """
+    return reply.cut and not JSON_BEGINS.match(reply.text)
 
 
 class ChatEndpoint:
@@ -100,7 +112,7 @@ class ChatEndpoint:
             raise EndpointError(str(error)) from None
         except SpendCapReached as error:
             raise SpendCapError(str(error)) from None
-        return ChatReply(answer.text, answer.tokens)
+        return ChatReply(answer.text, answer.tokens, cut=answer.cut)
 
     def cancel(self) -> None:
         """Cancel the requests in flight."""

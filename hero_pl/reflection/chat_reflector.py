@@ -12,7 +12,7 @@ import torch
 
 from hero_pl.errors import ConfigError
 from hero_pl.reflection.base import Reflector
-from hero_pl.reflection.chat_endpoint import ChatEndpoint
+from hero_pl.reflection.chat_endpoint import ChatEndpoint, in_reasoning
 from hero_pl.reflection.grammar import review_schema
 from hero_pl.reflection.parse import LeakPolicy
 from hero_pl.reflection.prompt import requests
@@ -146,7 +146,7 @@ class ChatReflector(Reflector):
     def _answer(self, question: Question) -> Answer:
         shape = self._shape(question) if self.response_format else None
         reply = self.endpoint.ask(question.messages, question.request.max_new_tokens, question.temperature, shape)
-        return Answer(reply.text, reply.tokens, failure=reply.failure)
+        return Answer(reply.text, reply.tokens, ended=not reply.cut, opened=in_reasoning(reply), failure=reply.failure)
 
     def _shape(self, question: Question) -> dict[str, Any]:
         """Field ``response_format`` with the schema of the answer, for servers with structured output."""

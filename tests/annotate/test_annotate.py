@@ -249,11 +249,14 @@ def test_the_judge_reads_outside_text_as_quoted_material(sample: Path) -> None:
 def test_bug_730_a_judge_that_is_cut_inside_its_reasoning_gives_no_labels(sample: Path) -> None:
     rows = read_rows(sample)[:1]
     draft = json.dumps(ANSWER)
-    for text, failure, label in (
-        (f"<think>Is it {draft}? No,", "unfinished_reasoning", None),
-        (f"<think>Is it {draft}?</think>{json.dumps({'turn_was_error': False})}", "", False),
+    for text, reason, failure, label in (
+        (f"<think>Is it {draft}? No,", "length", "unfinished_reasoning", None),
+        (f"Is it {draft}? No,", "length", "unfinished_reasoning", None),  # the prompt opened the reasoning
+        (f"Is it {draft}? No,</think>{json.dumps({'turn_was_error': False})}", "length", "", False),
+        (f"It is {draft}.", "stop", "", True),
+        (f"<think>Is it {draft}?</think>{json.dumps({'turn_was_error': False})}", "stop", "", False),
     ):
-        with serving(says(text)) as server:
+        with serving(says(text, reason=reason)) as server:
             (row,) = judge_rows(rows, ChatEndpoint(server.url, "judge-model"))
         assert (row["failure"], row["labels"]["turn_was_error"], row["answer"]) == (failure, label, text)
 

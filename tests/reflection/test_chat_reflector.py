@@ -165,6 +165,28 @@ def test_the_schema_of_the_review_goes_along_if_wanted(switch: bool, server: Ser
             assert shape["json_schema"]["schema"] == review_schema(episode, (number, number), 60)
 
 
+@pytest.mark.parametrize(
+    ("text", "reason", "issue", "found"),
+    [
+        ("Perhaps {} is right, but", "length", "unfinished_reasoning", 0),
+        ("Perhaps {} is right.", "stop", "", 3),  # words around a review
+        ("{", "length", "", 2),  # a review that was cut
+        ("so I think</think>{}", "length", "thinking_stripped", 3),
+        ("<think>Perhaps {} is right, but", None, "unfinished_reasoning", 0),  # the server does not say why it ended
+    ],
+)
+def test_bug_759_a_draft_in_reasoning_that_the_prompt_opened_is_no_review(
+    text: str, reason: str | None, issue: str, found: int, server: Server, trajectory: Trajectory
+) -> None:
+    review = json.dumps(GOOD)
+    text = review[: review.index('"turn3"') + 20] if text == "{" else text.replace("{}", review)
+    server.behaviors = [says(text, reason=reason)]
+    (reflection,) = reflector(server).reflect([trajectory], None)
+    assert sum(diagnosis is not None for diagnosis in reflection.diagnoses) == found
+    if issue:
+        assert (issue, 0) in reflection.issues
+
+
 def test_skip_leaves_an_invalid_answer_alone(server: Server, trajectory: Trajectory) -> None:
     server.behaviors = [chat("I think it went well."), chat(GOOD)]
     (reflection,) = reflector(server).reflect([trajectory], None)
