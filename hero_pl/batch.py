@@ -88,12 +88,12 @@ class TokenizedBatch:
         used = 0
         for trajectory in sorted(cost):
             if wanted and used + cost[trajectory] > max_tokens:
-                yield self._of(wanted)
+                yield self.of(wanted)
                 wanted, used = [], 0
             wanted.append(trajectory)
             used += cost[trajectory]
         if wanted:
-            yield self._of(wanted)
+            yield self.of(wanted)
 
     def tempered(self, scores: Scores, factor: float = 1.0) -> Scores:
         """Scores at the sampling temperature. All comparisons of student, teacher and rollout use these.
@@ -108,7 +108,8 @@ class TokenizedBatch:
         """The tokens that the teacher scores, in the teacher's order; ``student`` still has all rows."""
         return replace(self, **self._tokens(self.teacher_mask))
 
-    def _of(self, trajectories: Sequence[int]) -> TokenizedBatch:
+    def of(self, trajectories: Sequence[int]) -> TokenizedBatch:
+        """The tokens of some trajectories only; coefficients stay those of the whole batch."""
         keep = torch.isin(self.trajectory, torch.tensor(trajectories, device=self.trajectory.device))
 
         def rows(side: Sequence[ScoreRow]) -> tuple[ScoreRow, ...]:

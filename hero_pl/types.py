@@ -143,7 +143,7 @@ class Diagnosis:
     next_action_target: Mapping[str, Any] | None = None
     """The corrected action, only when it is unambiguous."""
     was_failure: bool = False
-    """Whether there was a corrected action that a control removed."""
+    """Whether the action is blamed although there is no corrected action, or a control removed it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ CHANGES = {
     "teacher": [lambda: FullDemoTeacher("buffer")],
     "reflector": [
         lambda: ShuffledReflector(ShopRules()),
-        lambda: BlindReflector(ShopRules()),
+        lambda: BlindReflector(ScriptedReflector([])),
         lambda: ScriptedReflector([]),
     ],
 }

@@ -102,7 +102,9 @@ def test_a_policy_that_never_succeeds_gives_up_after_the_last_try(tiny_module, t
     assert played.metrics[0]["train/skipped_steps"] == 1.0  # what is still equal is masked out
 
 
-def test_the_penalty_on_length_moves_advantages_and_not_the_recorded_reward() -> None:
+def test_bug_769_the_penalty_on_length_moves_advantages_and_is_no_signal_by_itself_where_groups_are_drawn_again() -> (
+    None
+):
     def episode(length: int) -> Trajectory:
         turn = Turn(1, (), (1,) * length, (0.0,) * length, "", "", "", "user")
         return replace(episodes({0: (1.0,)})[0], turns=(turn,))
@@ -113,5 +115,8 @@ def test_the_penalty_on_length_moves_advantages_and_not_the_recorded_reward() ->
     assert term.advantage == pytest.approx([0.5, 0.0, -0.5])
     assert list(term.weight) == [1.0, 1.0, 1.0]  # the middle one is part of a group with spread
     assert float(metrics["rollout/frac_reward_zero_std"]) == 1.0  # of the rewards themselves
+    resampling = GRPO(scale_rewards="group", zero_variance="resample", overlong=SoftOverlong(longest=10, buffer=4))
+    assert resampling.redraw([episode(6), episode(8)], 1) == [0]
+    assert list(resampling.term([episode(6), episode(8)])[0].weight) == [0.0, 0.0]  # what redraw wanted to replace
     with pytest.raises(ConfigError, match="buffer"):
         SoftOverlong(longest=3, buffer=4)

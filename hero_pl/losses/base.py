@@ -26,6 +26,9 @@ class DistillationLoss(nn.Module, ABC):
         diagnostics: Metrics of the last call, by their name in the training log; replaced by every call.
     """
 
+    is_divergence = True
+    """Whether the value is a distance, 0 where both sides agree, and not only something with the right gradient."""
+
     def __init__(self) -> None:
         super().__init__()
         self.diagnostics: dict[str, Scalar] = {}

@@ -11,7 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,9 @@ from torch import Tensor, nn
 from hero_pl.errors import ConfigError
 from hero_pl.losses.policy_gradient import mean_over
 from hero_pl.losses.scores import Scores
+
+if TYPE_CHECKING:
+    from hero_pl.losses.base import DistillationLoss
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,17 @@ class Gate(nn.Module, ABC):
     by_token: bool = False
     """The weight of a token depends on that token alone, so that a call may have some tokens of a trajectory only.
     Otherwise all tokens are projected once more."""
+
+    def check(self, loss: DistillationLoss, subtracts: bool) -> None:
+        """Refuse settings of the loss with which the gate would mean something else.
+
+        Args:
+            loss: The loss that is weighted.
+            subtracts: Whether the effect of the empty hint is taken out of the teacher.
+
+        Raises:
+            ConfigError: The message says what to change.
+        """
 
     @abstractmethod
     def forward(self, inputs: GateInputs) -> Tensor:
@@ -113,6 +127,15 @@ class StepDivergence(Gate):
         super().__init__()
         self.scale = _checked_positive(self, "scale", scale)
 
+    def check(self, loss: DistillationLoss, subtracts: bool) -> None:
+        """See :meth:`Gate.check`: a surrogate has no size that says how far the sides are apart."""
+        if not loss.is_divergence:
+            raise ConfigError(
+                f"StepDivergence weights turns by their divergence, but the value of {type(loss).__name__} is none: "
+                "turns that the teacher endorses would get the least weight. Use a divergence over the vocabulary, such "
+                "as ReverseKL, or another gate."
+            )
+
     @torch.no_grad()
     def forward(self, inputs: GateInputs) -> Tensor:
         """The same weight for all tokens of a turn."""
@@ -139,6 +162,14 @@ class Contrastive(Gate):
                 f"Contrastive(negative_hints={negative_hints}): expected at least 1 hint of another turn."
             )
         self.negative_hints = negative_hints
+
+    def check(self, loss: DistillationLoss, subtracts: bool) -> None:
+        """See :meth:`Gate.check`: both sides of the comparison must have the effect of the wording, or none."""
+        if subtracts:
+            raise ConfigError(
+                "Contrastive compares the hint with wrong hints of the same wording, and scaffold=subtract takes the "
+                "effect of the wording out of the first only. Set scaffold to keep, or take another gate."
+            )
 
     @torch.no_grad()
     def forward(self, inputs: GateInputs) -> Tensor:

@@ -16,6 +16,8 @@ from hero_pl.scalars import mean
 class _OnSampledToken(DistillationLoss):
     """A loss of what both sides give the sampled ids."""
 
+    is_divergence = False
+
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, action_ids: Tensor | None = None) -> Tensor:
         """Surrogate per token.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -25,12 +26,16 @@ from hero_pl.objectives.base import LossOutput, Step
 from hero_pl.objectives.policy_gradient import PolicyGradient
 from hero_pl.objectives.schedules import Schedule, scheduled
 from hero_pl.objectives.self_distillation import SelfDistillation
-from hero_pl.parts import Part
+from hero_pl.parts import Part, load_parts
 from hero_pl.policy.base import Policy
 from hero_pl.scalars import Scalar, largest, mean, total
 from hero_pl.types import Hint, Trajectory
 
 Rule: TypeAlias = Literal["advantage_reweight", "rlsd", "gap_magnitude", "turn_belief", "bayes_turn"]
+
+
+UNTAUGHT = 8
+"""Batches in a row without a hint after which a warning says that the policy gradient learns alone."""
 
 
 class _WithPolicyGradient(SelfDistillation):
@@ -39,6 +44,26 @@ class _WithPolicyGradient(SelfDistillation):
     def __init__(self, policy_gradient: PolicyGradient | None, **distillation: Any) -> None:
         super().__init__(**distillation)
         self.policy_gradient = policy_gradient or PolicyGradient()
+        self._untaught = 0
+
+    def lay_out(
+        self,
+        trajectories: Sequence[Trajectory],
+        policy: Policy,
+        reduce_sum: ReduceSum,
+        policy_term: PolicyTerm | None = None,
+    ) -> Step:
+        """Those of the distillation; batches without a hint are steps here, so they are told."""
+        step = super().lay_out(trajectories, policy, reduce_sum, policy_term)
+        self._untaught = 0 if step.batch.teacher else self._untaught + 1
+        if self._untaught == UNTAUGHT:
+            issues = {name: float(n) for name, n in step.metrics.items() if name.startswith("reflection/issues/")}
+            warnings.warn(
+                f"No turn of {UNTAUGHT} batches in a row had a hint: only the policy gradient learns. What the latest "
+                f"reviews lacked: {issues or 'nothing is known'}. See docs/reviews.md, or leave the distillation out.",
+                stacklevel=2,
+            )
+        return step
 
     def check(self, group_size: int) -> None:
         """Check both parts."""
@@ -58,6 +83,11 @@ class _WithPolicyGradient(SelfDistillation):
     def redraw(self, trajectories: Sequence[Trajectory], attempt: int) -> list[int]:
         """Groups without a signal for the policy gradient."""
         return self.policy_gradient.redraw(trajectories, attempt)
+
+    def roll_back(self, state: Mapping[str, Any]) -> None:
+        """Also restore the baseline of the policy gradient, which has followed the rewards of the collapse."""
+        super().roll_back(state)
+        load_parts({"policy_gradient": self.policy_gradient}, state)
 
     def _parts(self) -> dict[str, Part]:
         """Those of the distillation, and the policy gradient."""
@@ -133,7 +163,8 @@ class Credit(_WithPolicyGradient):
     """Policy gradient whose advantages are changed by the hinted teacher; there is no distillation loss.
 
     The *gap* of a token is the teacher's log-probability minus the recorded one. The settings of the distillation loss
-    (divergence, gate, correction) have no effect; gate, blend and correction are refused.
+    have no effect: divergence and normalize are ignored (``policy_gradient`` has its own), gate, blend, correction,
+    constant and confidence weights other than 0 and 1 are refused. A weight of 0 takes the hint away.
 
     Args:
         rule: ``advantage_reweight`` multiplies each advantage by ``1 + strength * tanh`` of the gap (SGCD). ``rlsd``
@@ -170,6 +201,12 @@ class Credit(_WithPolicyGradient):
         if self.gate or self.blend or distillation.get("correction") is not None:
             raise ConfigError(
                 "Credit has no distillation loss, so gate, blend and correction have no effect. Remove them."
+            )
+        if self.constant is not None or not all(one in (0.0, 1.0) for one in self.confidence_weights.values()):
+            raise ConfigError(
+                f"Credit has no distillation loss, so constant={self.constant} and confidence_weights="
+                f"{self.confidence_weights} would have no effect, except weights of 0. Remove constant (that of "
+                "policy_gradient counts), and use confidence weights of 0 or 1."
             )
         ignored = self.policy_gradient.of_rewards if rule == "bayes_turn" else []
         if ignored:
@@ -217,6 +254,8 @@ class Credit(_WithPolicyGradient):
         )
         step.metrics |= metrics
         taught = int(batch.teacher_mask.sum())
+        if term.teacher_only and not taught:  # no token counts: without any, a batch that teaches nothing is no step
+            step.batch = step.batch.of([])
         step.metrics["credit/gap_mean"] = mean(gap[batch.teacher_mask].mean(), taught)
         step.metrics["credit/advantage_abs"] = mean(advantage[batch.teacher_mask].abs().mean(), taught)
         return step

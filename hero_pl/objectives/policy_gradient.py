@@ -120,7 +120,8 @@ class PolicyGradient(Objective):
         advantages = self.advantages(shaped, groups, reduce_sum)
         weight = self.uncut(trajectories)
         if self.zero_variance != "keep":
-            weight = weight.masked_fill(self.without_signal(advantages, groups, shaped), 0.0)
+            compared = rewards if self.redraws else shaped  # as in `redraw`: a penalty on length is no success
+            weight = weight.masked_fill(self.without_signal(advantages, groups, compared), 0.0)
         count = len({trajectory.group for trajectory in trajectories})
         metrics = {"rollout/frac_reward_zero_std": mean(frac_zero_std(rewards, groups), count)}
         metrics["rollout/masked_episodes"] = total((weight == 0.0).sum())

@@ -137,6 +137,8 @@ class SelfDistillation(Objective):
                 "scaffold=subtract needs a teacher with a hint template (HindsightTeacher): hints of "
                 f"{type(self.teacher).__name__} have no empty form. Set scaffold to keep."
             )
+        if gate is not None:
+            gate.check(self.divergence, self.subtracts)
         if not 0.0 < teacher_temperature < math.inf:
             raise ConfigError(f"teacher_temperature={teacher_temperature}: expected a positive number.")
         self.teacher_temperature = teacher_temperature

@@ -36,6 +36,9 @@ class Reflector(ABC):
             policy: The policy that will be trained.
         """
 
+    needs_replies = False
+    """Whether what it says of an episode without the replies of the environment is false instead of missing."""
+
     @property
     def continues(self) -> int:
         """How many of the latest episodes the live weights go on with, so that their keys and values are of use."""

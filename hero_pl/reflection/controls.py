@@ -151,6 +151,12 @@ class BlindReflector(Reflector):
     """
 
     def __init__(self, inner: Reflector, seed: int = 0) -> None:
+        if inner.needs_replies:
+            raise ConfigError(
+                f"BlindReflector(inner={type(inner).__name__}): it judges by the replies of the environment, and would "
+                "blame right actions without them. Use a reflector that is a model, such as "
+                "SelfReflector(mode='transcript')."
+            )
         if getattr(inner, "mode", None) == "continue":
             raise ConfigError(
                 f"BlindReflector(inner={type(inner).__name__}(mode='continue')): that mode uses the ids of the "
@@ -239,7 +245,7 @@ def _with_texts(
     for item, (text, codes) in zip(items, replacements, strict=True):
         old = diagnoses[item.episode][item.turn - 1]
         assert old is not None
-        failed = old.next_action_target is not None
+        failed = old.was_failure or old.next_action_target is not None
         diagnoses[item.episode][item.turn - 1] = Diagnosis(text, old.confidence, None, failed) if text else None
         issues[item.episode] += [(code, item.turn) for code in codes]
     return [

@@ -225,6 +225,9 @@ def _by_turn(best: _Candidate, first: int, last: int, turns: int, issues: Issues
     by_turn = {number: value for number, value, _ in best.entries}  # the last of duplicates is used
     if len(by_turn) < len(best.entries):
         issues.append(("duplicate_key", 0))
+    if first > 1 and by_turn.keys() == set(range(1, last - first + 2)):  # turns of the episode, or of the window?
+        issues.append(("ambiguous_indexing", 0))
+        return {}
     if 0 in by_turn:
         if (first, last) != (1, turns) or not _zero_indexed(by_turn, turns):
             issues.append(("ambiguous_indexing", 0))

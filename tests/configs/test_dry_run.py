@@ -160,6 +160,13 @@ def test_a_mix_keeps_every_setting_of_the_distillation(mix, compose) -> None:
     assert type(objective.policy_gradient) is (PolicyGradient if mix == "credit_turns" else GRPO)
 
 
+@pytest.mark.parametrize("baseline", ["gspo", "cispo", "dual_clip"])
+def test_a_method_that_differs_from_grpo_by_its_ratio_makes_steps_in_which_the_ratio_is_not_1(
+    baseline, compose
+) -> None:
+    assert compose(QUICKSTART, CONFIGS / "baselines" / f"{baseline}.yaml").model.updates_per_batch > 1
+
+
 MODES = {
     "shuffled_diagnosis": "batch",
     "shuffled_without_feedback": "batch",
@@ -175,7 +182,9 @@ def test_a_control_wraps_the_rules_and_keeps_the_hint(control, compose) -> None:
     objective = compose(QUICKSTART, CONFIGS / "controls" / f"{control}.yaml").model.objective
     expected = controls.BlindReflector if MODES[control] is None else controls.ShuffledReflector
     assert type(objective.reflector) is expected
-    assert type(objective.reflector.inner) is ShopRules
+    inner = objective.reflector.inner
+    assert type(inner) is (SelfReflector if control == "blind_reflector" else ShopRules)
+    assert control != "blind_reflector" or inner.mode == "transcript"  # else it reads the replies
     assert getattr(objective.reflector, "mode", None) == MODES[control]
     feedback = control != "shuffled_without_feedback"
     assert objective.teacher.include_next_observation is objective.teacher.include_reward is feedback

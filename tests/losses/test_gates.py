@@ -9,14 +9,19 @@ import torch
 from hero_pl.errors import ConfigError
 from hero_pl.losses import (
     Contrastive,
+    DistillationLoss,
     Gate,
+    GatedSampledToken,
     GateInputs,
     HighEntropy,
+    ReverseKL,
+    SampledToken,
     Scores,
     SigmoidGap,
     StepDivergence,
     TeacherConfidence,
 )
+from hero_pl.objectives.self_distillation import SelfDistillation
 
 INPUTS = GateInputs(
     student=Scores(torch.tensor([[0.5, 0.5], [0.9, 0.1], [0.2, 0.8]], dtype=torch.float64).log()),
@@ -104,3 +109,17 @@ def test_gates_accept_a_call_without_tokens(gate: Gate) -> None:
 def test_unusable_options_are_refused(build) -> None:
     with pytest.raises(ConfigError):
         build()
+
+
+@pytest.mark.parametrize("loss", [SampledToken(), GatedSampledToken()])
+def test_bug_765_a_gate_of_the_divergence_refuses_a_loss_whose_value_is_none(loss: DistillationLoss) -> None:
+    with pytest.raises(ConfigError, match=rf"the value of {type(loss).__name__} is none.*ReverseKL"):
+        SelfDistillation(divergence=loss, gate=StepDivergence())
+    SelfDistillation(divergence=ReverseKL(), gate=StepDivergence())
+    SelfDistillation(divergence=loss, gate=SigmoidGap())
+
+
+def test_bug_766_a_comparison_of_hints_refuses_a_scaffold_that_is_taken_out_of_one_of_them() -> None:
+    with pytest.raises(ConfigError, match=r"scaffold=subtract takes .* out of the first only.*Set scaffold to keep"):
+        SelfDistillation(gate=Contrastive(), scaffold="subtract")
+    SelfDistillation(gate=SigmoidGap(), scaffold="subtract")

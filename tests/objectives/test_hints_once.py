@@ -28,9 +28,10 @@ def times(words: str, seen: Counter[str]) -> int:
     return sum(count for text, count in seen.items() if words in text)
 
 
+@pytest.mark.parametrize("with_scaffold", [False, True])  # a gate that compares hints does not go with it
 @pytest.mark.parametrize("position", ["before_action", "system", "last_message", "think_prefix", "after_draft"])
 def test_bug_87_a_hint_is_encoded_once_for_teacher_gate_scaffold_and_probe(
-    position: str, monkeypatch: pytest.MonkeyPatch
+    position: str, with_scaffold: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     policy = ScriptedPolicy()
     policy.load()
@@ -38,9 +39,8 @@ def test_bug_87_a_hint_is_encoded_once_for_teacher_gate_scaffold_and_probe(
     diagnoses = [[f"said {i}{number} of {position}" for number in (1, 2)] for i in range(3)]
     reflections = [Reflection(tuple(Diagnosis(text, "high") for text in texts), "ok") for texts in diagnoses]
     teacher = HindsightTeacher(position=position)
-    objective = SelfDistillation(
-        ScriptedReflector(reflections), teacher, gate=Contrastive(negative_hints=2), scaffold="subtract", probe_turns=6
-    )
+    beside = {"scaffold": "subtract"} if with_scaffold else {"gate": Contrastive(negative_hints=2)}
+    objective = SelfDistillation(ScriptedReflector(reflections), teacher, probe_turns=6, **beside)
     encode, seen = policy.template.encoder._encode, Counter[str]()
     monkeypatch.setattr(policy.template.encoder, "_encode", lambda text: seen.update([text]) or encode(text))
     step = objective.prepare(played, policy, lambda local: local)
@@ -48,4 +48,4 @@ def test_bug_87_a_hint_is_encoded_once_for_teacher_gate_scaffold_and_probe(
     assert float(step.metrics["teacher/probe_turns"]) == 6.0
     for words in [text for texts in diagnoses for text in texts]:
         assert times(words, seen) == 2  # once by itself, for its length, and once where it stands
-    assert times(teacher.scaffold, seen) == 1
+    assert times(teacher.scaffold, seen) == with_scaffold

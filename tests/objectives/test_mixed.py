@@ -1,6 +1,7 @@
 """Two losses on one batch, each over its own tokens; and advantages that the teacher shapes."""
 
 import math
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -94,6 +95,23 @@ def test_without_any_hint_only_the_policy_gradient_remains(bigrams: ScriptedPoli
     torch.testing.assert_close(gradient(mixed, bigrams), 0.5 * gradient(estimator, bigrams))
 
 
+def test_bug_771_batches_without_a_hint_are_told_where_the_policy_gradient_goes_on(bigrams: ScriptedPolicy) -> None:
+    silent = [Reflection((None, None), "rejected", issues=(("no_json", 0),))] * 4
+    hint = [Reflection((Diagnosis("note", "high"), None), "ok")] * 4
+    once = [*silent * 7, *hint, *silent * 9]  # eight in a row only at the end
+    for kind in (Mixed, Credit):
+        objective = kind(policy_gradient=PolicyGradient("none"), reflector=ScriptedReflector(once))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            for _ in range(15):
+                objective.prepare(episodes(bigrams), bigrams, lambda local: local)
+        with pytest.warns(UserWarning, match=r"only the policy gradient learns.*'reflection/issues/no_json': 4\.0"):
+            objective.prepare(episodes(bigrams), bigrams, lambda local: local)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # once
+            objective.prepare(episodes(bigrams), bigrams, lambda local: local)
+
+
 def test_a_weight_that_does_not_suit_the_mix_is_refused() -> None:
     with pytest.raises(ConfigError, match="distillation_weight"):
         Mixed(distillation_weight=1.5, mix="convex")
@@ -156,6 +174,20 @@ def test_both_parts_are_checked_and_saved(doubled: TeacherWeights) -> None:
     first.policy_gradient.advantages(torch.tensor([1.0]), torch.tensor([0]))
     second.load_state_dict(first.state_dict())
     assert second.policy_gradient.baseline.running_mean == first.policy_gradient.baseline.running_mean != 0.0
+
+
+def test_bug_761_a_rollback_takes_back_the_baseline_that_followed_the_collapse(bigrams: ScriptedPolicy) -> None:
+    silent = [Reflection((None, None), "rejected")] * 12
+    for kind in (Mixed, Credit):
+        objective = kind(policy_gradient=PolicyGradient("running"), reflector=ScriptedReflector(silent))
+        objective.prepare(episodes(bigrams), bigrams, lambda local: local)
+        good, mean = objective.state_dict(), objective.policy_gradient.baseline.running_mean
+        lost = [replace(one, reward=-1.0) for one in episodes(bigrams)]
+        objective.prepare(lost, bigrams, lambda local: local)
+        assert objective.policy_gradient.baseline.running_mean < mean
+        objective.roll_back(good)
+        assert objective.policy_gradient.baseline.running_mean == mean
+        assert objective.reflector.state_dict() == {"used": 8}  # goes on
 
 
 # -- credit ----------------------------------------------------------------------------------------------------------
@@ -255,12 +287,31 @@ def test_micro_batches_of_the_teacher_do_not_change_the_credit(
         ({"rule": "turn_belief", "decay": 0.0}, "decay"),
         ({"rule": "magnitude_only"}, "gap_magnitude"),
         ({"gate": SigmoidGap()}, "gate"),
+        ({"constant": 9.0, "normalize": "seq_mean_token_sum_norm"}, "constant=9.0"),
+        ({"confidence_weights": {"low": 0.1}}, "'low': 0.1.* would have no effect, except weights of 0"),
+        ({"confidence_weights": {"low": Schedule(0.0, 1.0, "linear", steps=2)}}, "confidence_weights"),
         ({"blend": Blend("turn_mean", Schedule(0.0, 1.0, "linear", steps=2))}, "blend"),
     ],
 )
-def test_credit_refuses_what_would_mislead(wrong, named) -> None:
+def test_bug_764_credit_refuses_what_would_mislead(wrong, named) -> None:
     with pytest.raises(ConfigError, match=named):
         Credit(**wrong)
+    Credit(confidence_weights={"low": 0.0})  # takes the hint away
+
+
+@pytest.mark.parametrize("rule", ["bayes_turn", "gap_magnitude"])
+def test_bug_762_a_batch_without_a_hint_is_no_step_where_only_hinted_tokens_count(
+    bigrams: ScriptedPolicy, doubled: TeacherWeights, rule
+) -> None:
+    silent = ScriptedReflector([Reflection((None, None), "rejected")] * 8)
+    one_hint = settings(doubled)
+    step = Credit(rule, PolicyGradient("none"), reflector=silent).prepare(
+        episodes(bigrams), bigrams, lambda local: local
+    )
+    assert (len(step.batch), step.batch.student) == (0, ())
+    assert len(Credit(rule, **one_hint).prepare(episodes(bigrams), bigrams, lambda local: local).batch) > 0
+    others = Credit("rlsd", PolicyGradient("none"), reflector=silent)  # other rules keep the advantage of such turns
+    assert len(others.prepare(episodes(bigrams), bigrams, lambda local: local).batch) > 0
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hero_pl.errors import ConfigError
+from hero_pl.pocket.retail.reflector import RetailRules
+from hero_pl.pocket.shop.reflector import ShopRules
+from hero_pl.pocket.textworld.reflector import TextWorldRules
 from hero_pl.reflection.base import Reflector
 from hero_pl.reflection.controls import BlindReflector, ShuffledReflector, generic_bank, without_replies
 from hero_pl.reflection.none import NoReflector
@@ -325,6 +328,22 @@ def test_a_reflector_that_reads_ids_cannot_be_blinded() -> None:
     inner.mode = "continue"  # type: ignore[attr-defined]
     with pytest.raises(ConfigError, match="mode='transcript'"):
         BlindReflector(inner)
+
+
+@pytest.mark.parametrize("rules", [ShopRules, RetailRules, TextWorldRules])
+def test_bug_760_rules_which_judge_by_the_replies_cannot_be_blinded(rules: Callable[[], Reflector]) -> None:
+    with pytest.raises(ConfigError, match=r"would blame right actions without them.*transcript"):
+        BlindReflector(rules())
+    assert BlindReflector(Inner()).inner.needs_replies is False
+
+
+@pytest.mark.parametrize("mode", [*MODES, "blind"])
+def test_bug_767_a_turn_that_was_blamed_without_a_correction_stays_blamed(mode: Any) -> None:
+    blamed = Reflection((Diagnosis("wrong: a", "high", None, was_failure=True), Diagnosis("right: b", "high")), "ok")
+    inner = ScriptedReflector([blamed] * 6)
+    control = BlindReflector(inner) if mode == "blind" else ShuffledReflector(inner, mode)
+    for one in control.reflect([episode(2, f"task{e}") for e in range(3)], None):
+        assert [diagnosis and diagnosis.was_failure for diagnosis in one.diagnoses] == [True, False]
 
 
 @pytest.mark.parametrize("wrap", [ShuffledReflector, BlindReflector])

@@ -366,11 +366,18 @@ def test_bug_31_a_canary_of_the_last_reply_survives_in_no_earlier_turn(turns: in
 def test_a_window_asks_only_for_its_turns(parse: Any) -> None:
     parsed = parse({"turn2": entry("Two."), "turn3": entry("Three.")}, window=(2, 3))
     assert (texts(parsed), parsed.status, parsed.strict) == ([None, "Two.", "Three."], "ok", True)
-    assert parse({"turn1": ENTRY, "turn2": ENTRY}, window=(2, 3)).issues == (("extra_turn", 1), ("missing_turn", 3))
+    assert parse({"turn1": ENTRY, "turn3": ENTRY}, window=(2, 3)).issues == (("extra_turn", 1), ("missing_turn", 2))
 
 
 def test_a_window_never_shifts_keys(parse: Any) -> None:
     assert parse({"turn0": ENTRY, "turn1": ENTRY}, window=(1, 2)).issues == (("ambiguous_indexing", 0),)
+
+
+def test_bug_770_an_answer_that_may_count_the_turns_of_the_window_is_not_guessed(parse: Any) -> None:
+    parsed = parse({"turn1": entry("Of 1, or of 2?"), "turn2": entry("Of 2, or of 3?")}, window=(2, 3))
+    assert (texts(parsed), parsed.issues) == ([None, None, None], (("ambiguous_indexing", 0),))
+    whole = {f"turn{i}": entry(f"{i}.") for i in (1, 2, 3)}  # one more than the window has: turns of the episode
+    assert texts(parse(whole, window=(2, 3))) == [None, "2.", "3."]
 
 
 @pytest.mark.parametrize("option", [{"leak_policy": "keep"}, {"leak_ngram": 1}, {"max_diagnosis_chars": 0}])

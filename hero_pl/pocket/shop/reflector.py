@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from hero_pl.pocket.shop.rules import Shopper
@@ -22,6 +23,7 @@ class RuleReflector(Reflector):
         targets: Whether to add the corrected action to the diagnosis of an error.
     """
 
+    needs_replies = True
     stranger: str
     """Issue code of an episode that the rules do not cover."""
 
@@ -42,8 +44,10 @@ class RuleReflector(Reflector):
             return Reflection((None,) * len(trajectory.turns), "rejected", issues=((self.stranger, 0),))
         diagnoses = []
         for turn in trajectory.turns:
-            text, target = situation.judge(turn.action, turn.text, turn.observation)
-            diagnoses.append(self.diagnosis(text, target if self.targets else None))
+            diagnosis = self.diagnosis(*situation.judge(turn.action, turn.text, turn.observation))
+            if not self.targets and diagnosis.next_action_target is not None:
+                diagnosis = replace(diagnosis, next_action_target=None, was_failure=True)
+            diagnoses.append(diagnosis)
             situation = situation.after(turn.action, turn.observation)
         return Reflection(tuple(diagnoses), "ok", True)
 

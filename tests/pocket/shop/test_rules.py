@@ -2,7 +2,9 @@
 
 import pytest
 
+from hero_pl.pocket.shop.reflector import ShopRules
 from hero_pl.pocket.shop.rules import Page, Request, Shopper, judge
+from hero_pl.types import StopReason, Trajectory, Turn
 
 REQUEST = Request("wool", "kettle", "green", "medium")
 FIND = "find: buy a wool kettle with color: green, and size: medium"
@@ -69,3 +71,14 @@ def test_a_reply_that_could_not_be_read_leaves_the_page():
     shopper = Shopper.open(FIND)
     assert shopper.after("", "Your reply could not be read as an action: it is empty").page == FIND
     assert shopper.after("search[kettle]", RESULTS).page == RESULTS
+
+
+def test_bug_768_an_error_stays_one_where_its_correction_is_not_told():
+    turns = [("search[silk kettle]", RESULTS), ("click[wool kettle]", COLORS)]
+    played = tuple(Turn(i, (), (), (), text, text, seen, "user") for i, (text, seen) in enumerate(turns, 1))
+    episode = Trajectory("t", "e", 0, 0, "", (), FIND, played, 0.0, StopReason.TERMINATED)
+    for targets in (True, False):
+        (found,) = ShopRules(targets=targets).reflect([episode], None)
+        wrong, right = found.diagnoses
+        assert (wrong.next_action_target is not None, wrong.was_failure) == (targets, not targets)
+        assert (right.next_action_target, right.was_failure) == (None, False)
