@@ -15,9 +15,9 @@ from hero_pl.pocket.shop.reflector import RuleReflector, ShopRules
 from hero_pl.pocket.textworld.reflector import TextWorldRules
 from hero_pl.runs.folders import must_be_writable
 from hero_pl.runs.plots import figure_class
-from hero_pl.teacher.hindsight import HindsightTeacher
+from hero_pl.teacher.hindsight import EmptyHintTeacher, HindsightTeacher
 from hero_pl.teacher.hint_check.cases import ALL, make_cases
-from hero_pl.teacher.hint_check.report import HintReport, check_hints, choice, draw, summary, to_table
+from hero_pl.teacher.hint_check.report import HintReport, check_hints, conclusion, draw, summary, to_table
 from hero_pl.teacher.render import HintTemplate
 from hero_pl.teacher.wordings import AUTO, wordings
 
@@ -96,7 +96,7 @@ def run(
     out.write_text(json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")
     Console().print(to_table(report))
     print(summary(report))
-    print(f"Use it: {choice(report)}" if report.best else "No wording helps: do not train with hints of this policy.")
+    print(conclusion(report))
     if figure is not None:
         draw(report, figure)
     print(f"Wrote {out}" + (f" and {figure}" if figure else ""))
@@ -108,12 +108,17 @@ def _teacher(cli: HeroCLI) -> HindsightTeacher:
     objective = cli.model.objective
     if not isinstance(objective, SelfDistillation):
         return HindsightTeacher(template=AUTO)
-    if not isinstance(objective.teacher, HindsightTeacher):
+    teacher = objective.teacher
+    if (
+        not isinstance(teacher, HindsightTeacher)
+        or isinstance(teacher, EmptyHintTeacher)
+        or not teacher.include_diagnosis
+    ):
         raise ConfigError(
-            f"{type(objective.teacher).__name__} shows no diagnoses, so there is no wording to measure. Use a "
-            "configuration with a HindsightTeacher."
+            f"{type(teacher).__name__} shows no diagnoses, so there is no wording to measure. Use a configuration with "
+            "a HindsightTeacher that does."
         )
-    return objective.teacher
+    return teacher
 
 
 def _diagnoses(cli: HeroCLI, played: list[Trajectory], policy: Policy, labels: Labels) -> list[Reflection]:

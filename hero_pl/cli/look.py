@@ -78,7 +78,8 @@ def plot(
     """Plot success, turns, loss, divergence, effect of the hints, coverage and entropy of runs over training turns."""
     from hero_pl.runs.plots import plot_runs
 
-    plot_runs(runs, out)
+    for note in plot_runs(runs, out):
+        print(note)
     print(f"Wrote {out}")
 
 

@@ -50,11 +50,17 @@ def add_run_arguments(parser: LightningArgumentParser) -> None:
 
 def use_run_logger(trainer: Any) -> None:
     """Use a configured CSV logger as the run's logger; other loggers are used in addition to it."""
-    given = trainer.get("logger")
-    path = given.get("class_path", "") if hasattr(given, "get") else ""
-    if path.rpartition(".")[2] == "CSVLogger":
+    given = run_logger(trainer)
+    if given is not None and given.class_path.rpartition(".")[2] == "CSVLogger":
         kept = {key: value for key, value in given.init_args.items() if key in ("save_dir", "name", "version")}
         given.class_path, given.init_args = RUN_LOGGER, type(given)(**kept)
+
+
+def run_logger(trainer: Any) -> Any:
+    """The first configured CSV logger, alone or in a list; ``None`` if there is none. It names the run folder."""
+    named: list[Any] = [one for one in _loggers(trainer.get("logger")) if hasattr(one, "get") and one.get("class_path")]
+    kinds = ("CSVLogger", RUN_LOGGER.rpartition(".")[2])
+    return next((one for one in named if one.class_path.rpartition(".")[2] in kinds), None)
 
 
 def open_run(cli: LightningCLI, trainer: dict[str, Any], callbacks: list[lightning.Callback]) -> str | None:

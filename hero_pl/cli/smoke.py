@@ -19,6 +19,7 @@ from jsonargparse import Namespace
 from hero_pl.chat.byte_tokenizer import with_chatml
 from hero_pl.chat.template import CHATML, CHATML_TOKENS
 from hero_pl.cli.machine import HERE
+from hero_pl.cli.run import RUN_LOGGER, run_logger
 from hero_pl.errors import HeroError
 from hero_pl.policy import gguf
 from hero_pl.policy.check.small import small_settings
@@ -169,14 +170,17 @@ class Smoke:
                 self._set(limits, key, min(limits[key], most), f"data.limits.{key}")
 
     def _trainer(self, config: Any) -> None:
-        trainer = config.trainer
+        trainer, kind = config.trainer, type(config.trainer)
         settings = {**HERE, "max_steps": STEPS, "limit_train_batches": BATCHES, "max_epochs": 1, "limit_val_batches": 0}
         for key, value in settings.items():
             self._set(trainer, key, value, f"trainer.{key}")
-        logger = trainer.get("logger")
-        if hasattr(logger, "get") and logger.get("init_args"):
+        if trainer.get("logger") not in (None, True, False):
+            logger = run_logger(trainer) or kind(class_path=RUN_LOGGER, init_args=kind())
+            if logger is not trainer.logger:  # others may use the network, or write where the real run will
+                self._set(trainer, "logger", logger, "trainer.logger", "that of the run folder alone")
             name = str(logger.init_args.get("name") or "run")
             self._set(logger.init_args, "name", f"{name}-smoke", "trainer.logger name")
+        self._set(config.export, "folder", None, "export.folder", "the run folder")
         self._set(config.held_out, "episodes", min(config.held_out.episodes, 2), "held_out.episodes")
         config.held_out.at_turns = None
         config.turn_budget.max_turns = 0
@@ -193,6 +197,7 @@ class FixedDiagnoses(Reflector):
 
     def __init__(self, inner: Reflector | None = None) -> None:
         self.inner = inner
+        self.removes_targets = inner is not None and inner.removes_targets
 
     def check_policy(self, policy: Policy) -> None:
         """See :meth:`Reflector.check_policy`."""

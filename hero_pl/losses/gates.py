@@ -132,8 +132,8 @@ class StepDivergence(Gate):
         if not loss.is_divergence:
             raise ConfigError(
                 f"StepDivergence weights turns by their divergence, but the value of {type(loss).__name__} is none: "
-                "turns that the teacher endorses would get the least weight. Use a divergence over the vocabulary, such "
-                "as ReverseKL, or another gate."
+                "turns that the teacher endorses would get the least weight. Use a divergence over the vocabulary "
+                "(ReverseKL), or another gate."
             )
 
     @torch.no_grad()

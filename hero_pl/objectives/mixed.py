@@ -57,7 +57,7 @@ class _WithPolicyGradient(SelfDistillation):
         step = super().lay_out(trajectories, policy, reduce_sum, policy_term)
         self._untaught = 0 if step.batch.teacher else self._untaught + 1
         if self._untaught == UNTAUGHT:
-            issues = {name: float(n) for name, n in step.metrics.items() if name.startswith("reflection/issues/")}
+            issues = {name: float(n) for name, n in step.metrics.items() if "/issues/" in name}
             warnings.warn(
                 f"No turn of {UNTAUGHT} batches in a row had a hint: only the policy gradient learns. What the latest "
                 f"reviews lacked: {issues or 'nothing is known'}. See docs/reviews.md, or leave the distillation out.",

@@ -33,7 +33,6 @@ from hero_pl.policy.branches import BranchScorer, Scoring
 from hero_pl.policy.kept_rows import trunks_of
 from hero_pl.policy.network import Trunk
 from hero_pl.reflection.base import Reflector
-from hero_pl.reflection.none import NoReflector
 from hero_pl.reflection.self_reflector import SelfReflector
 from hero_pl.reflection.statistics import reflection_statistics
 from hero_pl.rollout.collect import Collector
@@ -162,11 +161,7 @@ class SelfDistillation(Objective):
                 f"{type(self.teacher).__name__} needs group_size >= {self.teacher.needs_group}, given {group_size}: "
                 "its hints come from other trajectories of the same task. Raise data.group_size."
             )
-        if self.teacher.needs_diagnosis and isinstance(self.reflector, NoReflector):
-            raise ConfigError(
-                f"{type(self.teacher).__name__} gives no hint without a diagnosis, and NoReflector gives none: nothing "
-                "would be learned. Use another reflector, or FeedbackOnlyTeacher for hints with the observations only."
-            )
+        self.teacher.check_reflector(self.reflector)
 
     def check_policy(self, policy: Policy) -> None:
         """Let reflector and teacher look at the policy that they are for."""

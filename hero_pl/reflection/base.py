@@ -39,6 +39,9 @@ class Reflector(ABC):
     needs_replies = False
     """Whether what it says of an episode without the replies of the environment is false instead of missing."""
 
+    removes_targets = False
+    """Whether its diagnoses never have a corrected action, although those of the reflector in it may have one."""
+
     @property
     def continues(self) -> int:
         """How many of the latest episodes the live weights go on with, so that their keys and values are of use."""

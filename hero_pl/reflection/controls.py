@@ -44,6 +44,8 @@ class ShuffledReflector(Reflector):
         buffer_size: Number of diagnoses of earlier batches to keep, for turns without a partner.
     """
 
+    removes_targets = True
+
     def __init__(self, inner: Reflector, mode: ShuffleMode = "batch", seed: int = 0, buffer_size: int = 256) -> None:
         if mode not in get_args(ShuffleMode):
             raise ConfigError(f"ShuffledReflector(mode={mode!r}): expected one of {', '.join(get_args(ShuffleMode))}.")
@@ -149,6 +151,8 @@ class BlindReflector(Reflector):
         inner: The reflector to blind.
         seed: Determines the generic sentence for turns without a blind diagnosis.
     """
+
+    removes_targets = True
 
     def __init__(self, inner: Reflector, seed: int = 0) -> None:
         if inner.needs_replies:

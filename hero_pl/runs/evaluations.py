@@ -18,7 +18,7 @@ from hero_pl.errors import HeroError
 from hero_pl.runs.folders import must_exist
 from hero_pl.runs.jsonl import read_lines
 from hero_pl.runs.records import RECORDS_FILE
-from hero_pl.runs.settings import decisive, read_settings
+from hero_pl.runs.settings import OTHER_NAME, decisive, read_settings
 
 Metric: TypeAlias = Literal["success", "reward", "turns"]
 METRICS: tuple[Metric, ...] = ("success", "reward", "turns")
@@ -76,8 +76,8 @@ def load_results(runs: Sequence[Path], metric: Metric, only: Collection[str] = (
             if owner != path:
                 raise HeroError(
                     f"{owner} and {path} both hold {method!r}, {unit_name(unit)}, at {cell[1]} turns ({cell[0]}). "
-                    "Leave one of them out (for a method that is not of interest: --methods with the others), or give "
-                    "the runs different seeds or names."
+                    "Leave one of them out (for a method that is not of interest: --methods with the others), or train "
+                    f"one with another seed, or, if it is another method, under {OTHER_NAME}."
                 )
             if value is None:
                 results.broken[method, cell] += 1

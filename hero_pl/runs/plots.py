@@ -9,18 +9,19 @@ from __future__ import annotations
 import csv
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from hero_pl.errors import ConfigError, HeroError
 from hero_pl.runs.folders import must_exist
 from hero_pl.runs.intervals import LEVEL, student_quantile
+from hero_pl.runs.settings import OTHER_NAME, decisive, differences, read_settings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -90,30 +91,41 @@ def plot_run(run: Path, out: Path) -> None:
     plot_runs([run], out)
 
 
-def plot_runs(runs: Sequence[Path], out: Path) -> None:
-    """Draw every method found in the runs into one file.
+def plot_runs(runs: Sequence[Path], out: Path) -> list[str]:
+    """Draw every method found in the runs into one file; runs of one folder and one ``held_out.method`` are a method.
 
     Args:
         runs: Run folders, or ``metrics.csv`` files; folders are searched for such files.
         out: PNG or SVG file to write, by its suffix; an existing file is replaced.
+
+    Returns:
+        Notes for the reader: settings in which runs of one line differ.
 
     Raises:
         ConfigError: matplotlib is not installed.
         HeroError: No metrics are found, a file cannot be read, two runs of one method have the same seed, or ``out``
             cannot be written.
     """
-    methods: dict[str, list[Mapping[str, Curve]]] = {}
-    owner: dict[tuple[str, int], Path] = {}
+    owner: dict[tuple[str, str, int], Path] = {}
+    found: dict[tuple[str, str], list[Path]] = {}
     for path in find_metrics(runs):
-        name, seed = method_name(path), run_seed(path)
-        if seed is not None and owner.setdefault((name, seed), path) != path:
+        name, method, seed = method_name(path), _own_method(path), run_seed(path)
+        if seed is not None and (other := owner.setdefault((name, method, seed), path)) != path:
             raise HeroError(
-                f"{owner[name, seed].parent} and {path.parent} are both runs of {name!r} with seed {seed}, which are "
-                "not two trials: a band over them would claim too much. Leave one of them out, or give the runs "
-                "different seeds or names."
+                f"{other.parent} and {path.parent} are both runs of {name!r} with seed {seed}, which are not two "
+                "trials: a band over them would claim too much. Leave one of them out, or train one with another seed, "
+                f"or, if it is another method, under {OTHER_NAME}."
             )
-        methods.setdefault(name, []).append(read_curves(path))
-    draw_methods(methods, out)
+        found.setdefault((name, method), []).append(path)
+    several = Counter(name for name, _ in found)
+    labels = {key: f"{key[0]} ({key[1] or 'no method'})" if several[key[0]] > 1 else key[0] for key in found}
+    draw_methods({labels[key]: [read_curves(path) for path in paths] for key, paths in found.items()}, out)
+    settings = {key: [decisive(_settings(path)) for path in paths] for key, paths in found.items()}
+    return [
+        f"Averaged runs differ: {labels[key]}: {setting} is {' and '.join(map(repr, values))}."
+        for key, ones in settings.items()
+        for setting, values in differences(ones).items()
+    ]
 
 
 def draw_methods(
@@ -193,10 +205,23 @@ def method_name(metrics_path: Path) -> str:
 def run_seed(metrics_path: Path) -> int | None:
     """Seed in the ``config.yaml`` next to the metrics; ``None`` if there is none."""
     try:
-        config = yaml.safe_load((metrics_path.parent / "config.yaml").read_text(encoding="utf-8"))
-        return int(config["data"]["seed"])
-    except (OSError, RecursionError, yaml.YAMLError, LookupError, TypeError, ValueError):
+        return int(_settings(metrics_path)["data"]["seed"])
+    except (LookupError, TypeError, ValueError):
         return None
+
+
+def _settings(metrics_path: Path) -> dict[str, Any]:
+    """Configuration of the run; empty if it has none that can be read."""
+    try:
+        return read_settings(metrics_path.parent)
+    except HeroError:
+        return {}
+
+
+def _own_method(metrics_path: Path) -> str:
+    """``held_out.method`` of the run; empty if it names none."""
+    held_out = _settings(metrics_path).get("held_out")
+    return str(held_out.get("method") or "") if isinstance(held_out, Mapping) else ""
 
 
 def read_curves(path: Path) -> dict[str, Curve]:

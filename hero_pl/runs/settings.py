@@ -11,6 +11,8 @@ import yaml
 from hero_pl.errors import HeroError
 
 CONFIG_FILE = "config.yaml"
+OTHER_NAME = "another name: --held_out.method NAME --trainer.logger.init_args.name NAME"
+"""What to do with a run whose method has the name of another one."""
 DECISIVE = ("model", "data", "held_out", "trainer.precision", "trainer.devices", "trainer.num_nodes")
 """The results of a run depend on these keys, and on those below them."""
 OWN = ("data.seed", "held_out.at_turns", "held_out.method", "held_out.block", "held_out.logged_episodes")

@@ -6,13 +6,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from hero_pl.errors import ConfigError
+from hero_pl.reflection.none import NoReflector
 from hero_pl.scalars import Scalar
 from hero_pl.types import Hint, Reflection, Trajectory
 
 if TYPE_CHECKING:
     from hero_pl.chat.dialect import Dialect
     from hero_pl.policy.base import Policy
+    from hero_pl.reflection.base import Reflector
     from hero_pl.rollout.collect import Collector
+
+OF_POCKETS = "hero_pl:pocket/"
+"""Templates whose wording only the packaged policies have learned begin with this."""
 
 
 class Teacher(ABC):
@@ -34,6 +40,18 @@ class Teacher(ABC):
 
     def check_policy(self, policy: Policy) -> None:  # noqa: B027
         """Called before weights are read; for warnings about hints that nobody has tried on the policy."""
+
+    def check_reflector(self, reflector: Reflector) -> None:
+        """Called before weights are read.
+
+        Raises:
+            ConfigError: Its diagnoses are not what the hints need.
+        """
+        if self.needs_diagnosis and isinstance(reflector, NoReflector):
+            raise ConfigError(
+                f"{type(self).__name__} gives no hint without a diagnosis, and NoReflector gives none: nothing would "
+                "be learned. Use another reflector, or FeedbackOnlyTeacher for hints with the observations only."
+            )
 
     def settle(self, trajectories: Sequence[Trajectory], reflections: Sequence[Reflection], policy: Policy) -> None:  # noqa: B027
         """Called with every training batch before :meth:`advise`; for teachers that measure on the first batch.

@@ -7,6 +7,7 @@ step only if all earlier observations are the same.
 from __future__ import annotations
 
 import random
+import warnings
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -19,11 +20,12 @@ from hero_pl.rollout.demonstrations import Demonstrations
 from hero_pl.rollout.specs import EpisodeSpec
 from hero_pl.runs.records import succeeded
 from hero_pl.scalars import Scalar, total
-from hero_pl.teacher.base import Teacher
+from hero_pl.teacher.base import OF_POCKETS, Teacher
 from hero_pl.teacher.render import compile_template, read_template, shorten
 from hero_pl.types import Hint, Reflection, Trajectory
 
 if TYPE_CHECKING:
+    from hero_pl.policy.base import Policy
     from hero_pl.rollout.collect import Collector
 
 Source: TypeAlias = Literal["peer", "buffer", "oracle"]
@@ -103,6 +105,7 @@ class FullDemoTeacher(Teacher):
         self.success_threshold, self.max_demonstration_tokens = success_threshold, max_demonstration_tokens
         self.needs_group, self.needs_success = 2 if source == "peer" else 1, source != "oracle"
         self.template = compile_template(read_template(template, "demonstration.jinja"))
+        self._of_pockets = (template or "").startswith(OF_POCKETS)
         self.seed = seed
         self.calls = 0
         self.buffer: deque[Demonstration] = deque(maxlen=buffer_size)
@@ -112,6 +115,15 @@ class FullDemoTeacher(Teacher):
     def attach_collector(self, collector: Collector) -> None:
         """Set the environments that the expert plays."""
         self._collector = collector
+
+    def check_policy(self, policy: Policy) -> None:
+        """Warn of a wording that only the pocket policies have learned."""
+        if self._of_pockets and policy.foreign:
+            warnings.warn(
+                "FullDemoTeacher has a template of the pocket policies, which this model has not learned. Leave "
+                "teacher.init_args.template out, or name your own.",
+                stacklevel=2,
+            )
 
     def advise(
         self, trajectories: Sequence[Trajectory], reflections: Sequence[Reflection], dialect: Dialect

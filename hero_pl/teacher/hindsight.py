@@ -11,7 +11,7 @@ from hero_pl.errors import ConfigError
 from hero_pl.reflection.target import target_reply
 from hero_pl.runs.records import succeeded
 from hero_pl.scalars import Scalar, largest, total
-from hero_pl.teacher.base import Teacher
+from hero_pl.teacher.base import OF_POCKETS, Teacher
 from hero_pl.teacher.hint_check.cases import SHORT, make_cases
 from hero_pl.teacher.hint_check.report import HintReport, check_hints, refusal
 from hero_pl.teacher.render import HintTemplate
@@ -21,6 +21,7 @@ from hero_pl.types import Diagnosis, Hint, HintPosition, Reflection, Trajectory,
 if TYPE_CHECKING:
     from hero_pl.chat.dialect import Dialect
     from hero_pl.policy.base import Policy
+    from hero_pl.reflection.base import Reflector
 
 LEVELS = {"low": 0, "medium": 1, "high": 2}
 
@@ -95,12 +96,25 @@ class HindsightTeacher(Teacher):
 
     def check_policy(self, policy: Policy) -> None:
         """Warn of a wording that was neither chosen nor measured for a model from elsewhere."""
-        if self._unset and policy.foreign:
+        what = "has no template: hints have the wording `full`, which many models read wrongly (docs/hints.md)"
+        if not self._unset:
+            what = f"has the template {self.wording.template}, a wording of the pocket policies"
+        if policy.foreign and (self._unset or self.wording.template.startswith(OF_POCKETS)):
             warnings.warn(
-                f"{type(self).__name__} has no template: hints have the wording `full`, which many models read wrongly "
-                "(docs/hints.md). Set teacher.init_args.template to auto (HindsightTeacher), or to the wording that "
-                "hero_pl check-hints finds for this policy.",
+                f"{type(self).__name__} {what}. Set teacher.init_args.template to auto (HindsightTeacher), to the "
+                "wording that hero_pl check-hints finds for this policy, or to that of the run to compare with "
+                "(`taken` in its hint_check.json).",
                 stacklevel=2,
+            )
+
+    def check_reflector(self, reflector: Reflector) -> None:
+        """See :meth:`Teacher.check_reflector`; ``auto`` measures by corrected actions, which controls take away."""
+        super().check_reflector(reflector)
+        if self.auto and reflector.removes_targets:
+            raise ConfigError(
+                f"template: auto measures wordings by the corrected actions of the diagnoses, and "
+                f"{type(reflector).__name__} takes them away. A control needs the wording of the run that it is "
+                "compared with: set teacher.init_args.template and position to that (`taken` in its hint_check.json)."
             )
 
     def settle(self, trajectories: Sequence[Trajectory], reflections: Sequence[Reflection], policy: Policy) -> None:

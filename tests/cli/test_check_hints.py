@@ -59,6 +59,8 @@ def test_templates_can_be_named(config, tmp_path) -> None:
         (["--figure", "hints.foo"], "hints.foo: expected a name that ends with .png or .svg"),
         (["--figure", f"{__file__}/hints.png"], "is a file; expected a folder. Name another file with --figure."),
         (["--model.objective.init_args.teacher", "FullDemoTeacher"], "shows no diagnoses"),
+        (["--model.objective.init_args.teacher", "FeedbackOnlyTeacher"], "shows no diagnoses"),
+        (["--model.objective.init_args.teacher", "EmptyHintTeacher"], "shows no diagnoses"),
     ],
 )
 def test_bug_753_settings_that_cannot_work_are_refused_before_a_model_is_loaded(

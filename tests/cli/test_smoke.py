@@ -117,3 +117,35 @@ def test_bug_645_a_configuration_that_cannot_train_fails(reflector, config, caps
         main(["fit", "--config", config(model__objective=objective, data__tasks_per_step=1), "--smoke"])
     assert ended.value.code == 1
     assert re.search("NoReflector gives none|4 batches and no optimizer step", capsys.readouterr().err)
+
+
+def test_bug_772_an_export_of_a_real_run_is_left_alone(config, capsys, tmp_path):
+    real = tmp_path / "exported"
+    real.mkdir()
+    (real / "model.safetensors").write_text("of the real run")
+    export = {"enabled": True, "folder": str(real)}
+    main(["fit", "--config", config(export=export), "--smoke"])
+    assert (real / "model.safetensors").read_text() == "of the real run"
+    assert [path.name for path in real.iterdir()] == ["model.safetensors"]
+    assert re.search(r"export\.folder: .* -> the run folder", capsys.readouterr().out)
+    assert list(tmp_path.rglob("*-smoke/**/model.safetensors"))  # tried there
+
+
+CSV = {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": {"save_dir": "runs", "name": "mine"}}
+OTHER = {"class_path": "lightning.pytorch.loggers.logger.DummyLogger"}
+
+
+@pytest.mark.parametrize(
+    ("loggers", "real", "name"),
+    [([CSV], "mine", "mine-smoke"), ([OTHER, CSV], "mine", "mine-smoke"), (OTHER, None, "run-smoke")],
+)
+def test_bug_777_a_smoke_run_never_lies_where_the_real_run_will(loggers, real, name, config, capsys):
+    words = ["--config", config(trainer__logger=loggers), "--smoke"]
+    logger = instantiate(words).config.trainer.logger
+    assert (logger.class_path.rpartition(".")[2], logger.init_args.name) == ("RunLogger", name)
+    assert "trainer.logger: " in capsys.readouterr().out
+    given = instantiate(words[:2]).config.trainer.logger
+    first = next(
+        (one for one in (given if isinstance(given, list) else [given]) if "RunLogger" in one.class_path), None
+    )
+    assert (first and first.init_args.name) == real  # it names the folder of the real run

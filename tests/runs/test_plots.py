@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from hero_pl.errors import HeroError
+from hero_pl.runs import plots
 from hero_pl.runs.plots import (
     PANELS,
     Curve,
@@ -144,6 +145,26 @@ def test_bug_47_equal_seeds_of_one_method_are_not_two_trials(tmp_path: Path) -> 
         plot_runs(runs, tmp_path / "curves.png")
     write(runs[2] / "config.yaml", "data: {}\n")  # a run that names no seed is taken for another trial
     plot_runs(runs, tmp_path / "curves.png")
+
+
+def test_bug_775_two_methods_in_one_folder_are_two_lines_and_mixed_settings_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib")
+    drawn: dict[str, int] = {}
+    monkeypatch.setattr(
+        plots, "draw_methods", lambda methods, out: drawn.update({k: len(v) for k, v in methods.items()})
+    )
+    settings = [("hero", 0, "JensenShannon"), ("robust", 0, "JensenShannon"), ("robust", 1, "ForwardKL")]
+    for number, (method, seed, loss) in enumerate(settings):
+        write(tmp_path / f"quick/version_{number}/metrics.csv", SPARSE)
+        text = f"data: {{seed: {seed}}}\nheld_out: {{method: {method}}}\nmodel: {{divergence: {loss}}}\n"
+        write(tmp_path / f"quick/version_{number}/config.yaml", text)
+    notes = plot_runs([tmp_path], tmp_path / "curves.png")
+    assert drawn == {"quick (hero)": 1, "quick (robust)": 2}
+    assert notes == ["Averaged runs differ: quick (robust): model.divergence is 'JensenShannon' and 'ForwardKL'."]
+    assert plot_runs([tmp_path / "quick/version_0"], tmp_path / "curves.png") == []
+    assert "quick" in drawn  # one method needs no second name
 
 
 def test_without_matplotlib_the_extra_is_named(tmp_path: Path) -> None:

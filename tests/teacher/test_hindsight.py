@@ -2,6 +2,7 @@
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,10 @@ from hero_pl.objectives.self_distillation import SelfDistillation
 from hero_pl.pocket.shop.reflector import ShopRules
 from hero_pl.policy.huggingface import HuggingFacePolicy
 from hero_pl.policy.scripted import ScriptedPolicy
+from hero_pl.reflection.controls import BlindReflector, ShuffledReflector
+from hero_pl.reflection.scripted import ScriptedReflector
 from hero_pl.scalars import measured
+from hero_pl.teacher.full_demo import FullDemoTeacher
 from hero_pl.teacher.hindsight import EmptyHintTeacher, FeedbackOnlyTeacher, HindsightTeacher
 from hero_pl.teacher.render import CUT, HintTemplate
 from hero_pl.types import Diagnosis, Reflection, StopReason, Trajectory, Turn
@@ -207,3 +211,26 @@ def test_bug_756_a_wording_that_nobody_chose_for_a_model_from_elsewhere_is_told(
         warnings.simplefilter("error")
         for template in ("auto", "full"):
             SelfDistillation(ShopRules(), HindsightTeacher(template=template)).check_policy(brought)
+
+
+def test_bug_774_a_wording_of_the_pocket_policies_is_told_for_another_model(tmp_path: Path) -> None:
+    brought, shipped = HuggingFacePolicy(pretrained=str(tmp_path)), HuggingFacePolicy(pretrained="hero_pl:pocket-shop")
+    pocket = "hero_pl:pocket/hint.jinja"
+    teachers = [kind(template=pocket) for kind in (HindsightTeacher, FeedbackOnlyTeacher, EmptyHintTeacher)]
+    for teacher in (*teachers, FullDemoTeacher("buffer", template="hero_pl:pocket/demonstration.jinja")):
+        with pytest.warns(UserWarning, match="of the pocket policies"):
+            teacher.check_policy(brought)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            teacher.check_policy(shipped)
+            FullDemoTeacher("buffer").check_policy(brought)
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("wrap", [ShuffledReflector, BlindReflector])
+def test_bug_773_a_control_must_name_the_wording_of_the_run_that_it_is_compared_with(wrap: Any, force: bool) -> None:
+    control = wrap(ScriptedReflector([]))
+    with pytest.raises(ConfigError, match=rf"{wrap.__name__} takes them away.*`taken` in its hint_check\.json"):
+        SelfDistillation(control, HindsightTeacher(template="auto", force=force)).check(1)
+    SelfDistillation(control, HindsightTeacher(template="short")).check(1)
+    SelfDistillation(ShopRules(), HindsightTeacher(template="auto")).check(1)

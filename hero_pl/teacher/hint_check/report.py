@@ -153,6 +153,21 @@ def summary(report: HintReport) -> str:
     return f"{line} {advice}".rstrip()
 
 
+def conclusion(report: HintReport) -> str:
+    """What to do: use the best wording, measure more, or not train."""
+    if report.best is not None:
+        return f"Use it: {choice(report)}"
+    if not report.blamed:
+        return (
+            "Nothing could be measured: no turn has a corrected action. Look at the diagnoses, play more --episodes, "
+            "or take --labels rules where the environment has rules."
+        )
+    open_ = [str(one.wording) for one in report.judged if one.kind is Kind.UNRESOLVED]
+    if open_:
+        return f"Not resolved: {', '.join(open_)}. Measure more --episodes and --turns before you train with hints."
+    return "No wording helps: do not train with hints of this policy."
+
+
 def refusal(report: HintReport) -> str:
     """Message why training does not start, with the table."""
     if not report.blamed:

@@ -1,12 +1,23 @@
 """The report names the best wording, fits a terminal, and is valid JSON."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from hero_pl.teacher.hindsight import HindsightTeacher
 from hero_pl.teacher.hint_check.cases import ALL, Arm, make_cases
-from hero_pl.teacher.hint_check.report import SHARPER, WEAK, check_hints, choice, draw, refusal, summary, table_text
+from hero_pl.teacher.hint_check.report import (
+    SHARPER,
+    WEAK,
+    check_hints,
+    choice,
+    conclusion,
+    draw,
+    refusal,
+    summary,
+    table_text,
+)
 from hero_pl.teacher.hint_check.report import _best as best_of
 from hero_pl.teacher.hint_check.verdict import Change, Judged, Kind
 from hero_pl.teacher.render import HintTemplate
@@ -125,6 +136,18 @@ def test_a_policy_that_reads_nothing_has_no_best_wording(reader, batch) -> None:
     assert {one.kind for one in outcome.judged} == {Kind.NOTHING}
     assert "--force" in refusal(outcome)
     assert "obeys nothing" in refusal(outcome)
+
+
+def test_bug_776_only_wordings_that_were_measured_to_fail_say_do_not_train(reader, batch) -> None:
+    outcome = report(reader("no such word"), batch)
+    assert conclusion(outcome) == "No wording helps: do not train with hints of this policy."
+    assert "Nothing could be measured" in conclusion(replace(outcome, blamed=0))
+    open_ = [replace(outcome.judged[0], kind=Kind.UNRESOLVED), *outcome.judged[1:]]
+    assert conclusion(replace(outcome, judged=tuple(open_))) == (
+        f"Not resolved: {outcome.judged[0].wording}. Measure more --episodes and --turns before you train with hints."
+    )
+    best = report(reader("; do "), batch)
+    assert conclusion(best) == f"Use it: {choice(best)}"
 
 
 def test_the_table_fits_into_88_columns_and_names_every_wording(reader, batch) -> None:
