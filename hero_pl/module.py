@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from hero_pl.callbacks.run_folder import run_folder
+from hero_pl.callbacks.run_folder import run_folder, share_folder
 from hero_pl.callbacks.stored_weights import check_weights, frozen_names
 from hero_pl.errors import ConfigError, PolicyError
 from hero_pl.evaluation.rollout import rollout_metrics
@@ -116,6 +116,7 @@ class HeroModule(lightning.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Check the configuration, and create the environments, before weights are read."""
+        share_folder(self.trainer)
         check_strategy(self.trainer.strategy)
         check_sharding(self.trainer.strategy, self.optimization.matrix_lr)
         check_precision(self.trainer.precision)
