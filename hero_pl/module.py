@@ -214,20 +214,14 @@ class HeroModule(lightning.LightningModule):
         if self.broken_steps >= self.max_broken_steps:
             raise self._broken()
 
-    def _send_weights(self) -> None:
-        """Send the weights to the sampler; while it plays ahead, the data module does so when it has finished."""
-        data = getattr(self.trainer, "datamodule", None)
-        if data is not None and data.ahead:
-            data.next.unsent = True
-        else:
-            self.policy.sampler.sync(self.policy)
-
     def on_train_batch_end(self, *args: Any) -> None:
-        """End a run without optimizer steps, after the callbacks have written its last batch.
+        """After the callbacks have saved the batch, send the new weights; end a run without optimizer steps.
 
         Raises:
-            HeroError: ``max_idle_batches`` consecutive batches had no optimizer step.
+            HeroError: The sampler has failed, or ``max_idle_batches`` consecutive batches had no optimizer step.
         """
+        if not getattr(getattr(self.trainer, "datamodule", None), "ahead", 0):  # it plays now, and gets them later
+            self.policy.send_weights()
         self.idle.check()
 
     def on_train_end(self) -> None:
@@ -248,7 +242,7 @@ class HeroModule(lightning.LightningModule):
                 return outputs, made
             self.objective.after_step(self.policy)
             self.policy.version += 1
-            self._send_weights()
+            self.policy.unsent = True  # an error in sending them here would lose the step, which is not saved yet
         self.broken_steps = 0
         return outputs, self.updates_per_batch
 
@@ -397,4 +391,4 @@ class HeroModule(lightning.LightningModule):
         state = checkpoint["hero"]
         self.objective.roll_back(state["objective"])
         self.policy.load_copies(state["copies"])
-        self._send_weights()
+        self.policy.unsent = True

@@ -83,8 +83,8 @@ class HeldOut(lightning.Callback):
         missed = [mark for mark in self._open_marks() if self._is_missed(mark, int(module.turns))]
         if missed and trainer.is_global_zero:
             warnings.warn(
-                f"The run had made {int(module.turns)} turns when the evaluations at {missed} turns were set. They are left "
-                "out, because the weights have been trained since."
+                f"The run had made {int(module.turns)} turns when the evaluations at {missed} turns were set. They are "
+                "left out, because the weights have been trained since."
                 + (" The summary has no result from before training." if 0 in missed else ""),
                 stacklevel=2,
             )

@@ -40,6 +40,8 @@ class Policy(nn.Module, ABC):
         super().__init__()
         self.version = 0
         """Number of optimizer steps of the weights."""
+        self.unsent = False
+        """Whether the sampler has older weights, which :meth:`send_weights` changes."""
         self.network: Network | None = None
         """The language model after :meth:`load`; always ``None`` for policies without one."""
 
@@ -64,6 +66,16 @@ class Policy(nn.Module, ABC):
         Raises:
             PolicyError: They cannot be used; the message says what to do.
         """
+
+    def send_weights(self) -> None:
+        """Send the weights to the sampler, if it has older ones; all processes call this together.
+
+        Raises:
+            PolicyError: The sampler cannot take them. They are still unsent then.
+        """
+        if self.unsent:
+            self.sampler.sync(self)
+            self.unsent = False
 
     # -- scoring -----------------------------------------------------------------------------------------------
 
