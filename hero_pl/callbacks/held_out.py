@@ -107,7 +107,7 @@ class HeldOut(lightning.Callback):
     def _evaluate_due(self, trainer: lightning.Trainer, module: Any) -> None:
         turns = int(module.turns)
         for mark in self._open_marks():
-            if mark <= turns and not self._is_missed(mark, turns):
+            if turns >= mark and not self._is_missed(mark, turns):
                 self._evaluate(trainer, module, mark)
         self.checked_turns = turns  # not before they are done: an interrupted evaluation is repeated
 
