@@ -10,6 +10,7 @@ from typing import Any, Literal
 import lightning
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from hero_pl.callbacks.run_folder import run_folder, share_folder
@@ -174,13 +175,15 @@ class HeroModule(lightning.LightningModule):
     on_test_start = on_predict_start = on_fit_start
 
     def on_train_start(self) -> None:
-        """Set training mode, and create the frozen copies, unless a checkpoint contained them."""
+        """Set training mode; create the frozen copies, unless a checkpoint contained them, and drop those of no use."""
         self.policy.train()
         apply_settings(self.lr_schedulers(), self.optimization.make(self.policy), self.optimization.rate)
         data = getattr(self.trainer, "datamodule", None)
         if data is not None:
             self.objective.attach_collector(data.collector("train"))
         self.objective.start(self.policy)
+        if dropped := self.policy.drop_unwanted_copies():
+            rank_zero_info(f"Frozen weights of the checkpoint that no part uses any more are dropped: {dropped}")
 
     # -- one step ----------------------------------------------------------------------------------------------
 
@@ -390,5 +393,5 @@ class HeroModule(lightning.LightningModule):
         """Restore the teacher of an earlier checkpoint of this run, after its weights; counters are not reset."""
         state = checkpoint["hero"]
         self.objective.roll_back(state["objective"])
-        self.policy.load_copies(state["copies"])
+        self.policy.load_copies(state["copies"], add=False)
         self.policy.unsent = True
