@@ -189,3 +189,13 @@ def test_bug_815_copies_that_a_part_uses_are_not_dropped(make, used, tiny_policy
     make().start(policy)
     assert set(policy.drop_unwanted_copies()) == {"ema", "periodic", "gated", "initial"} - used
     assert policy.copies_state().keys() == used
+
+
+@pytest.mark.parametrize(("make", "used"), USES)
+def test_bug_814_an_objective_names_the_copies_that_it_starts_with(make, used, tiny_policy):
+    objective, policy = make(), tiny_policy()
+    policy.load()
+    objective.start(policy)
+    assert objective.copies.keys() == policy.copies_state().keys() == used
+    kept = {name: next(copy.parameters()).dtype for name, copy in policy.need_network("a test").copies.items()}
+    assert {name: dtype or torch.float32 for name, dtype in objective.copies.items()} == kept
