@@ -192,9 +192,8 @@ class RolloutDataModule(lightning.LightningDataModule):
         policy: Policy = self.trainer.lightning_module.policy  # type: ignore[assignment]
         if self.trainer.training:
             if self.demonstrations is not None:
-                specs = self.specs(self.steps)
                 self.steps += 1
-                return self.demonstrations.make(specs, policy.dialect, self.collector("train"))
+                return self.demonstrations.make(self.specs(self.steps - 1), policy.dialect, self.collector("train"))
             health = self.collector("train").health
             before = set(self.next.health["suspects"]) if self.next.health else None
             with policy.gathered():
@@ -223,7 +222,8 @@ class RolloutDataModule(lightning.LightningDataModule):
 
     def settle(self, policy: Policy) -> None:
         """Wait until nothing is played, then send the newest weights to the sampler, if it has older ones."""
-        self.next.settle(lambda: policy.sampler.sync(policy))
+        self.next.wait()
+        policy.send_weights()
 
     def _collect(
         self,

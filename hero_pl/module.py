@@ -10,9 +10,10 @@ from typing import Any, Literal
 import lightning
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from hero_pl.callbacks.run_folder import run_folder
+from hero_pl.callbacks.run_folder import run_folder, share_folder
 from hero_pl.callbacks.stored_weights import check_weights, frozen_names
 from hero_pl.errors import ConfigError, PolicyError
 from hero_pl.evaluation.rollout import rollout_metrics
@@ -116,6 +117,7 @@ class HeroModule(lightning.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Check the configuration, and create the environments, before weights are read."""
+        share_folder(self.trainer)
         check_strategy(self.trainer.strategy)
         check_sharding(self.trainer.strategy, self.optimization.matrix_lr)
         check_precision(self.trainer.precision)
@@ -173,13 +175,15 @@ class HeroModule(lightning.LightningModule):
     on_test_start = on_predict_start = on_fit_start
 
     def on_train_start(self) -> None:
-        """Set training mode, and create the frozen copies, unless a checkpoint contained them."""
+        """Set training mode; create the frozen copies, unless a checkpoint contained them, and drop those of no use."""
         self.policy.train()
         apply_settings(self.lr_schedulers(), self.optimization.make(self.policy), self.optimization.rate)
         data = getattr(self.trainer, "datamodule", None)
         if data is not None:
             self.objective.attach_collector(data.collector("train"))
         self.objective.start(self.policy)
+        if dropped := self.policy.drop_unwanted_copies():
+            rank_zero_info(f"Frozen weights of the checkpoint that no part uses any more are dropped: {dropped}")
 
     # -- one step ----------------------------------------------------------------------------------------------
 
@@ -213,20 +217,14 @@ class HeroModule(lightning.LightningModule):
         if self.broken_steps >= self.max_broken_steps:
             raise self._broken()
 
-    def _send_weights(self) -> None:
-        """Send the weights to the sampler; while it plays ahead, the data module does so when it has finished."""
-        data = getattr(self.trainer, "datamodule", None)
-        if data is not None and data.ahead:
-            data.next.unsent = True
-        else:
-            self.policy.sampler.sync(self.policy)
-
     def on_train_batch_end(self, *args: Any) -> None:
-        """End a run without optimizer steps, after the callbacks have written its last batch.
+        """After the callbacks have saved the batch, send the new weights; end a run without optimizer steps.
 
         Raises:
-            HeroError: ``max_idle_batches`` consecutive batches had no optimizer step.
+            HeroError: The sampler has failed, or ``max_idle_batches`` consecutive batches had no optimizer step.
         """
+        if not getattr(getattr(self.trainer, "datamodule", None), "ahead", 0):  # it plays now, and gets them later
+            self.policy.send_weights()
         self.idle.check()
 
     def on_train_end(self) -> None:
@@ -247,7 +245,7 @@ class HeroModule(lightning.LightningModule):
                 return outputs, made
             self.objective.after_step(self.policy)
             self.policy.version += 1
-            self._send_weights()
+            self.policy.unsent = True  # an error in sending them here would lose the step, which is not saved yet
         self.broken_steps = 0
         return outputs, self.updates_per_batch
 
@@ -395,5 +393,5 @@ class HeroModule(lightning.LightningModule):
         """Restore the teacher of an earlier checkpoint of this run, after its weights; counters are not reset."""
         state = checkpoint["hero"]
         self.objective.roll_back(state["objective"])
-        self.policy.load_copies(state["copies"])
-        self._send_weights()
+        self.policy.load_copies(state["copies"], add=False)
+        self.policy.unsent = True

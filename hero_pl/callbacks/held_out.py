@@ -60,6 +60,8 @@ class HeldOut(lightning.Callback):
         self.at_turns, self.logged_episodes, self.block = sorted(at_turns or []), logged_episodes, block
         self.results: dict[str, dict[str, Any]] = {}
         """Results by the number of training turns, as text."""
+        self.checked_turns: int | None = None
+        """Training turns when all evaluations that were due had been done; ``None`` before training."""
         self.elapsed_s = 0.0
         self.cpu_s = 0.0
         """CPU time of training in seconds, without evaluations (which ``elapsed_s`` includes)."""
@@ -71,12 +73,21 @@ class HeldOut(lightning.Callback):
         if stage == "fit" and self.episodes:
             trainer.datamodule.collector(self.stage)  # type: ignore[attr-defined]
 
-    def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+    def on_train_start(self, trainer: lightning.Trainer, module: Any) -> None:
         """Evaluate the policy before training."""
         self._started, self._cpu_mark = time.monotonic(), time.process_time()
-        if self.episodes and "0" not in self.results:
+        if self.checked_turns is None:  # a new run, or one that had no such callback before it was resumed
+            self.checked_turns = int(module.turns) or -1
+        if self.episodes and not self.results:
             self._tell_shared_tasks(trainer.datamodule)  # type: ignore[attr-defined]
-            self._evaluate(trainer, module, 0)
+        missed = [mark for mark in self._open_marks() if self._is_missed(mark, int(module.turns))]
+        if missed and trainer.is_global_zero:
+            warnings.warn(
+                f"The run had made {int(module.turns)} turns when the evaluations at {missed} turns were set. They are "
+                "left out, because the weights have been trained since."
+                + (" The summary has no result from before training." if 0 in missed else ""),
+                stacklevel=2,
+            )
         self._evaluate_due(trainer, module)  # the run may have been interrupted during an evaluation
 
     def _tell_shared_tasks(self, data: Any) -> None:
@@ -94,9 +105,19 @@ class HeldOut(lightning.Callback):
         self._evaluate_due(trainer, module)
 
     def _evaluate_due(self, trainer: lightning.Trainer, module: Any) -> None:
-        for mark in self.at_turns if self.episodes else []:
-            if module.turns >= mark and str(mark) not in self.results:
+        turns = int(module.turns)
+        for mark in self._open_marks():
+            if turns >= mark and not self._is_missed(mark, turns):
                 self._evaluate(trainer, module, mark)
+        self.checked_turns = turns  # not before they are done: an interrupted evaluation is repeated
+
+    def _open_marks(self) -> list[int]:
+        """Numbers of turns at which an evaluation is wanted that has no result yet."""
+        return [mark for mark in (0, *self.at_turns) if self.episodes and str(mark) not in self.results]
+
+    def _is_missed(self, mark: int, turns: int) -> bool:
+        """Whether the weights of an open mark are gone: the run was there before the mark was set."""
+        return self.checked_turns is not None and mark <= self.checked_turns and mark < turns
 
     def on_train_end(self, trainer: lightning.Trainer, module: Any) -> None:
         """Evaluate the trained policy; write the summary, the curves and the page."""
@@ -107,11 +128,11 @@ class HeldOut(lightning.Callback):
             self._evaluate(trainer, module, _last_mark(trainer, int(module.turns)))
         if not trainer.is_global_zero:
             return
-        last = max(self.results.values(), key=lambda result: result["turns_used"])
+        shown = {"before": self.results["0"]} if "0" in self.results else {}
+        shown["after"] = max(self.results.values(), key=lambda result: result["turns_used"])
         drop = ("turns_used", "tokens", "train_cpu_s")
         summary = {
-            "before": {key: value for key, value in self.results["0"].items() if key not in drop},
-            "after": {key: value for key, value in last.items() if key not in drop},
+            **{when: {key: value for key, value in one.items() if key not in drop} for when, one in shown.items()},
             "training_turns": int(module.turns),
             "seed": trainer.datamodule.seed,  # type: ignore[attr-defined]
             "wall_time_s": round(self.elapsed_s + time.monotonic() - self._started, 1),
@@ -205,27 +226,29 @@ class HeldOut(lightning.Callback):
         Console().print(wrote, markup=False, soft_wrap=True)
 
     def state_dict(self) -> dict[str, Any]:
-        """Results and times so far."""
+        """Results and times so far, and up to which turns they are complete."""
         return {
             "results": self.results,
+            "checked_turns": self.checked_turns,
             "elapsed_s": self.elapsed_s + time.monotonic() - self._started,
             "cpu_s": self.cpu_s + time.process_time() - self._cpu_mark,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore results and times."""
+        """Restore :meth:`state_dict`; of earlier ones it is not known which marks the run had passed."""
+        self.checked_turns = state_dict.get("checked_turns", -1)
         self.results, self.elapsed_s = dict(state_dict["results"]), float(state_dict["elapsed_s"])
         self.cpu_s = float(state_dict.get("cpu_s", 0.0))
 
 
 def _print(summary: dict[str, Any]) -> None:
     table = Table(title=f"Held-out tasks, {summary['training_turns']} training turns, {summary['wall_time_s']} s")
-    rows = [summary["before"], summary["after"]]
-    floor = any("do_nothing_floor" in row for row in rows)
-    broken = any(row["non_evaluable"] for row in rows)
+    rows = {when: summary[when] for when in ("before", "after") if when in summary}
+    floor = any("do_nothing_floor" in row for row in rows.values())
+    broken = any(row["non_evaluable"] for row in rows.values())
     for name in ("", "success", "95 % interval", *["floor"] * floor, "mean turns", "episodes", *["broken"] * broken):
         table.add_column(name)
-    for when, row in zip(("before", "after"), rows, strict=True):
+    for when, row in rows.items():
         low, high = row["success_ci"]
         cells = [when, f"{row['success']:.3f}", f"{low:.3f} to {high:.3f}"]
         cells += [f"{row['do_nothing_floor']:.3f}" if "do_nothing_floor" in row else "-"] * floor

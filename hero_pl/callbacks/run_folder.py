@@ -38,6 +38,16 @@ def run_folder(trainer: lightning.Trainer) -> Path | None:
     return folder
 
 
+def share_folder(trainer: lightning.Trainer) -> None:
+    """Give every process the folder of the first one; all processes call this together, before a file is written.
+
+    A logger numbers a new run by the folders that exist, so a process that asks later gets the next number.
+    """
+    for logger in trainer.loggers:
+        if trainer.world_size > 1 and hasattr(logger, "_version"):
+            logger._version = trainer.strategy.broadcast(logger.version)
+
+
 def holds(folder: Path) -> list[str]:
     """Names of the files of a run in a folder."""
     written = [name for name in (METRICS_FILE, *GROWING) if (folder / name).exists()]

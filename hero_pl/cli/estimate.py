@@ -247,18 +247,13 @@ def _work(policy: HuggingFacePolicy, data: Any, sizes: Sizes, context: int, revi
 
 
 def _copies(objective: Any, sizes: Sizes, adapter: bool, machine: Machine) -> list[Row]:
-    """Frozen weights of teacher and reflector; of an adapter alone, those of the start are free."""
-    teacher = type(getattr(objective, "weights", None)).__name__
-    names = {teacher} - {"NoneType", "LiveWeights", "TrustRegionWeights"}
-    initial = getattr(getattr(objective, "reflector", None), "weights", "") == "initial"
-    if initial or teacher == "TrustRegionWeights":
-        names.add("InitialWeights")
+    """Frozen weights that the parts of the objective use; of an adapter alone, those of the start are free."""
     rows = []
-    for name in sorted(names):
+    for name, dtype in sorted(objective.copies.items()):
         each = sizes.trained_weights if adapter else sizes.weights
-        if name == "EMAWeights":
-            each = sizes.trained * FLOAT_BYTES  # an average is kept in float32
-        if not (adapter and name == "InitialWeights"):
+        if dtype is not None:  # weights that are not trained are not copied
+            each = sizes.trained * dtype.itemsize
+        if not (adapter and name == "initial"):
             rows.append(Row("always", "frozen copy", each // machine.shards, name))
     return rows
 

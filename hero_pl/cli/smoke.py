@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import lightning
     from transformers import PreTrainedTokenizerFast
 
-    from hero_pl.policy.base import Policy
+    from hero_pl.policy.base import Copies, Policy
 
 VOCABULARY = 1024
 """Entries of the tokenizer: bytes, and pieces of the text of the pocket retail desk."""
@@ -203,6 +203,11 @@ class FixedDiagnoses(Reflector):
         """See :meth:`Reflector.check_policy`."""
         if self.inner is not None:
             self.inner.check_policy(policy)
+
+    @property
+    def copies(self) -> Copies:
+        """Those of the other reflector."""
+        return self.inner.copies if self.inner is not None else {}
 
     def start(self, policy: Policy) -> None:
         """See :meth:`Reflector.start`."""

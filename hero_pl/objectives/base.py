@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor
 
 from hero_pl.batch import ReduceSum, TokenizedBatch
-from hero_pl.policy.base import Policy
+from hero_pl.policy.base import Copies, Policy
 from hero_pl.rollout.collect import Collector
 from hero_pl.scalars import Scalar
 from hero_pl.types import Hint, Reflection, Trajectory
@@ -116,8 +116,14 @@ class Objective(ABC):
             turns: Training turns of the run; 0 for no limit.
         """
 
-    def start(self, policy: Policy) -> None:  # noqa: B027
-        """Called once when training starts."""
+    @property
+    def copies(self) -> Copies:
+        """Frozen copies of the policy that it uses."""
+        return {}
+
+    def start(self, policy: Policy) -> None:
+        """Called once when training starts; keeps the copies."""
+        policy.keep_all(self.copies)
 
     @abstractmethod
     def prepare(self, trajectories: Sequence[Trajectory], policy: Policy, reduce_sum: ReduceSum) -> Step:

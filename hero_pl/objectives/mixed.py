@@ -27,7 +27,7 @@ from hero_pl.objectives.policy_gradient import PolicyGradient
 from hero_pl.objectives.schedules import Schedule, scheduled
 from hero_pl.objectives.self_distillation import SelfDistillation
 from hero_pl.parts import Part, load_parts
-from hero_pl.policy.base import Policy
+from hero_pl.policy.base import Copies, Policy
 from hero_pl.scalars import Scalar, largest, mean, total
 from hero_pl.types import Hint, Trajectory
 
@@ -69,6 +69,11 @@ class _WithPolicyGradient(SelfDistillation):
         """Check both parts."""
         super().check(group_size)
         self.policy_gradient.check(group_size)
+
+    @property
+    def copies(self) -> Copies:
+        """Those of both parts."""
+        return {**self.policy_gradient.copies, **super().copies}
 
     def start(self, policy: Policy) -> None:
         """Start both parts."""

@@ -28,7 +28,7 @@ from hero_pl.losses.policy_gradient import ClippedPolicyGradient, Surrogate
 from hero_pl.losses.scores import Scores
 from hero_pl.objectives.base import LossOutput, Normalize, Objective, Step
 from hero_pl.objectives.schedules import check_blend
-from hero_pl.policy.base import Policy
+from hero_pl.policy.base import Copies, Policy
 from hero_pl.runs.records import evaluable
 from hero_pl.scalars import Scalar, mean, total
 from hero_pl.types import StopReason, Trajectory
@@ -78,10 +78,10 @@ class PolicyGradient(Objective):
             epsilon, epsilon_high, ratio_level, beta_kl, dual_clip=dual_clip, surrogate=surrogate
         )
 
-    def start(self, policy: Policy) -> None:
-        """Store the initial weights if the penalty needs them."""
-        if self.surrogate.kl_weight:
-            policy.keep("initial")
+    @property
+    def copies(self) -> Copies:
+        """The initial weights, if the penalty needs them."""
+        return {"initial": None} if self.surrogate.kl_weight else {}
 
     @property
     def tolerates_stale(self) -> bool:

@@ -28,7 +28,7 @@ from hero_pl.objectives.negative_hints import negative_hints
 from hero_pl.objectives.schedules import Blend, Schedule, check_blend, normalization_at, scheduled
 from hero_pl.objectives.scope import LossScope, Scope
 from hero_pl.parts import Part, load_parts, parts_state
-from hero_pl.policy.base import Policy
+from hero_pl.policy.base import Copies, Policy
 from hero_pl.policy.branches import BranchScorer, Scoring
 from hero_pl.policy.kept_rows import trunks_of
 from hero_pl.policy.network import Trunk
@@ -182,6 +182,11 @@ class SelfDistillation(Objective):
         """Pass the collector to a teacher that plays the environment."""
         self.teacher.attach_collector(collector)
 
+    @property
+    def copies(self) -> Copies:
+        """Those of the teacher's weights and of the reflector."""
+        return {**self.reflector.copies, **self.weights.copies}
+
     def start(self, policy: Policy) -> None:
         """Start the reflector, and let the teacher's weights make their copy."""
         self.weights.start(policy)
@@ -218,11 +223,10 @@ class SelfDistillation(Objective):
             reduce_sum=reduce_sum,
             device=_device(policy),
         )
-        turns = sum(len(trajectory.turns) for trajectory in trajectories)
         metrics = {f"reflection/{name}": value for name, value in reflection_statistics(reflections).items()}
         metrics |= self._scheduled(levels, policy.version)
         metrics |= {f"teacher/{name}": n for name, n in (self.teacher.metrics() | self.weights.metrics()).items()}
-        metrics["hero/hinted_turns"] = share(len(batch.teacher), turns)
+        metrics["hero/hinted_turns"] = share(len(batch.teacher), sum(len(t.turns) for t in trajectories))
         metrics["hero/empty_batches"] = mean(not batch.teacher_mask.any(), 1)
         scored = [row for rows in (batch.teacher, *batch.negative_rows, *batch.scaffold_rows) for row in rows]
         metrics["teacher/tokens"] = total(self.weights.passes * sum(len(row.ids) for row in scored))

@@ -6,7 +6,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,10 @@ from hero_pl.types import ScoreRow
 if TYPE_CHECKING:
     from hero_pl.chat.actions import ActionParser
     from hero_pl.chat.template import ChatTemplate
+
+
+Copies: TypeAlias = Mapping[str, torch.dtype | None]
+"""Frozen copies of a policy: their names, and the type of their weights (``None``: that of the policy)."""
 
 
 class Policy(nn.Module, ABC):
@@ -40,6 +44,10 @@ class Policy(nn.Module, ABC):
         super().__init__()
         self.version = 0
         """Number of optimizer steps of the weights."""
+        self.unsent = False
+        """Whether the sampler has older weights, which :meth:`send_weights` changes."""
+        self._wanted_copies: set[str] = set()
+        """Names for which :meth:`keep` was called."""
         self.network: Network | None = None
         """The language model after :meth:`load`; always ``None`` for policies without one."""
 
@@ -64,6 +72,16 @@ class Policy(nn.Module, ABC):
         Raises:
             PolicyError: They cannot be used; the message says what to do.
         """
+
+    def send_weights(self) -> None:
+        """Send the weights to the sampler, if it has older ones; all processes call this together.
+
+        Raises:
+            PolicyError: The sampler cannot take them. They are still unsent then.
+        """
+        if self.unsent:
+            self.sampler.sync(self)
+            self.unsent = False
 
     # -- scoring -----------------------------------------------------------------------------------------------
 
@@ -139,6 +157,7 @@ class Policy(nn.Module, ABC):
             ConfigError: The policy has no network.
         """
         network = self.need_network(f"a frozen copy ({name})")
+        self._wanted_copies.add(name)
         if name == "initial" and self.version and name not in network.copies and not network.has_adapter:
             warnings.warn(
                 f"The initial weights are needed, but not in the checkpoint: the weights of optimizer step "
@@ -148,18 +167,38 @@ class Policy(nn.Module, ABC):
             )
         network.keep(name, dtype)
 
+    def keep_all(self, copies: Copies) -> None:
+        """:meth:`keep` for each of them."""
+        for name, dtype in copies.items():
+            self.keep(name, dtype)
+
+    def drop_unwanted_copies(self) -> list[str]:
+        """Free the frozen copies that a checkpoint has brought and :meth:`keep` was not called for; their names.
+
+        They would become older without being used, and would be taken for those of a part that is added later.
+        """
+        names = [] if self.network is None else sorted(self.network.copies.keys() - self._wanted_copies)
+        for name in names:
+            self.need_network("a frozen copy").drop(name)
+        return names
+
     def copies_state(self) -> CopiesState:
         """State of all frozen copies by name, for checkpoints; empty where there are none."""
         return {} if self.network is None else self.network.copies_state()
 
-    def load_copies(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
+    def load_copies(self, state: Mapping[str, Mapping[str, Tensor]], add: bool = True) -> None:
         """Restore :meth:`copies_state`.
+
+        Args:
+            state: Of this policy, or of its checkpoint.
+            add: Whether copies are made that do not exist.
 
         Raises:
             ConfigError: There are copies, and the policy has no network to hold them.
         """
         if state:
-            self.need_network("the frozen copies of a checkpoint").load_copies(state)
+            network = self.need_network("the frozen copies of a checkpoint")
+            network.load_copies({name: state[name] for name in state if add or name in network.copies})
 
     def _no_network(self, wanted_by: str) -> ConfigError:
         return ConfigError(

@@ -350,6 +350,11 @@ class Network(nn.Module):
         if name == "initial" and fingerprint(self.copies[name].state_dict()) == self.origin:
             self._as_loaded.add(name)
 
+    def drop(self, name: str) -> None:
+        """Free a frozen copy."""
+        del self.copies[name]
+        self._as_loaded.discard(name)
+
     def refresh(self, name: str) -> None:
         """Overwrite a frozen copy with the current weights."""
         self.copies[name].load_state_dict(self.model.state_dict())

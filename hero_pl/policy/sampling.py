@@ -166,8 +166,8 @@ class Sampler(ABC):
     def sync(self, policy: SampledPolicy) -> None:  # noqa: B027
         """Update to the live weights of a policy; a sampler that reads them directly does nothing.
 
-        Called before the first episode of a run, after a checkpoint was loaded and after each optimizer step, never
-        while a session waits for an action.
+        Called before the first episode of a run, after a checkpoint was loaded, and after each batch with an optimizer
+        step, when the step can be saved; never while a session waits for an action.
 
         Args:
             policy: Policy with the new weights and their ``version``.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from hero_pl.types import Reflection, Trajectory
 
 if TYPE_CHECKING:
-    from hero_pl.policy.base import Policy
+    from hero_pl.policy.base import Copies, Policy
 
 
 class Reflector(ABC):
@@ -29,12 +29,20 @@ class Reflector(ABC):
             ConfigError: The policy cannot be used; the message says why and what to change.
         """
 
-    def start(self, policy: Policy) -> None:  # noqa: B027 - most reflectors have nothing to prepare
-        """Called once before training, with the policy at its initial weights. Wrappers call it on their reflector.
+    @property
+    def copies(self) -> Copies:
+        """Frozen copies of the policy that it uses. Wrappers return those of their reflector."""
+        return {}
+
+    def start(self, policy: Policy) -> None:
+        """Called once before training, with the policy at its initial weights; keeps the copies.
+
+        Wrappers call it on their reflector.
 
         Args:
             policy: The policy that will be trained.
         """
+        policy.keep_all(self.copies)
 
     needs_replies = False
     """Whether what it says of an episode without the replies of the environment is false instead of missing."""

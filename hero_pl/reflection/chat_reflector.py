@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
-
-import torch
 
 from hero_pl.errors import ConfigError
 from hero_pl.reflection.base import Reflector
@@ -17,6 +16,7 @@ from hero_pl.reflection.grammar import review_schema
 from hero_pl.reflection.parse import LeakPolicy
 from hero_pl.reflection.prompt import requests
 from hero_pl.reflection.review import Answer, OnInvalid, Question, Review
+from hero_pl.rollout.ranks import processes, summed
 from hero_pl.types import Reflection, Trajectory
 
 if TYPE_CHECKING:
@@ -111,6 +111,8 @@ class ChatReflector(Reflector):
         self.max_request_chars = max_request_chars
         self.max_reply_chars = max_reply_chars
         self.concurrency = concurrency
+        self._spent_by_all = 0
+        """Tokens that all processes have used, after the latest batch."""
 
     def reflect(self, trajectories: Sequence[Trajectory], policy: Policy | None) -> list[Reflection]:
         """Send the requests of all trajectories and windows in parallel; the policy is not used.
@@ -122,26 +124,28 @@ class ChatReflector(Reflector):
             SpendCapError: The spend cap is reached.
             EndpointError: The endpoint cannot be used, or does not answer any more.
         """
-        together = torch.distributed.is_available() and torch.distributed.is_initialized()
-        self.endpoint.share(torch.distributed.get_world_size() if together else 1)
+        self.endpoint.share(processes())
         plan = partial(requests, max_size=self.max_request_chars, max_reply_chars=self.max_reply_chars)
         pool = ThreadPoolExecutor(max_workers=self.concurrency)
         try:
-            return self.review.run(trajectories, plan, lambda questions: list(pool.map(self._answer, questions)))
+            reflections = self.review.run(trajectories, plan, lambda asked: list(pool.map(self._answer, asked)))
         except BaseException:  # also after a signal, do not wait for answers
             pool.shutdown(wait=False, cancel_futures=True)
             self.endpoint.cancel()
             raise
         finally:
             pool.shutdown()
+        self._spent_by_all = summed(self.endpoint.spent_tokens)
+        return reflections
 
     def state_dict(self) -> dict[str, Any]:
-        """Tokens used so far, so that the limit is for the whole run."""
-        return {"spent_tokens": self.endpoint.spent_tokens}
+        """Tokens that all processes have used so far, so that the limit is for the whole run."""
+        return {"spent_tokens": self._spent_by_all}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore the count."""
-        self.endpoint.spent_tokens = int(state["spent_tokens"])
+        """Restore the count, of which each process takes its part."""
+        self._spent_by_all = int(state["spent_tokens"])
+        self.endpoint.spent_tokens = math.ceil(self._spent_by_all / processes())
 
     def _answer(self, question: Question) -> Answer:
         shape = self._shape(question) if self.response_format else None

@@ -25,7 +25,7 @@ from hero_pl.reflection.target import canonical_action
 from hero_pl.types import Diagnosis, Reflection, Trajectory
 
 if TYPE_CHECKING:
-    from hero_pl.policy.base import Policy
+    from hero_pl.policy.base import Copies, Policy
 
 ShuffleMode: TypeAlias = Literal["batch", "turns", "generic", "random_tokens"]
 Replacement: TypeAlias = tuple[str | None, tuple[str, ...]]
@@ -60,6 +60,11 @@ class ShuffledReflector(Reflector):
     def check_policy(self, policy: Policy) -> None:
         """See :meth:`Reflector.check_policy`."""
         self.inner.check_policy(policy)
+
+    @property
+    def copies(self) -> Copies:
+        """Those of the inner reflector."""
+        return self.inner.copies
 
     def start(self, policy: Policy) -> None:
         """Prepare the inner reflector."""
@@ -173,6 +178,11 @@ class BlindReflector(Reflector):
     def check_policy(self, policy: Policy) -> None:
         """See :meth:`Reflector.check_policy`."""
         self.inner.check_policy(policy)
+
+    @property
+    def copies(self) -> Copies:
+        """Those of the inner reflector."""
+        return self.inner.copies
 
     def start(self, policy: Policy) -> None:
         """Prepare the inner reflector."""

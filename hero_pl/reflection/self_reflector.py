@@ -17,7 +17,7 @@ from hero_pl.types import FinishReason, Reflection, Trajectory
 
 if TYPE_CHECKING:
     from hero_pl.chat.dialect import Dialect
-    from hero_pl.policy.base import Policy
+    from hero_pl.policy.base import Copies, Policy
 
 REVIEW = "review: reward {reward:.2f}, {turns} turns"
 """Request appended to the trajectory in ``continue`` mode."""
@@ -81,10 +81,10 @@ class SelfReflector(Reflector):
         if self.constrained:
             grammar_package()
 
-    def start(self, policy: Policy) -> None:
-        """Store the initial weights, if they are used."""
-        if self.weights == "initial":
-            policy.keep("initial")
+    @property
+    def copies(self) -> Copies:
+        """The initial weights, if it asks them."""
+        return {"initial": None} if self.weights == "initial" else {}
 
     @property
     def continues(self) -> int:

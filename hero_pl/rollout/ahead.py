@@ -46,8 +46,6 @@ class PlayAhead:
     """Plays one batch of episodes in a thread of its own; at most one at a time."""
 
     def __init__(self) -> None:
-        self.unsent = False
-        """Whether the sampler has older weights than the policy, because it was playing."""
         self.health: dict[str, Any] | None = None
         """State of the environments before the episodes: a resumed run plays those again."""
         self._thread: threading.Thread | None = None
@@ -77,13 +75,10 @@ class PlayAhead:
         except BaseException as error:  # raised again in the thread that waits
             self._error = error
 
-    def settle(self, send: Callable[[], None]) -> None:
-        """Wait until nothing is played, then send the newest weights to the sampler, if it has older ones."""
+    def wait(self) -> None:
+        """Wait until nothing is played."""
         if self._thread is not None:
             self._thread.join()
-        if self.unsent:
-            send()
-            self.unsent = False
 
     def take(self, health: Health) -> list[Trajectory] | None:
         """Wait for the batch; ``None`` if there is none or the sampler has lost it. Other errors are raised here.

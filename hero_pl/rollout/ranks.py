@@ -1,4 +1,4 @@
-"""Episodes that several training processes (ranks) play together."""
+"""Episodes that several training processes (ranks) play together, and counts of all of them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def over_ranks(
     Raises:
         HeroError: Of this rank, or of the first other one with an error.
     """
-    if not (dist.is_available() and dist.is_initialized()):
+    if not _together():
         played = play()
         return played, [played]
     suspects = set(health.suspects) if suspects is None else suspects
@@ -47,3 +47,21 @@ def over_ranks(
             raise type(other)(f"Process {rank}: {other}")
     health.agree(suspects, [state for state, _, _ in found])
     return played, [share for _, _, share in found] if gather else [played]
+
+
+def processes() -> int:
+    """Number of training processes."""
+    return dist.get_world_size() if _together() else 1
+
+
+def summed(count: int) -> int:
+    """Sum of a count over all training processes, which call this together."""
+    if not _together():
+        return count
+    counts: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(counts, count)
+    return sum(counts)
+
+
+def _together() -> bool:
+    return dist.is_available() and dist.is_initialized()

@@ -11,7 +11,7 @@ import torch
 
 from hero_pl.errors import ConfigError
 from hero_pl.losses.scores import Scores
-from hero_pl.policy.base import Policy
+from hero_pl.policy.base import Copies, Policy
 from hero_pl.policy.branches import BranchScorer
 from hero_pl.policy.network import Trunk
 from hero_pl.scalars import Scalar, largest
@@ -47,10 +47,14 @@ class TeacherWeights(ABC):  # noqa: B024
         """Tokens that were run so far for scores; ``None`` if each row is scored separately."""
         return None if self.scorer is None else self.scorer.forwarded
 
+    @property
+    def copies(self) -> Copies:
+        """The frozen copy, if there is one."""
+        return {} if self.copy == "live" else {self.copy: None}
+
     def start(self, policy: Policy) -> None:
-        """Called once when training starts, before the first step."""
-        if self.copy != "live":
-            policy.keep(self.copy)
+        """Called once when training starts, before the first step; keeps the copy."""
+        policy.keep_all(self.copies)
 
     def takes(self, policy: Policy, weights: str | None) -> bool:
         """Whether rows run on the keys and values of conversations that were sampled under frozen weights.
@@ -123,9 +127,10 @@ class EMAWeights(TeacherWeights):
             raise ConfigError(f"EMAWeights(update_rate={update_rate}): expected the student's weight, in [0, 1].")
         self.update_rate = update_rate
 
-    def start(self, policy: Policy) -> None:
-        """Copy the student in float32, because in bfloat16 small updates would be lost."""
-        policy.keep(self.copy, torch.float32)
+    @property
+    def copies(self) -> Copies:
+        """A copy in float32, because in bfloat16 small updates would be lost."""
+        return {self.copy: torch.float32}
 
     def after_step(self, policy: Policy, reward: float, action_length_p95: float) -> None:
         """Update the average; buffers are copied."""

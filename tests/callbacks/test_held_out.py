@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
 from hero_pl.callbacks.export import Export
@@ -107,6 +107,42 @@ def test_a_run_resumed_between_two_marks_gives_the_summary_of_the_whole_run(tiny
     marks = torch.load(at, weights_only=False)["callbacks"]["HeldOut"]["results"]
     assert {"0", "1"} <= marks.keys() < whole["curve"].keys()
     assert run("resumed", at) == whole
+
+
+@pytest.mark.parametrize("before", [[HeldOut(0)], []], ids=["off before", "not there before"])
+def test_bug_812_marks_that_were_passed_before_they_were_set_are_not_measured_with_later_weights(
+    before, tiny_module, tiny_data, fit, tmp_path
+):
+    fit(tiny_module(), tiny_data(), 2, callbacks=before).save_checkpoint(tmp_path / "half.ckpt")  # 12 turns
+    held_out, logger = HeldOut(2, at_turns=[4, 12, 15]), CSVLogger(tmp_path)
+    with pytest.warns(UserWarning, match=r"had made 12 turns when the evaluations at \[0, 4\] turns were set"):
+        fit(tiny_module(), tiny_data(), 4, tmp_path / "half.ckpt", callbacks=[held_out], logger=logger)
+    used = {mark: result["turns_used"] for mark, result in held_out.results.items()}
+    assert used == {"12": 12, "15": 18, "24": 24}
+    summary = json.loads((tmp_path / "lightning_logs" / "version_0" / "summary.json").read_text(encoding="utf-8"))
+    assert "before" not in summary
+    assert summary["after"]["episodes"] == 2
+
+
+def test_bug_812_an_evaluation_that_was_interrupted_is_caught_up(tiny_module, tiny_data, fit, tmp_path):
+    first = HeldOut(2, at_turns=[9])
+    measure = first.measure
+
+    def interrupted(data, policy):
+        if first.results:
+            raise KeyboardInterrupt
+        return measure(data, policy)
+
+    class Save(Callback):
+        def on_train_batch_end(self, trainer, *args):
+            trainer.save_checkpoint(tmp_path / "newest.ckpt")  # before the evaluation at the end of the batch
+
+    first.measure = interrupted
+    with pytest.raises(SystemExit):
+        fit(tiny_module(), tiny_data(), 4, callbacks=[Save(), first])
+    held_out = HeldOut(2, at_turns=[9])
+    fit(tiny_module(), tiny_data(), 4, tmp_path / "newest.ckpt", callbacks=[held_out])
+    assert {mark: result["turns_used"] for mark, result in held_out.results.items()} == {"0": 0, "9": 12, "24": 24}
 
 
 @pytest.mark.parametrize("make", [lambda: HeldOut(-1), lambda: TurnBudget(-1), lambda: TrajectoryLog(-1)])

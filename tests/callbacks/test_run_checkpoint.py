@@ -1,15 +1,20 @@
 """When a run saves itself: in time, at its end, and however it ends."""
 
 import itertools
+import os
+import signal
+import time
 
 import pytest
 import torch
 from lightning import Callback
 
 from hero_pl.callbacks.checkpoints import AtomicCheckpointIO
+from hero_pl.callbacks.interrupts import Interrupted
 from hero_pl.callbacks.run_checkpoint import RunCheckpoint
 from hero_pl.callbacks.turn_budget import TurnBudget
-from hero_pl.errors import ConfigError
+from hero_pl.errors import ConfigError, PolicyError
+from hero_pl.policy.sampler import CachedSampler
 
 
 def saved(folder):
@@ -50,6 +55,49 @@ def test_an_error_saves_the_last_whole_step_and_names_the_way_on(tiny_module, ti
     assert saved(tmp_path) == ["step=2.ckpt", "step=3.ckpt"]
     kept = tmp_path / "checkpoints" / "step=3.ckpt"
     assert f"Stopped by RuntimeError. Resume with --resume {kept}" in caplog.text
+
+
+class Servers(CachedSampler):
+    """Like servers that get the weights: sending those of the third step does what it is told to."""
+
+    def __init__(self, act):
+        super().__init__()
+        self.act, self.sent = act, []
+
+    def sync(self, policy):
+        if policy.version == 3:
+            self.act()
+        self.sent.append(policy.version)
+
+
+def test_bug_813_a_step_is_saved_whose_weights_cannot_be_sent(tiny_module, tiny_data, fit, tmp_path):
+    def gone():
+        raise PolicyError("No server for sampling")
+
+    module = tiny_module()
+    module.policy.sampler = Servers(gone)
+    with pytest.raises(PolicyError, match="No server"):
+        fit(module, tiny_data(), 5, callbacks=[RunCheckpoint(100)])
+    assert saved(tmp_path) == ["step=3.ckpt"]
+    assert module.policy.sampler.sent == [0, 1, 2]
+    assert module.policy.unsent
+    whole, resumed = tiny_module(), tiny_module()
+    fit(whole, tiny_data(), 5)
+    fit(resumed, tiny_data(), 5, tmp_path / "checkpoints" / "step=3.ckpt")
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
+
+
+def test_bug_813_a_signal_is_obeyed_while_weights_are_sent(tiny_module, tiny_data, fit, tmp_path):
+    def waits():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.1)  # the signal ends it
+
+    module = tiny_module()
+    module.policy.sampler = Servers(waits)
+    with pytest.raises(Interrupted):
+        fit(module, tiny_data(), 5, callbacks=[RunCheckpoint(100)])
+    assert module.policy.sampler.sent == [0, 1, 2]
+    assert saved(tmp_path) == ["step=3.ckpt"]
 
 
 class FailingReport(Callback):

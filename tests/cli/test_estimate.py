@@ -35,17 +35,36 @@ def test_bug_698_an_evaluation_plays_more_episodes_than_a_step(config, capsys, l
     assert "evaluation" not in caches(held_out={"episodes": 0})
 
 
-def test_copies_are_those_of_teacher_and_reflector(config, capsys, loads_no_model):
-    def copies(**init_args):
-        objective = {"class_path": "SelfDistillation", "init_args": init_args}
+@pytest.fixture
+def copies(config, capsys, loads_no_model):
+    """Details of the frozen copies of an objective."""
+
+    def of(name="SelfDistillation", **init_args):
+        objective = {"class_path": name, "init_args": init_args}
         _, found = parts(capsys, "--config", config(model__objective=objective))
         return [detail for name, detail in found if name == "frozen copy"]
 
-    initial = {"class_path": "SelfReflector", "init_args": {"weights": "initial"}}
+    return of
+
+
+INITIAL = {"class_path": "SelfReflector", "init_args": {"weights": "initial"}}
+
+
+def test_copies_are_those_of_teacher_and_reflector(copies):
     assert copies(reflector="ShopRules", weights="LiveWeights") == []
-    assert copies(reflector=initial, weights="LiveWeights") == ["InitialWeights"]
-    assert copies(reflector=initial, weights="InitialWeights") == ["InitialWeights"]
-    assert copies(reflector=initial, weights="EMAWeights") == ["EMAWeights", "InitialWeights"]
+    assert copies(reflector=INITIAL, weights="LiveWeights") == ["initial"]
+    assert copies(reflector=INITIAL, weights="InitialWeights") == ["initial"]
+    assert copies(reflector=INITIAL, weights="EMAWeights") == ["ema", "initial"]
+
+
+def test_bug_814_copies_of_wrapped_reflectors_and_of_penalties_are_counted(copies):
+    wrapped = {"class_path": "ShuffledReflector", "init_args": {"inner": INITIAL}}
+    blind = {"class_path": "BlindReflector", "init_args": {"inner": wrapped}}
+    penalty = {"class_path": "GRPO", "init_args": {"beta_kl": 0.1}}
+    assert copies(reflector=wrapped, weights="LiveWeights") == ["initial"]
+    assert copies(reflector=blind, weights="EMAWeights") == ["ema", "initial"]
+    assert copies("GRPO", beta_kl=0.1) == ["initial"]
+    assert copies("Mixed", reflector="ShopRules", policy_gradient=penalty) == ["initial"]
 
 
 def test_what_does_not_fit_ends_with_status_1_and_a_setting_to_change(config, capsys, loads_no_model):

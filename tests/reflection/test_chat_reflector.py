@@ -3,10 +3,13 @@
 """
 
 import json
+import operator
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from hero_pl.errors import ConfigError, EndpointError, SpendCapError
 from hero_pl.reflection.chat_reflector import ChatReflector
@@ -131,6 +134,31 @@ def test_the_cap_stops_the_run_and_holds_across_a_resume(server: Server, traject
     with pytest.raises(SpendCapError, match="120 of max_total_tokens=130"):
         resumed.reflect([trajectory], None)
     assert len(server.bodies) == 1
+
+
+def one_of_two(rank: int, folder: Path, url: str, trajectory: Trajectory, counts: list[int], spent: int) -> None:
+    """Resume with a count of spent tokens, review, and write the state and what this process has spent."""
+    torch.distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
+    reflector = ChatReflector(url, "judge", max_total_tokens=100_000)
+    reflector.load_state_dict({"spent_tokens": spent})
+    reflector.reflect([trajectory] * counts[rank], None)
+    found = [reflector.state_dict(), reflector.endpoint.spent_tokens]
+    (folder / str(rank)).write_text(json.dumps(found), encoding="utf-8")
+    torch.distributed.destroy_process_group()
+
+
+def test_bug_811_the_count_of_a_checkpoint_is_that_of_all_processes(
+    server: Server, trajectory: Trajectory, tmp_path: Path
+) -> None:
+    given = (tmp_path, server.url, trajectory, [1, 3], 600)
+    torch.multiprocessing.spawn(one_of_two, given, nprocs=2)  # type: ignore[no-untyped-call]
+    found = [json.loads((tmp_path / str(rank)).read_text(encoding="utf-8")) for rank in range(2)]
+    assert [spent for _, spent in found] == [300 + 120, 300 + 3 * 120]  # each took half of the count of one process
+    assert [state for state, _ in found] == [{"spent_tokens": 600 + 4 * 120}] * 2
+    alone = reflector(server, max_total_tokens=1100)
+    alone.load_state_dict(found[0][0])
+    with pytest.raises(SpendCapError, match="1080 of max_total_tokens=1100"):
+        alone.reflect([trajectory], None)
 
 
 def test_reservations_do_not_reach_the_cap(server: Server, trajectory: Trajectory) -> None:
@@ -274,6 +302,9 @@ def test_a_setting_out_of_range_is_refused(options: dict[str, Any]) -> None:
 def test_several_processes_share_the_limit_of_tokens(monkeypatch) -> None:
     monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
     monkeypatch.setattr("torch.distributed.get_world_size", lambda: 4)
+    monkeypatch.setattr(
+        "torch.distributed.all_gather_object", lambda found, own: operator.setitem(found, slice(4), [own] * 4)
+    )
     reflector = ChatReflector("http://localhost:9", "judge", max_total_tokens=1000)
     assert reflector.reflect([], None) == []
     assert reflector.endpoint._spending.cap == 250

@@ -25,7 +25,7 @@ from hero_pl.policy.server.session import ServerSession, Workers
 
 
 class ServerSampler(Sampler):
-    """Samples on vLLM servers, many conversations at once, and sends them the weights after each optimizer step.
+    """Samples on vLLM servers, many conversations at once, and sends them the weights after each batch.
 
     ``hero_pl serve-command`` prints the commands that start them.
 
