@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import time
 import warnings
@@ -15,15 +16,19 @@ from rich.table import Table
 
 from hero_pl.callbacks.run_folder import run_folder
 from hero_pl.callbacks.turn_budget import TurnBudget
-from hero_pl.errors import ConfigError
+from hero_pl.errors import ConfigError, EnvError
 from hero_pl.evaluation.summary import logged, remarks, summarize
 from hero_pl.policy.base import Policy
 from hero_pl.policy.sampling import Sampling
-from hero_pl.rollout.environments import ABOUT_SCORE
+from hero_pl.rollout.collect import Collector
+from hero_pl.rollout.environments import ABOUT_SCORE, contents
 from hero_pl.runs.evaluations import EVAL_FILE
 from hero_pl.runs.jsonl import append_lines
 from hero_pl.runs.records import RECORDS_FILE, Record, append_records, evaluable, records_path, succeeded
 from hero_pl.types import Trajectory
+
+MOST_COMPARED, COMPARED_S = 200, 2.0
+"""Maximum number of tasks of a split that are compared with others, and of seconds that this takes."""
 
 
 class HeldOut(lightning.Callback):
@@ -97,6 +102,20 @@ class HeldOut(lightning.Callback):
                 f"{len(shared)} of the {self.stage} tasks of {data.env} are also training tasks, so the success rate "
                 "is not held out. The argument split of an environment selects its tasks; set the splits in "
                 "data.splits.",
+                stacklevel=2,
+            )
+            return
+        try:
+            trained = set(_contents(data.collector("train")))
+            held_out = _contents(data.collector(self.stage), self.episodes)
+        except EnvError as error:
+            warnings.warn(f"The {self.stage} tasks were not compared with the training tasks: {error}", stacklevel=2)
+            return
+        same = sum(content in trained for content in held_out)
+        if same:
+            warnings.warn(
+                f"{same} of {len(held_out)} {self.stage} tasks of {data.env} are training tasks with other seeds, so "
+                "their success rate is not held out (docs/environments.md). Choose a game or settings with more tasks.",
                 stacklevel=2,
             )
 
@@ -257,6 +276,13 @@ def _print(summary: dict[str, Any]) -> None:
     Console().print(table)
     for line in remarks(summary["after"]):
         Console().print(line, markup=False, highlight=False)
+
+
+def _contents(collector: Collector, most: int = MOST_COMPARED) -> list[str]:
+    """Contents of the first tasks; empty for an environment that does not tell them."""
+    end = time.monotonic() + COMPARED_S
+    told = contents(collector.env, collector.task_ids[: min(most, MOST_COMPARED)])
+    return list(itertools.takewhile(lambda _: time.monotonic() < end, told))
 
 
 def _last_mark(trainer: lightning.Trainer, turns: int) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 from hero_pl.chat.dialect import Dialect
 from hero_pl.evaluation.metrics import PassAtK, PassHatK, scores
 from hero_pl.evaluation.prompt_tokens import prompt_tokens
-from hero_pl.runs.intervals import wilson
+from hero_pl.runs.intervals import success_interval
 from hero_pl.runs.records import evaluable, refused, succeeded
 from hero_pl.types import Trajectory
 
@@ -23,22 +23,25 @@ def summarize(trajectories: list[Trajectory], dialect: Dialect | None = None) ->
         dialect: Dialect of the policy that played them; adds ``tokens``, the tokens of each part of its contexts.
 
     Returns:
-        ``success`` with its 95 % Wilson interval ``success_ci``, means of ``turns`` and ``reward``, the fractions of
-        turns in ``metrics.TURN_SHARES``, ``invalid`` (replies per episode that were malformed or answered with an
-        error), ``episodes`` (evaluable ones) and ``non_evaluable``. Where they apply: ``do_nothing_floor``; ``user``,
-        the kinds of user simulators; ``faithful_success`` and ``faithful_episodes``, over the tasks that a scripted
-        user can play faithfully; ``pass_hat`` and ``pass_at`` by k, if every task was played more than once; and the
-        minimum per task of ``planned_trials`` and ``evaluable_trials``, if some episodes are not evaluable.
+        ``success`` with its 95 % interval ``success_ci`` (its unit is a task), means of ``turns`` and ``reward``, the
+        fractions of turns in ``metrics.TURN_SHARES``, ``invalid`` (replies per episode that were malformed or answered
+        with an error), ``episodes`` (evaluable ones) and ``non_evaluable``. Where they apply: ``do_nothing_floor``;
+        ``tasks``, the number of different tasks, if one was played more than once; ``user``, the kinds of user
+        simulators; ``faithful_success`` and ``faithful_episodes``, over the tasks that a scripted user can play
+        faithfully; ``pass_hat`` and ``pass_at`` by k, if every task was played more than once; and the minimum per task
+        of ``planned_trials`` and ``evaluable_trials``, if some episodes are not evaluable.
     """
     judged = [trajectory for trajectory in trajectories if evaluable(trajectory)]
-    wins, count = sum(map(succeeded, judged)), len(judged)
+    count, tasks = len(judged), len({trajectory.task_id for trajectory in judged})
     result: dict[str, Any] = {
         **{name: float(scalar) for name, scalar in scores(trajectories).items()},
-        "success_ci": list(wilson(wins, count)),
+        "success_ci": list(success_interval((t.task_id, succeeded(t)) for t in judged)),
         "invalid": sum(refused(turn) for t in judged for turn in t.turns) / count if count else math.nan,
         "episodes": count,
         "non_evaluable": len(trajectories) - count,
     }
+    if tasks < count:
+        result["tasks"] = tasks
     users = sorted({str(t.info["user"]) for t in trajectories if "user" in t.info})
     if users:
         result["user"] = ", ".join(users)
@@ -86,6 +89,11 @@ def remarks(result: dict[str, Any]) -> list[str]:
         notes.append(
             f"This user plays {result['faithful_episodes']} of {result['episodes']} episodes faithfully; success there "
             f"is {result['faithful_success']:.3f}."
+        )
+    if "tasks" in result:
+        notes.append(
+            f"The {result['episodes']} episodes are of {result['tasks']} tasks. The interval counts each task once, "
+            "since the same task played again tells nothing about other tasks."
         )
     if result["non_evaluable"]:
         notes.append(

@@ -16,7 +16,7 @@ from hero_pl.export.messages import answer, as_call, conversation, instead, repl
 from hero_pl.reflection.target import canonical_action
 from hero_pl.runs.folders import must_be_new
 from hero_pl.runs.jsonl import append_lines
-from hero_pl.runs.records import Record, evaluable, read_records, succeeded
+from hero_pl.runs.records import Record, evaluable, reaches, read_records, succeeded
 from hero_pl.types import FinishReason, Trajectory, Turn
 
 Format: TypeAlias = Literal["messages", "sft", "dpo"]
@@ -37,7 +37,7 @@ class Selection:
             group.
         stage: Stage of the episodes, for example ``train``; ``all`` selects every stage. Episodes of other stages are
             held-out tasks, so a model that is trained on them can no longer be evaluated on them.
-        min_reward: Smallest reward of an episode that ``sft`` uses.
+        min_reward: Smallest reward of an episode that ``sft`` uses, whatever ``info["success"]`` says.
     """
 
     format: Format
@@ -140,7 +140,7 @@ def _replies(
 ) -> Iterator[Row]:
     for record in records:
         trajectory = record.trajectory
-        if not succeeded(trajectory, selection.min_reward):
+        if not reaches(trajectory, selection.min_reward):
             written.left_out[f"episodes with a reward below {selection.min_reward:g}"] += 1
             continue
         for turn, context in _turns(trajectory, safe):

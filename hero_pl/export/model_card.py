@@ -87,6 +87,7 @@ def write_model_card(folder: Path, run: Path | None, exported: Exported) -> Path
         own=own,
         evaluations=results,
         floors=any(one.floor is not None for one in results),
+        repeated=any(one.tasks < one.episodes for one in results),
         users=f" User simulator: {', '.join(users)}; scores with other users are not comparable." if users else "",
         temperature=at(settings, "data", "eval_temperature"),
         max_action_tokens=at(settings, "data", "max_action_tokens"),

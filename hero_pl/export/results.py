@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from hero_pl.errors import HeroError
-from hero_pl.runs.evaluations import EVAL_FILE
-from hero_pl.runs.intervals import wilson
+from hero_pl.runs.evaluations import EVAL_FILE, Cell, cells_of
+from hero_pl.runs.intervals import success_interval
 from hero_pl.runs.jsonl import read_lines
 
 SUMMARY_FILE = "summary.json"
@@ -29,11 +29,13 @@ class Evaluation:
     """Training turns that the policy had used; ``None`` if the run ended before it wrote its summary."""
     episodes: int
     """Episodes that are counted."""
+    tasks: int
+    """Different tasks among them."""
     broken: int
     """Episodes that ended with an error of the environment, its user or the sampler; they are not counted."""
     success: float
     low: float
-    """Lower end of the 95 % Wilson interval of ``success``, over the episodes of this run."""
+    """Lower end of the 95 % Wilson interval of ``success``, over the tasks of this run."""
     high: float
     reward: float
     """Mean reward."""
@@ -55,15 +57,18 @@ def evaluations(run: Path) -> list[Evaluation]:
     if not path.exists():
         return []
     used = _turns_used(run / SUMMARY_FILE)
-    groups: dict[tuple[str, int, str], list[Mapping[str, Any]]] = {}
+    rows = []
     for number, row in read_lines(path):
         try:
-            key = (str(row["stage"]), int(row["turns_budget"]), str(row.get("user", "")))
-            float(row["reward"]), int(row["turns"]), bool(row["success"])
+            row |= {"stage": str(row["stage"]), "turns_budget": int(row["turns_budget"])}
+            str(row["task_id"]), float(row["reward"]), int(row["turns"]), bool(row["success"])
         except (KeyError, TypeError, ValueError) as error:
             raise HeroError(f"{path}, line {number}: {error!r}. Every line describes one evaluated episode.") from error
-        groups.setdefault(key, []).append(row)
-    return [_evaluation(*key, used.get(key[1]), rows) for key, rows in groups.items()]
+        rows.append(row)
+    groups: dict[Cell, list[Mapping[str, Any]]] = {}
+    for row, cell in zip(rows, cells_of(rows), strict=True):
+        groups.setdefault(cell, []).append(row)
+    return [_evaluation(*cell, used.get(cell[1]), of_cell) for cell, of_cell in groups.items()]
 
 
 def of_these_weights(results: Sequence[Evaluation], turns: int) -> Evaluation | None:
@@ -74,7 +79,7 @@ def of_these_weights(results: Sequence[Evaluation], turns: int) -> Evaluation | 
 def _evaluation(stage: str, budget: int, user: str, used: int | None, rows: Sequence[Mapping[str, Any]]) -> Evaluation:
     judged = [row for row in rows if row.get("evaluable", True)]
     count = len(judged)
-    wins = sum(bool(row["success"]) for row in judged)
+    low, high = success_interval((row["task_id"], bool(row["success"])) for row in judged)
     floors = [bool(row["do_nothing_succeeds"]) for row in judged if "do_nothing_succeeds" in row]
 
     def mean(name: str) -> float:
@@ -85,10 +90,11 @@ def _evaluation(stage: str, budget: int, user: str, used: int | None, rows: Sequ
         budget=budget,
         turns_used=used,
         episodes=count,
+        tasks=len({row["task_id"] for row in judged}),
         broken=len(rows) - count,
-        success=wins / count if count else math.nan,
-        low=wilson(wins, count)[0],
-        high=wilson(wins, count)[1],
+        success=mean("success"),
+        low=low,
+        high=high,
         reward=mean("reward"),
         turns=mean("turns"),
         user=user,

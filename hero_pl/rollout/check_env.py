@@ -53,14 +53,14 @@ class Problem(NamedTuple):
     """Problems of one kind are reported once; default: those with the same text."""
 
 
-def check_env(env_id: str, **kwargs: Any) -> list[str]:
+def check_env(env_id: str, /, **kwargs: Any) -> list[str]:
     """All problems of an environment; an empty list if all checks pass.
 
     The API: text in and out; ``reset(seed=, options={"task": id})`` starts that task the same way every time,
     and an unknown one is refused; without options the seed draws it; ``info`` holds ``task`` (the id that was
     started), ``system_prompt`` and ``tools`` at reset, ``role`` with each observation, ``success`` at the end, and
     JSON values only; rewards lie in [0, 1]; mistakes of the model never raise. At reset ``info`` may also say how to
-    read the score and the actions (``environments.KEPT``).
+    read the score and the actions (``environments.KEPT``); ``user`` is the same for all tasks.
 
     Args:
         env_id: A registered id, or ``package:Id-v0``.
@@ -175,6 +175,7 @@ def _tasks(env: Env, again: Env) -> Iterator[Problem]:
 
 def _starts(env: Env, again: Env) -> Iterator[Problem]:
     ids = _some_tasks(env)
+    users: dict[str, str] = {}
     for task in ids:
         answer = env.reset(seed=1, options={"task": task})
         where = f"reset to task {task!r}"
@@ -189,13 +190,34 @@ def _starts(env: Env, again: Env) -> Iterator[Problem]:
         for name in ("system_prompt", "tools"):
             if name not in info:
                 yield Problem(where, f"info[{name!r}] is missing.")
+        yield from _score_problems(info, where)
+        users.setdefault(str(info.get("user", "")), task)
         if answer != again.reset(seed=1, options={"task": task}):
             yield Problem(where, "one seed gave two different starts.")
+    if len(users) > 1:
+        (one, first), (other, second), *_ = users.items()
+        yield Problem(
+            "",
+            f"info['user'] is {one[:40]!r} for task {first!r} and {other[:40]!r} for task {second!r}. It names the "
+            "kind of user simulator, one for all tasks; results with others are not compared. Give a person another key.",
+        )
     if ids and env.reset(seed=2) != again.reset(seed=2):
         yield Problem(
             "reset(seed=2) without options",
             "two different tasks were drawn; draw with self.np_random after super().reset(seed=seed).",
         )
+
+
+def _score_problems(info: dict[str, Any], where: str) -> Iterator[Problem]:
+    """Problems of the entries that say how to read the score."""
+    for name, kind in (
+        ("user", str),
+        ("do_nothing_succeeds", bool),
+        ("user_is_faithful", bool),
+        ("plain_replies", bool),
+    ):
+        if name in info and not isinstance(info[name], kind):
+            yield Problem(where, f"info[{name!r}] must be of type {kind.__name__}, not {info[name]!r}.", name)
 
 
 def _mistakes(env: Env) -> Iterator[Problem]:

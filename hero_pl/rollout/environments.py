@@ -6,13 +6,14 @@ import difflib
 import importlib
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
 import gymnasium
 
 from hero_envs.chat_endpoint import EndpointDown, RequestFailed, SpendCapReached
+from hero_envs.tau_bench.users.base import User
 from hero_pl.errors import ConfigError, EndpointError, EnvError, SpendCapError
 from hero_pl.rollout.answers import MAX_CHARS, Answer, read_start, read_step
 
@@ -71,7 +72,7 @@ def register_again(arguments: Mapping[str, Any] | None) -> None:
         gymnasium.register(**arguments)
 
 
-def make(env_id: str, split: str | None = None, **kwargs: Any) -> Env:
+def make(env_id: str, /, split: str | None = None, **kwargs: Any) -> Env:
     """Create one environment; ``split`` is passed only if the environment has this argument.
 
     Raises:
@@ -172,6 +173,17 @@ def task_ids(env: Env, seeds: int) -> list[str]:
     return [str(task) for task in named] if named is not None else [str(seed) for seed in range(seeds)]
 
 
+def contents(env: Env, tasks: Iterable[str]) -> Iterator[str]:
+    """What tasks are, apart from their ids; nothing if the environment has no method ``content``.
+
+    Raises:
+        EnvError: The environment raised.
+    """
+    if hasattr(env.unwrapped, "content"):
+        for task in tasks:
+            yield str(_asked(env.unwrapped, "content", task))
+
+
 def check_arguments(arguments: Mapping[str, Any], workers: int = 0) -> None:
     """Check arguments before an environment, and with it a user's model, is created.
 
@@ -180,12 +192,23 @@ def check_arguments(arguments: Mapping[str, Any], workers: int = 0) -> None:
         workers: Number of worker processes for the environment; 0: this process.
 
     Raises:
-        ConfigError: A name is no text, a user in this process has invalid settings, or a user cannot run in workers.
+        ConfigError: A name is no text or is set elsewhere, a user in this process has invalid settings, or a user
+            cannot run in workers or in several environments.
     """
     unnamed = [key for key in arguments if not isinstance(key, str)]
     if unnamed:
         raise ConfigError(f"data.env_args: the key {unnamed[0]!r} is no name of an argument. Put quotes around a text.")
+    if "split" in arguments:
+        raise ConfigError(
+            f"data.env_args.split={arguments['split']!r}: each stage has its own split, which data.splits names. For "
+            f"example: data.splits: {{train: {arguments['split']}}}."
+        )
     user = arguments.get("user")
+    if isinstance(user, User):
+        raise ConfigError(
+            f"data.env_args.user is a {type(user).__name__}: all environments would share it, but it plays one episode "
+            "at a time. Give a name, such as scripted, or a mapping, or register an environment that makes its own."
+        )
     if not isinstance(user, Mapping):
         return
     from hero_pl.rollout.local_user import read_user

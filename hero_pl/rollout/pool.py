@@ -40,7 +40,12 @@ class Recipe:
 
     @classmethod
     def of(cls, env_id: str, split: str | None, env_args: Mapping[str, Any]) -> Recipe:
-        """The recipe of an id that is known here."""
+        """The recipe of an id that is known here.
+
+        Raises:
+            ConfigError: See :func:`~hero_pl.rollout.environments.check_arguments`.
+        """
+        environments.check_arguments(env_args)
         return cls(env_id, split, env_args, environments.registration(env_id))
 
     def make(self) -> environments.Env:

@@ -8,7 +8,7 @@ example the base policy that the run started from. A *run* of a method is one bl
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,8 +62,10 @@ def load_results(runs: Sequence[Path], metric: Metric, only: Collection[str] = (
     source: dict[tuple[str, Cell, Unit], Path] = {}
     for path in find_results(runs):
         empty, mine = True, set[tuple[str, Unit]]()
-        for number, row in read_lines(path):
-            method, cell, unit, task, value = _row(path, number, row, metric)
+        numbered = list(read_lines(path))
+        checked = [_row(path, number, row, metric) for number, row in numbered]
+        rows = [row for _, row in numbered]
+        for row, cell, (method, unit, task, value) in zip(rows, cells_of(rows), checked, strict=True):
             empty = False
             results.known.setdefault(method)
             if only and method not in only:
@@ -118,12 +120,32 @@ def find_results(runs: Sequence[Path]) -> list[Path]:
     return list(files)
 
 
+def cells_of(rows: Sequence[Mapping[str, Any]]) -> list[Cell]:
+    """The cell of each row of one file; the rows have been checked.
+
+    An episode that broke at its start knows no user, because the environment reports it there. It has the user of the
+    other episodes with its stage and budget, else of those with its stage, if there is just one.
+    """
+    cells: list[Cell] = [(row["stage"], row["turns_budget"], str(row.get("user", ""))) for row in rows]
+    users: dict[tuple[Any, ...], set[str]] = defaultdict(set)
+    unknown = [not user and not row.get("evaluable", True) for row, (_, _, user) in zip(rows, cells, strict=True)]
+    for (stage, budget, user), missing in zip(cells, unknown, strict=True):
+        if not missing:
+            users[stage, budget].add(user)
+            users[stage,].add(user)
+    for i, (stage, budget, _) in enumerate(cells):
+        others = users.get((stage, budget)) or users.get((stage,), set())
+        if unknown[i] and len(others) == 1:
+            cells[i] = (stage, budget, next(iter(others)))
+    return cells
+
+
 def unit_name(unit: Unit) -> str:
     """Text that names a run in messages."""
     return f"seed {unit[1]}" + (f" of {unit[0]}" if unit[0] else "")
 
 
-def _row(path: Path, number: int, row: Mapping[str, Any], metric: Metric) -> tuple[str, Cell, Unit, str, float | None]:
+def _row(path: Path, number: int, row: Mapping[str, Any], metric: Metric) -> tuple[str, Unit, str, float | None]:
     """Check and return the fields used here; the value is ``None`` if the episode is not evaluable."""
     row = {"block": "", **row}
     kinds: dict[str, tuple[type, ...]] = {
@@ -148,6 +170,5 @@ def _row(path: Path, number: int, row: Mapping[str, Any], metric: Metric) -> tup
         raise HeroError(
             f"{path}, line {number}: {metric} is {value}; expected a finite number. Remove the line or evaluate again."
         )
-    cell = (row["stage"], row["turns_budget"], str(row.get("user", "")))
     unit = (row["block"], row["seed"])
-    return row["method"], cell, unit, row["task_id"], value if row.get("evaluable", True) else None
+    return row["method"], unit, row["task_id"], value if row.get("evaluable", True) else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 LEVEL = 0.975
 """Quantile of a two-sided 95 % interval."""
@@ -55,7 +55,7 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float]:
     return mean - half, mean + half
 
 
-def wilson(wins: int, count: int) -> tuple[float, float]:
+def wilson(wins: float, count: int) -> tuple[float, float]:
     """95 % Wilson score interval of a proportion (Wilson, JASA 22, 1927).
 
     Example:
@@ -68,3 +68,22 @@ def wilson(wins: int, count: int) -> tuple[float, float]:
     center = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
     return (max(0.0, center - half), min(1.0, center + half))
+
+
+def success_interval(episodes: Iterable[tuple[str, bool]]) -> tuple[float, float]:
+    """95 % Wilson interval of a success rate, for other tasks of the same kind.
+
+    The unit is a task: further trials of the same task tell nothing about other tasks, so they make the interval no
+    narrower.
+
+    Args:
+        episodes: Task id and success of each episode.
+
+    Example:
+        >>> once = [("a", True), ("b", False)]
+        >>> success_interval(once) == success_interval(once * 50) == wilson(1, 2)
+        True
+    """
+    played = list(episodes)
+    tasks = len({task for task, _ in played})
+    return wilson(sum(won for _, won in played) * tasks / len(played) if played else 0, tasks)

@@ -93,8 +93,14 @@ def evaluable(trajectory: Trajectory) -> bool:
     return trajectory.stop_reason not in BROKEN
 
 
-def succeeded(trajectory: Trajectory, threshold: float = 1.0) -> bool:
-    """Whether the final reward reaches the threshold, up to ``TOLERANCE``."""
+def succeeded(trajectory: Trajectory) -> bool:
+    """What the environment reports in ``info["success"]``; without a report, whether the final reward reaches 1."""
+    reported = trajectory.info.get("success")
+    return reported if isinstance(reported, bool) else reaches(trajectory, 1.0)
+
+
+def reaches(trajectory: Trajectory, threshold: float) -> bool:
+    """Whether the final reward reaches a threshold, up to ``TOLERANCE``."""
     return trajectory.reward >= threshold - TOLERANCE
 
 

@@ -18,7 +18,7 @@ from hero_pl.chat.reasoning import without_thinking
 from hero_pl.errors import ConfigError
 from hero_pl.rollout.demonstrations import Demonstrations
 from hero_pl.rollout.specs import EpisodeSpec
-from hero_pl.runs.records import succeeded
+from hero_pl.runs.records import reaches
 from hero_pl.scalars import Scalar, total
 from hero_pl.teacher.base import OF_POCKETS, Teacher
 from hero_pl.teacher.render import compile_template, read_template, shorten
@@ -70,7 +70,7 @@ class FullDemoTeacher(Teacher):
         expert: Plays tasks for ``oracle``: ``ShopExpert`` in the pocket shop, ``ExpertDemonstrations`` elsewhere.
         state_matched: Show only the step with the same earlier observations as the turn; a turn without such a step is
             not in the loss.
-        success_threshold: Smallest reward of a demonstration.
+        success_threshold: Smallest reward of a demonstration, whatever ``info["success"]`` says.
         max_demonstration_tokens: Maximum length of the hint. Replies are shortened first; if the actions alone are too
             long, the demonstration is not used.
         buffer_size: Number of demonstrations that ``buffer`` keeps; the newest are kept.
@@ -175,7 +175,7 @@ class FullDemoTeacher(Teacher):
         return {
             i: _demonstration(trajectory, dialect)
             for i, trajectory in enumerate(trajectories)
-            if succeeded(trajectory, self.success_threshold)
+            if reaches(trajectory, self.success_threshold)
         }
 
     def _played(self, trajectories: Sequence[Trajectory], dialect: Dialect) -> list[list[Demonstration]]:
@@ -189,7 +189,7 @@ class FullDemoTeacher(Teacher):
         specs = {(t.task_id, t.seed): EpisodeSpec(t.task_id, t.group, t.seed) for t in trajectories}
         played = self.expert.make(list(specs.values()), dialect, self._collector)
         by_task = {
-            (t.task_id, t.seed): _demonstration(t, dialect) for t in played if succeeded(t, self.success_threshold)
+            (t.task_id, t.seed): _demonstration(t, dialect) for t in played if reaches(t, self.success_threshold)
         }
         return [[by_task[t.task_id, t.seed]] if (t.task_id, t.seed) in by_task else [] for t in trajectories]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hero_pl.errors import ConfigError
 from hero_pl.reflection.target import target_reply
-from hero_pl.runs.records import succeeded
+from hero_pl.runs.records import reaches
 from hero_pl.scalars import Scalar, largest, total
 from hero_pl.teacher.base import OF_POCKETS, Teacher
 from hero_pl.teacher.hint_check.cases import SHORT, make_cases
@@ -38,7 +38,7 @@ class HindsightTeacher(Teacher):
         include_action_target: Show the corrected action: with ``high`` confidence only, ``always``, or ``never``.
         min_confidence: Diagnoses below this level count as missing.
         on_invalid: For a turn without a usable diagnosis: ``skip`` it, or show ``env_feedback`` only.
-        success_threshold: Smallest reward of a successful episode.
+        success_threshold: Smallest reward of an episode that a hint calls a success, whatever ``info["success"]`` says.
         template: Wording of the hint: ``full``, ``short``, ``reply_exactly``, ``inline``, ``chat``, or the path of a
             Jinja file of your own. ``auto`` measures on the first training batch which one the policy can use
             (``docs/hints.md``), uses the best, and refuses to train if none helps.
@@ -219,7 +219,7 @@ class HindsightTeacher(Teacher):
         return self.include_action_target == "always" or diagnosis.confidence == "high"
 
     def _outcome(self, trajectory: Trajectory) -> str:
-        if succeeded(trajectory, self.success_threshold):
+        if reaches(trajectory, self.success_threshold):
             return "success"
         return "partial" if trajectory.reward > 0.0 else "failure"
 
@@ -231,7 +231,7 @@ class FeedbackOnlyTeacher(HindsightTeacher):
         mask_like_hero: Use exactly the turns that have a diagnosis, for an ablation on equal turns (where the
             observation is empty, the hint has the final reward only); otherwise every turn whose observation is not
             empty.
-        success_threshold: Smallest reward of a successful episode.
+        success_threshold: Smallest reward of an episode that a hint calls a success, whatever ``info["success"]`` says.
         template: Wording of the hint, as in :class:`HindsightTeacher`, except ``auto``, which needs diagnoses.
         max_observation_tokens: Longer observations are cut in the middle.
         max_hint_tokens: Largest length of the whole hint, in tokens.

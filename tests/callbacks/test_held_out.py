@@ -1,18 +1,25 @@
 """Held-out evaluation: what is written, when, and the interval around a share."""
 
 import json
+import warnings
 
+import gymnasium
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
+from hero_envs.webshop.env import WebShopEnv
 from hero_pl.callbacks.export import Export
 from hero_pl.callbacks.held_out import HeldOut
 from hero_pl.callbacks.trajectories import TrajectoryLog
 from hero_pl.callbacks.turn_budget import TurnBudget
 from hero_pl.errors import ConfigError
-from hero_pl.evaluation.summary import wilson
+from hero_pl.evaluation.metrics import PassHatK
+from hero_pl.evaluation.summary import summarize
+from hero_pl.export.results import evaluations
+from hero_pl.runs.intervals import wilson
+from hero_pl.types import StopReason, Trajectory
 
 
 def test_the_files_of_a_run_tell_floor_user_and_broken_episodes(tiny_module, tiny_data, fit, tmp_path, capsys):
@@ -145,10 +152,60 @@ def test_bug_812_an_evaluation_that_was_interrupted_is_caught_up(tiny_module, ti
     assert {mark: result["turns_used"] for mark, result in held_out.results.items()} == {"0": 0, "9": 12, "24": 24}
 
 
+def test_bug_780_metrics_rows_and_records_agree_on_what_the_environment_reports(tmp_path):
+    def played(number, reward, **info):
+        stop = StopReason.TERMINATED if info else StopReason.MAX_TURNS
+        return Trajectory(f"test-{number}", "e", 0, number, "", (), "", (), reward, stop, info=info)
+
+    # passed from 0.8 on; shaped steps that sum to 1 without a pass; cut by limits.max_turns, so without a report
+    episodes = [played(0, 0.9, success=True), played(1, 1.0, success=False), played(2, 1.0), played(3, 0.4)]
+    HeldOut(method="a").write(tmp_path, 0, 0, episodes)
+    rows = [json.loads(line) for line in (tmp_path / "eval.jsonl").read_text().splitlines()]
+    assert [row["success"] for row in rows] == [True, False, True, False]
+    assert summarize(episodes)["success"] == evaluations(tmp_path)[0].success == 0.5
+    metric = PassHatK([one.task_id for one in episodes])
+    metric.update(episodes)
+    assert float(metric.compute()) == 0.5
+
+
 @pytest.mark.parametrize("make", [lambda: HeldOut(-1), lambda: TurnBudget(-1), lambda: TrajectoryLog(-1)])
 def test_negative_numbers_are_refused_with_the_meaning_of_zero(make):
     with pytest.raises(ConfigError, match="or 0 for no"):
         make()
+
+
+class Alike(WebShopEnv):
+    """The pocket shop; it tells that only ``kinds`` of its tasks are different."""
+
+    def __init__(self, split="train", kinds=0, broken=False):
+        super().__init__("pocket", split=split)
+        self.kinds, self.broken = kinds, broken
+
+    def content(self, task):
+        if self.broken:
+            raise RuntimeError("no content")
+        return str(self.task_ids.index(task) % self.kinds) if self.kinds else task
+
+
+gymnasium.register("AlikeTest-v0", entry_point=Alike, order_enforce=False, disable_env_checker=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"kinds": 2}, "4 of 4 test tasks of AlikeTest-v0 are training tasks with other seeds"),
+        ({"broken": True}, "were not compared with the training tasks: content() raised RuntimeError"),
+        ({}, None),
+    ],
+)
+def test_bug_786_held_out_tasks_with_other_seeds_that_are_training_tasks_cause_a_warning(
+    arguments, words, tiny_module, tiny_data, fit
+):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit(tiny_module(), tiny_data(env="AlikeTest-v0", env_args=arguments), 1, callbacks=[HeldOut(episodes=4)])
+    told = [str(one.message) for one in caught if "training tasks" in str(one.message)]
+    assert [words in text for text in told] == [True] if words else told == []
 
 
 def test_held_out_tasks_that_are_trained_on_cause_a_warning(tiny_module, tiny_data, fit):

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from hero_pl.datamodule import RolloutDataModule
-from hero_pl.evaluation.summary import remarks, summarize, wilson
+from hero_pl.evaluation.summary import remarks, summarize
 from hero_pl.policy.scripted import ScriptedPolicy
+from hero_pl.runs.intervals import wilson
 from hero_pl.types import StopReason, Trajectory
 
 DATA = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "taubench"
@@ -28,6 +29,21 @@ def test_the_wilson_interval_by_hand():
     assert wilson(5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-4)
     assert wilson(0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
     assert wilson(0, 0) == (0.0, 1.0)
+
+
+def test_bug_781_more_trials_of_the_same_tasks_make_the_interval_no_narrower():
+    once = [episode(i < 4, task=str(i)) for i in range(10)]
+    assert summarize(once)["success_ci"] == list(wilson(4, 10))
+    assert "tasks" not in summarize(once)
+    result = summarize(once * 16)
+    assert (result["success"], result["episodes"], result["tasks"]) == (0.4, 160, 10)
+    assert result["success_ci"] == pytest.approx(wilson(4, 10))
+    assert any("160 episodes are of 10 tasks" in line for line in remarks(result))
+    # tasks a and b with 1 of 2 and 1 of 1: 2/3 of two units; the broken task c is none
+    uneven = [episode(True, task="a"), episode(False, task="a"), episode(True, task="b")]
+    result = summarize([*uneven, episode(False, StopReason.ENV_ERROR, task="c")])
+    assert result["success_ci"] == pytest.approx(wilson(4 / 3, 2))
+    assert result["tasks"] == 2
 
 
 def test_broken_episodes_are_counted_apart():

@@ -162,7 +162,7 @@ def test_a_card_without_a_run_says_so(tmp_path):
 
 
 def test_evaluations_count_what_can_be_counted_and_know_the_turns_that_were_used(tmp_path):
-    rows = [{**ROW, "turns_budget": 0, "success": True}, {**ROW, "turns_budget": 0, "success": False}]
+    rows = [{**ROW, "turns_budget": 0, "success": True}, {**ROW, "turns_budget": 0, "success": False, "task_id": "b"}]
     rows += [{**ROW, "turns_budget": 0, "success": True, "evaluable": False}]
     rows += [{**ROW, "turns_budget": 100, "success": True, "do_nothing_succeeds": True, "user": "scripted"}]
     append_lines(tmp_path / "eval.jsonl", rows)
@@ -172,6 +172,17 @@ def test_evaluations_count_what_can_be_counted_and_know_the_turns_that_were_used
     assert (before.episodes, before.broken, before.success, before.turns_used) == (2, 1, 0.5, 0)
     assert (before.low, before.high) == wilson(1, 2)
     assert (after.turns_used, after.user, after.floor, after.success) == (104, "scripted", 1.0, 1.0)
+
+
+def test_bug_781_the_card_counts_a_task_that_was_played_several_times_once(tmp_path):
+    rows = [{**ROW, "turns_budget": 0, "task_id": task, "success": task == "a"} for task in "abab"]
+    append_lines(tmp_path / "eval.jsonl", rows)
+    (tmp_path / "summary.json").write_text(json.dumps({"curve": {"0": {"turns_used": 0}}}), encoding="utf-8")
+    (one,) = evaluations(tmp_path)
+    assert (one.episodes, one.tasks, one.success, (one.low, one.high)) == (4, 2, 0.5, wilson(1, 2))
+    text = write_model_card(tmp_path, tmp_path, Exported(0, False, PlainText(), "GRPO")).read_text(encoding="utf-8")
+    assert "On 4 episodes of 2 of the test tasks these weights succeed in **0.500**" in text
+    assert "a task that was played several times counts once" in text
 
 
 def test_a_base_model_of_the_hub_is_linked_and_a_folder_of_this_machine_is_not_shown(tmp_path):

@@ -1,5 +1,7 @@
 """check_env accepts environments that follow the API and names each rule that one breaks."""
 
+from pathlib import Path
+
 import gymnasium as gym
 import pytest
 from gymnasium.spaces import Text
@@ -8,6 +10,7 @@ import hero_envs
 from hero_envs.spaces import UnicodeText
 from hero_pl.errors import ConfigError
 from hero_pl.rollout.check_env import check_env
+from hero_pl.rollout.environments import KEPT, OWN
 
 gym.register_envs(hero_envs)
 
@@ -37,6 +40,10 @@ class Echo(gym.Env):
             del info["tools"]
         if self.fault == "other task":
             info["task"] = "b"
+        if self.fault == "a person":
+            info["user"] = f"customer {task}"
+        if self.fault == "a word":
+            info["do_nothing_succeeds"] = "no"
         if self.fault == "not json":
             info["extra"] = {1, 2}
         return f"task {task}", info
@@ -97,6 +104,24 @@ def test_a_problem_that_shows_in_many_places_is_reported_once_and_counted(fault)
     contract = [problem for problem in problems if "check_env" not in problem]
     assert len(contract) == 1, contract
     assert contract[0].rpartition("... and ")[2].removesuffix(" more").isdigit()
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("a person", ["info['user'] is 'customer a' for task 'a' and 'customer b' for task 'b'", "another key"]),
+        ("a word", ["info['do_nothing_succeeds'] must be of type bool, not 'no'"]),
+    ],
+)
+def test_bug_787_reserved_entries_of_info_are_checked(fault, words):
+    problems = check_env("hero_pl_tests/Echo-v0", fault=fault)
+    assert len(problems) == 1
+    assert all(word in problems[0] for word in words)
+
+
+def test_bug_787_every_reserved_entry_of_info_is_documented():
+    page = (Path(__file__).resolve().parents[2] / "docs" / "extending.md").read_text(encoding="utf-8")
+    assert [name for name in (*KEPT, *OWN) if f"`{name}`" not in page] == []
 
 
 def test_an_environment_without_text_gets_one_clear_error_first():

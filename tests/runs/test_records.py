@@ -17,6 +17,7 @@ from hero_pl.runs.records import (
     evaluable,
     from_record,
     is_error,
+    reaches,
     read_records,
     records_path,
     refused,
@@ -191,9 +192,19 @@ def test_diagnoses_that_do_not_fit_the_turns_are_refused(full: Record) -> None:
 
 def test_success_is_a_full_reward_up_to_a_millionth() -> None:
     rewards = [0.1 + 0.2 + 0.7 - 1e-15, 1.0 - 1e-7, 0.999, 1.0]
-    played = [dataclasses.replace(episode(), reward=reward) for reward in rewards]
+    played = [dataclasses.replace(episode(), reward=reward, info={}) for reward in rewards]
     assert [succeeded(one) for one in played] == [True, True, False, True]
-    assert [succeeded(one, 0.999 + 1e-7) for one in played] == [True] * 4
+    assert [reaches(one, 0.999 + 1e-7) for one in played] == [True] * 4
+
+
+def test_bug_780_success_is_what_the_environment_reports_and_a_threshold_reads_the_reward() -> None:
+    def played(reward: float, **info: object) -> Trajectory:
+        return dataclasses.replace(episode(), reward=reward, info=info)
+
+    graded, shaped, cut = played(0.9, success=True), played(1.0, success=False), played(1.0)
+    assert [succeeded(one) for one in (graded, shaped, cut)] == [True, False, True]
+    assert [succeeded(played(0.0, success=text)) for text in ("yes", 1, None)] == [False] * 3  # no report
+    assert [reaches(one, 1.0) for one in (graded, shaped, cut)] == [False, True, True]
 
 
 def test_only_what_environment_or_sampler_broke_says_nothing_about_the_policy() -> None:

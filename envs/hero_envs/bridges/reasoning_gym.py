@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hero_envs.bridges.base import SeededEnv, package
+from hero_envs.bridges.randomness import OwnRandomness
 
 SYSTEM_PROMPT = "Answer the question. Reply with the final answer and nothing else."
 MAX_ANSWER = 2000
@@ -62,9 +63,16 @@ class ReasoningGymEnv(SeededEnv):
 
     def begin(self, seed: int) -> tuple[str, dict[str, Any]]:
         """See :meth:`SeededEnv.begin`."""
-        self._data = self._made(seed)
-        self._entry, self._left, self._best = self._data[0], self.attempts, 0.0
+        with OwnRandomness().active(seed):  # some data sets draw from the global generators, or seed them
+            self._data = self._made(seed)
+            self._entry = self._data[0]
+        self._left, self._best = self.attempts, 0.0
         return str(self._entry["question"]), {}
+
+    def content(self, task: str) -> str:
+        """The question, which tasks with different seeds can share."""
+        self.over = True
+        return self.begin(self._seeds[task])[0]
 
     def act(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """Score an answer; the reward is how much it is better than the best one before."""

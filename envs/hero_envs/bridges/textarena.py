@@ -5,14 +5,10 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
-
 from hero_envs.bridges.base import SeededEnv, package
+from hero_envs.bridges.randomness import OwnRandomness
 
 SYSTEM_PROMPT = "You play a game alone. Follow its rules and reply with one move."
 
@@ -21,7 +17,7 @@ class TextArenaEnv(SeededEnv):
     """One game per episode; its reward comes at the end.
 
     The games use the generators of Python and NumPy that are global. Each episode has its own state of them, so games
-    played at the same time do not disturb each other.
+    played at the same time do not disturb each other; in threads (``limits.threads``) one is stepped after the other.
 
     Args:
         game: Id of a game for one player, for example ``GuessTheNumber-v0``.
@@ -46,7 +42,7 @@ class TextArenaEnv(SeededEnv):
             raise ValueError(f"max_steps={max_steps}: expected at least 1.")
         super().__init__(game, split, tasks, world, SYSTEM_PROMPT if system_prompt is None else system_prompt)
         self.game, self.max_steps = game, max_steps
-        self._state = random.getstate(), np.random.get_state()
+        self._randomness = OwnRandomness()
         self._made()
 
     def _made(self) -> Any:
@@ -58,15 +54,21 @@ class TextArenaEnv(SeededEnv):
     def begin(self, seed: int) -> tuple[str, dict[str, Any]]:
         """See :meth:`SeededEnv.begin`."""
         self._steps = 0
-        with self._own_randomness(seed):
+        with self._randomness.active(seed):
             self._played = self._made()
             self._played.reset(num_players=1, seed=seed)
             return self._messages(), {}
 
+    def content(self, task: str) -> str:
+        """First observation and hidden state of a game, which games with different seeds can share."""
+        self.over = True
+        text, _ = self.begin(self._seeds[task])
+        return f"{text}\n{self._played.state.game_state}"
+
     def act(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """Make a move."""
         self._steps += 1
-        with self._own_randomness():
+        with self._randomness.active():
             over, _ = self._played.step(action)
             text = self._messages()
             if not over and self._steps < self.max_steps:
@@ -85,19 +87,3 @@ class TextArenaEnv(SeededEnv):
         _, messages = self._played.get_observation()
         own = self.package.ObservationType.PLAYER_ACTION
         return "\n".join(str(text).strip() for _, text, kind in messages if kind is not own)
-
-    @contextmanager
-    def _own_randomness(self, seed: int | None = None) -> Iterator[None]:
-        outside = random.getstate(), np.random.get_state()
-        try:
-            if seed is not None:
-                random.seed(seed)
-                np.random.seed(seed)
-            else:
-                random.setstate(self._state[0])
-                np.random.set_state(self._state[1])
-            yield
-        finally:
-            self._state = (random.getstate(), np.random.get_state())
-            random.setstate(outside[0])
-            np.random.set_state(outside[1])

@@ -49,7 +49,7 @@ class StageSummary:
 
     @property
     def success(self) -> float:
-        """Fraction of episodes with full reward."""
+        """Fraction of episodes that succeeded."""
         return self.successes / max(self.episodes, 1)
 
     @property

@@ -1,5 +1,6 @@
 """Questions of reasoning-gym: scores, attempts, and answers that are never run."""
 
+import gymnasium
 import pytest
 
 from hero_envs.bridges.reasoning_gym import ReasoningGymEnv, runs_text
@@ -45,3 +46,15 @@ def test_bug_616_code_that_runs_text_is_found():
     assert runs_text("score = eval(answer)")
     assert runs_text("sympy.parse_expr(answer)")
     assert not runs_text("evaluate(answer); json.loads(answer); ast.literal_eval(answer)")
+
+
+@pytest.mark.bridge
+def test_bug_786_different_seeds_can_be_the_same_question(needed):
+    train, test = (ReasoningGymEnv("coin_flip", split=split) for split in ("train", "test"))
+    trained = {train.content(task) for task in train.task_ids}
+    assert sum(test.content(task) in trained for task in test.task_ids) > 50
+    env = ReasoningGymEnv(tasks=2)
+    first, _ = env.reset(seed=0, options={"task": env.task_ids[0]})
+    assert [env.content(task) == first for task in env.task_ids] == [True, False]
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        env.step("1")

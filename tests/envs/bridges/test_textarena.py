@@ -61,3 +61,15 @@ def test_games_at_the_same_time_do_not_disturb_each_other_or_the_program():
 def test_an_unknown_game_is_refused():
     with pytest.raises(ValueError, match="no game of this name"):
         TextArenaEnv("NoSuchGame-v0")
+
+
+def test_bug_786_different_seeds_can_be_the_same_game():
+    def contents(game):
+        train, test = (TextArenaEnv(game, split) for split in ("train", "test"))
+        return {train.content(task) for task in train.task_ids}, [test.content(task) for task in test.task_ids]
+
+    trained, held_out = contents("TowerOfHanoi-v0")
+    assert (len(trained), sum(one in trained for one in held_out)) == (1, 200)
+    trained, held_out = contents("Mastermind-v0")  # they begin alike, and the hidden codes differ
+    assert len(trained) > 100
+    assert 0 < sum(one in trained for one in held_out) < 150
