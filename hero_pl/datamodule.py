@@ -192,8 +192,8 @@ class RolloutDataModule(lightning.LightningDataModule):
         policy: Policy = self.trainer.lightning_module.policy  # type: ignore[assignment]
         if self.trainer.training:
             if self.demonstrations is not None:
-                self.steps += 1
-                return self.demonstrations.make(self.specs(self.steps - 1), policy.dialect, self.collector("train"))
+                specs, self.steps = self.specs(self.steps), self.steps + 1
+                return self.demonstrations.make(specs, policy.dialect, self.collector("train"))
             health = self.collector("train").health
             before = set(self.next.health["suspects"]) if self.next.health else None
             with policy.gathered():
@@ -216,7 +216,8 @@ class RolloutDataModule(lightning.LightningDataModule):
     def _play_next(self, policy: Policy) -> None:
         """Start the episodes of the next step, unless this one is the last."""
         assert self.trainer is not None
-        if self.trainer.max_steps not in range(self.trainer.global_step + 2):
+        updates = getattr(self.trainer.lightning_module, "updates_per_batch", 1)
+        if self.trainer.max_steps not in range(self.trainer.global_step + updates + 1):
             specs, health = self.specs(self.steps), self.collector("train").health.state_dict()
             self.next.start(lambda on_episode: self._collect(specs, policy, on_episode), health)
 
@@ -251,8 +252,7 @@ class RolloutDataModule(lightning.LightningDataModule):
         assert self.trainer is not None
         objective = self.trainer.lightning_module.objective
         collector = self.collector("train")
-        self.discarded = []
-        attempt = 1
+        self.discarded, attempt = [], 1
         while again := objective.redraw(trajectories, attempt):  # type: ignore[operator, union-attr]
             # step, rank and attempt determine tasks and seeds, so that a resumed run draws the same replacements
             key = (SeedPurpose.RESAMPLE, self.seed, self.steps - 1, self.trainer.global_rank, attempt)

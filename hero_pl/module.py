@@ -26,7 +26,7 @@ from hero_pl.rollout.ahead import check_ahead
 from hero_pl.runs.records import Record, append_records, evaluable, to_record
 from hero_pl.scalars import Scalar, largest, measured, total
 from hero_pl.sharded import whole
-from hero_pl.step import IdleBatches, StepOutputs, over_ranks, step_records
+from hero_pl.step import BROKEN_BATCH, IdleBatches, StepOutputs, gradients_broken, over_ranks, step_records
 from hero_pl.strategies import check_precision, check_sharding, check_strategy
 from hero_pl.types import Trajectory
 
@@ -314,12 +314,8 @@ class HeroModule(lightning.LightningModule):
         """Write the batch of the latest broken step to a file, and return the error with its path."""
         folder = run_folder(self.trainer)
         if folder is not None and self.trainer.is_global_zero:
-            append_records(folder / "broken_batch.jsonl", self.last_records)
-        return PolicyError(
-            f"The gradient was not finite in {self.broken_steps} batches in a row; their updates were skipped. "
-            + (f"The last batch is in {folder / 'broken_batch.jsonl'}. " if folder else "")
-            + "Lower model.lr or model.clip, or look for weights or rewards that are not finite."
-        )
+            append_records(folder / BROKEN_BATCH, self.last_records)
+        return gradients_broken(self.broken_steps, folder)
 
     def _log_step(self, metrics: dict[str, Scalar], episodes: int) -> None:
         before, self.last_metrics = self.last_metrics, measured(metrics)
@@ -367,6 +363,8 @@ class HeroModule(lightning.LightningModule):
             "origin": getattr(self.policy, "origin", ""),
             "turns": self.turns,
             "version": self.policy.version,
+            "idle": self.idle.state_dict(),
+            "broken_steps": self.broken_steps,
             "kind": type(self.objective).__name__,
             "objective": self.objective.state_dict(),
             "copies": self.policy.copies_state(),
@@ -385,6 +383,8 @@ class HeroModule(lightning.LightningModule):
                 "its weights: hero_pl export, then model.policy.init_args.pretrained."
             )
         check_weights(self, checkpoint)
+        self.idle.load_state_dict(state.get("idle", {}))
+        self.broken_steps = int(state.get("broken_steps", 0))
         self.turns, self.policy.version = int(state["turns"]), int(state["version"])
         self.objective.load_state_dict(state["objective"])
         self.policy.load_copies(state["copies"])

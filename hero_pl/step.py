@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from hero_pl.batch import TokenizedBatch
-from hero_pl.errors import HeroError
+from hero_pl.errors import HeroError, PolicyError
 from hero_pl.objectives.base import LossOutput, Step
 from hero_pl.runs.records import Record
 from hero_pl.scalars import Scalar, add_up, largest, total
@@ -49,6 +50,7 @@ def over_ranks(metrics: Mapping[str, Scalar], world_size: int) -> dict[str, Scal
     return add_up(parts)
 
 
+BROKEN_BATCH = "broken_batch.jsonl"
 FEW_BATCHES = 10
 """With fewer of them it can be chance that a whole run learns nothing; then the warning about the first is enough."""
 
@@ -87,6 +89,15 @@ class IdleBatches:
         self.message = f"Nothing was learned from the batch after step {step}: {reason}. Its counts: {listed}."
         return first
 
+    def state_dict(self) -> dict[str, Any]:
+        """The count, for a checkpoint: a run that is interrupted often may still be one that learns nothing."""
+        return {"in_a_row": self.in_a_row, "broken": self.broken, "message": self.message}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore :meth:`state_dict`; older checkpoints are without a count."""
+        self.in_a_row, self.broken = int(state.get("in_a_row", 0)), bool(state.get("broken", False))
+        self.message = str(state.get("message", ""))
+
     def check(self) -> None:
         """End a run without optimizer steps.
 
@@ -120,6 +131,20 @@ class IdleBatches:
             f"{said} Its files are complete; see the episodes with: hero_pl view RUN. If this is what you expect, set "
             "model.max_idle_batches: 0."
         )
+
+
+def gradients_broken(batches: int, folder: Path | None) -> PolicyError:
+    """The error that ends a run whose gradient is not finite again and again.
+
+    Args:
+        batches: Number of them in a row.
+        folder: Folder of the run, with the last one.
+    """
+    return PolicyError(
+        f"The gradient was not finite in {batches} batches in a row; their updates were skipped. "
+        + (f"The last batch is in {folder / BROKEN_BATCH}. " if folder else "")
+        + "Lower model.lr or model.clip, or look for weights or rewards that are not finite."
+    )
 
 
 def step_records(trajectories: list[Trajectory], step: Step, outputs: StepOutputs, number: int) -> list[Record]:

@@ -10,6 +10,8 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger
 
+from hero_pl.callbacks.checkpoints import AtomicCheckpointIO
+from hero_pl.callbacks.run_checkpoint import RunCheckpoint
 from hero_pl.callbacks.turn_budget import TurnBudget
 from hero_pl.errors import HeroError, PolicyError
 from hero_pl.objectives.policy_gradient import PolicyGradient
@@ -114,9 +116,12 @@ def test_bug_752_rewards_without_a_signal_are_a_result_of_methods_that_learn_fro
         module.idle.check_run(0, module.objective.rewards_alone)
 
 
-class StopAtTwo(Callback):
+class StopAt(Callback):
+    def __init__(self, idle):
+        self.idle = idle
+
     def on_train_batch_end(self, trainer, *args):
-        trainer.should_stop = trainer.lightning_module.idle.in_a_row == 2
+        trainer.should_stop = trainer.lightning_module.idle.in_a_row == self.idle
 
 
 def test_bug_752_what_decides_alone_is_a_property_of_the_objective():
@@ -132,8 +137,67 @@ def test_bug_752_steps_before_a_run_was_resumed_count(tiny_module, tiny_data, fi
     fit(tiny_module(SelfDistillation(reflector=ShopRules())), tiny_data(), 1).save_checkpoint(path)
     module = tiny_module(SelfDistillation(reflector=Silent()))
     with pytest.warns(UserWarning, match="Nothing was learned from the batch after step 1"):
-        fit(module, tiny_data(), 9, path, callbacks=[StopAtTwo()])
+        fit(module, tiny_data(), 9, path, callbacks=[StopAt(2)])
     assert module.idle.in_a_row == 2
+
+
+class Preempted(Callback):
+    """Ends the run after a number of batches, as a scheduler does."""
+
+    def __init__(self, batches):
+        self.batches = batches
+
+    def on_train_batch_start(self, trainer, *args):
+        if trainer.datamodule.steps > self.batches:
+            raise InterruptedError
+
+
+@pytest.mark.filterwarnings("ignore:Nothing was learned from the batch")
+def test_bug_803_batches_without_a_step_are_saved_and_their_count_goes_on(tiny_module, tiny_data, fit, tmp_path):
+    def run(batches, resume=None):
+        module, data = tiny_module(SelfDistillation(reflector=Silent()), max_idle_batches=5), tiny_data()
+        try:
+            fit(module, data, 9, resume, callbacks=[RunCheckpoint(100), Preempted(batches)])
+        finally:
+            ended.append((module.idle.in_a_row, data.steps))
+
+    ended, path = [], tmp_path / "checkpoints" / "step=0.ckpt"
+    with pytest.raises(InterruptedError):
+        run(2)
+    with pytest.raises(InterruptedError):
+        run(4, path)
+    state = AtomicCheckpointIO().load_checkpoint(path)
+    assert (state["RolloutDataModule"]["steps"], state["hero"]["turns"]) == (4, 4 * 2 * 3)
+    with pytest.raises(HeroError, match=r"in 5 batches in a row.*hero/unhinted_turns"):
+        run(9, path)
+    assert ended == [(2, 3), (4, 5), (5, 5)]  # the batch in flight is played again
+    for name in ("idle", "broken_steps"):  # written by an older version
+        del state["hero"][name]
+    AtomicCheckpointIO().save_checkpoint(state, path)
+    with pytest.raises(InterruptedError):
+        run(6, path)
+    assert ended[-1] == (2, 7)
+
+
+def test_bug_803_a_long_row_of_batches_without_a_step_is_saved_in_between(tiny_module, tiny_data, fit, tmp_path):
+    module = tiny_module(SelfDistillation(reflector=Silent()))
+    with pytest.warns(UserWarning, match="Nothing was learned"):
+        fit(module, tiny_data(), 9, callbacks=[RunCheckpoint(3), StopAt(4)])
+    state = AtomicCheckpointIO().load_checkpoint(tmp_path / "checkpoints" / "step=0.ckpt")
+    assert state["RolloutDataModule"]["steps"] == 3
+
+
+@pytest.mark.filterwarnings("ignore:Nothing was learned from the batch")
+def test_bug_803_gradients_that_are_not_finite_are_counted_over_interruptions(tiny_module, tiny_data, fit, tmp_path):
+    def run(batches, resume=None):
+        module = tiny_module(PolicyGradient("none"), max_broken_steps=3)
+        module.objective.advantages = lambda rewards, groups, reduce_sum: rewards * torch.nan
+        fit(module, tiny_data(), 9, resume, callbacks=[RunCheckpoint(100), Preempted(batches)])
+
+    with pytest.raises(InterruptedError):
+        run(2)
+    with pytest.raises(PolicyError, match="not finite in 3 batches in a row"):
+        run(3, tmp_path / "checkpoints" / "step=0.ckpt")
 
 
 class EveryOther(Silent):

@@ -7,6 +7,7 @@ everything before it. ``torch.load(path, weights_only=True)`` reads it like any 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import pickle
 import re
@@ -27,6 +28,8 @@ SCHEMA = 1
 SEAL = re.compile(rb"\nhero_pl checkpoint schema=(\d{1,9}) step=(\d{1,18}) sha256=([0-9a-f]{64})\n\Z")
 LONGEST_SEAL = 160
 NO_SEAL = 1 << 62
+DISCARDED = ".discarded"
+"""End of the name of a checkpoint whose run went back to an earlier one; no command looks for it."""
 BLOCK = 1 << 20
 
 
@@ -125,8 +128,7 @@ def newest_verified(folder: Path) -> tuple[Path | None, list[str]]:
         HeroError: A newer version of hero_pl wrote the newest checkpoint; an older one would lose its progress.
     """
     refused: list[str] = []
-    age = {path: (_step(path), path.stat().st_mtime_ns) for path in folder.glob("*.ckpt")}
-    for path in sorted(age, key=lambda path: age[path], reverse=True):
+    for path in sorted(folder.glob("*.ckpt"), key=_age, reverse=True):
         try:
             verify(path)
         except HeroError as error:
@@ -136,6 +138,22 @@ def newest_verified(folder: Path) -> tuple[Path | None, list[str]]:
         else:
             return path, refused
     return None, refused
+
+
+def discard_later(folder: Path, than: Path) -> Iterator[str]:
+    """Rename the checkpoints that :func:`newest_verified` prefers to one that a run goes back to; none is deleted.
+
+    Yields:
+        A message for each of them.
+    """
+    for path in sorted(folder.glob("*.ckpt")):
+        if _age(path) <= _age(than) or _step(path) == NO_SEAL:  # one without a seal is nobody's next one
+            continue
+        aside, numbers = path.with_name(path.name + DISCARDED), itertools.count(2)
+        while aside.exists():
+            aside = path.with_name(f"{path.name}-{next(numbers)}{DISCARDED}")
+        path.rename(aside)
+        yield f"{path} is later than the checkpoint that the run goes back to: it was renamed to {aside.name}."
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------
@@ -229,6 +247,11 @@ def _seal(file: BinaryIO) -> Seal:
     if match is None:
         raise HeroError("it has no seal at its end: it is incomplete, or another program wrote it")
     return Seal(int(match[1]), int(match[2]), match[3].decode(), tail_at + match.start(3))
+
+
+def _age(path: Path) -> tuple[int, int]:
+    """Sorts the checkpoints of a run; the time of the file tells those after batches without a step apart."""
+    return _step(path), path.stat().st_mtime_ns
 
 
 def _step(path: Path) -> int:

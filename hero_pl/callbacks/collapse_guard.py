@@ -19,6 +19,7 @@ from rich.console import Console
 
 from hero_pl.callbacks.guard_checkpoints import GuardCheckpoints
 from hero_pl.callbacks.held_out import HeldOut
+from hero_pl.callbacks.run_checkpoint import RunCheckpoint
 from hero_pl.callbacks.run_folder import run_folder
 from hero_pl.errors import ConfigError
 from hero_pl.runs.jsonl import append_lines
@@ -218,6 +219,9 @@ class CollapseGuard(lightning.Callback):
     def _roll_back(self, trainer: lightning.Trainer, module: Any, good: Path) -> int:
         """Restore weights, optimizer and teacher; counters, episodes and the learning rate schedule continue."""
         state = trainer.strategy.load_checkpoint(good)
+        for one in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(one, RunCheckpoint):  # a batch without an optimizer step has not told it
+                one.weights_change()
         # frozen weights below an adapter are not in the file
         trainer.strategy.load_model_state_dict(state, strict=module.strict_loading)
         trainer.strategy.load_optimizer_state_dict(state)

@@ -18,6 +18,9 @@ import lightning
 from hero_pl.callbacks.checkpoints import checksum, oldest_step
 from hero_pl.callbacks.run_folder import run_folder
 
+GUARD_FOLDER = "guard"
+"""Name of their folder in that of the run."""
+
 
 @dataclass(frozen=True, slots=True)
 class Kept:
@@ -111,4 +114,4 @@ class GuardCheckpoints:
 
 
 def _folder(trainer: lightning.Trainer) -> Path:
-    return (run_folder(trainer) or Path(trainer.default_root_dir)) / "guard"
+    return (run_folder(trainer) or Path(trainer.default_root_dir)) / GUARD_FOLDER

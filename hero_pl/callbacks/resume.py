@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
-from hero_pl.callbacks.checkpoints import newest_verified, verify
+from hero_pl.callbacks.checkpoints import DISCARDED, newest_verified, verify
 from hero_pl.callbacks.run_folder import cut_back, holds
 from hero_pl.callbacks.run_logger import RunLogger
 from hero_pl.errors import ConfigError, HeroError
@@ -31,13 +31,18 @@ def resume_point(resume: str, logger: RunLogger) -> ResumePoint | None:
         logger: Logger of the run, with the folder and name of its runs.
 
     Raises:
-        ConfigError: The checkpoint or folder does not exist.
+        ConfigError: The checkpoint or folder does not exist, or the run has gone back to an earlier checkpoint since.
         HeroError: All checkpoints of the run are damaged.
     """
     if resume == "never":
         return None
     if resume != "auto":
         path = Path(resume)
+        if path.is_file() and path.suffix == DISCARDED:
+            raise ConfigError(
+                f"--resume {resume}: its run went back to an earlier checkpoint, and the files of the run have no "
+                f"longer what belongs to this one. Start a new run from it: --ckpt_path {resume}"
+            )
         if path.is_file():
             verify(path)
             folder = path.parent.parent if path.parent.name == "checkpoints" else path.parent
@@ -83,9 +88,13 @@ def newest_of(folder: Path) -> Path | None:
 
 
 def continue_in(point: ResumePoint, logger: RunLogger) -> None:
-    """Make the logger write to the folder of the resumed run."""
+    """Make the logger write to the folder of the resumed run; nothing in it is changed before it is locked."""
     logger.go_on_in(point.folder)
-    if point.checkpoint is None:
-        for line in cut_back(point.folder, {}):
-            rank_zero_info(line)
     rank_zero_info(f"Resuming the run in {point.folder} from {point.checkpoint or 'its start'}")
+
+
+@rank_zero_only
+def start_again(folder: Path) -> None:
+    """Empty the files of a run that ended before its first checkpoint; the folder must be locked."""
+    for line in cut_back(folder, {}):
+        rank_zero_info(line)

@@ -18,8 +18,9 @@ class TrajectoryLog(lightning.Callback):
     """Writes one JSON line per episode to the run folder; show them with ``hero_pl view``.
 
     Args:
-        every_n_steps: Write the training episodes of every n-th step; 0 writes none. The episodes of ``held_out`` are
-            written in any case.
+        every_n_steps: Write the training episodes of every n-th optimizer step; 0 writes none. A batch without a step
+            counts as one; of a batch with several, all episodes are written if one of its steps is due. The episodes of
+            ``held_out`` are written in any case.
     """
 
     def __init__(self, every_n_steps: int = 1) -> None:
@@ -28,13 +29,37 @@ class TrajectoryLog(lightning.Callback):
                 f"trajectories.every_n_steps={every_n_steps}: expected a positive number, or 0 for no log."
             )
         self.every_n_steps = every_n_steps
+        self._count: int | None = None
+        """Optimizer steps so far, plus batches without one; ``None`` before training."""
+        self._step = 0
+        """Optimizer steps at the end of the last batch."""
+
+    def on_train_start(self, trainer: lightning.Trainer, module: Any) -> None:
+        """Count from the step at which the run starts, or is resumed."""
+        self._step = trainer.global_step
+        if self._count is None:
+            self._count = self._step
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *args: Any) -> None:
         """Append the episodes of the latest batch."""
         module: Any = trainer.lightning_module
-        folder = run_folder(trainer)
-        if folder and self.every_n_steps and trainer.global_step % self.every_n_steps == 0 and trainer.is_global_zero:
+        folder, due = run_folder(trainer), self._due(trainer.global_step)
+        if folder and due and trainer.is_global_zero:
             append_records(folder / RECORDS_FILE, module.last_records)
+
+    def _due(self, step: int) -> bool:
+        """Whether the latest batch, which ended at this step, has passed a multiple of ``every_n_steps``."""
+        before = self._count or 0
+        self._count, self._step = before + max(1, step - self._step), step
+        return self.every_n_steps > 0 and self._count // self.every_n_steps > before // self.every_n_steps
+
+    def state_dict(self) -> dict[str, Any]:
+        """The count of steps and of batches without one."""
+        return {} if self._count is None else {"count": self._count}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore :meth:`state_dict`."""
+        self._count = int(state_dict["count"])
 
     def on_fit_end(self, trainer: lightning.Trainer, module: Any) -> None:
         """Print the run folder, unless the last evaluation has printed it."""

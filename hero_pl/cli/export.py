@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hero_pl.callbacks.checkpoints import newest_verified
+from hero_pl.callbacks.guard_checkpoints import GUARD_FOLDER
 from hero_pl.chat.probes import written_date
 from hero_pl.cli.lightning import CHECKPOINTS, instantiate
 from hero_pl.cli.rollout import config_of, load_weights
@@ -82,7 +83,8 @@ def checkpoint_of(source: Path) -> Path:
     must_exist(source, "checkpoint", CHECKPOINTS)
     if source.is_file():
         return source
-    folders = sorted({path.parent for path in source.rglob("*.ckpt")})
+    # the guard's own checkpoints are no second run, but may be exported by name
+    folders = sorted({path.parent for path in source.rglob("*.ckpt")} - set(source.rglob(GUARD_FOLDER)))
     if not folders:
         raise ConfigError(f"{source} contains no checkpoint. {CHECKPOINTS}")
     if len(folders) > 1:

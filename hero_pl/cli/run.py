@@ -16,7 +16,7 @@ from hero_pl import __version__
 from hero_pl.callbacks.checkpoints import read_settings
 from hero_pl.callbacks.loggers import ShowRun, Wandb, beside
 from hero_pl.callbacks.progress import RunProgress
-from hero_pl.callbacks.resume import continue_in, newest_of, newest_run, resume_point
+from hero_pl.callbacks.resume import continue_in, newest_of, newest_run, resume_point, start_again
 from hero_pl.callbacks.run_checkpoint import RunCheckpoint
 from hero_pl.callbacks.run_logger import RunLogger
 from hero_pl.callbacks.settings import compare_settings
@@ -120,7 +120,9 @@ def _resume(cli: Any, config: Any, logger: RunLogger, callbacks: list[lightning.
             rank_zero_info(f"Starting a new run in {logger.log_dir} from {checkpoint}")
         for line in compare_settings(read_settings(Path(checkpoint)), settings, config.resume_changed):
             rank_zero_info(f"Changed since the checkpoint: {line}")
-    logger.check()
+    logger.check()  # from here on the folder is locked, and another run in it is refused
+    if point is not None and point.checkpoint is None:
+        start_again(point.folder)
     _note_start(Path(logger.log_dir), checkpoint)
     return checkpoint
 

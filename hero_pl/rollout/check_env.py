@@ -199,7 +199,7 @@ def _starts(env: Env, again: Env) -> Iterator[Problem]:
         yield Problem(
             "",
             f"info['user'] is {one[:40]!r} for task {first!r} and {other[:40]!r} for task {second!r}. It names the "
-            "kind of user simulator, one for all tasks; results with others are not compared. Give a person another key.",
+            "kind of user simulator, one for all tasks; results with others are not compared. Give names another key.",
         )
     if ids and env.reset(seed=2) != again.reset(seed=2):
         yield Problem(

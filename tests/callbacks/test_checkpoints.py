@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from hero_pl.callbacks import checkpoints
-from hero_pl.callbacks.checkpoints import AtomicCheckpointIO, newest_verified, verify
+from hero_pl.callbacks.checkpoints import AtomicCheckpointIO, discard_later, newest_verified, verify
 from hero_pl.errors import HeroError
 
 FULL_DISK = """
@@ -140,6 +140,23 @@ def test_the_newest_checkpoint_is_the_one_with_most_steps_whenever_it_was_copied
         save(tmp_path / f"step={step}.ckpt", step)
     os.utime(tmp_path / "step=2.ckpt", (0, 0))
     assert newest_verified(tmp_path) == (tmp_path / "step=2.ckpt", [])
+
+
+def test_bug_802_checkpoints_that_would_be_taken_first_are_set_aside_and_none_is_deleted(tmp_path):
+    names = ["step=1.ckpt", "step=2.ckpt", "last.ckpt", "step=3.ckpt"]
+    for _ in range(2):
+        for second, (name, step) in enumerate(zip(names, (1, 2, 2, 3), strict=True)):  # the last batch made no step
+            save(tmp_path / name, step)
+            os.utime(tmp_path / name, (second, second))
+        (tmp_path / "torn.ckpt").write_bytes(b"no seal")
+        told = list(discard_later(tmp_path, tmp_path / "step=2.ckpt"))
+    assert len(told) == 2
+    assert "renamed to last.ckpt-2.discarded" in told[0]
+    left = ["step=1.ckpt", "step=2.ckpt", "torn.ckpt"]
+    aside = ["last.ckpt-2.discarded", "last.ckpt.discarded", "step=3.ckpt-2.discarded", "step=3.ckpt.discarded"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(left + aside)
+    assert newest_verified(tmp_path)[0] == tmp_path / "step=2.ckpt"
+    assert verify(tmp_path / "step=3.ckpt.discarded").step == 3
 
 
 def test_a_checkpoint_of_a_newer_version_is_never_skipped(tmp_path):

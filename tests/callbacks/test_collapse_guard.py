@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from hero_pl.batch import tokenize
 from hero_pl.callbacks.collapse_guard import LIMITS, CollapseGuard, Limit, Watch
 from hero_pl.callbacks.held_out import HeldOut
 from hero_pl.callbacks.run_checkpoint import RunCheckpoint
-from hero_pl.errors import ConfigError
+from hero_pl.errors import ConfigError, PolicyError
 from hero_pl.losses.normalize import normalized_sum
 from hero_pl.module import HeroModule
 from hero_pl.objectives.base import LossOutput, Objective, Step
@@ -349,3 +350,30 @@ def test_numbers_that_are_not_finite_are_left_out(tiny_module):
 
     values = guard._values(Trainer(), {"train/entropy": math.nan, "reflection/coverage": 0.5, "unwatched": 1.0})
     assert values == {"reflection/coverage": 0.5}
+
+
+class FallsSilent(ShopRules):
+    """Its fourth review is not usable, so that the batch makes no step."""
+
+    batches = 0
+
+    def reflect(self, trajectories, policy):
+        self.batches += 1
+        reviews = super().reflect(trajectories, policy)
+        if self.batches < 4:
+            return reviews
+        return [replace(review, diagnoses=(None,) * len(review.diagnoses)) for review in reviews]
+
+
+@pytest.mark.filterwarnings("ignore:Nothing was learned from the batch")
+def test_bug_805_the_half_of_a_rollback_in_a_batch_without_a_step_is_not_saved(tiny_module, tiny_data, fit, tmp_path):
+    def fail(state):
+        raise PolicyError("No server for sampling.")
+
+    limits = {**dict.fromkeys(LIMITS), "reflection/coverage": Limit(low=0.5, window=1, reference="best")}
+    module, guard = tiny_module(SelfDistillation(reflector=FallsSilent())), CollapseGuard("rollback", limits, 1)
+    module.roll_back = fail  # after the weights of the guard were loaded
+    with pytest.raises(PolicyError, match="No server"):
+        fit(module, tiny_data(), 9, callbacks=[guard, RunCheckpoint(2, keep=9)])
+    assert module.global_step == 3
+    assert [path.name for path in (tmp_path / "checkpoints").glob("*.ckpt")] == ["step=2.ckpt"]

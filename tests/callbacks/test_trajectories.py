@@ -1,14 +1,18 @@
 """A run prints its folder when it ends."""
 
 import csv
+from dataclasses import replace
 
 import pytest
+import torch
 from lightning.pytorch.loggers import CSVLogger
 
 from hero_pl.callbacks.held_out import HeldOut
 from hero_pl.callbacks.run_checkpoint import RunCheckpoint
 from hero_pl.callbacks.run_logger import RunLogger
 from hero_pl.callbacks.trajectories import TrajectoryLog
+from hero_pl.objectives.self_distillation import SelfDistillation
+from hero_pl.pocket.shop.reflector import ShopRules
 from hero_pl.runs.records import read_records
 
 
@@ -35,6 +39,41 @@ def test_a_run_whose_evaluation_names_the_folder_does_not_name_it_again(tiny_mod
 def test_a_run_without_a_logger_has_no_folder_to_name(tiny_module, tiny_data, fit, capsys):
     fit(tiny_module(), tiny_data(), 1, callbacks=[TrajectoryLog()])
     assert "The run is in" not in capsys.readouterr().out
+
+
+class Uneven(SelfDistillation):
+    """Of the second batch, one update less is made; the third one makes none."""
+
+    batches = 0
+
+    def prepare(self, *args):
+        self.batches, self.updates = self.batches + 1, 0
+        return super().prepare(*args)
+
+    def loss(self, policy, micro):
+        out = super().loss(policy, micro)
+        self.updates += 1
+        broken = self.updates > {2: 2, 3: 0}.get(self.batches, 3)
+        return replace(out, loss=out.loss * torch.nan) if broken else out
+
+
+@pytest.mark.filterwarnings("ignore:Nothing was learned from the batch")
+@pytest.mark.parametrize(("every", "logged"), [(1, [3, 5, 5, 8, 11]), (3, [3, 5, 8, 11]), (4, [5, 8, 11]), (0, [])])
+def test_bug_804_a_batch_is_logged_if_one_of_its_steps_is_due(every, logged, tiny_module, tiny_data, fit, tmp_path):
+    # optimizer steps 3, 5, 5, 8, 11: counted with the batch without a step 3, 5, 6, 9, 12
+    def run(steps, ckpt_path=None):
+        objective = Uneven(reflector=ShopRules())
+        objective.batches = 0 if ckpt_path is None else 3
+        module = tiny_module(objective, updates_per_batch=3, max_staleness=2, tokens_per_micro_batch=10**6)
+        logger = RunLogger(str(tmp_path), "", "run")
+        logger.resumed = ckpt_path is not None
+        callbacks = [TrajectoryLog(every), RunCheckpoint(1, keep=9)]
+        fit(module, tiny_data(), steps, ckpt_path, callbacks=callbacks, logger=logger)
+        path = tmp_path / "run" / "trajectories.jsonl"
+        return [record.step for record in read_records(path)][::2] if path.exists() else []  # of two episodes
+
+    assert run(11) == logged
+    assert run(11, tmp_path / "run" / "checkpoints" / "step=5.ckpt") == logged  # of the batch without a step
 
 
 @pytest.mark.parametrize("updates", [1, 2])

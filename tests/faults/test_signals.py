@@ -1,14 +1,19 @@
 """Cases 19 and 20: a signal at any time costs at most the current step, and that step is repeated."""
 
+import json
 import os
 import signal
+from datetime import timedelta
 
 import pytest
 from lightning import Callback
+from lightning.pytorch.callbacks import Timer
 
 from hero_pl.callbacks.checkpoints import AtomicCheckpointIO, verify
+from hero_pl.callbacks.held_out import HeldOut
 from hero_pl.callbacks.interrupts import Interrupts
 from hero_pl.callbacks.run_checkpoint import RunCheckpoint
+from hero_pl.callbacks.turn_budget import TurnBudget
 from hero_pl.objectives.self_distillation import SelfDistillation
 from hero_pl.pocket.shop.reflector import ShopRules
 from tests.faults.conftest import episodes, same_weights
@@ -100,6 +105,48 @@ def test_every_signal_that_ends_a_run_has_its_own_status(number, run, newest):
     assert interrupted(run, "rollout", number) == 128 + number
     assert verify(newest()).step == 2
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def struck_evaluation():
+    """Is interrupted in its second evaluation, that after training; its state is that of the callback."""
+    evaluation = HeldOut(2, method="tiny")
+    measure = evaluation.measure
+
+    def struck(*args):
+        if evaluation.results:
+            strike()
+        return measure(*args)
+
+    evaluation.measure = struck
+    return evaluation
+
+
+ENDS = {
+    "steps": lambda: ({"steps": 2}, []),
+    "epochs": lambda: ({"steps": -1, "max_epochs": 1, "limit_train_batches": 2}, []),
+    "turns": lambda: ({"steps": -1}, [TurnBudget(9)]),
+    "time": lambda: ({"steps": -1}, [Timer(timedelta(seconds=1e-6), interval="step")]),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_bug_801_after_a_signal_in_the_last_evaluation_it_is_made_by_the_resumed_run(end, run, newest, tmp_path):
+    def train(folder, evaluation=None, resume=None):
+        limits, callbacks = ENDS[end]()
+        objective = SelfDistillation(reflector=ShopRules())
+        callbacks = [*callbacks, evaluation or HeldOut(2, method="tiny")]
+        run(folder, objective, callbacks=callbacks, keeper=RunCheckpoint(100), resume=resume, **limits)
+        return (tmp_path / folder / "eval.jsonl").read_text(), episodes(tmp_path / folder)
+
+    whole = train("whole")
+    with pytest.raises(SystemExit):
+        train("run", struck_evaluation())
+    assert not (tmp_path / "run" / "summary.json").exists()
+    for _ in range(2):  # the second time it is complete
+        assert train("run", resume=newest()) == whole
+        curve = json.loads((tmp_path / "run" / "summary.json").read_text())["curve"]
+        assert curve.keys() == json.loads((tmp_path / "whole" / "summary.json").read_text())["curve"].keys()
+        assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["last.ckpt"]
 
 
 class Broken(Callback):

@@ -132,6 +132,22 @@ def test_a_resumed_run_plays_the_batch_in_flight_again(
     assert rest.staleness == [0.0, 1.0]
 
 
+@pytest.mark.parametrize("updates", [1, 2])
+def test_bug_804_nothing_is_played_ahead_of_the_last_batch(
+    updates: int, server: GenerateServer, make: Any, tiny_data: Any, fit: Any
+) -> None:
+    module, data = module_of(make(server, load=False), updates_per_batch=updates, max_staleness=3), tiny_data(ahead=1)
+    started, start = [], data.next.start
+
+    def note(*args: Any) -> None:
+        started.append(data.steps)
+        start(*args)
+
+    data.next.start = note
+    fit(module, data, 3 * updates)
+    assert started == [1, 2]
+
+
 def test_an_evaluation_plays_with_the_newest_weights(
     server: GenerateServer, make: Any, tiny_data: Any, fit: Any
 ) -> None:
