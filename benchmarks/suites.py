@@ -220,9 +220,9 @@ def settings(suite: Suite, name: str, endpoint: Sequence[str] | None = None, sta
     objective = base["model"]["objective"].get("init_args", {})
     if method.shows == "demonstration":
         found[f"{OBJECTIVE}.teacher.init_args.template"] = None  # the default, for models that understand English
-    elif method.shows or (suite.template and name.startswith(("hero_", "shuffled", "generic"))):
+    elif method.shows or method.wraps or (suite.template and name.startswith(("hero_", "shuffled", "generic"))):
         template = suite.template or (objective.get("teacher") or {}).get("init_args", {}).get("template")
-        # `auto` chooses by the effect of diagnoses; an arm without diagnoses gets the wording that suits most models
+        # `auto` chooses by corrected actions; an arm without them gets the wording that suits most models
         found.setdefault(f"{OBJECTIVE}.teacher.init_args.template", "short" if template == "auto" else template)
     if method.taught:
         found["data.demonstrations"] = dict(suite.expert)

@@ -59,6 +59,8 @@ STAND_IN = "hero_pl/PocketRetail-v0"
 """What is played instead of :data:`OFFICIAL` where their data were not imported."""
 OFFICIAL = ("hero_pl/TauBenchRetail-v0", "hero_pl/TauBenchAirline-v0")
 ASK_A_MODEL = {"SelfReflector", "PolicyReflector", "ChatReflector"}
+REVIEW_TOKENS = 8
+"""Most tokens per turn of a review, which random weights cannot write."""
 TEXT = "The action was wrong. Do what the task asks for next."
 
 
@@ -140,6 +142,10 @@ class Smoke:
         given = objective.get("init_args") or {}
         reflector = given.get("reflector")
         kinds = {part.class_path.rpartition(".")[2] for _, part in _parts("", reflector)}
+        for _, part in _parts("", reflector):
+            if (part.init_args.get("tokens_per_turn") or 0) > REVIEW_TOKENS:
+                where = f"model.objective {_short(part)}.tokens_per_turn"
+                self._set(part.init_args, "tokens_per_turn", REVIEW_TOKENS, where)
         if kinds & ASK_A_MODEL:  # random weights write no review; rules are kept, to see whether they fit
             asks = "ChatReflector" in kinds
             what = "instead of requests to the endpoint" if asks else "for turns of which it has none"
