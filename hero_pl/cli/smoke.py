@@ -143,9 +143,10 @@ class Smoke:
         reflector = given.get("reflector")
         kinds = {part.class_path.rpartition(".")[2] for _, part in _parts("", reflector)}
         for _, part in _parts("", reflector):
-            if (part.init_args.get("tokens_per_turn") or 0) > REVIEW_TOKENS:
+            settings = part.get("init_args") or {}
+            if (settings.get("tokens_per_turn") or 0) > REVIEW_TOKENS:
                 where = f"model.objective {_short(part)}.tokens_per_turn"
-                self._set(part.init_args, "tokens_per_turn", REVIEW_TOKENS, where)
+                self._set(settings, "tokens_per_turn", REVIEW_TOKENS, where)
         if kinds & ASK_A_MODEL:  # random weights write no review; rules are kept, to see whether they fit
             asks = "ChatReflector" in kinds
             what = "instead of requests to the endpoint" if asks else "for turns of which it has none"

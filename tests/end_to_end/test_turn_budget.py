@@ -30,7 +30,7 @@ def means(tmp_path_factory: pytest.TempPathFactory) -> Means:
         curves = []
         for seed in SEEDS:
             more = (("held_out.greedy", False),)
-            cell = Cell("pocket-webshop", method, "hero_pl:pocket-shop", 1e-3, seed, budgets, "test", 150, more=more)
+            cell = Cell("pocket-webshop", method, "hero_pl:pocket-shop", 1e-3, seed, budgets, "test", 100, more=more)
             assert run_cell(cell, out) == "done", (cell.folder(out) / "log.txt").read_text()
             curves.append((result_of(cell, out) or {})["curve"])
         result[method] = {
