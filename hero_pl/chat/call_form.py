@@ -84,9 +84,8 @@ def template_form(template: ChatTemplate, tools: Sequence[Mapping[str, Any]]) ->
         ``None`` if the template writes no calls, writes no JSON, or writes what :func:`hero_pl.chat.calls.find_calls`
         does not read.
     """
-    first, second = (_text(template, tools, call) for call in (traits.CALL, _OTHER))
-    form = _around(first, traits.CALL["name"], traits.CALL["arguments"])
-    if form is None or form.write(**_OTHER) != second:
+    form = _around(_text(template, tools, traits.CALL), traits.CALL["name"], traits.CALL["arguments"])
+    if form is None or form.write(**_OTHER) != (second := _text(template, tools, _OTHER)):
         return None
     calls = find_calls(second)
     whole = calls is not None and calls.name == _OTHER["name"] and calls.arguments == _OTHER["arguments"]

@@ -46,15 +46,8 @@ class _WithPolicyGradient(SelfDistillation):
         self.policy_gradient = policy_gradient or PolicyGradient()
         self._untaught = 0
 
-    def lay_out(
-        self,
-        trajectories: Sequence[Trajectory],
-        policy: Policy,
-        reduce_sum: ReduceSum,
-        policy_term: PolicyTerm | None = None,
-    ) -> Step:
-        """Those of the distillation; batches without a hint are steps here, so they are told."""
-        step = super().lay_out(trajectories, policy, reduce_sum, policy_term)
+    def _tell_untaught(self, step: Step) -> None:
+        """Warn of batches without a hint, which are steps here."""
         self._untaught = 0 if step.batch.teacher else self._untaught + 1
         if self._untaught == UNTAUGHT:
             issues = {name: float(n) for name, n in step.metrics.items() if "/issues/" in name}
@@ -63,7 +56,6 @@ class _WithPolicyGradient(SelfDistillation):
                 f"reviews lacked: {issues or 'nothing is known'}. See docs/reviews.md, or leave the distillation out.",
                 stacklevel=2,
             )
-        return step
 
     def check(self, group_size: int) -> None:
         """Check both parts."""
@@ -133,6 +125,7 @@ class Mixed(_WithPolicyGradient):
             step = Step(self._without_teacher(trajectories, policy, reduce_sum, term))
         else:
             step = self.lay_out(trajectories, policy, reduce_sum, term)
+            self._tell_untaught(step)
         if isinstance(weight, Schedule):
             step.metrics["schedule/distillation_weight"] = largest(weight.at(policy.version))
         step.metrics |= metrics
@@ -244,6 +237,7 @@ class Credit(_WithPolicyGradient):
             term, metrics = estimator.term(trajectories, reduce_sum)
         term = replace(term, teacher_only=self.rule in ("gap_magnitude", "bayes_turn"))
         step = self.lay_out(trajectories, policy, reduce_sum, term)
+        self._tell_untaught(step)
         batch = step.batch
         before = self.weights.forwarded
         gap = self._gaps(policy, batch)

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 class Reflector(ABC):
     """Computes reflections from trajectories: one diagnosis or ``None`` per turn."""
 
+    needs_replies = False
+    """Whether what it says of an episode without the replies of the environment is false instead of missing."""
+    removes_targets = False
+    """Whether its diagnoses never have a corrected action, although those of the reflector in it may have one."""
+
     def check_policy(self, policy: Policy) -> None:  # noqa: B027 - most reflectors ask no policy
         """Refuse settings that cannot work with the policy, before its weights are read. Wrappers pass it on.
 
@@ -43,12 +48,6 @@ class Reflector(ABC):
             policy: The policy that will be trained.
         """
         policy.keep_all(self.copies)
-
-    needs_replies = False
-    """Whether what it says of an episode without the replies of the environment is false instead of missing."""
-
-    removes_targets = False
-    """Whether its diagnoses never have a corrected action, although those of the reflector in it may have one."""
 
     @property
     def continues(self) -> int:

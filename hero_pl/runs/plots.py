@@ -108,8 +108,10 @@ def plot_runs(runs: Sequence[Path], out: Path) -> list[str]:
     """
     owner: dict[tuple[str, str, int], Path] = {}
     found: dict[tuple[str, str], list[Path]] = {}
+    settings: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for path in find_metrics(runs):
-        name, method, seed = method_name(path), _own_method(path), run_seed(path)
+        given = run_settings(path)
+        name, method, seed = method_name(path), _own_method(given), run_seed(given)
         if seed is not None and (other := owner.setdefault((name, method, seed), path)) != path:
             raise HeroError(
                 f"{other.parent} and {path.parent} are both runs of {name!r} with seed {seed}, which are not two "
@@ -117,10 +119,10 @@ def plot_runs(runs: Sequence[Path], out: Path) -> list[str]:
                 f"or, if it is another method, under {OTHER_NAME}."
             )
         found.setdefault((name, method), []).append(path)
+        settings.setdefault((name, method), []).append(decisive(given))
     several = Counter(name for name, _ in found)
     labels = {key: f"{key[0]} ({key[1] or 'no method'})" if several[key[0]] > 1 else key[0] for key in found}
     draw_methods({labels[key]: [read_curves(path) for path in paths] for key, paths in found.items()}, out)
-    settings = {key: [decisive(_settings(path)) for path in paths] for key, paths in found.items()}
     return [
         f"Averaged runs differ: {labels[key]}: {setting} is {' and '.join(map(repr, values))}."
         for key, ones in settings.items()
@@ -202,15 +204,15 @@ def method_name(metrics_path: Path) -> str:
     return "run"
 
 
-def run_seed(metrics_path: Path) -> int | None:
-    """Seed in the ``config.yaml`` next to the metrics; ``None`` if there is none."""
+def run_seed(settings: Mapping[str, Any]) -> int | None:
+    """Seed in the configuration of a run; ``None`` if there is none."""
     try:
-        return int(_settings(metrics_path)["data"]["seed"])
+        return int(settings["data"]["seed"])
     except (LookupError, TypeError, ValueError):
         return None
 
 
-def _settings(metrics_path: Path) -> dict[str, Any]:
+def run_settings(metrics_path: Path) -> dict[str, Any]:
     """Configuration of the run; empty if it has none that can be read."""
     try:
         return read_settings(metrics_path.parent)
@@ -218,9 +220,9 @@ def _settings(metrics_path: Path) -> dict[str, Any]:
         return {}
 
 
-def _own_method(metrics_path: Path) -> str:
-    """``held_out.method`` of the run; empty if it names none."""
-    held_out = _settings(metrics_path).get("held_out")
+def _own_method(settings: Mapping[str, Any]) -> str:
+    """``held_out.method`` of a run; empty if it names none."""
+    held_out = settings.get("held_out")
     return str(held_out.get("method") or "") if isinstance(held_out, Mapping) else ""
 
 

@@ -1,7 +1,12 @@
 """A tokenizer with one id per byte, and one for each marker of reasoning and calls, as many chat models have."""
 
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
 from tokenizers import AddedToken
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from hero_pl.chat.byte_tokenizer import byte_tokenizer
 from hero_pl.chat.traits import CALL_ID
@@ -52,3 +57,14 @@ def calling(form: str, before: tuple[str, ...] = ()) -> PreTrainedTokenizerFast:
     tokenizer = marked_tokenizer(CALLS[:start] + form + CALLS[stop:])
     tokenizer.add_tokens([AddedToken(marker, special=False, normalized=False) for marker in before])
     return tokenizer
+
+
+def real_tokenizers(names: str = "*") -> Iterator[tuple[str, PreTrainedTokenizerBase]]:
+    """Names and tokenizers of the folders ``NAME/package/models`` in ``HERO_PL_TOKENIZERS``, those with a template."""
+    folders = sorted(Path(os.environ.get("HERO_PL_TOKENIZERS", "nowhere")).glob(f"{names}/package/models"))
+    if not folders:
+        pytest.skip(f"HERO_PL_TOKENIZERS names no folder with {names}/package/models of real tokenizers")
+    for folder in folders:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        if tokenizer.chat_template is not None:
+            yield folder.parts[-3], tokenizer

@@ -1,8 +1,6 @@
 """A reply that nobody sampled has the ids that the model's own chat template writes."""
 
 import json
-import os
-from pathlib import Path
 
 import pytest
 
@@ -10,10 +8,9 @@ from hero_pl.chat.actions import ActionParser, PlainText, ReAct, ToolCall
 from hero_pl.chat.byte_tokenizer import byte_tokenizer
 from hero_pl.chat.dialect import Dialect
 from hero_pl.chat.template import ChatTemplate
-from tests.chat.marked import MARKERS, marked_tokenizer, written
+from tests.chat.marked import MARKERS, marked_tokenizer, real_tokenizers, written
 
 CALL = {"name": "find", "arguments": {"text": "two wörds ✓"}}
-FOLDERS = sorted(Path(os.environ.get("HERO_PL_TOKENIZERS", "nowhere")).glob("qwen*/package/models"))
 
 
 def dialect(tokenizer, parser: ActionParser | None = None) -> Dialect:
@@ -90,11 +87,6 @@ def test_a_lone_surrogate_in_an_argument_is_read_back() -> None:
 
 
 def test_bug_720_real_tokenizers_write_the_same_ids() -> None:
-    if not FOLDERS:
-        pytest.skip("HERO_PL_TOKENIZERS names no folder with qwen*/package/models of real tokenizers")
-    from transformers import AutoTokenizer
-
-    for folder in FOLDERS:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+    for name, tokenizer in real_tokenizers("qwen*"):
         ids = dialect(tokenizer).reply_ids(ToolCall().reply(json.dumps(CALL)))
-        assert ids == written(tokenizer, "", CALL), folder
+        assert ids == written(tokenizer, "", CALL), name

@@ -1,8 +1,5 @@
 """The checks of chat templates, which need no model: on small tokenizers and, if available, on real ones."""
 
-import os
-from pathlib import Path
-
 import pytest
 from tokenizers import normalizers
 
@@ -13,10 +10,9 @@ from hero_pl.chat.probes import Line, probe_template, tell
 from hero_pl.chat.template import CHATML, ChatTemplate
 from hero_pl.errors import PolicyError
 from hero_pl.types import HintPosition, Message
-from tests.chat.marked import CALLS, marked_tokenizer
+from tests.chat.marked import CALLS, marked_tokenizer, real_tokenizers
 
 TOOLS = "{% for t in tools or [] %}{{ t | tojson }}\n{% endfor %}"
-FOLDERS = sorted(Path(os.environ.get("HERO_PL_TOKENIZERS", "nowhere")).glob("*/package/models"))
 
 
 def lines(template: ChatTemplate, parser=None) -> dict:
@@ -166,18 +162,11 @@ def test_more_end_tokens_count_if_they_are_control_tokens() -> None:
 
 
 def test_the_real_tokenizers_are_right_in_every_line() -> None:
-    if not FOLDERS:
-        pytest.skip("HERO_PL_TOKENIZERS names no folder with NAME/package/models of real tokenizers")
-    from transformers import AutoTokenizer
-
     wrong = []
-    for folder in FOLDERS:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        if tokenizer.chat_template is None:
-            continue
+    for name, tokenizer in real_tokenizers():
         args = {"date_string": "26 Jul 2024"}
         one_after_another = ChatTemplate(tokenizer).renderer.accepts([Message("user", "a"), Message("user", "b")])
         position: HintPosition = "before_action" if one_after_another else "last_message"  # Gemma needs the second
         report = lines(ChatTemplate(tokenizer, position, template_args=args))
-        wrong += [(folder.parts[-3], line) for line in report.values() if not line.ok and line.name != "tools"]
+        wrong += [(name, line) for line in report.values() if not line.ok and line.name != "tools"]
     assert not wrong

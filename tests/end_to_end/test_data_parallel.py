@@ -9,7 +9,7 @@ import pytest
 import torch
 
 sys.path.append(str(Path(__file__).parent))
-from two_processes import ROOT, environment, fit, free_port
+from two_processes import environment, finished, free_port
 from two_ranks import CROSSINGS, MIDDLE, SAVED, SCENARIOS, SHARDED, STEPS, made, run
 
 from hero_pl.callbacks.checkpoints import AtomicCheckpointIO
@@ -263,15 +263,7 @@ def test_bug_56_and_58_a_users_counter_mean_and_maximum_come_out_right_over_both
 
 
 def test_the_command_trains_on_two_processes_with_the_shipped_overlay(tmp_path):
-    done = subprocess.run(
-        fit(tmp_path, {"turn_budget": {"max_turns": 16}, "held_out": {"episodes": 3, "at_turns": []}}),
-        cwd=ROOT,
-        env=environment(MASTER_PORT=str(free_port())),
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    assert done.returncode == 0, done.stderr
+    finished(tmp_path, {"turn_budget": {"max_turns": 16}, "held_out": {"episodes": 3, "at_turns": []}})
     folder = tmp_path / "runs" / "quickstart" / "version_0"
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     assert summary["training_turns"] >= 16

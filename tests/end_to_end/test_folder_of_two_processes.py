@@ -1,14 +1,13 @@
 """Two processes of a new run use one folder, so that a rollback finds its checkpoint on both."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 sys.path.append(str(Path(__file__).parent))
-from two_processes import ROOT, environment, fit, free_port
+from two_processes import finished
 
 pytestmark = pytest.mark.slow
 
@@ -20,15 +19,7 @@ def test_bug_810_a_new_run_of_two_processes_rolls_back(tmp_path):
         "held_out": {"episodes": 0},
         "collapse_guard": {"action": "rollback", "keep_every": 1, "limits": limits},
     }
-    ended = subprocess.run(
-        fit(tmp_path, changes),
-        cwd=ROOT,
-        env=environment(MASTER_PORT=str(free_port())),
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    assert ended.returncode == 0, ended.stderr
+    finished(tmp_path, changes)
     runs = tmp_path / "runs" / "quickstart"
     assert [path.name for path in runs.iterdir()] == ["version_0"]
     events = [json.loads(line) for line in (runs / "version_0" / "events.jsonl").read_text("utf-8").splitlines()]

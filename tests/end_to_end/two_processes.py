@@ -2,6 +2,7 @@
 
 import os
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -54,3 +55,17 @@ def fit(folder: Path, changes: dict[str, object], timeout: str = "0:02:00", name
     (folder / "tiny.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
     overlays = ["configs/quickstart.yaml", f"configs/hardware/{overlay}", str(folder / "tiny.yaml")]
     return [sys.executable, "-m", "hero_pl", "fit", *(word for file in overlays for word in ("--config", file))]
+
+
+def finished(folder: Path, changes: dict[str, object]) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end, which must be a good one."""
+    done = subprocess.run(
+        fit(folder, changes),
+        cwd=ROOT,
+        env=environment(MASTER_PORT=str(free_port())),
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    return done

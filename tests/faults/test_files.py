@@ -24,7 +24,7 @@ from hero_pl.cli.configs import read_config
 from hero_pl.errors import ConfigError, HeroError
 from hero_pl.policy.huggingface import HuggingFacePolicy
 from hero_pl.runs.evaluations import load_results
-from hero_pl.runs.plots import read_curves, run_seed
+from hero_pl.runs.plots import read_curves, run_seed, run_settings
 from hero_pl.runs.records import read_records
 from hero_pl.runs.settings import read_settings
 from hero_pl.teacher.render import read_template
@@ -77,7 +77,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "metrics": read_curves,
     "metrics of a resumed run": in_run("metrics.csv", lambda run: list(cut_back(run, {"metrics.csv": 0}))),
     "settings of a run": in_run("config.yaml", read_settings),
-    "seed of a run": in_run("config.yaml", lambda run: run_seed(run / "metrics.csv")),
+    "seed of a run": in_run("config.yaml", lambda run: run_seed(run_settings(run / "metrics.csv"))),
     "rows to label": read_rows,
     "key of the rows": read_key,
     "checkpoint": verify,

@@ -1,7 +1,7 @@
 """Packages that draw from the global generators: equal games in any number of threads, and no trace in the program."""
 
 import random
-import time
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -13,13 +13,18 @@ from hero_envs.bridges.reasoning_gym import ReasoningGymEnv
 from hero_envs.bridges.textarena import TextArenaEnv
 
 
-def draws(count=20):
-    """Draws from both global generators, with other threads in between."""
-    drawn = []
-    for _ in range(count):
-        time.sleep(0.0005)
-        drawn.append(f"{random.randint(0, 9)}{np.random.randint(10)}")
-    return " ".join(drawn)
+def draws(count=300):
+    """Draws from both global generators."""
+    return " ".join(f"{random.randint(0, 9)}{np.random.randint(10)}" for _ in range(count))
+
+
+@pytest.fixture(autouse=True)
+def short_turns():
+    """Other threads get their turn between any two draws."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(usual)
 
 
 class Dice:
