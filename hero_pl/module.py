@@ -23,6 +23,7 @@ from hero_pl.objectives.base import Objective, Step
 from hero_pl.optimizer import OptimizerSettings, apply_settings, warn_if_coarse
 from hero_pl.policy.base import Policy
 from hero_pl.rollout.ahead import check_ahead
+from hero_pl.rollout.ranks import of_each, own
 from hero_pl.runs.records import Record, append_records, evaluable, to_record
 from hero_pl.scalars import Scalar, largest, measured, total
 from hero_pl.sharded import whole
@@ -366,7 +367,7 @@ class HeroModule(lightning.LightningModule):
             "idle": self.idle.state_dict(),
             "broken_steps": self.broken_steps,
             "kind": type(self.objective).__name__,
-            "objective": self.objective.state_dict(),
+            "objective": of_each(self.objective.state_dict()),  # buffers have the episodes of their process
             "copies": self.policy.copies_state(),
         }
 
@@ -386,12 +387,12 @@ class HeroModule(lightning.LightningModule):
         self.idle.load_state_dict(state.get("idle", {}))
         self.broken_steps = int(state.get("broken_steps", 0))
         self.turns, self.policy.version = int(state["turns"]), int(state["version"])
-        self.objective.load_state_dict(state["objective"])
+        self.objective.load_state_dict(own(state["objective"]))
         self.policy.load_copies(state["copies"])
 
     def roll_back(self, checkpoint: dict[str, Any]) -> None:
         """Restore the teacher of an earlier checkpoint of this run, after its weights; counters are not reset."""
         state = checkpoint["hero"]
-        self.objective.roll_back(state["objective"])
+        self.objective.roll_back(own(state["objective"]))
         self.policy.load_copies(state["copies"], add=False)
         self.policy.unsent = True

@@ -10,6 +10,7 @@ from hero_pl.losses.normalize import normalized_sum, zero_loss
 from hero_pl.objectives.base import LossOutput, Normalize, Objective, Step
 from hero_pl.objectives.schedules import check_blend
 from hero_pl.policy.base import Policy
+from hero_pl.runs.records import reaches
 from hero_pl.scalars import mean, share
 from hero_pl.types import Trajectory
 
@@ -18,7 +19,8 @@ class SFT(Objective):
     """Negative log-likelihood of action tokens.
 
     Args:
-        reward_threshold: Keep trajectories with at least this reward; ``None`` keeps all (demonstrations).
+        reward_threshold: Keep trajectories with at least this reward, up to rounding (``hero_pl.runs.records.TOLERANCE``);
+            ``None`` keeps all (demonstrations).
         max_per_task: Maximum number of trajectories of one task in a batch; ``None`` for no limit.
         normalize: How the loss is averaged, see ``hero_pl.losses.normalize``.
         constant: Tokens per trajectory, for ``seq_mean_token_sum_norm``.
@@ -47,7 +49,8 @@ class SFT(Objective):
         seen: set[tuple[tuple[int, ...], ...]] = set()
         for i, trajectory in enumerate(trajectories):
             actions = tuple(turn.prompt_ids + turn.action_ids for turn in trajectory.turns)
-            if self.reward_threshold is not None and (trajectory.reward < self.reward_threshold or actions in seen):
+            threshold = self.reward_threshold
+            if threshold is not None and (not reaches(trajectory, threshold) or actions in seen):
                 continue
             if self.max_per_task is not None and per_task[trajectory.task_id] >= self.max_per_task:
                 continue

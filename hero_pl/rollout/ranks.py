@@ -1,8 +1,8 @@
-"""Episodes that several training processes (ranks) play together, and counts of all of them."""
+"""Episodes that several training processes (ranks) play together, and counts and states of all of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch.distributed as dist
@@ -56,11 +56,27 @@ def processes() -> int:
 
 def summed(count: int) -> int:
     """Sum of a count over all training processes, which call this together."""
+    return sum(of_each(count))
+
+
+def of_each(value: Any) -> list[Any]:
+    """The value of each training process, in order of their ranks; all of them call this together."""
     if not _together():
-        return count
-    counts: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(counts, count)
-    return sum(counts)
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def own(values: Sequence[Any] | Mapping[str, Any]) -> Any:
+    """This process's entry of :func:`of_each`; the first one if another number of processes wrote them.
+
+    Args:
+        values: Those of all processes; in older checkpoints only the state of the first one.
+    """
+    if isinstance(values, Mapping):
+        return values
+    return values[dist.get_rank() if len(values) == processes() > 1 else 0]
 
 
 def _together() -> bool:

@@ -158,6 +158,14 @@ def test_a_run_is_resumed_under_another_strategy(name, before, after, every, alo
         assert_same_steps(rank[f"{before} to {after}", name]["steps"], alone(name)["steps"][STEPS // 2 :])
 
 
+@pytest.mark.parametrize(("name", "before", "after"), [crossing for crossing in CROSSINGS if "alone" not in crossing])
+def test_bug_816_each_process_is_resumed_with_its_own_state(name, before, after, every):
+    for rank in every:
+        assert rank[f"{before} to {after}", name]["objective"] == rank[after, name]["objective"]
+    first, second = (rank[after, name]["objective"]["probe"]["turns"] for rank in every)
+    assert first != second
+
+
 @pytest.mark.parametrize("name", SAVED)
 def test_a_sharded_run_is_resumed_by_one_process(name, folder, every, alone):
     saved = folder / "fsdp2" / name / "checkpoints" / MIDDLE

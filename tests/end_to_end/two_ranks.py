@@ -338,6 +338,7 @@ def run(
         "version": policy.version,
         "batches": data.steps,
         "metrics": module.last_metrics,
+        "objective": module.objective.state_dict(),
         "held_out": {mark: {**found, "train_cpu_s": 0} for mark, found in held_out.results.items()},
         "evaluated": data.evaluated,
         "micro_batches": len({record.trajectory.group for record in module.last_records if record.token_loss[0]}),
