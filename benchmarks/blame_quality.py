@@ -88,7 +88,7 @@ def compare(truth: Verdicts, said: Verdicts) -> Blame:
 
 def _target(diagnosis: Diagnosis | None) -> str | None:
     target = diagnosis.next_action_target if diagnosis else None
-    return None if target is None else canonical_action(target)
+    return None if target is None else canonical_action(target).casefold()  # games read commands in any case
 
 
 def by_rule(config: str, reflector: str, played: Sequence[Trajectory]) -> Verdicts:

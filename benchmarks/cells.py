@@ -16,6 +16,7 @@ import csv
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import sys
 import time
@@ -28,7 +29,7 @@ from typing import Any
 import yaml
 from methods import BASE, ROOT, method_of
 from provenance import commit
-from suites import SUITES, nested, policy_folder, settings
+from suites import OWN_CHECKPOINTS, SUITES, located, nested, policy_folder, settings
 
 from hero_pl.runs.evaluations import EVAL_FILE
 from hero_pl.runs.jsonl import read_lines
@@ -72,26 +73,29 @@ class Cell:
     @property
     def base(self) -> str:
         """Short name of the base policy."""
-        if self.policy.startswith("benchmarks/checkpoints/"):
+        if self.policy.startswith(OWN_CHECKPOINTS):
             return Path(self.policy).name
         return self.policy.rsplit(":", 1)[-1].strip("/").replace("/", "-")
-
-    @property
-    def pretrained(self) -> str:
-        """Value for the configuration: checkpoints of the repository by their full path."""
-        own = self.policy.startswith("benchmarks/checkpoints/")
-        return str(policy_folder(self.policy)) if own else self.policy
 
     @property
     def label(self) -> str:
         """Name for comparisons; tuning runs have a different one."""
         return self.method if self.stage == "test" else f"{self.method} at {self.lr:g}"
 
+    @property
+    def on_top(self) -> dict[str, Any]:
+        """Settings of suite and method, on top of the configuration files."""
+        found = settings(SUITES[self.suite], self.method, self.endpoint, self.stage)
+        if any(key.startswith("data.env_args.") for key, _ in self.more):
+            # a file replaces all arguments of the environment, so the others have to be in it
+            found.setdefault("data.env_args", SUITES[self.suite].values["data"].get("env_args", {}))
+        return found
+
     def identity(self) -> dict[str, Any]:
         """Everything that changes the results."""
         files = {path: digest(ROOT / path) for path in self.configs}
         weights = digests(policy_folder(self.policy))
-        on_top = settings(SUITES[self.suite], self.method, self.endpoint, self.stage)
+        on_top = self.on_top
         said = {**asdict(self), "budgets": list(self.budgets), "files": files, "weights": weights, "settings": on_top}
         said.pop("more")
         if others := {name: digests(policy_folder(name)) for name in sorted(_pretrained([on_top, dict(self.more)]))}:
@@ -106,13 +110,13 @@ class Cell:
 
     def overlay(self, folder: Path) -> dict[str, Any]:
         """Overlay that turns ``hero_pl fit`` into this cell."""
-        return nested(
+        tree = nested(
             {
-                **settings(SUITES[self.suite], self.method, self.endpoint, self.stage),
+                **self.on_top,
                 "seed_everything": self.seed,
                 "data.seed": self.seed,
                 "model.lr": self.lr,
-                "model.policy.init_args.pretrained": self.pretrained,
+                "model.policy.init_args.pretrained": self.policy,
                 "turn_budget.max_turns": max(self.budgets),
                 "held_out": {
                     "episodes": self.episodes,
@@ -130,6 +134,8 @@ class Cell:
                 **dict(self.more),
             }
         )
+        overlay: dict[str, Any] = located(tree)
+        return overlay
 
     def arguments(self, folder: Path) -> list[str]:
         """Arguments for ``hero_pl``, after :meth:`overlay` was written to the folder."""
@@ -176,6 +182,18 @@ def finished(out: Path) -> list[tuple[Cell, dict[str, Any], Path]]:
     return found
 
 
+def left_out(out: Path) -> list[tuple[Path, str]]:
+    """Folders of the cells below a folder that are not done, with the reason."""
+    found = []
+    for path in sorted(out.rglob("cell.json")):
+        result = path.parent / "result.json"
+        said = json.loads(result.read_text(encoding="utf-8")) if result.is_file() else NOTHING
+        if said["status"] != DONE:
+            reason = f"{CRASHED} with {said['error']}" if said["status"] == CRASHED else "it has no result"
+            found.append((path.parent, reason))
+    return found
+
+
 # -- one cell --------------------------------------------------------------------------------------------------------
 
 
@@ -197,7 +215,7 @@ def run_cell(cell: Cell, out: Path) -> str:
         except (Exception, SystemExit) as problem:
             traceback.print_exc()
             error = f"{type(problem).__name__}: {problem}".splitlines()[0]
-    return keep(cell, out, error, time.monotonic() - started)
+    return keep(cell, out, error, time.monotonic() - started, folder)
 
 
 def prepare(cell: Cell, out: Path) -> str:
@@ -207,7 +225,7 @@ def prepare(cell: Cell, out: Path) -> str:
     said = json.dumps({**cell.identity(), "commit": commit()}, indent=2)
     (folder / "cell.json").write_text(said + "\n", encoding="utf-8")
     text = yaml.safe_dump(cell.overlay(folder), sort_keys=False)
-    command = " ".join(["hero_pl", *cell.arguments(folder)])
+    command = shlex.join(["hero_pl", *cell.arguments(folder)])
     (folder / "overlay.yaml").write_text(f"# {command}\n{text}", encoding="utf-8")
     return command
 
@@ -219,10 +237,23 @@ def adopt(cell: Cell, out: Path) -> None:
         keep(cell, out, "")
 
 
-def keep(cell: Cell, out: Path, error: str, wall_s: float | None = None) -> str:
-    """Write ``result.json`` from the files of the run; with an error the cell counts as crashed."""
-    folder = cell.folder(out)
+def keep(cell: Cell, out: Path, error: str, wall_s: float | None = None, folder: Path | None = None) -> str:
+    """Write ``result.json`` from the files of the run; return the status.
+
+    A cell crashed with an error, and if it learned nothing although its method always can.
+
+    Args:
+        cell: The cell.
+        out: Folder of all cells.
+        error: What ended the run; empty if it ended by itself.
+        wall_s: Seconds that the run took, if known.
+        folder: Folder of the cell; default: the one of its settings and weights as they are now.
+    """
+    folder = folder or cell.folder(out)
     folder.mkdir(parents=True, exist_ok=True)
+    spent = _spent(folder / "version_0" / "metrics.csv")
+    if not error and spent and method_of(cell.method).always_learns and not any(one["steps"] for _, one in spent):
+        error = f"no optimizer step: nothing was learned from any of {len(spent)} batches; the log says why"
     status = CRASHED if error else DONE
     said = folder / "cell.json"
     made_on = json.loads(said.read_text(encoding="utf-8"))["commit"] if said.is_file() else commit()

@@ -4,7 +4,8 @@
 
 The folders are those of ``--out`` of ``turn_budget.py``. Rows are in the order of base policy, method, learning rate,
 seed and budget. Refused are two results of one run, and runs of one method, base policy and rate that differ in a
-setting or in the weights that they began with: a row of a table is a mean over seeds.
+setting or in the weights that they began with: a row of a table is a mean over seeds. Runs that crashed or have not
+ended are left out, and printed.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from cells import finished, rows_of
+from cells import finished, left_out, rows_of
+from methods import BASE
 from tables import write_rows
 
 from hero_pl.runs.settings import decisive, differences, read_settings
@@ -59,6 +61,8 @@ def resolved(place: Path) -> dict[str, Any]:
     settings = read_settings(place / "version_0")
     if not settings:  # the untrained policy has no run
         settings = yaml.safe_load((place / "overlay.yaml").read_text(encoding="utf-8"))
+    if cell["method"] == BASE:  # it is only evaluated
+        settings = {key: value for key, value in settings.items() if key in ("data", "held_out")}
     weights = {f"weights.{name}": digest for name, digest in cell["weights"].items() if name.endswith(".safetensors")}
     return decisive(settings) | weights
 
@@ -74,6 +78,9 @@ def main(words: Iterable[str] | None = None) -> None:
     parser.add_argument("folders", nargs="+", type=Path, help="--out folders of turn_budget.py")
     args = parser.parse_args(None if words is None else list(words))
     rows = joined(args.folders)
+    for folder in args.folders:
+        for place, reason in left_out(folder / "cells"):
+            print(f"{place}: left out, {reason}")
     write_rows(args.file, rows)
     print(f"{args.file}: {len(rows)} rows of {len({_place(row)[:-1] for row in rows})} runs")
 

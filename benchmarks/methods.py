@@ -33,6 +33,8 @@ class Method:
     """Component with a template, which a suite with other prompts replaces."""
     taught: bool = False
     """Whether it learns from the episodes of the suite's expert."""
+    shows_expert: bool = False
+    """Whether its teacher shows the episodes of the suite's expert."""
     oracle: bool = False
     """Whether its diagnoses are those of the suite's oracle."""
     grouped: bool = False
@@ -43,6 +45,17 @@ class Method:
         """Whether its diagnoses are those of the suite's rule-based reflector, as they are."""
         overlays = {"configs/baselines/rule_reflector.yaml", "configs/controls/empty_hint.yaml"}
         return not self.oracle and not overlays.isdisjoint(self.overlays)
+
+    @property
+    def hinted(self) -> bool:
+        """Whether its objective has a teacher with hints; policy gradients and supervised learning have none."""
+        kinds = [_objective(path).get("class_path", "SelfDistillation") for path in self.overlays]
+        return all(kind in ("SelfDistillation", "Mixed", "Credit") for kind in kinds)
+
+    @property
+    def always_learns(self) -> bool:
+        """Whether a run without any optimizer step is a mistake; other methods learn nothing from equal rewards."""
+        return self.taught or self.shows_expert or (self.hinted and self.shows != "demonstration")
 
 
 METHODS: dict[str, Method] = {
@@ -192,7 +205,26 @@ def method_of(name: str) -> Method:
     for folder in ("baselines", "controls"):
         path = f"configs/{folder}/{name}.yaml"
         if (ROOT / path).is_file():
-            values = yaml.safe_load((ROOT / path).read_text(encoding="utf-8"))
-            shows: Literal["", "demonstration"] = "demonstration" if name.startswith("full_demo") else ""
-            return Method(name, (path,), shows=shows, grouped=values.get("data", {}).get("group_size", 1) > 1)
+            reflector, teacher = (
+                _objective(path).get("init_args", {}).get(part, {}) for part in ("reflector", "teacher")
+            )
+            return Method(
+                name,
+                (path,),
+                wraps=reflector["init_args"]["mode"] if reflector.get("class_path") == "ShuffledReflector" else "",
+                shows="demonstration" if teacher.get("class_path") == "FullDemoTeacher" else "",
+                shows_expert="expert" in teacher.get("init_args", {}),
+                grouped=_values(path).get("data", {}).get("group_size", 1) > 1,
+            )
     raise KeyError(name)
+
+
+def _values(path: str) -> dict[str, Any]:
+    values: dict[str, Any] = yaml.safe_load((ROOT / path).read_text(encoding="utf-8"))
+    return values
+
+
+def _objective(path: str) -> dict[str, Any]:
+    """The objective of an overlay, or what it changes of it."""
+    found: dict[str, Any] = _values(path).get("model", {}).get("objective", {})
+    return found

@@ -24,19 +24,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from methods import ROOT
+from methods import BASE, ROOT
 from tables import (
     Row,
+    arms,
     budgets,
     cost_table,
-    distinct,
     draw,
     markdown,
     numbers,
     of,
+    of_arm,
     read_rows,
     run_table,
-    title,
     tuning_table,
     value_table,
 )
@@ -83,7 +83,7 @@ def make(path: Path, kind: str, words: str) -> str:
 
 
 def select(rows: Sequence[Row], settings: dict[str, str]) -> list[Row]:
-    """Rows of the given methods, budgets, base policies and rates; methods in the given order."""
+    """Rows of the given methods, budgets, base policies and rates, in the order of the file."""
     columns = {"methods": "method", "budgets": "budget", "bases": "base", "rates": "lr"}
     unknown = set(settings) - {*columns, "budget"}
     if unknown:
@@ -113,13 +113,15 @@ def _short(rows: Sequence[Row], settings: dict[str, str]) -> str:
     """Mean success and range, for the README."""
     marks = _marks(rows, settings)
     body = []
-    for method in distinct(rows, "method"):
+    for (method, rate), name in arms(rows).items():
         cells = []
         for mark in marks:
-            values = numbers(of(rows, method=method, budget=0 if method == "base" else mark), "success")
+            runs = of(of_arm(rows, method, rate), budget=0 if method == BASE else mark)
+            values = numbers(runs, "success")
             spread = f" ({min(values):.2f} to {max(values):.2f})" if len(values) > 1 and mark else ""
-            cells.append(f"{statistics.fmean(values):.2f}{spread}" if values else "not run")
-        body.append([title(method), *cells])
+            fewer = f", {len(values)} of {len(runs)} runs" if len(values) < len(runs) else ""
+            cells.append(f"{statistics.fmean(values):.2f}{spread}{fewer}" if values else "not run")
+        body.append([name, *cells])
     return markdown(["method", *("before" if mark == 0 else f"{mark} turns" for mark in marks)], body)
 
 

@@ -6,6 +6,7 @@ methods that it does not support. Every cell runs ``hero_pl fit`` with these fil
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +14,10 @@ from typing import Any
 
 import yaml
 from methods import BASE, METHODS, OBJECTIVE, OF_WORDINGS, ROOT, method_of
+
+PACKAGED, OWN_CHECKPOINTS = "hero_pl:", "benchmarks/checkpoints/"
+"""Beginnings of the names of policies of the package and of this repository."""
+CHECKPOINTS = ROOT / "hero_pl" / "pocket" / "checkpoints"
 
 
 @dataclass(frozen=True)
@@ -168,39 +173,64 @@ def base_policies(suite: Suite) -> list[str]:
 
 
 def policy_folder(name: str) -> Path:
-    """Folder of a base policy: from the package, from the repository, or a path."""
-    if name.startswith("hero_pl:"):
-        return ROOT / "hero_pl" / "pocket" / "checkpoints" / name.removeprefix("hero_pl:")
-    return ROOT / name
+    """Folder of a base policy: of the package, or a path from the working directory, else from the repository."""
+    if name.startswith(PACKAGED):
+        return CHECKPOINTS / name.removeprefix(PACKAGED)
+    here = Path(name).is_dir() and not name.startswith(OWN_CHECKPOINTS)
+    return Path(name) if here else ROOT / name
+
+
+def located(settings: Any) -> Any:
+    """Settings in which every ``pretrained`` is a folder that a run finds: as it is given, or by its full path."""
+    if isinstance(settings, dict):
+        return {
+            key: _located(value) if key == "pretrained" and isinstance(value, str) else located(value)
+            for key, value in settings.items()
+        }
+    return [located(one) for one in settings] if isinstance(settings, list) else settings
+
+
+def _located(name: str) -> str:
+    folder = policy_folder(name)
+    as_it_is = name.startswith(PACKAGED) or folder == Path(name) or not folder.is_dir()
+    return name if as_it_is and not name.startswith(OWN_CHECKPOINTS) else str(folder)
+
+
+def policy_fault(name: str) -> str:
+    """What is wrong with the name of a base policy; empty if nothing is."""
+    folder = policy_folder(name)
+    if name.startswith(PACKAGED) and not folder.is_dir():
+        known = [f"{PACKAGED}{path.name}" for path in sorted(CHECKPOINTS.iterdir()) if path.is_dir()]
+        known += sorted(f"{OWN_CHECKPOINTS}{path.name}" for path in (ROOT / OWN_CHECKPOINTS).glob("*/"))
+        return f"the package has no such policy; expected one of {', '.join(known)}, a folder, or a name of the hub"
+    if folder.is_dir() and not any(folder.glob("*.*")):
+        return f"{folder} has no files, so the weights cannot be told apart; give the folder of an exported policy"
+    return ""
 
 
 def available(suite: Suite, endpoint: Sequence[str] | None = None) -> list[str]:
     """Methods that the suite can run, in the order of the table."""
-    missing = {name for name, method in METHODS.items() if not all((ROOT / path).is_file() for path in method.overlays)}
-    if not suite.rules:
-        missing.update(name for name, method in METHODS.items() if method.follows_rules)
-    if not suite.oracle:
-        missing.update(name for name, method in METHODS.items() if method.oracle)
-    if not endpoint:
-        missing.add("hero_external")
-    if not suite.expert:
-        missing.update(name for name, method in METHODS.items() if method.taught)
-    return [name for name in suite.methods if name not in missing]
+    return [name for name in suite.methods if not why_not(suite, name, endpoint)]
 
 
-def why_not(suite: Suite, method: str) -> str:
-    """The reason why :func:`available` leaves out a method."""
-    if method not in METHODS:
+def why_not(suite: Suite, name: str, endpoint: Sequence[str] | None = None) -> str:
+    """The reason why a suite cannot run a method, or an overlay by its file name; empty if it can."""
+    try:
+        method = method_of(name)
+    except KeyError:
         return f"unknown method; expected one of {', '.join(METHODS)}, or the file name of an overlay in configs"
-    if METHODS[method].follows_rules and not suite.rules:
+    if name in METHODS and name not in suite.methods:
+        return f"the suite {suite.name} does not include it"
+    if method.follows_rules and not suite.rules:
         return f"the suite {suite.name} has no rule-based reflector"
-    if METHODS[method].oracle and not suite.oracle:
+    if method.oracle and not suite.oracle:
         return f"the suite {suite.name} has no oracle"
-    if METHODS[method].taught and not suite.expert:
+    if (method.taught or method.shows_expert) and not suite.expert:
         return f"the suite {suite.name} has no expert that plays without mistakes"
-    if method == "hero_external":
+    if name == "hero_external" and not endpoint:
         return "it needs an endpoint: --endpoint URL MODEL"
-    return "missing: " + ", ".join(path for path in METHODS[method].overlays if not (ROOT / path).is_file())
+    missing = [path for path in method.overlays if not (ROOT / path).is_file()]
+    return f"missing: {', '.join(missing)}" if missing else ""
 
 
 def settings(suite: Suite, name: str, endpoint: Sequence[str] | None = None, stage: str = "test") -> dict[str, Any]:
@@ -220,12 +250,14 @@ def settings(suite: Suite, name: str, endpoint: Sequence[str] | None = None, sta
     objective = base["model"]["objective"].get("init_args", {})
     if method.shows == "demonstration":
         found[f"{OBJECTIVE}.teacher.init_args.template"] = None  # the default, for models that understand English
-    elif method.shows or method.wraps or (suite.template and name.startswith(("hero_", "shuffled", "generic"))):
+    elif method.shows or method.wraps or (suite.template and name != BASE and method.hinted):
         template = suite.template or (objective.get("teacher") or {}).get("init_args", {}).get("template")
         # `auto` chooses by corrected actions; an arm without them gets the wording that suits most models
         found.setdefault(f"{OBJECTIVE}.teacher.init_args.template", "short" if template == "auto" else template)
     if method.taught:
         found["data.demonstrations"] = dict(suite.expert)
+    if method.shows_expert and suite.expert:
+        found[f"{OBJECTIVE}.teacher.init_args.expert"] = dict(suite.expert)
     if reviewer := suite.oracle if method.oracle else suite.rules if method.follows_rules else "":
         found[f"{OBJECTIVE}.reflector"] = {"class_path": reviewer}
     elif method.wraps:
@@ -238,12 +270,12 @@ def settings(suite: Suite, name: str, endpoint: Sequence[str] | None = None, sta
 
 
 def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert dotted keys to the nested mapping of a configuration file."""
+    """Convert dotted keys to the nested mapping of a configuration file; later keys change earlier ones."""
     tree: dict[str, Any] = {}
     for key, value in flat.items():
         *parents, last = key.split(".")
         place = tree
         for parent in parents:
             place = place.setdefault(parent, {})
-        place[last] = value
+        place[last] = copy.deepcopy(value)  # a later key below it must not change a setting of all cells
     return tree

@@ -29,9 +29,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from cells import CRASHED, DONE, Cell, adopt, prepare, result_of, rows_of
-from methods import BASE, METHODS, method_of
-from suites import SUITES, available, base_policies, why_not
+from cells import CRASHED, DONE, NOTHING, Cell, adopt, prepare, result_of, rows_of
+from methods import BASE, METHODS
+from suites import SUITES, available, base_policies, policy_fault, why_not
 from tables import choose, draw, read_rows, report, tuning_table, write_rows
 from workers import run_cells
 
@@ -79,14 +79,17 @@ def options(words: Sequence[str] | None = None) -> argparse.Namespace:
     suite = SUITES[args.suite]
     known = available(suite, args.endpoint)
     for method in args.methods or []:
-        if method not in known and (method in METHODS or not _is_overlay(method)):
-            parser.error(f"--methods {method}: {why_not(suite, method)}.")
+        if reason := why_not(suite, method, args.endpoint):
+            parser.error(f"--methods {method}: {reason}.")
     if wrong := [word for word in args.set if "=" not in word]:
         parser.error(f"--set {wrong[0]}: expected KEY=VALUE, for example model.schedule=linear.")
     args.set = tuple((key, yaml.safe_load(value)) for key, _, value in (word.partition("=") for word in args.set))
     args.methods = args.methods or known
     args.lr = dict(_rate(word, args.methods, parser) for word in args.lr)
     args.policies = args.policies or base_policies(suite)
+    for policy in args.policies:
+        if fault := policy_fault(policy):
+            parser.error(f"--policies {policy}: {fault}.")
     args.rates = args.rates or list(suite.rates)
     if strangers := sorted(set(args.long_methods) - set(args.methods)):
         parser.error(f"--long-methods {strangers[0]}: not one of the methods of this grid.")
@@ -99,6 +102,8 @@ def options(words: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error("--budgets: expected training turns from 1 to 20000; the evaluation at 0 is always included.")
     if args.episodes < 1 or args.parallel < 1:
         parser.error("--episodes and --parallel: expected at least 1.")
+    if args.tune and set(args.methods) == {BASE}:
+        parser.error(f"--tune --methods {BASE}: the base policy has no learning rate. Name a method that trains.")
     if args.tune and set(args.tune_seeds) & set(args.seeds):
         parser.error(f"--tune-seeds {args.tune_seeds} and --seeds {args.seeds} overlap; give different seeds.")
     if not (args.list or args.dry_run or args.collect or suite.on_cpu):
@@ -119,13 +124,6 @@ def _rate(word: str, methods: Sequence[str], parser: argparse.ArgumentParser) ->
     if method and method not in methods:
         parser.error(f"--lr {word}: {method} is not one of the methods of this grid.")
     return method or ALL, rate
-
-
-def _is_overlay(name: str) -> bool:
-    try:
-        return bool(method_of(name).overlays)
-    except KeyError:
-        return False
 
 
 def tuning_cells(args: argparse.Namespace) -> list[Cell]:
@@ -216,6 +214,9 @@ def tune(args: argparse.Namespace) -> dict[str, float]:
             f"{missing} of {len(cells)} tuning cells have not ended, so no rate can be chosen. Run the commands that "
             "--dry-run prints; then the same command goes on with the cells of the test."
         )
+    played = {cell.method for cell in cells if (result_of(cell, folder) or NOTHING)["status"] == DONE}
+    if lost := [method for method in args.methods if method not in (BASE, *played)]:
+        raise SystemExit(f"Every tuning cell of {lost[0]} crashed, see tuning.csv, so no rate can be chosen for it.")
     print(tuning_table(rows), file=sys.stderr if args.dry_run else sys.stdout)
     return {method: float(choose(rows, method)) for method in args.methods if method != BASE}
 
@@ -225,10 +226,9 @@ def show(args: argparse.Namespace) -> None:
     for suite in SUITES.values():
         print(f"{suite.name}: {suite.config}, {'CPU' if suite.on_cpu else 'GPU'}. {suite.says}")
     print(f"\nMethods of {args.suite}:")
-    known = available(SUITES[args.suite], args.endpoint)
     for name, method in METHODS.items():
-        reason = "" if name in known else f" (not here: {why_not(SUITES[args.suite], name)})"
-        print(f"  {name:26} {method.title}{reason}")
+        reason = why_not(SUITES[args.suite], name, args.endpoint)
+        print(f"  {name:26} {method.title}" + (f" (not here: {reason})" if reason else ""))
 
 
 def main() -> None:
@@ -261,9 +261,15 @@ def main() -> None:
     finally:
         if any(result_of(cell, folder) for cell in cells):
             finish(cells, folder, args, suite.says)
-    bad = [cell for cell in cells if (result_of(cell, folder) or {}).get("status") == CRASHED]
-    if bad:
-        raise SystemExit(f"{len(bad)} of {len(cells)} cells crashed; the same command tries them again.")
+    ended = [(result_of(cell, folder) or NOTHING)["status"] for cell in cells]
+    if crashed := ended.count(CRASHED):
+        raise SystemExit(f"{crashed} of {len(cells)} cells crashed; the same command tries them again.")
+    missing = len(cells) - ended.count(DONE)
+    if missing and not args.collect:
+        raise SystemExit(
+            f"{missing} of {len(cells)} cells have no result in {folder}, although they were run: weights or "
+            "configuration files have changed meanwhile. The same command runs them as they are now."
+        )
 
 
 def finish(cells: Sequence[Cell], folder: Path, args: argparse.Namespace, says: str) -> None:

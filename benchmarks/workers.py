@@ -74,7 +74,9 @@ class _Hand:
                 if self.stopped:
                     return
                 self.process.join()
-                status = keep(cell, self.out, f"the worker process died with exit status {self.process.exitcode}")
+                status = keep(
+                    cell, self.out, f"the worker process died with exit status {self.process.exitcode}", folder=folder
+                )
                 self.process = None
             self.say(f"{folder.name}: {status}" + ("" if status == DONE else f", see {folder / 'log.txt'}"))
         if self.process is not None and not self.stopped:

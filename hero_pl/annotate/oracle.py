@@ -12,6 +12,7 @@ from typing import Any
 
 from hero_pl.errors import HeroError
 from hero_pl.pocket.situation import Situation, open_situation
+from hero_pl.reflection.target import canonical_action
 
 
 def label_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -30,7 +31,7 @@ def labels(row: Mapping[str, Any]) -> dict[str, bool | None]:
     diagnosis, target = row["diagnosis"], row["next_action_target"]
     kind, verdict = truth.partition(": ")[0], diagnosis.partition(": ")[0]
     known = verdict in situation.kinds
-    valid = None if target is None else target == situation.right()
+    valid = None if target is None else situation.judge(canonical_action(target), "", "")[1] is None
     return {
         "turn_was_error": right is not None,
         "says_error": verdict != "right" if known else None,

@@ -19,8 +19,8 @@ class SFT(Objective):
     """Negative log-likelihood of action tokens.
 
     Args:
-        reward_threshold: Keep trajectories with at least this reward, up to rounding (``hero_pl.runs.records.TOLERANCE``);
-            ``None`` keeps all (demonstrations).
+        reward_threshold: Keep trajectories with at least this reward, up to rounding
+            (``hero_pl.runs.records.TOLERANCE``); ``None`` keeps all (demonstrations).
         max_per_task: Maximum number of trajectories of one task in a batch; ``None`` for no limit.
         normalize: How the loss is averaged, see ``hero_pl.losses.normalize``.
         constant: Tokens per trajectory, for ``seq_mean_token_sum_norm``.

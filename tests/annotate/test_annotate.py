@@ -104,14 +104,17 @@ def test_rules_find_the_wrong_turn_and_judge_both_arms(sample: Path) -> None:
     ("diagnosis", "target", "expected"),
     [
         ("wrong: blue", "red", {"says_error": True, "error_type": True, "grounded": True, "target_valid": True}),
+        ("wrong: blue", "Red", {"says_error": True, "target_valid": True, "actionable": True}),
         ("wrong: blue", "blue", {"says_error": True, "target_valid": False, "actionable": False}),
         ("wrong: red", None, {"grounded": False, "error_type": True, "target_valid": None, "actionable": False}),
         ("right: blue", None, {"says_error": False, "error_type": False, "grounded": False}),
         ("Well done.", None, {"says_error": None, "error_type": None, "grounded": None}),
     ],
-    ids=["right diagnosis", "wrong target", "other value", "wrong verdict", "free words"],
+    ids=["right diagnosis", "target with a capital", "wrong target", "other value", "wrong verdict", "free words"],
 )
-def test_rule_labels_by_hand(sample: Path, diagnosis: str, target: str | None, expected: dict[str, Any]) -> None:
+def test_bug_833_rule_labels_by_hand(
+    sample: Path, diagnosis: str, target: str | None, expected: dict[str, Any]
+) -> None:
     row = next(row for row in read_rows(sample) if row["turn"] == 3 and row["task_id"] == "t1")
     call = {"name": "click", "arguments": {"element": target}} if target else None
     (labeled,) = label_rows([{**row, "diagnosis": diagnosis, "next_action_target": call}])

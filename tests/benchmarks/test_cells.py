@@ -1,6 +1,7 @@
 """Cells of a grid: their identity, how they end, and that sharing a process changes no result."""
 
 import json
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import yaml
 from cell_endings import all_done, by_seed
 from cells import Cell, curve, keep, prepare, result_of, rows_of, run_cell
 from methods import METHODS
+from suites import policy_fault
 from workers import run_cells
 
 from hero_pl.runs.jsonl import TornLineWarning
@@ -43,6 +45,27 @@ def test_new_weights_of_the_base_policy_make_a_new_cell(tmp_path: Path) -> None:
     before = cell.folder(tmp_path)
     weights.write_bytes(b"two")
     assert cell.folder(tmp_path) != before
+
+
+def test_the_policy_of_the_working_directory_is_used_and_known_by_its_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, here = tmp_path / "repository", tmp_path / "here"
+    monkeypatch.setattr("suites.ROOT", root)
+    monkeypatch.chdir(tmp_path)
+    cell = replace(CELL, policy="models/mine")
+    found = []
+    for place in (root, here):
+        (place / "models" / "mine").mkdir(parents=True)
+        (place / "models" / "mine" / "model.safetensors").write_text(place.name)
+        monkeypatch.chdir(here if place == here else tmp_path)
+        policy = cell.overlay(tmp_path)["model"]["policy"]["init_args"]["pretrained"]
+        found.append((policy, cell.identity()["weights"]))
+    assert [policy for policy, _ in found] == [str(root / "models" / "mine"), "models/mine"]
+    assert found[0][1] != found[1][1]
+    assert policy_fault("models/mine") == ""
+    (here / "models" / "mine" / "model.safetensors").unlink()
+    assert "has no files" in policy_fault("models/mine")
 
 
 @pytest.mark.parametrize("more", [False, True], ids=["of the suite", "by --set"])
@@ -189,6 +212,17 @@ def test_tokens_and_steps_are_summed_up_to_each_budget(tmp_path: Path) -> None:
     assert [points["20"][name] for name in columns] == [72, 24, 330, 2]
 
 
+def test_a_run_that_learned_nothing_crashed_unless_its_method_learns_from_rewards_alone(tmp_path: Path) -> None:
+    for method, skipped, status in (("hero_rule", 1, "crashed"), ("hero_rule", 0, "done"), ("grpo", 1, "done")):
+        cell = replace(CELL, method=method)
+        run = cell.folder(tmp_path) / "version_0"
+        run.mkdir(parents=True, exist_ok=True)
+        rows = f"step,train/turns,rollout/action_tokens,train/skipped_steps\n0,6,20,{skipped}\n0,12,20,{skipped}\n"
+        (run / "metrics.csv").write_text(rows)
+        assert keep(cell, tmp_path, "") == status
+        assert ("from any of 2 batches" in (result_of(cell, tmp_path) or {})["error"]) == (status == "crashed")
+
+
 def test_with_several_updates_per_batch_steps_are_optimizer_steps(tmp_path: Path) -> None:
     results = {"20": {"turns_used": 24, "success": 0.5, "turns": 5.0}}
     (tmp_path / "summary.json").write_text(json.dumps({"curve": results}))
@@ -244,4 +278,6 @@ def test_the_kept_overlay_is_a_configuration_with_its_command(tmp_path: Path) ->
     run_cell(cell, tmp_path)
     text = (cell.folder(tmp_path) / "overlay.yaml").read_text()
     assert text.startswith("# hero_pl fit --config ")
+    spaced = shlex.split(prepare(cell, tmp_path / "with space"))
+    assert Path(spaced[-1]).is_file()
     assert yaml.safe_load(text)["held_out"]["at_turns"] == [10, 20]

@@ -20,15 +20,26 @@ def run(folder: Path, *cells: Cell, error: str = "") -> str:
     return str(folder)
 
 
-def test_parts_with_other_seeds_rates_and_budgets_become_one_sorted_table(tmp_path: Path) -> None:
+def test_parts_with_other_seeds_rates_and_budgets_become_one_sorted_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     first = run(tmp_path / "a", replace(CELL, seed=1), replace(CELL, method="grpo", lr=5e-4))
     second = run(tmp_path / "b", CELL, replace(CELL, lr=2e-3, budgets=(10,)))
     run(tmp_path / "b", replace(CELL, seed=7), error="ValueError: broken")
+    prepare(replace(CELL, seed=8), tmp_path / "b" / "cells")
+    for name, seed, lr in (("a", 0, 1e-3), ("b", 1, 5e-4)):  # a rate is nothing to the base policy
+        run(tmp_path / name, replace(CELL, method="base", seed=seed, lr=lr))
     file = tmp_path / "all.csv"
     main([str(file), first, second])
     places = [(row["method"], row["lr"], row["seed"], row["budget"]) for row in read_rows(file)]
     of_rule = [("hero_rule", "0.001", seed, mark) for seed in ("0", "1") for mark in ("0", "10", "20")]
+    said = capsys.readouterr().out
+    assert sorted(line.partition(": ")[2] for line in said.splitlines()[:-1]) == [
+        "left out, crashed with ValueError: broken",
+        "left out, it has no result",
+    ]
     assert [tuple(map(str, place)) for place in places] == [
+        *[("base", "", seed, "0") for seed in ("0", "1")],
         *[("grpo", "0.0005", "0", mark) for mark in ("0", "10", "20")],
         *of_rule,
         *[("hero_rule", "0.002", "0", mark) for mark in ("0", "10")],

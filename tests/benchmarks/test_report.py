@@ -40,6 +40,14 @@ def test_a_table_is_made_between_its_markers_and_nothing_else_changes(root: Path
     assert rewrite(after, root) == after
 
 
+def test_the_short_table_has_a_row_per_rate_and_counts_runs_without_a_result(root: Path) -> None:
+    write_rows(root / "results.csv", [*ROWS, *({**one, "lr": "0.002"} for one in ROWS if one["method"] == "hero_rule")])
+    table = rewrite(OPEN.format("short") + CLOSE, root)
+    assert "| HERO, rule-based reflector, frozen teacher, 0.001 | 0.20 | 0.85 (0.80 to 0.90) |" in table
+    assert "| HERO, rule-based reflector, frozen teacher, 0.002 | 0.20 | 0.85 (0.80 to 0.90) |" in table
+    assert "| GRPO, group of 8 | 0.20 | 0.00, 1 of 2 runs |" in table
+
+
 @pytest.mark.parametrize(
     ("marker", "row"),
     [

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,11 @@ from hero_pl.teacher.render import compile_template, read_template
     ("words", "cure"),
     [
         (["--methods", "gpro"], "unknown method; expected one of base"),
+        (["--methods", "hero_periodic"], "the suite pocket-webshop does not include it"),
+        (["--suite", "webshop", "--methods", "rule_reflector", "--dry-run"], "no rule-based reflector"),
+        (["--suite", "webshop", "--methods", "smrc_sd", "--dry-run"], "no expert that plays without mistakes"),
+        (["--policies", "hero_pl:pocket-shop-b"], "benchmarks/checkpoints/pocket-shop-b"),
+        (["--tune", "--methods", "base"], "Name a method that trains"),
         (["--methods", "hero_external"], "--endpoint URL MODEL"),
         (["--suite", "webshop", "--methods", "hero_rule", "--dry-run"], "no rule-based reflector"),
         (["--suite", "real-shop", "--methods", "hero_oracle", "--dry-run"], "has no oracle"),
@@ -62,7 +68,7 @@ def test_a_learning_rate_is_of_every_method_or_of_one() -> None:
 
 
 def test_base_policies_are_a_factor_of_the_grid() -> None:
-    args = options(["--methods", "base", "grpo", "--policies", "hero_pl:a", "hero_pl:b", "--seeds", "0", "1", "2"])
+    args = options(["--methods", "base", "grpo", "--policies", "a", "b", "--seeds", "0", "1", "2"])
     cells = main_cells(args, dict.fromkeys(args.methods, 1e-3))
     assert len(cells) == 2 * 2 * 3
     assert {cell.base for cell in cells} == {"a", "b"}
@@ -126,6 +132,13 @@ def test_any_overlay_is_a_method_by_its_file_name(tmp_path: Path) -> None:
     cell = main_cells(args, dict.fromkeys(args.methods, 1e-3))[0]
     assert type(parsed(cell, tmp_path).model.objective.divergence).__name__ == "ForwardKL"
     assert "model.objective.init_args.reflector" not in settings(SUITES["webshop"], "rule_reflector")  # it has no rules
+    shuffled = settings(SUITES["pocket-retail"], "shuffled_turns")["model.objective.init_args.reflector"]["init_args"]
+    assert shuffled == {"inner": {"class_path": "RetailRules"}, "mode": "turns", "seed": 0}
+    expert = settings(SUITES["pocket-retail"], "smrc_sd")["model.objective.init_args.teacher.init_args.expert"]
+    assert expert == SUITES["pocket-retail"].expert
+    for name in ("random_tokens", "reverse_kl", "mixed", "hero_rule"):  # one wording for all that read hints
+        template = settings(SUITES["real-shop"], name)["model.objective.init_args.teacher.init_args.template"]
+        assert template == "reply_exactly", name
     assert method_of("dapo").grouped
     assert not method_of("forward_kl").grouped
 
@@ -242,6 +255,8 @@ def test_rates_are_chosen_in_another_world_than_that_of_the_test(tmp_path: Path)
         for stage, expected in (("validate", {**plain, **world}), ("test", plain)):
             cell = Cell(suite, "grpo", "somewhere", 1e-3, 0, (10,), stage)
             assert parsed(cell, tmp_path).datamodule.env_args == expected, (suite, stage)
+            more = replace(cell, more=(("data.env_args.max_steps", 9),))
+            assert more.overlay(tmp_path)["data"]["env_args"] == {**expected, "max_steps": 9}, (suite, stage)
 
 
 def test_some_methods_can_be_trained_further_than_the_others() -> None:
@@ -274,3 +289,20 @@ def test_settings_over_every_cell_are_part_of_what_a_cell_is(tmp_path: Path) -> 
     assert (model.optimization.schedule, model.optimization.total_steps) == ("linear", 7)
     with pytest.raises(SystemExit):
         options([*words, "--set", "model.schedule"])
+
+
+def test_a_setting_of_one_grid_changes_no_method_and_no_name(tmp_path: Path) -> None:
+    key = "model.objective.init_args.weights.init_args.sync_every"
+    cell = Cell("real-shop", "hero_periodic", "somewhere", 1e-3, 0, (10,), more=((key, 2),))
+    before = cell.folder(tmp_path)
+    assert cell.overlay(tmp_path)["model"]["objective"]["init_args"]["weights"]["init_args"] == {"sync_every": 2}
+    assert cell.folder(tmp_path) == before
+    assert METHODS["hero_periodic"].settings["model.objective.init_args.weights"]["init_args"] == {"sync_every": 5}
+
+
+def test_a_grid_without_results_does_not_end_with_success(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    words = ["--methods", "grpo", "--seeds", "0", "--policies", "somewhere", "--out", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", ["turn_budget.py", *words])
+    monkeypatch.setattr(turn_budget, "run_cells", lambda *args: None)
+    with pytest.raises(SystemExit, match=r"1 of 1 cells have no result"):
+        turn_budget.main()

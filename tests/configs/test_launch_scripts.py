@@ -61,6 +61,18 @@ def test_servers_are_ended_with_the_training_and_its_status_is_passed_on(run, tm
     assert not Path(f"/proc/{pid}").exists()
 
 
+@pytest.mark.parametrize(("name", "status"), [("TERM", 143), ("USR1", 138)])
+def test_bug_834_a_signal_while_servers_start_ends_them_and_begins_no_training(name, status, run, tmp_path):
+    hero_pl = "case $1 in serve-command) echo '# http://localhost:8000: new weights'; echo vllm serve 8000 ;; esac"
+    pid, sent = tmp_path / "pid", tmp_path / "sent"
+    vllm = f"echo $$ > {pid}; exec /bin/sleep 300"
+    curl = f"[ -s {pid} ] || exit 7; [ -e {sent} ] && exit 0; touch {sent}; kill -{name} $PPID; exit 7"
+    ended, notes = run("with_servers.sh", "4", hero_pl=hero_pl, vllm=vllm, curl=curl, sleep="/bin/sleep 0.01")
+    assert ended == status
+    assert not [line for line in notes if "fit" in line]
+    assert not Path(f"/proc/{pid.read_text(encoding='utf-8').strip()}").exists()
+
+
 def test_a_server_that_ends_before_it_answers_ends_the_script(run, tmp_path):
     hero_pl = "echo '# http://localhost:8000: new weights'; echo vllm serve 8000"
     ended, notes = run("with_servers.sh", "4", "--config", "a.yaml", hero_pl=hero_pl, vllm="exit 1", curl="exit 7")

@@ -218,7 +218,7 @@ def judge(desk: Desk, call: Call | None, observation: str) -> tuple[str, Call | 
         observation: The observation after it.
     """
     right = desk.right()
-    if call == right:
+    if call is not None and _decisive(call) == _decisive(right):
         return f"right: {short(call)}", None
     return f"{_fault(desk, call, right, observation)}: {short(call)}", right
 
@@ -239,6 +239,18 @@ def short(call: Call | None) -> str:
         return f"return {named} to {arguments.get('payment_method_id')}"
     known = {"get_order_details": "read order", "get_user_details": "read user", TRANSFER["name"]: "transfer"}
     return known.get(name, "find user" if name.startswith("find_user_id") else "other tool")
+
+
+def _decisive(call: Call) -> Call:
+    """A call without what its tool does not look at: capitals in names and addresses, and the words of a summary."""
+    name, arguments = call["name"], dict(call["arguments"])
+    folded = {"find_user_id_by_email": ("email",), "find_user_id_by_name_zip": ("first_name", "last_name")}
+    for key in folded.get(name, ()):
+        if isinstance(arguments.get(key), str):
+            arguments[key] = arguments[key].lower()
+    if name == TRANSFER["name"] and isinstance(arguments.get("summary"), str):
+        arguments["summary"] = ""
+    return {"name": name, "arguments": arguments}
 
 
 def _fault(desk: Desk, call: Call | None, right: Call, observation: str) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
+from hero_envs.webshop.actions import parse
 from hero_pl.runs.records import is_error
 
 _REQUEST = re.compile(r"buy an? (\w+) (\w+) with color: (\w+), and size: (\w+)")
@@ -107,13 +108,24 @@ def call(slot: Slot, value: str) -> dict[str, Any]:
     return {"name": "click", "arguments": {"element": value}}
 
 
-def judge(request: Request, page_text: str, taken: str, answer: str) -> Verdict:
-    """Judge one action by the page before it and the reply after it."""
+def judge(request: Request, page_text: str, taken: str, answer: str, text: str = "") -> Verdict:
+    """Judge one action, in any form that the shop accepts, by the page before it and the reply after it.
+
+    Args:
+        request: What the customer wants.
+        page_text: The page before the action.
+        taken: The action sent to the shop; empty if the reply could not be parsed.
+        answer: The observation that followed.
+        text: The reply of the policy, which the verdict names where nothing was sent.
+
+    Returns:
+        The verdict, with the value as the shop reads it (in lower case).
+    """
     slot, right = decision(request, Page.read(page_text))
-    match = re.fullmatch(r"(?:search|click)\[(.*)\]", taken.strip())
-    value = match.group(1) if match else (taken.strip() or "nothing")
+    name, read, _ = parse(taken)
+    value = read if read and name in ("search", "click") else (taken or text).strip() or "nothing"
     kind: Kind = "wrong"
-    if taken.strip() == action(slot, right):
+    if (name, read) == parse(action(slot, right))[:2]:
         kind = "right"
     elif is_error(answer):
         kind = "invalid"
@@ -151,7 +163,7 @@ class Shopper:
 
     def judge(self, action: str, text: str, reply: str) -> tuple[str, Mapping[str, Any] | None]:
         """The diagnosis of a turn, and the correct step if the turn took another one."""
-        verdict = judge(self.request, self.page, action or text, reply)
+        verdict = judge(self.request, self.page, action, reply, text)
         return verdict.text, None if verdict.kind == "right" else call(verdict.slot, verdict.right)
 
     def after(self, action: str, reply: str) -> Shopper:

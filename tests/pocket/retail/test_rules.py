@@ -97,6 +97,16 @@ def test_asking_for_what_the_status_forbids_is_named_so():
     assert judge(desk, say("cancel #1? (yes/no)"), "Yes.") == ("not allowed: ask", TRANSFER)
 
 
+def test_bug_833_what_a_tool_does_not_look_at_makes_no_call_wrong():
+    loud = tool("find_user_id_by_name_zip", first_name="ADA", last_name="moss", zip="zip1")
+    assert judge(play(CANCEL.replace("email is mail@1", "zip code is zip1")), loud, "user1")[1] is None
+    assert judge(play(CANCEL), tool("find_user_id_by_email", email="Mail@1"), "user1")[1] is None
+    refused = tool("transfer_to_human_agents", summary="The order was delivered.")
+    assert judge(play(CANCEL, FOUND, (READ, ORDER)), refused, "Transfer successful") == ("right: transfer", None)
+    other = tool("find_user_id_by_name_zip", first_name="Ada", last_name="Moss", zip="ZIP1")
+    assert judge(play(RETURN.format("original")), other, "Error: user not found")[1] == FIND
+
+
 @pytest.mark.parametrize("arguments", [{"item_ids": 5}, {"item_ids": "Mug"}, {}, {"order_id": ["#1"]}])
 def test_malformed_arguments_of_a_model_are_judged_and_not_raised(arguments):
     desk = play(RETURN.format("gift_card"), *READY)

@@ -67,6 +67,19 @@ def test_a_verdict_names_kind_and_value_and_knows_what_was_right(page, taken, an
     assert (verdict.text, verdict.right) == (text, right)
 
 
+@pytest.mark.parametrize(
+    "wrote",
+    ["click[BUY now]", "click[buy now] please", '{"name": "click", "arguments": {"element": "Buy now"}}'],
+)
+def test_bug_833_the_right_action_is_right_in_every_form_that_the_shop_accepts(wrote):
+    shopper = Shopper(REQUEST, BUY)
+    assert shopper.judge(wrote, wrote, "done") == ("right: buy now", None)
+    unread = "Your reply could not be read as an action: it is no tool call"
+    assert shopper.judge("", wrote, unread) == (f"wasted: {wrote}", shopper.right())
+    wrong = wrote.replace("now", "later")
+    assert shopper.judge(wrong, wrong, f"error: {BUY}") == ("invalid: buy later", shopper.right())
+
+
 def test_a_reply_that_could_not_be_read_leaves_the_page():
     shopper = Shopper.open(FIND)
     assert shopper.after("", "Your reply could not be read as an action: it is empty").page == FIND
