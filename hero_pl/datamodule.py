@@ -14,8 +14,8 @@ import torch
 from hero_pl.chat.dialect import Dialect
 from hero_pl.errors import ConfigError, PolicyError
 from hero_pl.policy.base import Policy
-from hero_pl.policy.sampling import Sampling
-from hero_pl.rollout.ahead import PlayAhead
+from hero_pl.policy.sampling import Sampling, in_process
+from hero_pl.rollout.ahead import AT_END_S, PlayAhead
 from hero_pl.rollout.collect import Collector, pool_of
 from hero_pl.rollout.demonstrations import Demonstrations
 from hero_pl.rollout.environments import check_arguments, check_id, share_of
@@ -136,7 +136,7 @@ class RolloutDataModule(lightning.LightningDataModule):
 
     def teardown(self, stage: str) -> None:
         """Close the environments; they are created again at their next use."""
-        self.next.drop()
+        self.next.drop(AT_END_S)
         self._pool.close()
 
     def on_exception(self, exception: BaseException) -> None:
@@ -239,7 +239,7 @@ class RolloutDataModule(lightning.LightningDataModule):
         """
         objective: Any = self.trainer.lightning_module.objective if self.trainer else None
         try:
-            with self.precision(), policy.sampler.keeping(objective.continues if objective else 0):
+            with self.precision(policy.sampler), policy.sampler.keeping(objective.continues if objective else 0):
                 return self.collector("train").collect(specs, policy, self.sampling, on_episode)
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise PolicyError(
@@ -340,7 +340,7 @@ class RolloutDataModule(lightning.LightningDataModule):
         (rank, world), collector = self._place(), self.collector(stage)
         own = specs[rank::world]
         count = self._counter("evaluating", len(own), on_episode)
-        with self.precision(), policy.gathered():
+        with self.precision(policy.sampler), policy.gathered():
             _, shares = over_ranks(
                 collector.health,
                 lambda: collector.collect(own, policy, sampling or self.eval_sampling, count),
@@ -348,10 +348,10 @@ class RolloutDataModule(lightning.LightningDataModule):
             )
         return [shares[i % len(shares)][i // len(shares)] for i in range(len(specs))]
 
-    def precision(self) -> AbstractContextManager[None]:
-        """``trainer.precision``, which Lightning sets for steps only; actions are sampled as they are scored."""
-        trainer = self.trainer or self.trainer_of_command
-        return trainer.precision_plugin.forward_context() if trainer else nullcontext()
+    def precision(self, sampler: object = None) -> AbstractContextManager[None]:
+        """``trainer.precision``, which Lightning sets for steps only; no change for a sampler without the network."""
+        trainer = self.trainer or self.trainer_of_command  # it changes the default type of other threads, too
+        return trainer.precision_plugin.forward_context() if trainer and in_process(sampler) else nullcontext()
 
     def demonstrate(self, dialect: Dialect, episodes: int) -> list[Trajectory]:
         """Demonstrations of the first training tasks.

@@ -13,7 +13,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from hero_pl.callbacks.run_folder import run_folder, share_folder
+from hero_pl.callbacks.run_folder import resumed_folder, run_folder, share_folder
+from hero_pl.callbacks.spent import with_spent
 from hero_pl.callbacks.stored_weights import check_weights, frozen_names
 from hero_pl.errors import ConfigError, PolicyError
 from hero_pl.evaluation.rollout import rollout_metrics
@@ -165,18 +166,19 @@ class HeroModule(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def on_fit_start(self) -> None:
-        """Pass the weights, after a checkpoint is loaded, to the sampler."""
-        self.policy.sampler.sync(self.policy)
+        """Let the sampler get the weights before the first episode; FSDP2 loads a checkpoint only after this."""
+        self.policy.unsent = True
 
     def on_validation_start(self) -> None:
         """The same for an evaluation without training."""
         if self.trainer.state.fn != TrainerFn.FITTING:
-            self.policy.sampler.sync(self.policy)
+            self.policy.unsent = True
 
     on_test_start = on_predict_start = on_fit_start
 
     def on_train_start(self) -> None:
         """Set training mode; create the frozen copies, unless a checkpoint contained them, and drop those of no use."""
+        self.policy.send_weights()  # a part may review or measure with them before anything is played
         self.policy.train()
         apply_settings(self.lr_schedulers(), self.optimization.make(self.policy), self.optimization.rate)
         data = getattr(self.trainer, "datamodule", None)
@@ -387,7 +389,7 @@ class HeroModule(lightning.LightningModule):
         self.idle.load_state_dict(state.get("idle", {}))
         self.broken_steps = int(state.get("broken_steps", 0))
         self.turns, self.policy.version = int(state["turns"]), int(state["version"])
-        self.objective.load_state_dict(own(state["objective"]))
+        self.objective.load_state_dict(with_spent(own(state["objective"]), resumed_folder(self.trainer)))
         self.policy.load_copies(state["copies"])
 
     def roll_back(self, checkpoint: dict[str, Any]) -> None:

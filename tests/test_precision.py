@@ -9,6 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from hero_pl.batch import tokenize
 from hero_pl.objectives.policy_gradient import PolicyGradient
 from hero_pl.objectives.self_distillation import SelfDistillation
+from hero_pl.policy.sampler import CachedSampler
 from hero_pl.policy.sampling import Sampling
 from hero_pl.reflection.self_reflector import SelfReflector
 from hero_pl.rollout.limits import Limits
@@ -102,6 +103,23 @@ def test_what_was_cast_without_gradients_is_not_used_by_the_student(tiny_policy)
             policy.score(rows_of(8))
         policy.score(rows_of(8)).float().sum().backward()
     assert all(w.grad is not None and w.grad.abs().max() > 0 for w in policy.parameters())
+
+
+def test_bug_847_playing_elsewhere_does_not_change_the_default_type_of_the_process(tiny_module, tiny_data, fit) -> None:
+    types = set()
+
+    class Elsewhere(CachedSampler):
+        in_process = False
+
+        def open(self, *args, **kwargs):
+            types.add(torch.get_default_dtype())
+            return super().open(*args, **kwargs)
+
+    module, data = tiny_module(), tiny_data()
+    module.policy.sampler = Elsewhere()
+    fit(module, data, 1, precision="bf16-true")
+    data.evaluate(module.policy, "test", 1)
+    assert types == {torch.float32}
 
 
 def test_counts_and_advantages_do_not_depend_on_the_precision(tiny_module, tiny_data, fit, monkeypatch) -> None:

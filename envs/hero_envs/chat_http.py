@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
 MAX_BYTES = 4 * 2**20
-"""Maximum size of an answer in bytes; a longer one is not read completely and counts as a failure."""
+"""Maximum size of an answer in bytes by default; a longer one is not read completely and counts as a failure."""
 MAX_WAIT_S = 86_400.0
 """Upper limit of the pause that a server can ask for, in seconds."""
 MAX_TOKENS = 10**9
@@ -57,6 +57,10 @@ class ChatFailure(Exception):
         self.wait_s = wait_s
         self.paid = paid
         self.status = status
+
+
+class AnswerTooLong(ChatFailure):
+    """An answer has more bytes than it may have."""
 
 
 class ChatRefusal(Exception):
@@ -137,13 +141,16 @@ class JsonServer:
         if host not in _LOCAL:
             self._opener.add_handler(urllib.request.ProxyHandler())
 
-    def exchange(self, path: str, body: Mapping[str, Any] | None = None, calls: Calls | None = None) -> bytes:
+    def exchange(
+        self, path: str, body: Mapping[str, Any] | None = None, calls: Calls | None = None, max_bytes: int | None = None
+    ) -> bytes:
         """Send one request and wait for its answer.
 
         Args:
             path: Path of the route.
             body: The request, for POST; without one it is a GET. Lone surrogates in it are sent as U+FFFD.
             calls: Lets another thread end it.
+            max_bytes: Maximum size of the answer; default: ``MAX_BYTES``.
 
         Returns:
             The answer, as it came.
@@ -156,13 +163,13 @@ class JsonServer:
         method = "GET" if data is None else "POST"
         request = _Request(f"{self._base}{path}", data, self._headers, method=method)
         request.calls = calls or Calls()
-        answered = False
+        answered, most = False, max_bytes or MAX_BYTES
         try:
             with self._opener.open(request, timeout=self._timeout_s) as response:
                 status = response.status
                 answered = 200 <= status < 300
                 pause = response.headers.get("Retry-After")
-                content: bytes = response.read(MAX_BYTES + 1)
+                content: bytes = response.read(most + 1)
         except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: an invalid host name
             raise ChatFailure(self._reason(error), paid=answered) from None
         if status in TRANSIENT:
@@ -170,8 +177,8 @@ class JsonServer:
             raise ChatFailure(f"status {status}{details}", retry_after_s(pause, time.time()), status=status)
         if not answered:
             raise ChatRefusal(status, without_key(content.decode("utf-8", "replace"), self._key))
-        if len(content) > MAX_BYTES:
-            raise ChatFailure(f"an answer of more than {MAX_BYTES} bytes", paid=True)
+        if len(content) > most:
+            raise AnswerTooLong(f"an answer of more than {most} bytes", paid=True)
         return content
 
     def _shown(self, content: bytes) -> str:

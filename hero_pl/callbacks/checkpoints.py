@@ -106,6 +106,17 @@ def read_settings(path: Path) -> dict[str, Any]:
     return settings
 
 
+def read_progress(path: Path) -> tuple[int, int]:
+    """Optimizer steps and training turns of a checkpoint, read as in :func:`read_settings`.
+
+    Raises:
+        HeroError: As :meth:`AtomicCheckpointIO.load_checkpoint`, but neither seal nor checksum is verified here.
+    """
+    with _explained(path):
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    return int(state.get("global_step", 0)), int(state.get("hero", {}).get("turns", 0))
+
+
 def checksum(path: Path) -> str:
     """SHA-256 that the seal of a checkpoint names, not compared with its bytes; empty without a file or a seal."""
     try:

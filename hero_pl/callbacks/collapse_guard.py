@@ -22,6 +22,7 @@ from hero_pl.callbacks.held_out import HeldOut
 from hero_pl.callbacks.run_checkpoint import RunCheckpoint
 from hero_pl.callbacks.run_folder import run_folder
 from hero_pl.errors import ConfigError
+from hero_pl.rollout.ahead import PlayAhead
 from hero_pl.runs.jsonl import append_lines
 
 Action = Literal["off", "warn", "stop", "rollback"]
@@ -231,6 +232,9 @@ class CollapseGuard(lightning.Callback):
             ):
                 group["lr"] = rate
         module.roll_back(state)
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        if isinstance(getattr(data, "next", None), PlayAhead):  # the collapsed weights have played it
+            data.next.forget(data.collector("train").health)
         for watch in self.watches.values():
             watch.forget_recent()
         self.rollbacks += 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import json
 import time
 import warnings
@@ -23,12 +22,12 @@ from hero_pl.policy.sampling import Sampling
 from hero_pl.rollout.collect import Collector
 from hero_pl.rollout.environments import ABOUT_SCORE, contents
 from hero_pl.runs.evaluations import EVAL_FILE
-from hero_pl.runs.jsonl import append_lines
+from hero_pl.runs.jsonl import append_lines, finite
 from hero_pl.runs.records import RECORDS_FILE, Record, append_records, evaluable, records_path, succeeded
 from hero_pl.types import Trajectory
 
-MOST_COMPARED, COMPARED_S = 200, 2.0
-"""Maximum number of tasks of a split that are compared with others, and of seconds that this takes."""
+MOST_COMPARED = 100
+"""Maximum number of tasks of a split that are compared with others; a limit in seconds would depend on the machine."""
 
 
 class HeldOut(lightning.Callback):
@@ -67,6 +66,8 @@ class HeldOut(lightning.Callback):
         """Results by the number of training turns, as text."""
         self.checked_turns: int | None = None
         """Training turns when all evaluations that were due had been done; ``None`` before training."""
+        self._latest: tuple[int, dict[str, Any], list[Trajectory]] | None = None
+        """Training turns, metrics and episodes of the latest evaluation."""
         self.elapsed_s = 0.0
         self.cpu_s = 0.0
         """CPU time of training in seconds, without evaluations (which ``elapsed_s`` includes)."""
@@ -143,8 +144,9 @@ class HeldOut(lightning.Callback):
         if not self.episodes:
             return
         folder = run_folder(trainer)  # the evaluation below is a collective: every rank has to run it
-        if not any(result["turns_used"] == module.turns for result in self.results.values()):
-            self._evaluate(trainer, module, _last_mark(trainer, int(module.turns)))
+        mark = _last_mark(trainer, int(module.turns))
+        if str(mark) not in self.results:
+            self._evaluate(trainer, module, mark)
         if not trainer.is_global_zero:
             return
         shown = {"before": self.results["0"]} if "0" in self.results else {}
@@ -159,7 +161,7 @@ class HeldOut(lightning.Callback):
             "curve": self.results,
         }
         if folder is not None:
-            (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+            (folder / "summary.json").write_text(json.dumps(finite(summary), indent=2) + "\n", encoding="utf-8")
         try:
             _print(summary)
             if (
@@ -171,12 +173,26 @@ class HeldOut(lightning.Callback):
             warnings.warn(f"The report failed ({type(error).__name__}: {error}); the run is saved.", stacklevel=2)
 
     def _evaluate(self, trainer: lightning.Trainer, module: Any, mark: int) -> None:
-        self.cpu_s += time.process_time() - self._cpu_mark
+        """Evaluate; the episodes of a mark count for another one that the same batch has reached."""
+        turns, folder = int(module.turns), run_folder(trainer)
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        result, played = self.measure(data, module.policy)
+        fresh = self._latest is None or self._latest[0] != turns
+        if self._latest is None or fresh:
+            self.cpu_s += time.process_time() - self._cpu_mark
+            self._latest = turns, *self.measure(data, module.policy)
+        _, result, played = self._latest
+        self.results[str(mark)] = {**result, "turns_used": turns, "train_cpu_s": round(self.cpu_s, 2)}
+        if folder is not None and trainer.is_global_zero:
+            self.write(folder, data.seed, mark, played)
+        if fresh:
+            self._report(trainer, module, result, played)
+            self._cpu_mark = time.process_time()
+
+    def _report(
+        self, trainer: lightning.Trainer, module: Any, result: dict[str, Any], played: list[Trajectory]
+    ) -> None:
+        """Print and log one evaluation, and keep its first episodes."""
         values = {f"test/{name}": value for name, value in logged(result).items()}
-        result |= {"turns_used": int(module.turns), "train_cpu_s": round(self.cpu_s, 2)}
-        self.results[str(mark)] = result
         if trainer.progress_bar_callback is not None and trainer.is_global_zero:
             low, high = result["success_ci"]
             trainer.progress_bar_callback.print(
@@ -187,12 +203,10 @@ class HeldOut(lightning.Callback):
         if trainer.logger is not None:
             trainer.logger.log_metrics({**values, "train/turns": float(module.turns)}, step=trainer.global_step)
         if folder is not None and trainer.is_global_zero:
-            self.write(folder, data.seed, mark, played)
             append_records(
                 folder / RECORDS_FILE,
                 (Record(self.stage, trainer.global_step, t) for t in played[: self.logged_episodes]),
             )
-        self._cpu_mark = time.process_time()
 
     def measure(self, data: Any, policy: Policy) -> tuple[dict[str, Any], list[Trajectory]]:
         """Play the held-out episodes with a loaded policy; return the metrics and the sampled episodes."""
@@ -280,9 +294,7 @@ def _print(summary: dict[str, Any]) -> None:
 
 def _contents(collector: Collector, most: int = MOST_COMPARED) -> list[str]:
     """Contents of the first tasks; empty for an environment that does not tell them."""
-    end = time.monotonic() + COMPARED_S
-    told = contents(collector.env, collector.task_ids[: min(most, MOST_COMPARED)])
-    return list(itertools.takewhile(lambda _: time.monotonic() < end, told))
+    return list(contents(collector.env, collector.task_ids[: min(most, MOST_COMPARED)]))
 
 
 def _last_mark(trainer: lightning.Trainer, turns: int) -> int:

@@ -12,10 +12,12 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from hero_pl.callbacks.checkpoints import discard_later
+from hero_pl.callbacks.checkpoints import discard_later, read_progress
 from hero_pl.callbacks.children import AGREED_S, ALONE_S, end, take_over
 from hero_pl.callbacks.interrupts import Interrupted, Interrupts
-from hero_pl.callbacks.run_folder import cut_back, run_folder, sizes
+from hero_pl.callbacks.run_folder import cut_back, resumed_folder, run_folder, sizes
+from hero_pl.callbacks.spent import note_spent
+from hero_pl.callbacks.turn_budget import TurnBudget
 from hero_pl.errors import ConfigError, HeroError
 
 
@@ -41,6 +43,8 @@ class RunCheckpoint(lightning.Callback):
         self.every_n_steps, self.every_minutes, self.keep = every_n_steps, every_minutes, keep
         self.settings: dict[str, Any] = {}
         """Configuration of the run, saved in its checkpoints; set by the command line."""
+        self.starts_from: Path | None = None
+        """Checkpoint that a new run starts from; set by the command line."""
         self.newest: Path | None = None
         """Path of the last saved checkpoint."""
         self._interrupts = Interrupts()
@@ -61,7 +65,13 @@ class RunCheckpoint(lightning.Callback):
     # -- around training ---------------------------------------------------------------------------------------
 
     def setup(self, trainer: lightning.Trainer, module: Any, stage: str) -> None:
-        """Listen to what the callbacks after this one have done."""
+        """Listen to what the callbacks after this one have done.
+
+        Raises:
+            ConfigError: A new run from a checkpoint would train nothing.
+        """
+        if stage == "fit" and self.starts_from is not None and trainer.is_global_zero:  # before a model is loaded
+            _check_limits(trainer, self.starts_from, *read_progress(self.starts_from))
         self._end, self._unreported, self._lifted = "", None, None
         if not any(isinstance(one, _AfterOthers) for one in trainer.callbacks):  # type: ignore[attr-defined]
             trainer.callbacks.append(_AfterOthers(self))  # type: ignore[attr-defined]
@@ -98,6 +108,7 @@ class RunCheckpoint(lightning.Callback):
         """Record the completed step; save it if due, and stop if a signal was received."""
         self._interrupts.held = True
         self._take(trainer)
+        self._note_spent(trainer, module)
         self._applying = False
         steps = max(now - saved for now, saved in zip(_position(trainer), self._saved, strict=True))
         late = bool(self.every_minutes) and time.monotonic() - self._saved_at >= 60.0 * self.every_minutes
@@ -140,6 +151,11 @@ class RunCheckpoint(lightning.Callback):
         why = exception.name if isinstance(exception, Interrupted) else type(exception).__name__
         taken = self._taken
         savable = taken is not None and not self._applying and _whole_on_each_rank(trainer)
+        if taken is not None:  # else the counts of a resumed run may not be loaded yet
+            try:
+                self._note_spent(trainer, module)
+            except HeroError as error:
+                rank_zero_info(str(error))
         if taken is not None and savable and (self.newest is None or taken != self._saved):
             try:
                 self._save(trainer, f"step={taken[0]}.ckpt", together=False)
@@ -168,9 +184,16 @@ class RunCheckpoint(lightning.Callback):
         checkpoint["run"] = {"settings": self.settings, "files": files, "row": row, "reported": reported}
 
     def on_load_checkpoint(self, trainer: lightning.Trainer, module: Any, checkpoint: dict[str, Any]) -> None:
-        """If a run is resumed in its own folder, remove what its files got after it; set later checkpoints aside."""
-        folder, path = run_folder(trainer), Path(str(trainer.ckpt_path)).resolve()
-        if trainer.state.fn != "fit" or folder is None or folder.resolve() not in path.parents:
+        """If a run is resumed in its own folder, remove what its files got after it; set later checkpoints aside.
+
+        Raises:
+            ConfigError: A new run would train nothing.
+        """
+        if trainer.state.fn != "fit" or run_folder(trainer) is None:
+            return
+        folder, path = resumed_folder(trainer), Path(str(trainer.ckpt_path)).resolve()
+        if folder is None:
+            _check_limits(trainer, path, int(checkpoint["global_step"]), int(checkpoint["hero"]["turns"]))
             return
         made = f"it has made its {trainer.max_steps} steps (trainer.max_steps)"
         over = 0 < trainer.max_steps <= int(checkpoint["global_step"])
@@ -239,6 +262,11 @@ class RunCheckpoint(lightning.Callback):
             for old in saved[: -self.keep]:
                 old.unlink(missing_ok=True)
 
+    def _note_spent(self, trainer: lightning.Trainer, module: Any) -> None:
+        folder = run_folder(trainer)
+        if trainer.is_global_zero and folder is not None:
+            note_spent(folder, module.objective.state_dict())
+
     def _folder(self, trainer: lightning.Trainer) -> Path:
         return (run_folder(trainer) or Path(trainer.default_root_dir)) / "checkpoints"
 
@@ -256,6 +284,29 @@ class _AfterOthers(lightning.Callback):
     def on_train_end(self, trainer: lightning.Trainer, module: Any) -> None:
         """Every callback has reported."""
         self.keeper.after_report(trainer)
+
+
+def _check_limits(trainer: lightning.Trainer, path: Path, steps: int, turns: int) -> None:
+    """Refuse a new run whose limits its checkpoint has reached.
+
+    Args:
+        trainer: Trainer of the run.
+        path: The checkpoint.
+        steps: Its optimizer steps.
+        turns: Its training turns.
+
+    Raises:
+        ConfigError: Nothing would be trained; the message has the limit and what the checkpoint has.
+    """
+    budgets = [one.max_turns for one in trainer.callbacks if isinstance(one, TurnBudget)]  # type: ignore[attr-defined]
+    limits = [("trainer.max_steps", trainer.max_steps, steps, "optimizer steps")]
+    limits += [("turn_budget.max_turns", most, turns, "training turns") for most in budgets]
+    for name, most, made, what in limits:
+        if 0 < most <= made:
+            raise ConfigError(
+                f"{name}={most}: the checkpoint {path} has {made} {what}, which count for the new run, so it would "
+                f"train nothing. Set {name} higher, or continue the run of the checkpoint with --resume {path}."
+            )
 
 
 def _position(trainer: Any) -> tuple[int, int]:

@@ -38,6 +38,12 @@ def run_folder(trainer: lightning.Trainer) -> Path | None:
     return folder
 
 
+def resumed_folder(trainer: lightning.Trainer) -> Path | None:
+    """Folder of the run, if it is resumed from one of its own checkpoints; ``None`` for a new run."""
+    folder, path = run_folder(trainer), Path(str(trainer.ckpt_path)).resolve()
+    return folder if folder is not None and folder.resolve() in path.parents else None
+
+
 def share_folder(trainer: lightning.Trainer) -> None:
     """Give every process the folder of the first one; all processes call this together, before a file is written.
 

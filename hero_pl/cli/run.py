@@ -118,6 +118,8 @@ def _resume(cli: Any, config: Any, logger: RunLogger, callbacks: list[lightning.
         cli.datamodule.accept_changes = config.resume_changed
         if point is None:
             rank_zero_info(f"Starting a new run in {logger.log_dir} from {checkpoint}")
+            if keeper is not None:
+                keeper.starts_from = Path(checkpoint)
         for line in compare_settings(read_settings(Path(checkpoint)), settings, config.resume_changed):
             rank_zero_info(f"Changed since the checkpoint: {line}")
     logger.check()  # from here on the folder is locked, and another run in it is refused

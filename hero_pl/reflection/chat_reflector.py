@@ -112,7 +112,7 @@ class ChatReflector(Reflector):
         self.max_reply_chars = max_reply_chars
         self.concurrency = concurrency
         self._spent_by_all = 0
-        """Tokens that all processes have used, after the latest batch."""
+        """Tokens that all processes have used."""
 
     def reflect(self, trajectories: Sequence[Trajectory], policy: Policy | None) -> list[Reflection]:
         """Send the requests of all trajectories and windows in parallel; the policy is not used.
@@ -126,7 +126,7 @@ class ChatReflector(Reflector):
         """
         self.endpoint.share(processes())
         plan = partial(requests, max_size=self.max_request_chars, max_reply_chars=self.max_reply_chars)
-        pool = ThreadPoolExecutor(max_workers=self.concurrency)
+        before, pool = self.endpoint.spent_tokens, ThreadPoolExecutor(max_workers=self.concurrency)
         try:
             reflections = self.review.run(trajectories, plan, lambda asked: list(pool.map(self._answer, asked)))
         except BaseException:  # also after a signal, do not wait for answers
@@ -135,6 +135,8 @@ class ChatReflector(Reflector):
             raise
         finally:
             pool.shutdown()
+            # after an error the other processes cannot be asked: each is taken to have spent as much as this one
+            self._spent_by_all += (self.endpoint.spent_tokens - before) * processes()
         self._spent_by_all = summed(self.endpoint.spent_tokens)
         return reflections
 

@@ -16,14 +16,13 @@ from torch import Tensor
 from hero_pl.errors import ConfigError
 from hero_pl.policy.sampling import Constraint
 from hero_pl.reflection.context import tool_name
+from hero_pl.reflection.tool_schema import bounded, text
 
 if TYPE_CHECKING:
     from hero_pl.policy.base import Policy
     from hero_pl.types import Trajectory
 
 _BRACKETS = re.compile(r"\s*(\w+)\[.*\]\s*\Z", re.DOTALL)
-MOST_ITEMS = 8
-"""Maximum number of entries of a list in a corrected action, so that every answer ends."""
 
 
 def review_schema(trajectory: Trajectory, window: tuple[int, int], max_chars: int) -> dict[str, Any]:
@@ -34,17 +33,23 @@ def review_schema(trajectory: Trajectory, window: tuple[int, int], max_chars: in
             that the episode has used.
         window: First and last turn.
         max_chars: Maximum length of every text in the answer.
+
+    Raises:
+        ConfigError: The parameters of a tool contain themselves, or refer to what they do not contain.
     """
     functions = [tool.get("function", tool) for tool in trajectory.tools]
     calls = [
-        _object(name={"const": function["name"]}, arguments=_bounded(function.get("parameters") or {}, max_chars))
+        _object(
+            name={"const": function["name"]},
+            arguments=bounded(function["name"], {"type": "object", **(function.get("parameters") or {})}, max_chars),
+        )
         for function in functions
     ]
     if not calls and (names := text_actions(trajectory)):
         inside = f'[^\\x00-\\x1f\\x7f"\\\\\\]]{{1,{max_chars}}}'
         calls = [{"type": "string", "pattern": f"^({'|'.join(names)})\\[{inside}\\]$"}]
     turn = _object(
-        diagnosis=_text(max_chars),
+        diagnosis=text(max_chars),
         confidence={"enum": ["low", "medium", "high"]},
         next_action_target={"anyOf": [{"type": "null"}, *calls]},
     )
@@ -80,26 +85,6 @@ def text_actions(trajectory: Trajectory) -> list[str]:
 
 def _object(**properties: Any) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
-
-
-def _text(max_chars: int) -> dict[str, Any]:
-    """A text on one line, without control characters and characters that JSON has to escape."""
-    return {"type": "string", "pattern": f'^[^\\x00-\\x1f\\x7f"\\\\]{{1,{max_chars}}}$'}
-
-
-def _bounded(schema: Mapping[str, Any], max_chars: int) -> dict[str, Any]:
-    """A tool's parameters with limits on every text and list, and without additional properties."""
-    rule = {key: value for key, value in schema.items() if key not in ("description", "default", "examples", "title")}
-    if rule.get("type") == "string" and "enum" not in rule:
-        rule |= _text(max_chars)
-    if rule.get("type") == "array":
-        rule["maxItems"] = MOST_ITEMS
-        rule["items"] = _bounded(rule.get("items") or {"type": "string"}, max_chars)
-    if rule.get("type") == "object" or "properties" in rule:
-        inside = rule.get("properties") or {}
-        rule |= {"type": "object", "additionalProperties": False}
-        rule["properties"] = {key: _bounded(value, max_chars) for key, value in inside.items()}
-    return rule
 
 
 def grammar_package() -> Any:
@@ -145,11 +130,20 @@ class ReviewGrammar:
 
         Args:
             form: A JSON schema, or a grammar.
+
+        Raises:
+            ConfigError: xgrammar does not support the schema, which has the parameters of tools.
         """
         if isinstance(form, str):
             compiled = self._compiler.compile_grammar(form)  # both are cached by xgrammar
         else:
-            compiled = self._compiler.compile_json_schema(json.dumps(form), any_whitespace=False)
+            try:
+                compiled = self._compiler.compile_json_schema(json.dumps(form), any_whitespace=False)
+            except RuntimeError as error:
+                raise ConfigError(
+                    f"constrained: true: xgrammar does not support the parameters of a tool: {error}. Set the "
+                    "reflector's constrained: false with on_invalid: retry, or simplify them."
+                ) from error
         return _Follows(self._xgrammar, compiled, self.vocabulary)
 
 

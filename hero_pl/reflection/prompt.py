@@ -38,7 +38,7 @@ _EXPLANATIONS = {
     "no_lines": "no line begins with turn1:, turn2: and so on",
     "truncated_output": "the object was not finished; write shorter diagnoses",
     "cut_line": "the last line was not finished; write shorter ones",
-    "ambiguous_indexing": "turn keys must start at turn1, not at turn0",
+    "ambiguous_indexing": "turn keys must be the turn numbers of the request; the first turn of an episode is turn1",
     "no_turn_in_range": "none of the turn keys belongs to this episode",
     "missing_turn": "the entry is missing",
     "empty_diagnosis": "the diagnosis is missing or empty",

@@ -12,6 +12,8 @@ from hero_pl.policy.sampling import Sampler, in_process
 from hero_pl.rollout.health import Health
 from hero_pl.types import Trajectory
 
+AT_END_S = 10.0
+"""Longest wait, in seconds, for episodes that are not needed because the run ends."""
 Play = Callable[[Callable[[Trajectory], None]], list[Trajectory]]
 """Plays episodes to their end, calling its argument with each one that has ended."""
 
@@ -100,9 +102,24 @@ class PlayAhead:
             raise self._error
         return self._played
 
-    def drop(self) -> None:
-        """Wait until the next episode of the batch has ended, then play no more of it."""
+    def drop(self, limit_s: float | None = None) -> None:
+        """Wait until the next episode of the batch has ended, then play no more of it.
+
+        Args:
+            limit_s: Longest wait in seconds, for the end of a run; ``None`` for no limit.
+        """
         self._dropped.set()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(limit_s)
         self._thread = self.health = None
+
+    def forget(self, health: Health) -> None:
+        """Drop the batch as if none of it had been played.
+
+        Args:
+            health: Of the environments, which gets its state before the batch.
+        """
+        before = self.health
+        self.drop()
+        if before is not None:
+            health.load_state_dict(before)

@@ -11,11 +11,12 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, TypeVar
 
 from hero_pl.errors import EnvError, HeroError
 from hero_pl.rollout import environments
@@ -26,6 +27,7 @@ from hero_pl.types import StopReason
 START_S = 300.0
 """Maximum number of seconds to create an environment, or to start a worker process."""
 UNMADE = f"the environment was not created within {START_S:g} s"
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +120,7 @@ def create(recipe: Recipe) -> environments.Env | Fault:
         ConfigError: No environment of this recipe can be created.
     """
     try:
-        with _alarm(START_S):
-            return recipe.make()
+        return _within(START_S, recipe.make)
     except EnvError as error:
         return Fault(StopReason.ENV_ERROR, str(error))
     except _LateError:
@@ -128,8 +129,8 @@ def create(recipe: Recipe) -> environments.Env | Fault:
 
 def close_quietly(env: environments.Env, limits: Limits) -> None:
     """Close an environment; an error there, or a close that takes too long, has no effect on the run."""
-    with suppress(Exception, _LateError), _alarm(limits.step_timeout_s):
-        env.close()
+    with suppress(Exception, _LateError):
+        _within(limits.step_timeout_s, env.close)
 
 
 def answer(env: environments.Env, call: Reset | Step, limits: Limits) -> Answer | Fault:
@@ -158,7 +159,10 @@ def late(call: Reset | Step, limits: Limits) -> Fault:
 
 
 class LocalPool(EnvPool):
-    """Environments in this process, stepped in the main thread or in ``limits.threads``."""
+    """Environments in this process, stepped in the thread that asks or in ``limits.threads``.
+
+    Outside the main thread a call is made in a thread of its own, since only the main thread can be interrupted.
+    """
 
     def __init__(self, limits: Limits) -> None:
         super().__init__(limits)
@@ -183,7 +187,8 @@ class LocalPool(EnvPool):
         for seat, one in answers.items():
             if isinstance(one, Fault):
                 env = self._envs.pop(seat)
-                if one.reason is not StopReason.ENV_TIMEOUT or not self.limits.threads:  # else a thread still uses it
+                in_thread = self.limits.threads or not _interruptible()
+                if one.reason is not StopReason.ENV_TIMEOUT or not in_thread:  # else a thread still uses it
                     close_quietly(env, self.limits)
         return answers | unmade
 
@@ -196,8 +201,8 @@ class LocalPool(EnvPool):
         answers: dict[int, Answer | Fault] = {}
         for seat, call in calls.items():
             try:
-                with _alarm(seconds(call, self.limits)):
-                    answers[seat] = answer(self._envs[seat], call, self.limits)
+                reply = partial(answer, self._envs[seat], call, self.limits)
+                answers[seat] = _within(seconds(call, self.limits), reply)
             except _LateError:
                 answers[seat] = late(call, self.limits)
         return answers
@@ -243,14 +248,46 @@ class _LateError(BaseException):
     """Raised inside an environment; not caught by ``except Exception`` in it."""
 
 
+def _interruptible() -> bool:
+    """Whether a call in this thread can be interrupted."""
+    return threading.current_thread() is threading.main_thread()
+
+
+def _within(limit: float, call: Callable[[], Result]) -> Result:
+    """The result of a call; outside the main thread, one that takes longer goes on in a thread of its own.
+
+    Raises:
+        _LateError: It takes longer than ``limit`` seconds.
+    """
+    if _interruptible():
+        with _alarm(limit):
+            return call()
+    given: SimpleQueue[tuple[list[Result], BaseException | None]] = SimpleQueue()
+
+    def work() -> None:
+        try:
+            given.put(([call()], None))
+        except BaseException as error:  # raised again in the thread that waits
+            given.put(([], error))
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        results, error = given.get(timeout=limit)
+    except Empty:
+        raise _LateError from None
+    if error is not None:
+        raise error
+    return results[0]
+
+
 @contextmanager
 def _alarm(limit: float) -> Iterator[None]:
-    """Interrupt a call at its time limit, in the main thread on systems with SIGALRM."""
+    """Interrupt a call in the main thread at its time limit, on systems with SIGALRM."""
 
     def ring(*_: object) -> None:
         raise _LateError
 
-    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+    if not hasattr(signal, "setitimer"):
         yield
         return
     before = signal.signal(signal.SIGALRM, ring)

@@ -8,6 +8,7 @@ does not interpret the objects.
 from __future__ import annotations
 
 import json
+import math
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -59,6 +60,13 @@ def append_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
         if file is not None:
             file.close()
     return written
+
+
+def finite(value: Any) -> Any:
+    """The value with null for every number in its mappings that JSON does not have: NaN and the infinities."""
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def encode_line(row: Mapping[str, Any], path: Path, number: int) -> bytes:

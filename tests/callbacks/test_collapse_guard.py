@@ -203,6 +203,25 @@ def test_rollback_restores_weights_and_optimizer_of_a_step_before_the_collapse(t
     assert module.turns > 0
 
 
+def test_bug_850_what_the_collapsed_weights_have_played_ahead_is_played_anew(tiny_module, tiny_data, fit, tmp_path):
+    data, versions = tiny_data(), []
+    limits = {**dict.fromkeys(LIMITS), "train/turns": Limit(high=3.0, window=1)}  # goes off in the fourth step
+
+    class Ahead(Callback):
+        def on_train_batch_start(self, trainer, *args):
+            if trainer.global_step == 3:
+                data.next.start(lambda ended: [], {"quarantined": {}, "suspects": ["of before"]})
+
+        def on_train_batch_end(self, trainer, module, outputs, batch, index):
+            versions.append({turn.policy_version for one in batch for turn in one.turns})
+
+    guard = CollapseGuard("rollback", limits=limits, keep_every=1, max_rollbacks=1)
+    fit(tiny_module(), data, 5, callbacks=[Ahead(), guard], logger=CSVLogger(tmp_path))
+    assert guard.rollbacks == 1
+    assert versions == [{0}, {1}, {2}, {3}, {4}]
+    assert data.collector("train").health.suspects == {"of before"}
+
+
 def test_rollback_brings_the_moving_teacher_back_too(tiny_module, tiny_data, fit, tmp_path):
     objective = SelfDistillation(reflector=ShopRules(), weights=EMAWeights(0.5))
     limits = {**dict.fromkeys(LIMITS), "train/turns": Limit(high=3.0, window=1)}  # goes off once turns have tripled

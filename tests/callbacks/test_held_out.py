@@ -1,7 +1,11 @@
 """Held-out evaluation: what is written, when, and the interval around a share."""
 
+import itertools
 import json
+import time
 import warnings
+from dataclasses import replace
+from types import SimpleNamespace
 
 import gymnasium
 import pytest
@@ -79,6 +83,34 @@ def test_bug_52_a_mark_that_a_batch_reaches_exactly_is_evaluated_right_after_it(
         ("6", 6),
         ("12", 12),
     ]
+
+
+def test_bug_849_the_last_batch_reaches_the_budget_and_another_mark(tiny_module, tiny_data, fit, tmp_path):
+    held_out = HeldOut(2, at_turns=[9])
+    fit(tiny_module(), tiny_data(), 50, callbacks=[held_out, TurnBudget(10)], logger=CSVLogger(tmp_path, version=0))
+    assert {mark: result["turns_used"] for mark, result in held_out.results.items()} == {"0": 0, "9": 12, "10": 12}
+    folder = tmp_path / "lightning_logs" / "version_0"
+    rows = [json.loads(line) for line in (folder / "eval.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [row.pop("turns_budget") for row in rows] == [0, 0, 9, 9, 10, 10]
+    assert rows[2:4] == rows[4:]  # played once
+    kept = (folder / "trajectories.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["step"] for line in kept] == [0, 0, 2, 2]
+
+
+def test_bug_851_the_summary_is_json_where_no_episode_can_be_evaluated(tiny_module, tiny_data, fit, tmp_path):
+    data = tiny_data()
+    play = data.evaluate
+    data.evaluate = lambda *args, **kwargs: [
+        replace(one, stop_reason=StopReason.ENDPOINT_ERROR) for one in play(*args, **kwargs)
+    ]
+    fit(tiny_module(), data, 1, callbacks=[HeldOut(2)], logger=CSVLogger(tmp_path, version=0))
+
+    def refuse(word):
+        pytest.fail(f"{word} is not JSON")
+
+    text = (tmp_path / "lightning_logs" / "version_0" / "summary.json").read_text(encoding="utf-8")
+    summary = json.loads(text, parse_constant=refuse)
+    assert (summary["after"]["success"], summary["after"]["non_evaluable"]) == (None, 2)
 
 
 def test_evaluation_does_not_touch_training(tiny_module, tiny_data, fit):
@@ -198,9 +230,11 @@ gymnasium.register("AlikeTest-v0", entry_point=Alike, order_enforce=False, disab
         ({}, None),
     ],
 )
-def test_bug_786_held_out_tasks_with_other_seeds_that_are_training_tasks_cause_a_warning(
-    arguments, words, tiny_module, tiny_data, fit
+def test_bug_786_and_854_held_out_tasks_with_other_seeds_that_are_training_tasks_cause_a_warning(
+    arguments, words, tiny_module, tiny_data, fit, monkeypatch
 ):
+    slow = SimpleNamespace(monotonic=itertools.count(0.0, 100.0).__next__, process_time=time.process_time)
+    monkeypatch.setattr("hero_pl.callbacks.held_out.time", slow)  # what is found depends on no clock
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         fit(tiny_module(), tiny_data(env="AlikeTest-v0", env_args=arguments), 1, callbacks=[HeldOut(episodes=4)])

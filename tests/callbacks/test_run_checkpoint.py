@@ -1,17 +1,23 @@
 """When a run saves itself: in time, at its end, and however it ends."""
 
 import itertools
+import json
+import shutil
 import signal
 
 import pytest
 import torch
 from lightning import Callback
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from hero_pl.callbacks.checkpoints import AtomicCheckpointIO
 from hero_pl.callbacks.interrupts import Interrupted
 from hero_pl.callbacks.run_checkpoint import RunCheckpoint
 from hero_pl.callbacks.turn_budget import TurnBudget
-from hero_pl.errors import ConfigError, PolicyError
+from hero_pl.errors import ConfigError, EndpointError, HeroError, PolicyError
+from hero_pl.objectives.self_distillation import SelfDistillation
+from hero_pl.pocket.shop.reflector import ShopRules
 from hero_pl.policy.sampler import CachedSampler
 
 
@@ -60,12 +66,13 @@ class Servers(CachedSampler):
 
     def __init__(self, act):
         super().__init__()
-        self.act, self.sent = act, []
+        self.act, self.sent, self.weights = act, [], []
 
     def sync(self, policy):
         if policy.version == 3:
             self.act()
         self.sent.append(policy.version)
+        self.weights.append(next(policy.parameters()).detach().clone())
 
 
 def test_bug_813_a_step_is_saved_whose_weights_cannot_be_sent(tiny_module, tiny_data, fit, tmp_path):
@@ -95,6 +102,78 @@ def test_bug_813_a_signal_is_obeyed_while_weights_are_sent(tiny_module, tiny_dat
         fit(module, tiny_data(), 5, callbacks=[RunCheckpoint(100)])
     assert module.policy.sampler.sent == [0, 1, 2]
     assert saved(tmp_path) == ["step=3.ckpt"]
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_bug_842_a_resumed_run_sends_the_weights_of_the_checkpoint_before_it_plays(
+    late, tiny_module, tiny_data, fit, tmp_path, monkeypatch
+):
+    # FSDP2 loads a checkpoint after on_fit_start
+    monkeypatch.setattr(SingleDeviceStrategy, "restore_checkpoint_after_setup", property(lambda self: late))
+
+    def run(steps, ckpt_path=None):
+        module = tiny_module()
+        module.policy.sampler = Servers(lambda: None)
+        fit(module, tiny_data(), steps, ckpt_path, callbacks=[RunCheckpoint()])
+        return module.policy
+
+    first = run(1)
+    assert first.sampler.sent == [0, 1]
+    resumed = run(2, tmp_path / "checkpoints" / "last.ckpt")
+    assert resumed.sampler.sent == [1, 2]
+    assert torch.equal(resumed.sampler.weights[0], next(first.parameters()))
+
+
+class Paid(ShopRules):
+    """Counts what its reviews cost; a server that it asks may end in the third batch."""
+
+    def __init__(self, ends):
+        super().__init__()
+        self.ends, self.spent_tokens = ends, 0
+
+    def reflect(self, trajectories, policy):
+        self.spent_tokens += 100
+        if self.ends and self.spent_tokens == 300:
+            raise EndpointError("gone")
+        return super().reflect(trajectories, policy)
+
+    def state_dict(self):
+        return {"spent_tokens": self.spent_tokens}
+
+    def load_state_dict(self, state):
+        self.spent_tokens = state["spent_tokens"]
+
+
+def test_bug_843_a_resumed_run_knows_what_an_interrupted_batch_has_cost(tiny_module, tiny_data, fit, tmp_path):
+    def run(name, ckpt_path=None, ends=False):
+        reviewer, logger = Paid(ends), CSVLogger(tmp_path, name, version=0)
+        module = tiny_module(SelfDistillation(reflector=reviewer))
+        fit(module, tiny_data(), 3, ckpt_path, callbacks=[RunCheckpoint(100)], logger=logger)
+        return reviewer.spent_tokens
+
+    with pytest.raises(EndpointError):
+        run("one", ends=True)
+    folder = tmp_path / "one" / "version_0"
+    assert json.loads((folder / "spent.json").read_text(encoding="utf-8")) == {"reflector/spent_tokens": 300}
+    saved_at = folder / "checkpoints" / "step=2.ckpt"
+    assert run("another", saved_at) == 200 + 100  # a new run goes on with the count of its checkpoint
+    shutil.copytree(folder, tmp_path / "copied" / "version_0")
+    assert run("copied", tmp_path / "copied" / "version_0" / "checkpoints" / "step=2.ckpt") == 300 + 100
+    (folder / "spent.json").write_text("{", encoding="utf-8")
+    with pytest.raises(HeroError, match=r"spent\.json cannot be read.*or remove it"):
+        run("one", saved_at)
+
+
+def test_bug_853_a_new_run_whose_limits_its_checkpoint_has_reached_is_refused(tiny_module, tiny_data, fit, tmp_path):
+    fit(tiny_module(), tiny_data(), 2, callbacks=[RunCheckpoint()])
+    checkpoint = tmp_path / "checkpoints" / "last.ckpt"
+    for steps, turns, told in (
+        (2, 0, r"trainer\.max_steps=2: the checkpoint .* has 2 optimizer steps"),
+        (9, 12, r"turn_budget\.max_turns=12: the checkpoint .* has 12 training turns"),
+    ):
+        more = {"callbacks": [RunCheckpoint(), TurnBudget(turns)], "logger": CSVLogger(tmp_path, "new")}
+        with pytest.raises(ConfigError, match=told + ".* Set .* higher, or continue .* --resume"):
+            fit(tiny_module(), tiny_data(), steps, checkpoint, **more)
 
 
 class FailingReport(Callback):

@@ -173,7 +173,7 @@ def test_the_shown_configuration_can_be_read_again(config, capsys, tmp_path):
     assert yaml.safe_load(capsys.readouterr().out) == yaml.safe_load(first)
 
 
-def test_fit_then_resume_then_export_then_rollout(config, capsys, tmp_path):
+def test_fit_then_resume_then_export_then_rollout(config, capsys, tmp_path, monkeypatch):
     changes = {"held_out__episodes": 2, "export__enabled": True}
     main(["fit", "--config", config(**changes)])
     run = tmp_path / "runs" / "tiny" / "version_0"
@@ -181,6 +181,12 @@ def test_fit_then_resume_then_export_then_rollout(config, capsys, tmp_path):
         path.name for path in run.iterdir()
     }
     checkpoint = next(run.glob("checkpoints/*.ckpt"))
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            "hero_pl.policy.huggingface.HuggingFacePolicy.load", lambda self: pytest.fail("a model was loaded")
+        )
+        text = message(capsys, ["fit", "--config", config(), "--ckpt_path", str(checkpoint)])
+    assert f"trainer.max_steps=2: the checkpoint {checkpoint} has 2 optimizer steps" in text
     main(["fit", "--config", config(trainer__max_steps=3), "--ckpt_path", str(checkpoint)])
     main(["export", str(checkpoint), str(tmp_path / "exported"), "--config", str(run / "config.yaml")])
     assert (tmp_path / "exported" / "model.safetensors").read_bytes() == (

@@ -125,7 +125,7 @@ def test_an_endpoint_that_has_died_stops_the_run(server: Server, trajectory: Tra
     assert len(server.bodies) == 21
 
 
-def test_the_cap_stops_the_run_and_holds_across_a_resume(server: Server, trajectory: Trajectory) -> None:
+def test_bug_843_the_cap_stops_the_run_and_holds_across_resumes(server: Server, trajectory: Trajectory) -> None:
     first = reflector(server, max_total_tokens=100_000)
     first.reflect([trajectory], None)
     assert first.state_dict() == {"spent_tokens": 120}
@@ -134,6 +134,12 @@ def test_the_cap_stops_the_run_and_holds_across_a_resume(server: Server, traject
     with pytest.raises(SpendCapError, match="120 of max_total_tokens=130"):
         resumed.reflect([trajectory], None)
     assert len(server.bodies) == 1
+    interrupted = reflector(server, max_total_tokens=100_000, max_retries=0, max_failures=1, concurrency=1)
+    interrupted.load_state_dict(first.state_dict())
+    server.behaviors = [chat(GOOD), fails(503)]
+    with pytest.raises(EndpointError):
+        interrupted.reflect([trajectory] * 3, None)
+    assert interrupted.state_dict() == {"spent_tokens": 240}
 
 
 def one_of_two(rank: int, folder: Path, url: str, trajectory: Trajectory, counts: list[int], spent: int) -> None:

@@ -48,6 +48,49 @@ def test_the_schema_asks_for_each_turn_of_the_window_and_ends_every_text() -> No
     assert arguments["additionalProperties"] is False
 
 
+def arguments_of(parameters):
+    tool = {"type": "function", "function": {"name": "find", "parameters": parameters}}
+    turn = review_schema(trajectory((tool,)), (1, 1), 40)["properties"]["turn1"]["properties"]
+    return turn["next_action_target"]["anyOf"][1]["properties"]["arguments"]
+
+
+def test_bug_848_parameters_with_references_and_alternatives_have_an_end_in_every_text() -> None:
+    place = {"type": "object", "properties": {"city": {"type": ["string", "null"], "format": "uri"}}}
+    found = arguments_of(
+        {
+            "type": "object",
+            "properties": {
+                "at": {"$ref": "#/$defs/Place", "description": "Where."},
+                "from": {"allOf": [{"$ref": "#/$defs/Place"}]},
+                "to": {"anyOf": [{"$ref": "#/$defs/Place"}, {"type": "string"}, {"enum": ["home"]}]},
+                "ids": {"type": "array", "items": {"oneOf": [{"type": "string"}, {"type": "integer"}]}, "maxItems": 2},
+                "any": {},
+            },
+            "$defs": {"Place": place},
+        }
+    )
+    text = {"type": "string", "pattern": '^[^\\x00-\\x1f\\x7f"\\\\]{1,40}$'}
+    city = {"anyOf": [text, {"type": "null"}]}
+    at = {"type": "object", "properties": {"city": city}, "additionalProperties": False}
+    assert found["properties"] == {
+        "at": at,
+        "from": at,
+        "to": {"anyOf": [at, text, {"enum": ["home"]}]},
+        "ids": {"type": "array", "items": {"anyOf": [text, {"type": "integer"}]}, "maxItems": 2},
+        "any": {"anyOf": [text, {"type": "number"}, {"type": "boolean"}, {"type": "null"}]},
+    }
+    assert "$defs" not in found
+    xgrammar = pytest.importorskip("xgrammar", reason="needs the extra `constrained`")
+    xgrammar.Grammar.from_json_schema(json.dumps(found), any_whitespace=False)
+
+
+@pytest.mark.parametrize("reference", ["#", "#/$defs/Tree", "#/$defs/Shrub", "https://trees.example/tree.json"])
+def test_bug_848_parameters_without_an_end_or_from_elsewhere_are_refused(reference: str) -> None:
+    tree = {"type": "object", "properties": {"children": {"type": "array", "items": {"$ref": reference}}}}
+    with pytest.raises(ConfigError, match=r"parameters of the tool 'find' refer to .*constrained"):
+        arguments_of({"type": "object", "properties": {"tree": tree}, "$defs": {"Tree": tree}})
+
+
 def test_without_tools_no_action_can_be_corrected() -> None:
     turn = review_schema(trajectory(()), (1, 1), 40)["properties"]["turn1"]["properties"]
     assert turn["next_action_target"] == {"anyOf": [{"type": "null"}]}

@@ -52,6 +52,17 @@ ANY_JSON = st.recursive(
 )
 
 
+@given(st.sets(st.integers(1, 4), min_size=1), st.booleans())
+def test_bug_844_a_part_of_an_answer_that_counts_the_turns_of_its_window_is_not_guessed(
+    turns: set[int], cut: bool
+) -> None:
+    written = json.dumps({f"turn{i}": {"diagnosis": f"Part {i} was wrong.", "confidence": "high"} for i in turns})
+    text = written[:-1] + ', "turn4": {"diagnosis": "This one' if cut else written
+    parsed = parse_reflection(text, turns=6, context=blank(6), window=(3, 6))
+    if min(turns) < 3:  # turns 1 to 4 of the episode, or of the window?
+        assert (parsed.status, parsed.issues[-1]) == ("rejected", ("ambiguous_indexing", 0))
+
+
 @settings(max_examples=150)
 @given(OUTPUTS, st.sampled_from(["drop", "redact", "flag"]))
 def test_a_reflection_is_unchanged_by_its_own_json(output: dict[str, Any], policy: Any) -> None:

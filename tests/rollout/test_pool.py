@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import gymnasium
@@ -21,11 +22,14 @@ class Moody(gymnasium.Env[str, str]):
     observation_space = action_space = gymnasium.spaces.Text(1000)  # type: ignore[assignment]
     task_ids = ("a", "b")
     made, closed = 0, 0
+    held = threading.Event()
 
     def __init__(self, slow: str = "") -> None:
         type(self).made += 1
         if slow == "raises":
             raise RuntimeError("no browser")
+        if slow == "waits":
+            self.held.wait(5.0)
         if slow == "hangs":
             time.sleep(60.0)
 
@@ -43,6 +47,8 @@ class Moody(gymnasium.Env[str, str]):
                 time.sleep(60.0)
             except Exception:
                 return "awake", 0.0, False, False, {}
+        if action == "wait":
+            self.held.wait(5.0)
         if action == "spin":
             while True:
                 pass
@@ -61,6 +67,7 @@ class Moody(gymnasium.Env[str, str]):
 @pytest.fixture(autouse=True)
 def _registered() -> Iterator[None]:
     Moody.made = Moody.closed = 0
+    Moody.held.clear()
     gymnasium.register("MoodyTest-v0", Moody)
     yield
     gymnasium.registry.pop("MoodyTest-v0")
@@ -90,6 +97,20 @@ def test_what_hangs_costs_itself_alone_and_the_next_environment_is_a_new_one(thr
     assert all(isinstance(answer, Answer) for answer in again.values())
     assert Moody.made == 9
     assert Moody.closed == (1 if threads else 3)  # a thread that hangs still has its environment
+
+
+def test_bug_846_calls_have_their_limits_outside_of_the_main_thread_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = Limits(step_timeout_s=0.2, reset_timeout_s=60.0)
+    with ThreadPoolExecutor(1) as ahead:  # as with data.ahead: 1
+        pool, seats, answers = ahead.submit(asked, ["wait"], limits).result()
+        assert answers == [LATE]
+        assert Moody.closed == 0  # a thread still has it
+        assert isinstance(ahead.submit(pool.ask, {seats[0]: Reset("a", 1)}).result()[seats[0]], Answer)
+        monkeypatch.setattr("hero_pl.rollout.pool.START_S", 0.2)
+        (seat,) = pool.seats(Recipe("MoodyTest-v0", None, {"slow": "waits"}), 1)
+        unmade = ahead.submit(pool.ask, {seat: Reset("a", 1)}).result()
+    assert unmade == {seat: Fault(StopReason.ENV_TIMEOUT, "the environment was not created within 300 s")}
+    Moody.held.set()
 
 
 @pytest.mark.parametrize("threads", [0, 2])

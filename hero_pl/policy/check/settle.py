@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +59,18 @@ _known: dict[str, Findings] = {}
 """Results by small configuration, so that a process checks an architecture once."""
 
 
+@contextmanager
+def _in_float32() -> Iterator[None]:
+    """With ``trainer.precision: bf16-true`` a model is loaded with the default type bfloat16, which rounds more."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@_in_float32()
 def examine(config: PretrainedConfig, attention: str) -> Findings:
     """Sample from and score with a small copy of an architecture; the weights are not needed.
 

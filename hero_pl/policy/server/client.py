@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from hero_envs.chat_http import Calls, ChatFailure, ChatRefusal, JsonServer
+from hero_envs.chat_http import MAX_BYTES, AnswerTooLong, Calls, ChatFailure, ChatRefusal, JsonServer
 from hero_pl.errors import ConfigError, PolicyError
 from hero_pl.policy.server.dialect import GENERATE
 from hero_pl.policy.server.launch import FLAGS
@@ -18,6 +18,8 @@ from hero_pl.policy.server.launch import FLAGS
 ADAPTERS = "/v1/load_lora_adapter"
 QUICK_S = 10.0
 """Time limit of a request that a server answers while it samples, in seconds."""
+BYTES_PER_TOKEN = 1024
+"""Room for one id and its log-probability in an answer, in bytes."""
 NO_ROUTE = re.compile(r'"detail": ?"Not Found"')
 """Part of the answer of a server without the route; other answers with status 404 have other causes."""
 
@@ -87,10 +89,11 @@ class Server:
 
         Raises:
             ServerGone: There is no answer, or the server does not have the weights.
-            ServerError: The server refuses the request.
+            ServerError: The server refuses the request, or its answer is too long for the number of tokens.
         """
+        most = MAX_BYTES + BYTES_PER_TOKEN * int(body["sampling_params"]["max_tokens"])
         try:
-            return self._call(GENERATE, body, calls)
+            return self._call(GENERATE, body, calls, most)
         except _Refused as refusal:
             if refusal.status == 403:
                 raise self._lacks(FLAGS["routes"]) from None
@@ -151,12 +154,19 @@ class Server:
 
     # -- one call ----------------------------------------------------------------------------------------------
 
-    def _call(self, path: str, body: Mapping[str, Any] | None = None, calls: Calls | None = None) -> dict[str, Any]:
+    def _call(
+        self, path: str, body: Mapping[str, Any] | None = None, calls: Calls | None = None, max_bytes: int | None = None
+    ) -> dict[str, Any]:
         """The JSON object of an answer; empty if the route answers with text or with nothing."""
         try:
-            content = (self._quick if body is None else self._http).exchange(path, body, calls)
+            content = (self._quick if body is None else self._http).exchange(path, body, calls, max_bytes)
         except ChatRefusal as refusal:
             raise _Refused(refusal.status, str(refusal)) from None
+        except AnswerTooLong as failure:
+            raise ServerError(
+                f"{self.url}{path}: {failure}, which a reply of that many tokens does not need. Start a vLLM server "
+                "with the command from hero_pl serve-command."
+            ) from None
         except ChatFailure as failure:
             if failure.status == 500:  # other temporary failures come from a proxy, or from a server that is starting
                 raise _Refused(500, str(failure)) from None

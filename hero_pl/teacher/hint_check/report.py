@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hero_pl.runs.jsonl import finite
 from hero_pl.runs.plots import figure_class
 from hero_pl.teacher.hint_check.cases import Arm, Case
 from hero_pl.teacher.hint_check.rounds import Rounds
@@ -64,8 +65,8 @@ class HintReport:
             "best": _named(self.best.wording) if self.best else None,
             **{name: getattr(self, name) for name in ("blamed", "right", "episodes", "tokens", "too_long")},
             "seconds": round(self.seconds, 2),
-            "no_hint": _plain(self.bare),
-            "wordings": [_plain({**_named(one.wording), **_judged(one)}) for one in self.judged],
+            "no_hint": finite(self.bare),
+            "wordings": [finite({**_named(one.wording), **_judged(one)}) for one in self.judged],
         }
 
 
@@ -235,8 +236,8 @@ def draw(report: HintReport, out: Path) -> None:
         places = [i + 0.14 * (k - 2) for i, _ in points]
         means = [change.mean for _, change in points]
         ends = [[change.mean - change.low for _, change in points], [change.high - change.mean for _, change in points]]
-        finite = [[0.0 if math.isinf(x) else x for x in side] for side in ends]
-        axes.errorbar(means, places, xerr=finite, fmt="o", capsize=2, label=label)
+        ends_shown = [[0.0 if math.isinf(x) else x for x in side] for side in ends]
+        axes.errorbar(means, places, xerr=ends_shown, fmt="o", capsize=2, label=label)
     axes.axvline(0.0, color="gray", linewidth=0.8)
     axes.set_yticks(range(len(report.judged)), [f"{one.wording}\n{one.kind.value}" for one in report.judged])
     axes.invert_yaxis()
@@ -258,9 +259,3 @@ def _judged(one: Judged) -> dict[str, Any]:
     values: dict[str, Any] = {"verdict": one.kind.value, "refused": one.refused or None}
     values |= {name: asdict(change) if (change := getattr(one, name)).turns else None for name in changes}
     return {**values, "probability": one.probability, "gain_nats": one.gain, "ranked_first": one.first}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value

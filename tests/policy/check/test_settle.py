@@ -136,6 +136,19 @@ def test_an_architecture_is_tried_once_in_a_process(monkeypatch: pytest.MonkeyPa
     examined(WINDOWED)
 
 
+def test_bug_845_an_architecture_is_tried_in_float32_whatever_the_precision_of_the_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(settle, "_known", {})
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        found, after = examined({**WINDOWED, "dtype": "float32"}), torch.get_default_dtype()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert [line.detail for line in found.lines if not line.ok] == []
+    assert after is torch.bfloat16
+
+
 def test_the_architecture_is_tried_before_the_weights_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hero_pl.policy.huggingface.load_model", lambda *_: pytest.fail("weights were read"))
     with pytest.raises(PolicyError, match="BertLMHeadModel"):

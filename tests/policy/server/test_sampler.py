@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 import torch
 
+from hero_envs import chat_http
 from hero_pl.errors import PolicyError
 from hero_pl.policy.huggingface import HuggingFacePolicy
 from hero_pl.policy.sampling import Sampling
-from hero_pl.policy.server import canary
+from hero_pl.policy.server import canary, client
+from hero_pl.policy.server.dialect import Served, request
 from hero_pl.policy.server.session import reply_seed
 from hero_pl.types import FinishReason, SampledAction, ScoreRow
 from tests.conftest import TINY
@@ -362,3 +364,18 @@ def test_a_folder_has_its_name_only_when_it_is_whole(
         policy.sampler.sync(policy)
     assert [name.endswith(".partial") for name in seen[0]] == [True]
     assert list((tmp_path / "weights").iterdir()) == []
+
+
+def test_bug_852_an_answer_may_be_longer_for_more_tokens_and_is_named_if_it_is_too_long(
+    server: GenerateServer, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = make(server)
+    (one,) = policy.sampler.servers
+    body = request(Served("student", 0), conversation(policy), 40, 1.0, 0, frozenset())
+    for module in (chat_http, client):
+        monkeypatch.setattr(module, "MAX_BYTES", 500)
+    assert len(one.generate(body)["choices"][0]["token_ids"]) == 40
+    monkeypatch.setattr(client, "BYTES_PER_TOKEN", 0)
+    with pytest.raises(client.ServerError, match="an answer of more than 500 bytes") as caught:
+        one.generate(body)
+    assert not isinstance(caught.value, client.ServerGone)
