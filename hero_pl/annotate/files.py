@@ -11,6 +11,7 @@ from typing import Any
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from hero_pl.annotate.quality import QUESTIONS, sample_turns
 from hero_pl.errors import HeroError
@@ -92,6 +93,34 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def labeled_rows(out: Path, rows: Sequence[Mapping[str, Any]], rater: str) -> list[dict[str, Any]]:
+    """Read the rows that a rater has labeled before, so that the rater goes on with the others.
+
+    Args:
+        out: File of the labeled rows; it need not exist yet.
+        rows: Rows to label.
+        rater: Name of the rater.
+
+    Raises:
+        HeroError: The file cannot be written, or holds rows of another rater or of another sample.
+    """
+    must_be_writable(out, "Give another name with --out.")
+    done = read_rows(out) if out.exists() and out.stat().st_size else []
+    known = {row["id"] for row in rows}
+    for row in done:
+        if (other := row.get("rater", "")) != rater:
+            raise HeroError(
+                f"{out} holds the labels of the rater {other!r}, but this is {rater!r}. Give each rater a file with "
+                "--out."
+            )
+        if row["id"] not in known:
+            raise HeroError(
+                f"{out} holds row {row['id']!r}, which is not in the file to label. Give each sample a file of labels "
+                "with --out."
+            )
+    return done
+
+
 def read_key(path: Path) -> dict[str, str]:
     """Read the arm of each row id.
 
@@ -131,9 +160,11 @@ def tables(report: Report) -> list[list[list[str]]]:
 def print_report(report: Report, console: Console | None = None) -> None:
     """Print all tables in the terminal."""
     for head, *rows in tables(report):
-        table = Table(*head, box=SIMPLE)
+        table = Table(box=SIMPLE)
+        for name in head:  # as Text, because a plain string is read as markup
+            table.add_column(Text(name))
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*map(Text, row))
         (console or Console()).print(table)
 
 

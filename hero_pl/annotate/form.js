@@ -19,7 +19,7 @@ function add(parent, tag, text, name) {
 }
 
 const rater = () => at("rater").value.trim();
-const store = () => "hero_pl annotate " + data.name + " " + data.rows.map((row) => row.id).join("").slice(0, 64) + " " + rater();
+const store = () => "hero_pl annotate " + data.sample + " " + rater();
 const complete = (row) => names.every((name) => name in answers.get(row.id));
 
 function load() { // the answers of the rater that is named: those in the file, and those given here before

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from importlib.resources import files
 from pathlib import Path
 
@@ -24,7 +26,9 @@ def write_form(turns: Path, out: Path) -> int:
     """
     rows = read_rows(turns)
     must_be_writable(out, "Give another name with --out.")
-    data = {"name": turns.stem, "questions": dict(QUESTIONS), "rows": rows}
+    shown = [{key: value for key, value in row.items() if key not in ("labels", "rater")} for row in rows]
+    sample = hashlib.sha256(json.dumps(shown).encode()).hexdigest()[:16]
+    data = {"name": turns.stem, "sample": sample, "questions": dict(QUESTIONS), "rows": rows}
     page = fill_page(files(__package__), "form", f"Annotate {turns.name}", data)
     try:
         out.write_text(page, encoding="utf-8")

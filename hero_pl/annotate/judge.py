@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -24,13 +25,19 @@ Answer each question with true, false or null (cannot be told):
 Reply with one JSON object with these keys and nothing else."""
 
 
-def judge_rows(rows: Sequence[Mapping[str, Any]], endpoint: ChatEndpoint, concurrency: int = 8) -> list[dict[str, Any]]:
+def judge_rows(
+    rows: Sequence[Mapping[str, Any]],
+    endpoint: ChatEndpoint,
+    concurrency: int = 8,
+    keep: Callable[[dict[str, Any]], object] | None = None,
+) -> list[dict[str, Any]]:
     """Copies of the rows with the judge's labels, in order.
 
     Args:
         rows: Rows returned by :func:`hero_pl.annotate.quality.sample_turns`.
         endpoint: Receives one request per row, at temperature 0.
         concurrency: Maximum number of requests in flight.
+        keep: Gets each row as soon as it is answered, one at a time, so that nothing that was paid is lost at an error.
 
     Returns:
         Rows with ``rater``, ``answer`` (the unchanged text of the reply) and ``failure``: why labels are missing
@@ -47,8 +54,13 @@ def judge_rows(rows: Sequence[Mapping[str, Any]], endpoint: ChatEndpoint, concur
         answers = read_answer(text or "")
         failure = reply.failure or ("" if answers else "unfinished_reasoning" if text is None else "no_json")
         labels = {**dict.fromkeys(QUESTIONS), **answers}
-        return {**row, "rater": endpoint.model, "labels": labels, "answer": reply.text, "failure": failure}
+        judged = {**row, "rater": endpoint.model, "labels": labels, "answer": reply.text, "failure": failure}
+        if keep is not None:
+            with one_at_a_time:
+                keep(judged)
+        return judged
 
+    one_at_a_time = threading.Lock()
     pool = ThreadPoolExecutor(max(1, concurrency))
     try:
         return list(pool.map(ask, rows))

@@ -8,6 +8,7 @@ true diagnoses have to exceed. All functions here are pure.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import random
 from collections import Counter
@@ -83,8 +84,7 @@ def _row(trajectory: Trajectory, turn: int, reflection: Reflection, name: str) -
     diagnosis = reflection.diagnoses[turn]
     assert diagnosis is not None
     played = trajectory.turns[turn]
-    return {
-        "id": hashlib.sha256(name.encode()).hexdigest()[:16],
+    row = {
         "task_id": trajectory.task_id,
         "seed": trajectory.seed,
         "turn": played.number,
@@ -102,6 +102,8 @@ def _row(trajectory: Trajectory, turn: int, reflection: Reflection, name: str) -
         "next_action_target": diagnosis.next_action_target,
         "labels": dict.fromkeys(QUESTIONS),
     }
+    # of the content, too: rows of another run with as many episodes and turns are not the same
+    return {"id": hashlib.sha256(json.dumps([name, row]).encode()).hexdigest()[:16], **row}
 
 
 # --- agreement -------------------------------------------------------------------------------------------------------
@@ -211,14 +213,15 @@ def quality_report(
     Raises:
         ConfigError: A row is not in the key.
     """
+    for given in (*raters, gold):
+        if unknown := sorted({row["id"] for row in given} - set(key)):
+            raise ConfigError(
+                f"Row {unknown[0]!r} is not in the key. Give the key file that was written with these rows."
+            )
     rows: dict[str, Mapping[str, Any]] = {}
     answers: dict[str, list[Mapping[str, Label]]] = {}
     for rater in raters:
         labels = {row["id"]: row["labels"] for row in rater}
-        if unknown := sorted(set(labels) - set(key)):
-            raise ConfigError(
-                f"Row {unknown[0]!r} is not in the key. Give the key file that was written with these rows."
-            )
         rows |= {row["id"]: row for row in rater}
         for name in key:
             answers.setdefault(name, []).append(labels.get(name, {}))

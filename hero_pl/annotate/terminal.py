@@ -6,9 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hero_pl.annotate.files import read_rows
+from hero_pl.annotate.files import labeled_rows, read_rows
 from hero_pl.annotate.quality import QUESTIONS
-from hero_pl.runs.folders import must_be_writable
 from hero_pl.runs.jsonl import append_lines
 from hero_pl.runs.viewer.terminal import plain
 
@@ -35,10 +34,12 @@ def ask_all(
 
     Returns:
         Number of rows in ``out`` afterwards.
+
+    Raises:
+        HeroError: A file cannot be read or written, or ``out`` holds labels of another rater or of another sample.
     """
     rows = read_rows(turns)
-    must_be_writable(out, "Give another name with --out.")
-    done = {row["id"] for row in read_rows(out)} if out.exists() and out.stat().st_size else set()
+    done = {row["id"] for row in labeled_rows(out, rows, rater)}
     say("Answer y or n; press Enter if you cannot tell; q quits. The same command continues later.")
     for number, row in enumerate(rows, 1):
         if row["id"] in done:

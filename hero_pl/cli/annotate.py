@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -73,7 +73,9 @@ def judge(
     turns: Turns,
     base_url: Annotated[str, typer.Argument(help="Base URL, for example http://localhost:8000/v1.")],
     model: Annotated[str, typer.Argument(help="Name of the model at the endpoint.")],
-    out: Labels = Path("judge.jsonl"),
+    out: Annotated[Path, typer.Option("--out", help="File for the labeled rows, appended one by one.")] = Path(
+        "judge.jsonl"
+    ),
     api_key_env: Annotated[
         str, typer.Option("--api_key_env", help="Environment variable with the API key; empty for no key.")
     ] = "",
@@ -82,8 +84,8 @@ def judge(
     ] = None,
     concurrency: Annotated[int, typer.Option("--concurrency", help="Maximum number of parallel requests.")] = 8,
 ) -> None:
-    """Label rows with a model behind an OpenAI-compatible endpoint."""
-    from hero_pl.annotate.files import new_file, read_rows
+    """Label rows with a model behind an OpenAI-compatible endpoint; calling it again continues."""
+    from hero_pl.annotate.files import labeled_rows, read_rows
     from hero_pl.annotate.judge import judge_rows
     from hero_pl.reflection.chat_endpoint import ChatEndpoint
     from hero_pl.reflection.chat_reflector import api_key
@@ -91,12 +93,20 @@ def judge(
 
     key = api_key(api_key_env)
     rows = read_rows(turns)
-    new_file(out)
+    kept = labeled_rows(out, rows, model)
+    done = {row["id"] for row in kept}
     endpoint = ChatEndpoint(base_url, model, key, max_total_tokens=max_total_tokens)
-    judged = judge_rows(rows, endpoint, concurrency)
-    append_lines(out, judged)
-    failed = sum(bool(row["failure"]) for row in judged)
-    print(f"{len(judged) - failed} of {len(judged)} rows answered, {endpoint.spent_tokens} tokens; wrote {out}")
+
+    def keep(row: dict[str, Any]) -> None:
+        append_lines(out, [row])
+        kept.append(row)
+
+    try:
+        judge_rows([row for row in rows if row["id"] not in done], endpoint, concurrency, keep)
+    finally:  # also at an error or Ctrl-C
+        failed = sum(bool(row.get("failure")) for row in kept)
+        more = "; the same command asks for the others" if len(kept) < len(rows) else ""
+        print(f"{len(kept) - failed} of {len(rows)} rows answered, {endpoint.spent_tokens} tokens; see {out}{more}")
 
 
 @app.command(epilog="Example: hero_pl annotate oracle turns.jsonl --out oracle.jsonl")

@@ -14,7 +14,7 @@ from hero_pl.pocket.retail.reflector import RetailRules
 from hero_pl.pocket.shop.reflector import RuleReflector, ShopRules
 from hero_pl.pocket.textworld.reflector import TextWorldRules
 from hero_pl.runs.folders import must_be_writable
-from hero_pl.runs.plots import figure_class
+from hero_pl.runs.plots import FIGURES, figure_class
 from hero_pl.teacher.hindsight import EmptyHintTeacher, HindsightTeacher
 from hero_pl.teacher.hint_check.cases import ALL, make_cases
 from hero_pl.teacher.hint_check.report import HintReport, check_hints, conclusion, draw, summary, to_table
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from hero_pl.types import Reflection, Trajectory
 
 Labels = Literal["auto", "rules", "reflector"]
-FIGURES = (".png", ".svg")
 RULES: tuple[type[RuleReflector], ...] = (ShopRules, RetailRules, TextWorldRules)
 """Rules of the shipped environments; each knows its own episodes."""
 

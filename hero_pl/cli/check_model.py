@@ -141,7 +141,8 @@ def _table(name: str, lines: Sequence[Line]) -> Table:
     from rich.text import Text
 
     caption = f"gap: largest difference {OFF}, in logits or nats"
-    table = Table(title=name, title_justify="left", caption=caption, caption_justify="left", box=SIMPLE_HEAD)
+    title = Text(name, "table.title")
+    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left", box=SIMPLE_HEAD)
     table.add_column("property", no_wrap=True)
     for head in ("", "what was found", "what to do"):
         table.add_column(head, overflow="fold")

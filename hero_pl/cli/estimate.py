@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -34,7 +34,7 @@ class Row:
     """One part of the memory."""
 
     when: str
-    """``always``, a phase, or ``server`` for what a server beside the trainer needs."""
+    """``always``, a phase, or ``server`` for what is not in the memory of the device."""
     name: str
     bytes: int
     detail: str
@@ -175,6 +175,7 @@ def estimate(
         if isinstance(reviewer.policy.sampler, CachedSampler):
             each = other.activations // other.layers // 16
             rows += _sampling("review", reviewer.policy, other, reviews, reviews, room, each, machine)
+    rows += _user(data, episodes, -(-evaluated // machine.processes), machine)
     return rows, sizes, _work(policy, data, sizes, context, bool(reviews))
 
 
@@ -224,6 +225,27 @@ def _sampling(
     return found
 
 
+def _user(data: Any, episodes: int, evaluated: int, machine: Machine) -> list[Row]:
+    """A user simulator whose model runs in this process; its replies are drawn while episodes are played."""
+    from hero_pl.rollout.local_user import LocalChat, read_user
+
+    local = read_user(data.env_args.get("user"))
+    if local is None:
+        return []
+    settings, policy = local[0], LocalChat(local[0]).policy
+    sizes = measure(policy, 16, getattr(torch, settings.dtype))
+    if settings.device == "cpu" and not machine.on_cpu:
+        return [Row("server", "weights of the user", sizes.weights, f"{settings.dtype}, in the memory of the CPU")]
+    rows = [Row("always", "weights of the user", sizes.weights, settings.dtype)]
+    each, context = sizes.activations // sizes.layers // 16, policy.context_length()
+    for phase, played in (("rollout", episodes), ("evaluation", evaluated)):
+        together = min(settings.batch_size if data.limits.threads else 1, data.limits.num_envs, played)
+        if together:
+            found = _sampling(phase, policy, sizes, together, together, context, each, machine)
+            rows += [replace(row, detail=f"user: {row.detail}") for row in found]
+    return rows
+
+
 def _reviewer(objective: Any, episodes: int) -> tuple[Any, int]:
     """The reflector that draws reviews from a model, inside of others, and its largest batch; or ``None`` and 0."""
     reflector: Any = getattr(objective, "reflector", None)
@@ -267,4 +289,5 @@ def _cure(rows: Sequence[Row], phase: str) -> str:
         if phase == "review"
         else "Lower data.limits.num_envs or max_length, or sample on a server (configs/hardware/server.yaml).",
         "merged weights": "Set merge: false of CachedSampler.",
+        "weights of the user": "Load the user's model with dtype: bfloat16, or set device: cpu for it.",
     }.get(largest.name, "Train an adapter (lora), or load the weights with dtype: bfloat16.")

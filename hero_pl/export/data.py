@@ -22,6 +22,9 @@ from hero_pl.types import FinishReason, Trajectory, Turn
 Format: TypeAlias = Literal["messages", "sft", "dpo"]
 Row: TypeAlias = dict[str, Any]
 DATA_FILE = "train.jsonl"
+BLOCK = 1 << 30
+"""Bytes that ``datasets`` must read at once: it takes the columns of the first block (10 MB by default) for those of
+all rows, but messages with calls have keys that others lack, and the arguments of each tool have other names."""
 ALL = "all"
 """Selects the episodes of every stage."""
 
@@ -193,6 +196,7 @@ def _corrected(record: Record, calls: bool, safe: Defuser, written: Written) -> 
             "confidence": diagnosis.confidence,
             "turn": turn.number,
             **_about(record),
+            "rejected_reward": trajectory.reward,
         }
 
 

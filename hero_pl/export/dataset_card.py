@@ -7,7 +7,7 @@ from pathlib import Path
 import jinja2
 
 from hero_pl.chat.wording import jinja_environment
-from hero_pl.export.data import DATA_FILE, Selection, Written
+from hero_pl.export.data import BLOCK, DATA_FILE, Selection, Written
 from hero_pl.export.model_card import CARD_FILE, HERE, license_note, made_with
 from hero_pl.export.settings import base_model
 from hero_pl.runs.settings import read_settings
@@ -21,7 +21,8 @@ MEANINGS = {
     "the action that the reviewer of the run proposed after it had seen the answer, and `rejected` is the action that "
     "was taken; `confidence` is that of the diagnosis, and nothing proves that the proposal is better. With `source` "
     "`group`, both were sampled: the first different actions of the best and of the worst episode of one task; "
-    "`reward` and `rejected_reward` are those of the episodes, so the credit for the single action is a guess.",
+    "`reward` and `rejected_reward` are those of the episodes, so the credit for the single action is a guess. Of "
+    "`corrected_action`, both are the reward of the episode in which the rejected action was taken.",
 }
 
 
@@ -58,7 +59,8 @@ def write_dataset_card(
             license_note=license_note(license_name),
             meaning=MEANINGS[selection.format].format(min_reward=selection.min_reward),
             sources=dict(written.sources),
-            file=repr(f"hf://datasets/{name}/{DATA_FILE}" if name else str(folder / DATA_FILE)),
+            block=BLOCK,
+            file=repr(f"hf://datasets/{name}/{DATA_FILE}" if name else f"{folder.resolve().name}/{DATA_FILE}"),
             left_out=dict(written.left_out),
             broken=written.broken_texts,
         )
@@ -67,7 +69,7 @@ def write_dataset_card(
         license=license_name,
         task_categories=["text-generation"],
         tags=["hero_pl", "agents", "multi-turn", selection.format],
-        configs=[{"config_name": "default", "data_files": [{"split": "train", "path": DATA_FILE}]}],
+        configs=[{"config_name": "default", "data_files": [{"split": "train", "path": DATA_FILE}], "chunksize": BLOCK}],
     )
     path = folder / CARD_FILE
     path.write_text(f"---\n{data.to_yaml()}\n---\n\n{text}\n", encoding="utf-8")

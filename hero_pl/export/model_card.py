@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import pprint
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from hero_pl.chat.actions import ActionParser, PlainText, ReAct, ToolCall
 from hero_pl.chat.wording import jinja_environment
 from hero_pl.errors import ConfigError, HeroError
 from hero_pl.export.results import Evaluation, evaluations, of_these_weights
-from hero_pl.export.settings import at, base_model, hub_id, shown
+from hero_pl.export.settings import at, base_model, clean, hub_id, shown
 from hero_pl.runs.provenance import starts
 from hero_pl.runs.records import RECORDS_FILE, read_records
 from hero_pl.runs.settings import read_settings
@@ -73,11 +74,12 @@ def write_model_card(folder: Path, run: Path | None, exported: Exported) -> Path
     own = of_these_weights(results, exported.turns)
     base = hub_id(settings)
     users = sorted({one.user for one in results if one.user})
+    messages, tools = _example(run, exported.parser)
     text = _template().render(
         title=(exported.name or folder.resolve().name).rpartition("/")[2],
         kind="A LoRA adapter" if exported.adapter else "A language model",
         env=at(settings, "data", "env") or "an unknown environment",
-        env_args=at(settings, "data", "env_args"),
+        env_args=clean(at(settings, "data", "env_args")),
         base=f"[{base}](https://huggingface.co/{base})" if base else base_model(settings),
         method=exported.method,
         turns=exported.turns,
@@ -94,8 +96,10 @@ def write_model_card(folder: Path, run: Path | None, exported: Exported) -> Path
         max_turns=at(settings, "data", "limits", "max_turns") or "unlimited",
         curve=_copy_curve(run, folder) if run else None,
         needs="Needs transformers" + (" and peft, and reads the base model as well." if exported.adapter else "."),
-        name=repr(exported.name or str(folder)),
-        messages=_messages(run, exported.parser),
+        name=repr(exported.name or folder.resolve().name),
+        local=not exported.name,
+        messages=messages,
+        tools=tools,
         template_arguments=_template_arguments(settings),
         date=exported.date,
         dialect=DIALECTS.get(type(exported.parser), f"Replies are read by `{type(exported.parser).__name__}`."),
@@ -149,14 +153,16 @@ def _front_matter(
     return data.to_yaml()
 
 
-def _messages(run: Path | None, parser: ActionParser) -> str:
-    """The start of an episode of the run as a Python expression; long texts are replaced by descriptions."""
+def _example(run: Path | None, parser: ActionParser) -> tuple[str, str]:
+    """The start of an episode of the run and the tools that the chat template gets, as Python expressions.
+
+    Long texts are replaced by descriptions. The second expression is empty if there are no tools.
+    """
     records = run / RECORDS_FILE if run else None
     first = next(iter(read_records(records)), None) if records and records.exists() else None
-    if first is None:
-        system, first_text = "", "the first observation"
-    else:
-        system, _ = parser.describe(first.trajectory.system_prompt, first.trajectory.tools)
+    system, first_text, schemas = "", "the first observation", tuple[Mapping[str, Any], ...]()
+    if first is not None:
+        system, schemas = parser.describe(first.trajectory.system_prompt, first.trajectory.tools)
         first_text = first.trajectory.first_observation
     texts = [("system", system, "the system prompt"), ("user", first_text, "the first observation")]
     shown_texts = [
@@ -164,13 +170,14 @@ def _messages(run: Path | None, parser: ActionParser) -> str:
         for role, text, name in texts
         if text
     ]
-    return repr(shown_texts)
+    tools = pprint.pformat([dict(one) for one in schemas], width=110, sort_dicts=False) if schemas else ""
+    return repr(shown_texts), tools
 
 
 def _template_arguments(settings: Mapping[str, Any]) -> str:
     """Values of the run for variables of the chat template; ``today`` is none of them."""
     given = at(settings, "model", "policy", "init_args", "template_args") or {}
-    return "".join(f"{name}={value!r}, " for name, value in given.items() if name != "today")
+    return "".join(f"{name}={clean(value)!r}, " for name, value in given.items() if name != "today")
 
 
 def _copy_curve(run: Path, folder: Path) -> str | None:

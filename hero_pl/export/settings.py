@@ -31,7 +31,7 @@ def base_model(settings: Mapping[str, Any]) -> str:
     """Name of the initial model of the policy, without local folders."""
     arguments = at(settings, "model", "policy", "init_args") or {}
     if arguments.get("pretrained"):
-        return _without_folders(str(arguments["pretrained"]))
+        return without_folders(str(arguments["pretrained"]))
     kind = at(arguments, "config", "model_type")
     return f"random weights ({kind})" if kind else "unknown"
 
@@ -45,19 +45,20 @@ def hub_id(settings: Mapping[str, Any]) -> str | None:
 
 def shown(settings: Mapping[str, Any]) -> str:
     """The sections ``model`` and ``data`` as YAML, without values of ``None`` and without local folders."""
-    kept = {key: _clean(settings[key]) for key in ("model", "data") if key in settings}
+    kept = {key: clean(settings[key]) for key in ("model", "data") if key in settings}
     return yaml.safe_dump(kept, sort_keys=False, allow_unicode=True, width=100).strip()
 
 
-def _clean(value: Any) -> Any:
+def clean(value: Any) -> Any:
+    """Settings without values of ``None`` and without local folders."""
     if isinstance(value, Mapping):
-        return {key: _clean(one) for key, one in value.items() if one is not None}
+        return {key: clean(one) for key, one in value.items() if one is not None}
     if isinstance(value, list):
-        return [_clean(one) for one in value]
-    return _without_folders(value) if isinstance(value, str) else value
+        return [clean(one) for one in value]
+    return without_folders(value) if isinstance(value, str) else value
 
 
-def _without_folders(text: str) -> str:
+def without_folders(text: str) -> str:
     """Only the last part of an absolute path: a card is public, and local folders must not appear in it."""
     absolute = text.startswith(("/", "~", "\\\\")) or re.match(r"[A-Za-z]:[\\/]", text)
     return PurePath(text.replace("\\", "/")).name if absolute and "\n" not in text else text

@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 from hero_pl.errors import ConfigError, HeroError
 from hero_pl.runs.evaluations import METRICS, Cell, Metric, Results, Unit, Values, load_results, unit_name
 from hero_pl.runs.intervals import LEVEL, student_quantile
-from hero_pl.runs.settings import differences
+from hero_pl.runs.records import RECORDS_FILE
 
 FEW_SEEDS = 5
 
@@ -55,10 +56,11 @@ class Comparison:
     """Number of runs that both methods have."""
     tasks: int
     """Number of different tasks that both methods have, over all runs."""
-    unpaired: int
-    """Pairs of run and task that only one of the two methods has; they are left out."""
-    broken: int
-    """Episodes of either method that ended with an error of the environment or its user; they are left out."""
+    unpaired_of: frozenset[tuple[str, Cell, Unit, str]]
+    """Method, cell, run and task of the results that only one of the two methods has; they are left out."""
+    broken_of: Mapping[tuple[str, Cell, str], int]
+    """Method, cell and block -> episodes that ended with an error of the environment or its user; they are left out.
+    """
     floor: float | None
     """Success rate of doing nothing on the same tasks; ``None`` if the environment does not report it."""
     baseline_mean: float
@@ -75,6 +77,18 @@ class Comparison:
     """Whether the effect is the same with every seed, so that nothing is known of the spread between runs."""
     mixed: tuple[str, ...] = ()
     """Settings in which the runs of one of the two methods differ, with their values."""
+    remarks: tuple[str, ...] = ()
+    """Notes in whole sentences: what is not in the comparison, and how the two evaluations differ."""
+
+    @property
+    def unpaired(self) -> int:
+        """Number of results that only one of the two methods has."""
+        return len(self.unpaired_of)
+
+    @property
+    def broken(self) -> int:
+        """Episodes of either method that ended with an error."""
+        return sum(self.broken_of.values())
 
     @property
     def resolved(self) -> bool:
@@ -92,6 +106,14 @@ class Comparison:
         if not self.resolved:
             return "not resolved"
         return "higher" if self.effect > 0 else "lower"
+
+
+class Side(NamedTuple):
+    """One of the two methods of a comparison."""
+
+    method: str
+    cell: Cell
+    values: Values
 
 
 def compare_runs(
@@ -126,26 +148,37 @@ def compare_runs(
                 f"There is no run of the {kind} {name!r}. The methods of these runs are: {', '.join(results.known)}."
             )
     found = results.methods
+    for name in results.known:
+        if name not in found and (not methods or name in {*methods, baseline}):
+            raise HeroError(_all_broken(results, name, {cell for method, cell, _ in results.broken if method == name}))
     first = baseline if baseline is not None else next(iter(methods or found))
     if len(found) < 2:
         raise HeroError(
             f"These runs are of one method only ({first}). Give runs of at least two: hero_pl compare RUN RUN"
         )
-    untrained = all(turns == 0 for _, turns, _ in found[first])
-    comparisons = []
+    comparisons: list[Comparison] = []
+    lost: dict[str, None] = {}  # sentences about cells in which one of the two methods has broken episodes only
+    broken_at = {(name, cell) for name, cell, _ in results.broken}
+    untrained = all(turns == 0 for _, turns, _ in {*found[first], *(cell for name, cell in broken_at if name == first)})
     for method, cells in found.items():
         if method == first:
             continue
-        for cell, values in sorted(cells.items()):
+        for cell in sorted({*cells, *(cell for name, cell in broken_at if name == method)}):
             if budget not in (None, cell[1]) or stage not in (None, cell[0]):
                 continue
             other = (cell[0], 0, cell[2]) if untrained else cell
-            if other in found[first]:
-                pair = ((first, found[first][other]), (method, values))
-                broken = results.broken[method, cell] + results.broken[first, other]
-                comparisons += _compare_blocks(cell, metric, pair, results, broken)
+            if cell not in cells:
+                if other in found[first]:
+                    lost.setdefault(_all_broken(results, method, [cell]))
+            elif other in found[first]:
+                pair = Side(first, other, found[first][other]), Side(method, cell, cells[cell])
+                comparisons += _compare_blocks(metric, pair, results)
+            elif (first, other) in broken_at:
+                lost.setdefault(_all_broken(results, first, [other]))
             else:
                 _refuse_other_users(other, method, first, found[first])
+    if lost and not comparisons:
+        raise HeroError(" ".join(lost))
     if not comparisons and (budget is not None or stage is not None):
         known = sorted({cell[:2] for cells in found.values() for cell in cells})
         given = ", ".join(
@@ -160,7 +193,17 @@ def compare_runs(
             f"No method was evaluated at the same stage and turns budget as {first!r}. "
             "Compare runs with the same budget, or give another baseline."
         )
-    return comparisons
+    return [replace(one, remarks=(*one.remarks, *lost)) for one in comparisons]
+
+
+def _all_broken(results: Results, method: str, cells: Collection[Cell]) -> str:
+    count = sum(n for (name, cell, _), n in results.broken.items() if name == method and cell in cells)
+    places = ", ".join(f"{turns} turns ({stage})" for stage, turns in sorted({cell[:2] for cell in cells}))
+    return (
+        f"All {count} episodes of {method!r} at {places} ended with an error of the environment or its user, so there "
+        f"is nothing to compare. See the errors in the {RECORDS_FILE} of its runs, or leave it out: --methods with the "
+        "others."
+    )
 
 
 def _refuse_other_users(cell: Cell, method: str, first: str, cells: Mapping[Cell, Values]) -> None:
@@ -264,59 +307,63 @@ def runs_needed(seed_effects: Sequence[float]) -> int | None:
     return bisect.bisect_left(range(MOST), True, lo=2, key=enough) if enough(MOST) else None
 
 
-def _compare_blocks(
-    cell: Cell,
-    metric: Metric,
-    pair: tuple[tuple[str, Values], tuple[str, Values]],
-    results: Results,
-    broken: int,
-) -> list[Comparison]:
+def _compare_blocks(metric: Metric, pair: tuple[Side, Side], results: Results) -> list[Comparison]:
     """Compare a method (second of the pair) with the baseline (first), on each base policy that both have."""
     baseline, method = pair
-    blocks = sorted({block for block, _ in baseline[1]} & {block for block, _ in method[1]})
-    comparisons = []
-    for block in blocks:
-        own = [(name, {unit: tasks for unit, tasks in values.items() if unit[0] == block}) for name, values in pair]
-        if paired := paired_differences(own[0][1], own[1][1]):
-            one = _compare(cell, metric, (own[0], own[1]), block, paired, results.solved_by_nothing, broken)
-            comparisons.append(replace(one, mixed=_mixed(results, block, (baseline[0], method[0]))))
+    cell, names = method.cell, (baseline.method, method.method)
+    comparisons: list[Comparison] = []
+    left_out: list[str] = []
+    for block in sorted({block for side in pair for block, _ in side.values}):
+        values = [{unit: tasks for unit, tasks in values.items() if unit[0] == block} for _, _, values in pair]
+        own = Side(*baseline[:2], values[0]), Side(*method[:2], values[1])
+        if paired := paired_differences(*values):
+            one = _compare(metric, own, block, paired, results)
+            mixed, played = results.mixed(block, names), results.played(block, names)
+            comparisons.append(replace(one, mixed=mixed, remarks=played))
+            continue
+        having = [name for name, there in zip(names, values, strict=True) if there]
+        why = f"only {having[0]} has results" if len(having) == 1 else f"{' and '.join(having)} share no seed and task"
+        left_out.append(f"Not compared at {cell[1]} turns ({cell[0]}), block {block!r}: {why} there.")
     if not comparisons:
         raise HeroError(
-            f"{method[0]!r} and {baseline[0]!r} share no seed with a common task at {cell[1]} turns ({cell[0]}): "
-            f"{', '.join(map(unit_name, sorted(method[1])))} and {', '.join(map(unit_name, sorted(baseline[1])))}. "
+            f"{names[1]!r} and {names[0]!r} share no seed with a common task at {cell[1]} turns ({cell[0]}): "
+            f"{', '.join(map(unit_name, sorted(method.values)))} and "
+            f"{', '.join(map(unit_name, sorted(baseline.values)))}. "
             "Evaluate both on the same tasks with the same seeds, or leave one of them out: --methods with the others."
         )
-    return comparisons
+    return [replace(one, remarks=(*one.remarks, *left_out)) for one in comparisons]
 
 
 def _compare(
-    cell: Cell,
     metric: Metric,
-    pair: tuple[tuple[str, Values], tuple[str, Values]],
+    pair: tuple[Side, Side],
     block: str,
     differences: Mapping[Unit, Mapping[str, float]],
-    solved_by_nothing: Mapping[str, bool],
-    broken: int,
+    results: Results,
 ) -> Comparison:
     baseline, method = pair
-    pairs = [_pairs(values) for values in (baseline[1], method[1])]
+    cell, solved_by_nothing = method.cell, results.solved_by_nothing
+    pairs = [_pairs(side.values) for side in pair]
     common = pairs[0] & pairs[1]
+    keys = [(side.method, side.cell, block) for side in pair]
     effect, low, high = effect_interval(list(differences.values()))
     of_seeds = [float(np.mean(list(tasks.values()))) for tasks in differences.values()]
-    means = [_mean(values[1], common) for values in (baseline, method)]
+    means = [_mean(side.values, common) for side in pair]
     floor = [solved_by_nothing[task] for _, task in sorted(common) if task in solved_by_nothing]
     return Comparison(
         stage=cell[0],
         turns_budget=cell[1],
         user=cell[2],
         metric=metric,
-        baseline=baseline[0],
-        method=method[0],
+        baseline=baseline.method,
+        method=method.method,
         block=block,
         seeds=len(differences),
         tasks=len({task for _, task in common}),
-        unpaired=len(pairs[0] ^ pairs[1]),
-        broken=broken,
+        unpaired_of=frozenset(
+            (side.method, side.cell, *one) for side, own in zip(pair, pairs, strict=True) for one in own - common
+        ),
+        broken_of={key: results.broken[key] for key in keys if results.broken[key]},
         floor=float(np.mean(floor)) if floor else None,
         baseline_mean=means[0],
         method_mean=means[1],
@@ -325,15 +372,6 @@ def _compare(
         high=high,
         runs_needed=runs_needed(of_seeds),
         equal_seeds=max(of_seeds) - min(of_seeds) < 1e-12,
-    )
-
-
-def _mixed(results: Results, block: str, methods: Sequence[str]) -> tuple[str, ...]:
-    """What differs between runs that are averaged as one method."""
-    return tuple(
-        f"{method}: {key} is {' and '.join(map(repr, values))}"
-        for method in methods
-        for key, values in differences(results.settings.get((method, block), [])).items()
     )
 
 

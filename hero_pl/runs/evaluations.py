@@ -18,7 +18,7 @@ from hero_pl.errors import HeroError
 from hero_pl.runs.folders import must_exist
 from hero_pl.runs.jsonl import read_lines
 from hero_pl.runs.records import RECORDS_FILE
-from hero_pl.runs.settings import OTHER_NAME, decisive, read_settings
+from hero_pl.runs.settings import OTHER_NAME, PLAYED, decisive, differences, read_settings
 
 Metric: TypeAlias = Literal["success", "reward", "turns"]
 METRICS: tuple[Metric, ...] = ("success", "reward", "turns")
@@ -37,14 +37,36 @@ class Results:
     """Contents of the evaluation files of several runs."""
 
     methods: dict[str, dict[Cell, Values]] = field(default_factory=dict)
-    broken: Counter[tuple[str, Cell]] = field(default_factory=Counter)
-    """Episodes that ended with an error of the environment or its user, per method and cell; they have no value."""
+    broken: Counter[tuple[str, Cell, str]] = field(default_factory=Counter)
+    """Episodes that ended with an error of the environment or its user, per method, cell and block; they have no value.
+    """
     solved_by_nothing: dict[str, bool] = field(default_factory=dict)
     """Task id -> whether doing nothing succeeds; only for environments that report it."""
     settings: dict[tuple[str, str], list[dict[str, Any]]] = field(default_factory=dict)
     """Method and block -> the settings of each of its runs that decide the results."""
     known: dict[str, None] = field(default_factory=dict)
     """All methods in the files, also those that were not asked for, in the order read."""
+
+    def mixed(self, block: str, methods: Sequence[str]) -> tuple[str, ...]:
+        """What differs between runs that are averaged as one method."""
+        return tuple(
+            f"{method}: {key} is {' and '.join(map(repr, values))}"
+            for method in methods
+            for key, values in differences(self.settings.get((method, block), [])).items()
+        )
+
+    def played(self, block: str, methods: tuple[str, str]) -> tuple[str, ...]:
+        """How the episodes of two methods were played in different ways, in whole sentences."""
+        notes = []
+        for key in PLAYED:
+            first, second = (
+                " or ".join(sorted({str(run[key]) for run in self.settings.get((method, block), []) if key in run}))
+                for method in methods
+            )
+            if first and second and first != second:
+                told = f"{first} for {methods[0]} and {second} for {methods[1]}"
+                notes.append(f"The evaluations differ, so the effect is not that of the method alone: {key} is {told}.")
+        return tuple(notes)
 
 
 def load_results(runs: Sequence[Path], metric: Metric, only: Collection[str] = ()) -> Results:
@@ -82,7 +104,7 @@ def load_results(runs: Sequence[Path], metric: Metric, only: Collection[str] = (
                     f"one with another seed, or, if it is another method, under {OTHER_NAME}."
                 )
             if value is None:
-                results.broken[method, cell] += 1
+                results.broken[method, cell, unit[0]] += 1
                 continue
             if "do_nothing_succeeds" in row:
                 results.solved_by_nothing[task] = bool(row["do_nothing_succeeds"])

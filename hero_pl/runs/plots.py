@@ -19,13 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hero_pl.errors import ConfigError, HeroError
-from hero_pl.runs.folders import must_exist
+from hero_pl.runs.folders import must_be_writable, must_exist
 from hero_pl.runs.intervals import LEVEL, student_quantile
 from hero_pl.runs.settings import OTHER_NAME, decisive, differences, read_settings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+FIGURES = (".png", ".svg")
+"""Endings of the names of pictures; they choose the format."""
 TURNS = "train/turns"
 """Assistant turns used for training so far."""
 
@@ -102,10 +104,10 @@ def plot_runs(runs: Sequence[Path], out: Path) -> list[str]:
         Notes for the reader: settings in which runs of one line differ.
 
     Raises:
-        ConfigError: matplotlib is not installed.
-        HeroError: No metrics are found, a file cannot be read, two runs of one method have the same seed, or ``out``
-            cannot be written.
+        ConfigError: matplotlib is not installed, or ``out`` has another suffix or cannot be written.
+        HeroError: No metrics are found, a file cannot be read, or two runs of one method have the same seed.
     """
+    must_be_writable(out, "Give another path.", FIGURES)
     owner: dict[tuple[str, str, int], Path] = {}
     found: dict[tuple[str, str], list[Path]] = {}
     settings: dict[tuple[str, str], list[dict[str, Any]]] = {}

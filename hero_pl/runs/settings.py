@@ -13,8 +13,11 @@ from hero_pl.errors import HeroError
 CONFIG_FILE = "config.yaml"
 OTHER_NAME = "another name: --held_out.method NAME --trainer.logger.init_args.name NAME"
 """What to do with a run whose method has the name of another one."""
-DECISIVE = ("model", "data", "held_out", "trainer.precision", "trainer.devices", "trainer.num_nodes")
+GUARD = "collapse_guard"
+DECISIVE = ("model", "data", "held_out", GUARD, "trainer.precision", "trainer.devices", "trainer.num_nodes")
 """The results of a run depend on these keys, and on those below them."""
+PLAYED = ("data.eval_temperature", "data.max_action_tokens", "data.limits.max_turns")
+"""How episodes are played. Scores of methods that differ in it do not differ by the method alone."""
 OWN = ("data.seed", "held_out.at_turns", "held_out.method", "held_out.block", "held_out.logged_episodes")
 """Exceptions to the above: runs of one method may differ in them."""
 HARMLESS = (
@@ -85,10 +88,13 @@ def harmless(key: str) -> bool:
 
 def decisive(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Dotted settings on which the results of a run depend, without those that runs of one method differ in."""
+    every = flat(settings, every=True)
+    if every.get(f"{GUARD}.action") in ("off", "warn"):  # both leave the weights as they are
+        every = {key: value for key, value in every.items() if not below(key, (GUARD,))} | {f"{GUARD}.action": "warn"}
     return {
         key: value
-        for key, value in flat(settings, every=True).items()
-        if below(key, DECISIVE) and not below(key, OWN) and not harmless(key)
+        for key, value in every.items()
+        if below(key, DECISIVE) and not below(key, OWN) and (below(key, PLAYED) or not harmless(key))
     }
 
 

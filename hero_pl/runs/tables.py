@@ -68,10 +68,11 @@ def notes(comparisons: Sequence[Comparison]) -> list[str]:
     lines += [
         f"Averaged runs differ: {text}." for text in dict.fromkeys(text for one in comparisons for text in one.mixed)
     ]
-    left_out = sum(one.unpaired for one in comparisons)
+    lines += dict.fromkeys(text for one in comparisons for text in one.remarks)
+    left_out = len(frozenset().union(*(one.unpaired_of for one in comparisons)))
     if left_out:
         lines.append(f"{left_out} results that only one of the two methods has for this seed and task were left out.")
-    broken = sum(one.broken for one in comparisons)
+    broken = sum({key: n for one in comparisons for key, n in one.broken_of.items()}.values())
     if broken:
         lines.append(f"{broken} episodes that ended with an error of the environment or its user were left out.")
     if any(one.floor is not None for one in comparisons):

@@ -140,6 +140,30 @@ def test_the_terminal_form_continues_where_it_stopped(sample: Path, tmp_path: Pa
     assert len({row["id"] for row in read_rows(out)}) == 20
 
 
+def test_bug_823_rows_that_a_rater_never_saw_are_not_taken_as_labeled(run: Path, sample: Path, tmp_path: Path) -> None:
+    out, asked = tmp_path / "me.jsonl", iter(["n"] * len(QUESTIONS) + ["q"])
+    assert ask_all(sample, out, "me", lambda question: next(asked), lambda text: None) == 1
+    with pytest.raises(HeroError, match=r"labels of the rater 'me', but this is 'you'\. Give each rater a file"):
+        ask_all(sample, out, "you", lambda question: "n", lambda text: None)
+    other = run / "other"  # a run with as many episodes and turns, whose actions are others
+    played = [episode(0, "green", 0.0), episode(1, "blue", 1.0)]
+    reflections = ShopRules().reflect(played, None)
+    append_records(other / "trajectories.jsonl", map(Record, ["train"] * 2, [1] * 2, played, reflections))
+    write_sample(other / "turns.jsonl", *draw(other, 100, 0))
+    rows = read_rows(other / "turns.jsonl")
+    assert not {row["id"] for row in rows} & {row["id"] for row in read_rows(sample)}
+    with pytest.raises(HeroError, match="which is not in the file to label"):
+        ask_all(other / "turns.jsonl", out, "me", lambda question: "n", lambda text: None)
+    for raters, gold in (([rows], ()), ([read_rows(out)], rows)):
+        with pytest.raises(HeroError, match="is not in the key"):
+            quality_report(raters, read_key(key_path(sample)), gold)
+    forms = []
+    for turns in (sample, other / "turns.jsonl", sample):
+        write_form(turns, tmp_path / "form.html")  # the answers in the browser are kept by this name
+        forms.append(re.findall(r'"sample":"(\w+)"', (tmp_path / "form.html").read_text()))
+    assert forms[0] == forms[2] != forms[1]
+
+
 def test_the_end_of_the_input_ends_the_terminal_form_like_q(sample: Path, tmp_path: Path) -> None:
     given = iter(["n"] * (len(QUESTIONS) + 1))
 
@@ -197,7 +221,7 @@ def test_a_judge_behind_an_endpoint_labels_every_row_and_failures_are_counted(
 ) -> None:
     main(["annotate", "judge", str(sample), endpoint, "judge-model", "--out", str(tmp_path / "judge.jsonl")])
     rows = read_rows(tmp_path / "judge.jsonl")
-    assert [row["id"] for row in rows] == [row["id"] for row in read_rows(sample)]
+    assert {row["id"] for row in rows} == {row["id"] for row in read_rows(sample)}
     refused = [row for row in rows if row["failure"]]
     assert refused
     assert {row["failure"] for row in refused} == {"request_refused"}
@@ -239,6 +263,28 @@ def test_a_judge_that_costs_too_much_ends_with_a_status_of_its_own(
         )
     assert exit_.value.code == 3
     assert "0 of max_total_tokens=9 are spent" in capsys.readouterr().err
+
+
+def test_bug_822_what_a_judge_has_answered_is_kept_and_not_asked_again(
+    sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["annotate", "judge", str(sample), "", "m", "--out", str(tmp_path / "judge.jsonl")]
+    with serving(says(json.dumps(ANSWER), 400, 300)) as server:  # 700 tokens each
+        command[3] = server.url
+        with pytest.raises(SystemExit) as exit_:
+            main([*command, "--max_total_tokens", "3000", "--concurrency", "1"])
+        assert exit_.value.code == 3
+        first = read_rows(tmp_path / "judge.jsonl")
+        assert 0 < len(first) == len(server.bodies) < 20
+        assert "the same command asks for the others" in capsys.readouterr().out
+        main(command)
+        assert len(server.bodies) == 20
+    rows = read_rows(tmp_path / "judge.jsonl")
+    assert rows[: len(first)] == first
+    assert sorted(row["id"] for row in rows) == sorted(row["id"] for row in read_rows(sample))
+    with pytest.raises(SystemExit):
+        main([*command[:4], "another", *command[5:]])
+    assert "labels of the rater 'm', but this is 'another'" in capsys.readouterr().err
 
 
 def test_the_judge_reads_outside_text_as_quoted_material(sample: Path) -> None:

@@ -1,9 +1,11 @@
 """``hero_pl estimate`` prints what a configuration needs, and says whether it fits."""
 
 import json
+from pathlib import Path
 
 import pytest
 
+import hero_pl
 from hero_pl.cli.main import main
 
 
@@ -150,3 +152,22 @@ def test_a_sampler_on_a_server_needs_no_keys_and_values_here(config, capsys, loa
     found, _ = parts(capsys, *words)
     assert {row["when"] for row in found["parts"] if row["name"] == "keys and values"} == {"server"}
     assert found["peak_bytes"] == sum(row["bytes"] for row in found["parts"] if row["when"] in ("always", "learning"))
+
+
+def test_bug_826_a_user_that_runs_in_this_process_needs_memory_too(config, capsys, loads_no_model):
+    def user(threads=0, **settings):
+        limits = {"max_turns": 2, "num_envs": 6, "threads": threads}
+        given = {"user": {"pretrained": "hero_pl:pocket-retail", **settings}}
+        words = config(data__env_args=given, data__limits=limits, held_out={"episodes": 4})
+        found, _ = parts(capsys, "--config", words)
+        rows = [row for row in found["parts"] if "user" in row["name"] + row["detail"]]
+        return {(row["when"], row["name"]): row["bytes"] for row in rows}
+
+    weights, cache = ("always", "weights of the user"), ("evaluation", "keys and values")
+    whole, half = user(), user(threads=6, batch_size=3, dtype="bfloat16")
+    file = (Path(hero_pl.__file__).parent / "pocket/checkpoints/pocket-retail/model.safetensors").stat().st_size
+    assert 0.9 * file < whole[weights] <= file
+    assert half[weights] == whole[weights] // 2
+    assert half[cache] == 3 * half["rollout", "keys and values"]  # a step plays one episode
+    assert whole[cache] == whole["rollout", "keys and values"]  # without threads one reply at a time
+    assert ("server", "weights of the user") not in user(device="cpu")  # training is on the CPU, too

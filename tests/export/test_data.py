@@ -7,7 +7,8 @@ import pytest
 
 from hero_pl.cli.main import main
 from hero_pl.errors import ConfigError, HeroError
-from hero_pl.export.data import DATA_FILE, Selection, write_data
+from hero_pl.export.data import BLOCK, DATA_FILE, Selection, write_data
+from hero_pl.export.dataset_card import write_dataset_card
 from hero_pl.export.defuse import BREAK, Defuser
 from hero_pl.export.messages import reply
 from hero_pl.runs.records import Record, append_records
@@ -231,6 +232,21 @@ def test_bug_751_a_run_without_such_rows_and_a_folder_that_is_taken_are_refused(
         data(tmp_path, [Record("train", 0, CALLS)], format="messages")
 
 
+def test_bug_818_rows_have_the_same_columns_and_the_card_lets_datasets_see_all_of_them(tmp_path):
+    from huggingface_hub import DatasetCard
+
+    reflection = Reflection((Diagnosis("no", "high", {"name": "find", "arguments": {"id": 4}}), None), "ok")
+    bad = episode(turn(1, "No.", "No."), reward=0.5)
+    rows, written = data(tmp_path, [Record("train", 0, one, reflection) for one in (CALLS,)], format="dpo")
+    (tmp_path / "group").mkdir()
+    more, _ = data(tmp_path / "group", [Record("train", 0, one) for one in (CALLS, bad)], format="dpo")
+    assert {row["source"]: row["rejected_reward"] for row in (*rows, *more)} == {"corrected_action": 1.0, "group": 0.5}
+    assert rows[0].keys() == more[0].keys()
+    card = write_dataset_card(tmp_path / "data", tmp_path, Selection("dpo"), written)
+    assert f"chunksize={1 << 30})" in card.read_text(encoding="utf-8")
+    assert DatasetCard.load(card).data.configs[0]["chunksize"] == 1 << 30
+
+
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory):
     """Records of a run that called tools, with diagnoses."""
@@ -269,7 +285,11 @@ def test_trl_reads_the_rows_and_renders_the_arguments_of_calls(kind, shop, tmp_p
 
     main(["export-data", str(shop), "--format", kind, "--out", str(tmp_path / "set")])
     rows = datasets.load_dataset(
-        "json", data_files=str(tmp_path / "set" / DATA_FILE), split="train", cache_dir=str(tmp_path / "cache")
+        "json",
+        data_files=str(tmp_path / "set" / DATA_FILE),
+        split="train",
+        cache_dir=str(tmp_path / "cache"),
+        chunksize=BLOCK,
     )
     assert trl.__version__
     assert is_conversational(rows[0])

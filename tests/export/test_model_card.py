@@ -10,7 +10,7 @@ import yaml
 from huggingface_hub import ModelCard
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from hero_pl.chat.actions import PlainText
+from hero_pl.chat.actions import PlainText, ToolCall
 from hero_pl.chat.byte_tokenizer import byte_tokenizer
 from hero_pl.chat.probes import written_date
 from hero_pl.cli.main import main
@@ -23,6 +23,8 @@ from hero_pl.policy.sampling import Sampling
 from hero_pl.runs.intervals import wilson
 from hero_pl.runs.jsonl import append_lines
 from hero_pl.runs.provenance import STARTS_FILE, commit, note_start, starts
+from hero_pl.runs.records import Record, append_records
+from hero_pl.types import StopReason, Trajectory
 from tests.conftest import TINY
 
 ROW = {"stage": "test", "seed": 3, "method": "m", "block": "", "task_id": "a", "reward": 0.5, "turns": 4}
@@ -111,7 +113,8 @@ def test_the_card_tells_the_result_with_its_interval_and_the_commit(packaged, ex
     ]
 
 
-def test_the_example_of_the_card_runs(exported, capsys):
+def test_the_example_of_the_card_runs(exported, capsys, monkeypatch):
+    monkeypatch.chdir(exported.parent)
     text = (exported / "README.md").read_text(encoding="utf-8")
     (script,) = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     exec(compile(script, "README.md", "exec"), {})
@@ -185,19 +188,42 @@ def test_bug_781_the_card_counts_a_task_that_was_played_several_times_once(tmp_p
     assert "a task that was played several times counts once" in text
 
 
-def test_a_base_model_of_the_hub_is_linked_and_a_folder_of_this_machine_is_not_shown(tmp_path):
+def test_bug_824_a_base_model_of_the_hub_is_linked_and_folders_of_this_machine_are_not_shown(tmp_path):
     run = tmp_path / "run"
     run.mkdir()
     for given, front, shown in (
         ("acme/tiny-1b", "base_model: acme/tiny-1b", "[acme/tiny-1b](https://huggingface.co/acme/tiny-1b)"),
         (str(tmp_path / "secret" / "weights"), None, "| base model | weights |"),
     ):
-        settings = {"model": {"policy": {"init_args": {"pretrained": given}}}, "data": {"env": "a/B-v0"}}
+        local = {"file": str(tmp_path / "secret" / "rules"), "user": {"pretrained": str(tmp_path / "secret" / "user")}}
+        policy = {"pretrained": given, "template_args": {"rules": local["file"]}}
+        settings = {"model": {"policy": {"init_args": policy}}, "data": {"env": "a/B-v0", "env_args": local}}
         (run / "config.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
         text = write_model_card(tmp_path, run, Exported(0, False, PlainText(), "GRPO")).read_text(encoding="utf-8")
         assert shown in text
         assert (front in text) if front else ("base_model:" not in text)
-        assert "secret" not in text
+        assert "with `{'file': 'rules', 'user': {'pretrained': 'user'}}`" in text
+        assert f"folder = {tmp_path.name!r}  # the folder of this card" in text
+        assert not re.search("secret|" + re.escape(str(tmp_path)), text)
+
+
+def test_bug_825_the_example_of_a_policy_that_calls_tools_shows_them(tmp_path):
+    parameters = {"type": "object", "properties": {"id": {"type": "string", "description": "Of the order. " * 9}}}
+    tool = {"type": "function", "function": {"name": "find", "parameters": parameters, "strict": True}}
+    trajectory = Trajectory("t", "a/B-v0", 0, 0, "Be kind.", (tool,), "Hello.", (), 0.0, StopReason.TERMINATED)
+    append_records(tmp_path / "trajectories.jsonl", [Record("train", 0, trajectory)])
+
+    class Tokenizer:
+        def apply_chat_template(self, messages, **options):
+            self.seen = messages, options.get("tools")
+
+    for parser, tools in ((ToolCall(), [tool]), (PlainText(), None)):
+        text = write_model_card(tmp_path, tmp_path, Exported(0, False, parser, "GRPO")).read_text(encoding="utf-8")
+        (script,) = re.findall(r"^messages = .*?(?=^reply = )", text, re.MULTILINE | re.DOTALL)
+        tokenizer = Tokenizer()
+        exec(compile(script, "README.md", "exec"), {"tokenizer": tokenizer})
+        assert tokenizer.seen[0][-1] == {"role": "user", "content": "Hello."}
+        assert tokenizer.seen[1] == tools
 
 
 def test_a_merged_adapter_loads_as_a_whole_model_and_an_unmerged_one_says_what_it_needs(tiny_policy, tmp_path):

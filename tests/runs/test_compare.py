@@ -268,6 +268,23 @@ def test_bug_715_settings_in_which_averaged_runs_differ_are_named(tmp_path: Path
     assert [one.mixed != () for one in compare_runs([*runs, *apart])] == [True, False]  # each base policy by itself
 
 
+def test_bug_821_settings_of_evaluations_and_of_the_guard_are_named_too(tmp_path: Path) -> None:
+    runs = [run(tmp_path, name, seed, tasks(2 + seed)) for name in ("a", "b") for seed in (0, 1)]
+    heats, guards = (1.0, 1.0, 0.0, 1.0), ("off", "warn", "rollback", "warn")
+    for folder, heat, guard in zip(runs, heats, guards, strict=True):
+        settings = {"data": {"eval_temperature": heat}, "collapse_guard": {"action": guard, "keep_every": len(guard)}}
+        (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    (one,) = compare_runs(runs)
+    guard = "b: collapse_guard.action is 'rollback' and 'warn'"
+    assert one.mixed == (guard, "b: data.eval_temperature is 0.0 and 1.0")
+    note = "not that of the method alone: data.eval_temperature is 1.0 for a and 0.0 or 1.0 for b."
+    assert note in to_markdown([one])
+    for folder in runs:
+        (folder / "config.yaml").write_text(yaml.safe_dump({"data": {"eval_temperature": 1}}))
+    (one,) = compare_runs(runs)
+    assert (one.mixed, one.remarks) == ((), ())
+
+
 @pytest.mark.parametrize(
     ("counts", "note"),
     [((5, 5, 5), "Equal effects of all seeds"), ((5, 6), "Two seeds: their spread is hardly known"), ((5, 6, 7), "")],
@@ -308,7 +325,7 @@ def test_a_grid_folder_is_searched_and_a_budget_picked(tmp_path: Path) -> None:
         compare_runs([tmp_path / "empty"])
 
 
-def test_base_policies_are_compared_each_by_itself(tmp_path: Path) -> None:
+def test_bug_827_base_policies_are_compared_each_by_itself_and_none_disappears(tmp_path: Path) -> None:
     runs = []
     for block, hero in (("one", 9), ("two", 3)):
         folder = tmp_path / block
@@ -322,6 +339,7 @@ def test_base_policies_are_compared_each_by_itself(tmp_path: Path) -> None:
     comparisons = compare_runs(runs)
     assert [(one.block, one.seeds, round(one.effect, 3)) for one in comparisons] == [("one", 2, 0.7), ("two", 2, 0.1)]
     assert "| hero | base | one | 2 |" in to_markdown(comparisons)
+    assert "block 'three': only hero has results there." in to_markdown(comparisons)
     (tmp_path / "again").mkdir()
     run(tmp_path / "again", "hero", 0, tasks(9), block="one")
     with pytest.raises(HeroError, match="both hold 'hero', seed 0 of one"):
@@ -379,3 +397,37 @@ def test_broken_episodes_are_no_failures_and_are_counted(tmp_path: Path) -> None
     assert "2 episodes that ended with an error of the environment or its user were left out." in shown([one])
     with pytest.raises(HeroError, match="All 10 episodes of the runs ended with an error"):
         compare_runs([run(tmp_path, "c", 0, tasks(0), evaluable=False)])
+
+
+def test_bug_820_an_episode_that_broke_is_counted_once(tmp_path: Path) -> None:
+    for block, broken in (("one", 3), ("two", 0)):
+        folder = tmp_path / block
+        folder.mkdir()
+        base = run(folder, "base", 0, tasks(2), budget=0, block=block)
+        lines = (base / "eval.jsonl").read_text().splitlines()
+        rows = [{**json.loads(line), "evaluable": i >= broken} for i, line in enumerate(lines)]
+        (base / "eval.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        for method, budget in (("a", 100), ("a", 200), ("b", 100)):
+            run(folder, method, 0, tasks(7), budget=budget, block=block)
+    comparisons = compare_runs([tmp_path], baseline="base")
+    assert {(one.block, one.broken, one.unpaired) for one in comparisons} == {("one", 3, 3), ("two", 0, 0)}
+    text = to_markdown(comparisons)
+    assert "3 episodes that ended with an error" in text
+    assert "9 results that only one" in text  # three of each method and budget
+
+
+def test_bug_827_a_method_whose_episodes_all_broke_is_named_as_such(tmp_path: Path) -> None:
+    a, c = run(tmp_path, "a", 0, tasks(2)), run(tmp_path, "c", 0, tasks(7))
+    b = run(tmp_path, "b", 0, tasks(0), evaluable=False)
+    for given in ({}, {"baseline": "b"}, {"methods": ["b", "a"]}, {"baseline": "a", "methods": ["b"]}):
+        with pytest.raises(HeroError, match=r"All 10 episodes of 'b' at 500 turns \(test\) ended with an error"):
+            compare_runs([a, b, c], **given)
+    assert len(compare_runs([a, b, c], methods=["a", "c"])) == 1
+    early = run(tmp_path, "b", 0, tasks(5), budget=7), run(tmp_path, "a", 0, tasks(5), budget=7)
+    (one,) = compare_runs([a, b, *early])  # another evaluation of it can be compared
+    assert (one.turns_budget, one.remarks[0][:42]) == (7, "All 10 episodes of 'b' at 500 turns (test)")
+    with pytest.raises(HeroError, match="All 10 episodes of 'b' at 500"):
+        compare_runs([a, b, *early], budget=500)
+    start = run(tmp_path, "b", 0, tasks(5), budget=0)  # it does not stand in for the evaluation that broke
+    with pytest.raises(HeroError, match="All 10 episodes of 'b' at 500"):
+        compare_runs([start, b, a])

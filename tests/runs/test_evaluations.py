@@ -25,7 +25,7 @@ def test_bug_782_an_episode_that_broke_before_its_user_was_known_is_counted(tmp_
     # the first ones of an evaluation, and all of a later one
     b = run(tmp_path, "b", [BROKEN] * 3 + [USER] * 7 + [{**BROKEN, "turns_budget": 900}] * 10)
     broken = load_results([tmp_path], "success").broken
-    assert broken == {("b", ("test", 500, "scripted-full")): 3, ("b", ("test", 900, "scripted-full")): 10}
+    assert broken == {("b", ("test", 500, "scripted-full"), ""): 3, ("b", ("test", 900, "scripted-full"), ""): 10}
     assert [(one.broken, one.tasks) for one in compare_runs([tmp_path])] == [(3, 7)]
     counts = [(one.budget, one.broken, one.episodes, one.user) for one in evaluations(b)]
     assert counts == [(500, 3, 7, "scripted-full"), (900, 10, 0, "scripted-full")]

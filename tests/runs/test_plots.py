@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hero_pl.errors import HeroError
+from hero_pl.errors import ConfigError, HeroError
 from hero_pl.runs import plots
 from hero_pl.runs.plots import (
     PANELS,
@@ -120,7 +120,7 @@ def test_held_out_success_is_drawn_before_training_rollouts_unless_it_is_a_singl
     assert best_column(columns, [{}]) is None
 
 
-def test_methods_with_gaps_and_without_overlap_are_drawn(tmp_path: Path) -> None:
+def test_bug_829_methods_with_gaps_are_drawn_and_another_kind_of_file_is_refused(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     write(tmp_path / "hero-seed1/version_0/metrics.csv", SPARSE)
     write(tmp_path / "hero-seed2/version_0/metrics.csv", "step,train/turns,train/loss\n0,8,1\n")
@@ -130,8 +130,14 @@ def test_methods_with_gaps_and_without_overlap_are_drawn(tmp_path: Path) -> None
     plot_runs([tmp_path], out)
     assert out.read_bytes().startswith(b"\x89PNG")
     plot_run(tmp_path / "hero-seed1", out)
-    with pytest.raises(HeroError, match="cannot write the"):
-        plot_run(tmp_path / "hero-seed1", tmp_path)
+    (tmp_path / "folder.svg").mkdir()
+    for name, message in (
+        ("curves.pdf", r"curves\.pdf: expected a name that ends with"),
+        ("folder.svg", "is a folder"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            plot_run(tmp_path / "hero-seed1", tmp_path / name)
+    assert not (tmp_path / "curves.pdf").exists()
 
 
 def test_bug_47_equal_seeds_of_one_method_are_not_two_trials(tmp_path: Path) -> None:

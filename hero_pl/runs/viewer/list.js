@@ -20,8 +20,8 @@ function head() {
 }
 
 function stageFigures(one) {
-  return make("div", { class: "stage" }, make("b", {}, one.stage), one.users.length ? make("span", { class: "quiet" }, "user " + one.users.join(", ")) : null,
-    figure(String(one.episodes), "episodes"), one.broken ? figure(String(one.broken), "broken") : null,
+  return make("div", { class: "stage" }, make("b", {}, one.name), one.last_of ? make("span", { class: "quiet" }, "last of " + one.last_of + " steps") : null, one.users.length ? make("span", { class: "quiet" }, "user " + one.users.join(", ")) : null,
+    figure(String(one.episodes), "logged episodes"), one.broken ? figure(String(one.broken), "broken") : null,
     figure(percent(one.success), "success"), one.floor === null ? null : figure(percent(one.floor), "doing nothing"),
     several ? null : figure(number(one.reward, 3), "reward"), figure(number(one.turns, 3), "turns each"),
     one.coverage === null || several ? null : figure(percent(one.coverage), "diagnosed"), one.malformed ? figure(percent(one.malformed), "malformed") : null);

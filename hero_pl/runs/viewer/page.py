@@ -26,7 +26,7 @@ from hero_pl.runs.records import RECORDS_FILE, read_records
 from hero_pl.runs.viewer.chunks import Chunks, to_json
 from hero_pl.runs.viewer.curves import curves
 from hero_pl.runs.viewer.episodes import Decode, Scales, add_episode, scale, short
-from hero_pl.runs.viewer.summary import StageSummary
+from hero_pl.runs.viewer.summary import StageSummary, Summaries
 
 SCRIPTS = ("store", "curves", "list", "episode", "page")
 FIRST, OTHERS = b"<!--first chunk-->", b"<!--other chunks-->"
@@ -108,10 +108,10 @@ def _read(sources: Sequence[Source], names: Sequence[str], chunks: Chunks) -> di
     """Read all records once: fill the chunks and return the data of the list and of the head."""
     runs, rows = [], []
     for number, source in enumerate(sources):
-        stages: dict[str, StageSummary] = {}
+        summaries = Summaries()
         scales = Scales()
         for record in read_records(source.records):
-            stages.setdefault(record.stage, StageSummary(record.stage)).add(record)
+            summaries.add(record)
             rows.append(add_episode(record, number, source.decode, scales, chunks))
         runs.append(
             {
@@ -119,7 +119,7 @@ def _read(sources: Sequence[Source], names: Sequence[str], chunks: Chunks) -> di
                 "per_token": source.decode is not None,
                 "token_scale": scale(scales.tokens),
                 "turn_scale": scale(scales.turns),
-                "stages": [_stage(summary) for summary in stages.values()],
+                "stages": [_stage(summary) for summary in summaries.shown()],
             }
         )
     chunks.finish()
@@ -187,6 +187,8 @@ def _hash(text: str) -> str:
 def _stage(summary: StageSummary) -> dict[str, Any]:
     return {
         "stage": summary.stage,
+        "name": summary.name,
+        "last_of": summary.last_of,
         "episodes": summary.episodes,
         "broken": summary.broken,
         "success": summary.success,

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from hero_pl.errors import HeroError
 from hero_pl.runs.records import Record, read_records, succeeded
-from hero_pl.runs.viewer.summary import StageSummary
+from hero_pl.runs.viewer.summary import StageSummary, Summaries
 from hero_pl.types import Turn
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -22,9 +22,10 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u
 def print_terminal(
     records_path: Path, limit: int = 20, console: Console | None = None, stage: str | None = None
 ) -> int:
-    """Print the first ``limit`` episodes, then one summary row per stage; return the number of printed episodes.
+    """Print the first ``limit`` episodes, then a summary; return the number of printed episodes.
 
-    The summary covers the whole file; a line tells the user if the file has more episodes than were printed.
+    The summary has a row for training, and rows for the first and the last step of each evaluation. It
+    covers the whole file; a line tells the user if the file has more episodes than were printed.
 
     Args:
         records_path: A ``trajectories.jsonl``.
@@ -38,10 +39,10 @@ def print_terminal(
     if limit < 1:
         raise HeroError(f"limit is {limit}; expected the number of episodes to print, at least 1.")
     console = console or Console()
-    stages: dict[str, StageSummary] = {}
+    summaries = Summaries()
     printed = more = 0
     for record in read_records(records_path):
-        stages.setdefault(record.stage, StageSummary(record.stage)).add(record)
+        summaries.add(record)
         if stage not in (None, record.stage):
             continue
         if printed == limit:
@@ -49,13 +50,12 @@ def print_terminal(
             continue
         console.print(_episode(record))
         printed += 1
-    if stage is not None and stage not in stages:
-        raise HeroError(
-            f"{records_path} has no episode of stage {stage!r}. Its stages are: {', '.join(stages) or 'none'}."
-        )
+    if stage is not None and stage not in summaries.stages:
+        known = ", ".join(summaries.stages) or "none"
+        raise HeroError(f"{records_path} has no episode of stage {stage!r}. Its stages are: {known}.")
     if more:
         console.print(Text(f"The first {printed} of {printed + more} episodes; increase the limit to see more."))
-    console.print(_summary([one for name, one in stages.items() if stage in (None, name)]))
+    console.print(_summary(summaries.shown(stage)))
     return printed
 
 
@@ -120,12 +120,12 @@ def _mean(values: tuple[float, ...] | None) -> float:
 
 
 def _summary(stages: list[StageSummary]) -> Table:
-    """One row per stage."""
-    table = Table("stage", "episodes", "success", "floor", "reward", "turns each", "diagnosed", "malformed")
+    table = Table("stage", "logged\nepisodes", "success", "floor", "reward", "turns each", "diagnosed", "malformed")
     for one in stages:
         users = ", ".join(sorted(one.users))
-        table.add_row(
-            plain(one.stage) + (f"\n{plain(users)}" if users else ""),
+        last = f"\nlast of {one.last_of} steps" if one.last_of else ""
+        cells = (
+            plain(one.name) + last + (f"\n{plain(users)}" if users else ""),
             f"{one.episodes}" + (f"\n{one.broken} broken" if one.broken else ""),
             f"{one.success:.0%}",
             "–" if one.floor is None else f"{one.floor:.0%}",
@@ -134,4 +134,5 @@ def _summary(stages: list[StageSummary]) -> Table:
             "–" if one.coverage is None else f"{one.coverage:.0%}",
             "–" if one.malformed is None else f"{one.malformed:.0%}",
         )
+        table.add_row(*map(Text, cells))  # a plain string is read as markup
     return table

@@ -92,6 +92,7 @@ def test_figures_and_filters_count_as_the_records_do(opened, two_runs) -> None:
             two_runs[0].parent.parent.name + "/run-a",
             "train",
             "6",
+            "logged",
             "episodes",
             "0",
             "%",

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from hero_pl.annotate.files import print_report
 from hero_pl.errors import HeroError
 from hero_pl.runs.records import Record, append_records
 from hero_pl.runs.viewer import print_terminal
@@ -84,16 +85,32 @@ def test_the_figures_count_the_whole_file_and_one_stage_can_be_asked_for(tmp_pat
     append_records(path, [*(replace(record(f"held/{i}"), stage="test") for i in range(3)), *trained])
     text = shown(path, 1)
     assert "held/0" in text
-    assert re.search(r"test *│ *3 *│ *100%", text)
+    assert re.search(r"test, step 2 *│ *3 *│ *100%", text)
     assert re.search(r"train *│ *4 *│ *25%", text)
     text = shown(path, 1, "train")
     assert "shop/0" in text
     assert "held/0" not in text
     assert "The first 1 of 4 episodes" in text
     assert re.search(r"train *│ *4 *│ *25%", text)
-    assert not re.search(r"test *│", text)
+    assert "test, step" not in text
     with pytest.raises(HeroError, match=r"no episode of stage 'trainn'\. Its stages are: test, train"):
         shown(path, 1, "trainn")
+
+
+def test_bug_828_evaluations_of_different_weights_are_not_counted_together(tmp_path: Path) -> None:
+    path = tmp_path / "trajectories.jsonl"
+    marks = ((0, 0.0), (50, 0.5), (125, 1.0))
+    append_records(path, [replace(record("held", reward=reward), stage="test", step=step) for step, reward in marks])
+    append_records(path, [record("shop/1"), replace(record("shop/2", reward=0.0), step=9)])
+    text = shown(path, 1)
+    assert re.search(r"test, step 0 *│ *1 *│ *0%", text)
+    assert re.search(r"test, step 125 *│ *1 *│ *100%", text)
+    assert "last of 3 steps" in text
+    assert re.search(r"train *│ *2 *│ *50%", text)
+    write_html([Source(path)], tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    stages = re.findall(r'"name":"([^"]*)","last_of":(\d),"episodes":\d,"broken":0,"success":([\d.]+)', page)
+    assert stages == [("test, step 0", "0", "0.0"), ("test, step 125", "3", "1.0"), ("train", "0", "0.5")]
 
 
 def test_outside_text_cannot_steer_the_terminal(tmp_path: Path) -> None:
@@ -109,6 +126,19 @@ def test_a_role_from_outside_cannot_steer_it_either(tmp_path: Path) -> None:
     turn = replace(one.trajectory.turns[0], role="[red]\x1b[2J")  # type: ignore[arg-type]
     append_records(path, [replace(one, trajectory=replace(one.trajectory, turns=(turn,)))])
     assert "[red]\\x1b[2J a page" in shown(path, 1)
+
+
+def test_bug_819_brackets_in_the_table_are_text_and_no_markup(tmp_path: Path) -> None:
+    one = record("shop/1")
+    for i, user in enumerate(("[red]qwen", "qwen[/no_think]")):
+        path = tmp_path / f"{i}.jsonl"
+        append_records(path, [replace(one, trajectory=replace(one.trajectory, info={"user": user}))])
+        assert user in shown(path, 1)
+    out = io.StringIO()
+    report = {"true": {"rows": 9.0, "grounded": 1.0}, "shuffled [/x]": {"rows": 9.0, "grounded": 0.5}, "agreement": {}}
+    print_report(report, Console(file=out, width=100))
+    assert "1.000 [not resolved]" in out.getvalue()
+    assert "shuffled [/x]" in out.getvalue()
 
 
 def test_line_breaks_and_tabs_stay() -> None:
