@@ -144,9 +144,11 @@ class HeldOut(lightning.Callback):
         if not self.episodes:
             return
         folder = run_folder(trainer)  # the evaluation below is a collective: every rank has to run it
-        mark = _last_mark(trainer, int(module.turns))
-        if str(mark) not in self.results:
-            self._evaluate(trainer, module, mark)
+        turns = int(module.turns)
+        budget = _spent_budget(trainer, turns)
+        measured = any(result["turns_used"] == turns for result in self.results.values())
+        if not measured or (budget is not None and str(budget) not in self.results):
+            self._evaluate(trainer, module, turns if budget is None else budget)
         if not trainer.is_global_zero:
             return
         shown = {"before": self.results["0"]} if "0" in self.results else {}
@@ -297,7 +299,7 @@ def _contents(collector: Collector, most: int = MOST_COMPARED) -> list[str]:
     return list(contents(collector.env, collector.task_ids[: min(most, MOST_COMPARED)]))
 
 
-def _last_mark(trainer: lightning.Trainer, turns: int) -> int:
-    """Turns budget of the last evaluation: that of the run, so that runs with the same budget can be compared."""
+def _spent_budget(trainer: lightning.Trainer, turns: int) -> int | None:
+    """The run's turn budget if it is spent, the mark of its last evaluation, so that runs of one budget are compared."""
     budgets = [callback.max_turns for callback in trainer.callbacks if isinstance(callback, TurnBudget)]  # type: ignore[attr-defined]
-    return next((budget for budget in budgets if 0 < budget <= turns), turns)
+    return next((budget for budget in budgets if 0 < budget <= turns), None)
