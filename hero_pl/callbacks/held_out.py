@@ -300,6 +300,6 @@ def _contents(collector: Collector, most: int = MOST_COMPARED) -> list[str]:
 
 
 def _spent_budget(trainer: lightning.Trainer, turns: int) -> int | None:
-    """The run's turn budget if it is spent, the mark of its last evaluation, so that runs of one budget are compared."""
+    """The run's turn budget if it is spent: the mark of its last evaluation, by which runs are compared."""
     budgets = [callback.max_turns for callback in trainer.callbacks if isinstance(callback, TurnBudget)]  # type: ignore[attr-defined]
     return next((budget for budget in budgets if 0 < budget <= turns), None)
