@@ -122,7 +122,8 @@ def test_the_example_of_the_card_runs(exported, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(("args", "day"), [({}, "2024-07-26"), ({"today": "2025-01-31"}, "2025-01-31")])
-def test_bug_737_the_card_names_the_date_of_the_rollouts_and_how_to_keep_it(args, day, tmp_path):
+def test_bug_737_the_card_names_the_date_of_the_rollouts_and_how_to_keep_it(args, day, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     tokenizer = byte_tokenizer()
     tokenizer.chat_template = "{{ strftime_now('%Y-%m-%d') }}\n" + tokenizer.chat_template
     tokenizer.save_pretrained(tmp_path / "source")
