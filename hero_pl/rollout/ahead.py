@@ -91,13 +91,11 @@ class PlayAhead:
         if self._thread is None:
             return None
         self._thread.join()
-        self._thread, before = None, self.health
-        self.health = None
         if isinstance(self._error, PolicyError):  # servers are checked in the thread with the weights only
-            assert before is not None
-            health.load_state_dict(before)
+            self.forget(health)
             warnings.warn(f"The episodes that were played ahead are lost and played again: {self._error}", stacklevel=2)
             return None
+        self._thread = self.health = None
         if self._error is not None:
             raise self._error
         return self._played
