@@ -214,7 +214,7 @@ def test_failures_only_keeps_turns_with_another_action(policy: ScriptedPolicy) -
 def test_bug_817_rejection_sampling_keeps_successes_once_up_to_rounding(policy: ScriptedPolicy) -> None:
     won = sum([0.1] * 10)
     assert won < 1.0
-    trajectories = [episode(policy, "good", won), episode(policy, "good", 1.0), episode(policy, "bad", 0.9)]
+    trajectories = [episode(policy, "good", won), episode(policy, "good", won), episode(policy, "bad", 0.9)]
     step = SFT(reward_threshold=1.0).prepare(trajectories, policy, lambda local: local)
     assert len(step.batch) == len(trajectories[0].turns[0].action_ids)
     assert float(step.metrics["sft/kept"]) == pytest.approx(1 / 3)
