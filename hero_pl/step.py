@@ -8,11 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from hero_pl.batch import TokenizedBatch
 from hero_pl.errors import HeroError, PolicyError
 from hero_pl.objectives.base import LossOutput, Step
+from hero_pl.rollout.ranks import of_each
 from hero_pl.runs.records import Record
 from hero_pl.scalars import Scalar, add_up, largest, total
 from hero_pl.types import Trajectory
@@ -43,11 +42,7 @@ class StepOutputs:
 def over_ranks(metrics: Mapping[str, Scalar], world_size: int) -> dict[str, Scalar]:
     """The metrics of a step over all ranks, the same on each, so that the loggers of rank 0 log all of them."""
     added = add_up([metrics])
-    if world_size == 1:
-        return added
-    parts: list[Any] = [None] * world_size
-    torch.distributed.all_gather_object(parts, added)
-    return add_up(parts)
+    return added if world_size == 1 else add_up(of_each(added))
 
 
 BROKEN_BATCH = "broken_batch.jsonl"

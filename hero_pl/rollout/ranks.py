@@ -38,8 +38,7 @@ def over_ranks(
         played = play()
     except HeroError as caught:  # the others wait for this rank
         error = caught
-    found: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(found, (health.state_dict(), error, played if gather else []))
+    found = of_each((health.state_dict(), error, played if gather else []))
     if error is not None:
         raise error
     for rank, (_, other, _) in enumerate(found):

@@ -9,12 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
 from hero_pl.errors import PolicyError, TokenAlignmentError
 from hero_pl.policy.branches import BranchScorer
+from hero_pl.rollout.ranks import of_each
 from hero_pl.teacher.hint_check.cases import Arm, Case, Facts
 from hero_pl.teacher.render import HintTemplate
 from hero_pl.teacher.weights import LiveWeights, TeacherWeights
@@ -139,12 +140,8 @@ def hinted_context(case: Case, facts: Facts, wording: Wording, template: HintTem
 
 def over_ranks(measured: Measured) -> Measured:
     """Gather the turns of all processes, so that all choose the same wording."""
-    distributed: Any = torch.distributed
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return measured
-    parts: list[Any] = [None] * distributed.get_world_size()
-    distributed.all_gather_object(parts, measured)
-    return joined(parts)
+    parts = of_each(measured)
+    return measured if len(parts) == 1 else joined(parts)
 
 
 def joined(parts: Sequence[Measured]) -> Measured:
