@@ -171,6 +171,11 @@ METHODS: dict[str, Method] = {
         ("configs/baselines/rule_reflector.yaml",),
         {f"{OBJECTIVE}.failures_only": True},
     ),
+    "hero_sharp_failures": Method(
+        "HERO, teacher at temperature 0.5, only turns diagnosed as errors",
+        ("configs/baselines/rule_reflector.yaml", "configs/baselines/sharp_teacher.yaml"),
+        {f"{OBJECTIVE}.failures_only": True},
+    ),
 }
 OF_WORDINGS = (
     "hero_auto",
@@ -190,6 +195,7 @@ OF_WORDINGS = (
     "hero_4_updates",
     "grpo_4_updates",
     "hero_failures",
+    "hero_sharp_failures",
 )
 """Methods for suites with a real model and a rule-based reflector."""
 
