@@ -100,6 +100,11 @@ METHODS: dict[str, Method] = {
         ("configs/baselines/rule_reflector.yaml",),
         {f"{OBJECTIVE}.teacher.init_args.template": "full"},
     ),
+    "hero_no_target": Method(
+        "HERO, diagnoses without the corrected action",
+        ("configs/baselines/rule_reflector.yaml",),
+        {f"{OBJECTIVE}.teacher.init_args.include_action_target": "never"},
+    ),
     "hero_short": Method(
         "HERO, the short wording",
         ("configs/baselines/rule_reflector.yaml",),
@@ -180,6 +185,7 @@ METHODS: dict[str, Method] = {
 OF_WORDINGS = (
     "hero_auto",
     "hero_full",
+    "hero_no_target",
     "hero_short",
     "hero_decay",
     "hero_live_teacher",
