@@ -68,7 +68,7 @@ def _share(count: int, of: int) -> str:
 
 def is_error(diagnosis: Diagnosis | None) -> bool:
     """Whether a diagnosis calls its turn an error."""
-    return diagnosis is not None and (diagnosis.next_action_target is not None or diagnosis.was_failure)
+    return diagnosis is not None and diagnosis.blames
 
 
 def compare(truth: Verdicts, said: Verdicts) -> Blame:

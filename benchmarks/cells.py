@@ -198,7 +198,7 @@ def left_out(out: Path) -> list[tuple[Path, str]]:
 
 
 def run_cell(cell: Cell, out: Path) -> str:
-    """Run a cell in this process and store its result; return its status. Never raises."""
+    """Run a cell in this process and store its result, also if the run fails; return its status."""
     folder = cell.folder(out)
     shutil.rmtree(folder, ignore_errors=True)
     prepare(cell, out)

@@ -59,11 +59,11 @@ def reviews(
 
 
 def by_review(rows: Sequence[Row], verdicts: Verdicts) -> list[Row]:
-    """Rows labeled by a reviewer: a turn for which it proposes another action is a mistake."""
+    """Rows labeled by a reviewer: a turn that it blames is a mistake."""
     rated = []
     for row in rows:
         said = verdicts[row["task_id"], row["seed"], row["turn"]]
-        labels = {**dict.fromkeys(QUESTIONS), "turn_was_error": said and said.next_action_target is not None}
+        labels = {**dict.fromkeys(QUESTIONS), "turn_was_error": said and said.blames}
         rated.append({**row, "labels": labels})
     return rated
 

@@ -15,13 +15,13 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import resource
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import torch
+from memory import peak_mib
 from tables import write_rows
 from torch import Tensor
 
@@ -78,11 +78,6 @@ def step(loss: DistillationLoss, inputs: dict[str, Tensor], chunk: int) -> list[
         )
         total = summed_divergence(loss, *sides, inputs["coefficients"], inputs["action_ids"]).loss
     return list(torch.autograd.grad(total, trained))
-
-
-def peak_mib() -> float:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def measure(name: str, tokens: int, width: int, vocab: int, chunk: int) -> dict[str, float]:

@@ -56,7 +56,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 USUAL = {"reflector": "ShopRules", "weights": "InitialWeights"}
 OF_THE_REST = ("tokens", *USUAL)
-"""Settings that are none of the policy."""
+"""Settings that do not belong to the policy."""
 PHASES = ("rollout", "review", "learning")
 RETURNED = {"MALLOC_MMAP_THRESHOLD_": "131072"}
 LONGEST_S = 1800

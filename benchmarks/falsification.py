@@ -31,6 +31,7 @@ from tables import markdown
 
 from hero_pl.errors import ConfigError, HeroError
 from hero_pl.runs.compare import compare_runs
+from hero_pl.runs.jsonl import finite
 from hero_pl.runs.tables import notes as notes_of
 from hero_pl.types import Diagnosis, Reflection, Trajectory
 
@@ -167,7 +168,7 @@ def before(
     played = cli.datamodule.evaluate(policy, stage, episodes)
     true = objective.reflector.reflect(played, policy)
     judged = truth.reflect(played, policy) if truth else true
-    wrong = [[bool(d and d.next_action_target) for d in one.diagnoses] for one in judged]
+    wrong = [[d is not None and d.blames for d in one.diagnoses] for one in judged]
     scores = {
         name: score(cli, played, reflections, wrong)
         for name, reflections in arms_of(played, true, seed, constant).items()
@@ -341,7 +342,7 @@ def main() -> None:
     except HeroError as error:
         raise SystemExit(f"falsification: {error}") from error
     args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "falsification.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    (args.out / "falsification.json").write_text(json.dumps(finite(result), indent=2) + "\n", encoding="utf-8")
     (args.out / "falsification.md").write_text(signed(page(result)), encoding="utf-8")
     print(page(result))
 

@@ -27,6 +27,7 @@ from hero_pl.reflection.controls import ShuffledReflector
 from hero_pl.reflection.self_reflector import SelfReflector
 from hero_pl.rollout.collect import Collector
 from hero_pl.rollout.specs import EpisodeSpec
+from hero_pl.runs.jsonl import finite
 from hero_pl.teacher.hindsight import HindsightTeacher
 from hero_pl.teacher.hint_check.measure import reply_logprobs
 from hero_pl.types import Diagnosis, Reflection, Trajectory, Turn
@@ -95,7 +96,9 @@ def run(task: Task, args: argparse.Namespace, part: Callable[[str], bool] | None
     passed = all(a > b for a, b in itertools.pairwise(order)) and idle <= result["no hint"] + TOLERANCE
     print("gate:", "passed" if passed else "FAILED", "(true > own > feedback > none >= shuffled, constant)")
     if args.out:
-        args.out.write_text(json.dumps({**result, **extra, "passed": passed, "commit": commit()}, indent=2) + "\n")
+        args.out.write_text(
+            json.dumps(finite({**result, **extra, "passed": passed, "commit": commit()}), indent=2) + "\n"
+        )
     return passed
 
 

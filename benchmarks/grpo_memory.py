@@ -14,7 +14,7 @@ import sys
 import time
 
 import torch
-from whole_step import peak_mib
+from memory import peak_mib
 
 from hero_pl.chat.actions import PlainText
 from hero_pl.module import TOKENS_PER_MICRO_BATCH

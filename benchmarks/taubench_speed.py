@@ -9,7 +9,6 @@ the ground-truth end states, so each round has its own row.
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,14 +16,9 @@ from typing import Any
 from provenance import commit
 from tables import write_rows
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "envs")]
-
-from hero_envs.tau_bench.env import TauBenchEnv  # noqa: E402
-from hero_envs.tau_bench.expert import ScriptedExpert  # noqa: E402
-from hero_envs.tau_bench.official import default_data_dir  # noqa: E402
-
-SHARED_DATA = ROOT.parent / "shared" / "data" / "taubench"
+from hero_envs.tau_bench.env import TauBenchEnv
+from hero_envs.tau_bench.expert import ScriptedExpert
+from hero_envs.tau_bench.official import default_data_dir
 
 
 def play_all(env: TauBenchEnv, brief: bool) -> tuple[int, int, float]:
@@ -50,7 +44,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--csv", type=Path, default=None)
     options = parser.parse_args()
-    data = options.data or (SHARED_DATA if SHARED_DATA.is_dir() else default_data_dir())
+    data = options.data or default_data_dir()
     cases: list[tuple[str, dict[str, Any]]] = [
         ("pocket_retail compact", {"domain": "pocket_retail", "split": "train", "compact": True}),
         ("pocket_retail", {"domain": "pocket_retail", "split": "train"}),

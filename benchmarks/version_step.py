@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import runpy
 import subprocess
 import sys
@@ -27,6 +26,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from memory import peak_mib
 
 HERE = Path(__file__).resolve().parent
 EPISODES, TURNS, PROMPT, OBSERVATION, ACTION = 8, 5, 140, 27, 8
@@ -119,8 +120,7 @@ def child(file: str) -> None:
     except SystemExit as end:
         if end.code:
             raise
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    print(json.dumps({"cpu": time.process_time(), "mib": used.ru_maxrss / 2**10}))
+    print(json.dumps({"cpu": time.process_time(), "mib": peak_mib()}))
 
 
 def run(tree: Path, settings: dict[str, Any]) -> dict[str, float]:

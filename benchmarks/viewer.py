@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import shutil
 import sys
 import tempfile
@@ -20,6 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
+
+from memory import peak_mib
 
 from hero_pl.runs.records import Record, append_records
 from hero_pl.runs.viewer import Source, write_html
@@ -72,7 +73,7 @@ def pages(folder: Path, episodes: int, turns: int, tokens: int) -> dict[str, flo
     start = time.process_time()
     count = write_html([Source(records, lambda ids: [WORDS[one] for one in ids])], page)
     sizes = {"records_mb": records.stat().st_size / 1e6, "page_mb": page.stat().st_size / 1e6}
-    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+    peak_mb = peak_mib() * 2**20 / 1e6
     return {"episodes": count, **sizes, "write_cpu_s": time.process_time() - start, "write_peak_mb": peak_mb}
 
 

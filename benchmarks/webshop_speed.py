@@ -14,7 +14,6 @@ import argparse
 import json
 import multiprocessing
 import platform
-import resource
 import sys
 import tempfile
 import time
@@ -23,6 +22,7 @@ from random import Random
 
 import gymnasium as gym
 import numpy as np
+from memory import peak_mib
 
 import hero_envs
 from hero_envs.webshop.catalog import World
@@ -36,12 +36,6 @@ gym.register_envs(hero_envs)
 
 def show(**values: object) -> None:
     print(json.dumps({k: round(v, 6) if isinstance(v, float) else v for k, v in values.items()}), flush=True)
-
-
-def peak_mib() -> float:
-    """Largest resident memory of this process so far, in MiB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1 << 20 if platform.system() == "Darwin" else 1 << 10)
 
 
 def queries(products, count: int, seed: int = 0) -> list[str]:

@@ -21,7 +21,6 @@ a bar of ``BARS``.
 from __future__ import annotations
 
 import argparse
-import resource
 import subprocess
 import sys
 import tempfile
@@ -34,6 +33,7 @@ from typing import Any
 
 import gymnasium
 import torch
+from memory import peak_mib
 from peer_trl import PEERS, Lengths, missing
 from tables import write_rows
 from throughput import random_policy
@@ -261,11 +261,6 @@ class Naive:
             total += clock.timed("student", learn)()
         clock.timed("optimizer", self.optimizer.step)()
         return clock, total
-
-
-def peak_mib() -> float:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def step_of(name: str, size: tuple[Load, int, int], folder: str) -> Callable[[], float]:

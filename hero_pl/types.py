@@ -145,6 +145,11 @@ class Diagnosis:
     was_failure: bool = False
     """Whether the action is blamed although there is no corrected action, or a control removed it."""
 
+    @property
+    def blames(self) -> bool:
+        """Whether it calls the action an error, with or without a corrected action."""
+        return self.was_failure or self.next_action_target is not None
+
 
 @dataclass(frozen=True, slots=True)
 class Reflection:

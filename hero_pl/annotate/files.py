@@ -20,6 +20,7 @@ from hero_pl.reflection.scripted import ScriptedReflector
 from hero_pl.runs.folders import must_be_writable, one_run
 from hero_pl.runs.jsonl import append_lines, read_lines
 from hero_pl.runs.records import read_records
+from hero_pl.runs.tables import markdown
 
 Report = Mapping[str, Mapping[str, float]]
 
@@ -170,10 +171,7 @@ def print_report(report: Report, console: Console | None = None) -> None:
 
 def to_markdown(report: Report) -> str:
     """Format all tables as Markdown."""
-    parts = []
-    for head, *rows in tables(report):
-        parts += ["\n".join("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows)), ""]
-    return "\n".join(parts)
+    return "\n".join(markdown(head, rows) for head, *rows in tables(report))
 
 
 def report_json(report: Report) -> str:

@@ -259,7 +259,7 @@ def _with_texts(
     for item, (text, codes) in zip(items, replacements, strict=True):
         old = diagnoses[item.episode][item.turn - 1]
         assert old is not None
-        failed = old.was_failure or old.next_action_target is not None
+        failed = old.blames
         diagnoses[item.episode][item.turn - 1] = Diagnosis(text, old.confidence, None, failed) if text else None
         issues[item.episode] += [(code, item.turn) for code in codes]
     return [

@@ -63,9 +63,11 @@ def append_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
 
 
 def finite(value: Any) -> Any:
-    """The value with null for every number in its mappings that JSON does not have: NaN and the infinities."""
+    """The value with null for every number in it that JSON does not have: NaN and the infinities."""
     if isinstance(value, Mapping):
         return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rich.box import SIMPLE
 from rich.console import Console
@@ -37,9 +37,14 @@ def to_table(comparisons: Sequence[Comparison]) -> Table:
 
 def to_markdown(comparisons: Sequence[Comparison]) -> str:
     """Markdown table, followed by the notes."""
-    rows = [_HEAD, ["---"] * len(_HEAD), *(_cells(one) for one in comparisons)]
-    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
-    return "\n".join([*lines, "", *notes(comparisons), ""])
+    table = markdown(_HEAD, (_cells(one) for one in comparisons))
+    return "\n".join([table, *notes(comparisons), ""])
+
+
+def markdown(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+    """A Markdown table of any cells; ends with a newline."""
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in (head, *body)]
+    return "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:]]) + "\n"
 
 
 def notes(comparisons: Sequence[Comparison]) -> list[str]:

@@ -175,7 +175,7 @@ class HindsightTeacher(Teacher):
             return None
         if diagnosis is None and not (self.include_next_observation and turn.observation.strip()):
             return None
-        failed = bool(diagnosis and (diagnosis.next_action_target or diagnosis.was_failure))
+        failed = diagnosis is not None and diagnosis.blames
         return Hint(
             turn.number,
             self._text(trajectory, turn, diagnosis, dialect),

@@ -46,7 +46,7 @@ def test_shares_are_cut_off_at_their_ends_and_one_run_has_no_interval() -> None:
     assert summary([0.5]) == "0.50"
     assert summary([]) == "not run"
     assert summary([0.8, 0.9], runs=3) == "0.85 [0.21, 1.00] (0.80 to 0.90), 2 of 3 runs"
-    assert summary([0.8, 0.8], runs=3) == "0.80 (all 2 alike)"
+    assert summary([0.8, 0.8], runs=3) == "0.80 (all 2 alike), 2 of 3 runs"
 
 
 def test_the_table_has_a_row_per_method_and_says_what_crashed() -> None:

@@ -93,7 +93,7 @@ def make_cases(
         if diagnosis is not None and turn.action_ids
     ]
     blamed = [one for one in reviewed if one.diagnosis.next_action_target is not None]
-    right = [one for one in reviewed if one.diagnosis.next_action_target is None and not one.diagnosis.was_failure]
+    right = [one for one in reviewed if not one.diagnosis.blames]
     cases = [_case(one, blamed, facts, dialect) for one in _spread(blamed, turns)]
     return cases + [_case(one, right, facts, dialect) for one in _spread(right, turns)]
 
