@@ -1,10 +1,10 @@
 """Write reports of ``hero_pl check-hints`` as one Markdown page.
 
-    hero_pl check-hints --config configs/quickstart.yaml --episodes 64 --turns 64 --out FOLDER/hints-pocket-shop.json
+    hero_pl check-hints --config configs/quickstart.yaml --episodes 64 --turns 32 --out FOLDER/hints-pocket-shop.json
     python benchmarks/hints.py FOLDER/hints-*.json --out docs/results/hints.md
 
 One table per report: preferences for the wanted reply, ``(p - p0) / (p + p0)``, with 95 % intervals, and mean
-probabilities.
+probabilities; "feedback" is a hint with the next observation and the reward instead of the diagnosis.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ CHANGES = {
     "wrong target obeyed": "obeyed",
     "empty scaffold": "scaffold",
 }
-HEAD = ("wording", "verdict", *CHANGES, "P(target)", "target first", "P(right)")
+HEAD = ("wording", "verdict", *CHANGES, "P(target)", "with feedback only", "target first", "P(right)")
 
 
 def main() -> None:
@@ -49,7 +49,7 @@ def section(path: Path) -> str:
         f"{report['tokens']} tokens, {report['seconds']:.0f} s. Best: {chosen}."
     )
     bare = report["no_hint"]
-    rows = [("no hint", "", "", "", "", "", "", share(bare["wanted"]), "", share(bare["right"]))]
+    rows = [("no hint", "", "", "", "", "", "", share(bare["wanted"]), "", "", share(bare["right"]))]
     rows += [row(wording) for wording in report["wordings"]]
     return f"## {path.stem.removeprefix('hints-')}\n\n{said}\n\n{markdown(HEAD, rows)}"
 
@@ -62,6 +62,7 @@ def row(wording: dict[str, Any]) -> tuple[str, ...]:
         wording["verdict"],
         *(change(wording[key]) for key in CHANGES.values()),
         share(p["hint"]),
+        share(p.get("feedback only")),
         share(wording.get("ranked_first", {}).get("blamed")),  # older reports have none
         share(p["right"]),
     )

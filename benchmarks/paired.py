@@ -25,19 +25,22 @@ def main() -> None:
     parser.add_argument("arms", nargs=2, metavar="METHOD=RATE", help="the first minus the second")
     parser.add_argument("--budget", type=int, required=True)
     parser.add_argument("--column", default="success")
+    parser.add_argument("--base", help="only runs from this start; default: all starts")
     args = parser.parse_args()
-    first, second = (by_run(args.file, arm, args.budget, args.column) for arm in args.arms)
+    first, second = (by_run(args.file, arm, args.budget, args.column, args.base) for arm in args.arms)
     changes = [first[run] - second[run] for run in sorted(first.keys() & second.keys())]
     print(f"{' - '.join(args.arms)}, {args.column} after {args.budget} turns: {told(changes)}")
     if alone := sorted(first.keys() ^ second.keys()):
         print("Left out, since only one method has it: " + ", ".join(f"{base} seed {seed}" for base, seed in alone))
 
 
-def by_run(file: Path, arm: str, budget: int, column: str) -> dict[tuple[str, str], float]:
+def by_run(file: Path, arm: str, budget: int, column: str, base: str | None = None) -> dict[tuple[str, str], float]:
     """Value of each run, named by base policy and seed, of a method at a rate; runs without a value are left out."""
     method, _, rate = arm.partition("=")
     rows = [
-        row for row in of(read_rows(file), method=method, budget=budget) if math.isclose(float(row["lr"]), float(rate))
+        row
+        for row in of(read_rows(file), method=method, budget=budget)
+        if math.isclose(float(row["lr"]), float(rate)) and base in (None, row["base"])
     ]
     if not rows:
         raise SystemExit(f"{file}: no run of {arm} with {budget} turns.")
