@@ -31,6 +31,8 @@ from hero_pl.types import Diagnosis, Reflection, Trajectory
 
 FORMS: Mapping[str, dict[str, Any]] = {
     "JSON, in a conversation of its own": {"mode": "transcript"},
+    # no window fits, and each has at least one turn
+    "JSON, one turn at a time": {"mode": "transcript", "max_request_tokens": 1},
     "JSON, after the episode": {"mode": "continue"},
     "lines, after the episode": {"mode": "continue", "answer": "lines"},
 }
