@@ -21,6 +21,7 @@ from hero_pl.runs.folders import must_be_writable, one_run
 from hero_pl.runs.jsonl import append_lines, read_lines
 from hero_pl.runs.records import read_records
 from hero_pl.runs.tables import markdown
+from hero_pl.runs.viewer.terminal import plain
 
 Report = Mapping[str, Mapping[str, float]]
 
@@ -163,9 +164,9 @@ def print_report(report: Report, console: Console | None = None) -> None:
     for head, *rows in tables(report):
         table = Table(box=SIMPLE)
         for name in head:  # as Text, because a plain string is read as markup
-            table.add_column(Text(name))
+            table.add_column(Text(plain(name)))
         for row in rows:
-            table.add_row(*map(Text, row))
+            table.add_row(*(Text(plain(cell)) for cell in row))
         (console or Console()).print(table)
 
 

@@ -20,7 +20,7 @@ class TrajectoryLog(lightning.Callback):
     Args:
         every_n_steps: Write the training episodes of every n-th optimizer step; 0 writes none. A batch without a step
             counts as one; of a batch with several, all episodes are written if one of its steps is due. The episodes of
-            ``held_out`` are written in any case.
+            ``validate``, ``test`` and ``predict`` are written unless this is 0, those of ``held_out`` in any case.
     """
 
     def __init__(self, every_n_steps: int = 1) -> None:
@@ -85,10 +85,12 @@ class TrajectoryLog(lightning.Callback):
         self._evaluated(trainer, "test", batch)
 
     def on_predict_batch_end(self, trainer: lightning.Trainer, module: Any, out: Any, batch: Any, *_: Any) -> None:
-        """Append the episodes of ``predict`` and print the path."""
+        """Append the episodes of ``predict`` and print the path, or why there is none."""
         path = self._evaluated(trainer, "predict", batch)
-        if path is not None and trainer.is_global_zero:
-            Console().print(f"{len(batch)} episodes written to {path}", markup=False)
+        if trainer.is_global_zero:
+            cause = "trajectories.every_n_steps is 0" if run_folder(trainer) else "the run has no folder"
+            where = f"written to {path}" if path is not None else f"not written: {cause}"
+            Console().print(f"{len(batch)} episodes {where}", markup=False, soft_wrap=True)
 
     def _evaluated(self, trainer: lightning.Trainer, stage: str, played: list[Trajectory]) -> Path | None:
         folder = run_folder(trainer)

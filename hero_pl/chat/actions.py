@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from hero_pl.chat.template import ChatTemplate
 
 _ACTION = re.compile(r"^[ \t]*Action:", re.MULTILINE)
+_INPUT = re.compile(r"(?:^|\A\s*[\w.\-]++)[ \t]*(Action Input:)", re.MULTILINE)
+"""At the start of a line or after the name of a tool; elsewhere these words are text."""
 _INVENTED = re.compile(rf"^[ \t]*(?:Observation:|{re.escape(TOOL_PREFIX.strip())})", re.MULTILINE)
 """An observation in a reply: in the words of ReAct, or in those that prompts have (templates without a tool role)."""
 
@@ -211,8 +213,9 @@ class ToolCall(ActionParser):
 class ReAct(ActionParser):
     """``Thought: ...`` then ``Action: ...``, where the action is a JSON call or a plain reply.
 
-    The last action is executed, as in the agents of TauBench. If the reply goes on with an observation, the model has
-    invented it, and what follows is for another world: then it is the last action before the observation.
+    ``Action:`` stands at the start of a line; only if no line begins so, anywhere in one. The last action is executed,
+    as in the agents of TauBench. If the reply goes on with an observation, the model has invented it, and what follows
+    is for another world: then it is the last action before the observation.
     """
 
     instructions = (
@@ -241,12 +244,13 @@ class ReAct(ActionParser):
             >>> ReAct().locate("Action: look\nObservation: a mug\nAction: take")
             (0, 12)
         """
-        first = reply.find("Action:")
-        if first < 0:
+        found = [match.end() - len("Action:") for match in _ACTION.finditer(reply)]
+        found = found or [match.start() for match in re.finditer("Action:", reply)]
+        if not found:
             return None
-        invented = _INVENTED.search(reply, first)
+        invented = _INVENTED.search(reply, found[0])
         stop = len(reply[: invented.start()].rstrip()) if invented else len(reply)
-        return reply.rfind("Action:", 0, stop), stop
+        return max(start for start in found if start < stop), stop
 
     def reply(self, action: str) -> str:
         """The action after ``Action:``, without a thought.
@@ -276,10 +280,11 @@ class ReAct(ActionParser):
 
     def _action(self, tail: str, tools: Sequence[Mapping[str, Any]]) -> ParsedAction:
         """Parse the text after ``Action:``."""
-        name, separate, arguments = tail.partition("Action Input:")
-        if separate:
-            return _parsed(read_calls(f"{name.strip()} {arguments}", tools))
-        action = tail.strip().removeprefix("```json").strip("`").strip()
+        if given := _INPUT.search(tail):
+            return _parsed(read_calls(f"{tail[: given.start(1)].strip()} {tail[given.end() :]}", tools))
+        action = tail.strip()
+        if action.startswith("`"):
+            action = action.removeprefix("```json").strip("`").strip()
         if calls := find_calls(action, tools):
             return _parsed(calls)
         return ParsedAction(action) if action else ParsedAction("", "Nothing follows 'Action:'.")

@@ -77,9 +77,10 @@ def plot(
 ) -> None:
     """Plot success, turns, loss, divergence, effect of the hints, coverage and entropy of runs over training turns."""
     from hero_pl.runs.plots import plot_runs
+    from hero_pl.runs.viewer.terminal import plain
 
     for note in plot_runs(runs, out):
-        print(note)
+        print(plain(note))
     print(f"Wrote {out}")
 
 

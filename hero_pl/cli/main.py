@@ -27,7 +27,9 @@ class Commands(TyperGroup):
             known = _cause(error)
             if known is None:
                 raise
-            print(f"hero_pl: {known}", file=sys.stderr)
+            from hero_pl.runs.viewer.terminal import plain
+
+            print(f"hero_pl: {plain(str(known))}", file=sys.stderr)  # it may quote a foreign file
             raise typer.Exit(known.exit_status) from error
         except KeyboardInterrupt as error:
             print(f"hero_pl: {ctx.invoked_subcommand} was interrupted", file=sys.stderr)

@@ -214,8 +214,11 @@ def _best_and_worst(group: Sequence[Record], calls: bool, safe: Defuser, written
         chosen, rejected = reply(good, safe), reply(bad, safe)
         if chosen == rejected:
             continue
-        if good.action == bad.action or _unusable(good) is not None:  # only the text around the action differs
+        if good.action == bad.action:  # only the text around the action differs
             break
+        if _unusable(good) is not None:
+            written.left_out["groups whose better reply could not be read as an action or was cut"] += 1
+            return
         yield {
             "prompt": context,
             "chosen": [chosen],

@@ -34,6 +34,7 @@ class Evaluation:
     broken: int
     """Episodes that ended with an error of the environment, its user or the sampler; they are not counted."""
     success: float
+    """Success rate; like the other means, NaN without episodes."""
     low: float
     """Lower end of the 95 % Wilson interval of ``success``, over the tasks of this run."""
     high: float
@@ -72,8 +73,8 @@ def evaluations(run: Path) -> list[Evaluation]:
 
 
 def of_these_weights(results: Sequence[Evaluation], turns: int) -> Evaluation | None:
-    """The evaluation of the weights that had used so many training turns; ``None`` if they were not evaluated."""
-    return next((one for one in reversed(results) if one.turns_used == turns), None)
+    """The evaluation of the weights that had used so many training turns; ``None`` if none has an episode."""
+    return next((one for one in reversed(results) if one.turns_used == turns and one.episodes), None)
 
 
 def _evaluation(stage: str, budget: int, user: str, used: int | None, rows: Sequence[Mapping[str, Any]]) -> Evaluation:

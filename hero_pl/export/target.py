@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from hero_pl.export.model_card import CARD_FILE
 from hero_pl.runs.folders import must_be_new
 
 CURE = "Weights go into a folder of their own, as others would be loaded with them: name a new one, or remove it."
-OURS = "https://github.com/hero-pl/hero_pl"
-"""In every model card that is written here."""
+OURS = (r"^\s*- hero_pl$", r"^library_name:")
+"""In the metadata of every model card that is written here; a card of a data set names no library."""
 WEIGHTS = (
     "adapter_config.json",
     "adapter_model.*",
@@ -22,7 +23,9 @@ WEIGHTS = (
 
 
 def check_target(folder: Path, run: Path | None = None) -> None:
-    """Refuse a folder that has other files than those of an earlier export at the end of a run.
+    """Refuse a folder that has files and is no earlier export: it has no model card of this package.
+
+    In the folder of the run, an export that broke off before its card counts as well.
 
     Args:
         folder: Folder to write to.
@@ -45,5 +48,7 @@ def remove_earlier(folder: Path, run: Path | None) -> None:
 
 def _is_earlier(folder: Path, run: Path | None) -> bool:
     card = folder / CARD_FILE
-    inside = run is not None and run.resolve() in folder.resolve().parents
-    return inside or (card.is_file() and OURS in card.read_text(encoding="utf-8", errors="replace"))
+    if not card.is_file():  # an export that broke off before its card
+        return run is not None and run.resolve() in folder.resolve().parents
+    head = card.read_text(encoding="utf-8", errors="replace").partition("\n---\n")[0]
+    return head.startswith("---\n") and all(re.search(line, head, re.MULTILINE) for line in OURS)

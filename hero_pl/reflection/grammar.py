@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from hero_pl.chat.call_form import write_json
 from hero_pl.errors import ConfigError
 from hero_pl.policy.sampling import Constraint
 from hero_pl.reflection.context import tool_name
@@ -66,7 +67,7 @@ def review_lines(trajectory: Trajectory, window: tuple[int, int], max_chars: int
         max_chars: Largest length of each text in the answer, in characters.
     """
     lines = [f'"turn{number}: " text do?' for number in range(window[0], window[1] + 1)]
-    named = " | ".join(f'"{name}"' for name in text_actions(trajectory))
+    named = " | ".join(map(write_json, text_actions(trajectory)))
     rules = {
         "root": ' "\\n" '.join(lines),
         "do": '" / do: " action',
@@ -132,18 +133,19 @@ class ReviewGrammar:
             form: A JSON schema, or a grammar.
 
         Raises:
-            ConfigError: xgrammar does not support the schema, which has the parameters of tools.
+            ConfigError: xgrammar does not support it: it has the names of tools, and a schema also their parameters.
         """
-        if isinstance(form, str):
-            compiled = self._compiler.compile_grammar(form)  # both are cached by xgrammar
-        else:
-            try:
+        try:  # both are cached by xgrammar
+            if isinstance(form, str):
+                compiled = self._compiler.compile_grammar(form)
+            else:
                 compiled = self._compiler.compile_json_schema(json.dumps(form), any_whitespace=False)
-            except RuntimeError as error:
-                raise ConfigError(
-                    f"constrained: true: xgrammar does not support the parameters of a tool: {error}. Set the "
-                    "reflector's constrained: false with on_invalid: retry, or simplify them."
-                ) from error
+        except RuntimeError as error:
+            what = "name" if isinstance(form, str) else "parameters"
+            raise ConfigError(
+                f"constrained: true: xgrammar does not support the {what} of a tool: {error}. Set the reflector's "
+                "constrained: false with on_invalid: retry, or simplify them."
+            ) from error
         return _Follows(self._xgrammar, compiled, self.vocabulary)
 
 

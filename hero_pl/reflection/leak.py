@@ -2,7 +2,8 @@
 
 With such a hint the teacher prefers actions that the student cannot know to be correct: the loss decreases, but nothing
 is learned. The check looks for two things, if their first occurrence in the episode is after the reply to turn t: a
-sequence of ``ngram`` words, and an identifier (four characters or more, with a digit).
+sequence of ``ngram`` words, and an identifier (four characters or more, with a digit). Words are sequences of letters
+from a to z and digits, so in texts of other scripts only numbers and names in these letters are found.
 """
 
 from __future__ import annotations

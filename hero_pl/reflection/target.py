@@ -36,7 +36,7 @@ def read_target(
 
     Args:
         value: Value of ``next_action_target``. Plain text is a reply if the environment accepts replies; a text like
-            ``click[red]`` is a call with one argument if actions of the episode have this form.
+            ``click[red]`` is a call with one argument if an action of the episode has this form.
         confidence: Parsed confidence of the turn.
         episode: Context with the tools and the actions of the episode.
         turn: Number of the turn, from 1.

@@ -53,8 +53,8 @@ class Expert(Protocol):
 class PlannedDemonstrations(Demonstrations):
     """Plays each task once to choose the replies, which are then replayed as the policy's.
 
-    If an environment does not give the same answers for the same task, seed and actions, a demonstration may therefore
-    fail.
+    The replay repeats the plan only if the environment gives the same answers for the same task, seed and actions. With
+    other answers the replies may no longer solve the task, and the demonstration ends without success.
 
     Args:
         max_action_tokens: Maximum number of tokens per action; longer ones are cut, and counted.

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from hero_pl.errors import ConfigError, HeroError
 from hero_pl.runs.evaluations import METRICS, Cell, Metric, Results, Unit, Values, load_results, unit_name
-from hero_pl.runs.intervals import LEVEL, student_quantile
+from hero_pl.runs.intervals import EQUAL, LEVEL, student_quantile
 from hero_pl.runs.records import RECORDS_FILE
 
 FEW_SEEDS = 5
@@ -277,7 +277,7 @@ def effect_interval(runs: Sequence[Mapping[str, float]]) -> tuple[float, float, 
     error = math.sqrt(
         float(bootstrap(runs).var()) + parts[0][0] / len(runs)
     )  # the bootstrap's variance over n runs is too small by a share of 1 / n
-    half = student_quantile(LEVEL, freedom) * error if error > 1e-12 else math.inf
+    half = student_quantile(LEVEL, freedom) * error if error > EQUAL else math.inf
     effect = float(np.mean(effects))
     return effect, effect - half, effect + half
 
@@ -298,7 +298,7 @@ def runs_needed(seed_effects: Sequence[float]) -> int | None:
     """
     effect = abs(float(np.mean(seed_effects)))
     spread = float(np.std(seed_effects, ddof=1)) if len(seed_effects) > 1 else 0.0
-    if effect < 1e-12 or spread < 1e-12:
+    if effect < EQUAL or spread < EQUAL:
         return None
 
     def enough(n: int) -> bool:
@@ -371,7 +371,7 @@ def _compare(
         low=low,
         high=high,
         runs_needed=runs_needed(of_seeds),
-        equal_seeds=max(of_seeds) - min(of_seeds) < 1e-12,
+        equal_seeds=max(of_seeds) - min(of_seeds) < EQUAL,
     )
 
 

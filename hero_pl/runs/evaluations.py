@@ -120,7 +120,7 @@ def load_results(runs: Sequence[Path], metric: Metric, only: Collection[str] = (
             f"All {results.broken.total()} episodes of the runs ended with an error of the environment or its user, "
             f"so there is nothing to compare. See the errors in the {RECORDS_FILE} of the runs."
         )
-    if not results.methods:
+    if not results.known:
         raise HeroError("No runs were given. Give run folders: hero_pl compare runs/a runs/b")
     return results
 

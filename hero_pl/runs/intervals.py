@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 
 LEVEL = 0.975
 """Quantile of a two-sided 95 % interval."""
+EQUAL = 1e-12
+"""Spread of values that are equal but for rounding."""
 
 
 def student_quantile(probability: float, freedom: int) -> float:
@@ -48,7 +50,7 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float]:
         >>> [round(x, 2) for x in mean_interval([1.0, 2.0, 3.0])]  # 2 +- 4.30 * 1 / sqrt(3)
         [-0.48, 4.48]
     """
-    if len(values) < 2 or not statistics.pstdev(values):
+    if len(values) < 2 or statistics.pstdev(values) <= EQUAL:
         return -math.inf, math.inf
     half = student_quantile(LEVEL, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
     mean = statistics.fmean(values)

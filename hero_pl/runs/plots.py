@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from hero_pl.errors import ConfigError, HeroError
 from hero_pl.runs.folders import must_be_writable, must_exist
-from hero_pl.runs.intervals import LEVEL, student_quantile
+from hero_pl.runs.intervals import EQUAL, LEVEL, student_quantile
 from hero_pl.runs.settings import OTHER_NAME, decisive, differences, read_settings
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ SMOOTHING = 9
 STYLES = ("-", "--", "-.", ":")
 """Of the lines, so that they differ without color."""
 
-_SEED = re.compile(r"[-_.]?(seed|s)[-_=]?\d+$")
+_SEED = re.compile(r"(?:^|[-_.])(?:seed|s)[-_=]?\d+$")
 _VERSION = re.compile(r"version_\d+$")
 
 
@@ -169,9 +169,18 @@ def draw_methods(
         fitting = int(figure.get_figwidth() * 16 / (max(map(len, entries)) + 8))
         columns = max(1, min(5, fitting))
         figure.legend(entries.values(), entries, loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
+    save_figure(figure, out, 150)
+
+
+def save_figure(figure: Figure, out: Path, dpi: int) -> None:
+    """Write a figure as SVG or PNG, by the suffix of the file.
+
+    Raises:
+        HeroError: It cannot be written.
+    """
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(out, dpi=150, format="svg" if out.suffix.lower() == ".svg" else "png")
+        figure.savefig(out, dpi=dpi, format="svg" if out.suffix.lower() == ".svg" else "png")
     except OSError as error:
         raise HeroError(f"{out}: cannot write the plot ({error.strerror or error}). Give another path.") from error
 
@@ -280,7 +289,7 @@ def band(curves: Sequence[Curve]) -> Band:
     table = np.stack([np.interp(grid, curve.turns, curve.values) for curve in curves])
     mean, runs = table.mean(axis=0), len(curves)
     spread = table.std(axis=0, ddof=1) if runs > 1 else np.zeros_like(mean)
-    half = np.where(spread > 1e-12, student_quantile(LEVEL, max(1, runs - 1)) * spread / math.sqrt(runs), np.nan)
+    half = np.where(spread > EQUAL, student_quantile(LEVEL, max(1, runs - 1)) * spread / math.sqrt(runs), np.nan)
     return Band(grid, mean, mean - half, mean + half, runs)
 
 

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hero_pl.runs.compare import FEW_SEEDS, Comparison
+from hero_pl.runs.viewer.terminal import plain
 
 
 def to_table(comparisons: Sequence[Comparison]) -> Table:
@@ -31,7 +32,7 @@ def to_table(comparisons: Sequence[Comparison]) -> Table:
             verdict if one.floor is None else f"{verdict}\n(nothing: {floor})",
             needed,
         )
-        table.add_row(*(Text(cell) for cell in cells), style="" if one.resolved else "dim")
+        table.add_row(*(Text(plain(cell)) for cell in cells), style="" if one.resolved else "dim")
     return table
 
 
@@ -92,7 +93,7 @@ def print_comparison(comparisons: Sequence[Comparison], console: Console | None 
     console = console or Console()
     console.print(to_table(comparisons))
     for note in notes(comparisons):
-        console.print(Text(note))
+        console.print(Text(plain(note)))
 
 
 _HEAD = ["stage", "budget", "method", "baseline", "block", "seeds", "tasks", "means", "effect", "verdict"]

@@ -1,5 +1,6 @@
 """The export at the end of a run takes no foreign folder, and leaves no other weights in its own."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,16 @@ from transformers import AutoModelForCausalLM
 from hero_pl.callbacks.export import Export
 from hero_pl.chat.actions import PlainText
 from hero_pl.errors import ConfigError, PolicyError
-from hero_pl.export.target import remove_earlier
+from hero_pl.export.data import Selection, Written
+from hero_pl.export.dataset_card import write_dataset_card
+from hero_pl.export.model_card import Exported, write_model_card
+from hero_pl.export.target import check_target, remove_earlier
 from hero_pl.module import HeroModule
 from hero_pl.objectives.policy_gradient import PolicyGradient
 from hero_pl.policy.huggingface import HuggingFacePolicy
 from hero_pl.policy.loading import Lora
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -65,6 +71,25 @@ def test_bug_751_a_folder_with_other_files_is_refused_before_weights_are_read(
     assert (folder / "config.json").is_file()
     with pytest.raises(ConfigError, match=r"config\.json is a file; expected a folder"):
         train(folder=str(folder / "config.json"))
+
+
+@pytest.mark.parametrize("made", ["data set", "checkout", "data set in the run"])
+def test_bug_872_neither_a_data_set_nor_a_checkout_is_an_earlier_export(made: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    folder = (run if "run" in made else tmp_path) / "folder"
+    folder.mkdir()
+    if made == "checkout":
+        shutil.copyfile(ROOT / "README.md", folder / "README.md")
+    else:
+        write_dataset_card(folder, run, Selection("sft"), Written())
+    (folder / "config.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(ConfigError, match="is not empty"):
+        check_target(folder, run)
+    remove_earlier(folder, run)
+    assert (folder / "config.json").is_file()
+    write_model_card(folder, None, Exported(0, False, PlainText(), "GRPO"))
+    check_target(folder)
 
 
 def test_bug_751_an_adapter_is_not_saved_beside_a_whole_model(adapted: Any, tmp_path: Path) -> None:

@@ -20,12 +20,15 @@ from hero_pl.runs.records import read_records
     ("every_n_steps", "episodes", "message"),
     [(1, 0, "The run is in {folder}; view it with: hero_pl view {folder}\n"), (0, 0, "The run is in {folder}\n")],
 )
-def test_a_run_without_evaluations_names_its_folder_at_the_end(
+def test_bug_883_a_run_without_evaluations_names_its_folder_and_a_prediction_what_it_wrote(
     every_n_steps, episodes, message, tiny_module, tiny_data, fit, tmp_path, capsys
 ):
-    callbacks = [HeldOut(episodes), TrajectoryLog(every_n_steps)]
-    fit(tiny_module(), tiny_data(), 1, callbacks=callbacks, logger=CSVLogger(tmp_path, "tiny"))
+    callbacks = [HeldOut(episodes), log := TrajectoryLog(every_n_steps)]
+    trainer = fit(tiny_module(), tiny_data(), 1, callbacks=callbacks, logger=CSVLogger(tmp_path, "tiny"))
     assert message.format(folder=tmp_path / "tiny" / "version_0") in capsys.readouterr().out
+    log.on_predict_batch_end(trainer, None, None, [])
+    where = "written to /" if every_n_steps else "not written: trajectories.every_n_steps is 0"
+    assert f"0 episodes {where}" in capsys.readouterr().out
 
 
 def test_a_run_whose_evaluation_names_the_folder_does_not_name_it_again(tiny_module, tiny_data, fit, tmp_path, capsys):

@@ -103,6 +103,15 @@ def test_bug_723_the_actions_that_the_last_one_replaces_are_counted() -> None:
     assert ReAct().parse("Thought: Action: one or two? Action: two").further_calls == 0
 
 
+@pytest.mark.parametrize("words", ["Next Action: call me.", "Action: buy", "Type Action Input: 1.", "Type `yes`"])
+def test_bug_870_words_of_react_inside_an_action_are_text(words: str) -> None:
+    for action in (json.dumps({"name": "respond", "arguments": {"content": words}}), f"say: {words}"):
+        assert ReAct().parse(f"Thought: x\n{ReAct().reply(action)}") == ParsedAction(action)
+    assert ReAct().parse("Thought: x Action: take").action == "take"
+    assert ReAct().parse("Thought: Action: one?\n Action: two").action == "two"
+    assert json.loads(ReAct().parse('Action: get Action Input: {"id": 1}').action)["arguments"] == {"id": 1}
+
+
 def test_react_puts_the_tools_into_the_system_prompt() -> None:
     prompt, tools = ReAct().describe("rules", [{"name": "buy {now}"}])
     assert tools == ()

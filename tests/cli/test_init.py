@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from hero_pl.cli.main import main
 
@@ -74,7 +75,7 @@ def test_the_environment_is_short_and_well_formed(tmp_path):
         assert ruff.returncode == 0, ruff.stdout
 
 
-def test_nothing_is_overwritten_and_a_name_has_to_be_that_of_a_module(tmp_path, capsys):
+def test_bug_884_nothing_is_overwritten_and_a_name_is_that_of_a_module_and_stays_text(tmp_path, capsys):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").touch()
     assert "is not empty" in refused(capsys, tmp_path / "mine")
@@ -82,9 +83,11 @@ def test_nothing_is_overwritten_and_a_name_has_to_be_that_of_a_module(tmp_path, 
     assert "a letter first" in refused(capsys, tmp_path / "class")
     assert "There is a Python module 'numpy' already" in refused(capsys, tmp_path / "numpy")
     assert not (tmp_path / "numpy").exists()
-    (tmp_path / "fresh").mkdir()
-    main(["init", str(tmp_path / "fresh")])
-    assert (tmp_path / "fresh" / "fresh.py").is_file()
+    (tmp_path / "null").mkdir()
+    main(["init", str(tmp_path / "null")])
+    assert (tmp_path / "null" / "null.py").is_file()
+    run = yaml.safe_load((tmp_path / "null" / "run.yaml").read_text(encoding="utf-8"))
+    assert run["trainer"]["logger"]["init_args"] == {"name": "null"}
 
 
 def test_a_module_in_the_current_folder_is_found_but_replaces_no_package(tmp_path):

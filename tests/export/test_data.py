@@ -167,7 +167,7 @@ def test_bug_731_the_call_that_was_made_is_no_correction_in_any_form(tmp_path, a
     assert written.left_out["corrected actions that equal the action taken"] == 1
 
 
-def test_a_pair_of_a_group_is_the_first_difference_in_one_context(tmp_path):
+def test_bug_879_a_pair_of_a_group_is_the_first_difference_in_one_context(tmp_path):
     ask = turn(1, "Which one?", "Which one?", "The red one.")
     good, bad = (episode(ask, turn(2, text, text), reward=r) for text, r in (("red", 1.0), ("blue", 0.0)))
     middle = episode(ask, turn(2, "pink", "pink"), reward=0.5)
@@ -175,11 +175,15 @@ def test_a_pair_of_a_group_is_the_first_difference_in_one_context(tmp_path):
     records = [Record("train", 1, one) for one in (bad, middle, good)]
     records += [Record("train", 2, one) for one in (good, elsewhere)]  # the environment answered in another way
     records += [Record("train", 3, one) for one in (good, good)]
+    for step, more in ((4, {"malformed": "no name"}), (5, {"finish_reason": FinishReason.LENGTH})):
+        unusable = episode(ask, turn(2, "redd", "", **more))
+        records += [Record("train", step, one) for one in (unusable, bad)]
     rows, written = data(tmp_path, records, format="dpo")
     (row,) = rows
     assert (row["chosen"][0]["content"], row["rejected"][0]["content"]) == ("red", "blue")
     assert (row["reward"], row["rejected_reward"], row["turn"], len(row["prompt"])) == (1.0, 0.0, 2, 4)
     assert written.left_out["groups with equal rewards"] == 1
+    assert written.left_out["groups whose better reply could not be read as an action or was cut"] == 2
     assert written.left_out["groups whose best and worst episode have no different action in one context"] == 1
 
 

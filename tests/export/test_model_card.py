@@ -178,6 +178,15 @@ def test_evaluations_count_what_can_be_counted_and_know_the_turns_that_were_used
     assert (after.turns_used, after.user, after.floor, after.success) == (104, "scripted", 1.0, 1.0)
 
 
+def test_bug_874_a_card_has_no_result_of_weights_whose_evaluation_has_only_broken_episodes(tmp_path):
+    append_lines(tmp_path / "eval.jsonl", [{**ROW, "turns_budget": 0, "success": False, "evaluable": False}])
+    (tmp_path / "summary.json").write_text(json.dumps({"curve": {"0": {"turns_used": 0}}}), encoding="utf-8")
+    text = write_model_card(tmp_path, tmp_path, Exported(0, False, PlainText(), "GRPO")).read_text(encoding="utf-8")
+    assert "These weights themselves were not evaluated." in text
+    assert "| 0 | test | unknown | 0.000 to 1.000 | unknown | unknown | 0 (1 broken, not counted) |" in text
+    assert "nan" not in text.lower()
+
+
 def test_bug_781_the_card_counts_a_task_that_was_played_several_times_once(tmp_path):
     rows = [{**ROW, "turns_budget": 0, "task_id": task, "success": task == "a"} for task in "abab"]
     append_lines(tmp_path / "eval.jsonl", rows)

@@ -111,6 +111,15 @@ def test_where_actions_are_written_as_text_they_can_be_corrected_as_text() -> No
     assert review_lines(trajectory(()), (1, 1), 9).splitlines()[2] == "action ::= text"
 
 
+@pytest.mark.parametrize("name", ['say"hi', 'x" | [a-z]{1,9} "', "a\\b", "grüße\U0001f600"])
+def test_bug_871_the_name_of_a_tool_is_no_grammar(name: str) -> None:
+    turn = Turn(1, (), (1,), (0.0,), "say[a]", "say[a]", "", "user")
+    grammar = review_lines(replace(trajectory(({"name": name},)), turns=(turn,)), (1, 1), 9)
+    testing = pytest.importorskip("xgrammar.testing", reason="needs the extra `constrained`")
+    assert testing._is_grammar_accept_string(grammar, f"turn1: late / do: {name}[a]")
+    assert not testing._is_grammar_accept_string(grammar, "turn1: late / do: buy[a]")
+
+
 @pytest.fixture(scope="module")
 def played():
     """A network with random weights, and two episodes of it."""
@@ -172,6 +181,8 @@ def test_a_drawn_id_keeps_the_probability_that_it_had_among_the_allowed(played) 
     with policy.sampling():
         (action,) = policy.sampler.open(policy, sampling, [0]).act([0], [episodes[0].turns[0].prompt_ids])
     assert policy.template.encoder.decode(action.ids).startswith("{")
+    with pytest.raises(ConfigError, match="name of a tool"):
+        grammar.constraint('root ::= "say"hi"')
     assert action.logprobs[0] > -3.0  # few ids begin an object; among all of them it would be about -6
 
 

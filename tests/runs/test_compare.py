@@ -132,6 +132,14 @@ def test_the_table_names_method_verdict_and_the_few_seeds(tmp_path: Path) -> Non
     assert "Fewer than 5 seeds" in out.getvalue()
 
 
+def test_bug_876_names_from_a_foreign_file_cannot_steer_the_terminal(tmp_path: Path) -> None:
+    runs = [run(tmp_path, name, 0, tasks(2), user="\x1b[2J") for name in ("a", "b")]
+    out = io.StringIO()
+    print_comparison(compare_runs(runs), Console(file=out, width=80))
+    assert "\x1b" not in out.getvalue()
+    assert "\\x1b[2J" in out.getvalue()
+
+
 def test_long_names_of_methods_stay_whole_in_80_columns(tmp_path: Path) -> None:
     names = [f"self_distillation_with_hindsight_and_{end}" for end in ("base", "true_diagnoses", "shuffled_diagnoses")]
     runs = [
@@ -169,7 +177,7 @@ def test_runs_that_cannot_be_compared_are_refused_with_the_reason(tmp_path: Path
         compare_runs([tmp_path / "gone"])
 
 
-def test_bug_714_a_method_that_is_not_of_interest_does_not_end_a_comparison(tmp_path: Path) -> None:
+def test_bug_714_and_873_a_method_that_is_not_of_interest_does_not_end_a_comparison(tmp_path: Path) -> None:
     runs = [run(tmp_path, "a", 0, tasks(2)), run(tmp_path, "b", 0, tasks(9)), run(tmp_path, "c", 1, tasks(5))]
     copy = tmp_path / "copy"
     copy.mkdir()
@@ -183,6 +191,10 @@ def test_bug_714_a_method_that_is_not_of_interest_does_not_end_a_comparison(tmp_
     assert compare_runs([*runs, copy], baseline="a", methods=["b"]) == expected
     with pytest.raises(ConfigError, match=r"no run of the method 'd'. The methods of these runs are: a, b, c\."):
         compare_runs(runs, methods=["a", "d"])
+    with pytest.raises(ConfigError, match=r"no run of the method 'd'. The methods of these runs are: a, b, c\."):
+        compare_runs(runs, methods=["d"])
+    with pytest.raises(HeroError, match="No runs were given"):
+        compare_runs([])
     with pytest.raises(HeroError, match="one method only"):
         compare_runs(runs, methods=["a"])
 

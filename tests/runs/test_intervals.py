@@ -26,7 +26,8 @@ def test_the_interval_is_student_s_t_by_hand() -> None:
     assert mean_interval([0.5]) == (-math.inf, math.inf)
 
 
-def test_equal_values_have_no_interval_of_zero_width() -> None:
+def test_bug_881_equal_values_have_no_interval_of_zero_width() -> None:
+    assert mean_interval([0.1 + 0.2, 0.3]) == (-math.inf, math.inf)
     assert mean_interval([0.5, 0.5, 0.5]) == mean_interval([0.5]) == (-math.inf, math.inf)
 
 

@@ -78,9 +78,10 @@ def test_files_that_are_no_metrics_are_refused(tmp_path: Path) -> None:
         ("runs/hero_s12", "hero"),
         ("runs/grpo/seed1/version_11", "grpo"),
         ("runs/webshop2", "webshop2"),
+        *((f"runs/{name}", name) for name in ("tokens2", "ours3", "loss1", "reseed4")),
     ],
 )
-def test_runs_that_differ_in_seed_and_version_are_one_method(tmp_path: Path, folder: str, name: str) -> None:
+def test_bug_878_runs_that_differ_in_seed_and_version_are_one_method(tmp_path: Path, folder: str, name: str) -> None:
     assert method_name(tmp_path / folder / "metrics.csv") == name
 
 

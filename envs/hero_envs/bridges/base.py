@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import math
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
@@ -27,6 +29,22 @@ def package(name: str, extra: str, title: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise ImportError(f"{title} is not installed ({error}): pip install 'hero_pl[{extra}]'") from error
+
+
+def judged(score: Callable[[], float]) -> tuple[float, dict[str, str]]:
+    """A score from 0 to 1, and for ``info`` the reason where there is none.
+
+    Args:
+        score: Computes it. One that raises or is not finite counts as 0: an answer that cannot be read is wrong. A
+            scorer that lacks a package fails in the same way, so the error is recorded as ``scoring_error``.
+    """
+    try:
+        found = float(score())
+        if not math.isfinite(found):
+            raise ValueError(f"the score is {found}")
+    except Exception as problem:
+        return 0.0, {"scoring_error": f"{type(problem).__name__}: {problem}"[:500]}
+    return min(1.0, max(0.0, found)), {}
 
 
 class SeededEnv(gym.Env[str, str]):

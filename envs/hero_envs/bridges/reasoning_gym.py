@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from hero_envs.bridges.base import SeededEnv, package
+from hero_envs.bridges.base import SeededEnv, judged, package
 from hero_envs.bridges.randomness import OwnRandomness
 
 SYSTEM_PROMPT = "Answer the question. Reply with the final answer and nothing else."
@@ -67,6 +67,7 @@ class ReasoningGymEnv(SeededEnv):
             self._data = self._made(seed)
             self._entry = self._data[0]
         self._left, self._best = self.attempts, 0.0
+        self._problems: dict[str, str] = {}
         return str(self._entry["question"]), {}
 
     def content(self, task: str) -> str:
@@ -76,23 +77,19 @@ class ReasoningGymEnv(SeededEnv):
 
     def act(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """Score an answer; the reward is how much it is better than the best one before."""
-        score = self._score(action.strip())
+        answer = action.strip()
+        if len(answer) <= MAX_ANSWER:
+            score, problem = judged(lambda: self._data.score_answer(answer, self._entry))
+            self._problems |= problem  # the last one is also in the last info
+        else:
+            score = 0.0
         self._left -= 1
         gained, self._best = max(0.0, score - self._best), max(self._best, score)
         right = score >= 1.0
         over = right or self._left == 0
         text = "Right." if right else "Wrong." if over else f"Wrong, score {score:.2f}. Try again."
         info = {"success": right, "answer": str(self._entry["answer"])} if over else {}
-        return text, gained, over, False, info
-
-    def _score(self, answer: str) -> float:
-        if len(answer) > MAX_ANSWER:
-            return 0.0
-        try:
-            score = float(self._data.score_answer(answer, self._entry))
-        except Exception:  # an answer that the scorer cannot read
-            return 0.0
-        return min(1.0, max(0.0, score)) if score == score else 0.0
+        return text, gained, over, False, {**info, **self._problems}
 
 
 def runs_text(source: str) -> bool:

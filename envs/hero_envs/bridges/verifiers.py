@@ -9,13 +9,12 @@ from __future__ import annotations
 import asyncio
 import importlib
 import itertools
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import gymnasium as gym
 
-from hero_envs.bridges.base import package
+from hero_envs.bridges.base import judged, package
 from hero_envs.spaces import UnicodeText
 
 PARTS: Mapping[str, frozenset[int]] = {
@@ -100,22 +99,20 @@ class VerifiersEnv(gym.Env[str, str]):
             raise gym.error.ResetNeeded("This episode is over: call reset() before the next step().")
         self._over = True
         trace = self._trace(self._tasks[self.task], action)
-        error = ""
-        try:
+
+        def score() -> float:
             asyncio.run(self._tasks[self.task].score(trace))
-            reward = float(trace.reward)
-        except Exception as problem:  # a reply that the rewards cannot read
-            reward, error = 0.0, f"{type(problem).__name__}: {problem}"[:500]
-        reward = min(1.0, max(0.0, reward)) if math.isfinite(reward) else 0.0
+            return float(trace.reward)
+
+        reward, problem = judged(score)
         scores = {name: float(one.value) for name, one in trace.rewards.items() if one is not None}
         info: dict[str, Any] = {
             "role": "user",
             "task": self.task,
             "success": reward >= self.success_threshold,
             "scores": scores,
+            **problem,
         }
-        if error:
-            info["scoring_error"] = error
         return f"Score {reward:.2f}.", reward, True, False, info
 
     def _trace(self, task: Any, reply: str) -> Any:

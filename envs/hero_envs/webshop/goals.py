@@ -70,7 +70,7 @@ def goal_set(goals: Iterable[Goal]) -> GoalSet:
         raise ValueError(
             "The catalog has no goals: expected products with instructions (human goals: items_human_ins.json with "
             "instruction_attributes; synthetic goals: items_ins_v2.json with an instruction). Check that the files "
-            "belong together and that filter_goals keeps something."
+            "belong together."
         )
     return GoalSet(kept, [0.0, *np.cumsum([goal.weight for goal in kept]).tolist()])
 

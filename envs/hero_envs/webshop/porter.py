@@ -1,8 +1,7 @@
 """The Porter stemmer in the variant of Lucene's English analyzer.
 
-The algorithm is M. F. Porter, "An algorithm for suffix stripping" (1980), with the two departures of the author's
-own later
-code: ``bli -> ble`` (not ``abli -> able``) and ``logi -> log``. Words of one or two characters stay as they are.
+The algorithm is M. F. Porter, "An algorithm for suffix stripping" (1980), with the two departures of the author's own
+later code: ``bli -> ble`` (not ``abli -> able``) and ``logi -> log``. Words of one or two characters stay as they are.
 """
 
 from functools import lru_cache

@@ -11,6 +11,8 @@ import json
 import os
 import shutil
 import tempfile
+import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +27,10 @@ from hero_envs.webshop.catalog import Catalog
 from hero_envs.webshop.products import MAX_ASIN_LENGTH, DataError, Product
 from hero_envs.webshop.search import Postings, SearchIndex
 from hero_envs.webshop.store_writer import STORE_VERSION, text_hash, write_store
+
+LONGEST_WAIT_S = 3600
+"""Longest time to wait for another process that builds the same store; all official files take minutes."""
+POLL_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +55,7 @@ def open_store(inputs: Inputs, directory: Path, products: Callable[[], Iterable[
         products: Returns the cleaned products, to build the store.
 
     Raises:
-        DataError: The folder for the store cannot be written.
+        DataError: The folder for the store cannot be written, or another process builds it without an end.
     """
     if not recorded_hashes(directory, inputs):
         try:
@@ -57,6 +63,8 @@ def open_store(inputs: Inputs, directory: Path, products: Callable[[], Iterable[
             with _one_at_a_time(directory.with_name(f"{directory.name}.lock")):
                 if not recorded_hashes(directory, inputs):  # another process may have built it while this one waited
                     _make(inputs, directory, products)
+        except TimeoutError as error:
+            raise DataError(f"Cannot build the store {directory}: {error}. Or set another store_dir.") from error
         except OSError as error:
             raise DataError(
                 f"Cannot write the store {directory} ({error}). Set store_dir to a writable folder."
@@ -261,12 +269,30 @@ def _make(inputs: Inputs, directory: Path, products: Callable[[], Iterable[Produ
 
 @contextmanager
 def _one_at_a_time(lock: Path) -> Iterator[None]:
-    """Lock, so that only one process of a machine builds at a time (where the system has file locks)."""
+    """Lock, so that only one process of a machine builds at a time (where the system has file locks).
+
+    Raises:
+        TimeoutError: Another process has held the lock for longer than :data:`LONGEST_WAIT_S`.
+    """
     try:
         import fcntl
     except ImportError:
         yield
         return
     with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        end, told = time.monotonic() + LONGEST_WAIT_S, False
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= end:
+                    raise TimeoutError(
+                        f"another process has held {lock} for {LONGEST_WAIT_S} s; end it, or wait until it has built "
+                        "the store"
+                    ) from None
+            if not told:
+                warnings.warn(f"Waiting for another process, which builds the store (lock {lock}).", stacklevel=2)
+                told = True
+            time.sleep(POLL_S)
         yield

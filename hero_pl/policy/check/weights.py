@@ -54,7 +54,8 @@ def weights_lines(policy: Policy) -> Iterator[Line]:
     scorer = BranchScorer("prefix_cache")
     if scorer.can_share(policy, "live"):
         with policy.sampling():
-            yield line("prefix_cache", lambda: scorer.score(policy, rows, "live"), want, "teacher_scoring: separate")
+            cure = "Hints would be scored wrongly on the shared context: set teacher_scoring: separate."
+            yield line("prefix_cache", lambda: scorer.score(policy, rows, "live"), want, cure)
 
 
 @torch.no_grad()

@@ -60,9 +60,9 @@ class StageSummary:
         return self.stage if self.step is None else f"{self.stage}, step {self.step}"
 
     @property
-    def success(self) -> float:
-        """Fraction of episodes that succeeded."""
-        return self.successes / max(self.episodes, 1)
+    def success(self) -> float | None:
+        """Fraction of episodes that succeeded; like the other means, ``None`` without episodes."""
+        return self.successes / self.episodes if self.episodes else None
 
     @property
     def floor(self) -> float | None:
@@ -70,14 +70,14 @@ class StageSummary:
         return sum(self.floors) / len(self.floors) if self.floors else None
 
     @property
-    def mean_reward(self) -> float:
+    def mean_reward(self) -> float | None:
         """Mean final reward."""
-        return self.reward / max(self.episodes, 1)
+        return self.reward / self.episodes if self.episodes else None
 
     @property
-    def turns_per_episode(self) -> float:
+    def turns_per_episode(self) -> float | None:
         """Mean number of assistant turns."""
-        return self.turns / max(self.episodes, 1)
+        return self.turns / self.episodes if self.episodes else None
 
     @property
     def coverage(self) -> float | None:

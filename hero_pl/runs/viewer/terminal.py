@@ -51,7 +51,7 @@ def print_terminal(
         console.print(_episode(record))
         printed += 1
     if stage is not None and stage not in summaries.stages:
-        known = ", ".join(summaries.stages) or "none"
+        known = plain(", ".join(summaries.stages)) or "none"
         raise HeroError(f"{records_path} has no episode of stage {stage!r}. Its stages are: {known}.")
     if more:
         console.print(Text(f"The first {printed} of {printed + more} episodes; increase the limit to see more."))
@@ -76,14 +76,15 @@ def _episode(record: Record) -> Panel:
         _append_turn(body, turn, _mean(values) if values else None, largest)
         diagnosis = reflection.diagnoses[i] if reflection else None
         if diagnosis is not None:
-            body.append(f"    diagnosis ({diagnosis.confidence}) ", style="yellow")
+            body.append(plain(f"    diagnosis ({diagnosis.confidence}) "), style="yellow")
             body.append(plain(diagnosis.text) + "\n")
             if diagnosis.next_action_target is not None:
                 body.append("    target ", style="yellow")
                 body.append(plain(str(dict(diagnosis.next_action_target))) + "\n")
         hint = record.hints[i] if record.hints else None
         if hint is not None:
-            body.append(f"    hint of the teacher ({hint.position or 'position of the template'}) ", style="magenta")
+            position = plain(hint.position or "position of the template")
+            body.append(f"    hint of the teacher ({position}) ", style="magenta")
             body.append(plain(hint.text.strip() or "empty").replace("\n", "\n    ") + "\n", style="dim")
         if turn.observation:
             body.append(f"    {plain(turn.role)} ", style="cyan")
@@ -91,7 +92,7 @@ def _episode(record: Record) -> Panel:
     title = Text.assemble(
         ("succeeded " if good else "failed ", "green" if good else "red"),
         plain(trajectory.task_id),
-        f" · {plain(record.stage)}, step {record.step}",
+        plain(f" · {record.stage}, step {record.step}"),
     )
     status = "" if reflection is None else f" · reflection {plain(reflection.status)}"
     end = Text(
@@ -103,7 +104,7 @@ def _episode(record: Record) -> Panel:
 
 def _append_turn(body: Text, turn: Turn, loss: float | None, largest: float) -> None:
     """Append the reply of one turn; a larger loss gives a redder background."""
-    body.append(f"\n{turn.number:>3} ", style="bold")
+    body.append(plain(f"\n{turn.number:>3} "), style="bold")
     share = 0.0 if loss is None or largest <= 0 else loss / largest
     style = f"on rgb({int(60 + 120 * share)},{int(60 - 20 * share)},40)" if share > 0.05 else ""
     body.append(plain(turn.text.strip() or turn.action).replace("\n", "\n    "), style=style)
@@ -119,6 +120,10 @@ def _mean(values: tuple[float, ...] | None) -> float:
     return sum(scored) / len(scored) if scored else 0.0
 
 
+def _figure(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
+
+
 def _summary(stages: list[StageSummary]) -> Table:
     table = Table("stage", "logged\nepisodes", "success", "floor", "reward", "turns each", "diagnosed", "malformed")
     for one in stages:
@@ -127,12 +132,12 @@ def _summary(stages: list[StageSummary]) -> Table:
         cells = (
             plain(one.name) + last + (f"\n{plain(users)}" if users else ""),
             f"{one.episodes}" + (f"\n{one.broken} broken" if one.broken else ""),
-            f"{one.success:.0%}",
-            "–" if one.floor is None else f"{one.floor:.0%}",
-            f"{one.mean_reward:.3f}",
-            f"{one.turns_per_episode:.1f}",
-            "–" if one.coverage is None else f"{one.coverage:.0%}",
-            "–" if one.malformed is None else f"{one.malformed:.0%}",
+            _figure(one.success, ".0%"),
+            _figure(one.floor, ".0%"),
+            _figure(one.mean_reward, ".3f"),
+            _figure(one.turns_per_episode, ".1f"),
+            _figure(one.coverage, ".0%"),
+            _figure(one.malformed, ".0%"),
         )
         table.add_row(*map(Text, cells))  # a plain string is read as markup
     return table

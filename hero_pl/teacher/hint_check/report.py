@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hero_pl.runs.jsonl import finite
-from hero_pl.runs.plots import figure_class
+from hero_pl.runs.plots import figure_class, save_figure
 from hero_pl.teacher.hint_check.cases import Arm, Case
 from hero_pl.teacher.hint_check.rounds import Rounds
 from hero_pl.teacher.hint_check.verdict import Judged, Kind, bare_probability
@@ -222,10 +222,11 @@ def to_table(report: HintReport) -> Table:
 
 
 def draw(report: HintReport, out: Path) -> None:
-    """Plot the preferences with every wording, with intervals, as a PNG.
+    """Plot the preferences with every wording, with intervals, as PNG or SVG by the suffix of the file.
 
     Raises:
         ConfigError: matplotlib is not installed.
+        HeroError: The file cannot be written.
     """
     kinds = {"hint, blamed turns": "blamed", "hint, turns called right": "right", "shuffled": "shuffled"}
     kinds |= {"wrong target (obeyed)": "obeyed", "empty scaffold": "scaffold"}
@@ -243,7 +244,7 @@ def draw(report: HintReport, out: Path) -> None:
     axes.invert_yaxis()
     axes.set_xlabel("preference for the reply against no hint: (p - p0) / (p + p0)")
     axes.legend(fontsize="small")
-    figure.savefig(out, dpi=120)
+    save_figure(figure, out, 120)
 
 
 def _share(value: float) -> str:

@@ -1,5 +1,7 @@
 """Questions of reasoning-gym: scores, attempts, and answers that are never run."""
 
+from types import SimpleNamespace
+
 import gymnasium
 import pytest
 
@@ -32,6 +34,30 @@ def test_the_right_answer_succeeds_at_once_and_after_a_wrong_one(needed):
         text, reward, over, _, info = env.step(answer)
         assert (text, over, info["success"]) == ("Right.", True, True)
         assert sum(rewards) + reward == pytest.approx(1.0)
+
+
+class Unscored(list):
+    """A data set whose scorer lacks a package."""
+
+    def score_answer(self, answer, entry):
+        if answer == "3":
+            return 1.0
+        if answer == "2":
+            return float("nan")
+        raise ImportError("No module named 'sympy'")
+
+
+def test_bug_875_an_answer_that_cannot_be_scored_is_wrong_and_the_error_is_recorded(monkeypatch):
+    made = SimpleNamespace(create_dataset=lambda *_, **__: Unscored([{"question": "1 + 2", "answer": "3"}]))
+    monkeypatch.setattr("hero_envs.bridges.reasoning_gym.package", lambda *_: made)
+    env = ReasoningGymEnv(run_answers=True)
+    for answers, error in ((["4", "3"], "ImportError: No module named 'sympy'"), (["2", "3"], "score is nan")):
+        env.reset(seed=0)
+        steps = [env.step(answer) for answer in answers]
+        assert [reward for _, reward, *_ in steps] == [0.0, 1.0]
+        assert all(error in info["scoring_error"] for *_, info in steps)
+    env.reset(seed=0)
+    assert "scoring_error" not in env.step("3")[4]
 
 
 @pytest.mark.bridge

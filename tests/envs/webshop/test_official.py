@@ -129,6 +129,17 @@ def test_postings_spilled_in_many_pieces_come_together(folder, monkeypatch, tmp_
     assert made == ["items_shuffle.store", "items_shuffle.store.lock"]
 
 
+def test_bug_882_a_lock_that_another_process_never_gives_back_is_not_waited_for_without_an_end(folder, monkeypatch):
+    fcntl = pytest.importorskip("fcntl", reason="needs file locks")
+    monkeypatch.setattr("hero_envs.webshop.store.LONGEST_WAIT_S", 0)
+    lock = folder / "items_shuffle.store.lock"
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(DataError, match=r"another process has held .*store\.lock for 0 s.*store_dir"):
+            stored(folder, monkeypatch)
+    assert len(stored(folder, monkeypatch).products) == 60
+
+
 def test_a_store_is_reused_until_its_inputs_change(folder, monkeypatch):
     stored(folder, monkeypatch)
     made = (folder / "items_shuffle.store" / "store.json").stat().st_mtime_ns

@@ -70,6 +70,15 @@ def test_floor_user_and_broken_episodes_are_shown_with_the_success(tmp_path: Pat
     assert '"broken":1,"success":0.5,"floor":0.5,"users":["scripted-full"]' in page.read_text(encoding="utf-8")
 
 
+def test_bug_877_a_stage_without_an_episode_that_counts_has_no_figures(tmp_path: Path) -> None:
+    path, one = tmp_path / "trajectories.jsonl", record("retail/0")
+    append_records(path, [replace(one, trajectory=replace(one.trajectory, stop_reason=StopReason.ENV_ERROR))])
+    assert re.search(r"train *│ *0 *(│ *– *){6}│", shown(path, 5))
+    page = tmp_path / "page.html"
+    write_html([Source(path)], page)
+    assert '"success":null' in page.read_text(encoding="utf-8")
+
+
 def test_more_episodes_than_the_limit_are_announced(tmp_path: Path) -> None:
     path = tmp_path / "trajectories.jsonl"
     append_records(path, [record(f"shop/{i}") for i in range(3)])
@@ -121,11 +130,19 @@ def test_outside_text_cannot_steer_the_terminal(tmp_path: Path) -> None:
     assert "\\x1b[2J" in text
 
 
-def test_a_role_from_outside_cannot_steer_it_either(tmp_path: Path) -> None:
-    path, one = tmp_path / "trajectories.jsonl", record("shop/1")
-    turn = replace(one.trajectory.turns[0], role="[red]\x1b[2J")  # type: ignore[arg-type]
-    append_records(path, [replace(one, trajectory=replace(one.trajectory, turns=(turn,)))])
-    assert "[red]\\x1b[2J a page" in shown(path, 1)
+def test_bug_876_no_field_from_outside_can_steer_it_either(tmp_path: Path) -> None:
+    path, one, code = tmp_path / "trajectories.jsonl", record("shop/1"), "[red]\x1b[2J"
+    turn = replace(one.trajectory.turns[0], role=code, number=code)  # type: ignore[arg-type]
+    reflection = Reflection((Diagnosis("the wrong cup", code),), code)  # type: ignore[arg-type]
+    hints = (Hint(1, "it should go back", position=code),)
+    trajectory = replace(one.trajectory, turns=(turn,))
+    append_records(path, [Record(code, code, trajectory, reflection, hints=hints)])  # type: ignore[arg-type]
+    text = shown(path, 1)
+    assert "\x1b" not in text
+    for place in ("{} click", "{} a page", "diagnosis ({})", "teacher ({})", "reflection {}", "{}, step {}"):
+        assert place.replace("{}", "[red]\\x1b[2J") in text
+    with pytest.raises(HeroError, match=r"Its stages are: \[red\]\\x1b"):
+        shown(path, 1, "train")
 
 
 def test_bug_819_brackets_in_the_table_are_text_and_no_markup(tmp_path: Path) -> None:
@@ -135,8 +152,14 @@ def test_bug_819_brackets_in_the_table_are_text_and_no_markup(tmp_path: Path) ->
         append_records(path, [replace(one, trajectory=replace(one.trajectory, info={"user": user}))])
         assert user in shown(path, 1)
     out = io.StringIO()
-    report = {"true": {"rows": 9.0, "grounded": 1.0}, "shuffled [/x]": {"rows": 9.0, "grounded": 0.5}, "agreement": {}}
+    report = {
+        "\x1b[2J": {"rows": 9.0, "grounded": 0.5},
+        "true": {"rows": 9.0, "grounded": 1.0},
+        "shuffled [/x]": {"rows": 9.0, "grounded": 0.5},
+        "agreement": {},
+    }
     print_report(report, Console(file=out, width=100))
+    assert "\x1b" not in out.getvalue()
     assert "1.000 [not resolved]" in out.getvalue()
     assert "shuffled [/x]" in out.getvalue()
 

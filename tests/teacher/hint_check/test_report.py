@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from hero_pl.errors import HeroError
 from hero_pl.teacher.hindsight import HindsightTeacher
 from hero_pl.teacher.hint_check.cases import ALL, Arm, make_cases
 from hero_pl.teacher.hint_check.report import (
@@ -164,7 +165,9 @@ def test_the_report_is_json_without_what_json_does_not_know(reader, batch) -> No
     assert values["wordings"][0]["gain_nats"]["blamed"] > 1.0
 
 
-def test_the_figure_is_a_picture(reader, batch, tmp_path) -> None:
+def test_bug_880_the_figure_is_a_picture_or_the_reason_why_it_cannot_be_written(reader, batch, tmp_path) -> None:
     pytest.importorskip("matplotlib", reason="the figure needs the extra `plot`")
     draw(report(reader("; do "), batch), tmp_path / "hints.png")
     assert (tmp_path / "hints.png").read_bytes()[:4] == b"\x89PNG"
+    with pytest.raises(HeroError, match="cannot write the plot"):
+        draw(report(reader("; do "), batch), tmp_path / "hints.png" / "more.png")
