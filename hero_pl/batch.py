@@ -341,18 +341,20 @@ class _Layout:
         span: tuple[int, int],
     ) -> bool:
         """Add the teacher's row of a turn, unless it does not fit: a cut context would lose the task."""
-        row = self._teacher_row(i, turn, hint.text, span, hint)
-        if len(row.ids) > self.dialect.max_length:
+        row, limit = self._teacher_row(i, turn, hint.text, span, hint), self.dialect.max_length
+        if len(row.ids) > limit:
             return False
         check_alignment(trajectory, turn, row, span)
+        if self.with_scaffold:  # a wording may be longer without content
+            scaffold = self._teacher_row(i, turn, hint.scaffold or "", span, hint)
+            if len(scaffold.ids) > limit:
+                return False
+            self.scaffold_rows.append([scaffold, self._teacher_row(i, turn, "", span, hint)])
         others = [self._teacher_row(i, turn, text, span, hint) for text in negative_hints]
         # another turn's hint may be too long for this one: then that negative is the row without a hint
-        bare = self._teacher_row(i, turn, "", span, hint)
-        fitting = [r if len(r.ids) <= self.dialect.max_length else bare for r in others]
+        fitting = [r if len(r.ids) <= limit else self._teacher_row(i, turn, "", span, hint) for r in others]
         self.teacher.append(row)
         self.negative_rows.append(fitting)
-        if self.with_scaffold:
-            self.scaffold_rows.append([self._teacher_row(i, turn, hint.scaffold or "", span, hint), bare])
         return True
 
     def _teacher_row(self, i: int, turn: Turn, text: str, span: tuple[int, int], hint: Hint) -> ScoreRow:

@@ -1,5 +1,6 @@
 """The exceptions of hero_pl. A message states what was given, what was expected, and what to do."""
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 
@@ -38,3 +39,19 @@ class SpendCapError(EndpointError):
     """A request could cost more than the spend cap allows."""
 
     exit_status: ClassVar[int] = 3
+
+
+def check_choice(owner: str, name: str, given: object, accepted: Sequence[str]) -> None:
+    """Check a setting that is one of a few words; from Python, nothing else compares it with its annotation.
+
+    Args:
+        owner: Class with the setting.
+        name: Name of the setting.
+        given: Its value.
+        accepted: The words.
+
+    Raises:
+        ConfigError: It is none of them.
+    """
+    if given not in accepted:
+        raise ConfigError(f"{owner}({name}={given!r}): expected one of {', '.join(accepted)}.")

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from hero_pl.errors import ConfigError
+from hero_pl.errors import ConfigError, check_choice
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,7 @@ class OptimizerSettings:
             raise ConfigError(f"weight_decay={self.weight_decay}: expected a finite number, 0 (none) or more.")
         if self.warmup_steps < 0:
             raise ConfigError(f"warmup_steps={self.warmup_steps}: expected 0 or more.")
+        check_choice("HeroModule", "schedule", self.schedule, ("constant", "linear"))
         if self.schedule == "linear" and self.total_steps is None:
             raise ConfigError(
                 "schedule: linear needs total_steps, the number of optimizer steps of the whole run. Set it."

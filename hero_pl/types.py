@@ -116,7 +116,7 @@ class Trajectory:
     first_observation: str
     turns: tuple[Turn, ...]
     reward: float
-    """Final scalar reward, in [0, 1]."""
+    """Sum of the rewards of its steps, each in [0, 1]."""
     stop_reason: StopReason
     temperature: float = 1.0
     """Sampling temperature of the recorded log-probabilities; 1 for greedy sampling."""
@@ -178,7 +178,7 @@ class Hint:
     confidence: Confidence = "high"
     """Confidence of the diagnosis; scales the weight of the turn."""
     is_failure: bool = False
-    """The reflector proposed another action for this turn."""
+    """The reflector blamed the action of this turn, with a corrected action or without one."""
     target: str | None = None
     """The proposed action in the policy's format; empty if the diagnosis confirms the action taken; ``None`` if the
     teacher shows no verdict."""

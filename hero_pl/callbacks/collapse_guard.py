@@ -21,7 +21,7 @@ from hero_pl.callbacks.guard_checkpoints import GuardCheckpoints
 from hero_pl.callbacks.held_out import HeldOut
 from hero_pl.callbacks.run_checkpoint import RunCheckpoint
 from hero_pl.callbacks.run_folder import run_folder
-from hero_pl.errors import ConfigError
+from hero_pl.errors import ConfigError, check_choice
 from hero_pl.rollout.ahead import PlayAhead
 from hero_pl.runs.jsonl import append_lines
 
@@ -47,6 +47,7 @@ class Limit:
     reference: Literal["start", "best"] = "start"
 
     def __post_init__(self) -> None:
+        check_choice("Limit", "reference", self.reference, ("start", "best"))
         if self.window < 1 or self.margin < 0.0:
             raise ConfigError(f"{self}: expected window >= 1 and margin >= 0.")
 

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from hero_pl.callbacks.run_folder import run_folder
 from hero_pl.callbacks.turn_budget import TurnBudget
-from hero_pl.errors import ConfigError, EnvError
+from hero_pl.errors import ConfigError, EnvError, check_choice
 from hero_pl.evaluation.summary import logged, remarks, summarize
 from hero_pl.policy.base import Policy
 from hero_pl.policy.sampling import Sampling
@@ -53,6 +53,7 @@ class HeldOut(lightning.Callback):
         logged_episodes: int = 20,
         block: str = "",
     ) -> None:
+        check_choice("HeldOut", "stage", stage, ("test", "validate"))
         if episodes < 0:
             raise ConfigError(f"held_out.episodes={episodes}: expected a positive number, or 0 for no evaluation.")
         if logged_episodes < 0 or any(mark < 1 for mark in at_turns or []):

@@ -108,8 +108,8 @@ class RunCheckpoint(lightning.Callback):
         """Record the completed step; save it if due, and stop if a signal was received."""
         self._interrupts.held = True
         self._take(trainer)
-        self._note_spent(trainer, module)
         self._applying = False
+        self._note_spent(trainer, module)
         steps = max(now - saved for now, saved in zip(_position(trainer), self._saved, strict=True))
         late = bool(self.every_minutes) and time.monotonic() - self._saved_at >= 60.0 * self.every_minutes
         if trainer.strategy.reduce_boolean_decision(bool(steps) and (steps >= self.every_n_steps or late), all=False):
@@ -187,7 +187,7 @@ class RunCheckpoint(lightning.Callback):
         """If a run is resumed in its own folder, remove what its files got after it; set later checkpoints aside.
 
         Raises:
-            ConfigError: A new run would train nothing.
+            ConfigError: A new run would train nothing, or the checkpoint was written without this callback.
         """
         if trainer.state.fn != "fit" or run_folder(trainer) is None:
             return
@@ -195,9 +195,15 @@ class RunCheckpoint(lightning.Callback):
         if folder is None:
             _check_limits(trainer, path, int(checkpoint["global_step"]), int(checkpoint["hero"]["turns"]))
             return
+        if "run" not in checkpoint:
+            raise ConfigError(
+                f"{path} was written without RunCheckpoint: it does not say how long the files of its run were. Start "
+                "a new run from it, in another folder (trainer.logger.init_args.name)."
+            )
+        run = checkpoint["run"]
         made = f"it has made its {trainer.max_steps} steps (trainer.max_steps)"
         over = 0 < trainer.max_steps <= int(checkpoint["global_step"])
-        if checkpoint["run"].get("reported", False):  # also false in those of older versions
+        if run.get("reported", False):  # also false in those of older versions
             self._end = "reported"
         else:
             self._unreported = int(checkpoint["global_step"])
@@ -212,11 +218,11 @@ class RunCheckpoint(lightning.Callback):
             rank_zero_info(f"The run was interrupted before its last evaluation and report: {made}. They are made now.")
         for line in (
             *discard_later(folder / "checkpoints", path),
-            *cut_back(folder, checkpoint["run"]["files"]),
+            *cut_back(folder, run["files"]),
         ):
             rank_zero_info(line)
-        row = {"epoch": checkpoint["epoch"], "step": checkpoint["global_step"], **checkpoint["run"]["row"]}
-        if checkpoint["run"]["row"] and trainer.logger is not None:
+        row = {"epoch": checkpoint["epoch"], "step": checkpoint["global_step"], **run["row"]}
+        if run["row"] and trainer.logger is not None:
             trainer.logger.log_metrics(row, step=int(row.pop("step")))
             trainer.logger.save()
 

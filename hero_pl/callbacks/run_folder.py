@@ -143,11 +143,20 @@ def cut_back(folder: Path, files: Mapping[str, Any]) -> Iterator[str]:
 
 
 def write_rows(path: Path, rows: list[list[str]]) -> None:
-    """Replace a CSV file atomically: if the process is killed, the old file stays."""
+    """Replace a CSV file, see :func:`replace_file`."""
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(rows)
+    replace_file(path, text.getvalue())
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Replace a file atomically: if the process is killed, or the disk is full, the old file stays."""
     partial = path.with_name(path.name + ".partial")
-    with partial.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(rows)
-    os.replace(partial, path)
+    try:
+        partial.write_text(text, encoding="utf-8", newline="")
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _rows(path: Path) -> list[list[str]]:

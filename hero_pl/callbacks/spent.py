@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from hero_pl.callbacks.run_folder import replace_file
 from hero_pl.errors import HeroError
 
 SPENT_FILE = "spent.json"
@@ -29,10 +29,8 @@ def note_spent(folder: Path, state: Mapping[str, Any]) -> None:
     if not counts:
         return
     path = folder / SPENT_FILE
-    partial = path.with_name(path.name + ".partial")
     try:
-        partial.write_text(json.dumps(counts) + "\n", encoding="utf-8")
-        os.replace(partial, path)
+        replace_file(path, json.dumps(counts) + "\n")
     except OSError as error:
         raise HeroError(f"{path} cannot be written ({error}). Free some space, then resume the run.") from error
 

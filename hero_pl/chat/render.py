@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hero_pl.chat.encode import scrub
+from hero_pl.errors import ConfigError
 from hero_pl.types import Message
 
 if TYPE_CHECKING:
@@ -112,6 +113,9 @@ class Renderer:
         encoder: Encoder of the tokenizer, with its control tokens.
         source: Source of the template.
         template_args: Values for variables of the template; ``today`` (``YYYY-MM-DD``) sets its date.
+
+    Raises:
+        ConfigError: ``today`` is no date.
     """
 
     def __init__(
@@ -124,7 +128,11 @@ class Renderer:
         self.tokenizer, self.encoder, self.source = tokenizer, encoder, source
         self.args = dict(template_args or {})
         self.day_was_given = "today" in self.args
-        self.today = datetime.date.fromisoformat(str(self.args.pop("today", TODAY)))
+        today = str(self.args.pop("today", TODAY))
+        try:
+            self.today = datetime.date.fromisoformat(today)
+        except ValueError:
+            raise ConfigError(f"template_args: {{today: {today}}}: expected a date, YYYY-MM-DD.") from None
         self.asked_the_date = False
         """Whether a template has used the date."""
         self._alphabet = sorted({c for text in encoder.control for c in text if _can_be_marked(c)})

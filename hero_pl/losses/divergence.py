@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from hero_pl.errors import ConfigError
+from hero_pl.errors import ConfigError, check_choice
 from hero_pl.losses.base import DistillationLoss, check_same_shape, log_probabilities
 from hero_pl.losses.support import Support, reduce_support
 from hero_pl.scalars import Scalar, largest, mean
@@ -58,8 +58,8 @@ class VocabularyDivergence(DistillationLoss):
     ) -> None:
         super().__init__()
         name = type(self).__name__
-        _check_choice(name, "support", support, ("full", "student", "teacher", "union"))
-        _check_choice(name, "clip_mode", clip_mode, ("none", "token", "pointwise"))
+        check_choice(name, "support", support, get_args(Support))
+        check_choice(name, "clip_mode", clip_mode, get_args(ClipMode))
         if top_k < 1:
             raise ConfigError(f"{name}(top_k={top_k}): expected at least 1. 100 is a common choice.")
         if not (math.isfinite(clip) and clip > 0.0):
@@ -102,7 +102,7 @@ class VocabularyDivergence(DistillationLoss):
         Args:
             q: ``(..., entries)`` student probabilities.
             p: Same shape, teacher probabilities.
-            gap: ``log p - log q``, always finite.
+            gap: ``log p - log q``; finite, or NaN in a whole row with logits that are NaN.
 
         Returns:
             The summands ``f(q, p)`` and the slopes ``q * df/dq - slope_offset * q``, which must be exactly zero where
@@ -121,10 +121,12 @@ class VocabularyDivergence(DistillationLoss):
             Values ``(...)`` and slopes ``(..., entries)``. No graph is built.
         """
         gap = (log_p - log_q).nan_to_num_(nan=0.0, posinf=_EXCLUDED_GAP, neginf=-_EXCLUDED_GAP)
+        # 0 is right where both sides exclude a token; NaN logits make a whole row NaN, and must not look like agreement
+        gap.masked_fill_((log_q[..., :1] + log_p[..., :1]).isnan(), torch.nan)
         q, p = log_q.exp(), log_p.exp()
         summands, slope = self.terms(q, p, gap)
         if self.clip_mode == "pointwise":
-            slope = torch.where(summands <= self.clip, slope, -self.slope_offset * q)
+            slope = torch.where(summands > self.clip, -self.slope_offset * q, slope)  # NaN stays
             return summands.clamp(max=self.clip).sum(-1), slope
         value = summands.sum(-1).clamp(min=0.0)  # a divergence is non-negative, but its rounding error may not be
         if self.clip_mode == "token":
@@ -183,8 +185,3 @@ def mixture_log_ratios(gap: Tensor, teacher_weight: float) -> tuple[Tensor, Tens
     # log(m / max(q, p)) = log1p(w_smaller * expm1(-|gap|)), at most 0; in place, one vocabulary-sized tensor is enough
     below_larger = gap.abs().neg_().expm1_().mul_(weight_of_smaller).log1p_()
     return below_larger + gap.clamp(min=0.0), below_larger - gap.clamp(max=0.0)
-
-
-def _check_choice(owner: str, name: str, given: str, accepted: tuple[str, ...]) -> None:
-    if given not in accepted:
-        raise ConfigError(f"{owner}({name}={given!r}): expected one of {', '.join(accepted)}.")

@@ -99,8 +99,8 @@ class Mixed(_WithPolicyGradient):
 
     Args:
         policy_gradient: ``PolicyGradient`` (default, works with single trajectories), ``GRPO`` or ``RLOO``.
-        distillation_weight: Weight ``w`` of the distillation, a number or a schedule. After a schedule has ended at 0,
-            reflection and the teacher's forward pass are skipped.
+        distillation_weight: Weight ``w`` of the distillation, a number or a schedule. At 0, or after a schedule has
+            ended there, reflection and the teacher's forward pass are skipped.
         mix: ``convex`` is ``(1 - w) L_policy + w L_distil``, ``additive`` is ``L_policy + w L_distil``.
         distillation: Settings of the distillation, see ``SelfDistillation``.
     """
@@ -121,7 +121,7 @@ class Mixed(_WithPolicyGradient):
         """Reflect and add hints as HERO does, and compute the advantage of every turn."""
         term, metrics = self.policy_gradient.term(trajectories, reduce_sum)
         weight = self.distillation_weight
-        if isinstance(weight, Schedule) and weight.has_ended_at_zero(policy.version):
+        if scheduled(weight).has_ended_at_zero(policy.version):
             step = Step(self._without_teacher(trajectories, policy, reduce_sum, term))
         else:
             step = self.lay_out(trajectories, policy, reduce_sum, term)
@@ -248,6 +248,7 @@ class Credit(_WithPolicyGradient):
             teacher=(),
             negative_rows=(),
             scaffold_rows=(),
+            teacher_trunks=(),
             advantage=advantage,
             coefficient=batch.policy_coefficient,
         )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hero_pl.batch import PolicyTerm, ReduceSum, TokenizedBatch, tokenize
-from hero_pl.errors import ConfigError
+from hero_pl.errors import ConfigError, check_choice
 from hero_pl.losses.advantages import (
     EQUAL_REWARDS,
     ReinforceBaseline,
@@ -70,6 +70,7 @@ class PolicyGradient(Objective):
         dual_clip: float | None = None,
         surrogate: Surrogate = "clip",
     ) -> None:
+        check_choice(type(self).__name__, "zero_variance", zero_variance, ("keep", "mask"))
         self.baseline = ReinforceBaseline(baseline)
         check_blend(normalize, None, constant)
         self.normalize, self.constant, self.zero_variance = normalize, constant, zero_variance
@@ -247,6 +248,8 @@ class GRPO(_GroupObjective):
         dual_clip: float | None = None,
         surrogate: Surrogate = "clip",
     ) -> None:
+        check_choice("GRPO", "scale_rewards", scale_rewards, ("group", "mean", "none"))
+        check_choice("GRPO", "zero_variance", zero_variance, ("keep", "mask", "resample"))
         masked: Literal["keep", "mask"] = "keep" if zero_variance == "keep" else "mask"
         clip = (epsilon, epsilon_high, ratio_level, beta_kl)
         super().__init__("none", normalize, constant, *clip, masked, mask_truncated, dual_clip, surrogate)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from hero_pl.batch import PolicyTerm, ReduceSum, TokenizedBatch, tokenize
-from hero_pl.errors import ConfigError
+from hero_pl.errors import ConfigError, check_choice
 from hero_pl.losses.base import DistillationLoss
 from hero_pl.losses.gates import Gate, GateInputs
 from hero_pl.losses.importance import ImportanceCorrection, TruncatedRatio, mismatch
@@ -126,10 +126,10 @@ class SelfDistillation(Objective):
             correction = TruncatedRatio()
         self.gate, self.correction, self.failures_only = gate, correction, failures_only
         self.scope = LossScope(loss_scope, skip_first_tokens)
+        check_choice(type(self).__name__, "teacher_scoring", teacher_scoring, get_args(Scoring))
         if teacher_scoring != "separate":
             self.weights.scorer = BranchScorer(teacher_scoring)
-        if scaffold not in get_args(Scaffold):
-            raise ConfigError(f"scaffold={scaffold!r}: expected one of {', '.join(get_args(Scaffold))}.")
+        check_choice(type(self).__name__, "scaffold", scaffold, get_args(Scaffold))
         self.subtracts = scaffold == "subtract"
         if self.subtracts and not isinstance(self.teacher, HindsightTeacher):
             raise ConfigError(

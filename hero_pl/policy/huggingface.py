@@ -6,7 +6,7 @@ import copy
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from hero_pl.chat.probes import tell
 from hero_pl.chat.reasoning import ReasoningMode
 from hero_pl.chat.template import ChatTemplate
 from hero_pl.chat.traits import TOOL
-from hero_pl.errors import ConfigError, PolicyError
+from hero_pl.errors import ConfigError, PolicyError, check_choice
 from hero_pl.losses.scores import Scores
 from hero_pl.policy import gguf
 from hero_pl.policy.base import Policy
@@ -31,6 +31,7 @@ from hero_pl.policy.loading import (
     load_tokenizer,
     positions_of,
     resolve,
+    weights_error,
     with_adapter,
     without_dropout,
 )
@@ -91,6 +92,9 @@ class HuggingFacePolicy(Policy):
                 f"HuggingFacePolicy(pretrained={pretrained!r}, config={'given' if config else None}): give exactly one "
                 "of them: pretrained to load weights, config to start from random ones."
             )
+        check_choice("HuggingFacePolicy", "hint_position", hint_position, get_args(HintPosition))
+        check_choice("HuggingFacePolicy", "reasoning", reasoning, get_args(ReasoningMode))
+        check_choice("HuggingFacePolicy", "dtype", dtype, ("float32", "bfloat16", "float16"))
         if config is not None and tokenizer is None:
             raise ConfigError("HuggingFacePolicy(config=...) needs tokenizer=: a folder or hub id with a tokenizer.")
         if config is not None and "model_type" not in config:
@@ -209,13 +213,13 @@ class HuggingFacePolicy(Policy):
         if merged and not merge:
             why = "a GGUF file takes no adapter" if self.pretrained else "random weights are no base model to load"
             warnings.warn(f"The adapter is merged into the weights of {folder}: {why}.", stacklevel=2)
-        folder.mkdir(parents=True, exist_ok=True)
         model = copy.deepcopy(network).merge_and_unload() if merged else network
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             model.save_pretrained(folder)
             self.template.tokenizer.save_pretrained(folder)
             generation_settings(self.template, sampling).save_pretrained(folder)
-        except OSError as error:
+        except (OSError, weights_error()) as error:
             raise PolicyError(
                 f"Saving to {folder} failed: {error}. Free some space or choose another folder."
             ) from error

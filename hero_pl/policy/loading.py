@@ -213,7 +213,7 @@ def load_model(
             place, config=config, dtype=dtype, attn_implementation=attention, **file, **settings
         )
         return gguf.plain(read, attention) if file else read
-    except (*_DAMAGED, *gguf.UNREADABLE, _SafetensorError()) as error:
+    except (*_DAMAGED, *gguf.UNREADABLE, weights_error()) as error:
         if _ATTENTION in str(error):
             raise _no_model(config, attention, error) from error
         raise PolicyError(
@@ -290,7 +290,8 @@ def without_dropout(config: PretrainedConfig) -> dict[str, float]:
     return off
 
 
-def _SafetensorError() -> type[Exception]:
+def weights_error() -> type[Exception]:
+    """What safetensors raises if a file cannot be read or written; it is no OSError."""
     from safetensors import SafetensorError
 
     return SafetensorError

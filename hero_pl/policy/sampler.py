@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from hero_pl.errors import ConfigError
+from hero_pl.errors import ConfigError, PolicyError
 from hero_pl.policy.beginnings import Beginnings
 from hero_pl.policy.cached_rows import CachedRows, UncachedRows
 from hero_pl.policy.draw import Stream, draw
@@ -154,7 +154,11 @@ class CachedSession(Session):
         self.asked.update(zip(rows, prompts, strict=True))
 
     def finished(self) -> list[tuple[int, SampledAction]]:
-        """See :meth:`Session.finished`; draws for all rows as one batch, until enough have ended."""
+        """See :meth:`Session.finished`; draws for all rows as one batch, until enough have ended.
+
+        Raises:
+            PolicyError: Logits are not finite.
+        """
         with self._unrecorded(), self.weights.ready(self.policy.version):
             ended = self._run_on()
         version = self.policy.version if self.weights.weights == "live" else 0
@@ -259,7 +263,12 @@ class CachedSession(Session):
         """Add drawn tokens to the action of a row, up to its end; return their number."""
         reply, count = self.replies[row], 0
         while count < len(ids) and self._reason(reply) is None:
-            assert math.isfinite(logprobs[count]), "a token of probability 0 was drawn"
+            if not math.isfinite(logprobs[count]):
+                raise PolicyError(
+                    "The policy cannot be sampled: its logits are not finite. Its weights have diverged, or they need "
+                    "another precision. Resume from an earlier checkpoint with a lower model.lr, or set "
+                    "trainer.precision or model.policy.init_args.dtype to one with a larger range."
+                )
             reply.ids.append(ids[count])
             reply.logprobs.append(logprobs[count])
             if reply.constraint is not None:

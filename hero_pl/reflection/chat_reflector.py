@@ -14,7 +14,7 @@ from hero_pl.reflection.base import Reflector
 from hero_pl.reflection.chat_endpoint import ChatEndpoint, in_reasoning
 from hero_pl.reflection.grammar import review_schema
 from hero_pl.reflection.parse import LeakPolicy
-from hero_pl.reflection.prompt import requests
+from hero_pl.reflection.prompt import check_sizes, requests
 from hero_pl.reflection.review import Answer, OnInvalid, Question, Review
 from hero_pl.rollout.ranks import processes, summed
 from hero_pl.types import Reflection, Trajectory
@@ -94,6 +94,7 @@ class ChatReflector(Reflector):
     ) -> None:
         if concurrency < 1:
             raise ConfigError(f"ChatReflector(concurrency={concurrency}): expected at least 1 request in flight.")
+        check_sizes("ChatReflector", "max_request_chars", max_request_chars, max_reply_chars)
         self.endpoint = ChatEndpoint(
             base_url,
             model,

@@ -21,6 +21,7 @@ from hero_pl.errors import ConfigError
 from hero_pl.parts import load_parts, parts_state
 from hero_pl.reflection.base import Reflector
 from hero_pl.reflection.derange import Placed, derange, mismatch, same
+from hero_pl.reflection.review import RETRIED
 from hero_pl.reflection.target import canonical_action
 from hero_pl.types import Diagnosis, Reflection, Trajectory
 
@@ -136,7 +137,7 @@ class ShuffledReflector(Reflector):
                 return rng.choice([old for old in kept if mismatch(item, old) == least]).text, ("control_from_buffer",)
         if giver is None:
             return None, ("control_dropped",)
-        return giver.text, ("control_unchanged",) if unchanged else ()
+        return giver.text, ("control_unchanged",) * unchanged + ("control_same_episode",) * too_close
 
     def _random_words(self, item: Placed, items: list[Placed], rng: random.Random) -> Replacement:
         """The same number of words, drawn from the diagnoses of other turns (or from generic sentences)."""
@@ -205,7 +206,14 @@ class BlindReflector(Reflector):
                 same = diagnosis.text == item.text
                 replacements.append((diagnosis.text, ("control_unchanged",) if same else ()))
         joined = _with_texts(reflections, items, replacements)
-        return [replace(real, tokens=real.tokens + other.tokens) for real, other in zip(joined, blind, strict=True)]
+        return [
+            replace(
+                real,
+                tokens=real.tokens + other.tokens,
+                issues=real.issues + tuple(issue for issue in other.issues if issue == RETRIED),
+            )
+            for real, other in zip(joined, blind, strict=True)
+        ]
 
     def state_dict(self) -> dict[str, Any]:
         """Number of batches, and the inner state."""

@@ -84,10 +84,9 @@ def requests(
         max_reply_chars: Longer replies are cut in the middle.
 
     Raises:
-        ConfigError: ``max_size`` is not positive.
+        ConfigError: ``max_size`` is not positive, or ``max_reply_chars`` is below 100.
     """
-    if max_size < 1:
-        raise ConfigError(f"max_size={max_size}: expected at least 1.")
+    check_sizes("requests", "max_size", max_size, max_reply_chars)
     total = len(trajectory.turns)
     fixed = count(_template("system").render(first=1, last=total)) + count(_task(trajectory))
 
@@ -110,6 +109,24 @@ def requests(
         windows.append(request(first, low))
         first = low + 1
     return windows
+
+
+def check_sizes(owner: str, name: str, max_size: int, max_reply_chars: int) -> None:
+    """Check the limits of a request.
+
+    Args:
+        owner: What has the settings.
+        name: Name of the first one.
+        max_size: Maximum size of a request.
+        max_reply_chars: Maximum length of a reply in it.
+
+    Raises:
+        ConfigError: One is out of range.
+    """
+    if max_size < 1 or max_reply_chars < 100:
+        raise ConfigError(
+            f"{owner}({name}={max_size}, max_reply_chars={max_reply_chars}): expected at least 1 and 100."
+        )
 
 
 def render_request(
@@ -136,8 +153,7 @@ def render_request(
         raise ConfigError(
             f"Window {first}..{last} of an episode with {total} turns: expected 1 <= first <= last <= {total}."
         )
-    if max_reply_chars < 100:
-        raise ConfigError(f"max_reply_chars={max_reply_chars}: expected at least 100.")
+    check_sizes("render_request", "max_size", 1, max_reply_chars)
     reviewed = trajectory.turns[first - 1 : last]
     earlier = trajectory.turns[max(0, first - 1 - OUTSIDE_TURNS) : first - 1]
     values = {

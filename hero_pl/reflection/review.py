@@ -6,6 +6,7 @@ functions: one returns the questions for an episode, the other one the answers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias, get_args
@@ -106,8 +107,8 @@ class Review:
                 f"on_invalid={on_invalid!r}, retries={retries}: expected one of {get_args(OnInvalid)} and at least 1; "
                 "use on_invalid: skip for no retries."
             )
-        if temperature < 0:
-            raise ConfigError(f"temperature={temperature}: expected 0 (greedy) or more.")
+        if not 0.0 <= temperature < math.inf:
+            raise ConfigError(f"temperature={temperature}: expected 0 (greedy) or a positive, finite number.")
         check_settings(leak_policy, leak_ngram, max_diagnosis_chars)
         self.retries = retries if on_invalid == "retry" else 0
         self.temperature = temperature

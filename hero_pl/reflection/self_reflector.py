@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
-from hero_pl.errors import ConfigError, ReflectionError
+from hero_pl.errors import ConfigError, ReflectionError, check_choice
 from hero_pl.policy.sampling import Constraint, Sampling
 from hero_pl.reflection.base import Reflector
 from hero_pl.reflection.grammar import ReviewGrammar, grammar_package, review_lines, review_schema
@@ -63,11 +63,20 @@ class SelfReflector(Reflector):
         constrained: bool = False,
         answer: AnswerForm = "json",
     ) -> None:
+        name = type(self).__name__
+        check_choice(name, "weights", weights, ("live", "initial"))
+        check_choice(name, "mode", mode, ("transcript", "continue"))
+        check_choice(name, "answer", answer, get_args(AnswerForm))
         if answer == "lines" and mode != "continue":
             raise ConfigError(f"SelfReflector(answer='lines', mode={mode!r}): lines are asked for in mode: continue.")
         if tokens_per_turn < 1 or batch_size < 1:
             raise ConfigError(
                 f"SelfReflector(tokens_per_turn={tokens_per_turn}, batch_size={batch_size}): expected at least 1 each."
+            )
+        if max_request_tokens is not None and max_request_tokens < 1:
+            raise ConfigError(
+                f"{name}(max_request_tokens={max_request_tokens}): expected at least 1, or null for what fits into the "
+                "context."
             )
         self.constrained, self.answer = constrained, answer
         self._grammar: ReviewGrammar | None = None

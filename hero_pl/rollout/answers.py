@@ -219,7 +219,10 @@ class _Plain:
             if depth == MAX_DEPTH:
                 raise _NotPlainError(f"is nested deeper than {MAX_DEPTH} levels, or holds itself")
             if isinstance(value, Mapping):
-                return {self._key(key): self._inside(item, repr(key), depth) for key, item in value.items()}
+                plain = {self._key(key): self._inside(item, repr(key), depth) for key, item in value.items()}
+                if len(plain) < len(value):
+                    raise _NotPlainError("has the same key as a number and as text; expected each key once")
+                return plain
             return [self._inside(item, str(i), depth) for i, item in enumerate(value)]
         raise _NotPlainError(f"is {_brief(value)}, for which JSON has no form")
 

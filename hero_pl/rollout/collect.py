@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
-from hero_pl.errors import ConfigError
+from hero_pl.errors import ConfigError, EnvError
 from hero_pl.policy.base import Policy
 from hero_pl.policy.sampling import Sampling, in_process
 from hero_pl.rollout import environments
+from hero_pl.rollout.answers import Answer
 from hero_pl.rollout.health import Health
 from hero_pl.rollout.limits import Limits
-from hero_pl.rollout.pool import EnvPool, LocalPool, Recipe
+from hero_pl.rollout.pool import EnvPool, Fault, LocalPool, Recipe, Reset, Step, answer_in_time, create, discard
 from hero_pl.rollout.slots import Slots
 from hero_pl.rollout.specs import EpisodeSpec
 from hero_pl.rollout.workers import WorkerPool
@@ -49,13 +51,15 @@ class Collector:
         self.limits = limits or Limits()
         self.recipe = Recipe.of(env_id, split, self.env_args)
         self.env = self.recipe.make()
-        environments.check_text(self.env)
         """Used for the list of tasks and by experts; episodes are played in others."""
+        environments.check_text(self.env)
         self.task_ids = environments.task_ids(self.env, seed_tasks)
         if not self.task_ids:
             raise ConfigError(f"The environment {env_id!r} has no task in split {split!r}.")
         self.pool = pool or pool_of(self.limits)
         self.health = Health(env_id, len(self.task_ids), self.limits.broken_share)
+        self._playing = threading.Lock()
+        """Held by the thread whose episodes are played: an expert may be asked while others are played ahead."""
 
     def collect(
         self,
@@ -92,7 +96,7 @@ class Collector:
             on_episode(trajectory)
         played = [spec for spec in specs if spec.task_id not in known]
         # a sampler with servers may play in another thread, where the mode of the policy must not change
-        with policy.sampling() if in_process(policy.sampler) else nullcontext():
+        with self._playing, policy.sampling() if in_process(policy.sampler) else nullcontext():
             slots = Slots(
                 self.env_id,
                 self.pool,
@@ -107,6 +111,22 @@ class Collector:
         self.health.judge(played_now)
         rest = iter(played_now)
         return [unplayed[i] if i in unplayed else next(rest) for i in range(len(specs))]
+
+    def ask(self, call: Reset | Step) -> Answer:
+        """The answer of :attr:`env` to an expert, within the time limits of an episode.
+
+        Raises:
+            EnvError: It failed, or took too long; the next call gets a new environment.
+            EndpointError: A server that it asks answers nobody any more, or its spend cap is reached.
+        """
+        found = answer_in_time(self.env, call, self.limits)
+        if isinstance(found, Answer):
+            return found
+        discard(self.env, found, self.limits)
+        made = create(self.recipe)
+        if not isinstance(made, Fault):
+            self.env = made
+        raise EnvError(found.error)
 
     def _unplayed(self, spec: EpisodeSpec, why: str) -> Trajectory:
         return Trajectory(

@@ -12,8 +12,8 @@ from hero_pl.chat.dialect import Dialect
 from hero_pl.errors import ConfigError, EnvError
 from hero_pl.policy.sampling import Sampling
 from hero_pl.policy.scripted import ScriptedPolicy
-from hero_pl.rollout import environments
 from hero_pl.rollout.collect import Collector
+from hero_pl.rollout.pool import Reset, Step
 from hero_pl.rollout.specs import EpisodeSpec
 from hero_pl.types import Trajectory
 
@@ -65,7 +65,7 @@ class PlannedDemonstrations(Demonstrations):
 
     @abstractmethod
     def plan(self, spec: EpisodeSpec, collector: Collector) -> Iterator[str]:
-        """The canonical actions for one task, one by one; plays ``collector.env``."""
+        """The canonical actions for one task, one by one; plays with ``collector.ask``."""
 
     def make(self, specs: Sequence[EpisodeSpec], dialect: Dialect, collector: Collector) -> list[Trajectory]:
         """One episode per spec; two specs with the same seed must have the same task."""
@@ -96,11 +96,11 @@ class ExpertDemonstrations(PlannedDemonstrations):
     def plan(self, spec: EpisodeSpec, collector: Collector) -> Iterator[str]:
         """The expert's actions for one task."""
         self.expert.reset()
-        answer = environments.begin(collector.env, spec.task_id, spec.seed)
+        answer = collector.ask(Reset(spec.task_id, spec.seed))
         while not (answer.terminated or answer.truncated):
             action = self.expert.act(answer.observation)
             yield action
-            answer = environments.step(collector.env, action)
+            answer = collector.ask(Step(action))
 
 
 class _Planned(ScriptedPolicy):

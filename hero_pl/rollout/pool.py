@@ -145,6 +145,27 @@ def answer(env: environments.Env, call: Reset | Step, limits: Limits) -> Answer 
         return Fault(StopReason.ENV_ERROR, str(error))
 
 
+def answer_in_time(env: environments.Env, call: Reset | Step, limits: Limits) -> Answer | Fault:
+    """The answer of an environment to a call, or a fault if it takes too long."""
+    try:
+        return _within(seconds(call, limits), partial(answer, env, call, limits))
+    except _LateError:
+        return late(call, limits)
+
+
+def discard(env: environments.Env, why: Fault, limits: Limits, threads: bool = False) -> None:
+    """Close an environment after a fault, unless a thread still uses it.
+
+    Args:
+        env: The environment.
+        why: Its fault.
+        limits: Limits of the rollout.
+        threads: Whether the call was made in a thread of its own.
+    """
+    if why.reason is not StopReason.ENV_TIMEOUT or not (threads or not _interruptible()):
+        close_quietly(env, limits)
+
+
 def seconds(call: Reset | Step, limits: Limits) -> float:
     """Time limit of a call, in seconds."""
     if isinstance(call, Reset) and limits.reset_timeout_s is not None:
@@ -186,10 +207,7 @@ class LocalPool(EnvPool):
             raise
         for seat, one in answers.items():
             if isinstance(one, Fault):
-                env = self._envs.pop(seat)
-                in_thread = self.limits.threads or not _interruptible()
-                if one.reason is not StopReason.ENV_TIMEOUT or not in_thread:  # else a thread still uses it
-                    close_quietly(env, self.limits)
+                discard(self._envs.pop(seat), one, self.limits, bool(self.limits.threads))
         return answers | unmade
 
     def close(self) -> None:
@@ -200,11 +218,7 @@ class LocalPool(EnvPool):
     def _ask_one_by_one(self, calls: Mapping[int, Reset | Step]) -> dict[int, Answer | Fault]:
         answers: dict[int, Answer | Fault] = {}
         for seat, call in calls.items():
-            try:
-                reply = partial(answer, self._envs[seat], call, self.limits)
-                answers[seat] = _within(seconds(call, self.limits), reply)
-            except _LateError:
-                answers[seat] = late(call, self.limits)
+            answers[seat] = answer_in_time(self._envs[seat], call, self.limits)
         return answers
 
     def _ask_in_threads(self, calls: Mapping[int, Reset | Step]) -> dict[int, Answer | Fault]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -27,11 +28,9 @@ def must_exist(path: Path, kind: Literal["file", "folder", "run", "checkpoint"],
     Raises:
         ConfigError: The check failed; the message suggests the closest name in the same folder, if there is one.
     """
-    try:
+    with _named(path, "opened", cure):
         found = "folder" if path.is_dir() else "file" if path.is_file() else "device or pipe" if path.exists() else ""
         beside = [other.name for other in path.parent.iterdir()] if not found and path.parent.is_dir() else []
-    except OSError as error:  # a name that is too long, or a folder that may not be read
-        raise ConfigError(f"{str(path)[:LONGEST]} cannot be opened: {error.strerror or error}. {cure}") from error
     if found and (found == kind or kind in ("run", "checkpoint")):
         return
     if found:
@@ -52,9 +51,9 @@ def must_be_new(folder: Path, cure: str) -> None:
     Raises:
         ConfigError: It has files, a file is in the way, or it cannot be written.
     """
-    there = _nearest(folder, cure)
-    if there == folder and any(not path.name.startswith(".") for path in folder.iterdir()):
-        raise ConfigError(f"{folder} exists and is not empty. {cure}")
+    with _named(folder, "opened", cure):
+        if _nearest(folder, cure) == folder and any(not path.name.startswith(".") for path in folder.iterdir()):
+            raise ConfigError(f"{folder} exists and is not empty. {cure}")
 
 
 def must_be_writable(path: Path, cure: str, suffixes: Sequence[str] = ()) -> None:
@@ -70,15 +69,23 @@ def must_be_writable(path: Path, cure: str, suffixes: Sequence[str] = ()) -> Non
     """
     if suffixes and path.suffix.lower() not in suffixes:
         raise ConfigError(f"{path}: expected a name that ends with {' or '.join(suffixes)}. {cure}")
-    if path.is_dir():
-        raise ConfigError(f"{path} is a folder; expected a file. {cure}")
-    _nearest(path.parent, cure)
-    try:
+    with _named(path, "opened", cure):
+        if path.is_dir():
+            raise ConfigError(f"{path} is a folder; expected a file. {cure}")
+        _nearest(path.parent, cure)
+    with _named(path.parent, "made", cure):
         path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"{path.parent} cannot be made: {error.strerror or error}. {cure}") from error
     if path.exists() and not os.access(path, os.W_OK):
         raise ConfigError(f"{path} cannot be written. {cure}")
+
+
+@contextmanager
+def _named(path: Path, what: str, cure: str) -> Iterator[None]:
+    """Name the path in an error of the system: a name that is too long, or a folder that may not be read."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(f"{str(path)[:LONGEST]} cannot be {what}: {error.strerror or error}. {cure}") from error
 
 
 def _nearest(folder: Path, cure: str) -> Path:

@@ -21,7 +21,7 @@ from hero_pl.rollout.specs import EpisodeSpec
 from hero_pl.runs.records import reaches
 from hero_pl.scalars import Scalar, total
 from hero_pl.teacher.base import OF_POCKETS, Teacher
-from hero_pl.teacher.render import compile_template, read_template, shorten
+from hero_pl.teacher.render import load_template, shorten
 from hero_pl.types import Hint, Reflection, Trajectory
 
 if TYPE_CHECKING:
@@ -57,6 +57,10 @@ class Demonstration:
     def seen(self, turns: int) -> tuple[str, ...]:
         """Observations before turn ``turns + 1``."""
         return (self.task, *(step.observation for step in self.steps[:turns]))
+
+
+SAMPLE: dict[str, Any] = {"task": "task", "steps": [Step(1, "action", "observation"), Step(2, "action", "")]}
+"""Content with which a template is tried when it is read."""
 
 
 class FullDemoTeacher(Teacher):
@@ -104,7 +108,7 @@ class FullDemoTeacher(Teacher):
         self.source, self.expert, self.state_matched = source, expert, state_matched
         self.success_threshold, self.max_demonstration_tokens = success_threshold, max_demonstration_tokens
         self.needs_group, self.needs_success = 2 if source == "peer" else 1, source != "oracle"
-        self.template = compile_template(read_template(template, "demonstration.jinja"))
+        self.template = load_template(template, "demonstration.jinja", SAMPLE)
         self._of_pockets = (template or "").startswith(OF_POCKETS)
         self.seed = seed
         self.calls = 0

@@ -5,9 +5,9 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from hero_pl.errors import ConfigError
+from hero_pl.errors import ConfigError, check_choice
 from hero_pl.reflection.target import target_reply
 from hero_pl.runs.records import reaches
 from hero_pl.scalars import Scalar, largest, total
@@ -46,7 +46,8 @@ class HindsightTeacher(Teacher):
         candidates: Wordings that ``auto`` measures; default: those of the package.
         force: With ``auto``: train with the best wording even if none helps.
         max_observation_tokens: Longer observations are cut in the middle.
-        max_hint_tokens: Maximum length of the whole hint.
+        max_hint_tokens: The observation of a longer hint is cut; if that is not enough, the corrected action is left
+            out. A hint whose diagnosis is too long stays longer, and is counted.
     """
 
     def __init__(
@@ -67,6 +68,12 @@ class HindsightTeacher(Teacher):
     ) -> None:
         if not (include_next_observation or include_reward or include_diagnosis):
             raise ConfigError("HindsightTeacher has nothing to show: set at least one include_... argument to true.")
+        name = type(self).__name__
+        check_choice(name, "include_action_target", include_action_target, ("high", "always", "never"))
+        check_choice(name, "min_confidence", min_confidence, tuple(LEVELS))
+        check_choice(name, "on_invalid", on_invalid, ("skip", "env_feedback"))
+        if position is not None:
+            check_choice(name, "position", position, get_args(HintPosition))
         self.include_next_observation, self.include_reward = include_next_observation, include_reward
         self.include_diagnosis, self.include_action_target = include_diagnosis, include_action_target
         self.min_confidence, self.on_invalid = min_confidence, on_invalid
@@ -88,7 +95,7 @@ class HindsightTeacher(Teacher):
         """Use a wording from now on.
 
         Raises:
-            ConfigError: The template does not exist or does not compile.
+            ConfigError: The template cannot be read, compiled or rendered.
         """
         self.wording = replace(wording, position=wording.position or own_position(wording.template))
         self.template = HintTemplate(wording.template, *self.limits)
@@ -136,7 +143,7 @@ class HindsightTeacher(Teacher):
         self, trajectories: Sequence[Trajectory], reflections: Sequence[Reflection], dialect: Dialect
     ) -> list[list[Hint | None]]:
         """See :meth:`Teacher.advise`."""
-        self.template.cut_observations = self.template.dropped_targets = 0
+        self.template.cut_observations = self.template.dropped_targets = self.template.long_hints = 0
         return [
             [
                 self._hint(trajectory, turn, self._usable(diagnosis), dialect)
@@ -146,13 +153,15 @@ class HindsightTeacher(Teacher):
         ]
 
     def metrics(self) -> dict[str, Scalar]:
-        """Observations cut and targets left out by the last :meth:`advise`, and the cost of ``auto`` so far."""
+        """What the last :meth:`advise` cut and left out, hints above the limit, and the cost of ``auto`` so far."""
         counts = {
             "cut_observations": total(self.template.cut_observations),
             "dropped_targets": total(self.template.dropped_targets),
+            "long_hints": total(self.template.long_hints),
         }
         if self.report is not None:
-            counts |= {"hint_check_tokens": total(self.report.tokens), "hint_check_s": largest(self.report.seconds)}
+            # the report is that of all processes
+            counts |= {"hint_check_tokens": largest(self.report.tokens), "hint_check_s": largest(self.report.seconds)}
         return counts
 
     def state_dict(self) -> dict[str, Any]:
@@ -234,7 +243,7 @@ class FeedbackOnlyTeacher(HindsightTeacher):
         success_threshold: Smallest reward of an episode that a hint calls a success, whatever ``info["success"]`` says.
         template: Wording of the hint, as in :class:`HindsightTeacher`, except ``auto``, which needs diagnoses.
         max_observation_tokens: Longer observations are cut in the middle.
-        max_hint_tokens: Largest length of the whole hint, in tokens.
+        max_hint_tokens: The observation of a longer hint is cut.
     """
 
     def __init__(

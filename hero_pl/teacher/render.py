@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,15 @@ NOTHING: dict[str, Any] = {
     "target": None,
 }
 """Content of an empty hint."""
+SAMPLE: dict[str, Any] = {
+    "next_observation": "observation",
+    "reward": "1.00",
+    "outcome": "success",
+    "diagnosis": "diagnosis",
+    "confidence": "high",
+    "target": "action",
+}
+"""Content with which a template is tried when it is read."""
 CUT = " [... cut ...] "
 """Marker for a part in the middle of a long text that was left out."""
 
@@ -35,23 +44,28 @@ class HintTemplate:
             ``next_observation``, ``reward`` (text with two decimals or none), ``outcome``, ``diagnosis``,
             ``confidence``, ``target``.
         max_observation_tokens: The observation is cut in the middle beyond this.
-        max_hint_tokens: Maximum length of the hint; first the observation is shortened, then the target is left out.
+        max_hint_tokens: The observation of a longer hint is shortened; if that is not enough, the target is left out.
+            Wording and diagnosis stay whole, so a hint with a long diagnosis can be longer; it is counted.
+
+    Raises:
+        ConfigError: A limit is too small, or the file cannot be read, compiled or rendered.
     """
 
     def __init__(self, path: str | None, max_observation_tokens: int, max_hint_tokens: int) -> None:
         shipped = path is None or path in POSITIONS
-        source = read_template(None if shipped else path, f"wordings/{path or 'full'}.jinja")
         if max_observation_tokens < 8 or max_hint_tokens < 16:
             raise ConfigError(
                 f"max_observation_tokens={max_observation_tokens}, max_hint_tokens={max_hint_tokens}: "
                 "expected at least 8 and 16."
             )
-        self._template: Any = compile_template(source)
+        self._template = load_template(None if shipped else path, f"wordings/{path or 'full'}.jinja", NOTHING, SAMPLE)
         self.max_observation_tokens, self.max_hint_tokens = max_observation_tokens, max_hint_tokens
         self.cut_observations = 0
         """Number of observations cut since the last reset of the counters."""
         self.dropped_targets = 0
         """Number of targets left out since then."""
+        self.long_hints = 0
+        """Number of hints above ``max_hint_tokens`` since then."""
 
     @property
     def scaffold(self) -> str:
@@ -65,22 +79,27 @@ class HintTemplate:
             count: Number of tokens of a text.
             facts: Values for the names above.
         """
-        facts, whole = dict(facts), facts["next_observation"]
-        if facts["next_observation"]:
-            facts["next_observation"] = shorten(count, facts["next_observation"], self.max_observation_tokens)
+        whole = facts["next_observation"]
+        facts = {**facts, "next_observation": shorten(count, whole, self.max_observation_tokens)}
+        text, shown = self._fitted(count, facts)
+        if facts["target"] and count(text) > self.max_hint_tokens:
+            without, seen = self._fitted(count, {**facts, "target": None})
+            if count(without) <= self.max_hint_tokens:  # else the target would be left out in vain
+                text, shown = without, seen
+                self.dropped_targets += 1
+        self.cut_observations += shown != whole
+        self.long_hints += count(text) > self.max_hint_tokens
+        return text
+
+    def _fitted(self, count: Callable[[str], int], facts: dict[str, Any]) -> tuple[str, str]:
+        """The hint, with the observation as short as it must be, and this observation."""
+        shown = facts["next_observation"]
         text = str(self._template.render(facts)).strip()
         excess = count(text) - self.max_hint_tokens
-        if excess > 0 and facts["next_observation"]:
-            room = max(count(facts["next_observation"]) - excess - 4, 0)
-            facts["next_observation"] = shorten(count, facts["next_observation"], room)
-            text = str(self._template.render(facts)).strip()
-            excess = count(text) - self.max_hint_tokens
-        if facts["target"] and excess > 0:
-            facts["target"] = None
-            self.dropped_targets += 1
-            text = str(self._template.render(facts)).strip()
-        self.cut_observations += facts["next_observation"] != whole
-        return text
+        if excess > 0 and shown:
+            shown = shorten(count, shown, max(count(shown) - excess - 4, 0))
+            text = str(self._template.render({**facts, "next_observation": shown})).strip()
+        return text, shown
 
 
 def shorten(count: Callable[[str], int], text: str, limit: int) -> str:
@@ -131,14 +150,36 @@ def read_template(path: str | None, default: str) -> str:
         ) from error
 
 
-@lru_cache(maxsize=16)
-def compile_template(source: str) -> Any:
-    """Compile a Jinja template; unknown names are errors.
+def load_template(path: str | None, default: str, *samples: Mapping[str, Any]) -> jinja2.Template:
+    """Read a template, compile it, and try it; unknown names are errors.
+
+    Args:
+        path: See :func:`read_template`.
+        default: See there.
+        samples: Contents that it must be able to show, all with the same names.
 
     Raises:
-        ConfigError: The template does not compile.
+        ConfigError: It cannot be read or compiled, or it cannot show a sample.
     """
+    named = f"The hint template {path or default!r}"
     try:
-        return jinja_environment().from_string(source)
+        template = compile_template(read_template(path, default))
     except jinja2.TemplateError as error:
-        raise ConfigError(f"The hint template does not compile: {error}.") from error
+        raise ConfigError(f"{named} does not compile: {error}.") from error
+    for sample in samples:
+        try:
+            template.render(sample)
+        except Exception as error:  # any, of an expression or a filter in it
+            shown = ", ".join(f"{name}={value!r}" for name, value in sample.items())
+            raise ConfigError(f"{named} cannot be rendered: {error}. It must be able to show {shown}.") from error
+    return template
+
+
+@lru_cache(maxsize=16)
+def compile_template(source: str) -> jinja2.Template:
+    """Compile a template of hints.
+
+    Raises:
+        jinja2.TemplateError: It does not compile.
+    """
+    return jinja_environment().from_string(source)

@@ -4,6 +4,7 @@ import itertools
 import json
 import shutil
 import signal
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -162,6 +163,29 @@ def test_bug_843_a_resumed_run_knows_what_an_interrupted_batch_has_cost(tiny_mod
     (folder / "spent.json").write_text("{", encoding="utf-8")
     with pytest.raises(HeroError, match=r"spent\.json cannot be read.*or remove it"):
         run("one", saved_at)
+
+
+def test_bug_857_the_step_is_saved_whose_cost_cannot_be_written(tiny_module, tiny_data, fit, tmp_path, monkeypatch):
+    def full(folder, state):
+        if state["reflector"]["spent_tokens"] == 200:
+            raise HeroError("spent.json cannot be written")
+
+    monkeypatch.setattr("hero_pl.callbacks.run_checkpoint.note_spent", full)
+    module, logger = tiny_module(SelfDistillation(reflector=Paid(False))), CSVLogger(tmp_path)
+    with pytest.raises(HeroError, match="cannot be written"):
+        fit(module, tiny_data(), 3, callbacks=[RunCheckpoint(100)], logger=logger)
+    assert saved(tmp_path) == ["step=2.ckpt"]
+
+
+def test_a_checkpoint_of_another_callback_is_refused_in_its_own_folder(tmp_path):
+    trainer = SimpleNamespace(
+        state=SimpleNamespace(fn="fit"),
+        logger=SimpleNamespace(log_dir=tmp_path),
+        is_global_zero=True,
+        ckpt_path=tmp_path / "other.ckpt",
+    )
+    with pytest.raises(ConfigError, match=r"other\.ckpt was written without RunCheckpoint.*in another folder"):
+        RunCheckpoint().on_load_checkpoint(trainer, None, {"global_step": 3})
 
 
 def test_bug_853_a_new_run_whose_limits_its_checkpoint_has_reached_is_refused(tiny_module, tiny_data, fit, tmp_path):

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from hero_pl.chat.byte_tokenizer import byte_tokenizer
 from hero_pl.chat.template import ChatTemplate
+from hero_pl.errors import ConfigError
 from hero_pl.types import Message
 
 GENERATE = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -132,6 +133,8 @@ def test_the_day_does_not_come_from_the_clock() -> None:
         "{{ strftime_now('%d %b %Y') }}{{ place }}" + made("{{ m.content }}").tokenizer.chat_template
     )
     assert "26 Jul 2024" in ChatTemplate(tokenizer).renderer.plain([Message("user", "a")])
+    with pytest.raises(ConfigError, match=r"template_args: \{today: tomorrow\}: expected a date, YYYY-MM-DD"):
+        ChatTemplate(tokenizer, template_args={"today": "tomorrow"})
     dated = ChatTemplate(tokenizer, template_args={"today": "2031-03-04", "place": " Rome"})
     assert "04 Mar 2031 Rome" in dated.renderer.plain([Message("user", "a")])
     assert dated.renderer.asked_the_date

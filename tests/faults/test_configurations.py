@@ -4,7 +4,17 @@ import importlib.util
 
 import pytest
 
+from hero_pl.callbacks.collapse_guard import Limit
+from hero_pl.callbacks.held_out import HeldOut
 from hero_pl.cli.main import main
+from hero_pl.errors import ConfigError
+from hero_pl.module import HeroModule
+from hero_pl.objectives.policy_gradient import GRPO, PolicyGradient
+from hero_pl.objectives.self_distillation import SelfDistillation
+from hero_pl.policy.huggingface import HuggingFacePolicy
+from hero_pl.policy.scripted import ScriptedPolicy
+from hero_pl.reflection.self_reflector import SelfReflector
+from hero_pl.teacher.hindsight import HindsightTeacher
 
 SHOP_RULES = {"reflector": "ShopRules"}
 
@@ -238,3 +248,21 @@ def test_a_file_that_is_no_configuration_is_refused_with_its_name(kind, config, 
 )
 def test_a_path_that_is_no_file_is_refused(path, expected, capsys, loads_no_model):
     assert expected in refused(capsys, ["fit", "--config", path])
+
+
+@pytest.mark.parametrize(
+    ("component", "name"),
+    [
+        *((HindsightTeacher, name) for name in ("include_action_target", "min_confidence", "on_invalid", "position")),
+        *((SelfReflector, name) for name in ("weights", "mode", "answer")),
+        *((GRPO, name) for name in ("scale_rewards", "zero_variance")),
+        *((SelfDistillation, name) for name in ("teacher_scoring", "scaffold")),
+        *((HuggingFacePolicy, name) for name in ("dtype", "hint_position", "reasoning")),
+        *((PolicyGradient, "zero_variance"), (HeldOut, "stage"), (Limit, "reference"), (HeroModule, "schedule")),
+    ],
+)
+def test_bug_862_a_word_that_is_no_choice_is_refused_in_python_too(component, name):
+    needed = {HuggingFacePolicy: {"config": {"model_type": "qwen3"}, "tokenizer": "hero_pl:pocket-shop"}}
+    needed[HeroModule] = {"policy": ScriptedPolicy(), "objective": GRPO()}
+    with pytest.raises(ConfigError, match=rf"{component.__name__}\({name}='foo'\): expected one of "):
+        component(**needed.get(component, {}), **{name: "foo"})

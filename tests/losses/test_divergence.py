@@ -165,9 +165,17 @@ def test_a_token_that_only_one_side_excludes_stays_finite() -> None:
         assert grad.isfinite().all()
 
 
-def test_non_finite_logits_are_not_hidden() -> None:
-    broken = torch.tensor([[0.0, math.nan]])
-    assert JensenShannon()(broken, torch.zeros(1, 2)).isnan().all()
+@pytest.mark.parametrize(("support", "tail"), SUPPORTS)
+@pytest.mark.parametrize("name", DIVERGENCES)
+def test_bug_855_logits_that_are_nan_give_a_loss_and_a_gradient_that_are_nan(
+    name: str, support: str, tail: bool
+) -> None:
+    sound, broken = torch.zeros(2, 3), torch.tensor([[0.0, 0.0, 1.0], [0.0, 0.0, math.nan]])
+    for clip_mode, sides in itertools.product(("none", "token", "pointwise"), ((sound, broken), (broken, sound))):
+        student = sides[0].clone().requires_grad_()
+        per_token = DIVERGENCES[name](support=support, top_k=2, tail=tail, clip_mode=clip_mode)(student, sides[1])
+        (gradient,) = torch.autograd.grad(per_token.sum(), student)
+        assert per_token.isnan().tolist() == gradient.isnan().any(-1).tolist() == [False, True]
 
 
 @pytest.mark.parametrize("name", DIVERGENCES)

@@ -133,12 +133,12 @@ def test_bug_82_the_weight_of_the_distillation_follows_the_optimizer_steps(
 
 
 @pytest.mark.parametrize("max_tokens", [1, 10**6])
-def test_bug_84_a_teacher_that_was_let_go_is_not_asked_again(
-    bigrams: ScriptedPolicy, doubled: TeacherWeights, max_tokens
+@pytest.mark.parametrize("weight", [Schedule(0.8, 0.0, "linear", steps=2), 0.0])
+def test_bug_84_and_867_a_teacher_that_was_let_go_is_not_asked_again(
+    bigrams: ScriptedPolicy, doubled: TeacherWeights, weight, max_tokens
 ) -> None:
     estimator = GRPO(normalize="token_mean")
-    decay = Schedule(0.8, 0.0, "linear", steps=2)
-    mixed = Mixed(estimator, distillation_weight=decay, **settings(doubled))
+    mixed = Mixed(estimator, distillation_weight=weight, **settings(doubled))
     bigrams.version = 2
     step = mixed.prepare(episodes(bigrams), bigrams, lambda local: local)
     assert step.reflections is None

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from hero_pl.chat.byte_tokenizer import byte_tokenizer
 from hero_pl.errors import ConfigError, PolicyError
@@ -211,6 +212,21 @@ def test_what_is_saved_is_loaded_again(policy: HuggingFacePolicy, tmp_path: Path
     row = ScoreRow(tuple(range(9)), ((3, 9),))
     assert torch.equal(again.score([row]), policy.score([row]))
     assert again.template.generation_ids == policy.template.generation_ids
+
+
+def test_bug_856_a_folder_that_cannot_be_written_is_named(
+    policy: HuggingFacePolicy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(PolicyError, match=r"Saving to .*file/below failed.*Free some space or choose another folder"):
+        policy.save_pretrained(tmp_path / "file" / "below")
+
+    def full(folder: Path) -> None:
+        raise SafetensorError("No space left on device")
+
+    monkeypatch.setattr(policy.network.model, "save_pretrained", full)
+    with pytest.raises(PolicyError, match=r"No space left on device.*Free some space or choose another folder"):
+        policy.save_pretrained(tmp_path)
 
 
 def test_a_merged_adapter_is_saved_as_a_whole_model(folder: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hero_pl.chat.byte_tokenizer import byte_tokenizer
-from hero_pl.errors import ConfigError
+from hero_pl.errors import ConfigError, PolicyError
 from hero_pl.policy.cached_rows import CachedRows
 from hero_pl.policy.huggingface import HuggingFacePolicy
 from hero_pl.policy.sampler import CachedSampler, CachedSession
@@ -203,6 +203,23 @@ def test_an_action_is_handed_out_while_others_are_drawn(policy: HuggingFacePolic
         rest = session.finished()
     assert rest
     assert not {row for row, _ in first} & {row for row, _ in rest}
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_bug_858_logits_that_are_not_finite_are_an_error_that_says_what_to_do(
+    policy: HuggingFacePolicy, temperature: float
+) -> None:
+    assert policy.network is not None
+    scale = policy.network.model.model.norm.weight.data
+    before = scale.clone()
+    scale.fill_(torch.nan)
+    try:
+        with policy.sampling(), pytest.raises(PolicyError, match=r"logits are not finite.*lower model\.lr"):
+            policy.sampler.open(policy, Sampling(temperature, 3), [0]).act(
+                [0], [policy.template.first_prompt("", "same")]
+            )
+    finally:
+        scale.copy_(before)
 
 
 @pytest.mark.parametrize("wrong", [{"refill": -0.1}, {"refill": 1.5}, {"sync_every": 0}])

@@ -297,9 +297,10 @@ def test_leaks_are_checked_with_the_given_policy(server: Server, trajectory: Tra
             {"base_url": "file:///etc/passwd"},
         ),
         *({"timeout_s": 0.0}, {"max_retries": -1}, {"backoff_s": -1.0}, {"max_total_tokens": 0}),
+        *({"max_reply_chars": 50}, {"max_request_chars": 0}, {"temperature": float("nan")}),
     ],
 )
-def test_a_setting_out_of_range_is_refused(options: dict[str, Any]) -> None:
+def test_bug_864_a_setting_out_of_range_is_refused(options: dict[str, Any]) -> None:
     values: dict[str, Any] = {"base_url": "http://localhost", "model": "m", **options}
     with pytest.raises(ConfigError, match=next(iter(options))):
         ChatReflector(**values)

@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -207,11 +208,11 @@ def test_the_buffer_gives_no_words_of_another_environment_and_none_of_the_same_v
     assert codes(shuffled.reflect([episode(1, "t2", env="desk")], None)) == ["control_dropped"]
 
 
-def test_a_lone_episode_prefers_an_earlier_batch_to_its_own_turns() -> None:
+def test_bug_868_a_lone_episode_prefers_an_earlier_batch_to_its_own_turns_which_are_counted() -> None:
     script = [reflection("Old one.", "Old two."), reflection("New one.", "New two.")]
     shuffled = ShuffledReflector(ScriptedReflector(script))
     first = shuffled.reflect([episode(2, "t1")], None)
-    assert (texts(first), codes(first)) == ([["Old two.", "Old one."]], [])
+    assert (texts(first), codes(first)) == ([["Old two.", "Old one."]], ["control_same_episode"] * 2)
     second = shuffled.reflect([episode(2, "t2")], None)
     assert {text for text in texts(second)[0]} <= {"Old one.", "Old two."}
     assert codes(second) == ["control_from_buffer"] * 2
@@ -299,10 +300,11 @@ def test_a_setting_out_of_range_is_refused(options: dict[str, Any]) -> None:
 def test_the_blind_reflector_keeps_turns_and_confidences_and_takes_blind_words() -> None:
     seen = reflection("Saw one.", None, "Saw three.", confidence="medium")
     blind = reflection("Guess one.", "Guess two.", "Guess three.", confidence="low")
+    blind = replace(blind, issues=(("retried", 0), ("empty_diagnosis", 2)))
     (result,) = BlindReflector(ScriptedReflector([seen, blind])).reflect([episode(3)], None)
     words = [Diagnosis(text, "medium", was_failure=True) for text in ("Guess one.", "Guess three.")]
     assert result.diagnoses == (words[0], None, words[1])
-    assert (result.tokens, result.issues) == (14, ())
+    assert (result.tokens, result.issues) == (14, (("retried", 0),))  # both passes are paid for
 
 
 def test_the_blind_reflector_shows_no_reply_anywhere() -> None:

@@ -265,7 +265,8 @@ def test_retries_draw_from_seeds_of_their_own_and_leave_the_global_generator_alo
 
 
 def test_settings_that_cannot_work_are_refused() -> None:
-    for settings in ({"on_invalid": "panic"}, {"retries": 0}, {"tokens_per_turn": 0}, {"batch_size": 0}):
+    ranges = {"retries": 0, "tokens_per_turn": 0, "batch_size": 0, "max_request_tokens": -5}
+    for settings in ({"on_invalid": "panic"}, *({name: value} for name, value in ranges.items())):
         with pytest.raises(ConfigError, match=next(iter(settings))):
             SelfReflector(**settings)  # type: ignore[arg-type]
     with pytest.raises(ReflectionError, match="needs the policy"):

@@ -51,6 +51,7 @@ WRONG_INFOS = {
     "complex": ({"z": 1j}, "info['z'] is 1j (complex)"),
     "array of objects": ({"a": np.array([object()])}, "info['a'] is of type ndarray"),
     "nan in an array": ({"a": np.array([1.0, math.nan])}, "info['a'][1] is nan"),
+    "a key twice": ({"n": {1: "a", "1": "b"}}, "info['n'] has the same key as a number and as text"),
     "key that is no text": ({(1, 2): 3}, "info has the key of type tuple; expected text"),
     "huge number": ({"n": 1 << MAX_BITS}, "info['n'] is a huge whole number"),
     "too large": ({"page": "x" * MAX_INFO}, "makes info larger than 1000000 values and characters"),
@@ -97,7 +98,7 @@ WRONG_STEPS = {
 
 
 @pytest.mark.parametrize("case", WRONG_STARTS)
-def test_a_wrong_start_names_its_field(case):
+def test_bug_869_a_wrong_start_names_its_field(case):
     answer, problem = WRONG_STARTS[case]
     with pytest.raises(EnvError) as caught:
         read_start(answer)

@@ -1,5 +1,7 @@
 """An expert's episodes in the policy's own dialect."""
 
+import threading
+
 import pytest
 
 from hero_envs.tau_bench.expert import ScriptedExpert
@@ -55,6 +57,31 @@ def test_an_expert_shows_a_privileged_teacher_the_whole_task(retail):
     for trajectory, row in zip(lost, hints, strict=True):
         assert trajectory.reward == 0.0
         assert all("<tool_call>" in hint.text and trajectory.first_observation in hint.text for hint in row)
+
+
+def test_bug_866_an_expert_waits_until_the_episodes_that_are_played_have_ended():
+    collector, ended, go = Collector(RETAIL, {"size": 60, "tasks": 40}), [], threading.Event()
+    policy = policy_of(PlainText())
+
+    def ahead(trajectory):
+        go.wait(5.0)
+        ended.append("ahead")
+
+    def play(on_episode):
+        collector.collect(draws_of(collector, 1), policy, Sampling(1.0, 8), on_episode)
+
+    threads = [
+        threading.Thread(target=play, args=(told,)) for told in (ahead, lambda trajectory: ended.append("expert"))
+    ]
+    threads[0].start()
+    while not collector.pool._envs:  # the first has begun
+        threads[0].join(0.01)
+    threads[1].start()
+    threads[1].join(0.2)
+    go.set()
+    for thread in threads:
+        thread.join()
+    assert ended == ["ahead", "expert"]
 
 
 class Counts:

@@ -9,10 +9,13 @@ from typing import Any
 import gymnasium
 import pytest
 
-from hero_pl.errors import ConfigError
+from hero_pl.errors import ConfigError, EnvError
 from hero_pl.rollout.answers import Answer
+from hero_pl.rollout.collect import Collector
+from hero_pl.rollout.demonstrations import ExpertDemonstrations
 from hero_pl.rollout.limits import Limits
 from hero_pl.rollout.pool import Fault, LocalPool, Recipe, Reset, Step
+from hero_pl.rollout.specs import EpisodeSpec
 from hero_pl.types import StopReason
 
 
@@ -111,6 +114,26 @@ def test_bug_846_calls_have_their_limits_outside_of_the_main_thread_too(monkeypa
         unmade = ahead.submit(pool.ask, {seat: Reset("a", 1)}).result()
     assert unmade == {seat: Fault(StopReason.ENV_TIMEOUT, "the environment was not created within 300 s")}
     Moody.held.set()
+
+
+class Sleeper:
+    """An expert whose action hangs."""
+
+    def reset(self) -> None:
+        pass
+
+    def act(self, observation: str) -> str:
+        return "spin"
+
+
+def test_bug_865_an_expert_plays_within_the_limits_of_an_episode() -> None:
+    collector = Collector("MoodyTest-v0", limits=Limits(step_timeout_s=0.2))
+    plan = ExpertDemonstrations(Sleeper()).plan(EpisodeSpec("a", 0, 1), collector)
+    assert next(plan) == "spin"
+    with pytest.raises(EnvError, match=r"step\(\) took longer than 0\.2 s"):
+        next(plan)
+    assert (Moody.made, Moody.closed) == (2, 1)
+    assert isinstance(collector.ask(Reset("a", 1)), Answer)
 
 
 @pytest.mark.parametrize("threads", [0, 2])

@@ -56,7 +56,7 @@ def test_a_folder_in_the_place_of_a_file_is_called_that(tmp_path: Path) -> None:
         must_exist(tmp_path, "file", "Name a YAML file.")
 
 
-def test_bug_753_the_folder_of_an_output_is_made_and_what_is_in_the_way_is_named(tmp_path: Path) -> None:
+def test_bug_753_and_863_the_folder_of_an_output_is_made_and_what_is_in_the_way_is_named(tmp_path: Path) -> None:
     must_be_writable(tmp_path / "new" / "er" / "h.json", "Sorry.")
     assert (tmp_path / "new" / "er").is_dir()
     (tmp_path / "file").touch()
@@ -67,6 +67,10 @@ def test_bug_753_the_folder_of_an_output_is_made_and_what_is_in_the_way_is_named
         must_be_writable(tmp_path / "file" / "below" / "h.json", "Sorry.")
     with pytest.raises(ConfigError, match=r"h\.foo: expected a name that ends with \.png or \.svg\. Sorry\."):
         must_be_writable(tmp_path / "h.foo", "Sorry.", (".png", ".svg"))
+    for check in (must_be_writable, must_be_new):
+        for long in (tmp_path / ("a" * 5000), tmp_path / ("a" * 5000) / "b"):
+            with pytest.raises(ConfigError, match=r"aaa cannot be opened: File name too long\. Sorry\."):
+                check(long, "Sorry.")
 
 
 def test_a_folder_with_files_is_not_new(tmp_path: Path) -> None:

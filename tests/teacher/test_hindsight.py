@@ -142,18 +142,27 @@ def test_an_empty_hint_counts_no_cut_of_a_text_that_is_not_shown() -> None:
         assert teacher.template.cut_observations == cut
 
 
-def test_the_observation_gives_way_first_then_the_target_never_the_diagnosis() -> None:
-    whole = len(render(HintTemplate(None, 10**4, 10**4), "o" * 300, "t" * 50))
+def test_bug_860_the_observation_gives_way_first_then_the_target_never_the_diagnosis() -> None:
+    ample = HintTemplate(None, 10**4, 10**4)
+    whole = len(render(ample, "o" * 300, "t" * 50))
     shorter = HintTemplate(None, 10**4, whole - 100)
     text = render(shorter, "o" * 300, "t" * 50)
     assert CUT in text
     assert "t" * 50 in text
     assert len(text) <= whole - 100
-    tight = HintTemplate(None, 10**4, whole - 420)
-    text = render(tight, "o" * 300, "t" * 50)
+    least = len(render(ample, "", None))
+    tight, roomy = HintTemplate(None, 10**4, least), HintTemplate(None, 10**4, least + 94)
+    assert render(tight, "o" * 300, "t" * 50) == render(ample, "", None)
+    assert "D" * 100 in render(tight, "", None)
+    text = render(roomy, "o" * 300, "t" * 99)  # what the target leaves is room for the observation
     assert "ttt" not in text
-    assert "D" * 100 in text
-    assert (shorter.cut_observations, shorter.dropped_targets, tight.dropped_targets) == (1, 0, 1)
+    assert CUT in text
+    assert least < len(text) <= least + 94
+    assert (shorter.cut_observations, shorter.dropped_targets, shorter.long_hints) == (1, 0, 0)
+    assert (tight.cut_observations, tight.dropped_targets, tight.long_hints) == (1, 1, 0)
+    above = HintTemplate(None, 10**4, least - 1)
+    assert render(above, "o" * 300, "t" * 50) == render(ample, "", "t" * 50)  # not left out in vain
+    assert (above.cut_observations, above.dropped_targets, above.long_hints) == (1, 0, 1)
 
 
 def test_an_observation_that_gives_way_twice_is_one_that_was_cut() -> None:
@@ -168,7 +177,7 @@ def test_what_was_cut_is_counted_by_batch() -> None:
     teacher = HindsightTeacher(max_observation_tokens=60)
     for observation, cut in (("o" * 300, 1.0), ("o" * 300, 1.0), ("short", 0.0)):
         hints(teacher, Diagnosis("x", "low"), observation)
-        assert measured(teacher.metrics()) == {"cut_observations": cut, "dropped_targets": 0.0}
+        assert measured(teacher.metrics()) == {"cut_observations": cut, "dropped_targets": 0.0, "long_hints": 0.0}
 
 
 def test_a_long_observation_loses_its_middle() -> None:
@@ -180,14 +189,26 @@ def test_a_long_observation_loses_its_middle() -> None:
     assert CUT in line
 
 
-def test_teachers_that_see_nothing_and_templates_that_are_missing_are_refused(tmp_path: Path) -> None:
+def test_bug_861_teachers_that_see_nothing_and_templates_that_are_missing_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="nothing"):
         HindsightTeacher(False, False, False)
     with pytest.raises(ConfigError, match="cannot be read"):
         HindsightTeacher(template=str(tmp_path / "none.jinja"))
-    (tmp_path / "bad.jinja").write_text("{% if %}")
-    with pytest.raises(ConfigError, match="compile"):
-        HindsightTeacher(template=str(tmp_path / "bad.jinja"))
+    bad = tmp_path / "bad.jinja"
+    bad.write_text("{% if %}")
+    for kind in (HindsightTeacher, FullDemoTeacher):
+        with pytest.raises(ConfigError, match=r"bad\.jinja' does not compile"):
+            kind(template=str(bad))
+    for kind, text, why in (
+        (HindsightTeacher, "{{ observation }}", "'observation' is undefined"),
+        (HindsightTeacher, "{% if target %}{{ answer }}{% endif %}", "'answer' is undefined"),
+        (HindsightTeacher, "{{ reward.upper() }}", "'None' has no attribute 'upper'"),
+        (HindsightTeacher, "{{ reward + 1 }}", "unsupported operand"),
+        (FullDemoTeacher, "{% for step in steps %}{{ step.reply }}{% endfor %}", "has no attribute 'reply'"),
+    ):
+        bad.write_text(text)
+        with pytest.raises(ConfigError, match=rf"bad\.jinja' cannot be rendered: .*{why}.*It must be able to show"):
+            kind(template=str(bad))
 
 
 def test_a_misspelled_wording_is_answered_with_the_nearest_one() -> None:

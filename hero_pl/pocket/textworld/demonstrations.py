@@ -8,9 +8,9 @@ from typing import Any
 
 from hero_pl.errors import ConfigError
 from hero_pl.pocket.shop.demonstrations import check_chances
-from hero_pl.rollout import environments
 from hero_pl.rollout.collect import Collector
 from hero_pl.rollout.demonstrations import PlannedDemonstrations
+from hero_pl.rollout.pool import Reset, Step
 from hero_pl.rollout.specs import EpisodeSpec
 
 HASTY = ("unlock", "open")
@@ -40,7 +40,7 @@ class TextWorldDemonstrations(PlannedDemonstrations):
             ConfigError: The environment is not TextWorld.
         """
         rng = random.Random(spec.seed)
-        answer = environments.begin(collector.env, spec.task_id, spec.seed)
+        answer = collector.ask(Reset(spec.task_id, spec.seed))
         wrong = False
         while not (answer.terminated or answer.truncated):
             solution = _solution(answer.info, collector.env_id)
@@ -48,7 +48,7 @@ class TextWorldDemonstrations(PlannedDemonstrations):
             wrong = slip is not None
             command = slip if slip is not None else solution[0] if solution else "look"
             yield command
-            answer = environments.step(collector.env, command)
+            answer = collector.ask(Step(command))
 
     def _mistake(self, solution: Sequence[str], info: Mapping[str, Any], rng: random.Random) -> str | None:
         if len(solution) > 1 and solution[0].partition(" ")[0] in HASTY:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from hero_pl.errors import PolicyError
@@ -42,7 +43,7 @@ def write_weights(root: Path, name: str, model: Any, initial: bool = False) -> P
         if not hasattr(model, "get_base_model"):
             _add_tied_head(partial, model)
         os.rename(partial, target)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise PolicyError(
             f"Writing the weights for the servers to {target} failed: {error}. Free some space, or set "

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from hero_envs import chat_http
 from hero_pl.errors import PolicyError
@@ -348,8 +349,9 @@ def test_a_second_run_on_the_same_server_has_names_of_its_own(server: GenerateSe
     assert len(server.engine.adapters) == 2
 
 
-def test_a_folder_has_its_name_only_when_it_is_whole(
-    server: GenerateServer, make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("kind", [OSError, SafetensorError])
+def test_bug_856_a_folder_has_its_name_only_when_it_is_whole(
+    server: GenerateServer, make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
 ) -> None:
     policy = make(server)
     seen: list[list[str]] = []
@@ -357,7 +359,7 @@ def test_a_folder_has_its_name_only_when_it_is_whole(
     def full(folder: Path) -> None:
         (folder / "adapter_config.json").write_text("{")
         seen.append([path.name for path in (tmp_path / "weights").iterdir()])
-        raise OSError(28, "No space left on device")
+        raise kind("No space left on device")
 
     monkeypatch.setattr(policy.network.model, "save_pretrained", full)
     with pytest.raises(PolicyError, match=r"No space left on device.*sampler\.init_args\.folder"):

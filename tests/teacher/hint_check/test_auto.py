@@ -8,10 +8,11 @@ from hero_pl.callbacks.hint_check import HintCheck
 from hero_pl.errors import ConfigError
 from hero_pl.objectives.self_distillation import SelfDistillation
 from hero_pl.pocket.shop.reflector import ShopRules
+from hero_pl.scalars import add_up
 from hero_pl.teacher.hindsight import FeedbackOnlyTeacher, HindsightTeacher
 
 
-def test_it_takes_the_wording_that_the_policy_reads(reader, batch) -> None:
+def test_bug_859_it_takes_the_wording_that_the_policy_reads(reader, batch) -> None:
     teacher = HindsightTeacher(template="auto")
     policy = reader("Better: ")
     played, reflections = batch(policy)
@@ -22,7 +23,8 @@ def test_it_takes_the_wording_that_the_policy_reads(reader, batch) -> None:
     hint = teacher.advise(played, reflections, policy.dialect)[0][0]
     assert (teacher.wording.template, hint.position) == ("inline", "last_message")
     assert hint.text == "(Hint: wrong: bad. Better: click[good0])"
-    assert float(teacher.metrics()["hint_check_tokens"]) == teacher.report.tokens > 0
+    of_two_processes = add_up([teacher.metrics()] * 2)  # each has the report of all
+    assert float(of_two_processes["hint_check_tokens"]) == teacher.report.tokens > 0
 
 
 def test_it_refuses_to_train_where_no_wording_helps_and_force_trains_anyway(reader, batch) -> None:
