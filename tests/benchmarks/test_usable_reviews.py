@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import usable_reviews
 import yaml
-from usable_reviews import FORMS, counts
+from usable_reviews import counts
 
 from hero_pl.chat.actions import PlainText
 from hero_pl.policy.scripted import ScriptedPolicy
@@ -41,7 +41,15 @@ def test_verdicts_and_targets_are_counted_by_hand() -> None:
 
 def test_the_page_has_a_row_per_policy_form_and_way_of_drawing(monkeypatch, tmp_path, capsys) -> None:
     pytest.importorskip("xgrammar", reason="needs the extra `constrained`")
-    words = ["tiny=hero_pl:pocket-shop", "--episodes", "1", "--tokens-per-turn", "4", "--forms", list(FORMS)[2]]
+    words = [
+        "tiny=hero_pl:pocket-shop",
+        "--episodes",
+        "1",
+        "--tokens-per-turn",
+        "4",
+        "--forms",
+        "lines, after the episode",
+    ]
     values = yaml.safe_load((Path(usable_reviews.__file__).parents[1] / "configs/smollm2_shop_sft.yaml").read_text())
     del values["data"]["env_args"]["system_prompt"]  # longer than the small policy's context
     (tmp_path / "short.yaml").write_text(yaml.safe_dump(values))
