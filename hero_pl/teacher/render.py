@@ -81,25 +81,26 @@ class HintTemplate:
         """
         whole = facts["next_observation"]
         facts = {**facts, "next_observation": shorten(count, whole, self.max_observation_tokens)}
-        text, shown = self._fitted(count, facts)
-        if facts["target"] and count(text) > self.max_hint_tokens:
-            without, seen = self._fitted(count, {**facts, "target": None})
-            if count(without) <= self.max_hint_tokens:  # else the target would be left out in vain
-                text, shown = without, seen
+        text, shown, size = self._fitted(count, facts)
+        if facts["target"] and size > self.max_hint_tokens:
+            without = self._fitted(count, {**facts, "target": None})
+            if without[2] <= self.max_hint_tokens:  # else the target would be left out in vain
+                text, shown, size = without
                 self.dropped_targets += 1
         self.cut_observations += shown != whole
-        self.long_hints += count(text) > self.max_hint_tokens
+        self.long_hints += size > self.max_hint_tokens
         return text
 
-    def _fitted(self, count: Callable[[str], int], facts: dict[str, Any]) -> tuple[str, str]:
-        """The hint, with the observation as short as it must be, and this observation."""
+    def _fitted(self, count: Callable[[str], int], facts: dict[str, Any]) -> tuple[str, str, int]:
+        """The hint, with the observation as short as it must be, this observation, and the hint's number of tokens."""
         shown = facts["next_observation"]
         text = str(self._template.render(facts)).strip()
-        excess = count(text) - self.max_hint_tokens
-        if excess > 0 and shown:
-            shown = shorten(count, shown, max(count(shown) - excess - 4, 0))
+        size = count(text)  # once: encoding is what a hint costs here
+        if size > self.max_hint_tokens and shown:
+            shown = shorten(count, shown, max(count(shown) - (size - self.max_hint_tokens) - 4, 0))
             text = str(self._template.render({**facts, "next_observation": shown})).strip()
-        return text, shown
+            size = count(text)
+        return text, shown, size
 
 
 def shorten(count: Callable[[str], int], text: str, limit: int) -> str:
