@@ -133,13 +133,16 @@ def test_outside_text_cannot_steer_the_terminal(tmp_path: Path) -> None:
 def test_bug_876_no_field_from_outside_can_steer_it_either(tmp_path: Path) -> None:
     path, one, code = tmp_path / "trajectories.jsonl", record("shop/1"), "[red]\x1b[2J"
     turn = replace(one.trajectory.turns[0], role=code, number=code)  # type: ignore[arg-type]
-    reflection = Reflection((Diagnosis("the wrong cup", code),), code)  # type: ignore[arg-type]
-    hints = (Hint(1, "it should go back", position=code),)
-    trajectory = replace(one.trajectory, turns=(turn,))
+    turn = replace(turn, text=f"click {code}", malformed=code)
+    reflection = Reflection((Diagnosis(f"the wrong cup {code}", code),), code)  # type: ignore[arg-type]
+    hints = (Hint(1, f"it should go back {code}", position=code),)
+    trajectory = replace(one.trajectory, turns=(turn,), task_id=code, first_observation=code, info={"user": code})
     append_records(path, [Record(code, code, trajectory, reflection, hints=hints)])  # type: ignore[arg-type]
     text = shown(path, 1)
     assert "\x1b" not in text
     for place in ("{} click", "{} a page", "diagnosis ({})", "teacher ({})", "reflection {}", "{}, step {}"):
+        assert place.replace("{}", "[red]\\x1b[2J") in text
+    for place in ("click {}", "malformed: {}", "cup {}", "back {}", "{} · {}"):
         assert place.replace("{}", "[red]\\x1b[2J") in text
     with pytest.raises(HeroError, match=r"Its stages are: \[red\]\\x1b"):
         shown(path, 1, "train")
