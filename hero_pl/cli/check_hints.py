@@ -13,6 +13,7 @@ from hero_pl.objectives.self_distillation import SelfDistillation
 from hero_pl.pocket.retail.reflector import RetailRules
 from hero_pl.pocket.shop.reflector import RuleReflector, ShopRules
 from hero_pl.pocket.textworld.reflector import TextWorldRules
+from hero_pl.pocket.webshop.reflector import WebShopRules
 from hero_pl.runs.folders import must_be_writable
 from hero_pl.runs.plots import FIGURES, figure_class
 from hero_pl.teacher.hindsight import EmptyHintTeacher, HindsightTeacher
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from hero_pl.types import Reflection, Trajectory
 
 Labels = Literal["auto", "rules", "reflector"]
-RULES: tuple[type[RuleReflector], ...] = (ShopRules, RetailRules, TextWorldRules)
+RULES: tuple[type[RuleReflector], ...] = (ShopRules, RetailRules, TextWorldRules, WebShopRules)
 """Rules of the shipped environments; each knows its own episodes."""
 
 

@@ -11,7 +11,7 @@ from hero_pl.cli.lightning import instantiate
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 REAL = ["webshop_qwen3_4b", "retail_qwen3_4b", "webshop_qwen3_30b_a3b", "retail_qwen3_30b_a3b", "smollm2_shop"]
-REAL.append("smollm2_textworld")
+REAL += ["smollm2_webshop", "smollm2_textworld"]
 
 
 @pytest.mark.parametrize("config", REAL)
@@ -32,6 +32,8 @@ TEXTWORLD = pytest.mark.skipif(not find_spec("textworld"), reason="needs the ext
     [
         "smollm2_shop",
         "smollm2_shop_sft",
+        "smollm2_webshop",
+        "smollm2_webshop_sft",
         pytest.param("smollm2_textworld", marks=TEXTWORLD),
         pytest.param("smollm2_textworld_sft", marks=TEXTWORLD),
     ],
@@ -65,7 +67,7 @@ def test_the_runs_of_smollm2_take_a_step_with_a_tiny_model(config, tiny_config, 
     assert cli.model.turns > 0
 
 
-@pytest.mark.parametrize("name", ["smollm2_shop", "smollm2_textworld"])
+@pytest.mark.parametrize("name", ["smollm2_shop", "smollm2_webshop", "smollm2_textworld"])
 def test_both_runs_of_smollm2_show_the_same_prompt(name) -> None:
     shown = [yaml.safe_load((CONFIGS / f"{name}{end}.yaml").read_text())["data"] for end in ("", "_sft")]
     assert shown[0]["env_args"]["system_prompt"] == shown[1]["env_args"]["system_prompt"]

@@ -11,6 +11,7 @@ from hero_pl.errors import ConfigError
 from hero_pl.pocket.retail.reflector import RetailRules
 from hero_pl.pocket.shop.reflector import ShopRules
 from hero_pl.pocket.textworld.reflector import TextWorldRules
+from hero_pl.pocket.webshop.reflector import WebShopRules
 from hero_pl.reflection.base import Reflector
 from hero_pl.reflection.controls import BlindReflector, ShuffledReflector, generic_bank, without_replies
 from hero_pl.reflection.none import NoReflector
@@ -332,7 +333,7 @@ def test_a_reflector_that_reads_ids_cannot_be_blinded() -> None:
         BlindReflector(inner)
 
 
-@pytest.mark.parametrize("rules", [ShopRules, RetailRules, TextWorldRules])
+@pytest.mark.parametrize("rules", [ShopRules, RetailRules, TextWorldRules, WebShopRules])
 def test_bug_760_rules_which_judge_by_the_replies_cannot_be_blinded(rules: Callable[[], Reflector]) -> None:
     with pytest.raises(ConfigError, match=r"would blame right actions without them.*transcript"):
         BlindReflector(rules())

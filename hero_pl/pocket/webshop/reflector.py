@@ -1,0 +1,24 @@
+"""Rule-based reflector for WebShop."""
+
+from __future__ import annotations
+
+from hero_pl.pocket.shop.reflector import RuleReflector
+from hero_pl.pocket.situation import Situation
+from hero_pl.pocket.webshop.rules import Buyer
+
+
+class WebShopRules(RuleReflector):
+    """Diagnoses turns of WebShop by rule from the request and the pages, without hidden state.
+
+    For ``observation: text`` and generated catalogs, whose titles name kind and property; titles of the official data
+    are read in the same way, less surely.
+
+    Args:
+        targets: Whether to add the corrected action to the diagnosis of an error.
+    """
+
+    stranger = "not_a_webshop_page"
+
+    def open(self, first_observation: str) -> Situation | None:
+        """See :meth:`RuleReflector.open`."""
+        return Buyer.open(first_observation)
