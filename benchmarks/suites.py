@@ -120,6 +120,22 @@ SUITES: dict[str, Suite] = {
             },
         },
     ),
+    "real-webshop": Suite(
+        "real-webshop",
+        "configs/smollm2_webshop.yaml",
+        "SmolLM2-135M-Instruct in the generated WebShop with the pages of the benchmark, after a supervised warm-up "
+        "without hints. Its rule-based reflector reads what the agent saw.",
+        ("models/smollm2-webshop",),
+        rules="WebShopRules",
+        expert={"class_path": "WebShopDemonstrations"},
+        rates=(4e-4, 8e-4, 1.6e-3),
+        methods=(
+            *(BASE, "feedback_only", "grpo", "reinforce", "hero_rule", "hero_auto", "shuffled", "supervised"),
+            *("hero_sharp", "feedback_only_sharp", "shuffled_sharp"),
+        ),
+        tuning_world={"catalog_seed": 1},
+        template="reply_exactly",
+    ),
     "real-textworld": Suite(
         "real-textworld",
         "configs/smollm2_textworld.yaml",

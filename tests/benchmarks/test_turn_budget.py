@@ -86,7 +86,7 @@ CELLS = [
     for suite in SUITES.values()
     for method in available(suite, ["http://localhost:1/v1", "model"])
     if (ROOT / suite.config).is_file()
-    and suite.name in ("pocket-webshop", "pocket-retail", "real-shop", "real-textworld", "retail")
+    and suite.name in ("pocket-webshop", "pocket-retail", "real-shop", "real-webshop", "real-textworld", "retail")
 ]
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from hero_envs.webshop.pages import PAGE_SIZE, SUB_PAGES
-from hero_envs.webshop.vocabulary import OPTION_VALUES
+from hero_envs.webshop.vocabulary import DEPARTMENTS, OPTION_VALUES, REQUESTS
 
 SEPARATOR = " [SEP] "
 Kind = Literal["index", "results", "item", "sub", "done"]
@@ -22,6 +22,8 @@ _EMPTY_WORD = re.compile(
     "find|need|want|looking|please|get|show|new|old|broke"
 )
 """A word of a request that says nothing about the product."""
+_KINDS = sorted((thing for department in DEPARTMENTS for thing in department.things), key=len, reverse=True)
+_OPENINGS = tuple(text.partition("{")[0] for text in REQUESTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +34,17 @@ class Request:
     """The request without its price."""
     limit: float
     """Price bound in dollars; infinite without one."""
+    kind: str = ""
+    """The kind of product, of those that generated catalogs sell; empty if it names none of them."""
 
     @staticmethod
     def read(instruction: str) -> Request:
         """Split an instruction into its text and its price bound."""
         found = _LIMIT.search(instruction)
         text = instruction[: found.start()] if found else instruction
-        return Request(" ".join(_words(text)), float(found[1]) if found else float("inf"))
+        request = Request(" ".join(_words(text)), float(found[1]) if found else float("inf"))
+        kind = next(filter(request.names, _KINDS), "") if text.startswith(_OPENINGS) else ""
+        return replace(request, kind=kind)
 
     @property
     def query(self) -> str:
@@ -63,10 +69,9 @@ class Listed:
 
     def rank(self, request: Request) -> tuple[bool, bool, bool]:
         """How well it fits, by what is visible: the kind of product, the price, and the property in the title."""
-        head, _, rest = self.title.partition(",")
-        kind = _words(head)[-1:]
-        known = bool(kind) and request.names(kind[0])
-        return known, self.price <= request.limit, request.names(rest.partition(" for ")[0])
+        head, _, rest = self.title.lower().partition(",")
+        property_ = rest.partition(" for ")[0]
+        return head.endswith(request.kind), self.price <= request.limit, request.names(property_)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,14 +10,13 @@ from hero_pl.pocket.webshop.rules import Buyer
 class WebShopRules(RuleReflector):
     """Diagnoses turns of WebShop by rule from the request and the pages, without hidden state.
 
-    For ``observation: text`` and generated catalogs, whose titles name kind and property; titles of the official data
-    are read in the same way, less surely.
+    For ``observation: text`` and generated catalogs, whose titles name kind and property; not for the official data.
 
     Args:
         targets: Whether to add the corrected action to the diagnosis of an error.
     """
 
-    stranger = "not_a_webshop_page"
+    stranger = "not_a_generated_webshop"
 
     def open(self, first_observation: str) -> Situation | None:
         """See :meth:`RuleReflector.open`."""

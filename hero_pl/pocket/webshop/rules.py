@@ -2,8 +2,8 @@
 
 Search for the words of the request, open the product that fits best by its title and its price, choose the requested
 options, buy. Whether a product has a property that its title does not name is not visible on these pages, so a purchase
-that the rules call right can miss a property. Titles are read as those of generated catalogs: brand, kind of product,
-comma, property.
+that the rules call right can miss a property. Requests and titles are read as those of generated catalogs, where a
+title is brand, kind of product, comma, property.
 """
 
 from __future__ import annotations
@@ -41,11 +41,12 @@ class Buyer:
 
     @staticmethod
     def open(first_observation: str) -> Buyer | None:
-        """The situation at the start; ``None`` if the text is not the first page of WebShop in the format ``text``."""
+        """The situation at the start; ``None`` if the text is not a request of a generated catalog, as ``text``."""
         view = View.read(first_observation)
         if view is None or view.kind != "index":
             return None
-        return Buyer(Request.read(view.instruction), view)
+        request = Request.read(view.instruction)
+        return Buyer(request, view) if request.kind else None
 
     def right(self) -> dict[str, Any]:
         """The next step by the rules."""

@@ -121,12 +121,19 @@ def test_a_price_range_begins_with_its_lowest_price_and_no_bound_is_no_limit():
     assert Request.read("find me a tea kettle").limit == float("inf")
 
 
-@pytest.mark.parametrize("text", ["find: buy a wool kettle", "Instruction: [SEP] x", "", ALL])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("find: buy a wool kettle", "Instruction: [SEP] x", "", ALL),
+        START.replace("tea kettle", "bottle of cologne"),  # such as those of the official data
+        START.replace("i need a", "i would like a"),
+    ],
+)
 def test_other_texts_do_not_begin_an_episode(text):
     assert Buyer.open(text) is None
     episode = Trajectory("t", "e", 0, 0, "", (), text, (), 0.0, StopReason.TERMINATED)
     (reflection,) = WebShopRules().reflect([episode], None)
-    assert reflection.issues == (("not_a_webshop_page", 0),)
+    assert reflection.issues == (("not_a_generated_webshop", 0),)
 
 
 @pytest.mark.parametrize(("difficulty", "success"), [("easy", 0.85), ("medium", 0.7), ("hard", 0.65)])
