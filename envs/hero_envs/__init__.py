@@ -21,6 +21,7 @@ _IDS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("hero_pl/TextArena-v0", "hero_envs.bridges.textarena:TextArenaEnv", {}),
     ("hero_pl/ReasoningGym-v0", "hero_envs.bridges.reasoning_gym:ReasoningGymEnv", {}),
     ("hero_pl/Verifiers-v0", "hero_envs.bridges.verifiers:VerifiersEnv", {}),
+    ("hero_pl/Tau2-v0", "hero_envs.bridges.tau2:Tau2Env", {}),
     ("hero_pl/Toy-v0", "hero_envs.toy:ToyEnv", {}),
 )
 
