@@ -95,6 +95,13 @@ def test_errors_of_tools_are_observations_and_do_not_count_in_the_reward(tau2):
     assert env.step(BYE)[1] == 1.0
 
 
+def test_half_a_surrogate_reaches_no_tool(tau2):
+    env = Tau2Env()
+    env.reset(seed=0, options={"task": MEETING})
+    made = env.step('{"name": "create_task", "arguments": {"user_id": "user_1", "title": "\\ud800"}}')[0]
+    assert json.loads(made)["title"] == "\ufffd"
+
+
 def test_an_episode_ends_after_too_many_errors_or_steps(tau2):
     env = Tau2Env(max_errors=3, max_steps=5)
     for action, steps in ((call("no_such_tool"), 3), ("{", 5)):  # "{" is a message to the customer
