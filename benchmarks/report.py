@@ -41,7 +41,10 @@ from tables import (
     value_table,
 )
 
-RESULTS = ("real-shop", "real-textworld", "pocket-shop", "pocket-retail", "base-policies", "quality", "costs")
+RESULTS = (
+    *("real-shop", "real-webshop", "real-textworld"),
+    *("pocket-shop", "pocket-retail", "base-policies", "quality", "costs"),
+)
 DOCUMENTS = ("docs/results.md", "docs/real_model.md", *(f"docs/results/{name}.md" for name in RESULTS), "README.md")
 _TABLE = re.compile(r"(<!-- table: (\S+) (\w+)([^>]*?) -->\n)(.*?)(<!-- end of table -->)", re.DOTALL)
 
