@@ -19,7 +19,7 @@ class WebShopDemonstrations(PlannedDemonstrations):
     Args:
         habit: Probability of the first listed product instead of the best one, and of buying before all requested
             options are chosen. With a habit, greedy decoding does not remove the mistakes.
-        noise: Probability of another element of the page, elsewhere.
+        noise: Probability of a random element of the page, elsewhere.
     """
 
     def __init__(self, habit: float = 0.0, noise: float = 0.0) -> None:

@@ -68,7 +68,7 @@ class Buyer:
     def _step(self) -> tuple[str, str]:
         """Name and argument of the next step; an element is spelled as the page shows it, so that it can be copied."""
         if self.view.kind == "item":
-            if self._better() is not None:
+            if self._better():
                 return "click", "< Prev"
             return "click", next(iter(self._missing()), "Buy Now")
         if self.view.kind == "sub":
@@ -89,11 +89,14 @@ class Buyer:
         """Whether it is of the requested kind and within the price bound."""
         return product.rank(self.request)[:2] == (True, True)
 
-    def _better(self) -> Listed | None:
-        """A listed product that fits better than the open one."""
-        mine = next((one for one in self.listed if one.asin.lower() == self.opened), None)
-        best = self._best()
-        return best if mine and best and best.rank(self.request) > mine.rank(self.request) else None
+    def _better(self) -> bool:
+        """Whether a listed product fits better than the open one."""
+        mine, best = self._at(self.opened), self._best()
+        return bool(mine and best and best.rank(self.request) > mine.rank(self.request))
+
+    def _at(self, asin: str) -> Listed | None:
+        """The listed product with this asin, in lower case."""
+        return next((one for one in self.listed if one.asin.lower() == asin), None)
 
     def _missing(self) -> list[str]:
         """Requested option values that are not chosen; of two that the request names, the longer one."""
@@ -120,10 +123,10 @@ class Buyer:
         if name != "click" or value is None or value not in self.view.elements:
             return "invalid"
         if self.view.kind == "results":
-            taken, best = next((one for one in self.listed if one.asin.lower() == value), None), self._best()
-            if taken is None or best is None:
+            taken, asked = self._at(value), self._at(right.lower())
+            if taken is None:
                 return "wasted"
-            return "right" if taken.rank(self.request) == best.rank(self.request) else "wrong"
+            return "right" if asked and taken.rank(self.request) == asked.rank(self.request) else "wrong"
         if self.view.kind == "item":
             if value in self._missing():
                 return "wrong" if self._better() else "right"
@@ -145,7 +148,7 @@ class Buyer:
         """The situation after a turn; a reply that is no page changes nothing."""
         name, value, _ = parse(action)
         view = View.read(reply)
-        if view is None or not value:
+        if view is None or not value or name not in ("search", "click"):
             return self
         known = replace(self, view=view)
         if name == "search":

@@ -35,6 +35,8 @@ ALL = results(DEAR, OTHER, PLAIN, FAIR, GOOD)
 FEATURES = f"{HEAD} [SEP] < Prev [SEP] Drip free: you notice the difference."
 DONE = "Thank you for shopping with us! [SEP] Your code: [SEP] None"
 AT_RESULTS = ((SEARCH, ALL),)
+AT_FIRST_OF_TWO = ((SEARCH, results(DEAR, OTHER, total=14)),)
+"""No product of this page fits, and there is another page."""
 AT_GOOD = (*AT_RESULTS, ("click[gddddddddd]", item(GOOD)))
 AT_FAIR = (*AT_RESULTS, ("click[geeeeeeeee]", item(FAIR)))
 CHOSEN = (*AT_GOOD, ("click[plum]", item(GOOD)))
@@ -53,7 +55,7 @@ def played(*turns):
     [
         ((), SEARCH),
         (AT_RESULTS, "click[GDDDDDDDDD]"),
-        (((SEARCH, results(DEAR, OTHER, total=14)),), "click[Next >]"),
+        (AT_FIRST_OF_TWO, "click[Next >]"),
         (((SEARCH, results(DEAR, OTHER)),), "click[GAAAAAAAAA]"),  # nothing fits: the right kind, too dear
         ((("search[tray]", results(OTHER)),), SEARCH),
         (AT_GOOD, "click[plum]"),
@@ -64,6 +66,7 @@ def played(*turns):
         ((*AT_FEATURES, ("click[< prev]", item(GOOD))), "click[plum]"),
         ((*CHOSEN, ("click[features]", FEATURES), ("click[< prev]", item(GOOD))), "click[Buy Now]"),
         ((*AT_GOOD, ("click[back to search]", START)), SEARCH),
+        ((*AT_GOOD, ("choose[plum]", item(GOOD))), "click[plum]"),  # the shop knows no such action
         ((*AT_GOOD, ("", "Your reply could not be read as an action: it is empty")), "click[plum]"),
     ],
 )
@@ -85,6 +88,8 @@ def test_the_next_step_follows_from_what_was_seen(before, action):
         (AT_RESULTS, "click[gzzzzzzzzz]", ALL, "invalid: gzzzzzzzzz", ("click", "GDDDDDDDDD")),
         (AT_RESULTS, "click[back to search]", START, "wasted: back to search", ("click", "GDDDDDDDDD")),
         (AT_RESULTS, SEARCH, ALL, "wasted: tea kettle drip free plum", ("click", "GDDDDDDDDD")),
+        (AT_FIRST_OF_TWO, "click[gaaaaaaaaa]", item(DEAR), "wrong: gaaaaaaaaa", ("click", "Next >")),
+        (AT_FIRST_OF_TWO, "click[next >]", results(GOOD, page=2, total=14), "right: next >", None),
         (AT_GOOD, "click[Plum]", item(GOOD), "right: plum", None),
         (AT_GOOD, "click[navy]", item(GOOD), "wrong: navy", ("click", "plum")),
         (AT_GOOD, "click[deep plum]", item(GOOD), "wrong: deep plum", ("click", "plum")),
@@ -96,6 +101,7 @@ def test_the_next_step_follows_from_what_was_seen(before, action):
         (CHOSEN, "click[buy now]", DONE, "right: buy now", None),
         (CHOSEN, "click[14 cm]", item(GOOD), "wrong: 14 cm", ("click", "Buy Now")),
         (CHOSEN, "click[< prev]", ALL, "wasted: < prev", ("click", "Buy Now")),
+        ((*AT_GOOD, ("click[back to search]", START)), "search[kettle]", ALL, "right: kettle", None),
         (AT_FEATURES, "click[< prev]", item(GOOD), "right: < prev", None),
         (AT_FEATURES, "click[back to search]", START, "wasted: back to search", ("click", "< Prev")),
         (AT_FEATURES, "click[plum]", FEATURES, "invalid: plum", ("click", "< Prev")),
