@@ -62,7 +62,6 @@ def wait_for(what, process):
 @pytest.mark.parametrize(
     ("strategy", "rank", "number"),
     [
-        ("fsdp2", 0, signal.SIGTERM),
         ("fsdp2", 1, signal.SIGTERM),
         ("ddp", 0, signal.SIGTERM),
         ("ddp", 1, signal.SIGKILL),

@@ -28,8 +28,8 @@ def warm_up(tmp_path, monkeypatch):
 
 def test_from_random_weights_the_shop_is_learned_from_clean_demonstrations(warm_up):
     """Otherwise no habit of the base policy could be changed by training."""
-    clean = ("--data.demonstrations.init_args.clean", "true", "--data.tasks_per_step", "32")
-    folder = warm_up(80, *clean, "--held_out.greedy", "false", "--held_out.episodes", "50")
+    clean = ("--data.demonstrations.init_args.clean", "true", "--data.tasks_per_step", "24", "--model.lr", "1e-2")
+    folder = warm_up(60, *clean, "--held_out.greedy", "false", "--held_out.episodes", "50")
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["before"]["success"] == 0.0
     assert summary["after"]["success"] >= 0.8
