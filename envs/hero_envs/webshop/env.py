@@ -13,7 +13,7 @@ from hero_envs.spaces import UnicodeText
 from hero_envs.webshop.actions import TOOLS, page_spelling, parse
 from hero_envs.webshop.compact import link_names, render_compact
 from hero_envs.webshop.nouns import NounRule, Nouns, get_nouns
-from hero_envs.webshop.pages import render_text, render_text_rich
+from hero_envs.webshop.pages import ACTIONS_HEADING, render_text, render_text_rich
 from hero_envs.webshop.pocket import pocket_nouns
 from hero_envs.webshop.shop import Shop
 from hero_envs.webshop.tasks import Source, open_tasks
@@ -224,7 +224,7 @@ class WebShopEnv(gym.Env[str, str]):
         else:
             text = render_text(shop.page) if self._observation == "text" else render_text_rich(shop.page)
         if self._show_actions and (actions := self._available_actions()):
-            text += "\nAvailable actions: " + ", ".join(actions)
+            text += ACTIONS_HEADING + ", ".join(actions)
         return text
 
     def _available_actions(self) -> list[str]:

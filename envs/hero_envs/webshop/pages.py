@@ -16,6 +16,8 @@ from hero_envs.webshop.products import Product
 
 TEXT, BUTTON, OPTION, LINK = "text", "button", "option", "link"
 PAGE_SIZE = 10
+ACTIONS_HEADING = "\nAvailable actions: "
+"""What separates a page from the list of its actions, with ``show_available_actions``."""
 SUB_PAGES = {"description": "Description", "features": "Features", "reviews": "Reviews", "attributes": "Attributes"}
 _HTML_BLANKS = " \t\n\x0c\r"
 _TOJSON = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "'": "\\u0027"})

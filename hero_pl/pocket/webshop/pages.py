@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
-from hero_envs.webshop.pages import PAGE_SIZE, SUB_PAGES
+from hero_envs.webshop.pages import ACTIONS_HEADING, PAGE_SIZE, SUB_PAGES
 from hero_envs.webshop.vocabulary import DEPARTMENTS, OPTION_VALUES, REQUESTS
 
 SEPARATOR = " [SEP] "
@@ -22,7 +22,7 @@ _EMPTY_WORD = re.compile(
     "find|need|want|looking|please|get|show|new|old|broke"
 )
 """A word of a request that says nothing about the product."""
-_KINDS = sorted((thing for department in DEPARTMENTS for thing in department.things), key=len, reverse=True)
+_KINDS = {thing: department for department in DEPARTMENTS for thing in department.things}
 _OPENINGS = tuple(text.partition("{")[0] for text in REQUESTS)
 
 
@@ -31,30 +31,36 @@ class Request:
     """What the customer wants."""
 
     text: str
-    """The request without its price."""
+    """The request without its price: its words, in lower case."""
     limit: float
     """Price bound in dollars; infinite without one."""
-    kind: str = ""
-    """The kind of product, of those that generated catalogs sell; empty if it names none of them."""
+    kind: str
+    """The kind of product."""
+    attributes: tuple[str, ...]
+    """Properties that it should have."""
+    options: Mapping[str, str]
+    """Name of an option -> the requested value, in lower case as the catalog has them."""
 
     @staticmethod
-    def read(instruction: str) -> Request:
-        """Split an instruction into its text and its price bound."""
+    def read(instruction: str) -> Request | None:
+        """Read an instruction; ``None`` unless it names a kind of product and a property of generated catalogs."""
         found = _LIMIT.search(instruction)
         text = instruction[: found.start()] if found else instruction
-        request = Request(" ".join(_words(text)), float(found[1]) if found else float("inf"))
-        kind = next(filter(request.names, _KINDS), "") if text.startswith(_OPENINGS) else ""
-        return replace(request, kind=kind)
+        words = _spaced(text)
+        kind = _longest(named_in(words, _KINDS))
+        attributes = named_in(words, _KINDS[kind].attributes) if kind else ()
+        if not attributes or not text.startswith(_OPENINGS):
+            return None
+        # options come last; a material before them can contain the name of a color
+        rest = words[max(_end(words, phrase) for phrase in (kind, *attributes)) :]
+        wanted = {name: _longest(named_in(rest, OPTION_VALUES[name])) for name in _KINDS[kind].groups}
+        limit = float(found[1]) if found else float("inf")
+        return Request(words, limit, kind, attributes, {name: value for name, value in wanted.items() if value})
 
     @property
     def query(self) -> str:
         """Key words for a search."""
         return " ".join(word for word in self.text.split() if not _EMPTY_WORD.fullmatch(word))
-
-    def names(self, phrase: str) -> bool:
-        """Whether the request contains these words, one after the other."""
-        words = " ".join(_words(phrase))
-        return bool(words) and f" {words} " in f" {self.text} "
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +73,14 @@ class Listed:
     price: float
     """Lowest price in dollars."""
 
-    def rank(self, request: Request) -> tuple[bool, bool, bool]:
-        """How well it fits, by what is visible: the kind of product, the price, and the property in the title."""
-        head, _, rest = self.title.lower().partition(",")
-        property_ = rest.partition(" for ")[0]
-        return head.endswith(request.kind), self.price <= request.limit, request.names(property_)
+    @property
+    def attribute(self) -> str:
+        """The property in the title."""
+        return self.title.lower().partition(",")[2].partition(" for ")[0].strip()
+
+    def fits(self, request: Request) -> tuple[bool, bool]:
+        """Whether it is of the requested kind, and whether its price is within the bound."""
+        return self.title.lower().partition(",")[0].endswith(request.kind), self.price <= request.limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +96,16 @@ class View:
     """Name of an option -> its values, in lower case as the catalog has them."""
     elements: Mapping[str, str] = field(default_factory=dict)
     """Everything that can be clicked: in lower case, as ``click[...]`` reads it -> as the page spells it."""
+    text: str = ""
+    """What a description or another page about a product says: its words, in lower case."""
 
     @staticmethod
     def read(text: str) -> View | None:
-        """Read a page; ``None`` if the text is not a page in this format."""
-        parts = text.split(SEPARATOR)
+        """Read a page, with or without a list of actions below; ``None`` if it is no page in this format."""
+        parts = text.partition(ACTIONS_HEADING)[0].split(SEPARATOR)
         if parts[0] == "Thank you for shopping with us!":
             return View("done")
-        if parts[0] == "WebShop" and parts[1:2] == ["Instruction:"] and len(parts) > 2:
+        if parts[:2] == ["WebShop", "Instruction:"] and parts[3:] == ["Search"]:
             return View("index", parts[2])
         if parts[0] != "Instruction:" or len(parts) < 4:
             return None
@@ -102,7 +113,7 @@ class View:
         buttons = [part for part in rest if part.lower() in _BUTTONS]
         if found := _COUNT.fullmatch(rest[1]):
             products = _listed(rest)
-            more = int(found[1]) * PAGE_SIZE < int(found[2])
+            more = bool(products) and int(found[1]) * PAGE_SIZE < int(found[2])
             buttons = buttons if products else [button for button in buttons if button != "Next >"]
             return View(
                 "results", instruction, products, more, elements=_by_lower(buttons, [one.asin for one in products])
@@ -111,7 +122,7 @@ class View:
         if "Buy Now" in buttons and price is not None:
             options = _options(rest[2 : price - 1])
             return View("item", instruction, options=options, elements=_by_lower(buttons, *options.values()))
-        return View("sub", instruction, elements=_by_lower(buttons))
+        return View("sub", instruction, elements=_by_lower(buttons), text=_spaced(" ".join(rest)))
 
 
 def _options(parts: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -140,5 +151,20 @@ def _by_lower(*groups: Sequence[str]) -> dict[str, str]:
     return {one.lower(): one for group in groups for one in group}
 
 
-def _words(text: str) -> list[str]:
-    return [word.rstrip(".") for word in _WORD.findall(text.lower())]
+def _spaced(text: str) -> str:
+    """The words in lower case, with a space between them."""
+    return " ".join(word.rstrip(".") for word in _WORD.findall(text.lower()))
+
+
+def named_in(words: str, phrases: Iterable[str]) -> tuple[str, ...]:
+    """Those of the phrases whose words a text contains, one after the other; the text is in lower case."""
+    return tuple(phrase for phrase in phrases if f" {phrase} " in f" {words} ")
+
+
+def _longest(phrases: Sequence[str]) -> str:
+    return max(phrases, key=len, default="")
+
+
+def _end(text: str, phrase: str) -> int:
+    """Where the words of a phrase end in a text that has them."""
+    return f" {text} ".find(f" {phrase} ") + len(phrase)

@@ -24,9 +24,9 @@ def results(*rows, page=1, total=4):
     return " [SEP] ".join([HEAD, f"Page {page} (Total results: {total})", "Next >", *rows])
 
 
-def item(row):
+def item(row, colors="Navy [SEP] plum [SEP] deep plum"):
     title, price = row.split(" [SEP] ")[1:]
-    options = "color [SEP] Navy [SEP] plum [SEP] deep plum [SEP] diameter [SEP] 14 cm [SEP] 18 cm"
+    options = f"color [SEP] {colors} [SEP] diameter [SEP] 14 cm [SEP] 18 cm"
     buttons = "Description [SEP] Features [SEP] Reviews [SEP] Buy Now"
     return f"{HEAD} [SEP] < Prev [SEP] {options} [SEP] {title} [SEP] Price: {price} [SEP] Rating: N.A. [SEP] {buttons}"
 
@@ -41,6 +41,12 @@ AT_GOOD = (*AT_RESULTS, ("click[gddddddddd]", item(GOOD)))
 AT_FAIR = (*AT_RESULTS, ("click[geeeeeeeee]", item(FAIR)))
 CHOSEN = (*AT_GOOD, ("click[plum]", item(GOOD)))
 AT_FEATURES = (*AT_GOOD, ("click[features]", FEATURES))
+AT_NO_PLUM = (*AT_RESULTS, ("click[gddddddddd]", item(GOOD, "navy")))
+"""The best product by title and price turns out not to come in plum."""
+AFTER_NO_PLUM = (*AT_NO_PLUM, ("click[< prev]", ALL))
+AT_UNSURE = ((SEARCH, results(FAIR)), ("click[geeeeeeeee]", item(FAIR)))
+"""The only product; its title does not name the requested property."""
+LOOKED = (*AT_UNSURE, ("click[features]", FEATURES), ("click[< prev]", item(FAIR)))
 
 
 def played(*turns):
@@ -62,6 +68,13 @@ def played(*turns):
         (AT_FAIR, "click[< Prev]"),  # a better one was listed
         (CHOSEN, "click[Buy Now]"),
         ((*CHOSEN, ("click[navy]", item(GOOD))), "click[plum]"),
+        (AT_NO_PLUM, "click[< Prev]"),
+        (AFTER_NO_PLUM, "click[GEEEEEEEEE]"),  # the property is not in its title, but the option is not yet excluded
+        ((*AFTER_NO_PLUM, ("click[geeeeeeeee]", item(FAIR))), "click[plum]"),
+        ((*AFTER_NO_PLUM, ("click[geeeeeeeee]", item(FAIR, "navy"))), "click[< Prev]"),  # the other one is as bad there
+        (((SEARCH, results(GOOD)), ("click[gddddddddd]", item(GOOD, "navy"))), "click[Buy Now]"),  # there is no other
+        (AT_UNSURE, "click[plum]"),
+        ((*LOOKED, ("click[plum]", item(FAIR))), "click[Buy Now]"),
         (AT_FEATURES, "click[< Prev]"),
         ((*AT_FEATURES, ("click[< prev]", item(GOOD))), "click[plum]"),
         ((*CHOSEN, ("click[features]", FEATURES), ("click[< prev]", item(GOOD))), "click[Buy Now]"),
@@ -99,7 +112,18 @@ def test_the_next_step_follows_from_what_was_seen(before, action):
         (AT_FAIR, "click[plum]", item(FAIR), "wrong: plum", ("click", "< Prev")),
         (AT_FAIR, "click[buy now]", DONE, "wrong: buy now", ("click", "< Prev")),
         (CHOSEN, "click[buy now]", DONE, "right: buy now", None),
-        (CHOSEN, "click[14 cm]", item(GOOD), "wrong: 14 cm", ("click", "Buy Now")),
+        (CHOSEN, "click[14 cm]", item(GOOD), "wasted: 14 cm", ("click", "Buy Now")),  # nobody asked for a diameter
+        (CHOSEN, "click[plum]", item(GOOD), "wasted: plum", ("click", "Buy Now")),
+        (AT_NO_PLUM, "click[navy]", item(GOOD, "navy"), "wrong: navy", ("click", "< Prev")),
+        (AT_NO_PLUM, "click[buy now]", DONE, "wrong: buy now", ("click", "< Prev")),
+        (AFTER_NO_PLUM, "click[gddddddddd]", item(GOOD), "wrong: gddddddddd", ("click", "GEEEEEEEEE")),
+        (AFTER_NO_PLUM, "click[gbbbbbbbbb]", item(OTHER), "wrong: gbbbbbbbbb", ("click", "GEEEEEEEEE")),
+        (AT_UNSURE, "click[features]", FEATURES, "right: features", None),
+        (AT_UNSURE, "click[description]", FEATURES, "right: description", None),
+        (AT_UNSURE, "click[reviews]", FEATURES, "wasted: reviews", ("click", "plum")),  # they name no property
+        (LOOKED, "click[features]", FEATURES, "wasted: features", ("click", "plum")),
+        (LOOKED, "click[description]", FEATURES, "wasted: description", ("click", "plum")),  # it is known by now
+        (AT_FAIR, "click[features]", FEATURES, "wasted: features", ("click", "< Prev")),
         (CHOSEN, "click[< prev]", ALL, "wasted: < prev", ("click", "Buy Now")),
         ((*AT_GOOD, ("click[back to search]", START)), "search[kettle]", ALL, "right: kettle", None),
         (AT_FEATURES, "click[< prev]", item(GOOD), "right: < prev", None),
@@ -115,16 +139,43 @@ def test_a_turn_is_judged_by_what_the_agent_saw(before, action, reply, text, tar
     assert said.partition(": ")[0] in played(*before).kinds
 
 
-def test_of_two_values_that_the_request_names_the_longer_one_is_meant():
-    page = item(GOOD).replace(ASKED, ASKED.replace("in plum", "in deep plum"))
-    buyer = Buyer(Request.read(ASKED.replace("in plum", "in deep plum")), View.read(page))
-    assert buyer.action() == "click[deep plum]"
+def test_what_the_features_name_counts_like_the_title():
+    rows = (FAIR, FAIR.replace("GEEEEEEEEE", "GFFFFFFFFF"))
+    at_second = ((SEARCH, results(*rows)), ("click[gfffffffff]", item(rows[1])), ("click[features]", FEATURES))
+    back = (*at_second, ("click[< prev]", item(rows[1])), ("click[< prev]", results(*rows)))
+    assert played((SEARCH, results(*rows))).action() == "click[GEEEEEEEEE]"
+    assert played(*back).action() == "click[GFFFFFFFFF]"
+
+
+@pytest.mark.parametrize(
+    ("asked", "options"),
+    [
+        ("i need a snow boot that is lug sole, extra wide", {"width": "extra wide"}),
+        ("show me a charcoal infused body scrub which is extra gentle, with teal", {"color": "teal"}),
+        ("looking for small batch oat cookie, sea salt, in single", {"flavor name": "sea salt", "pack": "single"}),
+        ("my old kite broke, i want a new one that is glow paint.", {}),
+    ],
+)
+def test_options_are_read_after_the_product_and_its_properties(asked, options):
+    assert Request.read(asked).options == options
+
+
+@pytest.mark.parametrize("difficulty", ["easy", "medium", "hard"])
+def test_every_generated_goal_is_read_as_it_was_made(difficulty):
+    env = gym.make("hero_pl/WebShop-v0", difficulty=difficulty, products=400, split="all", disable_env_checker=True)
+    env.reset(seed=0)
+    goals = env.unwrapped._shop.world.goals
+    assert len(goals) == 400
+    for goal in goals:
+        request = Request.read(goal.instruction_text)
+        assert (request.kind, sorted(request.attributes)) == (goal.query, sorted(goal.attributes))
+        assert sorted(request.options.values()) == sorted(goal.goal_options), goal.instruction_text
 
 
 def test_a_price_range_begins_with_its_lowest_price_and_no_bound_is_no_limit():
     products = View.read(ALL).products
     assert [one.price for one in products] == [81.2, 11.0, 1041.2, 31.2, 41.2]
-    assert Request.read("find me a tea kettle").limit == float("inf")
+    assert Request.read("i need a tea kettle that is drip free").limit == float("inf")
 
 
 @pytest.mark.parametrize(
@@ -133,6 +184,8 @@ def test_a_price_range_begins_with_its_lowest_price_and_no_bound_is_no_limit():
         *("find: buy a wool kettle", "Instruction: [SEP] x", "", ALL),
         START.replace("tea kettle", "bottle of cologne"),  # such as those of the official data
         START.replace("i need a", "i would like a"),
+        START.replace("drip free", "bpa free"),  # no property of generated catalogs
+        START.replace("in plum", "in plum [SEP] Buy Now"),
     ],
 )
 def test_other_texts_do_not_begin_an_episode(text):
@@ -142,11 +195,19 @@ def test_other_texts_do_not_begin_an_episode(text):
     assert reflection.issues == (("not_a_generated_webshop", 0),)
 
 
-@pytest.mark.parametrize(("difficulty", "success"), [("easy", 0.85), ("medium", 0.7), ("hard", 0.65)])
-def test_the_rules_play_every_level_and_call_their_own_steps_right(difficulty, success):
-    env = gym.make("hero_pl/WebShop-v0", difficulty=difficulty, products=200, disable_env_checker=True)
+@pytest.mark.parametrize(
+    ("difficulty", "success", "listed"), [("easy", 0.95, False), ("medium", 0.8, True), ("hard", 0.75, False)]
+)
+def test_the_rules_play_every_level_and_call_their_own_steps_right(difficulty, success, listed):
+    env = gym.make(
+        "hero_pl/WebShop-v0",
+        difficulty=difficulty,
+        products=500,
+        show_available_actions=listed,
+        disable_env_checker=True,
+    )
     won = []
-    for task in env.unwrapped.task_ids:
+    for task in env.unwrapped.task_ids[:100]:
         observation, info = env.reset(seed=0, options={"task": task})
         buyer, over = Buyer.open(observation), False
         while not over:
@@ -156,8 +217,7 @@ def test_the_rules_play_every_level_and_call_their_own_steps_right(difficulty, s
             assert buyer.judge(action, "", observation)[1] is None, action
             buyer, over = buyer.after(action, observation), terminated or truncated
         won.append(info["success"])
-    assert len(won) == 100
-    assert sum(won) / len(won) >= success
+    assert sum(won) >= 100 * success, sum(won)
 
 
 def test_what_the_rules_take_for_an_element_can_be_clicked():
