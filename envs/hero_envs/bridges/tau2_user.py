@@ -64,7 +64,7 @@ class Customer:
         if self.user is not None:
             if seed is not None:
                 self.user.reseed(seed)
-            return [self._message(self.user.reset(_instruction(task)))]
+            return [self._message(self.user.reset(_instruction(task, isinstance(self.user, ScriptedUser))))]
         self._cost, self.tokens = 0.0, dict.fromkeys(self.tokens, 0)
         tools = None
         if environment.user_tools is not None:
@@ -146,10 +146,15 @@ def customer_of(tau2: SimpleNamespace, user: str | Mapping[str, Any] | User) -> 
     )
 
 
-def _instruction(task: Any) -> str:
-    """What the customer is told, in one text; the original's form is for its own simulator."""
-    told = task.user_scenario.instructions
-    if isinstance(told, str):
-        return told
-    parts = (told.known_info, told.reason_for_call, told.task_instructions)
-    return "\n".join(part.strip() for part in parts if part)
+def _instruction(task: Any, scripted: bool) -> str:
+    """What the customer is told, in one text; the original's form is for its own simulator.
+
+    A scripted customer says it word by word, so it is not told who it is.
+    """
+    told, persona = task.user_scenario.instructions, task.user_scenario.persona
+    parts = [told]
+    if not isinstance(told, str):
+        parts = [told.known_info, told.unknown_info, told.reason_for_call, told.task_instructions]
+    if not scripted:
+        parts.insert(0, persona)
+    return "\n".join(str(part).strip() for part in parts if part)

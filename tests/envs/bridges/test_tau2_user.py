@@ -1,14 +1,16 @@
 """The customer of a tau2-bench task."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from hero_envs.bridges.tau2 import Tau2Env
-from hero_envs.bridges.tau2_user import MAX_CALLS, customer_of
+from hero_envs.bridges.tau2_user import MAX_CALLS, Customer, customer_of
 from hero_envs.chat_endpoint import EndpointDown, RequestFailed
-from hero_envs.tau_bench.users.base import STOP, UserError
+from hero_envs.tau_bench.users.base import STOP, User, UserError
 from hero_envs.tau_bench.users.recorded import RecordedUser
+from hero_envs.tau_bench.users.scripted import ScriptedUser
 from tests.chat_server import answers, fails, serving
 
 MEETING = "create_task_1_with_env_assertions"
@@ -18,6 +20,44 @@ MEETING = "create_task_1_with_env_assertions"
 def test_an_unknown_user_is_refused(user):
     with pytest.raises(ValueError, match="expected 'scripted', 'solo', a mapping with llm"):
         customer_of(None, user)
+
+
+class Listener(User):
+    """Keeps what it is told."""
+
+    def reset(self, instruction):
+        self.told = instruction
+        return "Hello"
+
+    def step(self, agent_message):
+        return STOP
+
+
+class Reader(ScriptedUser):
+    """A scripted user that keeps what it is told."""
+
+    def reset(self, instruction):
+        self.told = instruction
+        return super().reset(instruction)
+
+
+def test_bug_887_a_customer_is_told_what_it_does_not_know_and_a_model_who_it_is():
+    said = SimpleNamespace(
+        known_info="You are Ada. ",
+        unknown_info="You forgot the order.",
+        reason_for_call="Lost.",
+        task_instructions=None,
+    )
+    tau2 = SimpleNamespace(message=SimpleNamespace(UserMessage=lambda role, content: content))
+    facts = "You are Ada.\nYou forgot the order.\nLost."
+    for user, persona, instructions, told in (
+        (Listener(), "You are curt.", said, f"You are curt.\n{facts}"),
+        (Listener(), None, "Say hello.", "Say hello."),
+        (Reader("full"), "You are curt.", said, facts),
+    ):
+        task = SimpleNamespace(user_scenario=SimpleNamespace(persona=persona, instructions=instructions))
+        Customer(tau2, user).begin(task, None, None, None)
+        assert user.told == told
 
 
 def simulated(server, **more):
