@@ -47,6 +47,8 @@ AFTER_NO_PLUM = (*AT_NO_PLUM, ("click[< prev]", ALL))
 AT_UNSURE = ((SEARCH, results(FAIR)), ("click[geeeeeeeee]", item(FAIR)))
 """The only product; its title does not name the requested property."""
 LOOKED = (*AT_UNSURE, ("click[features]", FEATURES), ("click[< prev]", item(FAIR)))
+IN_VAIN = (*AT_UNSURE, ("click[features]", f"{HEAD} [SEP] < Prev [SEP] Plain box."), ("click[< prev]", item(FAIR)))
+READ_REVIEWS = (*AT_UNSURE, ("click[reviews]", FEATURES), ("click[< prev]", item(FAIR)))
 
 
 def played(*turns):
@@ -64,6 +66,7 @@ def played(*turns):
         (AT_FIRST_OF_TWO, "click[Next >]"),
         (((SEARCH, results(DEAR, OTHER)),), "click[GAAAAAAAAA]"),  # nothing fits: the right kind, too dear
         ((("search[tray]", results(OTHER)),), SEARCH),
+        (((SEARCH, results(page=0, total=14)),), SEARCH),  # a page without products has no next one
         (AT_GOOD, "click[plum]"),
         (AT_FAIR, "click[< Prev]"),  # a better one was listed
         (CHOSEN, "click[Buy Now]"),
@@ -120,6 +123,9 @@ def test_the_next_step_follows_from_what_was_seen(before, action):
         (AT_UNSURE, "click[reviews]", FEATURES, "wasted: reviews", ("click", "plum")),  # they name no property
         (LOOKED, "click[features]", FEATURES, "wasted: features", ("click", "plum")),
         (LOOKED, "click[description]", FEATURES, "wasted: description", ("click", "plum")),  # it is known by now
+        (IN_VAIN, "click[features]", FEATURES, "wasted: features", ("click", "plum")),
+        (IN_VAIN, "click[description]", FEATURES, "right: description", None),
+        (READ_REVIEWS, "click[features]", FEATURES, "right: features", None),
         (AT_FAIR, "click[features]", FEATURES, "wasted: features", ("click", "< Prev")),
         (CHOSEN, "click[< prev]", ALL, "wasted: < prev", ("click", "Buy Now")),
         ((*AT_GOOD, ("click[back to search]", START)), "search[kettle]", ALL, "right: kettle", None),
