@@ -4,7 +4,8 @@ A cell has its own folder. Its name and ``cell.json`` contain everything that ch
 policy with a digest of its weights, learning rate, seed, budgets, held-out episodes, a digest of its configuration
 files, and the settings of the suite. The commit is in the results, not in the name: after a change of the code, use
 another folder.
-``result.json`` is written when the cell ends or crashes; a folder without it was interrupted and is run again.
+``result.json`` is written when the cell ends or crashes; a folder without it was interrupted. A cell saves itself every
+ten minutes: what was interrupted or has crashed goes on from there, if the code is the same, else it starts again.
 
 Each cell starts with a new configuration and seed, so its results do not depend on cells that ran before in the same
 process. An error inside a cell ends only that cell.
@@ -31,10 +32,13 @@ from methods import BASE, ROOT, method_of
 from provenance import commit
 from suites import OWN_CHECKPOINTS, SUITES, located, nested, policy_folder, settings
 
+from hero_pl.callbacks.interrupts import Interrupted
 from hero_pl.runs.evaluations import EVAL_FILE
 from hero_pl.runs.jsonl import read_lines
 
 DONE, CRASHED = "done", "crashed"
+SAVED_AFTER_MIN = 10.0
+"""Minutes after which a cell saves itself: what an interruption costs at most."""
 NOTHING: dict[str, Any] = {"status": "not run", "error": "", "wall_s": None, "commit": "", "curve": {}}
 """Result of a cell that was not run."""
 VALUES = (
@@ -129,7 +133,7 @@ class Cell:
                 },
                 "trajectories.every_n_steps": 0,
                 "trainer.enable_progress_bar": False,
-                "trainer.enable_checkpointing": False,
+                "checkpoint": {"every_n_steps": 1_000_000, "every_minutes": SAVED_AFTER_MIN, "keep": 1},
                 "trainer.logger.init_args": {"save_dir": str(folder.parent), "name": folder.name, "version": 0},
                 **dict(self.more),
             }
@@ -138,9 +142,9 @@ class Cell:
         return overlay
 
     def arguments(self, folder: Path) -> list[str]:
-        """Arguments for ``hero_pl``, after :meth:`overlay` was written to the folder."""
+        """Arguments for ``hero_pl``, after :meth:`overlay` was written to the folder; they start the run or go on."""
         files = [str(ROOT / path) for path in self.configs] + [str(folder / "overlay.yaml")]
-        return ["fit", *(word for file in files for word in ("--config", file))]
+        return ["fit", "--resume", "auto", *(word for file in files for word in ("--config", file))]
 
 
 def digest(path: Path) -> str:
@@ -198,13 +202,15 @@ def left_out(out: Path) -> list[tuple[Path, str]]:
 
 
 def run_cell(cell: Cell, out: Path) -> str:
-    """Run a cell in this process and store its result, also if the run fails; return its status."""
+    """Run a cell in this process, or go on with it, and store its result, also if the run fails; return its status."""
     folder = cell.folder(out)
-    shutil.rmtree(folder, ignore_errors=True)
+    goes_on = can_go_on(folder)
+    if not goes_on:
+        shutil.rmtree(folder, ignore_errors=True)
     prepare(cell, out)
-    (folder / "version_0").mkdir()
+    (folder / "version_0").mkdir(exist_ok=True)
     error, started = "", time.monotonic()
-    with (folder / "log.txt").open("w", encoding="utf-8") as log, _into(log):
+    with (folder / "log.txt").open("a", encoding="utf-8") as log, _into(log):
         try:
             if cell.method == BASE:
                 _evaluate(cell, folder)
@@ -212,10 +218,22 @@ def run_cell(cell: Cell, out: Path) -> str:
                 from hero_pl.cli.main import main
 
                 main(cell.arguments(folder))
+        except Interrupted:
+            raise  # it has saved itself and has no result
         except (Exception, SystemExit) as problem:
             traceback.print_exc()
             error = f"{type(problem).__name__}: {problem}".splitlines()[0]
-    return keep(cell, out, error, time.monotonic() - started, folder)
+    status = keep(cell, out, error, None if goes_on else time.monotonic() - started, folder)
+    if status == DONE:
+        shutil.rmtree(folder / "version_0" / "checkpoints", ignore_errors=True)
+    return status
+
+
+def can_go_on(folder: Path) -> bool:
+    """Whether a cell that was interrupted, or has crashed, has saved itself and was run with the code of now."""
+    said = folder / "cell.json"
+    saved = any((folder / "version_0" / "checkpoints").glob("*.ckpt"))
+    return saved and json.loads(said.read_text(encoding="utf-8"))["commit"] == commit()
 
 
 def prepare(cell: Cell, out: Path) -> str:

@@ -7,7 +7,8 @@
     python benchmarks/turn_budget.py --suite webshop --collect --out runs/webshop
 
 Every cell is a ``hero_pl fit`` with overlays, evaluated at every budget. Finished cells are not run again, so the same
-command continues after an interruption; crashed cells stay in the table and are run again. With ``--tune`` every method
+command continues after an interruption; crashed cells stay in the table and are tried again. Cells save themselves, so
+one that takes hours goes on where it was, as long as the code is the same. With ``--tune`` every method
 first runs the same learning rates on the validation split of a different environment (another catalog or database) with
 separate seeds, all reported in ``tuning.csv``; the rate with the highest mean over the budgets is then used on the test
 split.

@@ -19,6 +19,9 @@ from typing import Any
 
 from cells import DONE, Cell, keep, result_of, run_cell
 
+GRACE_S = 60.0
+"""How long an interrupted cell may take to end its step and to save itself."""
+
 
 def run_cells(
     cells: Sequence[Cell],
@@ -44,7 +47,9 @@ def run_cells(
     except KeyboardInterrupt:
         for hand in hands:
             hand.stop()
-        say("Interrupted: the running cells start again next time, the others are kept.")
+        for hand in hands:
+            hand.wait()
+        say("Interrupted: the same command goes on with the cells that were running.")
         raise
     finally:
         pool.shutdown(wait=False)
@@ -84,9 +89,15 @@ class _Hand:
             self.process.join()
 
     def stop(self) -> None:
-        """Stop the worker at once; its cell has no result."""
+        """Tell the worker to stop; its cell saves itself and has no result."""
         self.stopped = True
         if self.process is not None:
+            self.process.terminate()
+
+    def wait(self) -> None:
+        """Wait until the worker has stopped; one that takes too long is killed."""
+        if self.process is not None:
+            self.process.join(GRACE_S)
             self.process.kill()
 
     def _start(self) -> None:

@@ -1,7 +1,9 @@
 """Cells of a grid: their identity, how they end, and that sharing a process changes no result."""
 
 import json
+import os
 import shlex
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,14 +11,17 @@ from typing import Any
 import pytest
 import yaml
 from cell_endings import all_done, by_seed
-from cells import Cell, curve, keep, prepare, result_of, rows_of, run_cell
+from cells import Cell, can_go_on, curve, keep, prepare, result_of, rows_of, run_cell
 from methods import METHODS
 from suites import policy_fault
 from workers import run_cells
 
+from hero_pl.callbacks.interrupts import Interrupted
+from hero_pl.callbacks.turn_budget import TurnBudget
 from hero_pl.runs.jsonl import TornLineWarning
 
 CELL = Cell("pocket-webshop", "feedback_only", "hero_pl:pocket-shop", 1e-3, 0, (10, 20), "test", 4)
+LONGER = replace(CELL, budgets=(10, 60))
 
 
 @pytest.mark.parametrize(
@@ -257,6 +262,41 @@ def test_cells_in_one_process_give_the_numbers_of_processes_of_their_own(tmp_pat
     assert metrics[0] == metrics[1]
 
 
+@pytest.fixture
+def interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Folder of a cell that was told to stop in its second step."""
+
+    def end(_: TurnBudget, trainer: Any, *__: Any) -> None:
+        if trainer.global_step == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(TurnBudget, "on_train_batch_start", end)  # in the middle of a step
+        with pytest.raises(Interrupted):
+            run_cell(LONGER, tmp_path)
+    assert result_of(LONGER, tmp_path) is None, "an interruption is no result"
+    return tmp_path
+
+
+def test_an_interrupted_cell_goes_on_and_gives_the_numbers_of_a_whole_one(interrupted: Path, tmp_path: Path) -> None:
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    run_cell(LONGER, whole)
+    folder = LONGER.folder(interrupted) / "version_0"
+    assert list((folder / "checkpoints").glob("*.ckpt"))
+    assert run_cell(LONGER, interrupted) == "done"
+    assert numbers(LONGER, interrupted) == numbers(LONGER, whole)
+    assert (result_of(LONGER, interrupted) or {})["wall_s"] is None, "nobody knows how long it stood still"
+    assert "step=1.ckpt" in (folder / "starts.jsonl").read_text(), "it went on from the step that was saved"
+    assert not (folder / "checkpoints").exists(), "a grid does not keep the weights of each cell"
+
+
+def test_an_interrupted_cell_of_other_code_starts_again(interrupted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert can_go_on(LONGER.folder(interrupted))
+    monkeypatch.setattr("cells.commit", lambda: "another")
+    assert not can_go_on(LONGER.folder(interrupted))
+
+
 def test_the_base_policy_is_evaluated_on_the_episodes_of_the_others(tmp_path: Path) -> None:
     base = replace(CELL, method="base")
     run_cell(base, tmp_path)
@@ -277,7 +317,7 @@ def test_the_kept_overlay_is_a_configuration_with_its_command(tmp_path: Path) ->
     cell = replace(CELL, policy="hero_pl:no-such-policy")
     run_cell(cell, tmp_path)
     text = (cell.folder(tmp_path) / "overlay.yaml").read_text()
-    assert text.startswith("# hero_pl fit --config ")
+    assert text.startswith("# hero_pl fit --resume auto --config ")
     spaced = shlex.split(prepare(cell, tmp_path / "with space"))
     assert Path(spaced[-1]).is_file()
     assert yaml.safe_load(text)["held_out"]["at_turns"] == [10, 20]

@@ -181,7 +181,7 @@ def test_a_dry_run_shows_one_command_per_cell_and_runs_none_and_a_finished_run_i
     turn_budget.main()
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2
-    assert all(line.startswith("hero_pl fit --config ") for line in lines)
+    assert all(line.startswith("hero_pl fit --resume auto --config ") for line in lines)
     overlays = [Path(line.split()[-1]) for line in lines]
     assert all(path.is_file() for path in overlays)
     run = overlays[1].parent / "version_0"
