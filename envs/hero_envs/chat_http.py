@@ -48,7 +48,7 @@ class ChatFailure(Exception):
     Args:
         reason: Reason for a message; text from the server is shortened and shown as ``repr``.
         wait_s: The pause that the server asks for, in seconds.
-        paid: Whether the server did answer, so that the request is billed.
+        paid: Whether the request may be billed: the server did answer, or had it and nobody waited for the answer.
         status: HTTP status of a temporary failure, if the server sent one.
     """
 
@@ -163,7 +163,7 @@ class JsonServer:
         method = "GET" if data is None else "POST"
         request = _Request(f"{self._base}{path}", data, self._headers, method=method)
         request.calls = calls or Calls()
-        answered, most = False, max_bytes or MAX_BYTES
+        answered, status, most = False, 0, max_bytes or MAX_BYTES
         try:
             with self._opener.open(request, timeout=self._timeout_s) as response:
                 status = response.status
@@ -171,7 +171,9 @@ class JsonServer:
                 pause = response.headers.get("Retry-After")
                 content: bytes = response.read(most + 1)
         except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: an invalid host name
-            raise ChatFailure(self._reason(error), paid=answered) from None
+            sent = not status and not isinstance(error, urllib.error.URLError)
+            left = sent and (isinstance(error, TimeoutError) or request.calls.ended.is_set())
+            raise ChatFailure(self._reason(error), paid=answered or left) from None
         if status in TRANSIENT:
             details = f", {self._shown(content)}" if content else ""
             raise ChatFailure(f"status {status}{details}", retry_after_s(pause, time.time()), status=status)

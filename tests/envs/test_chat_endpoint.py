@@ -199,6 +199,32 @@ def test_canceling_ends_requests_and_pauses_but_not_those_that_come_later() -> N
         assert ask(one).text == "Later."
 
 
+def test_bug_889_a_request_that_is_canceled_or_given_up_may_be_billed() -> None:
+    arrived = threading.Event()
+
+    def waits(handler: Handler) -> None:
+        arrived.set()
+        hangs(handler)
+
+    with serving(says("Hi.", prompt=10, reply=2), waits) as server, ThreadPoolExecutor(1) as pool:
+        one = endpoint(server, max_retries=0)
+        ask(one)
+        asked = pool.submit(ask, one)
+        assert arrived.wait(60)
+        one.cancel()
+        assert asked.exception()
+        assert one.spending.spent == 12 + MOST, "the server had the request"
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        late = Endpoint(f"http://127.0.0.1:{silent.getsockname()[1]}", "m", timeout_s=1.0, max_retries=0)
+        with pytest.raises(EndpointDown, match=r"no complete response within 1.0 s"):
+            ask(late)
+        assert late.spending.spent == MOST
+    unsent = Endpoint(late.url.removesuffix("/chat/completions"), "m", max_retries=0)
+    with pytest.raises(EndpointDown, match=r"connection failed"):
+        ask(unsent)
+    assert unsent.spending.spent == 0, "nobody got the request"
+
+
 # -- money (10) --------------------------------------------------------------------------------------------------------
 
 

@@ -145,13 +145,13 @@ def floods_body(handler: Handler) -> None:
     answers(GOOD + b" " * 300_000)(handler)
 
 
-@pytest.mark.parametrize(("behavior", "paid"), [(floods_headers, False), (floods_body, True)])
-def test_the_time_limit_is_for_the_whole_call(behavior: Callable[[Handler], None], paid: bool) -> None:
+@pytest.mark.parametrize("behavior", [floods_headers, floods_body])
+def test_the_time_limit_is_for_the_whole_call(behavior: Callable[[Handler], None]) -> None:
     # A second passes at each look at the clock: one for the start, two to connect, two for what is sent, and one is
     # left to receive.
     failure = failure_of(behavior, timeout_s=6.0, clock=itertools.count().__next__)
     assert str(failure) == "no complete response within 6.0 s"
-    assert failure.paid is paid
+    assert failure.paid
     with serving(behavior) as server:
         assert ChatServer(server.url, 60.0, clock=lambda: 0.0).post({}) == json.loads(GOOD)
 
@@ -160,13 +160,13 @@ def test_a_server_that_says_nothing_is_given_what_is_left_of_the_time() -> None:
     # Nothing has passed when the request is out; then all of the minute but a hundredth of a second.
     clock = itertools.chain([0.0] * 5, itertools.repeat(59.99)).__next__
     failure = failure_of(lambda handler: handler.server.over.wait(5) and None, clock=clock)
-    assert (str(failure), failure.paid) == ("no complete response within 60.0 s", False)
+    assert (str(failure), failure.paid) == ("no complete response within 60.0 s", True)
 
 
 @pytest.mark.parametrize("seconds", [1.0, 2.0, 3.0, 4.0])
 def test_connecting_and_sending_have_a_time_limit_too(seconds: float) -> None:
     failure = failure_of(answers(GOOD), timeout_s=seconds, clock=itertools.count().__next__)
-    assert str(failure) == f"no complete response within {seconds} s"
+    assert (str(failure), failure.paid) == (f"no complete response within {seconds} s", False)
 
 
 @pytest.mark.parametrize("behavior", [hangs, drips])
