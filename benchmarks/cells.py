@@ -37,8 +37,7 @@ from hero_pl.runs.evaluations import EVAL_FILE
 from hero_pl.runs.jsonl import read_lines
 
 DONE, CRASHED = "done", "crashed"
-SAVED_AFTER_MIN = 10.0
-"""Minutes after which a cell saves itself: what an interruption costs at most."""
+SAVED_AFTER_MIN = 10.0  # what an interruption costs at most
 NOTHING: dict[str, Any] = {"status": "not run", "error": "", "wall_s": None, "commit": "", "curve": {}}
 """Result of a cell that was not run."""
 VALUES = (
@@ -231,9 +230,8 @@ def run_cell(cell: Cell, out: Path) -> str:
 
 def can_go_on(folder: Path) -> bool:
     """Whether a cell that was interrupted, or has crashed, has saved itself and was run with the code of now."""
-    said = folder / "cell.json"
     saved = any((folder / "version_0" / "checkpoints").glob("*.ckpt"))
-    return saved and json.loads(said.read_text(encoding="utf-8"))["commit"] == commit()
+    return saved and json.loads((folder / "cell.json").read_text(encoding="utf-8"))["commit"] == commit()
 
 
 def prepare(cell: Cell, out: Path) -> str:
